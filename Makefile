@@ -1,0 +1,39 @@
+# What a stranger and the CI need; `make help` lists it.
+
+CARGO ?= cargo
+ARGS ?=
+
+.PHONY: help demo test check lint bench fuzz soak
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 15
+
+demo: ## Mirror a directory to a private rsync daemon on this machine (ARGS=--once: end by itself)
+	@scripts/demo $(ARGS)
+
+test: ## Install what the tests need and run them all (ARGS=NAME: only these)
+	@scripts/install-missing cc rsync ssh sshd pgrep setpriv
+	@$(CARGO) test --locked $(ARGS)
+	@old=$$(scripts/old-rsync); if [ -n "$$old" ] && [ -z "$(ARGS)" ]; then \
+		SERSYNC_OLD_RSYNC=$$old $(CARGO) test --locked --test it -- --ignored old_rsync; \
+	else \
+		echo "no rsync as in stock Debian 12 is to be had here: the tests with an old receiver are left out"; \
+	fi
+
+check: ## Only compile, tests included
+	@$(CARGO) check --locked --all-targets
+
+lint: ## Formatting and clippy, as the CI does it
+	@$(CARGO) fmt --check
+	@$(CARGO) clippy --locked --all-targets -- -D warnings
+
+bench: ## Measure against rsync by hand and, when it is installed, lsyncd
+	@scripts/install-missing cc rsync ssh sshd
+	@scripts/bench $(ARGS)
+
+fuzz: ## Feed random bytes to what reads files and answers
+	@scripts/fuzz $(ARGS)
+
+soak: ## Mirror under load and failures for a long time
+	@scripts/install-missing cc rsync ssh sshd
+	@scripts/soak $(ARGS)

@@ -1,0 +1,175 @@
+//! The list of figures, and the run through them.
+//! Each figure is measured in a file of its own; the table, the JSON and the plots are made in `report.rs` and `svg.rs`.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark starts programs and looks at the clock"
+)]
+
+mod bulk;
+mod core_alone;
+mod fan_out;
+mod full_sync;
+mod latency;
+mod moves;
+mod proc;
+mod report;
+mod rig;
+mod standing;
+mod stream;
+mod svg;
+mod tool;
+mod wire;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+pub use report::Report;
+use tool::Tool;
+
+/// What is measured, and how much of it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Small numbers everywhere.
+    pub short: bool,
+    /// Other mirrors too, where they are installed.
+    pub others: bool,
+    /// Only these figures; empty: all.
+    pub only: Vec<String>,
+    /// The rest before a change that the figure `rest` measures.
+    pub rest_s: u64,
+    /// Where the figures go as JSON.
+    pub json: Option<PathBuf>,
+    /// The directory whose BENCHMARKS.md and plots are renewed.
+    pub docs: Option<PathBuf>,
+}
+
+impl Options {
+    /// Everything as it stands in docs/BENCHMARKS.md.
+    pub fn full() -> Self {
+        Self { short: false, others: true, only: Vec::new(), rest_s: 65, json: None, docs: None }
+    }
+
+    /// Some seconds.
+    pub fn short() -> Self {
+        Self { short: true, others: false, rest_s: 1, ..Self::full() }
+    }
+}
+
+/// What a figure's measurement writes to and asks.
+pub struct Bench {
+    /// What was asked for.
+    pub options: Options,
+    /// The mirrors that are there.
+    pub mirrors: Vec<Tool>,
+    /// What was found so far.
+    pub report: Report,
+}
+
+impl Bench {
+    /// A number for a long run, and one for a short one.
+    pub fn size<T>(&self, full: T, short: T) -> T {
+        if self.options.short { short } else { full }
+    }
+
+    /// The mirrors and, in front of them, rsync by hand.
+    pub fn all(&self) -> Vec<Tool> {
+        [Tool::Rsync].into_iter().chain(self.mirrors.iter().copied()).collect()
+    }
+}
+
+type Figure = (&'static str, fn(&mut Bench) -> io::Result<()>);
+
+const FIGURES: [Figure; 15] = [
+    ("latency", latency::loopback),
+    ("round-trip", latency::round_trip),
+    ("ssh", latency::ssh),
+    ("rest", latency::rest_of_a_minute),
+    ("large", latency::beside_a_large_file),
+    ("storm", bulk::storm),
+    ("copy", bulk::copy),
+    ("delete", bulk::delete),
+    ("moves", moves::moves),
+    ("stream", stream::stream),
+    ("rewrite", stream::rewrite),
+    ("full-sync", full_sync::full_sync),
+    ("standing", standing::standing),
+    ("fan-out", fan_out::fan_out),
+    ("core", core_alone::core_alone),
+];
+
+/// The names of the figures.
+pub fn figure_names() -> Vec<&'static str> {
+    FIGURES.iter().map(|(name, _)| *name).collect()
+}
+
+/// Measures, and writes the table to `out` figure by figure.
+pub fn run(options: &Options, out: &mut dyn Write) -> io::Result<Report> {
+    IN_HASTE.store(options.short, Ordering::Relaxed);
+    let mirrors = Tool::mirrors(options.others);
+    let report = Report::begin(out, options.short)?;
+    let mut bench = Bench { options: options.clone(), mirrors, report };
+    for (name, measure) in FIGURES {
+        if options.only.is_empty() || options.only.iter().any(|only| only == name) {
+            let before = bench.report.rows.len();
+            let start = Instant::now();
+            measure(&mut bench)?;
+            bench.report.print_from(before, out)?;
+            writeln!(out, "    ({name}: {:.0} s)", start.elapsed().as_secs_f64())?;
+            out.flush()?;
+            // Figure by figure, so that a run that is broken off is not lost.
+            write_files(&bench)?;
+        }
+    }
+    Ok(bench.report)
+}
+
+fn write_files(bench: &Bench) -> io::Result<()> {
+    if let Some(file) = &bench.options.json {
+        std::fs::write(file, bench.report.json()?)?;
+    }
+    bench.options.docs.as_ref().map_or(Ok(()), |docs| bench.report.renew_docs(docs))
+}
+
+/// Waits until `holds`, looking every `step`; the time it took, or `None` after `limit`.
+pub fn until(
+    start: Instant,
+    limit: Duration,
+    step: Duration,
+    mut holds: impl FnMut() -> bool,
+) -> Option<Duration> {
+    loop {
+        let looked = start.elapsed();
+        if holds() {
+            return Some(looked);
+        }
+        if looked > limit {
+            return None;
+        }
+        std::thread::sleep(step);
+    }
+}
+
+/// The middle one; `None` when one of the lower half never came.
+pub fn median(values: &[Option<Duration>]) -> Option<Duration> {
+    percentile(values, 50)
+}
+
+/// The smallest value that `percent` of them do not exceed.
+pub fn percentile(values: &[Option<Duration>], percent: usize) -> Option<Duration> {
+    let mut sorted: Vec<Duration> =
+        values.iter().map(|value| value.unwrap_or(Duration::MAX)).collect();
+    sorted.sort();
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().filter(|value| *value != Duration::MAX)
+}
+
+/// True in a short run, which takes its figures as they come.
+static IN_HASTE: AtomicBool = AtomicBool::new(false);
+
+/// A rest in which everything that is under way comes to its end.
+pub fn rest(duration_ms: u64) {
+    let part = if IN_HASTE.load(Ordering::Relaxed) { 10 } else { 1 };
+    std::thread::sleep(Duration::from_millis(duration_ms / part));
+}

@@ -1,0 +1,70 @@
+//! What a mirror costs that only stands there: time until its watches stand, memory, wake-ups.
+//! Nothing changes meanwhile.
+
+use std::io;
+use std::time::Instant;
+
+use super::proc::{self, Counted};
+use super::report::{Line, Target, Unit};
+use super::rig::{Reach, Rig, many_directories};
+use super::tool::{LIMIT, More, Running, SETTLE_MS, Tool};
+use super::{Bench, rest};
+
+const KB_PER_MIB: f64 = 1024.0;
+
+/// With 10,000 and with 100,000 directories.
+pub fn standing(bench: &mut Bench) -> io::Result<()> {
+    let line = |what, unit, target| Line { figure: "standing", what, unit, target };
+    let ready =
+        line("100,000 directories: watches stand after", Unit::Seconds, Target::AtMost(0.6));
+    let memory = line("100,000 directories: resident", Unit::Mebibytes, Target::AtMost(13.0));
+    let count = bench.size(100_000, 1_000);
+    for tool in
+        [Tool::Sersync, Tool::Lsyncd].into_iter().filter(|tool| bench.mirrors.contains(tool))
+    {
+        let rig = Rig::new(Reach::Loopback)?;
+        many_directories(&rig.source, count)?;
+        rig.equalise()?;
+        let start = Instant::now();
+        let running = Running::launch(tool, &rig, &More::default())?;
+        let sign = if tool == Tool::Sersync { "watch path is:" } else { "recursive startup rsync" };
+        bench.report.add_time(ready, tool, running.says(sign, start, LIMIT));
+        running.prove(&rig)?;
+        bench.report.add(memory, tool, Some(counted(&running).rss_kb as f64 / KB_PER_MIB));
+    }
+    idle(bench)
+}
+
+fn counted(running: &Running) -> Counted {
+    rest(SETTLE_MS);
+    proc::count(running.pid())
+}
+
+fn idle(bench: &mut Bench) -> io::Result<()> {
+    let line = |what, unit, target| Line { figure: "standing", what, unit, target };
+    let memory = line("10,000 directories: resident", Unit::Mebibytes, Target::AtMost(12.0));
+    let all = line("... with the sessions that stand ready", Unit::Mebibytes, Target::None);
+    let wakes = line("... wake-ups in 5 s of rest", Unit::Count, Target::AtMost(0.0));
+    let cpu = line("... processor time in 5 s of rest", Unit::Ms, Target::AtMost(0.0));
+    let threads = line("... threads", Unit::Count, Target::None);
+    let files = line("... open files", Unit::Count, Target::None);
+    let children = line("... processes below it", Unit::Count, Target::None);
+    for tool in bench.mirrors.clone() {
+        let rig = Rig::new(Reach::Loopback)?;
+        many_directories(&rig.source, bench.size(10_000, 1_000))?;
+        rig.equalise()?;
+        let running = Running::start(tool, &rig)?;
+        let now = counted(&running);
+        let (woken, used) = (proc::wake_ups(running.pid()), running.cpu());
+        rest(bench.size(5_000, 500));
+        let report = &mut bench.report;
+        report.add(memory, tool, Some(now.rss_kb as f64 / KB_PER_MIB));
+        report.add(all, tool, Some(now.rss_all_kb as f64 / KB_PER_MIB));
+        report.add(wakes, tool, Some((proc::wake_ups(running.pid()) - woken) as f64));
+        report.add_time(cpu, tool, Some(running.cpu() - used));
+        report.add(threads, tool, Some(now.threads as f64));
+        report.add(files, tool, Some(now.open_files as f64));
+        report.add(children, tool, Some(now.children as f64));
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! The mirrors that are compared: how each is configured, started, known to be at work, and ended.
+//! Measures nothing.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde::Serialize;
+
+use super::rig::{Reach, Rig};
+use super::{proc, rest, until};
+use crate::support::mirror::Setup;
+
+/// Who does the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Tool {
+    /// This program.
+    Sersync,
+    /// `rsync -a`, started by hand when the work is there.
+    Rsync,
+    /// lsyncd with `delay = 0`.
+    Lsyncd,
+    /// The script with `inotifywait` that everybody has written once.
+    Loop,
+}
+
+impl Tool {
+    /// The mirrors that can be started here.
+    pub fn mirrors(others: bool) -> Vec<Self> {
+        let mut mirrors = vec![Self::Sersync];
+        if others && is_installed("lsyncd") {
+            mirrors.push(Self::Lsyncd);
+        }
+        if others && is_installed("inotifywait") {
+            mirrors.push(Self::Loop);
+        }
+        mirrors
+    }
+
+    /// As the table names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sersync => "sersync2",
+            Self::Rsync => "rsync -a",
+            Self::Lsyncd => "lsyncd",
+            Self::Loop => "inotifywait",
+        }
+    }
+}
+
+fn is_installed(program: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths).any(|dir| dir.join(program).is_file())
+}
+
+/// How sersync2 is started beyond the ordinary.
+#[derive(Default)]
+pub struct More {
+    /// Words of the command line.
+    pub args: Vec<String>,
+    /// In place of the one remote `data`: these modules.
+    pub modules: Vec<String>,
+}
+
+/// A mirror at work; ended when dropped.
+pub struct Running {
+    /// Which.
+    pub tool: Tool,
+    child: Child,
+    log: std::path::PathBuf,
+}
+
+impl Running {
+    /// Starts `tool` and waits until it has mirrored a first file, which is removed again.
+    pub fn start(tool: Tool, rig: &Rig) -> io::Result<Self> {
+        let running = Self::launch(tool, rig, &More::default())?;
+        running.prove(rig)?;
+        Ok(running)
+    }
+
+    /// Starts `tool` and returns at once.
+    pub fn launch(tool: Tool, rig: &Rig, more: &More) -> io::Result<Self> {
+        let mut command = match tool {
+            Tool::Sersync => sersync(rig, more),
+            Tool::Lsyncd => lsyncd(rig),
+            Tool::Loop => script(rig),
+            Tool::Rsync => return Err(io::Error::other("rsync is no mirror")),
+        };
+        let log = rig.dir.join(format!("{}.log", tool.name()));
+        let output = File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
+        Ok(Self { tool, child: command.spawn()?, log })
+    }
+
+    /// Waits until a file arrives, and is gone again.
+    pub fn prove(&self, rig: &Rig) -> io::Result<()> {
+        let (here, there) = (rig.source.join("first contact"), rig.remote().join("first contact"));
+        let mut tries = 0;
+        let arrived = until(Instant::now(), LIMIT, Duration::from_millis(5), || {
+            // The script sees nothing until its watches stand, and does not say when that is.
+            if tries % 60 == 0 {
+                _ = fs::write(&here, "x");
+            }
+            tries += 1;
+            there.exists()
+        });
+        if arrived.is_none() {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            return Err(io::Error::other(format!("{} mirrors nothing: {log}", self.tool.name())));
+        }
+        rest(SETTLE_MS);
+        fs::remove_file(&here)?;
+        until(Instant::now(), LIMIT, Duration::from_millis(5), || !there.exists());
+        rest(SETTLE_MS);
+        Ok(())
+    }
+
+    /// Waits until its log holds `text`; when, counted from `start`.
+    pub fn says(&self, text: &str, start: Instant, limit: Duration) -> Option<Duration> {
+        until(start, limit, Duration::from_millis(1), || {
+            fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text))
+        })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Processor time so far of everything it has started, itself included.
+    pub fn cpu(&self) -> Duration {
+        proc::cpu(self.pid())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) else { return };
+        _ = kill_process(pid, Signal::TERM);
+        let ended = || self.child.try_wait().is_ok_and(|status| status.is_some());
+        until(Instant::now(), Duration::from_secs(3), Duration::from_millis(5), ended);
+        _ = kill_process_group(pid, Signal::KILL);
+        _ = self.child.wait();
+    }
+}
+
+/// How long a mirror may take for anything.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// After a change has arrived, its rsync still needs a while to end.
+pub const SETTLE_MS: u64 = 300;
+
+fn sersync(rig: &Rig, more: &More) -> Command {
+    let mut setup = Setup { params: "-a".into(), port: rig.port(), ..Setup::to(&rig.daemon) };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sersync2"));
+    if let Some(sshd) = &rig.sshd {
+        setup.ssh = true;
+        setup.remotes = vec![("127.0.0.1".into(), rig.remote().display().to_string())];
+        command.env("PATH", sshd.path_variable());
+    }
+    if !more.modules.is_empty() {
+        let remote = |name: &String| ("127.0.0.1".into(), name.clone());
+        setup.remotes = more.modules.iter().map(remote).collect();
+    }
+    let xml = setup.xml(&rig.source, &rig.dir.join("failed.sh"));
+    command.arg("-o").arg(rig.dir.file("confxml.xml", xml));
+    command.arg("--state-dir").arg(rig.dir.join("state")).args(&more.args);
+    command
+}
+
+fn lsyncd(rig: &Rig) -> Command {
+    let shell = rig.remote_shell().map_or_else(String::new, |shell| format!(", rsh = \"{shell}\""));
+    let config = format!(
+        "settings {{ nodaemon = true, insist = true }}\n\
+         sync {{ default.rsync, source = \"{}\", target = \"{}\", delay = 0,\n\
+         rsync = {{ archive = true{shell} }} }}\n",
+        rig.source.display(),
+        rig.destination(),
+    );
+    let mut command = Command::new("lsyncd");
+    command.arg(rig.dir.file("lsyncd.lua", config));
+    command
+}
+
+fn script(rig: &Rig) -> Command {
+    let shell = match (rig.reach, rig.remote_shell()) {
+        (Reach::Ssh, Some(shell)) => format!("-e '{shell}' "),
+        _ => String::new(),
+    };
+    let source = rig.source.display();
+    let text = format!(
+        "#!/bin/bash\nwhile inotifywait -qq -r -e close_write,create,delete,move,attrib '{source}'; do\n\
+         \x20   rsync -a --delete {shell}'{source}/' '{}'\ndone\n",
+        rig.destination(),
+    );
+    let mut command = Command::new("bash");
+    command.arg(rig.dir.file("loop.sh", text));
+    command
+}

@@ -1,0 +1,4 @@
+//! See `journal` in `src/targets.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sersync_fuzz::targets::journal(bytes));

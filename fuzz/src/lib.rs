@@ -1,0 +1,2 @@
+//! The targets of `fuzz_targets/`, in one place.
+pub mod targets;

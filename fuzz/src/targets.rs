@@ -1,0 +1,56 @@
+//! What is fuzzed: each function takes any bytes, and must neither panic nor run away.
+//! Shared with the tests, which run the corpus through it.
+
+use std::path::{Path, PathBuf};
+
+use sersync::config::{Config, LoadOptions, load_bytes};
+use sersync::journal::{Layout, Replay};
+use sersync::rsync::exit::{Ending, Places, judge};
+
+/// The reader of configurations, the preflight of the machine left out.
+pub fn config(bytes: &[u8]) {
+    let options = LoadOptions { plugin_alone: None, preflight: false };
+    match load_bytes("fuzz.xml", bytes, &options) {
+        Ok(loaded) => _ = loaded.warning_lines(),
+        Err(error) => assert!(!error.to_string().is_empty(), "a refusal says why"),
+    }
+}
+
+/// The reader of journals. In doubt it must owe everything.
+pub fn journal(bytes: &[u8]) {
+    let config = two_remotes();
+    let layout = Layout::new(&config.mirrors);
+    let Ok(replay) = Replay::read(bytes, &layout, 1) else { return };
+    for remote in layout.remotes() {
+        let pending: Vec<_> = replay.pending(remote).collect();
+        if replay.doubt.is_some() {
+            assert!(pending.iter().any(|(path, _)| path.is_root()), "in doubt everything is owed");
+        }
+    }
+}
+
+/// The reader of rsync's messages; the first byte chooses the exit code.
+pub fn rsync_output(bytes: &[u8]) {
+    let Some((code, text)) = bytes.split_first() else { return };
+    let places = Places { label: "host::module", root: b"/srv/www", remote_directory: b"/sub" };
+    _ = judge(Ending::Code(i32::from(*code)), text, code % 2 == 1, &places);
+}
+
+fn two_remotes() -> Config {
+    let text = br#"<head><sersync><localpath watch="/srv/www"><remote ip="a" name="m"/>
+        <remote ip="b" name="m"/></localpath><rsync><commonParams params="-a"/></rsync></sersync></head>"#;
+    let options = LoadOptions { plugin_alone: None, preflight: false };
+    let loaded = load_bytes("two.xml", text, &options);
+    loaded.map(|loaded| loaded.config).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The corpus of a target below the repository's root.
+pub fn corpus(root: &Path, target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let dir = root.join("fuzz/corpus").join(target);
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| Some((entry.path(), std::fs::read(entry.path()).ok()?)))
+        .collect();
+    files.sort();
+    files
+}

@@ -1,0 +1,210 @@
+//! The command line -> [`Args`]: sersync2's options, clustered or attached, and a few long ones of ours.
+//! Pure: does not print, does not end the process, does not look at files.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser};
+
+use crate::config::PluginName;
+
+/// Worker threads at most; each may run one rsync.
+const THREADS_MAX: usize = 1000;
+
+/// What the command line says.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(
+    name = "sersync2",
+    bin_name = "sersync2",
+    version,
+    about = "Mirrors directories to rsync remotes in real time",
+    args_override_self = true,
+    disable_help_flag = true,
+    disable_version_flag = true
+)]
+pub struct Args {
+    /// Bring every remote up to date with a full sync at the start
+    #[arg(short = 'r', long = "full-sync")]
+    pub full_sync: bool,
+
+    /// Run in the background; the exit status is 0 only when the mirror really stands
+    #[arg(short = 'd', long = "daemon")]
+    pub daemon: bool,
+
+    /// Number of worker threads, each for one rsync at a time; without -n at least one for each remote
+    #[arg(short = 'n', long = "threads", value_name = "N", default_value = "10")]
+    #[arg(value_parser = parse_threads, allow_hyphen_values = true)]
+    pub threads: usize,
+
+    /// True when `-n` was given, and is a limit.
+    #[arg(skip)]
+    pub threads_given: bool,
+
+    /// The configuration
+    #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
+    #[arg(allow_hyphen_values = true)]
+    pub config: PathBuf,
+
+    /// Run this plugin alone, without any sync: refreshCDN, socket, http or command
+    #[arg(short = 'm', long = "plugin", value_name = "NAME", value_parser = parse_plugin)]
+    pub plugin_alone: Option<PluginName>,
+
+    /// Say everything that is wrong with this configuration, and start nothing
+    #[arg(long = "check", value_name = "FILE")]
+    pub check: Option<PathBuf>,
+
+    /// Where the log goes when running in the background
+    #[arg(long = "log-file", value_name = "PATH")]
+    pub log_file: Option<PathBuf>,
+
+    /// Where the journal and the recorded state are kept
+    #[arg(long = "state-dir", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Do not look for what changed while sersync2 was not running
+    #[arg(long = "no-catch-up")]
+    pub no_catch_up: bool,
+
+    /// Print this help
+    #[arg(short = 'h', long = "help", action = clap::ArgAction::Help)]
+    help: Option<bool>,
+
+    /// Print the version
+    #[arg(short = 'V', long = "version", action = clap::ArgAction::Version)]
+    version: Option<bool>,
+
+    /// Words that belong to no option. sersync2 ignored them, such as the `2` of a mistyped `2&>1`.
+    #[arg(hide = true)]
+    pub ignored: Vec<OsString>,
+}
+
+/// The process should end with this text and exit code instead of running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndEarly {
+    /// 0 for help and version, 1 for a mistake, as in sersync2.
+    pub code: u8,
+    /// For standard output when `code` is 0, else for standard error.
+    pub text: String,
+}
+
+/// Reads the command line, the program's name first.
+///
+/// # Errors
+/// Help, version or what is wrong: text and exit code.
+pub fn parse_args(words: impl IntoIterator<Item = OsString>) -> Result<Args, EndEarly> {
+    let end = |error: clap::Error| EndEarly {
+        code: match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+            _ => 1,
+        },
+        text: error.to_string(),
+    };
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(words).map_err(end)?;
+    let mut args = Args::from_arg_matches(&matches).map_err(end)?;
+    args.threads_given = matches.value_source("threads") == Some(ValueSource::CommandLine);
+    Ok(args)
+}
+
+/// The command line's description, for completions and the manual page.
+pub fn command() -> clap::Command {
+    Args::command()
+}
+
+fn parse_threads(text: &str) -> Result<usize, String> {
+    let threads = text.trim().parse::<usize>().ok();
+    threads
+        .filter(|threads| (1..=THREADS_MAX).contains(threads))
+        .ok_or_else(|| format!("expected a number of threads from 1 to {THREADS_MAX}"))
+}
+
+fn parse_plugin(text: &str) -> Result<PluginName, String> {
+    PluginName::parse(text).ok_or_else(|| PluginName::help_for(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, EndEarly> {
+        parse_args(line.split(' ').map(OsString::from))
+    }
+
+    fn refused(line: &str) -> String {
+        let end = parse(line).unwrap_err();
+        assert_eq!(end.code, 1, "{line}");
+        end.text
+    }
+
+    #[test]
+    fn nothing_said_means_the_defaults_of_sersync2() {
+        let args = parse("sersync2").unwrap();
+        assert!(!args.full_sync && !args.daemon && !args.no_catch_up);
+        assert_eq!((args.threads, args.threads_given), (10, false));
+        assert_eq!(args.config, PathBuf::from("confxml.xml"));
+        assert_eq!(args.plugin_alone, None);
+    }
+
+    #[test]
+    fn clustered_attached_and_long_forms_mean_the_same() {
+        let expected = parse("sersync2 -r -d -n 5 -o /a/b.xml").unwrap();
+        for line in [
+            "sersync2 -rdn5 -o/a/b.xml",
+            "sersync2 -dro /a/b.xml -n5",
+            "sersync2 -rdn 5 -o=/a/b.xml",
+            "sersync2 --full-sync --daemon --threads=5 --config /a/b.xml",
+            "other-name -o /a/b.xml -n 5 -r -d",
+        ] {
+            assert_eq!(parse(line).unwrap(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_option_wins() {
+        let args = parse("sersync2 -r -r -n 3 -n 4 -o a -o b -m socket -m command").unwrap();
+        assert_eq!((args.threads, args.config), (4, PathBuf::from("b")));
+        assert_eq!(args.plugin_alone, Some(PluginName::Command));
+    }
+
+    #[test]
+    fn help_and_version_end_with_zero() {
+        for line in ["sersync2 -h", "sersync2 --help", "sersync2 -rh"] {
+            let end = parse(line).unwrap_err();
+            assert_eq!(end.code, 0);
+            assert!(end.text.contains("-o"), "{}", end.text);
+        }
+        assert_eq!(parse("sersync2 --version").unwrap_err().code, 0);
+    }
+
+    #[test]
+    fn an_unknown_option_ends_with_one_and_is_named() {
+        assert!(refused("sersync2 -x").contains("-x"));
+        assert!(refused("sersync2 -rx").contains("-x"));
+        assert!(refused("sersync2 --deamon").contains("--daemon"));
+        assert!(refused("sersync2 -o").contains("--config"));
+    }
+
+    #[test]
+    fn a_number_of_threads_out_of_range_is_refused_in_a_sentence() {
+        for line in ["-n 0", "-n -3", "-n x", "-n 1001", "-n 99999999999999999999", "-n 1.5"] {
+            let text = refused(&format!("sersync2 {line}"));
+            assert!(text.contains("from 1 to 1000"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_plugin_is_checked_by_its_name() {
+        let args = parse("sersync2 -m refreshCDN").unwrap();
+        assert_eq!(args.plugin_alone, Some(PluginName::RefreshCdn));
+        assert!(refused("sersync2 -m comand").contains("did you mean command?"));
+        assert!(refused("sersync2 -m x").contains("refreshCDN, socket, http and command"));
+    }
+
+    #[test]
+    fn words_without_option_are_kept_for_a_warning() {
+        let args = parse("sersync2 -r -o a.xml 2").unwrap();
+        assert_eq!(args.ignored, [OsString::from("2")]);
+    }
+}

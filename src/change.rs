@@ -1,0 +1,120 @@
+//! What crosses from the watch thread to the engine: a path that may differ from its copy.
+//! Holds no behaviour; the disk is the truth, a change is only a hint.
+
+use crate::path::RelPath;
+
+/// How much below a path a hint covers. The order is from fine to coarse: coarser is always safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// The path itself (for a directory: its own type, mode, owner and times).
+    Entry,
+    /// A directory and the set of names in it; not what is below those names.
+    Listing,
+    /// The path and everything below it.
+    Tree,
+}
+
+/// One hint from the watch thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What may differ.
+    pub path: RelPath,
+    /// How far down.
+    pub scope: Scope,
+    /// Where it was moved from inside the same root, when the kernel said so (move hint; may be wrong).
+    pub moved_from: Option<RelPath>,
+    /// What the kernel said, for plugins and the debug output; not used for mirroring.
+    pub cause: Cause,
+    /// True when the path is a directory, as far as the kernel said.
+    pub is_dir: bool,
+}
+
+/// The kind of kernel event behind a change; the numbers are inotify's masks (plugins report them).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named after inotify's events")]
+#[repr(u32)]
+pub enum Cause {
+    Modify = 0x2,
+    Attrib = 0x4,
+    CloseWrite = 0x8,
+    MovedFrom = 0x40,
+    MovedTo = 0x80,
+    Create = 0x100,
+    Delete = 0x200,
+    /// Found by listing, not announced.
+    Found = 0,
+}
+
+impl Change {
+    /// A hint about `path` alone.
+    pub fn entry(path: RelPath, cause: Cause) -> Self {
+        Self { path, scope: Scope::Entry, moved_from: None, cause, is_dir: false }
+    }
+
+    /// A hint about `path` and everything below it.
+    pub fn tree(path: RelPath, cause: Cause) -> Self {
+        Self { path, scope: Scope::Tree, moved_from: None, cause, is_dir: true }
+    }
+}
+
+/// Index of a `<localpath>` in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RootId(pub usize);
+
+/// Index of a remote among all remotes of the configuration, in file order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RemoteId(pub usize);
+
+/// What the watch thread reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchEvent {
+    /// All watches of this root stand: from now on nothing is missed. Sent once per root after start-up, and after a root came back.
+    Ready {
+        /// Which root.
+        root: RootId,
+        /// How many directories are watched.
+        directories: usize,
+    },
+    /// Paths that may differ.
+    Changed {
+        /// Below which root.
+        root: RootId,
+        /// In the kernel's order.
+        changes: Vec<Change>,
+    },
+    /// The kernel's queue overflowed, or events were lost otherwise: anything below the root may differ.
+    Overflow {
+        /// Which root.
+        root: RootId,
+    },
+    /// The root is gone, moved, unmounted, replaced or unreadable: deletions must stop.
+    RootLost {
+        /// Which root.
+        root: RootId,
+        /// A clause for the log: what happened.
+        reason: String,
+    },
+    /// The root is there again and watched; a full sync is due.
+    RootBack {
+        /// Which root.
+        root: RootId,
+        /// True when it is not the directory that was there at start: what it lacks need not have been deleted.
+        replaced: bool,
+    },
+    /// A file system mounted below the root is gone: deletions at and below this path must stop.
+    SubtreeLost {
+        /// Which root.
+        root: RootId,
+        /// The mount point.
+        path: RelPath,
+        /// A clause for the log: what happened.
+        reason: String,
+    },
+    /// The mount point holds a file system again and is watched; its subtree is due.
+    SubtreeBack {
+        /// Which root.
+        root: RootId,
+        /// The mount point.
+        path: RelPath,
+    },
+}

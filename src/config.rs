@@ -1,0 +1,270 @@
+//! The configuration as the rest of the program sees it: typed, complete, valid by construction.
+//! Does not know XML; `config/raw.rs` reads it and `config/check.rs` turns it into this.
+
+pub mod attributes;
+pub mod check;
+pub mod host;
+pub mod load;
+pub mod mirrors;
+pub mod params;
+pub mod plugins;
+pub mod preflight;
+pub mod raw;
+pub mod report;
+pub mod schema;
+pub mod text;
+pub mod text_between;
+pub mod values;
+pub mod xml;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+pub use load::{CheckReport, LoadError, LoadOptions, Loaded, check_file, load, load_bytes};
+
+/// Everything one configuration file says, with defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// `<host>`: printed at start; the address of the status page when that is switched on.
+    pub host: Host,
+    /// `<debug start>`: print every watch event and every rsync command.
+    pub debug: bool,
+    /// `<fileSystem backend>`: how changes are watched.
+    pub backend: WatchBackend,
+    /// `<filter>`: what is neither sent nor deleted.
+    pub filter: FilterRules,
+    /// `<inotify>`: which kinds of change count.
+    pub changes: ChangeSwitches,
+    /// One per `<localpath>`, in file order.
+    pub mirrors: Vec<Mirror>,
+    /// `<rsync>`: how every remote is reached.
+    pub rsync: RsyncOptions,
+    /// `<failLog>`.
+    pub fail_log: FailLog,
+    /// `<crontab start="true">`.
+    pub crontab: Option<Crontab>,
+    /// `<guard maxDelete>`.
+    pub guard: Guard,
+    /// `<plugin start="true" name="…"/>` inside `<sersync>`.
+    pub plugin: Option<PluginName>,
+    /// The `<plugin name="…">` definitions of the file.
+    pub plugins: Plugins,
+}
+
+/// `<fileSystem backend>`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub enum WatchBackend {
+    /// Fanotify for a large tree where it is possible, else inotify.
+    #[default]
+    Auto,
+    /// A watch for each directory; works everywhere.
+    Inotify,
+    /// One mark for each file system; needs root and a kernel and file system that can.
+    Fanotify,
+}
+
+/// `<guard>`: the limit at which a mass deletion is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Guard {
+    /// Per cent of the known entries that may vanish at once without delete events; `None` switches the guard off.
+    pub max_delete_percent: Option<u8>,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { max_delete_percent: Some(50) }
+    }
+}
+
+/// `<host hostip port>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Host {
+    /// Host name or address, as written.
+    pub ip: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// `<filter>`: the expressions as written; `filter.rs` compiles them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FilterRules {
+    /// Perl-style expressions that must match a whole path (docs/COMPAT.md). Empty when `start="false"`.
+    pub excludes: Vec<String>,
+    /// False: every name beginning with a dot is ignored, as sersync2 did. Default true.
+    pub dotfiles: bool,
+    /// True: editors' temporary names are mirrored too. Default false.
+    pub editor_files: bool,
+}
+
+impl Default for FilterRules {
+    fn default() -> Self {
+        Self { excludes: Vec::new(), dotfiles: true, editor_files: false }
+    }
+}
+
+/// `<inotify>`: the eight switches. The default is the stock file's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "named after the XML elements")]
+pub struct ChangeSwitches {
+    pub delete: bool,
+    pub create_folder: bool,
+    pub create_file: bool,
+    pub close_write: bool,
+    pub move_from: bool,
+    pub move_to: bool,
+    pub attrib: bool,
+    pub modify: bool,
+}
+
+impl Default for ChangeSwitches {
+    fn default() -> Self {
+        Self {
+            delete: true,
+            create_folder: true,
+            create_file: false,
+            close_write: true,
+            move_from: true,
+            move_to: true,
+            attrib: false,
+            modify: false,
+        }
+    }
+}
+
+/// One `<localpath>`: a directory and the remotes that get it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mirror {
+    /// The watch root: absolute, without trailing slash.
+    pub watch: PathBuf,
+    /// In file order; each gets everything.
+    pub remotes: Vec<Remote>,
+}
+
+/// One `<remote ip name>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Remote {
+    /// Host name or address, an IPv6 address in brackets; in front of it `user@` when written there.
+    pub ip: String,
+    /// Daemon mode: `module` or `module/sub`. Ssh mode: a path on the remote.
+    pub name: String,
+}
+
+/// `<rsync>`: options common to all remotes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RsyncOptions {
+    /// `<commonParams params>`, split into words as a shell would (quotes understood, nothing expanded).
+    pub params: Vec<String>,
+    /// `<auth start="true">`.
+    pub auth: Option<Auth>,
+    /// `<userDefinedPort start="true">`: the daemon's port, or ssh's.
+    pub port: Option<u16>,
+    /// `<timeout start="true">`, seconds.
+    pub timeout_s: Option<u32>,
+    /// `<ssh start="true">`.
+    pub ssh: bool,
+}
+
+/// `<auth users passwordfile>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Auth {
+    /// The user name in front of `@`.
+    pub user: String,
+    /// File with the password on its first line; never read by us. `None` with ssh.
+    pub password_file: Option<PathBuf>,
+}
+
+/// `<failLog path timeToExecute>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailLog {
+    /// The script that lists what failed.
+    pub path: PathBuf,
+    /// Minutes between two tries of what is in it.
+    pub retry_minutes: u32,
+}
+
+/// `<crontab start="true" schedule>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Crontab {
+    /// Minutes between two full syncs.
+    pub minutes: u32,
+    /// `<crontabfilter start="true">`: rsync `--exclude` patterns for the full sync.
+    pub excludes: Vec<String>,
+}
+
+/// The plugins by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "named after the XML values")]
+pub enum PluginName {
+    Command,
+    Socket,
+    Http,
+    RefreshCdn,
+}
+
+/// The plugin definitions that the file holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "named after the XML values")]
+pub struct Plugins {
+    pub command: Option<CommandPlugin>,
+    pub socket: Option<SocketPlugin>,
+    pub http: Option<HttpPlugin>,
+    pub refresh_cdn: Option<RefreshCdnPlugin>,
+}
+
+/// `<plugin name="command">`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CommandPlugin {
+    /// Words in front of the path.
+    pub prefix: Vec<String>,
+    /// Words behind the path.
+    pub suffix: Vec<String>,
+    /// True: the command's output and exit status are ignored.
+    pub ignore_error: bool,
+    /// Full-match expressions on the absolute path; empty: every path.
+    pub includes: Vec<String>,
+}
+
+/// `<plugin name="socket">`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SocketPlugin {
+    /// Replaces the watch root when the plugin runs.
+    pub watch: Option<PathBuf>,
+    /// Host name or address.
+    pub ip: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// `<plugin name="http">`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HttpPlugin {
+    /// Replaces the watch root when the plugin runs.
+    pub watch: Option<PathBuf>,
+    /// `http://…` address, or a host name.
+    pub url: String,
+    /// TCP port.
+    pub port: u16,
+    /// `format="json"` instead of the form.
+    pub json: bool,
+}
+
+/// `<plugin name="refreshCDN">`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RefreshCdnPlugin {
+    /// Replaces the watch root when the plugin runs.
+    pub watch: Option<PathBuf>,
+    /// `<cdninfo domainname>`.
+    pub domain: String,
+    /// `<cdninfo port>`.
+    pub port: u16,
+    /// `<cdninfo username>`.
+    pub user: String,
+    /// `<cdninfo passwd>`; never logged.
+    #[serde(skip)]
+    pub password: String,
+    /// `<sendurl base>`.
+    pub base: String,
+    /// `<regexurl regex="true" match>`.
+    pub match_expression: Option<String>,
+}

@@ -1,0 +1,283 @@
+//! RawConfig -> Config, or everything that is wrong with it at once.
+//! Does not touch the disk; `preflight.rs` does.
+
+use std::path::PathBuf;
+
+use super::load::{LoadOptions, Places};
+use super::mirrors::{check_destinations, check_local_paths, replace_watch, watch_alone};
+use super::params::check_params;
+use super::plugins::check_plugins;
+use super::raw::{RawAuth, RawConfig, RawCrontab, RawFilter, RawSwitched};
+use super::report::{Span, quoted};
+use super::schema::Field;
+use super::values::Values;
+use super::{
+    Auth, ChangeSwitches, Config, Crontab, FailLog, FilterRules, Guard, Host, Mirror, RsyncOptions,
+    WatchBackend,
+};
+
+/// Minutes between two full syncs when the file says none, or 0, as sersync2 had it.
+const CRONTAB_MINUTES: u32 = 600;
+
+/// Minutes between two tries of the fail log when the file says none.
+const RETRY_MINUTES: u32 = 60;
+
+/// The stock file's fail log.
+const FAIL_LOG_PATH: &str = "/tmp/rsync_fail_log.sh";
+
+/// Checks every value. The configuration means something only when `values.problems` holds no error.
+pub fn check_config(
+    raw: &RawConfig,
+    options: &LoadOptions,
+    values: &mut Values<'_>,
+) -> (Config, Places) {
+    let mut places = Places { fail_log: fail_log_place(raw), ..Places::default() };
+    let alone = options.plugin_alone;
+    let (plugin, plugins) = check_plugins(raw, alone, values);
+    let mut mirrors = check_local_paths(raw, alone, &mut places, values);
+    match (alone, plugin) {
+        (Some(name), _) => {
+            let own = watch_alone(raw, name, &plugins, &mut places);
+            mirrors = own.unwrap_or(mirrors);
+        }
+        (None, Some(name)) => replace_watch(raw, name, &mut mirrors, &mut places, values),
+        (None, None) => {}
+    }
+    let rsync = match alone {
+        None => check_rsync(raw, &mirrors, &mut places, values),
+        Some(_) => RsyncOptions::default(),
+    };
+    let changes = check_changes(raw, values);
+    check_destinations(&mirrors, &places, changes.delete, values);
+    let config = Config {
+        host: check_host(raw, values),
+        debug: values.switch(raw.debug.as_ref(), false),
+        backend: check_backend(raw, values),
+        filter: check_filter(raw.filter.as_ref(), values),
+        changes,
+        mirrors,
+        rsync,
+        fail_log: check_fail_log(raw, values),
+        crontab: raw.crontab.as_ref().and_then(|raw| check_crontab(raw, values)),
+        guard: check_guard(raw, values),
+        plugin,
+        plugins,
+    };
+    (config, places)
+}
+
+/// `<host>` was never used by sersync2, so an address that nobody can bind is only worth a word.
+fn check_host(raw: &RawConfig, values: &mut Values<'_>) -> Host {
+    let mut host = Host { ip: "localhost".to_owned(), port: 8008 };
+    let Some(raw) = &raw.host else { return host };
+    if raw.ip.text.is_some() {
+        let mut scratch = Values::new(values.source);
+        if let Some(ip) = scratch.host(&raw.ip, false) {
+            host.ip = ip;
+        }
+        values.problems.append_unused(scratch.problems, "localhost is taken instead");
+    }
+    if raw.port.text.is_some() {
+        host.port = values.port(&raw.port).unwrap_or(host.port);
+    }
+    host
+}
+
+fn check_backend(raw: &RawConfig, values: &mut Values<'_>) -> WatchBackend {
+    if let Some(xfs) = &raw.xfs {
+        values.truth(xfs, false);
+    }
+    let known = [
+        ("auto", WatchBackend::Auto),
+        ("inotify", WatchBackend::Inotify),
+        ("fanotify", WatchBackend::Fanotify),
+    ];
+    let backend = raw.backend.as_ref();
+    backend.map_or(WatchBackend::Auto, |field| values.one_of(field, &known, WatchBackend::Auto))
+}
+
+fn check_filter(raw: Option<&RawFilter>, values: &mut Values<'_>) -> FilterRules {
+    let mut rules = FilterRules::default();
+    let Some(raw) = raw else { return rules };
+    rules.dotfiles = values.truth(&raw.dotfiles, true);
+    rules.editor_files = values.truth(&raw.editor_files, false);
+    if !values.switch(Some(&raw.switch), false) {
+        return rules;
+    }
+    for field in &raw.excludes {
+        rules.excludes.extend(values.expression(field));
+    }
+    rules
+}
+
+fn check_changes(raw: &RawConfig, values: &mut Values<'_>) -> ChangeSwitches {
+    let default = ChangeSwitches::default();
+    let raw = &raw.changes;
+    ChangeSwitches {
+        delete: values.switch(raw.delete.as_ref(), default.delete),
+        create_folder: values.switch(raw.create_folder.as_ref(), default.create_folder),
+        create_file: values.switch(raw.create_file.as_ref(), default.create_file),
+        close_write: values.switch(raw.close_write.as_ref(), default.close_write),
+        move_from: values.switch(raw.move_from.as_ref(), default.move_from),
+        move_to: values.switch(raw.move_to.as_ref(), default.move_to),
+        attrib: values.switch(raw.attrib.as_ref(), default.attrib),
+        modify: values.switch(raw.modify.as_ref(), default.modify),
+    }
+}
+
+fn check_rsync(
+    raw: &RawConfig,
+    mirrors: &[Mirror],
+    places: &mut Places,
+    values: &mut Values<'_>,
+) -> RsyncOptions {
+    let ssh = values.switch(raw.ssh.as_ref(), false);
+    places.ssh = raw.ssh.as_ref().filter(|_| ssh).map(|raw| raw.start.span.clone());
+    places.params = raw.params.as_ref().map_or(raw.section.clone(), |field| field.span.clone());
+    let port = |field: &Field, values: &mut Values<'_>| values.port(field);
+    let seconds = |field: &Field, values: &mut Values<'_>| {
+        let number = values.number(field, "a number of seconds", 0, i64::from(i32::MAX))?;
+        u32::try_from(number).ok()
+    };
+    RsyncOptions {
+        params: check_params(raw, values),
+        auth: check_auth(raw, ssh, mirrors, places, values),
+        port: switched(raw.port.as_ref(), values, port),
+        timeout_s: switched(raw.timeout.as_ref(), values, seconds),
+        ssh,
+    }
+}
+
+/// The value of an element that has a switch; looked at only when it is on.
+fn switched<T>(
+    raw: Option<&RawSwitched>,
+    values: &mut Values<'_>,
+    read: impl Fn(&Field, &mut Values<'_>) -> Option<T>,
+) -> Option<T> {
+    let raw = raw?;
+    let on = values.switch(Some(&raw.switch), false);
+    if on { read(&raw.value, values) } else { None }
+}
+
+fn check_auth(
+    raw: &RawConfig,
+    ssh: bool,
+    mirrors: &[Mirror],
+    places: &mut Places,
+    values: &mut Values<'_>,
+) -> Option<Auth> {
+    let raw = raw.auth.as_ref()?;
+    if !values.switch(Some(&raw.switch), false) {
+        return None;
+    }
+    let user = values.user(&raw.users);
+    let file = (!ssh).then(|| values.path(&raw.password_file, "the path of a password file"));
+    let file = file.flatten().map(|path| anchored(path, mirrors, raw, values));
+    if file.is_some() {
+        places.password_file = Some(raw.password_file.span.clone());
+    }
+    if mirrors.iter().flat_map(|m| &m.remotes).any(|remote| remote.ip.contains('@')) {
+        let found = "a remote names its user as well, in front of @";
+        values.refuse(&raw.users, found, "write the user in one place only");
+    }
+    Some(Auth { user: user?, password_file: file })
+}
+
+/// sersync2 ran rsync in the watch path, so a relative password file lay there.
+fn anchored(path: PathBuf, mirrors: &[Mirror], raw: &RawAuth, values: &mut Values<'_>) -> PathBuf {
+    if path.is_absolute() {
+        return path;
+    }
+    let Some(mirror) = mirrors.first() else {
+        return path;
+    };
+    let path = mirror.watch.join(path);
+    let found = format!("it is relative and is looked for in the watch path: {}", path.display());
+    let help = "write an absolute path, outside of what is mirrored";
+    values.warn(&raw.password_file, &found, help);
+    path
+}
+
+fn fail_log_place(raw: &RawConfig) -> Span {
+    let path = raw.fail_log.as_ref().map(|raw| raw.path.span.clone());
+    path.unwrap_or(raw.section.clone())
+}
+
+fn check_fail_log(raw: &RawConfig, values: &mut Values<'_>) -> FailLog {
+    let mut fail_log = FailLog { path: PathBuf::from(FAIL_LOG_PATH), retry_minutes: RETRY_MINUTES };
+    let Some(raw) = &raw.fail_log else {
+        return fail_log;
+    };
+    if raw.path.text.is_some()
+        && let Some(path) = values.path(&raw.path, "the path of the fail log")
+    {
+        // sersync2 opened a relative one in the directory it was started in.
+        fail_log.path = std::path::absolute(&path).unwrap_or(path);
+    }
+    fail_log.retry_minutes = minutes(&raw.minutes, RETRY_MINUTES, values);
+    fail_log
+}
+
+/// Minutes; 0 and less mean `default`, as in sersync2.
+fn minutes(field: &Field, default: u32, values: &mut Values<'_>) -> u32 {
+    if field.text.is_none() {
+        return default;
+    }
+    let limit = i64::from(i32::MAX);
+    match values.number(field, "a number of minutes", -limit, limit) {
+        Some(number) if number > 0 => u32::try_from(number).unwrap_or(default),
+        Some(number) => {
+            let found = format!("{number} is read as {default} minutes");
+            values.warn(field, &found, "write the number of minutes");
+            default
+        }
+        None => default,
+    }
+}
+
+fn check_crontab(raw: &RawCrontab, values: &mut Values<'_>) -> Option<Crontab> {
+    if !values.switch(Some(&raw.switch), false) {
+        return None;
+    }
+    let mut crontab =
+        Crontab { minutes: minutes(&raw.schedule, CRONTAB_MINUTES, values), excludes: Vec::new() };
+    if !values.switch(raw.filter.as_ref(), false) {
+        return Some(crontab);
+    }
+    for field in &raw.excludes {
+        let Some(text) = field.text.clone().filter(|text| !text.trim().is_empty()) else {
+            values.warn(field, "it is empty and excludes nothing", "write an rsync pattern");
+            continue;
+        };
+        if text.contains(".*)") || text.contains("\\.") {
+            let found = format!(
+                "{} looks like a regular expression, but it is an rsync pattern",
+                quoted(&text)
+            );
+            values.warn(field, &found, "write it as for rsync --exclude, such as *.log");
+        }
+        crontab.excludes.push(text);
+    }
+    Some(crontab)
+}
+
+fn check_guard(raw: &RawConfig, values: &mut Values<'_>) -> Guard {
+    let Some(field) = &raw.max_delete else {
+        return Guard::default();
+    };
+    let Some(text) = values.text(field, "a share such as 50%, or off") else {
+        return Guard::default();
+    };
+    if text.eq_ignore_ascii_case("off") {
+        return Guard { max_delete_percent: None };
+    }
+    let share = text.trim_end_matches('%').trim().parse::<u8>();
+    match share.ok().filter(|share| (1..=100).contains(share)) {
+        Some(share) => Guard { max_delete_percent: Some(share).filter(|&share| share < 100) },
+        None => {
+            let found = format!("expected a share such as 50%, or off, found {}", quoted(&text));
+            values.refuse(field, &found, "write a number from 1 to 100 and %");
+            Guard::default()
+        }
+    }
+}

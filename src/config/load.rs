@@ -1,0 +1,253 @@
+//! A configuration file -> [`Loaded`], or the full report of what is wrong with it.
+//! Starts nothing; what the rest of the machine lacks is looked for by `preflight.rs` when asked.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::check::check_config;
+use super::preflight::preflight;
+use super::raw::read_elements;
+use super::report::{Problem, Problems, Severity, Span, render};
+use super::text::{MAX_BYTES, Source};
+use super::values::Values;
+use super::xml::parse_elements;
+use super::{Config, PluginName};
+
+/// What changes how a file is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadOptions {
+    /// `-m NAME`: this plugin runs without any sync, so remotes are neither needed nor looked at.
+    pub plugin_alone: Option<PluginName>,
+    /// Also looks for what the configuration needs on this machine: directories, password file, programs.
+    pub preflight: bool,
+}
+
+/// A configuration that is valid.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What the file says.
+    pub config: Config,
+    /// What was read leniently, in the order of the file.
+    pub warnings: Vec<Problem>,
+    /// The file, as it was named.
+    pub path: PathBuf,
+    /// Its text, for messages.
+    pub source: Source,
+    /// Where things stand in it, for `preflight`.
+    pub places: Places,
+}
+
+impl Loaded {
+    /// One line for the log per warning: `file:line:column: sentence`.
+    pub fn warning_lines(&self) -> Vec<String> {
+        self.warnings.iter().map(|problem| problem.line(&self.source)).collect()
+    }
+}
+
+/// Where the things stand that `preflight` looks for on the machine.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// The watch path of each mirror.
+    pub watches: Vec<Span>,
+    /// `<auth passwordfile>` when it is used.
+    pub password_file: Option<Span>,
+    /// `<ssh start>` when it is on.
+    pub ssh: Option<Span>,
+    /// `<commonParams params>`.
+    pub params: Span,
+    /// `<failLog path>`.
+    pub fail_log: Span,
+}
+
+/// Why a configuration was not loaded; its text is complete and meant for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}{help}")]
+    Read {
+        /// As it was named.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+        /// A clause that says what to do.
+        help: &'static str,
+    },
+    /// The file is no text, or far too large.
+    #[error("the configuration {path} cannot be used: {reason}")]
+    NoText {
+        /// As it was named.
+        path: String,
+        /// A clause.
+        reason: String,
+    },
+    /// The file holds errors.
+    #[error("{report}{}", count(problems))]
+    Invalid {
+        /// Every problem with file, line, column, source line and mark.
+        report: String,
+        /// The same, to look through.
+        problems: Vec<Problem>,
+    },
+}
+
+fn count(problems: &[Problem]) -> String {
+    let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
+    match errors {
+        1 => "\n1 error; nothing was started".to_owned(),
+        n => format!("\n{n} errors; nothing was started"),
+    }
+}
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// Everything that is wrong with it, in one report.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
+    load_for(path, options, machine_of(options))
+}
+
+/// How much what the machine lacks counts.
+#[derive(Clone, Copy, PartialEq)]
+enum Machine {
+    NotLookedAt,
+    Told,
+    Needed,
+}
+
+fn machine_of(options: &LoadOptions) -> Machine {
+    if options.preflight { Machine::Needed } else { Machine::NotLookedAt }
+}
+
+fn load_for(path: &Path, options: &LoadOptions, machine: Machine) -> Result<Loaded, LoadError> {
+    let name = path.display().to_string();
+    let bytes = read_file(path).map_err(|error| match error {
+        ReadError::Io(source) => {
+            LoadError::Read { path: name.clone(), help: help_for(&source), source }
+        }
+        ReadError::Refused(reason) => LoadError::NoText { path: name.clone(), reason },
+    })?;
+    read_bytes(&name, &bytes, options, machine)
+}
+
+/// Checks the text of a configuration that was read already; `name` stands in the messages.
+///
+/// # Errors
+/// Everything that is wrong with it, in one report.
+pub fn load_bytes(name: &str, bytes: &[u8], options: &LoadOptions) -> Result<Loaded, LoadError> {
+    read_bytes(name, bytes, options, machine_of(options))
+}
+
+fn read_bytes(
+    name: &str,
+    bytes: &[u8],
+    options: &LoadOptions,
+    machine: Machine,
+) -> Result<Loaded, LoadError> {
+    let no_text = |reason| LoadError::NoText { path: name.to_owned(), reason };
+    let (source, guessed) = Source::decode(name, bytes).map_err(no_text)?;
+    let mut problems = Problems::default();
+    guessed.into_iter().for_each(|problem| problems.push(problem));
+    let elements = parse_elements(&source.text, &mut problems);
+    let damaged = problems.has_errors();
+    let checked = read_elements(&elements, &mut problems).map(|raw| {
+        let mut values = Values::new(&source);
+        values.damaged = damaged;
+        let checked = check_config(&raw, options, &mut values);
+        problems.append(values.problems);
+        match machine {
+            Machine::NotLookedAt => {}
+            Machine::Told => {
+                problems.append_unused(preflight(&checked.0, &checked.1), ON_THIS_MACHINE)
+            }
+            Machine::Needed => problems.append(preflight(&checked.0, &checked.1)),
+        }
+        checked
+    });
+    let has_errors = problems.has_errors();
+    let problems = problems.into_sorted();
+    match checked {
+        Some((config, places)) if !has_errors => {
+            Ok(Loaded { config, warnings: problems, path: PathBuf::from(name), source, places })
+        }
+        _ => Err(LoadError::Invalid { report: render(&source, &problems), problems }),
+    }
+}
+
+/// What `--check` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Everything that is wrong, or what the configuration means.
+    pub text: String,
+    /// True when the file is good, wherever it will be used.
+    pub valid: bool,
+}
+
+/// Stands behind what only this machine lacks.
+const ON_THIS_MACHINE: &str = "on this machine";
+
+/// Checks the file at `path`; starts nothing. What it needs and this machine lacks is told as warnings,
+/// because a configuration is often checked elsewhere than where it will be used.
+pub fn check_file(path: &Path, plugin_alone: Option<PluginName>) -> CheckReport {
+    let options = LoadOptions { plugin_alone, preflight: false };
+    let loaded = match load_for(path, &options, Machine::Told) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            return CheckReport { text: format!("{error}\n"), valid: false };
+        }
+    };
+    let mut text = render(&loaded.source, &loaded.warnings);
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(&format!("{}: the configuration is valid\n", path.display()));
+    for mirror in &loaded.config.mirrors {
+        text.push_str(&format!("watch {}\n", mirror.watch.display()));
+        let ssh = loaded.config.rsync.ssh;
+        let colons = if ssh { ":" } else { "::" };
+        for remote in &mirror.remotes {
+            text.push_str(&format!("  to {}{colons}{}\n", remote.ip, remote.name));
+        }
+    }
+    if let Some(plugin) = plugin_alone.or(loaded.config.plugin) {
+        text.push_str(&format!("plugin {}\n", plugin.name()));
+    }
+    let lacks = |problem: &Problem| problem.message.ends_with(&format!("({ON_THIS_MACHINE})"));
+    if loaded.warnings.iter().any(lacks) {
+        text.push_str("this machine lacks something that it needs: here it would not start\n");
+    }
+    CheckReport { text, valid: true }
+}
+
+enum ReadError {
+    Io(std::io::Error),
+    Refused(String),
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let meta = std::fs::metadata(path).map_err(ReadError::Io)?;
+    if meta.is_dir() {
+        return Err(ReadError::Refused("it is a directory; name the XML file in it".to_owned()));
+    }
+    if !meta.is_file() && !path.starts_with("/dev/fd") && !path.starts_with("/proc/self/fd") {
+        return Err(ReadError::Refused("it is no regular file".to_owned()));
+    }
+    let file = std::fs::File::open(path).map_err(ReadError::Io)?;
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells a file of the limit from a larger one.
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        let kib = MAX_BYTES / 1024;
+        return Err(ReadError::Refused(format!(
+            "it is larger than {kib} KiB; is it the right file?"
+        )));
+    }
+    Ok(bytes)
+}
+
+fn help_for(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "; name the file with -o FILE",
+        std::io::ErrorKind::PermissionDenied => "; make it readable for this user",
+        _ => "",
+    }
+}

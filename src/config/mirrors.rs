@@ -1,0 +1,215 @@
+//! `<localpath>` and `<remote>` -> mirrors: what is watched, and where it goes.
+//! Does not touch the disk.
+
+use std::path::{Path, PathBuf};
+
+use super::load::Places;
+use super::plugins::find_definition;
+use super::raw::{RawConfig, RawLocalPath, RawRemote};
+use super::report::{Problem, quoted};
+use super::values::{Values, is_within};
+use super::{Mirror, PluginName, Plugins, Remote};
+
+/// Directories whose content is the kernel's, not files to mirror.
+const KERNEL_TREES: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// All mirrors of the file; their places go to `places`. `alone` is the plugin named by `-m`.
+pub fn check_local_paths(
+    raw: &RawConfig,
+    alone: Option<PluginName>,
+    places: &mut Places,
+    values: &mut Values<'_>,
+) -> Vec<Mirror> {
+    if raw.local_paths.is_empty() && !plugin_has_watch(raw, alone) && !values.damaged {
+        values.problems.push(
+            Problem::error(raw.section.clone(), "no watch path: <localpath> is missing")
+                .label("expected in here")
+                .help(
+                    "add <localpath watch=\"/dir\"><remote ip=\"...\" name=\"...\"/></localpath>",
+                ),
+        );
+    }
+    let mut mirrors: Vec<Mirror> = Vec::new();
+    for local in &raw.local_paths {
+        let ssh = raw.ssh.as_ref().and_then(|ssh| ssh.start.text.as_deref());
+        let ssh = ssh.is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
+        let remotes = match alone {
+            None => check_remotes(local, ssh, values),
+            Some(_) => Vec::new(),
+        };
+        let Some(watch) = check_watch(local, values) else {
+            continue;
+        };
+        compare_watch(&watch, local, &mirrors, values);
+        mirrors.push(Mirror { watch, remotes });
+        places.watches.push(local.watch.span.clone());
+    }
+    mirrors
+}
+
+/// True when the plugin that runs alone brings its own watch path.
+fn plugin_has_watch(raw: &RawConfig, alone: Option<PluginName>) -> bool {
+    let definition = alone.and_then(|name| find_definition(raw, name));
+    definition.is_some_and(|plugin| plugin.watch.text.is_some())
+}
+
+fn check_watch(local: &RawLocalPath, values: &mut Values<'_>) -> Option<PathBuf> {
+    let watch = values.absolute_path(&local.watch, "the directory to watch")?;
+    let shown = watch.to_string_lossy().into_owned();
+    if watch.parent().is_none() {
+        let found = "/ is the whole machine, with /proc and /sys, which no rsync can mirror";
+        values.refuse(&local.watch, found, "name the directory that should be mirrored");
+        return None;
+    }
+    let in_memory = is_within(&watch, Path::new("/dev/shm"));
+    let kernel_tree = KERNEL_TREES.iter().find(|tree| is_within(&watch, Path::new(tree)));
+    if let Some(tree) = kernel_tree.filter(|_| !in_memory) {
+        let found = format!("{} lies in {tree}, which holds no files to mirror", quoted(&shown));
+        values.refuse(&local.watch, &found, "name the directory that should be mirrored");
+        return None;
+    }
+    Some(watch)
+}
+
+fn compare_watch(watch: &Path, local: &RawLocalPath, earlier: &[Mirror], values: &mut Values<'_>) {
+    for other in earlier {
+        let shown = other.watch.display();
+        if other.watch == watch {
+            let found = format!("{shown} is watched twice");
+            values.refuse(&local.watch, &found, "put all its remotes into one <localpath>");
+        } else if is_within(watch, &other.watch) || is_within(&other.watch, watch) {
+            let found = format!("this path and {shown} lie within each other");
+            values.warn(&local.watch, &found, "changes in the inner one go to the remotes of both");
+        }
+    }
+}
+
+fn check_remotes(local: &RawLocalPath, ssh: bool, values: &mut Values<'_>) -> Vec<Remote> {
+    if local.remotes.is_empty() && !values.damaged {
+        values.problems.push(
+            Problem::error(local.span.clone(), "no remote: this <localpath> holds no <remote>")
+                .label("expected in here")
+                .help(
+                    "add <remote ip=\"host\" name=\"module\"/>, or run a plugin alone with -m NAME",
+                ),
+        );
+    }
+    let mut remotes: Vec<Remote> = Vec::new();
+    for raw in &local.remotes {
+        let ip = values.host(&raw.ip, true);
+        let name = check_remote_name(raw, ssh, values);
+        let (Some(ip), Some(name)) = (ip, name) else {
+            continue;
+        };
+        let remote = Remote { ip, name };
+        if remotes.contains(&remote) {
+            let sentence = format!("the remote {} {} stands here twice", remote.ip, remote.name);
+            let problem = Problem::warning(raw.span.clone(), sentence);
+            values.problems.push(problem.help("it gets every change once; remove one of them"));
+            continue;
+        }
+        remotes.push(remote);
+    }
+    remotes
+}
+
+fn check_remote_name(raw: &RawRemote, ssh: bool, values: &mut Values<'_>) -> Option<String> {
+    let expected = if ssh { "a path on the remote" } else { "the name of an rsync module" };
+    let name = values.text(&raw.name, expected)?;
+    if name.starts_with('-') {
+        let found = format!("{} begins with `-`, as an option does", quoted(&name));
+        values.refuse(&raw.name, &found, &format!("write {expected}"));
+        return None;
+    }
+    if !ssh && name.starts_with('/') {
+        let found =
+            format!("{} is a path, but an rsync daemon expects a module's name", quoted(&name));
+        let help = "write the module's name from rsyncd.conf, or switch on <ssh start=\"true\"/>";
+        values.warn(&raw.name, &found, help);
+    }
+    Some(name)
+}
+
+/// Two watch paths with one destination delete each other's files.
+pub fn check_destinations(
+    mirrors: &[Mirror],
+    places: &Places,
+    delete: bool,
+    values: &mut Values<'_>,
+) {
+    for (i, mirror) in mirrors.iter().enumerate() {
+        for remote in &mirror.remotes {
+            let Some(other) = mirrors[..i].iter().find(|m| m.remotes.contains(remote)) else {
+                continue;
+            };
+            let sentence = format!(
+                "{} and {} go to the same place, {} {}",
+                other.watch.display(),
+                mirror.watch.display(),
+                remote.ip,
+                remote.name
+            );
+            let span = places.watches.get(i).cloned().unwrap_or(0..0);
+            let problem = match delete {
+                true => Problem::error(span, sentence)
+                    .help("a full sync of one would delete the files of the other; give each its own name"),
+                false => Problem::warning(span, sentence).help("files of one name overwrite each other"),
+            };
+            values.problems.push(problem);
+        }
+    }
+}
+
+/// `-m NAME`: the plugin's own watch path takes the place of all others.
+pub fn watch_alone(
+    raw: &RawConfig,
+    name: PluginName,
+    plugins: &Plugins,
+    places: &mut Places,
+) -> Option<Vec<Mirror>> {
+    let watch = own_watch(name, plugins)?;
+    places.watches =
+        find_definition(raw, name).map(|plugin| plugin.watch.span.clone()).into_iter().collect();
+    let remotes = Vec::new();
+    Some(vec![Mirror { watch, remotes }])
+}
+
+/// A started refreshCDN or socket replaces the watch path by its own, as it always did.
+pub fn replace_watch(
+    raw: &RawConfig,
+    name: PluginName,
+    mirrors: &mut [Mirror],
+    places: &mut Places,
+    values: &mut Values<'_>,
+) {
+    let Some(definition) = find_definition(raw, name) else {
+        return;
+    };
+    let field = &definition.watch;
+    // The path was checked with the definition; what was wrong with it is told there.
+    let own = Values::new(values.source).absolute_path(field, "the directory to watch");
+    let Some(own) = own.filter(|_| matches!(name, PluginName::RefreshCdn | PluginName::Socket))
+    else {
+        return;
+    };
+    let [mirror] = mirrors else {
+        let found = "it is ignored, because there are several <localpath>";
+        return values.warn(field, found, "the plugin runs for all of them");
+    };
+    if mirror.watch != own {
+        let found = format!("it replaces the watch path {}", mirror.watch.display());
+        values.warn(field, &found, "write the same path in both places");
+        mirror.watch = own;
+        places.watches = vec![field.span.clone()];
+    }
+}
+
+/// The plugin's own watch path.
+fn own_watch(name: PluginName, plugins: &Plugins) -> Option<PathBuf> {
+    match name {
+        PluginName::Command => None,
+        PluginName::Socket => plugins.socket.as_ref().and_then(|p| p.watch.clone()),
+        PluginName::Http => plugins.http.as_ref().and_then(|p| p.watch.clone()),
+        PluginName::RefreshCdn => plugins.refresh_cdn.as_ref().and_then(|p| p.watch.clone()),
+    }
+}

@@ -1,0 +1,322 @@
+//! Problems with places, and their text for a person: line, column, the source line, the mark, a suggestion.
+//! Does not print; the caller decides where the text goes.
+
+use std::fmt;
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
+
+use super::text::Source;
+
+/// Byte range in [`Source::text`].
+pub type Span = Range<usize>;
+
+/// Reports are cut after this many problems; a file with more is no configuration.
+const SHOWN_MAX: usize = 50;
+
+/// A source line longer than this is not shown, only its place.
+const LINE_BYTES_MAX: usize = 400;
+
+/// Whether a problem stops the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Nothing is started.
+    Error,
+    /// The file is read all the same.
+    Warning,
+}
+
+/// One thing that is wrong with a configuration, or was read leniently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Whether it stops the start.
+    pub severity: Severity,
+    /// What was found and what was expected, in one sentence.
+    pub message: String,
+    /// Where; `None` when it concerns the file as a whole.
+    pub span: Option<Span>,
+    /// Short text at the mark.
+    pub label: Option<String>,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    /// A problem that stops the start.
+    pub fn error(span: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, span, message.into())
+    }
+
+    /// Something that was read leniently.
+    pub fn warning(span: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, span, message.into())
+    }
+
+    fn new(severity: Severity, span: Span, message: String) -> Self {
+        Self { severity, message, span: Some(span), label: None, help: None }
+    }
+
+    /// Adds the text at the mark.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// One line for a log: `file:line:column: message; help`.
+    pub fn line(&self, source: &Source) -> String {
+        let mut line = place(self, source);
+        line.push_str(": ");
+        line.push_str(&self.message);
+        if let Some(help) = &self.help {
+            line.push_str("; ");
+            line.push_str(help);
+        }
+        line
+    }
+}
+
+/// Collects problems while a file is read.
+#[derive(Debug, Default)]
+pub struct Problems {
+    list: Vec<Problem>,
+    /// Broken tags: one problem each is enough.
+    broken: Vec<Span>,
+}
+
+impl Problems {
+    /// Takes one problem.
+    pub fn push(&mut self, problem: Problem) {
+        self.list.push(problem);
+    }
+
+    /// Takes the problem of a broken tag; whatever else is found inside of the tag follows from it.
+    pub fn push_broken(&mut self, problem: Problem) {
+        self.broken.extend(problem.span.clone());
+        self.list.push(problem);
+    }
+
+    /// Takes all problems of `other`.
+    pub fn append(&mut self, other: Problems) {
+        self.list.extend(other.list);
+        self.broken.extend(other.broken);
+    }
+
+    /// Takes the problems of a part that is not in use: nothing in it may stop the start.
+    pub fn append_unused(&mut self, other: Problems, why: &str) {
+        self.list.extend(other.list.into_iter().map(|mut problem| {
+            if problem.severity == Severity::Error {
+                problem.message = format!("{} ({why})", problem.message);
+                problem.severity = Severity::Warning;
+            }
+            problem
+        }));
+    }
+
+    /// True when something stops the start.
+    pub fn has_errors(&self) -> bool {
+        self.list.iter().any(|p| p.severity == Severity::Error)
+    }
+
+    /// All of them in the order of the file.
+    pub fn into_sorted(mut self) -> Vec<Problem> {
+        let start = |p: &Problem| p.span.as_ref().map_or(0, |span| span.start);
+        self.list.sort_by_key(start);
+        self.list.dedup_by(|b, a| a.span == b.span && a.message == b.message);
+        for broken in self.broken {
+            let mut seen = false;
+            let follows = |p: &Problem| p.span.as_ref().is_some_and(|s| broken.contains(&s.start));
+            // Sorting is stable, so the first one in the tag is the tag's own.
+            self.list.retain(|p| !follows(p) || !std::mem::replace(&mut seen, true));
+        }
+        self.list
+    }
+}
+
+/// The full report: every problem with its place, the source line and the mark.
+pub fn render(source: &Source, problems: &[Problem]) -> String {
+    let mut report = Rendered::default();
+    for problem in problems.iter().take(SHOWN_MAX) {
+        report.add(&render_one(source, problem));
+    }
+    if problems.len() > SHOWN_MAX {
+        report.add(&format!("... and {} more", problems.len() - SHOWN_MAX));
+    }
+    report.0
+}
+
+#[derive(Default)]
+struct Rendered(String);
+
+impl Rendered {
+    fn add(&mut self, text: &str) {
+        if !self.0.is_empty() {
+            self.0.push('\n');
+        }
+        self.0.push_str(text);
+        self.0.push('\n');
+    }
+}
+
+fn render_one(source: &Source, problem: &Problem) -> String {
+    let level = match problem.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let title = level.primary_title(problem.message.as_str());
+    let mut group = match &problem.span {
+        Some(span) => match line_around(source, span) {
+            Some((line, start, mark)) => {
+                let mark = AnnotationKind::Primary.span(mark);
+                let mark = mark.label(problem.label.as_deref());
+                let snippet = Snippet::source(line).line_start(start).path(source.name.as_str());
+                title.element(snippet.annotation(mark))
+            }
+            None => {
+                let (line, column) = source.line_column(span.start);
+                let origin = Origin::path(source.name.as_str()).line(line);
+                title.element(origin.char_column(column))
+            }
+        },
+        None => title.element(Origin::path(source.name.as_str())),
+    };
+    if let Some(help) = &problem.help {
+        group = group.element(Level::HELP.message(help.as_str()));
+    }
+    Renderer::plain().render(&[group])
+}
+
+/// The line that `span` begins on, its number, and the span within it.
+fn line_around<'a>(source: &'a Source, span: &Span) -> Option<(&'a str, usize, Span)> {
+    let text = &source.text;
+    let start = source.floor(span.start);
+    let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+    let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+    let line = text[line_start..line_end].trim_end_matches('\r');
+    let end = span.end.clamp(start, line_start + line.len().max(start - line_start));
+    if line.len() > LINE_BYTES_MAX || start - line_start > line.len() {
+        return None;
+    }
+    let end = source.floor(end);
+    let number = source.line_column(start).0;
+    Some((line, number, start - line_start..end - line_start))
+}
+
+fn place(problem: &Problem, source: &Source) -> String {
+    match &problem.span {
+        Some(span) => {
+            let (line, column) = source.line_column(span.start);
+            format!("{}:{line}:{column}", source.name)
+        }
+        None => source.name.clone(),
+    }
+}
+
+/// `text` for a message: in back quotes, short, and without control characters.
+pub fn quoted(text: &str) -> impl fmt::Display + '_ {
+    Quoted(text)
+}
+
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN_CHARS: usize = 80;
+        f.write_str("`")?;
+        for c in self.0.chars().take(SHOWN_CHARS) {
+            if c.is_control() {
+                write!(f, "{}", c.escape_default())?;
+            } else {
+                write!(f, "{c}")?;
+            }
+        }
+        if self.0.chars().nth(SHOWN_CHARS).is_some() {
+            f.write_str("...")?;
+        }
+        f.write_str("`")
+    }
+}
+
+/// The known word that `word` most probably stands for: equal but for letter case, or nearly.
+pub fn near_word<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_ascii_lowercase();
+    let limit = if word.chars().count() < 5 { 1 } else { 2 };
+    known
+        .into_iter()
+        .map(|k| (distance(&word, &k.to_ascii_lowercase()), k))
+        .filter(|&(distance, k)| distance <= limit && distance < k.len())
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, k)| k)
+}
+
+/// Edit distance in which a swap of two neighbours counts once (`flase` is one from `false`).
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(40).collect(), b.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            if i == 0 || j == 0 {
+                rows[i][j] = i + j;
+                continue;
+            }
+            let differs = usize::from(a[i - 1] != b[j - 1]);
+            let mut best =
+                (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + differs);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_shows_file_line_column_the_line_and_a_mark() {
+        let text = "<head>\n\t<debug start=\"flase\"/>\n</head>";
+        let (source, _) = Source::decode("conf.xml", text.as_bytes()).unwrap();
+        let at = text.find("flase").unwrap();
+        let problem = Problem::error(at..at + 5, "found `flase`").help("did you mean `false`?");
+        let report = render(&source, std::slice::from_ref(&problem));
+        assert!(report.contains("error: found `flase`"), "{report}");
+        assert!(report.contains("conf.xml:2:16"), "{report}");
+        assert!(report.contains("<debug start=\"flase\"/>"), "{report}");
+        assert!(report.contains("^^^^^"), "{report}");
+        assert!(report.contains("help: did you mean `false`?"), "{report}");
+        assert!(problem.line(&source).starts_with("conf.xml:2:16: found"));
+    }
+
+    #[test]
+    fn a_mark_at_the_very_end_or_over_many_lines_is_shown() {
+        let text = "<head>\r\n<a\r\nb";
+        let (source, _) = Source::decode("c.xml", text.as_bytes()).unwrap();
+        for span in [text.len()..text.len(), 8..text.len(), 7..9, 6..7, 10..99] {
+            assert!(render(&source, &[Problem::error(span, "x")]).contains("c.xml:"));
+        }
+    }
+
+    #[test]
+    fn near_words_are_found_and_far_ones_are_not() {
+        assert_eq!(near_word("closewrite", ["closeWrite"]), Some("closeWrite"));
+        assert_eq!(near_word("flase", ["true", "false"]), Some("false"));
+        assert_eq!(near_word("ture", ["true", "false"]), Some("true"));
+        assert_eq!(near_word("banana", ["true", "false"]), None);
+        assert_eq!(near_word("x", ["a"]), None);
+    }
+
+    #[test]
+    fn quoted_text_cannot_play_with_the_terminal() {
+        assert_eq!(quoted("a\x1b[2J").to_string(), "`a\\u{1b}[2J`");
+    }
+}

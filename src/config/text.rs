@@ -1,0 +1,152 @@
+//! Bytes of a configuration file -> text with places: UTF-8 (with or without byte-order mark), else GBK.
+//! Does not believe the encoding that the XML declaration names, because legacy files lie about it.
+
+use encoding_rs::{Encoding, GBK, UTF_8, WINDOWS_1252};
+
+use super::report::{Problem, Span};
+
+/// A configuration is a few kilobytes; what is larger than this was named by mistake.
+pub const MAX_BYTES: u64 = 1 << 20;
+
+/// The text of one configuration file.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The path as the user wrote it, for messages.
+    pub name: String,
+    /// The whole text, decoded.
+    pub text: String,
+    encoding: &'static Encoding,
+}
+
+impl Source {
+    /// Decodes `bytes`; the second value is a warning when the encoding had to be guessed.
+    ///
+    /// # Errors
+    /// A sentence that says why the bytes are no text.
+    pub fn decode(name: &str, bytes: &[u8]) -> Result<(Self, Option<Problem>), String> {
+        refuse_what_is_no_text(bytes)?;
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let (text, encoding) = decode(bytes);
+        let warning = (encoding != UTF_8).then(|| guessed(&text, encoding));
+        let name = name.to_owned();
+        let source = Self { name, text, encoding };
+        Ok((source, warning))
+    }
+
+    /// Line and column of a byte offset, both from 1; columns count characters.
+    pub fn line_column(&self, offset: usize) -> (usize, usize) {
+        let before = &self.text[..self.floor(offset)];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line = before.bytes().filter(|&b| b == b'\n').count() + 1;
+        (line, before[line_start..].chars().count() + 1)
+    }
+
+    /// The bytes that `text` had in the file: what a name on disk is made of.
+    pub fn bytes_of(&self, text: &str) -> Vec<u8> {
+        self.encoding.encode(text).0.into_owned()
+    }
+
+    /// True when `bytes_of` changes nothing.
+    pub fn is_utf8(&self) -> bool {
+        self.encoding == UTF_8
+    }
+
+    /// The largest character boundary not above `offset`.
+    pub fn floor(&self, offset: usize) -> usize {
+        let mut offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        offset
+    }
+}
+
+fn refuse_what_is_no_text(bytes: &[u8]) -> Result<(), String> {
+    let utf16 = bytes.starts_with(b"\xff\xfe")
+        || bytes.starts_with(b"\xfe\xff")
+        || bytes.starts_with(b"<\0")
+        || bytes.starts_with(b"\0<");
+    if utf16 {
+        return Err("it is UTF-16 text; save it as UTF-8".to_owned());
+    }
+    if bytes.contains(&0) {
+        return Err("it is no text (it holds zero bytes); expected an XML file".to_owned());
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err("it is empty; expected an XML file with the root element <head>".to_owned());
+    }
+    Ok(())
+}
+
+fn decode(bytes: &[u8]) -> (String, &'static Encoding) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return (text.to_owned(), UTF_8);
+    }
+    if let Some(text) = GBK.decode_without_bom_handling_and_without_replacement(bytes) {
+        return (text.into_owned(), GBK);
+    }
+    let (text, _) = WINDOWS_1252.decode_without_bom_handling(bytes);
+    (text.into_owned(), WINDOWS_1252)
+}
+
+fn guessed(text: &str, encoding: &'static Encoding) -> Problem {
+    let place = first_beyond_ascii(text);
+    let name = encoding.name();
+    Problem::warning(place, format!("the file is no UTF-8; it is read as {name}"))
+        .help("save it as UTF-8 to be sure that names are read as you mean them")
+}
+
+fn first_beyond_ascii(text: &str) -> Span {
+    let start = text.find(|c: char| !c.is_ascii()).unwrap_or(0);
+    let len = text[start..].chars().next().map_or(0, char::len_utf8);
+    start..start + len
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(bytes: &[u8]) -> (Source, Option<Problem>) {
+        Source::decode("x.xml", bytes).unwrap()
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_text() {
+        let (source, warning) = decoded("\u{feff}<head/>".as_bytes());
+        assert_eq!(source.text, "<head/>");
+        assert!(warning.is_none());
+    }
+
+    #[test]
+    fn gbk_is_read_with_a_warning_and_its_bytes_come_back() {
+        let bytes = b"<head/>\n# \xb1\xb8\xb7\xdd";
+        let (source, warning) = decoded(bytes);
+        assert!(source.text.ends_with("备份"));
+        assert_eq!(source.bytes_of("备份"), b"\xb1\xb8\xb7\xdd");
+        let place = warning.unwrap().span.unwrap();
+        assert_eq!(source.line_column(place.start), (2, 3));
+    }
+
+    #[test]
+    fn latin_bytes_that_are_no_gbk_are_still_read() {
+        let (source, warning) = decoded(b"<head/># caf\xe9 ");
+        assert!(source.text.ends_with("café "));
+        assert!(warning.is_some());
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_with_the_reason() {
+        let refused = |bytes: &[u8]| Source::decode("x.xml", bytes).unwrap_err();
+        assert!(refused(b"\xff\xfe<\0h\0").contains("UTF-16"));
+        assert!(refused(b"<\0h\0").contains("UTF-16"));
+        assert!(refused(b"\x7fELF\x02\0").contains("no text"));
+        assert!(refused(b"").contains("empty"));
+        assert!(refused(b" \r\n").contains("empty"));
+    }
+
+    #[test]
+    fn columns_count_characters() {
+        let (source, _) = decoded("ab\n中文x".as_bytes());
+        assert_eq!(source.line_column(source.text.len() - 1), (2, 3));
+    }
+}

@@ -1,0 +1,298 @@
+//! Single values of a configuration -> typed values: switches, numbers, hosts, paths, words.
+//! Each refusal names the attribute, what was found and what was expected.
+
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::host::{check_host, check_user};
+use super::raw::RawSwitch;
+use super::report::{Problem, Problems, near_word, quoted};
+use super::schema::Field;
+use super::text::Source;
+use crate::filter::expression_of;
+
+/// Reads values of one file.
+pub struct Values<'a> {
+    /// The file, for the bytes of names.
+    pub source: &'a Source,
+    /// What was found wrong so far.
+    pub problems: Problems,
+    /// True when tags are broken, so that what is missing may only be unreadable.
+    pub damaged: bool,
+}
+
+impl<'a> Values<'a> {
+    /// A reader without problems.
+    pub fn new(source: &'a Source) -> Self {
+        Self { source, problems: Problems::default(), damaged: false }
+    }
+
+    /// Takes an error at `field`.
+    pub fn refuse(&mut self, field: &Field, found: &str, help: &str) {
+        let sentence = format!("{}: {found}", name_of(field));
+        let problem = Problem::error(field.span.clone(), sentence);
+        self.problems.push(problem.help(help));
+    }
+
+    /// Takes a warning at `field`.
+    pub fn warn(&mut self, field: &Field, found: &str, help: &str) {
+        let sentence = format!("{}: {found}", name_of(field));
+        let problem = Problem::warning(field.span.clone(), sentence);
+        self.problems.push(problem.help(help));
+    }
+
+    /// The `start` of an element; `absent` is its value when the element is not in the file.
+    pub fn switch(&mut self, raw: Option<&RawSwitch>, absent: bool) -> bool {
+        let Some(raw) = raw else { return absent };
+        if raw.start.text.is_none() && raw.holds_more && !absent {
+            let help = "write start=\"true\" to switch it on, start=\"false\" to keep it off";
+            self.warn(&raw.start, "the attribute is missing, so it is off", help);
+        }
+        self.truth(&raw.start, absent)
+    }
+
+    /// `true` or `false`; `missing` when the attribute is not there.
+    pub fn truth(&mut self, field: &Field, missing: bool) -> bool {
+        let Some(text) = &field.text else {
+            return missing;
+        };
+        let word = text.trim();
+        match word {
+            "true" => return true,
+            "false" => return false,
+            _ => {}
+        }
+        for (known, value) in [("true", true), ("false", false)] {
+            if word.eq_ignore_ascii_case(known) {
+                let found = format!("{} is read as {known}", quoted(text));
+                self.warn(field, &found, "write it in small letters");
+                return value;
+            }
+        }
+        let near =
+            near_word(word, ["true", "false"]).or(match word.to_ascii_lowercase().as_str() {
+                "yes" | "on" | "1" | "y" | "t" => Some("true"),
+                "no" | "off" | "0" | "n" | "f" => Some("false"),
+                _ => None,
+            });
+        let help = match near {
+            Some(near) => format!("did you mean {near}?"),
+            None => "write true or false".to_owned(),
+        };
+        let found = format!("expected true or false, found {}", found(text));
+        self.refuse(field, &found, &help);
+        missing
+    }
+
+    /// One of `known` words; `missing` when the attribute is not there.
+    pub fn one_of<T: Copy>(&mut self, field: &Field, known: &[(&str, T)], missing: T) -> T {
+        let Some(text) = &field.text else {
+            return missing;
+        };
+        let is_it = |(word, _): &&(&str, T)| word.eq_ignore_ascii_case(text.trim());
+        if let Some((_, value)) = known.iter().find(is_it) {
+            return *value;
+        }
+        let words: Vec<_> = known.iter().map(|(word, _)| *word).collect();
+        let help = match near_word(text.trim(), words.iter().copied()) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("write one of {}", words.join(", ")),
+        };
+        let found = format!("expected {}, found {}", words.join(" or "), found(text));
+        self.refuse(field, &found, &help);
+        missing
+    }
+
+    /// The trimmed text; refused when it is missing or empty.
+    pub fn text(&mut self, field: &Field, expected: &str) -> Option<String> {
+        let Some(text) = &field.text else {
+            let found = format!("the attribute is missing; expected {expected}");
+            self.refuse(field, &found, &format!("add {}=\"...\"", field.key));
+            return None;
+        };
+        let trimmed = text.trim();
+        if trimmed.is_empty() {
+            let found = format!("it is empty; expected {expected}");
+            self.refuse(field, &found, &format!("write {expected} between the quotation marks"));
+            return None;
+        }
+        if let Some(mark) = placeholder(trimmed) {
+            let found =
+                format!("{} holds {mark}, a placeholder that was never filled in", quoted(trimmed));
+            self.refuse(field, &found, &format!("write {expected}"));
+            return None;
+        }
+        if let Some(c) = trimmed.chars().find(|c| c.is_control()) {
+            let found =
+                format!("{} holds the control character {}", quoted(trimmed), c.escape_default());
+            self.refuse(field, &found, &format!("write {expected}"));
+            return None;
+        }
+        if trimmed.len() != text.len() {
+            let found = format!("blanks around {} are dropped", quoted(trimmed));
+            self.warn(field, &found, "remove them");
+        }
+        Some(trimmed.to_owned())
+    }
+
+    /// A whole number from `min` to `max`.
+    pub fn number(&mut self, field: &Field, expected: &str, min: i64, max: i64) -> Option<i64> {
+        let text = self.text(field, expected)?;
+        match text.parse::<i64>() {
+            Ok(number) if (min..=max).contains(&number) => Some(number),
+            _ => {
+                let found = format!("expected {expected}, found {}", quoted(&text));
+                let help = format!("write a number from {min} to {max}");
+                self.refuse(field, &found, &help);
+                None
+            }
+        }
+    }
+
+    /// A TCP port.
+    pub fn port(&mut self, field: &Field) -> Option<u16> {
+        let number = self.number(field, "a port number", 1, i64::from(u16::MAX))?;
+        u16::try_from(number).ok()
+    }
+
+    /// A path in the bytes of the file, without repeated or trailing slashes; refused when it holds `..`.
+    pub fn path(&mut self, field: &Field, expected: &str) -> Option<PathBuf> {
+        let text = self.text(field, expected)?;
+        let path = PathBuf::from(std::ffi::OsString::from_vec(self.source.bytes_of(&text)));
+        if path.components().any(|part| part.as_os_str() == "..") {
+            let found = format!("{} holds `..`", quoted(&text));
+            self.refuse(field, &found, "write the path without it");
+            return None;
+        }
+        // Rebuilt from its components, which drops `//`, `/./` and a trailing slash.
+        Some(path.components().collect())
+    }
+
+    /// A path that begins with a slash.
+    pub fn absolute_path(&mut self, field: &Field, expected: &str) -> Option<PathBuf> {
+        let path = self.path(field, expected)?;
+        if path.is_absolute() {
+            return Some(path);
+        }
+        let shown = path.to_string_lossy();
+        let found = format!("{} is no absolute path", quoted(&shown));
+        let help = if path.starts_with("~") {
+            "`~` means nothing here; write the directory's full path".to_owned()
+        } else {
+            "write it from the root on, beginning with /".to_owned()
+        };
+        self.refuse(field, &found, &help);
+        None
+    }
+
+    /// A host name or address, with `user@` in front when `with_user`.
+    pub fn host(&mut self, field: &Field, with_user: bool) -> Option<String> {
+        let text = self.text(field, "a host name or an IP address")?;
+        let (user, host) = match text.rsplit_once('@') {
+            Some((user, host)) if with_user => (Some(user), host),
+            _ => (None, text.as_str()),
+        };
+        let checked = match user {
+            Some(user) => check_user(user).and_then(|()| check_host(host)),
+            None => check_host(host),
+        };
+        match checked {
+            Ok(host) => Some(match user {
+                Some(user) => format!("{user}@{host}"),
+                None => host,
+            }),
+            Err(reason) => {
+                let found = format!("{} is no host name or IP address: {reason}", quoted(&text));
+                self.refuse(field, &found, "write a name such as backup.example.com, or 192.0.2.7");
+                None
+            }
+        }
+    }
+
+    /// A user name of the remote.
+    pub fn user(&mut self, field: &Field) -> Option<String> {
+        let text = self.text(field, "a user name")?;
+        if let Err(reason) = check_user(&text) {
+            let found = format!("{} is no user name: {reason}", quoted(&text));
+            self.refuse(field, &found, "write the name alone");
+            return None;
+        }
+        Some(text)
+    }
+
+    /// A regular expression; `None` when it is empty, missing or refused.
+    pub fn expression(&mut self, field: &Field) -> Option<String> {
+        let Some(text) = field.text.as_ref().filter(|text| !text.is_empty()) else {
+            let help = "write a Perl-style expression, or remove the element";
+            self.warn(field, "it is empty and matches nothing", help);
+            return None;
+        };
+        match expression_of(self.source, text) {
+            Ok(expression) => Some(expression),
+            Err(error) => {
+                let found = format!("{} is refused: {}", quoted(text), error.reason);
+                self.refuse(field, &found, &error.help);
+                None
+            }
+        }
+    }
+
+    /// Words as a shell would split them; nothing is expanded. Empty when the attribute is missing.
+    pub fn words(&mut self, field: &Field) -> Vec<String> {
+        let Some(text) = &field.text else {
+            return Vec::new();
+        };
+        if let Some(mark) = placeholder(text).filter(|mark| !mark.contains(',')) {
+            let found =
+                format!("{} holds {mark}, a placeholder that was never filled in", quoted(text));
+            self.refuse(field, &found, "write the words themselves");
+            return Vec::new();
+        }
+        let words = shlex::split(text).unwrap_or_else(|| {
+            let found = format!("a quotation mark in {} is never closed", quoted(text));
+            self.refuse(field, &found, "close it, or put a backslash before it");
+            Vec::new()
+        });
+        if text.contains(['$', '`']) {
+            let found = "no shell reads this: `$` and back quotes stand for themselves";
+            self.warn(field, found, "write the value out");
+        }
+        words
+    }
+}
+
+/// `<timeout time>`: how messages call an attribute.
+pub fn name_of(field: &Field) -> String {
+    format!("<{} {}>", field.element, field.key)
+}
+
+fn found(text: &str) -> String {
+    match text.trim() {
+        "" => "nothing".to_owned(),
+        _ => quoted(text).to_string(),
+    }
+}
+
+/// The marks of a template or of a manual's example in `text`.
+pub fn placeholder(text: &str) -> Option<String> {
+    const PAIRS: [(&str, &str); 6] =
+        [("{{", "}}"), ("{%", "%}"), ("${", "}"), ("<", ">"), ("{", "}"), ("%(", ")")];
+    for (open, close) in PAIRS {
+        let Some(start) = text.find(open) else {
+            continue;
+        };
+        let Some(len) = text[start + open.len()..].find(close) else {
+            continue;
+        };
+        if len > 0 {
+            let end = start + open.len() + len + close.len();
+            return Some(quoted(&text[start..end]).to_string());
+        }
+    }
+    None
+}
+
+/// True when `inner` is `outer` or lies below it.
+pub fn is_within(inner: &Path, outer: &Path) -> bool {
+    inner.starts_with(outer)
+}

@@ -1,0 +1,326 @@
+//! Text -> a small tree of elements with places, as tolerant as sersync2's reader and more talkative.
+//! Does not know which elements exist; every oddity it steps over is a problem with a place.
+
+use quick_xml::Reader;
+use quick_xml::errors::{Error as XmlError, SyntaxError};
+use quick_xml::events::Event;
+
+use super::attributes::{Attribute, parse_attributes};
+use super::report::{Problem, Problems, Span, near_word, quoted};
+use super::text_between::note_text;
+
+/// Deeper nesting than this is no configuration.
+const DEPTH_MAX: usize = 64;
+
+/// After this many broken tags the rest of the file is not looked at.
+const RECOVERIES_MAX: usize = 50;
+
+/// One element of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// As written.
+    pub name: String,
+    /// The name within the start tag.
+    pub name_span: Span,
+    /// The whole start tag.
+    pub span: Span,
+    /// In the order of the file, repeated ones too.
+    pub attributes: Vec<Attribute>,
+    /// In the order of the file.
+    pub children: Vec<Element>,
+}
+
+/// Reads `text`; broken parts are reported and stepped over.
+pub fn parse_elements(text: &str, problems: &mut Problems) -> Vec<Element> {
+    let mut parser = Parser {
+        text,
+        problems,
+        at: 0,
+        open: Vec::new(),
+        roots: Vec::new(),
+        texts: Vec::new(),
+        recoveries: 0,
+    };
+    while parser.step() {}
+    parser.finish()
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    problems: &'a mut Problems,
+    at: usize,
+    open: Vec<Element>,
+    roots: Vec<Element>,
+    texts: Vec<Span>,
+    recoveries: usize,
+}
+
+impl<'a> Parser<'a> {
+    /// Takes the next piece of the text; false at its end.
+    fn step(&mut self) -> bool {
+        let text = self.text;
+        let start = self.at;
+        let mut reader = Reader::from_str(&text[start..]);
+        let config = reader.config_mut();
+        config.check_end_names = false;
+        config.allow_unmatched_ends = true;
+        config.allow_dangling_amp = true;
+        let event = reader.read_event();
+        // Each piece has its own reader, so that reading can go on anywhere behind a broken tag.
+        self.at = start + usize::try_from(reader.buffer_position()).unwrap_or(text.len() - start);
+        let span = start..self.at;
+        match event {
+            Ok(Event::Eof) => return false,
+            Ok(Event::Start(_) | Event::Empty(_)) => self.start_tag(span),
+            Ok(Event::End(end)) => self.end_tag(&end, span),
+            Ok(Event::Comment(_)) => self.comment(&span),
+            Ok(Event::Text(_) | Event::GeneralRef(_) | Event::CData(_)) => self.texts.push(span),
+            Ok(Event::DocType(_)) => {
+                self.problems.push(Problem::warning(span, "the document type is ignored"))
+            }
+            Ok(Event::Decl(_) | Event::PI(_)) => {}
+            Err(error) => return self.recover(start, &error),
+        }
+        true
+    }
+
+    fn start_tag(&mut self, span: Span) {
+        let tag = &self.text[span.clone()];
+        if !tag[1..].starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+            // A `<` in a remark, such as `# a < b`, opens no tag.
+            return self.take_as_text(span.start);
+        }
+        if let Some(len) = swallowed(tag) {
+            return self.broken_tag(span.start, len);
+        }
+        let inner_end = if tag.ends_with("/>") { 2 } else { 1 };
+        self.element(span.clone(), span.end - inner_end, inner_end == 2);
+    }
+
+    /// Makes an element of the tag in `span`, whose attributes end at `inner_end`.
+    fn element(&mut self, span: Span, inner_end: usize, closed: bool) {
+        let inner = &self.text[span.start + 1..inner_end];
+        let name_len = inner
+            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '=' | '"' | '\''))
+            .unwrap_or(inner.len());
+        let name_span = span.start + 1..span.start + 1 + name_len;
+        let attributes = parse_attributes(self.text, name_span.end..inner_end, self.problems);
+        let element = Element {
+            name: self.text[name_span.clone()].to_owned(),
+            name_span,
+            span,
+            attributes,
+            children: Vec::new(),
+        };
+        if closed || self.open.len() >= DEPTH_MAX {
+            self.place(element);
+        } else {
+            self.open.push(element);
+        }
+    }
+
+    fn place(&mut self, element: Element) {
+        match self.open.last_mut() {
+            Some(parent) => parent.children.push(element),
+            None => self.roots.push(element),
+        }
+    }
+
+    fn end_tag(&mut self, name: &str, span: Span) {
+        let name = name.trim();
+        let is_it = |element: &Element| element.name.eq_ignore_ascii_case(name);
+        let Some(depth) = self.open.iter().rposition(is_it) else {
+            return self.stray_end(name, span);
+        };
+        while self.open.len() > depth + 1 {
+            self.close_unclosed(&format!("</{name}>"));
+        }
+        self.close_top();
+    }
+
+    /// An end tag that fits nothing open: a misspelt one closes what it resembles.
+    fn stray_end(&mut self, name: &str, span: Span) {
+        let top = self.open.last().map(|element| element.name.clone());
+        let found = quoted(&self.text[span.clone()]).to_string();
+        match top.filter(|top| near_word(name, [top.as_str()]).is_some()) {
+            Some(top) => {
+                let sentence = format!("{found} closes nothing; it is read as </{top}>");
+                self.problems.push(Problem::warning(span, sentence));
+                self.close_top();
+            }
+            None => self.problems.push(
+                Problem::error(span, format!("{found} closes an element that is not open"))
+                    .help("remove it, or add the start tag that belongs to it"),
+            ),
+        }
+    }
+
+    fn close_top(&mut self) {
+        if let Some(element) = self.open.pop() {
+            self.place(element);
+        }
+    }
+
+    fn close_unclosed(&mut self, before: &str) {
+        if let Some(element) = self.open.last() {
+            let name = &element.name;
+            let sentence = format!("<{name}> is not closed before {before}");
+            self.problems.push(
+                Problem::error(element.span.clone(), sentence)
+                    .label("opened here")
+                    .help(format!("end it with </{name}>, or write /> at the end of the tag")),
+            );
+        }
+        self.close_top();
+    }
+
+    fn comment(&mut self, span: &Span) {
+        let Some(inner) = self.text[span.clone()][4..].find("<!--") else {
+            return;
+        };
+        let inner = span.start + 4 + inner;
+        let lost = &self.text[span.start + 4..inner];
+        let sentence = if lost.contains('<') {
+            let lost = quoted(lost[lost.find('<').unwrap_or(0)..].trim()).to_string();
+            format!(
+                "a comment is not closed before the next one begins: {lost} is part of it and is ignored"
+            )
+        } else {
+            "a comment begins inside a comment; the first --> ends both".to_owned()
+        };
+        self.problems.push(
+            Problem::warning(span.start..span.start + 4, sentence)
+                .label("the comment begins here")
+                .help("close it with --> if what follows should count"),
+        );
+    }
+
+    /// What quick-xml cannot read: say so and go on behind it; false when there is no going on.
+    fn recover(&mut self, start: usize, error: &XmlError) -> bool {
+        self.recoveries += 1;
+        let rest = &self.text[start..];
+        let unclosed = match error {
+            XmlError::Syntax(SyntaxError::UnclosedComment) => Some("comment"),
+            XmlError::Syntax(SyntaxError::UnclosedCData) => Some("CDATA section"),
+            XmlError::Syntax(SyntaxError::UnclosedPI | SyntaxError::UnclosedXmlDecl) => Some("<?"),
+            XmlError::Syntax(SyntaxError::UnclosedDoctype) => Some("document type"),
+            _ => None,
+        };
+        if let Some(what) = unclosed {
+            let sentence = format!("this {what} is never closed: all that follows it is lost");
+            self.problems.push(
+                Problem::error(start..start + rest.len().min(4), sentence).label("opened here"),
+            );
+            self.at = self.text.len();
+            return false;
+        }
+        if self.recoveries > RECOVERIES_MAX {
+            let sentence = "the rest of the file is not readable as XML";
+            self.problems.push(Problem::error(start..start + 1, sentence));
+            self.at = self.text.len();
+            return false;
+        }
+        if rest.starts_with("</") || rest[1..].starts_with(|c: char| c.is_ascii_alphabetic()) {
+            let len = swallowed(rest).unwrap_or(rest.len());
+            self.broken_tag(start, len);
+        } else {
+            self.take_as_text(start);
+        }
+        true
+    }
+
+    /// A tag that runs over its end: its first `len` bytes are taken, reading goes on behind them.
+    fn broken_tag(&mut self, start: usize, len: usize) {
+        let tag = &self.text[start..start + len];
+        self.at = start + len;
+        if let Some(name) = tag.strip_prefix("</") {
+            self.no_end(start, tag, "the closing >");
+            return self.end_tag(name.trim_end_matches('>'), start..start + len);
+        }
+        let odd = tag.matches('"').count() % 2 == 1 || tag.matches('\'').count() % 2 == 1;
+        let inner = tag.trim_end().trim_end_matches('>');
+        let (inner, closed) = match inner.strip_suffix('/') {
+            Some(inner) => (inner, true),
+            None => (inner, false),
+        };
+        let before = std::mem::take(self.problems);
+        self.element(start..start + len, start + inner.len(), closed);
+        let own = std::mem::replace(self.problems, before);
+        if odd && tag.ends_with('>') && !own.has_errors() {
+            // A full-width mark closed the value: the attribute reader has told of it.
+            self.problems.append(own);
+        } else {
+            let what = if odd { "a quotation mark" } else { "the closing >" };
+            self.no_end(start, tag, what);
+        }
+    }
+
+    fn no_end(&mut self, start: usize, tag: &str, what: &str) {
+        let shown = quoted(tag.lines().next().unwrap_or("").trim_end()).to_string();
+        let span = start..start + tag.trim_end().len();
+        self.problems.push_broken(
+            Problem::error(span, format!("in the tag {shown} {what} is missing"))
+                .label("this tag has no end"),
+        );
+    }
+
+    fn take_as_text(&mut self, start: usize) {
+        self.at = start + 1;
+        self.texts.push(start..start + 1);
+    }
+
+    fn finish(mut self) -> Vec<Element> {
+        let end = self.text.trim_end().len();
+        if !self.open.is_empty() {
+            let names: Vec<_> = self.open.iter().map(|e| format!("<{}>", e.name)).collect();
+            let start = self.open[0].span.clone();
+            let (names, what) = match names.len() {
+                1 => (names.join(""), "is"),
+                _ => (names.join(", "), "are"),
+            };
+            self.problems.push(
+                Problem::error(
+                    end.saturating_sub(1)..end,
+                    format!("the file ends here, but {names} {what} not closed"),
+                )
+                .label("end of the file")
+                .help(format!(
+                    "is the file cut off? the outermost one was opened in line {}",
+                    self.text[..start.start].matches('\n').count() + 1
+                )),
+            );
+        }
+        while !self.open.is_empty() {
+            self.close_top();
+        }
+        note_text(self.text, &self.texts, self.problems);
+        self.roots
+    }
+}
+
+/// The length of the part of `tag` that is one tag, when it holds more than one because of a missing mark.
+fn swallowed(tag: &str) -> Option<usize> {
+    let next = tag[1..].find('<').map(|at| at + 1);
+    let line = tag.find('\n');
+    let close = tag.find('>').map(|at| at + 1);
+    let ran_over = match next {
+        Some(next) => {
+            line.is_some_and(|line| line < next)
+                || close.is_some_and(|close| {
+                    tag[close..next.max(close)].trim().is_empty() && close <= next
+                })
+        }
+        None => !tag.ends_with('>'),
+    };
+    if !ran_over {
+        return None;
+    }
+    [next, close, line.filter(|_| next.is_none() && close.is_none())]
+        .into_iter()
+        .flatten()
+        .min()
+        .or(Some(tag.len()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! The program from its arguments to its exit code: puts the parts together, in the order in which they need each other.
+//! The work itself is done in `daemon/mirror.rs` and below.
+
+mod catch_up;
+mod fail_log;
+mod guard;
+mod links;
+mod mirror;
+mod notice;
+mod plugin_alone;
+mod plugins;
+mod progress;
+mod standing;
+mod timers;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::args::{self, Args};
+use crate::config::Loaded;
+use crate::logging::{self, Destination, Log};
+use crate::process::{self, Background, Readiness, print};
+use crate::state::{Places, StateDir};
+use crate::{banner, config, sys};
+use plugin_alone::PluginAlone;
+use standing::Standing;
+
+/// How long a predecessor with the same configuration may take to end.
+const STATE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A clause or a report for the operator; the program ends with 1.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the program with these words, its own name first.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    process::prepare();
+    let args = match args::parse_args(words) {
+        Ok(args) => args,
+        Err(end) if end.code == 0 => {
+            print(end.text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(end) => {
+            eprint!("{}", end.text);
+            return ExitCode::from(end.code);
+        }
+    };
+    if let Some(file) = &args.check {
+        return check(file, &args);
+    }
+    match start(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `--check`: what is wrong with a configuration, or what it means.
+fn check(file: &Path, args: &Args) -> ExitCode {
+    let report = config::load::check_file(file, args.plugin_alone);
+    if report.valid {
+        print(report.text.as_bytes());
+        ExitCode::SUCCESS
+    } else {
+        eprint!("{}", report.text);
+        ExitCode::FAILURE
+    }
+}
+
+/// Everything up to the fork: what can be wrong is said at the terminal.
+fn start(args: &Args) -> Result<ExitCode, Failure> {
+    print(&banner::system_limits(&raise_limits()));
+    print(&banner::options(banner::Options {
+        full_sync: args.full_sync,
+        background: args.daemon,
+        config_file: Some(&args.config),
+        workers: args.threads,
+    }));
+    print(&banner::parsing());
+    let options = config::LoadOptions { plugin_alone: args.plugin_alone, preflight: true };
+    let loaded = config::load(&args.config, &options)?;
+    for warning in loaded.warning_lines() {
+        eprintln!("{warning}");
+    }
+    print(&banner::host(&loaded.config.host));
+    let places = Places::of_this_process(args.state_dir.clone());
+    // A plugin alone keeps no state: people run the same file with -d and with -m side by side.
+    let state = match args.plugin_alone {
+        Some(_) => None,
+        None => StateDir::open_if_possible(&args.config, &places, STATE_PATIENCE)?,
+    };
+    let state_path = state.as_ref().map(StateDir::path);
+    let log_file = args.log_file.clone().unwrap_or_else(|| logging::default_file(state_path));
+    let readiness = if args.daemon {
+        match process::start_background(&log_file)? {
+            Background::Parent(code) => return Ok(code),
+            Background::Child(readiness) => readiness,
+        }
+    } else {
+        Readiness::foreground()
+    };
+    let destination = if args.daemon || args.log_file.is_some() {
+        Destination::File(log_file)
+    } else {
+        Destination::Stderr
+    };
+    let level = if loaded.config.debug { log::LevelFilter::Debug } else { log::LevelFilter::Info };
+    let log = match logging::start(destination, level) {
+        Ok(log) => log,
+        Err(error) => {
+            readiness.failed(&error.to_string());
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    if let Some(state) = &state {
+        state.record_holder()?;
+    }
+    Ok(work(args, &loaded, state, &log, readiness))
+}
+
+/// The mirror itself, or a plugin alone, in the process that goes on.
+fn work(
+    args: &Args,
+    loaded: &Loaded,
+    state: Option<StateDir>,
+    log: &Log,
+    readiness: Readiness,
+) -> ExitCode {
+    let config = &loaded.config;
+    let started: Result<Box<dyn FnOnce()>, Failure> = match args.plugin_alone {
+        Some(name) => PluginAlone::start(args, config, name).map(|mut alone| {
+            let log = log.clone();
+            Box::new(move || alone.work(&log)) as Box<dyn FnOnce()>
+        }),
+        None => Standing::start(args, config, state.as_ref(), log)
+            .map(|mut standing| Box::new(move || standing.work()) as Box<dyn FnOnce()>),
+    };
+    match started {
+        Ok(work) => match readiness.ready(log) {
+            Ok(()) => {
+                work();
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                log::error!("{error}");
+                ExitCode::FAILURE
+            }
+        },
+        Err(error) => {
+            readiness.failed(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Raises the kernel's limits as sersync2 always did, but never lowers them; what was raised.
+fn raise_limits() -> Vec<(&'static str, u64)> {
+    let mut raised = Vec::new();
+    for (file, value) in sys::INOTIFY_LIMITS {
+        match sys::raise_kernel_limit(file.as_ref(), value) {
+            Ok(true) => raised.push((file, value)),
+            Ok(false) => {}
+            Err(error) => eprintln!(
+                "warning: cannot raise {file} to {value}: {error}; \
+                 raise it on the host if the tree has very many directories"
+            ),
+        }
+    }
+    raised
+}

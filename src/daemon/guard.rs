@@ -1,0 +1,209 @@
+//! The guard on mass deletion: a tree that has lost much of itself while nobody watched is an accident until somebody says otherwise.
+//! Decides and counts; what is held back, and how that is said, is the main loop's business.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+
+use super::mirror::Wake;
+use crate::change::RootId;
+use crate::config;
+use crate::path::RelPath;
+use crate::watch::Exclude;
+
+/// A tree of fewer known entries is not guarded, except against being empty.
+const KNOWN_MIN: u64 = 1_000;
+
+/// How often a root is counted again that came back with too little in it.
+const COUNT_AGAIN: Duration = Duration::from_secs(5);
+
+/// When a deletion is too much, and how an operator says that it is meant.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    share: Option<u64>,
+    /// Made by the operator, removed when it has been heeded.
+    confirmation: PathBuf,
+}
+
+/// What is left of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remains {
+    /// Entries that the record knows.
+    pub known: u64,
+    /// How many of them are gone.
+    pub gone: u64,
+}
+
+/// A root that came back is being counted; dropping it ends that.
+#[derive(Debug)]
+pub struct Count {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a count has found.
+#[derive(Debug)]
+pub struct Counted {
+    /// Which root.
+    pub root: RootId,
+    /// Whether it may be mirrored again.
+    pub verdict: Verdict,
+}
+
+/// Whether what is there is enough.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Enough,
+    /// So few entries, of so many that are known; it is counted again.
+    TooFew(u64, u64),
+}
+
+impl Guard {
+    /// The guard of the configuration; `state` is the state directory.
+    pub fn new(guard: config::Guard, state: &Path) -> Self {
+        let share = guard.max_delete_percent.map(u64::from);
+        Self { share, confirmation: state.join("confirm-deletions") }
+    }
+
+    /// True when so much is not deleted without a word from the operator.
+    pub fn holds(&self, remains: Remains) -> bool {
+        let Remains { known, gone } = remains;
+        let too_much = |share| known >= KNOWN_MIN && gone * 100 >= known * share;
+        self.share.is_some_and(too_much) && !self.is_confirmed()
+    }
+
+    /// How many entries a root must hold to be trusted when it is another directory than before; 0: it need not be counted.
+    pub fn needed(&self, known: u64) -> u64 {
+        match self.share {
+            Some(share) if known >= KNOWN_MIN => (known * (100 - share) / 100).max(1),
+            // An empty directory is what an unmounted file system leaves behind.
+            Some(_) if known > 0 => 1,
+            _ => 0,
+        }
+    }
+
+    /// What an operator does who means it.
+    pub fn advice(&self) -> String {
+        format!("if this is meant, create {} and restart", self.confirmation.display())
+    }
+
+    /// True once after the operator has confirmed.
+    pub fn is_confirmed(&self) -> bool {
+        fs::remove_file(&self.confirmation).is_ok()
+    }
+
+    /// Counts what is below `path` until it is enough. Sends a verdict at first, and when it changes.
+    pub fn start_count(
+        &self,
+        root: RootId,
+        path: &Path,
+        known: u64,
+        exclude: Exclude,
+        wakes: Sender<Wake>,
+    ) -> std::io::Result<Count> {
+        let (stop, stopped) = bounded::<()>(0);
+        let (path, needed) = (path.to_path_buf(), self.needed(known));
+        let thread = std::thread::Builder::new().name("guard".into()).spawn(move || {
+            let mut told = false;
+            loop {
+                let found = count(&path, needed, &exclude);
+                let verdict = match found >= needed {
+                    true => Verdict::Enough,
+                    false => Verdict::TooFew(found, known),
+                };
+                let enough = verdict == Verdict::Enough;
+                if enough || !told {
+                    // Fails only when the main loop has ended.
+                    _ = wakes.send(Wake::Counted(Counted { root, verdict }));
+                    told = true;
+                }
+                let pause = stopped.recv_timeout(COUNT_AGAIN);
+                if enough || pause != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        })?;
+        Ok(Count { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread is in the log already.
+            _ = thread.join();
+        }
+    }
+}
+
+/// Entries below `root`, counted no further than to `enough`.
+fn count(root: &Path, enough: u64, exclude: &Exclude) -> u64 {
+    use std::os::unix::ffi::OsStrExt;
+    let mut found = 0;
+    let mut todo = vec![RelPath::root()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir.below(root)).into_iter().flatten().flatten() {
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let Some(path) = dir.join(entry.file_name().as_bytes()) else { continue };
+            if exclude(&path, is_dir) {
+                continue;
+            }
+            found += 1;
+            if found >= enough {
+                return found;
+            }
+            if is_dir {
+                todo.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(percent: Option<u8>, state: &Path) -> Guard {
+        Guard::new(config::Guard { max_delete_percent: percent }, state)
+    }
+
+    #[test]
+    fn half_of_a_thousand_is_too_much_until_it_is_confirmed() {
+        let state = tempfile::tempdir().unwrap();
+        let on = guard(Some(50), state.path());
+        assert!(on.holds(Remains { known: 1_000, gone: 500 }));
+        assert!(!on.holds(Remains { known: 1_000, gone: 499 }));
+        assert!(!on.holds(Remains { known: 999, gone: 999 }));
+        assert!(!guard(None, state.path()).holds(Remains { known: 9_999, gone: 9_999 }));
+        fs::write(state.path().join("confirm-deletions"), "").unwrap();
+        assert!(!on.holds(Remains { known: 1_000, gone: 1_000 }));
+        assert!(on.holds(Remains { known: 1_000, gone: 1_000 }), "a word counts once");
+    }
+
+    #[test]
+    fn another_directory_must_not_be_empty_nor_half_empty() {
+        let state = tempfile::tempdir().unwrap();
+        let on = guard(Some(50), state.path());
+        assert_eq!([0, 1, 999, 1_000, 5_000].map(|known| on.needed(known)), [0, 1, 1, 500, 2_500]);
+        assert_eq!(guard(None, state.path()).needed(5_000), 0);
+    }
+
+    #[test]
+    fn counting_ends_when_it_is_enough_and_leaves_out_what_is_excluded() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a/b/c", "a/b/d", "e"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let nothing: Exclude = std::sync::Arc::new(|_, _| false);
+        assert_eq!(count(dir.path(), 100, &nothing), 5);
+        assert_eq!(count(dir.path(), 2, &nothing), 2);
+        let below_a: Exclude = std::sync::Arc::new(|path, _| path.as_bytes() == b"a");
+        assert_eq!(count(dir.path(), 100, &below_a), 1);
+    }
+}

@@ -1,0 +1,127 @@
+//! Every remote of the configuration as the workers reach it, with what all of them have in common.
+//! Built once at start; knows nothing of what is pending.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::fail_log::FailLogWriter;
+use super::notice::Names;
+use crate::banner;
+use crate::change::RootId;
+use crate::config::Config;
+use crate::fail_log::FailLog;
+use crate::filter::Filter;
+use crate::path::RelPath;
+use crate::record::Record;
+use crate::rsync::excludes::Excludes;
+use crate::rsync::{Endpoint, Presence, RunSpec};
+use crate::source::Source;
+use crate::watch::Exclude;
+use crate::worker::exact::{Coverage, Rules};
+use crate::worker::link::{Link, LinkSetup, Recorder};
+use crate::worker::shards::Sharding;
+
+/// How every remote is reached, in the order of their ids.
+pub struct Links {
+    endpoints: Vec<(Endpoint, Arc<Source>, RootId)>,
+    rules: Rules,
+    /// Filter expressions that no rsync command can say.
+    inexpressible: Vec<String>,
+    sharding: Sharding,
+}
+
+impl Links {
+    /// Everything that is needed to reach the remotes of `config`.
+    pub fn new(config: &Config, sources: &[Arc<Source>], filter: &Arc<Filter>) -> Self {
+        let mut endpoints = Vec::new();
+        for (root, (mirror, source)) in config.mirrors.iter().zip(sources).enumerate() {
+            for remote in &mirror.remotes {
+                let endpoint = Endpoint::new(&mirror.watch, remote, &config.rsync, &config.changes);
+                endpoints.push((endpoint, Arc::clone(source), RootId(root)));
+            }
+        }
+        let translation = filter.to_rsync_patterns();
+        let crontab = config.crontab.as_ref().map(|crontab| crontab.excludes.clone());
+        let params = &config.rsync.params;
+        let links_kept = params.iter().any(|word| keeps_hard_links(word));
+        Self {
+            endpoints,
+            rules: Rules {
+                exclude: exclude_of(filter),
+                coverage: if translation.exact() { Coverage::Whole } else { Coverage::Partial },
+                patterns: Excludes {
+                    kept: translation.patterns,
+                    perishable: translation.perishable,
+                },
+                crontab: crontab.into_iter().flatten().map(String::into_bytes).collect(),
+            },
+            inexpressible: filter.inexpressible().into_iter().map(str::to_owned).collect(),
+            sharding: if links_kept { Sharding::Off } else { Sharding::On },
+        }
+    }
+
+    /// What the start-up lines say of `-r`.
+    pub fn full_sync_lines(&self) -> Vec<u8> {
+        if !self.inexpressible.is_empty() {
+            return banner::full_sync_in_steps(&self.inexpressible);
+        }
+        let root = RelPath::root();
+        let run = |(endpoint, ..): &(Endpoint, _, _)| {
+            endpoint.plan_by_hand(&root, Presence::Directory, &self.rules.patterns)
+        };
+        let runs: Vec<RunSpec> = self.endpoints.iter().map(run).collect();
+        banner::full_sync(&runs)
+    }
+
+    /// For messages.
+    pub fn names(&self, sources: &[Arc<Source>]) -> Names {
+        Names {
+            roots: sources.iter().map(|source| source.path().to_path_buf()).collect(),
+            remotes: self.endpoints.iter().map(|(endpoint, ..)| endpoint.label()).collect(),
+        }
+    }
+
+    /// Writes what failed, for all of them.
+    pub fn fail_log(&self, path: &Path) -> FailLogWriter {
+        let remotes = self.endpoints.iter();
+        FailLogWriter {
+            log: FailLog::open(path),
+            rules: self.rules.clone(),
+            remotes: remotes.map(|(to, source, _)| (to.clone(), Arc::clone(source))).collect(),
+        }
+    }
+
+    /// For each remote, its root.
+    pub fn roots(&self) -> Vec<RootId> {
+        self.endpoints.iter().map(|(_, _, root)| *root).collect()
+    }
+
+    /// The links themselves; each notes what it sees for the record of its root.
+    pub fn into_links(self, records: &[Option<Record>], exclude: &Exclude) -> Vec<Link> {
+        let recorder = |root: RootId| {
+            let record = records.get(root.0)?.as_ref()?;
+            Some(Recorder { eyes: record.eyes(), exclude: Arc::clone(exclude) })
+        };
+        let link = |(endpoint, source, root)| {
+            Link::new(LinkSetup {
+                endpoint,
+                source,
+                rules: self.rules.clone(),
+                sharding: self.sharding,
+                recorder: recorder(root),
+            })
+        };
+        self.endpoints.into_iter().map(link).collect()
+    }
+}
+
+/// The filter as those see it who only ask.
+pub fn exclude_of(filter: &Arc<Filter>) -> Exclude {
+    let filter = Arc::clone(filter);
+    Arc::new(move |path, is_dir| filter.excludes(path, is_dir))
+}
+
+/// True for `--hard-links` and for a cluster of short options with `H`.
+fn keeps_hard_links(word: &str) -> bool {
+    word == "--hard-links" || word.starts_with('-') && !word.starts_with("--") && word.contains('H')
+}

@@ -1,0 +1,392 @@
+//! The main loop: feeds the engine with events, and carries its actions out.
+//! Decides nothing itself; the journal is written before an event is acted on.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::catch_up::{CatchUp, Found, Walked};
+use super::fail_log::FailLogWriter;
+use super::guard::{self, Count, Counted, Remains};
+use super::notice::Names;
+use super::plugins::Plugins;
+use super::progress::Progress;
+use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
+use crate::engine::pending::{Item, Mark};
+use crate::engine::{Action, Engine, Event, FullSync, JobId, JobReport, Notice, Settled, Verdict};
+use crate::journal::{Journal, Seq};
+use crate::path::RelPath;
+use crate::process::signals::Signal;
+use crate::record::Look;
+use crate::source::Source;
+use crate::worker::Workers;
+
+/// How long runs in flight may go on after SIGTERM.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Everything that can wake the main loop.
+#[derive(Debug)]
+pub enum Wake {
+    /// For the engine.
+    Event(Event),
+    /// A worker is done; the look is what was there before.
+    JobDone(JobId, JobReport, Option<Look>),
+    /// A walk has ended, and all that it found came before this.
+    CaughtUp(Walked),
+    /// A root that came back has been counted.
+    Counted(Counted),
+    /// From outside.
+    Signal(Signal),
+}
+
+impl From<WatchEvent> for Wake {
+    fn from(event: WatchEvent) -> Self {
+        Self::Event(Event::Watch(event))
+    }
+}
+
+/// What has to be known of a job when it is done.
+#[derive(Debug, Clone, Copy)]
+pub struct InFlight {
+    root: RootId,
+    /// The journal's number when it started.
+    seq: Seq,
+}
+
+/// The mirror at work.
+pub struct Mirror {
+    /// The core.
+    pub engine: Engine,
+    /// `None` where no state can be kept.
+    pub journal: Option<Journal>,
+    /// Who carries jobs out.
+    pub workers: Workers,
+    /// The watch roots by id.
+    pub sources: Vec<Arc<Source>>,
+    /// For each remote, its root.
+    pub roots_of_remotes: Vec<RootId>,
+    /// For messages.
+    pub names: Names,
+    /// Writes what failed.
+    pub fail_log: FailLogWriter,
+    /// The progress line of a full sync on a terminal.
+    pub progress: Progress,
+    /// Called for SIGHUP.
+    pub reopen_log: Box<dyn Fn()>,
+    /// When time began for the engine.
+    pub started: Instant,
+    /// The jobs in flight.
+    pub jobs: HashMap<JobId, InFlight>,
+    /// The plugin that runs after each delivery.
+    pub plugins: Option<Plugins>,
+    /// The record of each root; `None` where no state can be kept.
+    pub catch_up: Option<CatchUp>,
+    /// Roots that came back and are counted before they are trusted.
+    pub counts: HashMap<RootId, Count>,
+    /// Roots below which so much is gone that nothing of it is deleted.
+    pub held: BTreeSet<RootId>,
+    /// The journal's number when the last full sync of a remote was asked for.
+    pub full_syncs: HashMap<RemoteId, Seq>,
+    /// Signals that came before the watches stood.
+    pub early_signals: Vec<Signal>,
+    /// When what is in flight is broken off, after the order to stop.
+    pub stop_at: Option<Instant>,
+}
+
+impl Mirror {
+    /// Works until it is told to stop and nothing is in flight.
+    pub fn run(&mut self, wakes: &Receiver<Wake>) {
+        let early = std::mem::take(&mut self.early_signals);
+        let mut go_on = early.into_iter().all(|signal| self.signal(signal));
+        go_on = go_on && self.handle(Event::DeadlineReached);
+        while go_on {
+            let due = self.engine.next_deadline();
+            let due = due.map(|due| self.started + due);
+            let wake = match [due, self.stop_at].into_iter().flatten().min() {
+                Some(due) => wakes.recv_deadline(due),
+                None => wakes.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            go_on = match wake {
+                Ok(Wake::Event(event)) => self.handle(event),
+                Ok(Wake::JobDone(job, report, look)) => self.job_done(job, report, look),
+                Ok(Wake::CaughtUp(walked)) => self.caught_up(walked),
+                Ok(Wake::Counted(counted)) => self.counted(&counted),
+                Ok(Wake::Signal(signal)) => self.signal(signal),
+                Err(RecvTimeoutError::Timeout) => self.deadline(),
+                Err(RecvTimeoutError::Disconnected) => false,
+            };
+        }
+        // The record first: it may only say what the journal does not hold any more.
+        self.catch_up.take().into_iter().for_each(CatchUp::close);
+        if let Some(journal) = self.journal.take() {
+            journal.close();
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) -> bool {
+        match signal {
+            Signal::Reopen => {
+                (self.reopen_log)();
+                true
+            }
+            Signal::Stop => {
+                log::info!("stopping: what is in flight is finished first");
+                crate::process::tell_stopping();
+                // The second one is an order not to wait.
+                let patience = if self.stop_at.is_none() { STOP_PATIENCE } else { Duration::ZERO };
+                self.stop_at = Some(self.started + self.started.elapsed() + patience);
+                self.handle(Event::Stop)
+            }
+        }
+    }
+
+    fn deadline(&mut self) -> bool {
+        if self.stop_at.is_some_and(|at| at <= self.started + self.started.elapsed()) {
+            log::warn!(
+                "what is in flight did not end in time and is broken off; the journal keeps it"
+            );
+            self.workers.kill();
+            self.stop_at = None;
+        }
+        self.handle(Event::DeadlineReached)
+    }
+
+    fn job_done(&mut self, job: JobId, report: JobReport, look: Option<Look>) -> bool {
+        if let (Some(catch_up), Some(look)) = (&mut self.catch_up, look)
+            && report.verdict == Verdict::Done
+            && let Some(root) = self.jobs.get(&job).map(|job| job.root)
+        {
+            catch_up.append(root, &look);
+        }
+        let go_on = self.handle(Event::JobDone(job, report));
+        self.jobs.remove(&job);
+        go_on
+    }
+
+    /// A walk is over: what it found is pending already.
+    fn caught_up(&mut self, walked: Walked) -> bool {
+        if let Some(journal) = &mut self.journal {
+            journal.commit_durably();
+        }
+        let Some(catch_up) = &mut self.catch_up else { return true };
+        let (root, verdict) = catch_up.finish(walked);
+        crate::sys::memory::release_unused();
+        match verdict {
+            Found::All | Found::FirstStart => {
+                self.held.remove(&root);
+                true
+            }
+            Found::TooMuchGone(Remains { known, gone }) => {
+                let advice = catch_up.guard().advice();
+                let path = self.names.root(root);
+                log::error!(
+                    "ALARM: {gone} of {known} known entries below {path} are gone, and nobody saw them go: \
+                     they are not deleted on the remotes; {advice}"
+                );
+                self.held.insert(root);
+                true
+            }
+            Found::Unknown(reason) => {
+                log::warn!("{reason}: everything is compared with the remotes");
+                self.handle(Event::CompareRoot(root, FullSync::Unrecorded))
+            }
+        }
+    }
+
+    /// Nothing leaves a root that is another than before until it has been counted.
+    pub fn distrust(&mut self, root: RootId) {
+        let catch_up = self.catch_up.as_ref().filter(|it| it.is_of_another_root(root));
+        let source = self.sources.get(root.0);
+        let count = catch_up.zip(source).and_then(|(it, source)| it.count(root, source.path()));
+        if let Some(count) = count {
+            self.counts.insert(root, count);
+            let reason = "it is another directory than the one that was mirrored last".into();
+            self.handle(Event::Watch(WatchEvent::RootLost { root, reason }));
+        }
+    }
+
+    /// A root that came back is trusted, or not yet.
+    fn counted(&mut self, counted: &Counted) -> bool {
+        let root = counted.root;
+        if !self.counts.contains_key(&root) {
+            return true;
+        }
+        if let guard::Verdict::TooFew(found, known) = counted.verdict
+            && let Some(catch_up) = &self.catch_up
+            && !catch_up.guard().is_confirmed()
+        {
+            let (path, advice) = (self.names.root(root), catch_up.guard().advice());
+            log::error!(
+                "ALARM: watch path {path} holds {found} entries, and {known} are known: nothing is sent or deleted \
+                 until it holds more; {advice}"
+            );
+            return true;
+        }
+        self.counts.remove(&root);
+        let go_on = self.take_in(Event::Watch(WatchEvent::RootBack { root, replaced: true }));
+        if self.catch_up.as_ref().is_some_and(|it| it.is_of_another_root(root)) {
+            self.look_for_changes(root);
+        }
+        go_on
+    }
+
+    /// Looks for what changed unseen below `root`; false when that takes a comparison with the remotes.
+    pub fn look_for_changes(&mut self, root: RootId) -> bool {
+        self.catch_up.as_mut().is_some_and(|catch_up| catch_up.start(root))
+    }
+
+    /// Gives an event to the engine; false when everything is over.
+    pub fn handle(&mut self, event: Event) -> bool {
+        if let Event::Watch(WatchEvent::Overflow { root }) = event
+            && self.look_for_changes(root)
+        {
+            self.notify(&Notice::Overflow { root });
+            return true;
+        }
+        match &event {
+            Event::Watch(WatchEvent::RootLost { root, .. }) => _ = self.counts.remove(root),
+            Event::Watch(WatchEvent::RootBack { root, .. }) if self.is_to_be_counted(*root) => {
+                return true;
+            }
+            Event::FullSync(FullSync::Schedule) if !self.held.is_empty() => {
+                log::warn!(
+                    "the scheduled full sync is left out: it would delete what is held back"
+                );
+                return true;
+            }
+            _ => {}
+        }
+        self.take_in(event)
+    }
+
+    /// True when a root that came back has to be counted first; it stays lost until then.
+    fn is_to_be_counted(&mut self, root: RootId) -> bool {
+        let (Some(catch_up), Some(source)) = (&self.catch_up, self.sources.get(root.0)) else {
+            return false;
+        };
+        let count = catch_up.count(root, source.path());
+        count.map(|count| self.counts.insert(root, count)).is_some()
+    }
+
+    fn take_in(&mut self, event: Event) -> bool {
+        self.record(&event);
+        if let Event::Watch(WatchEvent::RootBack { root, .. }) = &event
+            && let Some(source) = self.sources.get(root.0)
+            && let Err(error) = source.renew()
+        {
+            log::error!("{error}");
+        }
+        let actions = self.engine.handle(self.started.elapsed(), event);
+        let go_on = actions.into_iter().all(|action| self.carry_out(action));
+        self.progress.show(self.engine.full_sync_progress());
+        if let Some(journal) = &mut self.journal {
+            journal.commit();
+        }
+        self.compact_journal();
+        go_on
+    }
+
+    /// Writes what an event makes pending to the journal, before it is acted on.
+    fn record(&mut self, event: &Event) {
+        match event {
+            Event::Watch(WatchEvent::Changed { root, changes }) => {
+                if let Some(journal) = &mut self.journal {
+                    journal.append_changes(*root, changes);
+                }
+                if let Some(plugins) = &mut self.plugins {
+                    plugins.changed(*root, changes);
+                }
+            }
+            Event::Watch(WatchEvent::Overflow { root } | WatchEvent::RootBack { root, .. })
+            | Event::CompareRoot(root, _) => self.owe_root(*root),
+            // A scheduled one is not repeated after a crash: the next one comes by itself.
+            Event::FullSync(FullSync::Schedule) => {}
+            Event::FullSync(_) => {
+                (0..self.sources.len()).for_each(|root| self.owe_root(RootId(root)));
+            }
+            _ => {}
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.commit();
+        }
+    }
+
+    /// A whole root is to be compared: pending until the full sync of each remote is done.
+    fn owe_root(&mut self, root: RootId) {
+        let Some(journal) = &mut self.journal else { return };
+        let seq = journal.append_changes(root, &[Change::tree(RelPath::root(), Cause::Found)]);
+        let remotes = self.roots_of_remotes.iter().enumerate().filter(|(_, of)| **of == root);
+        self.full_syncs.extend(remotes.map(|(remote, _)| (RemoteId(remote), seq)));
+    }
+
+    /// False for [`Action::Finished`].
+    fn carry_out(&mut self, action: Action) -> bool {
+        match action {
+            Action::Run(job) => {
+                let seq = self.journal.as_ref().map_or(Seq::default(), Journal::seq);
+                self.jobs.insert(job.id, InFlight { root: job.root, seq });
+                self.workers.run(job);
+            }
+            Action::CloseSessions(remote) => self.workers.close_sessions(remote),
+            Action::Settled(settled) => self.settled(&settled),
+            Action::FailLogChanged => self.fail_log.write(&self.engine.fail_log()),
+            Action::Notify(notice) => self.notify(&notice),
+            Action::Finished => return false,
+        }
+        true
+    }
+
+    fn settled(&mut self, settled: &Settled) {
+        let job = self.jobs.remove(&settled.job);
+        if let (Some(plugins), Some(job)) = (&mut self.plugins, job) {
+            plugins.delivered(settled.remote, job.root, &settled.delivered);
+        }
+        let seq = job.map(|job| job.seq);
+        let (Some(journal), Some(seq)) = (&mut self.journal, seq) else {
+            return;
+        };
+        let pairs = |items: &[Item]| -> Vec<(RelPath, Scope)> {
+            items.iter().map(|item| (item.path.clone(), item.mark.scope)).collect()
+        };
+        if !settled.returned.is_empty() {
+            journal.append_pending(settled.remote, &pairs(&settled.returned));
+        }
+        journal.append_delivered(settled.remote, seq, &pairs(&settled.delivered));
+    }
+
+    fn notify(&mut self, notice: &Notice) {
+        if let Notice::FullSyncDone { remote, .. } = notice
+            && let (Some(journal), Some(seq)) = (&mut self.journal, self.full_syncs.remove(remote))
+        {
+            journal.append_delivered(*remote, seq, &[(RelPath::root(), Scope::Tree)]);
+        }
+        if let (Notice::RemoteDown { remote, .. }, Some(plugins)) = (notice, &mut self.plugins) {
+            plugins.went_down(*remote);
+        }
+        let (level, sentence) = self.names.sentence(notice);
+        self.progress.suspend(|| log::log!(level, "{sentence}"));
+    }
+
+    fn compact_journal(&mut self) {
+        let Some(journal) = &mut self.journal else {
+            return;
+        };
+        let remotes = || (0..self.roots_of_remotes.len()).map(RemoteId);
+        let owed = remotes().map(|remote| self.engine.pending(remote)).sum();
+        if journal.is_worth_compacting(owed) {
+            let engine = &self.engine;
+            let items = |remote| engine.undelivered(remote).into_iter().map(move |i| (remote, i));
+            let all = remotes().flat_map(items);
+            journal.compact(all.map(|(remote, item)| (remote, item.path, item.mark.scope)));
+        }
+    }
+}
+
+/// The items of a restored journal: what was sent shortly before the end is not known any more, so no single path
+/// is trusted for its size and time. Whole trees are: to read them all would take too long.
+pub fn restored(pending: impl Iterator<Item = (RelPath, Scope)>) -> Vec<Item> {
+    let mark = |scope| Mark { force: scope == Scope::Entry, ..Mark::new(scope) };
+    pending.map(|(path, scope)| Item { path, mark: mark(scope) }).collect()
+}

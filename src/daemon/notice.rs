@@ -1,0 +1,146 @@
+//! The engine's notices as sentences for an operator: what happened, to whom, what to do.
+//! Decides the words and the level of a log line; nothing else.
+
+use std::path::PathBuf;
+
+use log::Level;
+
+use crate::change::{RemoteId, RootId};
+use crate::engine::{FullSync, Notice};
+
+/// The names behind the engine's ids.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// Watch paths.
+    pub roots: Vec<PathBuf>,
+    /// Remotes as an operator writes them: `host::module`.
+    pub remotes: Vec<String>,
+}
+
+impl Names {
+    /// The watch path of a root.
+    pub fn root(&self, id: RootId) -> String {
+        self.roots.get(id.0).map_or_else(String::new, |root| root.display().to_string())
+    }
+
+    fn remote(&self, id: RemoteId) -> &str {
+        self.remotes.get(id.0).map_or("", String::as_str)
+    }
+
+    /// The level and the sentence of a notice.
+    pub fn sentence(&self, notice: &Notice) -> (Level, String) {
+        match notice {
+            Notice::RemoteDown { remote, reason, pending } => (
+                Level::Error,
+                format!(
+                    "remote {} is down: {reason}; {} sent when it is back",
+                    self.remote(*remote),
+                    waiting(*pending)
+                ),
+            ),
+            Notice::RemoteUp { remote, after, pending } => (
+                Level::Info,
+                format!(
+                    "remote {} is back after {} s; {pending} changes are on their way",
+                    self.remote(*remote),
+                    after.as_secs()
+                ),
+            ),
+            Notice::Misconfigured { remote, reason } => (
+                Level::Error,
+                format!(
+                    "rsync refuses its options for remote {}: {reason}; correct <commonParams> or the remote's rsync, \
+                     the changes are kept",
+                    self.remote(*remote)
+                ),
+            ),
+            Notice::PathFailed { remote, failure } => (
+                Level::Error,
+                format!(
+                    "{} could not be sent to {} (rsync exit code {}): {}; it is in the fail log and will be tried again",
+                    failure.path,
+                    self.remote(*remote),
+                    failure.code,
+                    failure.message
+                ),
+            ),
+            Notice::RootLost { root, reason } => (
+                Level::Error,
+                format!(
+                    "ALARM: watch path {}: {reason}; nothing is sent or deleted until it is back",
+                    self.root(*root)
+                ),
+            ),
+            Notice::RootBack { root } => (
+                Level::Warn,
+                format!("watch path {} is back: everything below it is compared", self.root(*root)),
+            ),
+            Notice::SubtreeLost { root, path, reason } => (
+                Level::Error,
+                format!(
+                    "ALARM: {path} in {}: {reason}; nothing below it is sent or deleted until it is back",
+                    self.root(*root)
+                ),
+            ),
+            Notice::SubtreeBack { root, path } => (
+                Level::Warn,
+                format!("{path} in {} is back: everything below it is compared", self.root(*root)),
+            ),
+            Notice::SourceUnhealthy { root, reason } => (
+                Level::Error,
+                format!(
+                    "ALARM: watch path {}: {reason}; nothing is sent or deleted until it is as before",
+                    self.root(*root)
+                ),
+            ),
+            Notice::Overflow { root } => (
+                Level::Warn,
+                format!(
+                    "the kernel dropped change notices below {}: everything below it is compared; \
+                     raise fs.inotify.max_queued_events if this happens often",
+                    self.root(*root)
+                ),
+            ),
+            Notice::FullSyncStarted { cause } => {
+                let cause = match cause {
+                    FullSync::Start => "at start (-r)",
+                    FullSync::Schedule => "by <crontab>",
+                    FullSync::Overflow => "after lost change notices",
+                    FullSync::Unrecorded => "because the recorded state is not usable",
+                    FullSync::RootBack => "because the watch path is back",
+                };
+                (Level::Info, format!("full sync {cause} begins"))
+            }
+            Notice::FullSyncDone { remote, took } => (
+                Level::Info,
+                format!(
+                    "full sync to {} is done in {:.1} s",
+                    self.remote(*remote),
+                    took.as_secs_f64()
+                ),
+            ),
+            Notice::FullSyncSkipped { remote } => (
+                Level::Warn,
+                format!(
+                    "the scheduled full sync to {} is left out: the one before is still under way",
+                    self.remote(*remote)
+                ),
+            ),
+            Notice::Collapsed { remote, from, to } => (
+                Level::Warn,
+                format!(
+                    "{from} changes wait for {}: to bound memory they are kept as {to} directories",
+                    self.remote(*remote)
+                ),
+            ),
+        }
+    }
+}
+
+/// `1 change waits and is`, `2 changes wait and are`.
+fn waiting(pending: usize) -> String {
+    match pending {
+        1 => "1 change waits and is".into(),
+        many => format!("{many} changes wait and are"),
+    }
+}

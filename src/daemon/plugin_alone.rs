@@ -1,0 +1,113 @@
+//! `-m NAME`: one plugin hears of every change below the watch path, and nothing is mirrored.
+//! Keeps no state: what happens while it is down is nobody's business.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::Failure;
+use super::mirror::Wake;
+use super::standing::watch_options;
+use crate::args::Args;
+use crate::banner;
+use crate::change::WatchEvent;
+use crate::config::{Config, PluginName};
+use crate::engine::Event;
+use crate::filter::Filter;
+use crate::logging::Log;
+use crate::plugin::{Plugin, PluginEvent, PluginSpec};
+use crate::process::signals::{Mode, Signal, Signals, start_signals};
+use crate::process::{print, tell_stopping};
+use crate::watch::{Exclude, Watcher};
+
+/// Events between threads.
+const EVENTS: usize = 256;
+
+/// A plugin and what it listens to. The fields end in this order: first of all nobody listens any more, so that no
+/// thread waits for us while we wait for it.
+pub struct PluginAlone {
+    wakes: Receiver<Wake>,
+    _signals: Signals,
+    _watcher: Watcher,
+    plugin: Plugin,
+    roots: Vec<Arc<Path>>,
+}
+
+impl PluginAlone {
+    /// Starts the plugin, and returns when the watches stand.
+    pub fn start(args: &Args, config: &Config, name: PluginName) -> Result<Self, Failure> {
+        let (sender, wakes) = bounded(EVENTS);
+        let mode = if args.daemon { Mode::Background } else { Mode::Foreground };
+        let to_us = sender.clone();
+        let signals = start_signals(mode, move |signal| _ = to_us.send(Wake::Signal(signal)))?;
+        let plugin = start_plugin(config, name)?;
+        let filter = Filter::new(&config.filter)?;
+        let exclude: Exclude = Arc::new(move |path, is_dir| filter.excludes(path, is_dir));
+        let watcher = Watcher::start(watch_options(config, &exclude), sender)?;
+        let roots = config.mirrors.iter().map(|mirror| Arc::from(mirror.watch.as_path()));
+        let roots: Vec<Arc<Path>> = roots.collect();
+        let mut alone = Self { wakes, _signals: signals, _watcher: watcher, plugin, roots };
+        let mut ready = 0;
+        while ready < alone.roots.len() {
+            match alone.wakes.recv()? {
+                Wake::Event(Event::Watch(WatchEvent::Ready { .. })) => ready += 1,
+                Wake::Signal(Signal::Stop) => return Err("ended by a signal".into()),
+                wake => _ = alone.hear(wake),
+            }
+        }
+        print(&banner::watching(alone.roots.iter().map(AsRef::as_ref)));
+        Ok(alone)
+    }
+
+    /// Runs until a signal ends it.
+    pub fn work(&mut self, log: &Log) {
+        while let Ok(wake) = self.wakes.recv() {
+            match self.hear(wake) {
+                None => {}
+                Some(Signal::Stop) => break,
+                Some(Signal::Reopen) => super::standing::reopen(log)(),
+            }
+        }
+        tell_stopping();
+    }
+
+    fn hear(&mut self, wake: Wake) -> Option<Signal> {
+        match wake {
+            Wake::Signal(signal) => return Some(signal),
+            Wake::Event(Event::Watch(WatchEvent::Changed { root, changes })) => {
+                let root = self.roots.get(root.0)?;
+                for change in changes {
+                    self.plugin.offer(PluginEvent {
+                        root: Arc::clone(root),
+                        path: change.path,
+                        is_dir: change.is_dir,
+                        mask: change.cause as u32,
+                        remotes: Arc::from([]),
+                    });
+                }
+            }
+            Wake::Event(Event::Watch(WatchEvent::RootLost { root, reason })) => {
+                let path = self.roots.get(root.0)?.display();
+                log::error!("ALARM: watch path {path}: {reason}; nothing is seen until it is back");
+            }
+            Wake::Event(Event::Watch(WatchEvent::RootBack { root, .. })) => {
+                log::warn!("watch path {} is back", self.roots.get(root.0)?.display());
+            }
+            Wake::Event(Event::Watch(WatchEvent::Overflow { root })) => {
+                let path = self.roots.get(root.0)?.display();
+                log::warn!(
+                    "the kernel dropped change notices below {path}: the plugin missed them"
+                );
+            }
+            _ => {}
+        }
+        None
+    }
+}
+
+/// The plugin `name` as the file defines it.
+pub fn start_plugin(config: &Config, name: PluginName) -> Result<Plugin, Failure> {
+    let spec = PluginSpec::new(name, &config.plugins, PathBuf::from("errorlog.txt"))?;
+    Ok(Plugin::start(spec)?)
+}

@@ -1,0 +1,141 @@
+//! Hands a change to the plugin once it has reached every remote that is up.
+//! Knows who still lacks what; the plugin itself works in a thread of its own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::change::{Change, RemoteId, RootId, Scope};
+use crate::engine::pending::Item;
+use crate::path::RelPath;
+use crate::plugin::{Plugin, PluginEvent};
+
+/// Changes that may wait for their delivery; beyond that the plugin does not hear of new ones.
+const WAITING_MAX: usize = 100_000;
+
+/// One change on its way to the remotes.
+#[derive(Debug)]
+struct Waiting {
+    mask: u32,
+    is_dir: bool,
+    /// Remotes that are up and lack it.
+    lacking: Vec<RemoteId>,
+    reached: bool,
+}
+
+/// The changes that the plugin is to hear of.
+pub struct Plugins {
+    plugin: Plugin,
+    roots: Vec<Arc<Path>>,
+    /// For each root, its remotes, and their names for the plugin.
+    remotes: Vec<(Vec<RemoteId>, Arc<[String]>)>,
+    down: Vec<RemoteId>,
+    waiting: BTreeMap<(RootId, RelPath), Waiting>,
+    dropped: usize,
+}
+
+impl Plugins {
+    /// `remotes`: for each remote its root and its name.
+    pub fn new(plugin: Plugin, roots: &[&Path], remotes: &[(RootId, String)]) -> Self {
+        let of_root = |root: usize| {
+            let mine = || remotes.iter().enumerate().filter(move |(_, (of, _))| of.0 == root);
+            let ids = mine().map(|(id, _)| RemoteId(id)).collect();
+            (ids, mine().map(|(_, (_, name))| name.clone()).collect())
+        };
+        Self {
+            plugin,
+            remotes: (0..roots.len()).map(of_root).collect(),
+            roots: roots.iter().map(|root| Arc::from(*root)).collect(),
+            down: Vec::new(),
+            waiting: BTreeMap::new(),
+            dropped: 0,
+        }
+    }
+
+    /// Changes begin their way.
+    pub fn changed(&mut self, root: RootId, changes: &[Change]) {
+        let Some((remotes, _)) = self.remotes.get(root.0) else { return };
+        for change in changes {
+            let key = (root, change.path.clone());
+            if self.waiting.len() >= WAITING_MAX && !self.waiting.contains_key(&key) {
+                self.dropped += 1;
+                if self.dropped == 1 {
+                    log::warn!(
+                        "more than {WAITING_MAX} changes wait for their delivery: the plugin is not told of \
+                         the ones that come now"
+                    );
+                }
+                continue;
+            }
+            let lacking = remotes.iter().filter(|remote| !self.down.contains(remote));
+            let waiting = Waiting {
+                mask: change.cause as u32,
+                is_dir: change.is_dir,
+                lacking: lacking.copied().collect(),
+                reached: false,
+            };
+            self.waiting.insert(key, waiting);
+        }
+    }
+
+    /// A job has delivered these items to `remote`.
+    pub fn delivered(&mut self, remote: RemoteId, root: RootId, items: &[Item]) {
+        self.down.retain(|down| *down != remote);
+        for item in items {
+            if item.mark.scope == Scope::Tree {
+                let first = (root, item.path.clone());
+                let below: Vec<_> = self
+                    .waiting
+                    .range(first..)
+                    .take_while(|((of, path), _)| *of == root && path.is_within(&item.path))
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                below.iter().for_each(|key| self.reached(key, remote));
+            } else {
+                self.reached(&(root, item.path.clone()), remote);
+            }
+        }
+        if self.waiting.is_empty() && self.dropped > 0 {
+            log::warn!("the plugin was not told of {} changes", self.dropped);
+            self.dropped = 0;
+        }
+    }
+
+    /// Nobody waits for a remote that is down.
+    pub fn went_down(&mut self, remote: RemoteId) {
+        self.down.push(remote);
+        let keys: Vec<_> = self.waiting.keys().cloned().collect();
+        for key in keys {
+            if let Some(waiting) = self.waiting.get_mut(&key) {
+                waiting.lacking.retain(|lacking| *lacking != remote);
+            }
+            self.tell_if_complete(&key);
+        }
+    }
+
+    fn reached(&mut self, key: &(RootId, RelPath), remote: RemoteId) {
+        if let Some(waiting) = self.waiting.get_mut(key) {
+            waiting.reached = true;
+            waiting.lacking.retain(|lacking| *lacking != remote);
+        }
+        self.tell_if_complete(key);
+    }
+
+    fn tell_if_complete(&mut self, key: &(RootId, RelPath)) {
+        if !self.waiting.get(key).is_some_and(|w| w.reached && w.lacking.is_empty()) {
+            return;
+        }
+        let Some(waiting) = self.waiting.remove(key) else { return };
+        let (root, path) = key;
+        if let (Some(watch), Some((_, names))) = (self.roots.get(root.0), self.remotes.get(root.0))
+        {
+            self.plugin.offer(PluginEvent {
+                root: Arc::clone(watch),
+                path: path.clone(),
+                is_dir: waiting.is_dir,
+                mask: waiting.mask,
+                remotes: Arc::clone(names),
+            });
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Every part of a running mirror, started in the order in which they need each other, ended in the reverse one.
+//! Returns when the watches stand; the main loop is `daemon/mirror.rs`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::Failure;
+use super::catch_up::CatchUp;
+use super::guard::Guard;
+use super::links::{Links, exclude_of};
+use super::mirror::{Mirror, Wake, restored};
+use super::plugins::Plugins;
+use super::progress::Progress;
+use super::timers::Timer;
+use crate::args::Args;
+use crate::banner;
+use crate::change::{RemoteId, RootId, WatchEvent};
+use crate::config::{self, Config};
+use crate::engine::{Engine, Event, FullSync, Setup};
+use crate::filter::Filter;
+use crate::journal::{Journal, Layout, Replay};
+use crate::logging::Log;
+use crate::process::print;
+use crate::process::signals::{Mode, Signals, start_signals};
+use crate::record::Record;
+use crate::source::Source;
+use crate::state::StateDir;
+use crate::watch::{Exclude, WatchOptions, Watcher};
+use crate::worker::Workers;
+
+/// Paths that all pending sets together may hold before they collapse upward: some 170 bytes each, so that the whole
+/// program stays below 200 MB.
+const PENDING_MAX: usize = 600_000;
+
+/// Workers at most when nobody said how many: what waits in them costs little, but not nothing.
+const WORKERS_MAX: usize = 100;
+
+/// Events between threads: a few, for each may hold thousands of changes.
+const EVENTS: usize = 256;
+
+/// How often directories are looked at that cannot be watched.
+const RESCAN: Duration = Duration::from_secs(60);
+
+/// Everything that lives as long as the mirror. The fields end in this order: first of all nobody listens any more,
+/// so that no thread waits for us while we wait for it.
+pub struct Standing {
+    wakes: Receiver<Wake>,
+    _signals: Signals,
+    _timers: Vec<Timer>,
+    _watcher: Watcher,
+    mirror: Mirror,
+}
+
+impl Standing {
+    /// Starts every part, and returns when the watches stand.
+    pub fn start(
+        args: &Args,
+        config: &Config,
+        state: Option<&StateDir>,
+        log: &Log,
+    ) -> Result<Self, Failure> {
+        let (sender, wakes) = bounded(EVENTS);
+        let signals = {
+            let sender = sender.clone();
+            let mode = if args.daemon { Mode::Background } else { Mode::Foreground };
+            start_signals(mode, move |signal| _ = sender.send(Wake::Signal(signal)))?
+        };
+        let filter = Arc::new(Filter::new(&config.filter)?);
+        let sources = open_sources(config)?;
+        let links = Links::new(config, &sources, &filter);
+        let exclude = exclude_of(&filter);
+        let (journal, replay) = open_journal(config, state)?;
+        let records = open_records(config, state);
+        let timers = start_timers(config, &sender)?;
+        let workers = workers_for(args, config);
+        print(&banner::threads(workers, timers.len() - 1));
+        if args.full_sync {
+            print(&links.full_sync_lines());
+        }
+        let watcher = Watcher::start(watch_options(config, &exclude), sender.clone())?;
+        let roots_of_remotes = links.roots();
+        let mut mirror = Mirror {
+            engine: Engine::new(Setup {
+                roots: config.mirrors.len(),
+                remotes: roots_of_remotes.clone(),
+                workers,
+                pending_max: PENDING_MAX,
+            }),
+            journal,
+            names: links.names(&sources),
+            fail_log: links.fail_log(&config.fail_log.path),
+            workers: start_workers(workers, links, &records, &exclude, &sender)?,
+            sources,
+            roots_of_remotes,
+            progress: if args.daemon { Progress::hidden() } else { Progress::on_terminal() },
+            reopen_log: reopen(log),
+            started: now(),
+            jobs: HashMap::new(),
+            full_syncs: HashMap::new(),
+            plugins: start_plugins(config)?,
+            counts: HashMap::new(),
+            held: BTreeSet::new(),
+            catch_up: state.map(|state| {
+                let guard = Guard::new(config.guard, state.path());
+                CatchUp::new(records, exclude, guard, sender)
+            }),
+            early_signals: Vec::new(),
+            stop_at: None,
+        };
+        wait_for_watches(&wakes, config.mirrors.len(), &mut mirror);
+        print(&banner::watching(config.mirrors.iter().map(|mirror| mirror.watch.as_path())));
+        (0..config.mirrors.len()).for_each(|root| mirror.distrust(RootId(root)));
+        restore(&mut mirror, replay);
+        if mirror.journal.is_some() {
+            // What the last run left in it is pending again, and is tried at once.
+            mirror.fail_log.write(&mirror.engine.fail_log());
+        }
+        if !args.no_catch_up {
+            // A root that is still counted is walked when it is trusted: until then its record stands.
+            let trusted = |root: &RootId| !mirror.counts.contains_key(root);
+            let roots: Vec<_> = (0..config.mirrors.len()).map(RootId).filter(trusted).collect();
+            roots.into_iter().for_each(|root| _ = mirror.look_for_changes(root));
+        }
+        if args.full_sync {
+            mirror.handle(Event::FullSync(FullSync::Start));
+        }
+        Ok(Self { wakes, _signals: signals, _timers: timers, _watcher: watcher, mirror })
+    }
+
+    /// Mirrors until a signal ends it.
+    pub fn work(&mut self) {
+        self.mirror.run(&self.wakes);
+    }
+}
+
+/// What is watched, and what of it counts.
+pub fn watch_options(config: &Config, exclude: &Exclude) -> WatchOptions {
+    let roots = config.mirrors.iter().enumerate();
+    WatchOptions {
+        roots: roots.map(|(id, mirror)| (RootId(id), mirror.watch.clone())).collect(),
+        switches: config.changes,
+        exclude: Some(Arc::clone(exclude)),
+        debug: config.debug,
+        backend: config.backend,
+        rescan_interval: RESCAN,
+    }
+}
+
+fn open_sources(config: &Config) -> Result<Vec<Arc<Source>>, Failure> {
+    let open = |mirror: &config::Mirror| Source::open(&mirror.watch).map(Arc::new);
+    Ok(config.mirrors.iter().map(open).collect::<Result<_, _>>()?)
+}
+
+fn open_journal(
+    config: &Config,
+    state: Option<&StateDir>,
+) -> Result<(Option<Journal>, Option<Replay>), Failure> {
+    let Some(state) = state else { return Ok((None, None)) };
+    let (journal, replay) = Journal::open(state.path(), Layout::new(&config.mirrors))?;
+    Ok((Some(journal), Some(replay)))
+}
+
+/// The recorded state of each root; without one, what changes while we are down is not found.
+fn open_records(config: &Config, state: Option<&StateDir>) -> Vec<Option<Record>> {
+    let open = |watch: &PathBuf| {
+        let record = Record::open(state?.path(), watch);
+        let warn = |error| {
+            log::warn!("cannot open the record of {}: {error}; run with -r once", watch.display());
+        };
+        record.map_err(warn).ok()
+    };
+    config.mirrors.iter().map(|mirror| open(&mirror.watch)).collect()
+}
+
+/// The retry thread first, then the crontab thread where there is one.
+fn start_timers(config: &Config, sender: &Sender<Wake>) -> Result<Vec<Timer>, Failure> {
+    let tick = |event: Event| {
+        let sender = sender.clone();
+        // Fails only when the main loop has ended.
+        move || _ = sender.send(Wake::Event(event.clone()))
+    };
+    let minutes = |minutes: u32| Duration::from_secs(u64::from(minutes) * 60);
+    let retry = minutes(config.fail_log.retry_minutes);
+    let mut timers = vec![Timer::start("retry", retry, tick(Event::RetryFailLog))?];
+    if let Some(crontab) = &config.crontab {
+        let event = Event::FullSync(FullSync::Schedule);
+        timers.push(Timer::start("crontab", minutes(crontab.minutes), tick(event))?);
+    }
+    Ok(timers)
+}
+
+/// `-n`; without it at least one for each remote, so that a change is on all of them at about the same time.
+fn workers_for(args: &Args, config: &Config) -> usize {
+    let remotes = config.mirrors.iter().map(|mirror| mirror.remotes.len()).sum::<usize>();
+    if args.threads_given { args.threads } else { args.threads.max(remotes.min(WORKERS_MAX)) }
+}
+
+fn start_workers(
+    workers: usize,
+    links: Links,
+    records: &[Option<Record>],
+    exclude: &Exclude,
+    sender: &Sender<Wake>,
+) -> Result<Workers, Failure> {
+    let sender = sender.clone();
+    // Fails only when the main loop has ended.
+    let done = move |job, report, look| _ = sender.send(Wake::JobDone(job, report, look));
+    Ok(Workers::start(workers, links.into_links(records, exclude), done)?)
+}
+
+/// The plugin that runs after each delivery.
+fn start_plugins(config: &Config) -> Result<Option<Plugins>, Failure> {
+    let Some(name) = config.plugin else { return Ok(None) };
+    let plugin = super::plugin_alone::start_plugin(config, name)?;
+    let roots: Vec<&Path> = config.mirrors.iter().map(|mirror| mirror.watch.as_path()).collect();
+    let mut remotes = Vec::new();
+    for (root, mirror) in config.mirrors.iter().enumerate() {
+        let label =
+            |remote: &config::Remote| (RootId(root), format!("{}::{}", remote.ip, remote.name));
+        remotes.extend(mirror.remotes.iter().map(label));
+    }
+    Ok(Some(Plugins::new(plugin, &roots, &remotes)))
+}
+
+/// What SIGHUP does.
+pub fn reopen(log: &Log) -> Box<dyn Fn()> {
+    let log = log.clone();
+    Box::new(move || {
+        if let Err(error) = log.reopen() {
+            log::warn!("{error}");
+        }
+    })
+}
+
+/// What happens meanwhile waits: the engine hears of it when all roots are ready.
+fn wait_for_watches(wakes: &Receiver<Wake>, roots: usize, mirror: &mut Mirror) {
+    let mut ready = 0;
+    let mut early = Vec::new();
+    while ready < roots {
+        match wakes.recv() {
+            Ok(Wake::Event(Event::Watch(WatchEvent::Ready { root, directories }))) => {
+                log::debug!("{directories} directories are watched below root {}", root.0);
+                ready += 1;
+            }
+            Ok(wake) => early.push(wake),
+            Err(_) => break,
+        }
+    }
+    for wake in early {
+        match wake {
+            Wake::Event(event) => _ = mirror.handle(event),
+            Wake::Signal(signal) => mirror.early_signals.push(signal),
+            // No job and no walk has been started.
+            Wake::JobDone(..) | Wake::CaughtUp(_) | Wake::Counted(_) => {}
+        }
+    }
+}
+
+/// What the last run left undone.
+fn restore(mirror: &mut Mirror, replay: Option<Replay>) {
+    let Some(replay) = replay else { return };
+    for remote in (0..mirror.roots_of_remotes.len()).map(RemoteId) {
+        let items = restored(replay.pending(remote));
+        if !items.is_empty() {
+            log::info!("changes of the last run that are still to be delivered: {}", items.len());
+            mirror.handle(Event::Restored(remote, items));
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the engine's time begins here")]
+fn now() -> Instant {
+    Instant::now()
+}

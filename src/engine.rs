@@ -1,0 +1,370 @@
+//! The core: every event that can wake the program goes in, every action it takes comes out.
+//! Pure: no I/O, no clock, no threads; the daemon, the golden scripts and the simulator drive the same code.
+
+#[cfg(test)]
+mod golden;
+mod job;
+mod mark;
+mod parents;
+pub mod pending;
+mod remote;
+pub mod retry;
+mod schedule;
+#[cfg(test)]
+mod simulator;
+mod sweep;
+mod taking;
+pub mod trie;
+
+use std::time::Duration;
+
+use crate::change::{Change, RemoteId, RootId, WatchEvent};
+use crate::path::RelPath;
+pub use job::{FullSyncFilter, Job, JobId, JobKind, JobReport, PathFailure, Settled, Verdict};
+use pending::Item;
+use remote::{RemoteState, Room};
+
+/// Time since the program started, by a clock that never goes back.
+pub type Now = Duration;
+
+/// What never changes while the engine runs.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// How many watch roots there are.
+    pub roots: usize,
+    /// For each remote, the root that it mirrors.
+    pub remotes: Vec<RootId>,
+    /// How many jobs may be in flight (`-n`).
+    pub workers: usize,
+    /// How many paths the pending sets of all remotes may hold before they collapse upward.
+    pub pending_max: usize,
+}
+
+/// Everything that can wake the engine.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The watch thread saw something.
+    Watch(WatchEvent),
+    /// Everything below every root is to be compared: `-r`, or the crontab thread.
+    FullSync(FullSync),
+    /// One root is to be compared, for this reason.
+    CompareRoot(RootId, FullSync),
+    /// The retry thread: what stands in the fail log is due.
+    RetryFailLog,
+    /// Left over from the last run (journal), or found by the walk after downtime.
+    Restored(RemoteId, Vec<Item>),
+    /// A worker is done.
+    JobDone(JobId, JobReport),
+    /// `next_deadline()` has come.
+    DeadlineReached,
+    /// SIGTERM: finish what is in flight, start nothing.
+    Stop,
+}
+
+/// What the shell is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Give the job to a worker. There is always one free.
+    Run(Job),
+    /// The remote has rested: end its warm sessions.
+    CloseSessions(RemoteId),
+    /// The engine is through with these paths for this remote: delivered, or replaced by finer marks.
+    Settled(Settled),
+    /// What the fail log holds has changed.
+    FailLogChanged,
+    /// Something an operator should know.
+    Notify(Notice),
+    /// Nothing is in flight any more, after [`Event::Stop`].
+    Finished,
+}
+
+/// Why everything is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FullSync {
+    /// `-r`.
+    Start,
+    /// `<crontab>`; `crontabfilter` holds for it.
+    Schedule,
+    /// The kernel's queue overflowed.
+    Overflow,
+    /// A root came back.
+    RootBack,
+    /// The recorded state of the tree is not usable.
+    Unrecorded,
+}
+
+/// What an operator should know; the daemon puts names to the ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is one sentence of the log, written in daemon/notice.rs")]
+pub enum Notice {
+    RemoteDown { remote: RemoteId, reason: String, pending: usize },
+    RemoteUp { remote: RemoteId, after: Duration, pending: usize },
+    Misconfigured { remote: RemoteId, reason: String },
+    PathFailed { remote: RemoteId, failure: PathFailure },
+    RootLost { root: RootId, reason: String },
+    RootBack { root: RootId },
+    SubtreeLost { root: RootId, path: RelPath, reason: String },
+    SubtreeBack { root: RootId, path: RelPath },
+    SourceUnhealthy { root: RootId, reason: String },
+    Overflow { root: RootId },
+    FullSyncStarted { cause: FullSync },
+    FullSyncDone { remote: RemoteId, took: Duration },
+    FullSyncSkipped { remote: RemoteId },
+    Collapsed { remote: RemoteId, from: usize, to: usize },
+}
+
+/// One line of the fail log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailLogEntry {
+    /// Which remote.
+    pub remote: RemoteId,
+    /// rsync's exit code.
+    pub code: i32,
+    /// The path; `None`: the whole tree, because the remote is down.
+    pub path: Option<RelPath>,
+}
+
+/// All state of the mirror.
+#[derive(Debug)]
+pub struct Engine {
+    setup: Setup,
+    remotes: Vec<RemoteState>,
+    /// Per root: lost, so nothing leaves.
+    lost: Vec<bool>,
+    busy: usize,
+    next_job: u64,
+    /// Whose turn it is when workers are scarce.
+    turn: usize,
+    /// When the last event came.
+    last_event: Now,
+    stopping: bool,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet; the first deadline, at once, makes first contact with every remote.
+    pub fn new(setup: Setup) -> Self {
+        let remotes = setup
+            .remotes
+            .iter()
+            .enumerate()
+            .map(|(index, root)| RemoteState::new(RemoteId(index), *root))
+            .collect();
+        let lost = vec![false; setup.roots];
+        Self {
+            setup,
+            remotes,
+            lost,
+            busy: 0,
+            next_job: 0,
+            turn: 0,
+            last_event: Now::ZERO,
+            stopping: false,
+        }
+    }
+
+    /// Takes an event in at time `now`, and says what is to be done.
+    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.last_event = now;
+        match event {
+            Event::Watch(event) => self.watch(now, event, &mut actions),
+            Event::FullSync(cause) => {
+                actions.push(Action::Notify(Notice::FullSyncStarted { cause }));
+                for remote in &mut self.remotes {
+                    remote.start_full_sync(now, cause, &mut actions);
+                }
+            }
+            Event::CompareRoot(root, why) => self.compare_root(now, root, why, &mut actions),
+            Event::RetryFailLog => self.remotes.iter_mut().for_each(RemoteState::retry_fail_log),
+            Event::Restored(remote, items) => {
+                let share = self.share();
+                if let Some(remote) = self.remotes.get_mut(remote.0) {
+                    for item in items {
+                        remote.mark(&item.path, item.mark);
+                    }
+                    remote.limit(share, &mut actions);
+                }
+            }
+            Event::JobDone(job, report) => self.job_done(now, job, report, &mut actions),
+            Event::DeadlineReached => {}
+            Event::Stop => self.stopping = true,
+        }
+        self.dispatch(now, &mut actions);
+        actions
+    }
+
+    /// When the engine wants [`Event::DeadlineReached`]; `None`: only another event can give it work.
+    pub fn next_deadline(&self) -> Option<Now> {
+        if self.stopping {
+            return None;
+        }
+        // What was due at the last event has been started then. By the clock of this moment, what fell due in between
+        // would look as if it had been, and would wait for ever.
+        let then = self.last_event;
+        self.remotes.iter().filter_map(|remote| remote.next_deadline(then, self.room(remote))).min()
+    }
+
+    /// What the fail log is to hold.
+    pub fn fail_log(&self) -> Vec<FailLogEntry> {
+        self.remotes.iter().flat_map(RemoteState::fail_log).collect()
+    }
+
+    /// How many paths `remote` still owes, in flight included.
+    pub fn pending(&self, remote: RemoteId) -> usize {
+        self.remotes.get(remote.0).map_or(0, RemoteState::owed)
+    }
+
+    /// Shards of the full sync under way: (left, all), over all remotes; `None` when none is under way.
+    pub fn full_sync_progress(&self) -> Option<(usize, usize)> {
+        let all = self.remotes.iter().filter_map(RemoteState::full_sync_progress);
+        all.reduce(|a, b| (a.0 + b.0, a.1 + b.1))
+    }
+
+    /// Everything that is not delivered, for a compacted journal.
+    pub fn undelivered(&self, remote: RemoteId) -> Vec<Item> {
+        self.remotes.get(remote.0).map_or_else(Vec::new, RemoteState::undelivered)
+    }
+
+    fn watch(&mut self, now: Now, event: WatchEvent, actions: &mut Vec<Action>) {
+        match event {
+            WatchEvent::Ready { .. } => {}
+            WatchEvent::SubtreeLost { root, path, reason } => {
+                self.of_root(root).for_each(|remote| remote.lose(&path));
+                actions.push(Action::Notify(Notice::SubtreeLost { root, path, reason }));
+            }
+            WatchEvent::SubtreeBack { root, path } => {
+                self.of_root(root).for_each(|remote| remote.find_again(&path));
+                actions.push(Action::Notify(Notice::SubtreeBack { root, path }));
+            }
+            WatchEvent::Changed { root, changes } => {
+                let share = self.share();
+                for remote in self.remotes.iter_mut().filter(|r| r.root == root) {
+                    changes.iter().for_each(|change: &Change| remote.change(change));
+                    remote.limit(share, actions);
+                }
+            }
+            WatchEvent::Overflow { root } => {
+                actions.push(Action::Notify(Notice::Overflow { root }));
+                self.compare_root(now, root, FullSync::Overflow, actions);
+            }
+            WatchEvent::RootLost { root, reason } => {
+                self.lost[root.0] = true;
+                actions.push(Action::Notify(Notice::RootLost { root, reason }));
+            }
+            WatchEvent::RootBack { root, .. } => {
+                self.lost[root.0] = false;
+                actions.push(Action::Notify(Notice::RootBack { root }));
+                self.compare_root(now, root, FullSync::RootBack, actions);
+            }
+        }
+    }
+
+    fn compare_root(&mut self, now: Now, root: RootId, why: FullSync, actions: &mut Vec<Action>) {
+        self.of_root(root).for_each(|remote| remote.start_full_sync(now, why, actions));
+    }
+
+    fn of_root(&mut self, root: RootId) -> impl Iterator<Item = &mut RemoteState> {
+        self.remotes.iter_mut().filter(move |remote| remote.root == root)
+    }
+
+    fn job_done(&mut self, now: Now, job: JobId, report: JobReport, actions: &mut Vec<Action>) {
+        let Some(remote) = self.remotes.iter_mut().find(|remote| remote.holds(job)) else {
+            return;
+        };
+        self.busy -= 1;
+        remote.job_done(now, job, report, actions);
+    }
+
+    fn dispatch(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.stopping {
+            if self.busy == 0 {
+                actions.push(Action::Finished);
+            }
+            return;
+        }
+        for remote in &mut self.remotes {
+            remote.deadlines(now, actions);
+        }
+        let count = self.remotes.len();
+        // One job per remote and round, so that scarce workers go round.
+        let mut idle_rounds = 0;
+        while self.busy < self.setup.workers && idle_rounds < count {
+            let index = self.turn % count;
+            self.turn = (self.turn + 1) % count;
+            let room = self.room(&self.remotes[index]);
+            let remote = &mut self.remotes[index];
+            let Some(job) = remote.next_job(now, room) else {
+                idle_rounds += 1;
+                continue;
+            };
+            idle_rounds = 0;
+            let id = JobId(self.next_job);
+            self.next_job += 1;
+            self.busy += 1;
+            actions.push(Action::Run(remote.start_job(now, id, job)));
+        }
+    }
+
+    /// What may start for `remote`: a worker is kept for a batch of every other remote, as far as half of the
+    /// workers reach, so that no remote, however slow, uses up what another needs.
+    fn room(&self, remote: &RemoteState) -> Room {
+        let half = self.setup.workers / 2;
+        let free = self.setup.workers - self.busy;
+        if free == 0 || self.lost[remote.root.0] {
+            return Room::None;
+        }
+        let count = |which: fn(&RemoteState) -> bool| {
+            let some = self.remotes.iter().filter(|remote| which(remote));
+            some.count()
+        };
+        if remote.is_doubtful() && count(RemoteState::is_in_doubt_and_tried) >= half.max(1) {
+            return Room::None;
+        }
+        let kept = count(|remote| !remote.has_batch()).min(half);
+        if free > kept.max(half.min(1)) {
+            Room::Any
+        } else if free > kept || !remote.has_batch() {
+            Room::Short
+        } else {
+            Room::None
+        }
+    }
+
+    /// How many paths one remote may hold.
+    fn share(&self) -> usize {
+        self.setup.pending_max / self.setup.remotes.len().max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Cause, Change};
+
+    #[test]
+    fn a_change_that_fell_due_between_two_calls_is_not_forgotten() {
+        let (root, remote) = (RootId(0), RemoteId(0));
+        let mut engine =
+            Engine::new(Setup { roots: 1, remotes: vec![root], workers: 4, pending_max: 100 });
+        let mut now = Duration::from_secs(1);
+        let change = |name: String| {
+            let path = RelPath::new(name.as_bytes()).unwrap_or_default();
+            let changes = vec![Change::entry(path, Cause::CloseWrite)];
+            Event::Watch(WatchEvent::Changed { root, changes })
+        };
+        // So many changes at once that the next one has to wait for the pace.
+        for count in 0..100 {
+            let actions = engine.handle(now, change(format!("f{count}")));
+            let Some(Action::Run(job)) = actions.into_iter().next() else { break };
+            assert_eq!(job.remote, remote);
+            engine.handle(now, Event::JobDone(job.id, JobReport::done()));
+        }
+        let due = engine.next_deadline();
+        assert!(due.is_some_and(|due| due > now), "it waits: {due:?}");
+        // Whoever asks late gets the same answer.
+        now += Duration::from_secs(60);
+        assert_eq!(engine.next_deadline(), due);
+        let woken = engine.handle(now, Event::DeadlineReached);
+        assert!(woken.iter().any(|action| matches!(action, Action::Run(_))));
+    }
+}

@@ -1,0 +1,280 @@
+//! Runs the scripts of `tests/data/coalesce`: events at given times, and the actions that the engine answers them with.
+//! `GOLDEN_UPDATE=1 cargo test golden` writes the answers into the scripts, to be read before they are committed.
+//!
+//! A script: settings (`workers 2`), then lines `SECONDS EVENT`, each followed by its `-> ACTION` lines. Deadlines that
+//! pass between two events are events of their own (`deadline`). `a` is a path, `a/` its listing, `a//` its tree, `.` the
+//! root; `old=>new` was moved. `[large]` and the like are the marks of an item.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use super::pending::{Item, Mark};
+use super::{
+    Action, Engine, Event, FullSync, Job, JobId, JobReport, Notice, Now, PathFailure, Setup,
+    Verdict,
+};
+use crate::change::{Cause, Change, RootId, Scope, WatchEvent};
+use crate::path::RelPath;
+
+const ROOT: RootId = RootId(0);
+
+fn number<T: std::str::FromStr>(text: &str) -> T {
+    let parsed = text.parse().ok();
+    parsed.unwrap_or_else(|| panic!("{text:?} is no number"))
+}
+
+/// `a/b//[whole]` -> what it means.
+fn parse_item(text: &str) -> Item {
+    let (text, flags) = text.split_once('[').unwrap_or((text, ""));
+    let (name, scope) = match text.strip_suffix("//") {
+        Some(name) => (name, Scope::Tree),
+        None => match text.strip_suffix('/') {
+            Some(name) => (name, Scope::Listing),
+            None => (text, Scope::Entry),
+        },
+    };
+    let name = if name == "." { "" } else { name };
+    let mark = Mark {
+        large: flags.contains("large"),
+        whole: flags.contains("whole"),
+        force: flags.contains("force"),
+        ..Mark::new(scope)
+    };
+    let path = RelPath::new(name.as_bytes()).unwrap();
+    Item { path, mark }
+}
+
+fn show_item(item: &Item) -> String {
+    let Item { path, mark } = item;
+    let mut text = if path.is_root() { ".".to_owned() } else { path.to_string() };
+    text += ["", "/", "//"][mark.scope as usize];
+    let flags = [(mark.large, "large"), (mark.whole, "whole"), (mark.force, "force")];
+    let flags: Vec<_> = flags.iter().filter(|(on, _)| *on).map(|f| f.1).collect();
+    if !flags.is_empty() {
+        let _ = write!(text, "[{}]", flags.join(","));
+    }
+    text
+}
+
+fn show_items(items: &[Item]) -> String {
+    match items {
+        [first, .., last] if items.len() > 8 => {
+            let (count, first, last) = (items.len(), show_item(first), show_item(last));
+            format!("{count} paths, {first} .. {last}")
+        }
+        _ => items.iter().map(show_item).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn parse_changes(words: &[&str]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for word in words {
+        let (old, new) = match word.split_once("=>") {
+            Some((old, new)) => (RelPath::new(old.as_bytes()), new),
+            None => (None, *word),
+        };
+        changes.extend(old.clone().map(|old| Change::entry(old, Cause::MovedFrom)));
+        let Item { path, mark } = parse_item(new);
+        changes.push(Change {
+            scope: mark.scope,
+            moved_from: old,
+            ..Change::entry(path, Cause::CloseWrite)
+        });
+    }
+    changes
+}
+
+fn parse_report(words: &[&str]) -> JobReport {
+    let mut report = JobReport::done();
+    let mut failed = false;
+    for word in words {
+        match *word {
+            "failed" => failed = true,
+            "returned" => failed = false,
+            path if failed => report.failed.push(PathFailure {
+                path: parse_item(path).path,
+                code: 23,
+                message: "permission denied".into(),
+            }),
+            item => report.returned.push(parse_item(item)),
+        }
+    }
+    report
+}
+
+fn parse_event(text: &str) -> Event {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let ended =
+        |job: &str, verdict| Event::JobDone(JobId(number(job)), JobReport::nothing(verdict));
+    let reason = "as the script says".to_owned();
+    match words.as_slice() {
+        ["changed", paths @ ..] => {
+            Event::Watch(WatchEvent::Changed { root: ROOT, changes: parse_changes(paths) })
+        }
+        // So many files below a directory.
+        ["storm", count, below] => {
+            let names: Vec<String> =
+                (0..number::<u32>(count)).map(|i| format!("{below}/f{i:05}")).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            Event::Watch(WatchEvent::Changed { root: ROOT, changes: parse_changes(&names) })
+        }
+        ["done", job, rest @ ..] => Event::JobDone(JobId(number(job)), parse_report(rest)),
+        ["down", job] => ended(job, Verdict::RemoteDown { code: 12, reason }),
+        ["misconfigured", job] => ended(job, Verdict::Misconfigured { code: 1, reason }),
+        ["unhealthy", job] => ended(job, Verdict::SourceUnhealthy(reason)),
+        ["overflow"] => Event::Watch(WatchEvent::Overflow { root: ROOT }),
+        ["root", "lost"] => Event::Watch(WatchEvent::RootLost { root: ROOT, reason }),
+        ["root", "back"] => Event::Watch(WatchEvent::RootBack { root: ROOT, replaced: false }),
+        ["full", "sync", "start"] => Event::FullSync(FullSync::Start),
+        ["full", "sync", "schedule"] => Event::FullSync(FullSync::Schedule),
+        ["retry", "fail", "log"] => Event::RetryFailLog,
+        ["stop"] => Event::Stop,
+        other => panic!("no such event: {other:?}"),
+    }
+}
+
+fn show_job(job: &Job) -> String {
+    let mut text = format!("run {} for remote {}: ", job.id.0, job.remote.0);
+    text += &format!("{:?} {}", job.kind, show_items(&job.items)).to_lowercase();
+    for (new, old) in &job.moves {
+        let _ = write!(text, ", {new} was {old}");
+    }
+    text.trim_end().to_owned()
+}
+
+fn show_notice(notice: &Notice) -> String {
+    match notice {
+        Notice::RemoteDown { remote, pending, .. } => {
+            format!("remote {} is down, {pending} pending", remote.0)
+        }
+        Notice::RemoteUp { remote, after, pending } => {
+            format!("remote {} is back after {after:.2?}, {pending} pending", remote.0)
+        }
+        Notice::PathFailed { failure, .. } => format!("{} failed", failure.path),
+        other => format!("{other:?}"),
+    }
+}
+
+fn show_action(action: &Action) -> String {
+    match action {
+        Action::Run(job) => show_job(job),
+        Action::CloseSessions(remote) => format!("close the sessions of remote {}", remote.0),
+        Action::Settled(settled) => {
+            let mut text = format!("settled {}", settled.job.0);
+            for (what, items) in
+                [("delivered", &settled.delivered), ("returned", &settled.returned)]
+            {
+                if !items.is_empty() {
+                    let _ = write!(text, ", {what} {}", show_items(items));
+                }
+            }
+            text
+        }
+        Action::FailLogChanged => "fail log changed".to_owned(),
+        Action::Notify(notice) => format!("notify: {}", show_notice(notice)),
+        Action::Finished => "finished".to_owned(),
+    }
+}
+
+/// A script being run, and its transcript.
+struct Script {
+    engine: Engine,
+    now: Now,
+    transcript: String,
+}
+
+impl Script {
+    fn event(&mut self, name: &str, event: Event) {
+        let actions = self.engine.handle(self.now, event);
+        if actions.is_empty() && name == "deadline" {
+            return;
+        }
+        let _ = writeln!(self.transcript, "{:.3} {name}", self.now.as_secs_f64());
+        for action in &actions {
+            let _ = writeln!(self.transcript, "    -> {}", show_action(action));
+        }
+    }
+
+    fn pass_time(&mut self, until: Now) {
+        while let Some(deadline) = self.engine.next_deadline().filter(|at| *at < until) {
+            self.now = self.now.max(deadline);
+            self.event("deadline", Event::DeadlineReached);
+            let next = self.engine.next_deadline();
+            assert!(
+                next.is_none_or(|next| next > self.now),
+                "the deadline stands still at {:?}:\n{}",
+                self.now,
+                self.transcript
+            );
+        }
+        self.now = until;
+    }
+}
+
+fn run_script(text: &str) -> String {
+    let mut setup = Setup { roots: 1, remotes: vec![ROOT], workers: 10, pending_max: 1_000_000 };
+    let mut script: Option<Script> = None;
+    let mut head = String::new();
+    for line in text.lines() {
+        let is_answer = line.trim_start().starts_with("->") || line.ends_with(" deadline");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match (words.as_slice(), &mut script) {
+            _ if is_answer => continue,
+            ([], Some(script)) => script.transcript.push('\n'),
+            ([first, ..], Some(script)) if first.starts_with('#') => {
+                let _ = writeln!(script.transcript, "{line}");
+            }
+            ([at, event @ ..], Some(script)) if at.starts_with(|c: char| c.is_ascii_digit()) => {
+                script.pass_time(Duration::from_micros((number::<f64>(at) * 1e6).round() as u64));
+                match event {
+                    ["end"] => {
+                        let _ = writeln!(script.transcript, "{at} end");
+                    }
+                    _ => script.event(&event.join(" "), parse_event(&event.join(" "))),
+                }
+            }
+            (["workers", count], None) => setup.workers = number(count),
+            (["remotes", count], None) => setup.remotes = vec![ROOT; number(count)],
+            (["pending", count], None) => setup.pending_max = number(count),
+            (["begin"], None) => {
+                script = Some(Script {
+                    engine: Engine::new(setup.clone()),
+                    now: Duration::ZERO,
+                    transcript: std::mem::take(&mut head) + "begin\n",
+                });
+                continue;
+            }
+            _ => assert!(line.is_empty() || line.starts_with('#'), "what is {line:?}?"),
+        }
+        if script.is_none() {
+            let _ = writeln!(head, "{line}");
+        }
+    }
+    script.map_or(head, |script| script.transcript)
+}
+
+#[test]
+fn the_engine_answers_as_the_golden_scripts_say() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/coalesce");
+    let mut scripts = 0;
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let transcript = run_script(&text);
+        if std::env::var_os("GOLDEN_UPDATE").is_some() {
+            std::fs::write(&path, &transcript).unwrap();
+        }
+        let mut lines = text.lines().zip(transcript.lines());
+        let differs = lines.position(|(a, b)| a != b);
+        let at = differs.unwrap_or(text.lines().count().min(transcript.lines().count()));
+        assert!(
+            text == transcript || std::env::var_os("GOLDEN_UPDATE").is_some(),
+            "{}:{}: the engine answers otherwise; its transcript:\n{transcript}",
+            path.display(),
+            at + 1
+        );
+        scripts += 1;
+    }
+    assert!(scripts >= 15, "only {scripts} scripts in {}", dir.display());
+}

@@ -1,0 +1,60 @@
+//! What is known of one path that may differ from its copy.
+//! Does not know of other paths.
+
+use crate::change::Scope;
+use crate::path::RelPath;
+
+/// One path of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Item {
+    /// What is to be made equal.
+    pub path: RelPath,
+    /// How it is to be done.
+    pub mark: Mark,
+}
+
+/// What is known of a pending path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// How much below the path is meant.
+    pub scope: Scope,
+    /// Size and times may be equal although the content is not: rsync must not trust them.
+    pub force: bool,
+    /// A large file: it travels alone, beside the batches of small ones.
+    pub large: bool,
+    /// A shard of a large tree, or a listing above shards: travels beside the batches, not divided again.
+    pub whole: bool,
+}
+
+impl Mark {
+    /// A plain mark of this scope.
+    pub fn new(scope: Scope) -> Self {
+        Self { scope, force: false, large: false, whole: false }
+    }
+
+    /// Both hints at once: the coarser scope, and every caution of either.
+    pub fn merge(self, other: Mark) -> Mark {
+        let scope = self.scope.max(other.scope);
+        let [fine, coarse] = if self.scope <= other.scope { [self, other] } else { [other, self] };
+        Mark {
+            scope,
+            force: self.force || other.force,
+            large: (self.large || other.large) && scope == Scope::Entry,
+            // A finer hint does not make a shard larger; a fresh hint about a tree says nothing of its size.
+            whole: match scope {
+                _ if fine.scope < coarse.scope => coarse.whole,
+                Scope::Tree => fine.whole && coarse.whole,
+                _ => fine.whole || coarse.whole,
+            },
+        }
+    }
+}
+
+impl Item {
+    /// True when delivering this item delivers what `mark` says of `path`.
+    pub fn covers(&self, path: &RelPath, mark: Mark) -> bool {
+        let there = self.mark.scope == Scope::Tree && path.is_within(&self.path)
+            || self.mark.scope >= mark.scope && *path == self.path;
+        there && (self.mark.force || !mark.force)
+    }
+}

@@ -1,0 +1,89 @@
+//! The directories that a run touches besides its paths: rsync sets their times at its end, from what it read at its start.
+//! Two runs at once may do so in the wrong order; says for which directories.
+
+use std::collections::BTreeSet;
+
+use super::pending::Item;
+use crate::path::RelPath;
+
+/// The directories above the paths of a job.
+#[derive(Debug, Default)]
+pub struct Parents {
+    /// In which entries come and go with the job, so that their times change.
+    changing: BTreeSet<RelPath>,
+    /// Those and all above them: the run sets the times of each.
+    touched: BTreeSet<RelPath>,
+}
+
+impl Parents {
+    /// Of the paths of a job, which are sorted.
+    pub fn of(items: &[Item]) -> Self {
+        let mut parents = Self::default();
+        let mut last: Option<&RelPath> = None;
+        for item in items {
+            // Neighbours mostly share their directory: asked without making a path.
+            if last.is_some_and(|last| same_directory(last, &item.path)) {
+                continue;
+            }
+            last = Some(&item.path);
+            let Some(parent) = item.path.parent() else { continue };
+            let mut above = Some(parent.clone());
+            while let Some(directory) = above {
+                above = directory.parent();
+                if !parents.touched.insert(directory) {
+                    break;
+                }
+            }
+            parents.changing.insert(parent);
+        }
+        parents
+    }
+
+    /// The directories whose times may end up older than they are when both jobs are in flight at once.
+    pub fn disputed<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a RelPath> {
+        let theirs = other.changing.intersection(&self.touched);
+        self.changing.intersection(&other.touched).chain(theirs)
+    }
+}
+
+fn same_directory(a: &RelPath, b: &RelPath) -> bool {
+    let directory = |path: &RelPath| {
+        path.as_bytes().iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1)
+    };
+    a.as_bytes()[..directory(a)] == b.as_bytes()[..directory(b)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Scope;
+    use crate::engine::mark::Mark;
+
+    fn parents(paths: &[&str]) -> Parents {
+        let item = |path: &&str| Item {
+            path: RelPath::new(path.as_bytes()).unwrap(),
+            mark: Mark::new(Scope::Entry),
+        };
+        Parents::of(&paths.iter().map(item).collect::<Vec<_>>())
+    }
+
+    fn disputed(a: &[&str], b: &[&str]) -> Vec<String> {
+        let (a, b) = (parents(a), parents(b));
+        let set: BTreeSet<_> = a.disputed(&b).collect();
+        set.iter().map(|path| path.to_string()).collect()
+    }
+
+    #[test]
+    fn a_directory_in_which_one_job_changes_entries_and_that_the_other_touches_is_disputed() {
+        assert_eq!(disputed(&["a/x"], &["a/y"]), ["a"]);
+        assert_eq!(disputed(&["a/b/c"], &["a/y"]), ["a"]);
+        assert_eq!(disputed(&["a/y"], &["a/b/c", "a/b/d"]), ["a"]);
+        assert_eq!(disputed(&["x"], &["y"]), ["./"]);
+    }
+
+    #[test]
+    fn jobs_in_different_directories_dispute_nothing() {
+        assert!(disputed(&["a/x"], &["b/y"]).is_empty());
+        assert!(disputed(&["a/b/x"], &["a/c/y"]).is_empty());
+    }
+}

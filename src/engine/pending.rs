@@ -1,0 +1,352 @@
+//! What a remote still owes: the set of paths that may differ from their copies, and the batches taken out of it.
+//! Does not decide when a batch leaves; `schedule.rs` and the engine do.
+
+pub use super::mark::{Item, Mark};
+use super::taking::Taking;
+pub use super::taking::{Held, Hold, Want};
+use super::trie::{Node, Visit};
+use crate::change::Scope;
+use crate::path::RelPath;
+
+/// The set of paths that may differ.
+///
+/// Invariant: below a path marked [`Scope::Tree`] nothing is marked.
+#[derive(Debug, Default)]
+pub struct Pending {
+    root: Node<Mark>,
+    tally: Tally,
+}
+
+/// How many marks there are of each kind: whoever wants none of them need not look for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Tally {
+    all: usize,
+    large: usize,
+    whole: usize,
+}
+
+impl Tally {
+    fn add(&mut self, mark: Mark) {
+        self.all += 1;
+        self.large += usize::from(mark.large);
+        self.whole += usize::from(mark.whole);
+    }
+
+    fn subtract(&mut self, mark: Mark) {
+        self.all -= 1;
+        self.large -= usize::from(mark.large);
+        self.whole -= usize::from(mark.whole);
+    }
+}
+
+/// What became of a hint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marked {
+    /// The path is marked.
+    Itself,
+    /// A tree above it is marked already.
+    Absorbed,
+}
+
+impl Pending {
+    /// True when every path is delivered or in flight.
+    pub fn is_empty(&self) -> bool {
+        self.tally.all == 0
+    }
+
+    /// How many paths are marked.
+    pub fn len(&self) -> usize {
+        self.tally.all
+    }
+
+    /// How many marks there are that go in batches.
+    pub fn small(&self) -> usize {
+        self.tally.all - self.tally.large - self.tally.whole
+    }
+
+    /// How many large files are marked.
+    pub fn large(&self) -> usize {
+        self.tally.large
+    }
+
+    /// How many shards are marked.
+    pub fn whole(&self) -> usize {
+        self.tally.whole
+    }
+
+    /// True when a mark stands at `path`, above it or below it.
+    pub fn touches(&self, path: &RelPath) -> bool {
+        self.root.touches(path)
+    }
+
+    /// Adds a hint; a mark on an ancestor's tree absorbs it, a tree mark absorbs what is below.
+    pub fn mark(&mut self, path: &RelPath, mark: Mark) -> Marked {
+        mark_below(&mut self.root, path.components(), mark, &mut self.tally)
+    }
+
+    /// Takes a batch out: paths of the wanted kind of which neither one itself, nor an ancestor, nor a descendant is held.
+    pub fn take(&mut self, held: &Held, want: Want) -> Vec<Item> {
+        self.take_or_wait(held, want).0
+    }
+
+    /// As [`Pending::take`]; says besides what could not be taken because of which hold.
+    pub fn take_or_wait(
+        &mut self,
+        held: &Held,
+        want: Want,
+    ) -> (Vec<Item>, Option<(RelPath, Hold)>) {
+        let mut taking = Taking::new(want);
+        taking.visit(&mut self.root, Some(held));
+        for item in &taking.items {
+            self.tally.subtract(item.mark);
+        }
+        (taking.items, taking.waits)
+    }
+
+    /// Collapses upward until at most `limit` marks are left: whole directories instead of their entries.
+    pub fn collapse(&mut self, limit: usize) {
+        let mut depth = depth(&self.root);
+        while self.tally.all > limit && depth > 0 {
+            depth -= 1;
+            collapse_below(&mut self.root, depth);
+            self.tally = sum_up(&self.root).0;
+        }
+    }
+
+    /// Every marked path, parents first.
+    pub fn items(&self) -> Vec<Item> {
+        fn collect(node: &Node<Mark>, path: &RelPath, items: &mut Vec<Item>) {
+            if let Some(mark) = node.value {
+                items.push(Item { path: path.clone(), mark });
+            }
+            for (name, child) in node.children() {
+                if let Some(path) = path.join(name) {
+                    collect(child, &path, items);
+                }
+            }
+        }
+        let mut items = Vec::new();
+        collect(&self.root, &RelPath::root(), &mut items);
+        items
+    }
+}
+
+fn mark_below<'a>(
+    node: &mut Node<Mark>,
+    mut names: impl Iterator<Item = &'a [u8]>,
+    mark: Mark,
+    tally: &mut Tally,
+) -> Marked {
+    let Some(name) = names.next() else {
+        mark_here(node, mark, tally);
+        return Marked::Itself;
+    };
+    if let Some(above) = &mut node.value
+        && above.scope == Scope::Tree
+    {
+        above.force |= mark.force;
+        return Marked::Absorbed;
+    }
+    node.with_child(name, |child| mark_below(child, names, mark, tally))
+}
+
+fn mark_here(node: &mut Node<Mark>, mark: Mark, tally: &mut Tally) {
+    let mut merged = mark;
+    if let Some(old) = node.value {
+        tally.subtract(old);
+        merged = old.merge(mark);
+    }
+    if merged.scope == Scope::Tree {
+        for below in node.take_children() {
+            let (gone, force) = sum_up(&below);
+            tally.all -= gone.all;
+            tally.large -= gone.large;
+            tally.whole -= gone.whole;
+            merged.force |= force;
+        }
+    }
+    tally.add(merged);
+    node.value = Some(merged);
+}
+
+/// What a subtree holds, and whether any of it is forced.
+fn sum_up(node: &Node<Mark>) -> (Tally, bool) {
+    let mut sum = (Tally::default(), false);
+    if let Some(mark) = node.value {
+        sum.0.add(mark);
+        sum.1 = mark.force;
+    }
+    for (_, child) in node.children() {
+        let (tally, force) = sum_up(child);
+        sum.0.all += tally.all;
+        sum.0.large += tally.large;
+        sum.0.whole += tally.whole;
+        sum.1 |= force;
+    }
+    sum
+}
+
+fn depth<T>(node: &Node<T>) -> usize {
+    node.children().map(|(_, child)| depth(child) + 1).max().unwrap_or(0)
+}
+
+/// Turns every node `depth` levels down that has anything below it into a tree mark.
+fn collapse_below(node: &mut Node<Mark>, depth: usize) {
+    if depth > 0 {
+        node.visit_children(|_, child| {
+            collapse_below(child, depth - 1);
+            Visit::On
+        });
+        return;
+    }
+    let mut force = false;
+    let mut any = false;
+    for below in node.take_children() {
+        any = true;
+        force |= sum_up(&below).1;
+    }
+    if any {
+        let tree = Mark { force, ..Mark::new(Scope::Tree) };
+        node.value = Some(node.value.map_or(tree, |own| own.merge(tree)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    fn pending(paths: &[(&str, Scope)]) -> Pending {
+        let mut pending = Pending::default();
+        for (text, scope) in paths {
+            pending.mark(&path(text), Mark::new(*scope));
+        }
+        pending
+    }
+
+    fn hold(held: &mut Held, text: &str, hold: Hold) {
+        held.insert(&path(text), hold);
+    }
+
+    fn names(items: &[Item]) -> Vec<String> {
+        items.iter().map(|item| item.path.to_string()).collect()
+    }
+
+    #[test]
+    fn a_tree_absorbs_what_is_below_it() {
+        let mut p = pending(&[("a/b", Scope::Entry), ("a/c/d", Scope::Entry), ("a", Scope::Tree)]);
+        assert_eq!(p.len(), 1);
+        p.mark(&path("a/x/y"), Mark::new(Scope::Tree));
+        assert_eq!(names(&p.take(&Held::default(), Want::Batch(9))), ["a"]);
+        assert!(p.is_empty());
+    }
+
+    #[test]
+    fn a_forced_path_forces_the_tree_that_absorbs_it() {
+        let mut p = Pending::default();
+        p.mark(&path("a/b"), Mark { force: true, ..Mark::new(Scope::Entry) });
+        p.mark(&path("a"), Mark::new(Scope::Tree));
+        assert!(p.items()[0].mark.force);
+    }
+
+    #[test]
+    fn what_flies_keeps_its_relatives_back() {
+        let mut held = Held::default();
+        hold(&mut held, "a/b", Hold::Short);
+        let all = [("a", Scope::Entry), ("a/b", Scope::Entry), ("a/b/c", Scope::Entry)];
+        let mut p = pending(&all);
+        p.mark(&path("z"), Mark::new(Scope::Entry));
+        assert_eq!(names(&p.take(&held, Want::Batch(9))), ["z"]);
+        assert_eq!(p.len(), 3);
+    }
+
+    #[test]
+    fn a_tree_that_waits_for_a_long_job_does_not_stop_its_children() {
+        let mut held = Held::default();
+        hold(&mut held, "a/big", Hold::Long);
+        let mut p = pending(&[("a/small", Scope::Entry), ("a", Scope::Listing)]);
+        assert_eq!(names(&p.take(&held, Want::Batch(9))), ["a/small"]);
+        let mut held = Held::default();
+        hold(&mut held, "a/big", Hold::Short);
+        let mut p = pending(&[("a/small", Scope::Entry), ("a", Scope::Listing)]);
+        assert_eq!(names(&p.take(&held, Want::Batch(9))), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_listing_goes_before_the_trees_below_it() {
+        let mut p = Pending::default();
+        for (text, scope) in [("", Scope::Listing), ("a", Scope::Tree), ("b", Scope::Tree)] {
+            p.mark(&path(text), Mark { whole: true, ..Mark::new(scope) });
+        }
+        assert_eq!(names(&p.take(&Held::default(), Want::Trees(9))), ["./"]);
+        assert_eq!(names(&p.take(&Held::default(), Want::Trees(1))), ["a"]);
+        assert_eq!(names(&p.take(&Held::default(), Want::Trees(9))), ["b"]);
+    }
+
+    #[test]
+    fn collapsing_keeps_every_path_covered() {
+        let mut p = Pending::default();
+        for i in 0..100 {
+            p.mark(&path(&format!("d{}/e/f{i}", i % 7)), Mark::new(Scope::Entry));
+        }
+        p.collapse(10);
+        assert!(p.len() <= 10);
+        let items = p.items();
+        for i in 0..100 {
+            let leaf = path(&format!("d{}/e/f{i}", i % 7));
+            assert!(
+                items.iter().any(|it| it.mark.scope == Scope::Tree && leaf.is_within(&it.path))
+            );
+        }
+    }
+
+    fn arb_path() -> impl Strategy<Value = RelPath> {
+        proptest::collection::vec(0u8..3, 0..4).prop_map(|names| {
+            let text: Vec<String> = names.iter().map(|n| format!("{n}")).collect();
+            path(&text.join("/"))
+        })
+    }
+
+    fn arb_scope() -> impl Strategy<Value = Scope> {
+        prop_oneof![Just(Scope::Entry), Just(Scope::Listing), Just(Scope::Tree)]
+    }
+
+    proptest! {
+        /// Whatever is marked stays covered by what is pending or taken, and batches never touch what flies.
+        #[test]
+        fn nothing_marked_is_lost_and_no_batch_overlaps_what_flies(
+            marks in proptest::collection::vec((arb_path(), arb_scope()), 1..40),
+            flying in proptest::collection::vec(arb_path(), 0..3),
+            limit in 1usize..10,
+        ) {
+            let mut held = Held::default();
+            for path in &flying {
+                hold(&mut held, std::str::from_utf8(path.as_bytes()).unwrap(), Hold::Short);
+            }
+            let mut p = Pending::default();
+            for (path, scope) in &marks {
+                p.mark(path, Mark::new(*scope));
+            }
+            let mut seen = p.take(&held, Want::Batch(limit));
+            seen.extend(p.take(&held, Want::Trees(limit)));
+            for item in &seen {
+                for other in &flying {
+                    prop_assert!(!item.path.is_within(other) && !other.is_within(&item.path));
+                }
+            }
+            prop_assert_eq!(p.items().len(), p.len());
+            seen.extend(p.items());
+            for (path, scope) in &marks {
+                let covered = seen.iter().any(|item| {
+                    item.path == *path && item.mark.scope >= *scope
+                        || item.mark.scope == Scope::Tree && path.is_within(&item.path)
+                });
+                prop_assert!(covered, "{path} is lost");
+            }
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! One remote as the engine sees it: what it owes, what is in flight, whether it answers.
+//! Does not know how many workers or other remotes there are. What a job's end means stands in `settle.rs`, what starts
+//! next in `start.rs`.
+
+mod settle;
+mod start;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use super::parents::Parents;
+use super::pending::{Held, Hold, Item, Mark, Marked, Pending};
+use super::retry::{FailingPaths, Outage};
+use super::schedule::Pace;
+use super::sweep::Sweep;
+use super::{Action, FailLogEntry, FullSync, FullSyncFilter, JobId, JobKind, Notice, Now};
+use crate::change::{Cause, Change, RemoteId, RootId, Scope};
+use crate::path::RelPath;
+
+/// Paths in one batch: enough that a storm costs few runs, few enough that a batch is over soon.
+const BATCH_PATHS: usize = 4_000;
+/// After so long without a run the warm sessions are ended.
+const SESSION_REST: Duration = Duration::from_secs(60);
+/// Failing paths that are remembered one by one; more become a comparison of the whole tree.
+const FAILING_MAX: usize = 10_000;
+
+/// So long after the last batch it is quiet.
+const QUIET: Duration = Duration::from_millis(250);
+/// Disputed directories that are remembered until it is quiet.
+const DISPUTED_MAX: usize = 10_000;
+
+/// How much is held one by one.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Paths in one batch.
+    pub batch_paths: usize,
+    /// Failing paths remembered.
+    pub failing_paths: usize,
+}
+
+/// A job in flight.
+#[derive(Debug)]
+struct Flight {
+    kind: JobKind,
+    origin: Origin,
+    items: Vec<Item>,
+    parents: Parents,
+    /// What may leave only after this job, because it was moved away from one of its paths.
+    waited_for_by: Vec<RelPath>,
+}
+
+/// Which set the items of a job came from, and go back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Pending,
+    Sweep,
+}
+
+/// What the workers have room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Any job.
+    Any,
+    /// Only what is over soon: the last free worker is kept for small things.
+    Short,
+    /// Nothing: every worker is busy or kept for another remote, or the root is lost.
+    None,
+}
+
+/// All that is known of one remote.
+#[derive(Debug)]
+pub struct RemoteState {
+    id: RemoteId,
+    pub root: RootId,
+    pub limits: Limits,
+    pending: Pending,
+    sweep: Option<Sweep>,
+    /// New name -> old name of what was moved and not yet delivered.
+    moves: BTreeMap<RelPath, RelPath>,
+    held: Held,
+    /// Directories whose times two runs may have set in the wrong order: sent once more when it is quiet.
+    disputed: BTreeSet<RelPath>,
+    /// Mount points whose file systems are gone.
+    lost: BTreeSet<RelPath>,
+    flights: HashMap<JobId, Flight>,
+    /// Long jobs and batches take turns when both could start.
+    batch_was_last: bool,
+    /// All that waits for a batch waits for a flight: no use in looking again before one ends.
+    stuck: bool,
+    failing: FailingPaths,
+    outage: Option<Outage>,
+    pace: Pace,
+    /// When the last job ended.
+    last_batch: Now,
+    /// When the warm sessions are to be ended; `None`: there are none.
+    sessions_until: Option<Now>,
+}
+
+impl RemoteState {
+    pub fn new(id: RemoteId, root: RootId) -> Self {
+        Self {
+            id,
+            root,
+            limits: Limits { batch_paths: BATCH_PATHS, failing_paths: FAILING_MAX },
+            pending: Pending::default(),
+            sweep: None,
+            moves: BTreeMap::new(),
+            held: Held::default(),
+            disputed: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            flights: HashMap::new(),
+            batch_was_last: false,
+            stuck: false,
+            failing: FailingPaths::default(),
+            outage: Some(Outage::unknown()),
+            pace: Pace::default(),
+            last_batch: Now::ZERO,
+            sessions_until: None,
+        }
+    }
+
+    /// Adds a hint.
+    pub fn mark(&mut self, path: &RelPath, mark: Mark) -> Marked {
+        self.stuck = self.stuck && self.held.touches(path);
+        self.pending.mark(path, mark)
+    }
+
+    /// Takes in what the watch thread saw.
+    pub fn change(&mut self, change: &Change) {
+        // A tree that is being sent may have brought a directory along before its watch stood; what vanished
+        // from it meanwhile is nobody's change.
+        let unseen = change.is_dir && change.cause == Cause::Create && self.sends_trees();
+        let scope = if unseen { change.scope.max(Scope::Listing) } else { change.scope };
+        // Where something else stood a moment ago, its copy may be of the same size and time.
+        let force =
+            change.cause == Cause::MovedTo && scope == Scope::Tree && self.owes(&change.path);
+        let marked = self.mark(&change.path, Mark { force, ..Mark::new(scope) });
+        let Some(old) = &change.moved_from else {
+            return;
+        };
+        // a -> b -> c before a run: the remote still has it as a; with b in flight it will have it as b.
+        let known = self.moves.remove(old).filter(|_| !self.is_in_flight(old));
+        if marked == Marked::Itself {
+            let origin = known.unwrap_or_else(|| old.clone());
+            self.wait_for(&origin, &change.path);
+            self.moves.insert(change.path.clone(), origin);
+        }
+    }
+
+    /// True when the path, or anything above or below it, is pending or in flight.
+    fn owes(&self, path: &RelPath) -> bool {
+        self.pending.touches(path) || self.held.touches(path)
+    }
+
+    fn is_in_flight(&self, path: &RelPath) -> bool {
+        self.held.get(path).is_some_and(|node| node.value.is_some())
+    }
+
+    /// What was moved leaves after the run that brings its origin: only then need no data be sent again.
+    fn wait_for(&mut self, origin: &RelPath, moved: &RelPath) {
+        if !self.is_in_flight(origin) || self.held.touches(moved) {
+            return;
+        }
+        // A small file that gets its final name a moment after it was written (as editors do) is sent twice
+        // sooner than it has waited for the first run's end.
+        let is_dear = |flight: &Flight, item: &Item| {
+            flight.kind != JobKind::Batch || item.mark.scope == Scope::Tree
+        };
+        let holds = |flight: &&mut Flight| {
+            flight.items.iter().any(|item| item.path == *origin && is_dear(flight, item))
+        };
+        if let Some(flight) = self.flights.values_mut().find(holds) {
+            self.held.insert(moved, Hold::Short);
+            flight.waited_for_by.push(moved.clone());
+        }
+    }
+
+    /// Keeps the pending set within `max` paths.
+    pub fn limit(&mut self, max: usize, actions: &mut Vec<Action>) {
+        if self.moves.len() > max {
+            // They only save traffic.
+            self.moves.clear();
+        }
+        let from = self.pending.len();
+        if from > max.max(1) {
+            self.pending.collapse(max / 2);
+            self.moves.clear();
+            self.stuck = false;
+            let to = self.pending.len();
+            actions.push(Action::Notify(Notice::Collapsed { remote: self.id, from, to }));
+        }
+    }
+
+    pub fn start_full_sync(&mut self, now: Now, cause: FullSync, actions: &mut Vec<Action>) {
+        if cause == FullSync::Schedule && self.sweep.is_some() {
+            actions.push(Action::Notify(Notice::FullSyncSkipped { remote: self.id }));
+            return;
+        }
+        if let (FullSync::RootBack, Some(outage)) = (cause, &mut self.outage) {
+            outage.next = outage.next.min(now);
+        }
+        let sweep = self.sweep.get_or_insert_with(|| Sweep::new(now));
+        sweep.restart(cause);
+    }
+
+    /// Tries everything again that stands in the fail log.
+    pub fn retry_fail_log(&mut self) {
+        for item in self.failing.logged_items() {
+            self.mark(&item.path, item.mark);
+        }
+        if let Some(outage) = &mut self.outage {
+            outage.next = outage.next.min(outage.since);
+        }
+    }
+
+    pub fn holds(&self, job: JobId) -> bool {
+        self.flights.contains_key(&job)
+    }
+
+    pub fn owed(&self) -> usize {
+        let sweep = self.sweep.as_ref().map_or(0, |sweep| sweep.left.len());
+        let flying: usize = self.flights.values().map(|flight| flight.items.len()).sum();
+        self.pending.len() + sweep + flying
+    }
+
+    pub fn undelivered(&self) -> Vec<Item> {
+        let crontab = |sweep: &Sweep| sweep.filter == FullSyncFilter::Crontab;
+        let mut items = self.pending.items();
+        // What a scheduled sync was about to compare is nobody's change, and without its filter it is more.
+        let owed = |flight: &&Flight| flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
+        for flight in self.flights.values().filter(owed) {
+            items.extend(flight.items.iter().cloned());
+        }
+        if self.sweep.as_ref().is_some_and(|sweep| !crontab(sweep)) {
+            items.push(Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) });
+        }
+        items.extend(self.failing.items());
+        let again = self.disputed.iter().map(|path| (path.clone(), Mark::new(Scope::Entry)));
+        items.extend(again.map(|(path, mark)| Item { path, mark }));
+        items
+    }
+
+    pub fn full_sync_progress(&self) -> Option<(usize, usize)> {
+        self.sweep.as_ref().map(|sweep| (sweep.left.len() + sweep.in_flight, sweep.shards))
+    }
+
+    pub fn fail_log(&self) -> Vec<FailLogEntry> {
+        let entry = |code, path| FailLogEntry { remote: self.id, code, path };
+        let down = self.outage.filter(|outage| outage.tries > 1 && self.owed() > 0);
+        let down = down.map(|outage| entry(outage.code, None));
+        let paths = self.failing.logged().map(|(path, f)| entry(f.code, Some(path.clone())));
+        down.into_iter().chain(paths).collect()
+    }
+
+    /// A file system below `path` is gone: nothing at or below it leaves until it is back.
+    pub fn lose(&mut self, path: &RelPath) {
+        self.lost.insert(path.clone());
+        self.held.insert(path, Hold::Long);
+    }
+
+    /// It is back: everything below it may differ.
+    pub fn find_again(&mut self, path: &RelPath) {
+        if self.lost.remove(path) {
+            self.held.remove(path);
+            self.stuck = false;
+            self.mark(path, Mark::new(Scope::Tree));
+        }
+    }
+
+    /// What falls due by time alone.
+    pub fn deadlines(&mut self, now: Now, actions: &mut Vec<Action>) {
+        for item in self.failing.take_due(now) {
+            self.mark(&item.path, item.mark);
+        }
+        if self.quiet_at().is_some_and(|at| at <= now) || self.disputed.len() > DISPUTED_MAX {
+            for path in std::mem::take(&mut self.disputed) {
+                self.mark(&path, Mark::new(Scope::Entry));
+            }
+        }
+        if self.sessions_until.is_some_and(|until| until <= now && self.flights.is_empty()) {
+            self.sessions_until = None;
+            actions.push(Action::CloseSessions(self.id));
+        }
+    }
+
+    /// When disputed directories are sent once more: after a while without batches, for nothing can leave beside them.
+    fn quiet_at(&self) -> Option<Now> {
+        let quiet = self.pending.is_empty() && self.batches_in_flight() == 0;
+        (quiet && !self.disputed.is_empty()).then_some(self.last_batch + QUIET)
+    }
+
+    #[cfg(test)]
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.pending.len(), self.moves.len())
+    }
+
+    #[cfg(test)]
+    pub fn has_small_work(&self) -> bool {
+        self.pending.small() > 0
+    }
+
+    /// True while whole trees are on their way.
+    fn sends_trees(&self) -> bool {
+        self.sweep.is_some() || self.count_flights(|kind| matches!(kind, JobKind::Trees(_))) > 0
+    }
+
+    /// True while the remote is not known to answer.
+    pub fn is_doubtful(&self) -> bool {
+        self.outage.is_some()
+    }
+
+    /// True when a job has been sent to a remote that is not known to answer.
+    pub fn is_in_doubt_and_tried(&self) -> bool {
+        self.outage.is_some() && !self.flights.is_empty()
+    }
+
+    /// True when a batch is in flight.
+    pub fn has_batch(&self) -> bool {
+        self.batches_in_flight() > 0
+    }
+
+    fn batches_in_flight(&self) -> usize {
+        self.count_flights(|kind| matches!(kind, JobKind::Batch | JobKind::Probe))
+    }
+
+    fn count_flights(&self, which: impl Fn(JobKind) -> bool) -> usize {
+        self.flights.values().filter(|flight| which(flight.kind)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Cause;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn move_hints_stay_bounded_although_trees_absorb_the_marks() {
+        let mut remote = RemoteState::new(RemoteId(0), RootId(0));
+        for directory in 0..100 {
+            for name in 0..20 {
+                let new = path(&format!("d{directory}/new{name}"));
+                remote.change(&Change {
+                    moved_from: Some(path(&format!("d{directory}/old{name}"))),
+                    ..Change::entry(new, Cause::MovedTo)
+                });
+            }
+            remote.change(&Change::tree(path(&format!("d{directory}")), Cause::MovedTo));
+            remote.limit(200, &mut Vec::new());
+            let (marks, moves) = remote.sizes();
+            assert!(marks <= 200 && moves <= 200, "{marks} marks, {moves} moves");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What the end of a job means for its remote: delivered, failed, returned in pieces, or all for nothing.
+//! Starts nothing.
+
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+
+use super::{Flight, Origin, RemoteState, SESSION_REST};
+use crate::change::Scope;
+use crate::engine::pending::{Hold, Item, Mark};
+use crate::engine::retry::{FailLog, Outage};
+use crate::engine::trie::Node;
+use crate::engine::{
+    Action, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now, PathFailure, Settled, Verdict,
+};
+use crate::path::RelPath;
+
+/// What failed.
+#[derive(Default)]
+struct Blame {
+    /// Everything that is not delivered.
+    undone: BTreeSet<RelPath>,
+    /// What is tried again, and why.
+    again: BTreeMap<RelPath, (Mark, PathFailure)>,
+}
+
+impl RemoteState {
+    /// Takes in what a worker says of its job.
+    pub fn job_done(&mut self, now: Now, id: JobId, report: JobReport, actions: &mut Vec<Action>) {
+        let Some(flight) = self.flights.remove(&id) else {
+            return;
+        };
+        for item in &flight.items {
+            self.held.remove(&item.path);
+        }
+        for path in &flight.waited_for_by {
+            self.held.remove(path);
+        }
+        for path in &self.lost {
+            self.held.insert(path, Hold::Long);
+        }
+        self.stuck = false;
+        self.sessions_until = Some(now + SESSION_REST);
+        self.last_batch = now;
+        if report.verdict == Verdict::Done {
+            return self.settle(now, id, flight, report, actions);
+        }
+        self.put_back(&flight, &flight.items);
+        let (remote, root, pending) = (self.id, self.root, self.owed());
+        let (code, notice) = match report.verdict {
+            Verdict::Done => return,
+            Verdict::RemoteDown { code, reason } => {
+                let notice = Notice::RemoteDown { remote, reason, pending };
+                (code, notice)
+            }
+            Verdict::Misconfigured { code, reason } => {
+                (code, Notice::Misconfigured { remote, reason })
+            }
+            Verdict::SourceUnhealthy(reason) => (0, Notice::SourceUnhealthy { root, reason }),
+        };
+        self.goes_down(now, code, notice, actions);
+    }
+
+    fn goes_down(&mut self, now: Now, code: i32, notice: Notice, actions: &mut Vec<Action>) {
+        let before = self.outage.take();
+        let outage = Outage::after_failure(before, now, self.id.0 as u64 + 1, code);
+        if outage.tries == 1 {
+            actions.push(Action::Notify(notice));
+        }
+        self.outage = Some(outage);
+        self.sessions_until = None;
+        actions.push(Action::CloseSessions(self.id));
+        if outage.tries == 2 {
+            actions.push(Action::FailLogChanged);
+        }
+    }
+
+    fn comes_up(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if let Some(outage) = self.outage.take()
+            && outage.tries > 0
+        {
+            let (after, pending) = (now - outage.since, self.owed());
+            actions.push(Action::Notify(Notice::RemoteUp { remote: self.id, after, pending }));
+            actions.push(Action::FailLogChanged);
+        }
+    }
+
+    /// Marks what a job leaves undone where its items came from.
+    fn put_back(&mut self, flight: &Flight, undone: &[Item]) {
+        if let Some(sweep) = &mut self.sweep
+            && flight.origin == Origin::Sweep
+        {
+            sweep.in_flight = sweep.in_flight.saturating_sub(flight.items.len());
+            for item in undone {
+                // Single paths that a full sync met, large files above all, have jobs of their own.
+                let to = match item.mark.scope {
+                    Scope::Entry => &mut self.pending,
+                    Scope::Listing | Scope::Tree => &mut sweep.left,
+                };
+                to.mark(&item.path, item.mark);
+            }
+            return;
+        }
+        for item in undone {
+            self.pending.mark(&item.path, item.mark);
+        }
+    }
+
+    fn settle(
+        &mut self,
+        now: Now,
+        job: JobId,
+        flight: Flight,
+        report: JobReport,
+        actions: &mut Vec<Action>,
+    ) {
+        self.comes_up(now, actions);
+        let JobReport { failed, returned, .. } = report;
+        let mut back = Node::default();
+        for item in &returned {
+            back.insert(&item.path, item.mark);
+        }
+        let blame = self.blame(&flight.items, failed);
+        let mut log = FailLog::Same;
+        let mut delivered = Vec::new();
+        // What a filter leaves out is not delivered: the failing paths have their own retries.
+        let unfiltered = flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
+        for item in &flight.items {
+            let keep = |path: &RelPath| blame.undone.contains(path);
+            let piece = piece_of(item, &back);
+            if unfiltered {
+                log = log.max(match piece {
+                    Some(piece) => self.divide(item, piece),
+                    None => self.failing.delivered(item, keep),
+                });
+            }
+            if piece.is_none() && !keep(&item.path) {
+                self.forget_moves(item);
+                delivered.push(item.clone());
+            }
+        }
+        log = log.max(self.note_failures(now, blame, actions));
+        self.put_back(&flight, &returned);
+        if flight.origin == Origin::Sweep {
+            self.finish_sweep(now, returned.len(), actions);
+        }
+        if log == FailLog::Changed {
+            actions.push(Action::FailLogChanged);
+        }
+        actions.push(Action::Settled(Settled { job, remote: self.id, delivered, returned }));
+    }
+
+    fn divide(&mut self, item: &Item, piece: Option<Mark>) -> FailLog {
+        let (log, again) = self.failing.divided(&item.path, piece);
+        for item in again {
+            self.pending.mark(&item.path, item.mark);
+        }
+        log
+    }
+
+    /// Move hints of what has arrived are used up.
+    fn forget_moves(&mut self, item: &Item) {
+        self.moves.remove(&item.path);
+        if item.mark.scope == Scope::Tree && !self.moves.is_empty() {
+            let near = self.moves.range(item.path.clone()..);
+            let near = near.take_while(|(p, _)| p.as_bytes().starts_with(item.path.as_bytes()));
+            let below = near.map(|(p, _)| p).filter(|p| p.is_within(&item.path));
+            for path in below.cloned().collect::<Vec<_>>() {
+                self.moves.remove(&path);
+            }
+        }
+    }
+
+    /// Finds out what has to be tried again for each failure that rsync named.
+    fn blame(&self, items: &[Item], failed: Vec<PathFailure>) -> Blame {
+        let mut blame = Blame::default();
+        if failed.is_empty() {
+            return blame;
+        }
+        let mut flown = Node::default();
+        for item in items {
+            flown.insert(&item.path, item.mark);
+        }
+        let mut places = self.limits.failing_paths.saturating_sub(self.failing.len());
+        for failure in failed {
+            for (mut path, mut mark) in blame_one(&flown, &failure.path) {
+                blame.undone.insert(path.clone());
+                if !self.failing.contains(&path) && !blame.again.contains_key(&path) {
+                    if places == 0 {
+                        // Above the limit the root stands for all of them.
+                        path = RelPath::root();
+                        mark = Mark { force: mark.force, ..Mark::new(Scope::Tree) };
+                    }
+                    places = places.saturating_sub(1);
+                }
+                match blame.again.entry(path) {
+                    Entry::Occupied(mut known) => known.get_mut().0 = known.get().0.merge(mark),
+                    Entry::Vacant(free) => {
+                        free.insert((mark, failure.clone()));
+                    }
+                }
+            }
+        }
+        blame
+    }
+
+    fn note_failures(&mut self, now: Now, blame: Blame, actions: &mut Vec<Action>) -> FailLog {
+        let mut log = FailLog::Same;
+        for (path, (mark, failure)) in blame.again {
+            let (code, message) = (failure.code, failure.message.clone());
+            if self.failing.fail(now, Item { path, mark }, code, message) == FailLog::Changed {
+                log = FailLog::Changed;
+                actions.push(Action::Notify(Notice::PathFailed { remote: self.id, failure }));
+            }
+        }
+        log
+    }
+
+    fn finish_sweep(&mut self, now: Now, new_shards: usize, actions: &mut Vec<Action>) {
+        let Some(sweep) = &mut self.sweep else { return };
+        sweep.shards += new_shards;
+        if sweep.is_done() {
+            let took = now - sweep.since;
+            self.sweep = None;
+            actions.push(Action::Notify(Notice::FullSyncDone { remote: self.id, took }));
+        }
+    }
+}
+
+/// What came back of `item` instead of being delivered: perhaps with a mark for its own path.
+fn piece_of(item: &Item, back: &Node<Mark>) -> Option<Option<Mark>> {
+    let pieces = back.get(&item.path).filter(|node| !node.is_empty())?;
+    // Below an entry or a listing it is another item that came back.
+    (pieces.value.is_some() || item.mark.scope == Scope::Tree).then_some(pieces.value)
+}
+
+/// Which paths have to be tried again when `failed` could not be delivered.
+fn blame_one(flown: &Node<Mark>, failed: &RelPath) -> Vec<(RelPath, Mark)> {
+    // A directory that cannot be made keeps back what goes into it.
+    let mut paths = Vec::new();
+    if let Some(node) = flown.get(failed) {
+        collect(node, failed, &mut paths);
+    }
+    if !paths.is_empty() {
+        return paths;
+    }
+    // A path inside an item: as much of that item as has to be.
+    let mut nearest = (failed.clone(), Mark::new(Scope::Entry));
+    let mut node = flown;
+    let mut at = RelPath::root();
+    for name in failed.components() {
+        let below = at.join(name).unwrap_or_default();
+        if let Some(mark) = node.value {
+            let inner = |scope| Mark { force: mark.force, ..Mark::new(scope) };
+            nearest = match mark.scope {
+                Scope::Tree => (failed.clone(), inner(Scope::Tree)),
+                Scope::Listing => (below.clone(), inner(Scope::Entry)),
+                Scope::Entry => (at, mark),
+            };
+        }
+        let Some(child) = node.child(name) else { break };
+        (node, at) = (child, below);
+    }
+    vec![nearest]
+}
+
+fn collect(node: &Node<Mark>, path: &RelPath, paths: &mut Vec<(RelPath, Mark)>) {
+    if let Some(mark) = node.value {
+        paths.push((path.clone(), mark));
+    }
+    for (name, child) in node.children() {
+        if let Some(path) = path.join(name) {
+            collect(child, &path, paths);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Which job of a remote starts next, and when.
+//! Does not give it to a worker.
+
+use super::{Flight, Origin, RemoteState, Room, SESSION_REST};
+use crate::engine::parents::Parents;
+use crate::engine::pending::{Hold, Item, Want};
+use crate::engine::retry::Outage;
+use crate::engine::sweep::shards_per_job;
+use crate::engine::{FullSyncFilter, Job, JobId, JobKind, Now};
+use crate::path::RelPath;
+
+/// Batches in flight at once. In a stream the pace keeps it at one; after rest a second change need not wait
+/// for the first run's end, which comes some 50 ms after its delivery.
+const BATCHES: usize = 4;
+/// Tree jobs in flight at once: what two cores and a long round trip repay (docs/BENCHMARKS.md).
+const TREE_JOBS: usize = 4;
+/// Large files in flight at once.
+const LARGE_JOBS: usize = 2;
+
+/// A job that the remote would like to start.
+#[derive(Debug)]
+pub struct NextJob {
+    kind: JobKind,
+    origin: Origin,
+    items: Vec<Item>,
+}
+
+impl NextJob {
+    fn new(kind: JobKind, origin: Origin, items: Vec<Item>) -> Option<Self> {
+        (!items.is_empty()).then_some(Self { kind, origin, items })
+    }
+}
+
+impl RemoteState {
+    /// When something falls due, as far as there is room for it.
+    pub fn next_deadline(&self, now: Now, room: Room) -> Option<Now> {
+        let sessions = self.sessions_until.filter(|_| self.flights.is_empty());
+        let start = if room == Room::None {
+            None
+        } else if let Some(outage) = &self.outage {
+            let wanted = outage.tries == 0 || self.has_work(room);
+            (wanted && self.flights.is_empty()).then_some(outage.next)
+        } else {
+            // Work that could start now has been started; what is left waits for a flight or for the pace.
+            let waits = self.pending.small() > 0 && self.batches_in_flight() < BATCHES;
+            waits.then(|| self.pace.ready_at()).filter(|at| *at > now)
+        };
+        [sessions, start, self.failing.next_due(), self.quiet_at()].into_iter().flatten().min()
+    }
+
+    /// The job that should start now, if any.
+    pub fn next_job(&mut self, now: Now, room: Room) -> Option<NextJob> {
+        if room == Room::None {
+            return None;
+        }
+        if let Some(outage) = self.outage {
+            return self.next_probe(now, outage, room);
+        }
+        let may_batch = self.batches_in_flight() < BATCHES && self.pace.is_ready(now);
+        if may_batch
+            && !self.batch_was_last
+            && let Some(job) = self.next_batch(None)
+        {
+            return Some(job);
+        }
+        let (long, waits) = self.next_long_job(room);
+        if long.is_some() || !may_batch {
+            return long;
+        }
+        // What is over soon lets the full sync have its turn; it does not wait for what is long.
+        let reserved = waits.filter(|(_, hold)| *hold == Hold::Short);
+        self.next_batch(reserved.map(|(path, _)| path))
+    }
+
+    fn next_batch(&mut self, reserved: Option<RelPath>) -> Option<NextJob> {
+        if self.stuck || self.pending.small() == 0 {
+            return None;
+        }
+        let items = self.take_beside(Want::Batch(self.limits.batch_paths), reserved.as_ref());
+        self.stuck = items.is_empty();
+        NextJob::new(JobKind::Batch, Origin::Pending, items)
+    }
+
+    /// A large file or trees; else what the full sync waits for.
+    fn next_long_job(&mut self, room: Room) -> (Option<NextJob>, Option<(RelPath, Hold)>) {
+        let mut waits = None;
+        if room != Room::Any {
+            return (None, None);
+        }
+        let trees = self.count_flights(|kind| matches!(kind, JobKind::Trees(_)));
+        if trees < TREE_JOBS {
+            if let Some(sweep) = &mut self.sweep {
+                let (items, sweep_waits) = sweep.take(&self.held, TREE_JOBS);
+                let job = NextJob::new(JobKind::Trees(sweep.filter), Origin::Sweep, items);
+                if job.is_some() {
+                    return (job, None);
+                }
+                waits = sweep_waits;
+            }
+            if self.pending.whole() > 0 {
+                let want = Want::Trees(shards_per_job(self.pending.whole(), TREE_JOBS));
+                let items = self.take_beside(want, waits.as_ref().map(|(path, _)| path));
+                let kind = JobKind::Trees(FullSyncFilter::Off);
+                let job = NextJob::new(kind, Origin::Pending, items);
+                if job.is_some() {
+                    return (job, waits);
+                }
+            }
+        }
+        if self.pending.large() > 0
+            && self.count_flights(|kind| kind == JobKind::Large) < LARGE_JOBS
+        {
+            let items = self.take_beside(Want::Large, waits.as_ref().map(|(path, _)| path));
+            return (NextJob::new(JobKind::Large, Origin::Pending, items), waits);
+        }
+        (None, waits)
+    }
+
+    /// Takes from what is pending, but nothing that touches `reserved`.
+    fn take_beside(&mut self, want: Want, reserved: Option<&RelPath>) -> Vec<Item> {
+        let Some(path) = reserved else {
+            return self.pending.take(&self.held, want);
+        };
+        let before = self.held.insert(path, Hold::Short);
+        let items = self.pending.take(&self.held, want);
+        match before {
+            Some(hold) => self.held.insert(path, hold),
+            None => self.held.remove(path),
+        };
+        items
+    }
+
+    /// A remote that is down, or not yet known: one job at a time, when its time has come.
+    fn next_probe(&mut self, now: Now, outage: Outage, room: Room) -> Option<NextJob> {
+        if !self.flights.is_empty() || outage.next > now {
+            return None;
+        }
+        let job = self.next_batch(None).or_else(|| self.next_long_job(room).0);
+        let probe = || NextJob { kind: JobKind::Probe, origin: Origin::Pending, items: Vec::new() };
+        job.or_else(|| (outage.tries == 0).then(probe))
+    }
+
+    /// Notes that the job is in flight.
+    pub fn start_job(&mut self, now: Now, id: JobId, next: NextJob) -> Job {
+        let NextJob { kind, origin, items } = next;
+        let hold = match kind {
+            JobKind::Batch | JobKind::Probe => Hold::Short,
+            JobKind::Large | JobKind::Trees(_) => Hold::Long,
+        };
+        for item in &items {
+            self.held.insert(&item.path, hold);
+        }
+        self.batch_was_last = hold == Hold::Short;
+        if kind == JobKind::Batch {
+            self.pace.spend(now);
+        }
+        self.sessions_until = Some(now + SESSION_REST);
+        let moves = items
+            .iter()
+            .filter_map(|item| Some((item.path.clone(), self.moves.get(&item.path)?.clone())))
+            .collect();
+        let job = Job { id, remote: self.id, root: self.root, kind, items, moves };
+        let items = job.items.clone();
+        let parents = Parents::of(&items);
+        for other in self.flights.values() {
+            self.disputed.extend(parents.disputed(&other.parents).cloned());
+        }
+        self.flights.insert(id, Flight { kind, origin, items, parents, waited_for_by: Vec::new() });
+        job
+    }
+
+    fn has_work(&self, room: Room) -> bool {
+        let sweep = self.sweep.as_ref().is_some_and(|s| !s.left.is_empty());
+        self.pending.small() > 0 || room == Room::Any && (sweep || !self.pending.is_empty())
+    }
+}

@@ -1,0 +1,262 @@
+//! When what failed is tried again: a remote that is down, a path that rsync could not deliver.
+//! Knows no cause but what it is told; does not start anything.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Now;
+use super::mark::{Item, Mark};
+use crate::path::RelPath;
+
+/// Quick retries of a path before it goes to the fail log: the delay before each.
+const QUICK: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)];
+
+/// Shortest and longest pause between two tries of a remote that is down.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// A remote that does not answer, or refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outage {
+    /// When it began.
+    pub since: Now,
+    /// Failed tries so far.
+    pub tries: u32,
+    /// When the next try is due.
+    pub next: Now,
+    /// The last try's exit code.
+    pub code: i32,
+}
+
+impl Outage {
+    /// The state before first contact: nothing is known, so the first job goes alone, at once.
+    pub fn unknown() -> Self {
+        Self { since: Duration::ZERO, tries: 0, next: Duration::ZERO, code: 0 }
+    }
+
+    /// After another failed try. The pause grows with the outage (a sixteenth of it, 1 s to 1 min), so that a
+    /// remote that was away for half a minute is back within two seconds; `salt` spreads the tries of many remotes.
+    pub fn after_failure(before: Option<Self>, now: Now, salt: u64, code: i32) -> Self {
+        let since = before.filter(|o| o.tries > 0).map_or(now, |o| o.since);
+        let pause = ((now - since) / 16).clamp(PAUSE.0, PAUSE.1);
+        let jitter =
+            pause.mul_f64((salt.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as f64 / 1024.0);
+        let tries = before.map_or(0, |o| o.tries) + 1;
+        Self { since, tries, next: now + pause + jitter, code }
+    }
+}
+
+/// One path that rsync could not deliver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failing {
+    /// What is to be made equal there.
+    pub mark: Mark,
+    /// Failed tries so far.
+    pub tries: u32,
+    /// When it is tried again; `None` while it is under way, or when it stands in the fail log.
+    pub due: Option<Now>,
+    /// True once it stands in the fail log.
+    pub logged: bool,
+    /// rsync's exit code.
+    pub code: i32,
+    /// What rsync said of it.
+    pub message: String,
+}
+
+/// The paths of one remote that failed, by path.
+#[derive(Debug, Default)]
+pub struct FailingPaths {
+    paths: BTreeMap<RelPath, Failing>,
+    /// No quick retry is due before this.
+    earliest: Option<Now>,
+}
+
+/// Whether the fail log holds something else than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FailLog {
+    /// It does not.
+    Same,
+    /// It does.
+    Changed,
+}
+
+impl FailingPaths {
+    /// Notes a failure of `item`; says whether it goes to the fail log by it.
+    pub fn fail(&mut self, now: Now, item: Item, code: i32, message: String) -> FailLog {
+        let entry = self.paths.entry(item.path).or_insert_with(|| Failing {
+            mark: item.mark,
+            tries: 0,
+            due: None,
+            logged: false,
+            code,
+            message: String::new(),
+        });
+        entry.mark = entry.mark.merge(item.mark);
+        entry.tries += 1;
+        entry.code = code;
+        entry.message = message;
+        let quick = QUICK.get(entry.tries as usize - 1).filter(|_| !entry.logged);
+        entry.due = quick.map(|pause| now + *pause);
+        self.earliest = [self.earliest, entry.due].into_iter().flatten().min();
+        if quick.is_some() || entry.logged {
+            return FailLog::Same;
+        }
+        entry.logged = true;
+        FailLog::Changed
+    }
+
+    /// Forgets what `item` delivered, unless `keep` says otherwise.
+    pub fn delivered(&mut self, item: &Item, keep: impl Fn(&RelPath) -> bool) -> FailLog {
+        let mut log = FailLog::Same;
+        for path in self.within(&item.path) {
+            let failing = &self.paths[&path];
+            if item.covers(&path, failing.mark) && !keep(&path) {
+                if failing.logged {
+                    log = FailLog::Changed;
+                }
+                self.paths.remove(&path);
+            }
+        }
+        log
+    }
+
+    /// `whole` was not delivered but divided into pieces: a piece with its path takes its place, and what fails below
+    /// it is returned, to be tried once more by itself.
+    pub fn divided(&mut self, whole: &RelPath, piece: Option<Mark>) -> (FailLog, Vec<Item>) {
+        let mut log = FailLog::Same;
+        if let Some(failing) = self.paths.get_mut(whole) {
+            match piece {
+                Some(mark) => failing.mark = mark,
+                None => {
+                    if failing.logged {
+                        log = FailLog::Changed;
+                    }
+                    self.paths.remove(whole);
+                }
+            }
+        }
+        let mut below = self.within(whole);
+        below.retain(|path| path != whole);
+        let again = below.into_iter().filter_map(|path| {
+            let failing = self.paths.get(&path).filter(|f| f.due.is_none())?;
+            let mark = failing.mark;
+            Some(Item { path, mark })
+        });
+        (log, again.collect())
+    }
+
+    fn within(&self, path: &RelPath) -> Vec<RelPath> {
+        if self.paths.is_empty() {
+            return Vec::new();
+        }
+        // What is below a path stands after it, among others whose bytes begin alike.
+        let near = self.paths.range(path.clone()..);
+        near.map(|(p, _)| p)
+            .take_while(|p| p.as_bytes().starts_with(path.as_bytes()))
+            .filter(|p| p.is_within(path))
+            .cloned()
+            .collect()
+    }
+
+    /// The paths whose quick retry is due.
+    pub fn take_due(&mut self, now: Now) -> Vec<Item> {
+        let mut items = Vec::new();
+        if self.earliest.is_none_or(|earliest| earliest > now) {
+            return items;
+        }
+        for (path, failing) in &mut self.paths {
+            if failing.due.is_some_and(|due| due <= now) {
+                failing.due = None;
+                items.push(Item { path: path.clone(), mark: failing.mark });
+            }
+        }
+        self.earliest = self.paths.values().filter_map(|failing| failing.due).min();
+        items
+    }
+
+    /// Every path that stands in the fail log.
+    pub fn logged(&self) -> impl Iterator<Item = (&RelPath, &Failing)> {
+        self.paths.iter().filter(|(_, failing)| failing.logged)
+    }
+
+    /// What stands in the fail log, for its retry.
+    pub fn logged_items(&self) -> Vec<Item> {
+        self.items().filter(|item| self.paths[&item.path].logged).collect()
+    }
+
+    /// Everything that fails.
+    pub fn items(&self) -> impl Iterator<Item = Item> {
+        self.paths.iter().map(|(path, failing)| Item { path: path.clone(), mark: failing.mark })
+    }
+
+    /// True when `path` is failing.
+    pub fn contains(&self, path: &RelPath) -> bool {
+        self.paths.contains_key(path)
+    }
+
+    /// When the next quick retry is due, or earlier.
+    pub fn next_due(&self) -> Option<Now> {
+        self.earliest
+    }
+
+    /// How many paths are failing.
+    pub fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// True when no path is failing.
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Scope;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_remote_is_tried_again_within_two_seconds_after_half_a_minute() {
+        let mut outage =
+            Outage::after_failure(Some(Outage::unknown()), Duration::from_secs(5), 7, 10);
+        while outage.next < Duration::from_secs(35) {
+            let now = outage.next;
+            outage = Outage::after_failure(Some(outage), now, 7, 10);
+            let pause = outage.next - now;
+            assert!(pause >= PAUSE.0 && pause <= Duration::from_millis(2500), "{pause:?}");
+        }
+    }
+
+    #[test]
+    fn the_pause_never_exceeds_a_minute_and_its_jitter() {
+        let long = Outage { since: Duration::ZERO, tries: 99, next: Duration::ZERO, code: 10 };
+        let now = Duration::from_secs(1_000_000);
+        let next = Outage::after_failure(Some(long), now, u64::MAX, 10);
+        assert!(next.next - now <= PAUSE.1 * 5 / 4);
+    }
+
+    #[test]
+    fn a_path_goes_to_the_fail_log_once_and_stays_until_delivered() {
+        let item = |text, scope| Item { path: path(text), mark: Mark::new(scope) };
+        let file = item("a/b", Scope::Entry);
+        let mut failing = FailingPaths::default();
+        let mut now = Duration::ZERO;
+        let mut logged = Vec::new();
+        for _ in 0..5 {
+            let log = failing.fail(now, file.clone(), 23, "no".into());
+            logged.push(log == FailLog::Changed);
+            if let Some(due) = failing.next_due() {
+                now = due;
+                assert_eq!(failing.take_due(now), std::slice::from_ref(&file));
+            }
+        }
+        assert_eq!(logged, [false, false, false, true, false]);
+        assert_eq!(failing.logged().count(), 1);
+        let tree = item("a", Scope::Tree);
+        assert_eq!(failing.delivered(&tree, |_| false), FailLog::Changed);
+        assert!(failing.is_empty());
+    }
+}

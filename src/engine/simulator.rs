@@ -1,0 +1,399 @@
+//! The engine among model sources, workers and remotes on virtual time, driven by a seed: whatever happens, the invariants hold.
+//! Replay one seed, with everything it did: `SIMULATOR_SEED=17 cargo test simulator -- --nocapture`; more seeds: `SIMULATOR_SEEDS=100000`.
+
+mod checks;
+mod model;
+mod source;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::pending::{Item, Mark};
+use super::{Action, Engine, Event, FullSync, Job, JobId, JobKind, JobReport, Now, Setup, Verdict};
+use crate::change::{RemoteId, RootId, Scope, WatchEvent};
+use crate::path::RelPath;
+use model::{Copy, Look, Op};
+use source::Source;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Seeds in a plain test run.
+const SEEDS: u64 = 1_000;
+
+/// Numbers that depend on the seed alone (splitmix64).
+#[derive(Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// Some number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % limit.max(1)
+    }
+
+    /// True `of` times out of `all`.
+    pub fn chance(&mut self, of: u64, all: u64) -> bool {
+        self.below(all) < of
+    }
+
+    fn ms(&mut self, from: u64, to: u64) -> Duration {
+        MS * (from + self.below(to - from)) as u32
+    }
+}
+
+/// What happens at some time.
+#[derive(Debug, Clone)]
+enum Wake {
+    Change,
+    Hints(RootId),
+    /// The effect of one item of a job becomes visible.
+    Effect(JobId, usize),
+    Done(JobId),
+    Health(RemoteId),
+    Refuse(RemoteId),
+    /// The root goes, or comes back.
+    Root(RootId),
+    /// The watch thread says what became of the root.
+    RootSeen(RootId),
+    Overflow(RootId),
+    FullSync(FullSync),
+    RetryFailLog,
+    Crash,
+}
+
+/// How a remote answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Up,
+    Slow,
+    Down,
+}
+
+/// A job in flight, with what its worker decided when it began.
+#[derive(Debug)]
+struct Flying {
+    job: Job,
+    ops: Vec<Vec<Op>>,
+    report: JobReport,
+}
+
+/// A remote as it really is, and as the engine has been told.
+#[derive(Debug)]
+struct Remote {
+    root: RootId,
+    copy: Copy,
+    health: Health,
+    told_down: bool,
+    /// A job came to its end since the engine started.
+    known: bool,
+    sessions: bool,
+}
+
+/// Everything.
+struct World {
+    rng: Rng,
+    now: Now,
+    engine: Engine,
+    sources: Vec<Source>,
+    remotes: Vec<Remote>,
+    flying: BTreeMap<JobId, Flying>,
+    /// As the engine has been told.
+    lost: Vec<bool>,
+    wakes: BTreeMap<(Now, u64), Wake>,
+    next_wake: u64,
+    steps: usize,
+    /// The paths of the fail log as last announced.
+    fail_log: Vec<(RemoteId, RelPath)>,
+    /// When the troubles end.
+    end: Now,
+    /// From now on nothing changes and everybody is well.
+    calm: bool,
+    talks: bool,
+}
+
+fn new_engine(rng: &mut Rng, setup: Setup) -> Engine {
+    let mut engine = Engine::new(setup);
+    for remote in &mut engine.remotes {
+        remote.limits.batch_paths = 1 + rng.below(12) as usize;
+        remote.limits.failing_paths = 2 + rng.below(12) as usize;
+    }
+    engine
+}
+
+impl World {
+    fn new(seed: u64, talks: bool) -> Self {
+        let mut rng = Rng(seed);
+        let roots = 1 + rng.below(2) as usize;
+        let remotes: Vec<RootId> =
+            (0..roots as u64 + rng.below(3)).map(|i| RootId(i as usize % roots)).collect();
+        let setup = Setup {
+            roots,
+            remotes: remotes.clone(),
+            workers: 1 + rng.below(12) as usize,
+            pending_max: [8, 40, 100_000][rng.below(3) as usize],
+        };
+        let remote = |root: &RootId| Remote {
+            root: *root,
+            copy: Copy::default(),
+            health: Health::Up,
+            told_down: false,
+            known: false,
+            sessions: false,
+        };
+        let mut world = Self {
+            engine: new_engine(&mut rng, setup),
+            rng,
+            now: MS,
+            sources: (0..roots).map(|_| Source::default()).collect(),
+            remotes: remotes.iter().map(remote).collect(),
+            flying: BTreeMap::new(),
+            lost: vec![false; roots],
+            wakes: BTreeMap::new(),
+            next_wake: 0,
+            steps: 0,
+            fail_log: Vec::new(),
+            end: MS,
+            calm: false,
+            talks,
+        };
+        world.plan_troubles();
+        world
+    }
+
+    /// What will happen, and when; the seed also says how much of it.
+    fn plan_troubles(&mut self) {
+        let end = self.rng.ms(100, 60_000);
+        self.end = end;
+        let plan = |world: &mut World, most: u64, wake: Wake| {
+            let count = world.rng.below(most + 1);
+            for _ in 0..count {
+                let at = world.rng.ms(0, end.as_millis() as u64);
+                world.wake_at(at, wake.clone());
+            }
+        };
+        plan(self, 120, Wake::Change);
+        for root in (0..self.sources.len()).map(RootId) {
+            plan(self, 2, Wake::Root(root));
+            plan(self, 2, Wake::Overflow(root));
+        }
+        for remote in (0..self.remotes.len()).map(RemoteId) {
+            plan(self, 4, Wake::Health(remote));
+            plan(self, 3, Wake::Refuse(remote));
+        }
+        plan(self, 2, Wake::Crash);
+        plan(self, 2, Wake::RetryFailLog);
+        plan(self, 2, Wake::FullSync(FullSync::Start));
+        plan(self, 1, Wake::FullSync(FullSync::Schedule));
+    }
+
+    fn wake_at(&mut self, at: Now, wake: Wake) {
+        self.next_wake += 1;
+        self.wakes.insert((at.max(self.now), self.next_wake), wake);
+    }
+
+    fn wake_in(&mut self, from: u64, to: u64, wake: Wake) {
+        let at = self.now + self.rng.ms(from, to);
+        self.wake_at(at, wake);
+    }
+
+    fn say(&self, what: impl FnOnce() -> String) {
+        if self.talks {
+            println!("{:>9.3} {}", self.now.as_secs_f64(), what());
+        }
+    }
+
+    /// Goes on until that time, or until nothing more happens by itself.
+    fn run_until(&mut self, end: Now) {
+        loop {
+            self.steps += 1;
+            assert!(self.steps < 50_000, "the engine never comes to rest");
+            let deadline = self.engine.next_deadline();
+            let wake = self.wakes.first_key_value().map(|((at, _), _)| *at);
+            match (deadline, wake) {
+                (deadline, wake) if deadline.into_iter().chain(wake).all(|at| at > end) => return,
+                (Some(deadline), wake) if wake.is_none_or(|wake| deadline < wake) => {
+                    self.now = self.now.max(deadline);
+                    self.deadline();
+                }
+                _ => {
+                    if let Some(((at, _), wake)) = self.wakes.pop_first() {
+                        self.now = self.now.max(at);
+                        self.wake(wake);
+                    }
+                }
+            }
+        }
+    }
+
+    fn deadline(&mut self) {
+        let acted = self.feed(Event::DeadlineReached);
+        let next = self.engine.next_deadline();
+        assert!(
+            acted || next.is_none_or(|next| next > self.now),
+            "the deadline {next:?} comes again at {:?} although nothing came of it",
+            self.now
+        );
+    }
+
+    fn wake(&mut self, wake: Wake) {
+        self.say(|| format!("{wake:?}"));
+        match wake {
+            Wake::Change => self.change(),
+            Wake::Hints(root) => self.send_hints(root),
+            Wake::Effect(job, item) => self.effect(job, item),
+            Wake::Done(job) => {
+                if let Some(flying) = self.flying.remove(&job) {
+                    let remote = &mut self.remotes[flying.job.remote.0];
+                    remote.told_down = flying.report.verdict != Verdict::Done;
+                    remote.known = true;
+                    self.say(|| format!("  {:?}", flying.report.failed));
+                    let remote = flying.job.remote;
+                    self.feed(Event::JobDone(job, flying.report));
+                    self.check_nothing_is_forgotten(remote);
+                }
+            }
+            Wake::Health(remote) => {
+                let health = [Health::Up, Health::Slow, Health::Down];
+                self.remotes[remote.0].health = health[self.rng.below(3) as usize];
+            }
+            Wake::Refuse(remote) => {
+                let tree = &self.sources[self.remotes[remote.0].root.0].tree;
+                let paths: Vec<_> = tree.paths().filter(|p| !p.is_root()).collect();
+                let index = self.rng.below(paths.len() as u64) as usize;
+                let refused = paths.get(index).map(|p| (*p).clone());
+                self.remotes[remote.0].copy.refused.extend(refused);
+            }
+            Wake::Root(root) => self.flip_root(root),
+            Wake::RootSeen(root) => self.root_seen(root),
+            Wake::Overflow(root) => {
+                let source = &mut self.sources[root.0];
+                source.hints.clear();
+                source.overflowed = true;
+                self.wake_in(0, 50, Wake::Hints(root));
+            }
+            Wake::FullSync(cause) => {
+                self.feed(Event::FullSync(cause));
+            }
+            Wake::RetryFailLog => {
+                self.feed(Event::RetryFailLog);
+            }
+            Wake::Crash => self.crash(),
+        }
+    }
+
+    fn change(&mut self) {
+        let root = self.rng.below(self.sources.len() as u64) as usize;
+        self.sources[root].change(&mut self.rng);
+        self.wake_in(0, 100, Wake::Hints(RootId(root)));
+    }
+
+    fn send_hints(&mut self, root: RootId) {
+        let source = &mut self.sources[root.0];
+        if std::mem::take(&mut source.overflowed) {
+            self.feed(Event::Watch(WatchEvent::Overflow { root }));
+        }
+        let source = &mut self.sources[root.0];
+        let changes = source.take_hints(&mut self.rng);
+        if !self.sources[root.0].hints.is_empty() {
+            self.wake_in(1, 200, Wake::Hints(root));
+        }
+        if !changes.is_empty() {
+            self.say(|| format!("  {changes:?}"));
+            self.feed(Event::Watch(WatchEvent::Changed { root, changes }));
+            self.check_bounded(root);
+        }
+    }
+
+    fn flip_root(&mut self, root: RootId) {
+        let source = &mut self.sources[root.0];
+        source.gone = !source.gone;
+        if source.gone {
+            source.blinked = true;
+            source.hints.clear();
+        }
+        self.wake_in(0, 500, Wake::RootSeen(root));
+    }
+
+    fn root_seen(&mut self, root: RootId) {
+        let blinked = std::mem::take(&mut self.sources[root.0].blinked);
+        if blinked && !self.lost[root.0] {
+            self.lost[root.0] = true;
+            let reason = "unmounted".into();
+            self.feed(Event::Watch(WatchEvent::RootLost { root, reason }));
+        }
+        if self.lost[root.0] && !self.sources[root.0].gone {
+            self.lost[root.0] = false;
+            self.feed(Event::Watch(WatchEvent::RootBack { root, replaced: false }));
+        }
+    }
+
+    /// Takes an event in; true when the engine did something.
+    fn feed(&mut self, event: Event) -> bool {
+        let actions = self.engine.handle(self.now, event);
+        let acted = !actions.is_empty();
+        for action in actions {
+            self.say(|| format!("  -> {action:?}"));
+            match action {
+                Action::Run(job) => self.start(job),
+                Action::CloseSessions(remote) => self.remotes[remote.0].sessions = false,
+                Action::FailLogChanged => self.fail_log = self.fail_log_now(),
+                _ => {}
+            }
+        }
+        self.check_state();
+        acted
+    }
+
+    /// The troubles are over: everything must come right by itself.
+    fn calm_down(&mut self) {
+        self.calm = true;
+        for remote in &mut self.remotes {
+            remote.health = Health::Up;
+            remote.copy.refused.clear();
+        }
+        for root in (0..self.sources.len()).map(RootId) {
+            if self.sources[root.0].gone {
+                self.flip_root(root);
+            }
+            self.wake_in(0, 100, Wake::Hints(root));
+        }
+        self.run_until(Duration::MAX);
+        self.feed(Event::RetryFailLog);
+        self.run_until(Duration::MAX);
+    }
+}
+
+fn simulate(seed: u64, talks: bool) {
+    let mut world = World::new(seed, talks);
+    world.run_until(world.end);
+    world.calm_down();
+    world.check_converged();
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+#[test]
+fn whatever_happens_every_copy_becomes_equal() {
+    if let Some(seed) = number("SIMULATOR_SEED") {
+        return simulate(seed, true);
+    }
+    let seeds = number("SIMULATOR_SEEDS").unwrap_or(SEEDS);
+    let halves = [0, 1].map(|first| move || (first..seeds).step_by(2).for_each(run_seed));
+    std::thread::scope(|scope| halves.map(|half| scope.spawn(half)).map(|t| t.join()))
+        .into_iter()
+        .for_each(|joined| assert!(joined.is_ok(), "see the seed above"));
+}
+
+fn run_seed(seed: u64) {
+    let result = std::panic::catch_unwind(|| simulate(seed, false));
+    assert!(
+        result.is_ok(),
+        "seed {seed} failed; replay: SIMULATOR_SEED={seed} cargo test simulator -- --nocapture"
+    );
+}

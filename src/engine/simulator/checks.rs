@@ -1,0 +1,157 @@
+//! What must hold while the simulator runs, after every step, and at the end: the invariants of docs/ARCHITECTURE.md.
+//! Changes nothing.
+
+use super::*;
+use crate::engine::pending::Mark;
+use model::Tree;
+
+impl World {
+    /// A job may start: invariants 3 (no overlap), 4 (what is down holds one worker), 6 (nothing leaves a lost root).
+    pub(super) fn check_job(&self, job: &Job) {
+        let workers = self.engine.setup.workers;
+        assert!(self.flying.len() < workers, "no worker is free for {job:?}");
+        assert!(!self.lost[job.root.0], "{job:?} leaves a lost root");
+        assert_eq!(job.root, self.remotes[job.remote.0].root);
+        assert_eq!(job.items.is_empty(), job.kind == JobKind::Probe);
+        let long = matches!(job.kind, JobKind::Large | JobKind::Trees(_));
+        assert!(
+            !long || workers == 1 || self.flying.len() + 1 < workers,
+            "no worker is left for small things beside {job:?}"
+        );
+        for (index, item) in job.items.iter().enumerate() {
+            let twice = job.items[..index].iter().any(|i| i.path == item.path);
+            assert!(!twice, "{item:?} stands twice in its job");
+        }
+        for other in self.flights_of(job.remote) {
+            assert!(
+                !self.is_doubtful(job.remote),
+                "{job:?} starts beside {other:?} although the remote is down"
+            );
+            for a in &job.items {
+                let overlaps = |b: &Item| a.path.is_within(&b.path) || b.path.is_within(&a.path);
+                let clash = other.items.iter().find(|b| overlaps(b));
+                assert!(clash.is_none(), "{a:?} overlaps {clash:?} in flight");
+            }
+        }
+    }
+
+    fn flights_of(&self, remote: RemoteId) -> impl Iterator<Item = &Job> {
+        let all = self.flying.values().map(|flying| &flying.job);
+        all.filter(move |job| job.remote == remote)
+    }
+
+    fn is_doubtful(&self, remote: RemoteId) -> bool {
+        self.remotes[remote.0].told_down || !self.remotes[remote.0].known
+    }
+
+    /// After every step: nobody is starved, no wake-up is lost, the fail log is announced.
+    pub(super) fn check_state(&self) {
+        assert_eq!(self.fail_log, self.fail_log_now(), "the fail log changed without a word");
+        let workers = self.engine.setup.workers;
+        let free = workers - self.flying.len();
+        let deadline = self.engine.next_deadline();
+        for (index, remote) in self.remotes.iter().enumerate() {
+            let id = RemoteId(index);
+            let waits = self.engine.pending(id) > 0 && self.flights_of(id).next().is_none();
+            if !waits || self.lost[remote.root.0] {
+                continue;
+            }
+            if !self.is_doubtful(id) {
+                let scarce = workers < 2 * self.remotes.len();
+                assert!(free > 0 || scarce, "{id:?} waits for the others' workers");
+            }
+            // What takes long, and what is in doubt, may wait for the jobs of others; nothing waits for nobody.
+            let alone = self.flying.is_empty();
+            let small = self.engine.remotes[index].has_small_work();
+            if alone || free > 0 && small && !self.is_doubtful(id) {
+                let limit = if alone { 80_000 } else { 500 };
+                assert!(
+                    deadline.is_some_and(|at| at <= self.now + MS * limit),
+                    "nothing will wake {id:?}: next deadline {deadline:?} at {:?}",
+                    self.now
+                );
+            }
+        }
+    }
+
+    /// Invariant 5.
+    pub(super) fn check_bounded(&self, root: RootId) {
+        let share = (self.engine.setup.pending_max / self.remotes.len()).max(1);
+        for remote in self.engine.remotes.iter().filter(|r| r.root == root) {
+            let (marks, moves) = remote.sizes();
+            assert!(marks <= share, "{marks} marks, although {share} are allowed");
+            assert!(moves <= share, "{moves} moves, although {share} are allowed");
+        }
+    }
+
+    /// Invariant 2: whatever differs is marked, in flight, in the fail log, or still on its way to the engine.
+    pub(super) fn check_nothing_is_forgotten(&self, id: RemoteId) {
+        let remote = &self.remotes[id.0];
+        let source = &self.sources[remote.root.0];
+        if source.is_unsure() || self.lost[remote.root.0] {
+            return;
+        }
+        let mut items = self.engine.undelivered(id);
+        items.extend(source.unreported());
+        for path in source.tree.differences(&remote.copy.tree) {
+            assert!(
+                items.iter().any(|item| covers(item, &path, &source.tree)),
+                "{path} of {id:?} is forgotten: {:?} there, {:?} here; owed: {items:?}",
+                remote.copy.tree.get(&path),
+                source.tree.get(&path)
+            );
+        }
+    }
+
+    /// Invariant 1.
+    pub(super) fn check_converged(&mut self) {
+        for (index, remote) in self.remotes.iter().enumerate() {
+            let id = RemoteId(index);
+            let source = &self.sources[remote.root.0].tree;
+            let differ = source.differences(&remote.copy.tree);
+            assert!(differ.is_empty(), "{differ:?} of {id:?} never became equal");
+            assert_eq!(self.engine.undelivered(id), [], "owed by {id:?} at the end");
+            assert_eq!(self.engine.pending(id), 0);
+            assert!(!remote.sessions, "the sessions of {id:?} are never closed");
+        }
+        assert_eq!(self.engine.fail_log(), []);
+        assert_eq!(self.engine.full_sync_progress(), None);
+        let last = self.engine.handle(self.now, Event::Stop);
+        assert_eq!(last, [Action::Finished]);
+    }
+
+    pub(super) fn fail_log_now(&self) -> Vec<(RemoteId, RelPath)> {
+        let paths = self.engine.fail_log().into_iter();
+        paths.filter_map(|e| Some((e.remote, e.path?))).collect()
+    }
+}
+
+/// True when delivering `item` makes `path` equal.
+fn covers(item: &Item, path: &RelPath, source: &Tree) -> bool {
+    let Item { path: at, mark } = item;
+    if at == path || mark.scope == Scope::Tree && path.is_within(at) {
+        return true;
+    }
+    if let Some(absent) = source.topmost_absent(at) {
+        return path.is_within(&absent);
+    }
+    if at.is_within(path) {
+        // An implied directory.
+        return true;
+    }
+    if !path.is_within(at) {
+        return false;
+    }
+    let listed = mark.scope == Scope::Listing && covers_name(mark, at, path, source);
+    listed || !source.is_dir(at)
+}
+
+/// True when a listing of `at` makes `path` below it equal.
+fn covers_name(mark: &Mark, at: &RelPath, path: &RelPath, source: &Tree) -> bool {
+    let name = path.components().nth(at.components().count());
+    let child = name.and_then(|name| at.join(name));
+    child.is_some_and(|child| {
+        let there = mark.whole && (child == *path || !source.is_dir(&child));
+        there || source.get(&child).is_none()
+    })
+}

@@ -1,0 +1,290 @@
+//! The model of a tree, of what a worker reads from the source, and of what a run makes of a remote.
+//! Knows no time: the simulator says when a worker looks and when the effect shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Rng;
+use crate::change::Scope;
+use crate::engine::pending::{Item, Mark};
+use crate::engine::{JobKind, PathFailure};
+use crate::path::RelPath;
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thing {
+    Dir {
+        mode: u64,
+    },
+    /// Two versions with one stamp look equal to rsync's quick check.
+    File {
+        version: u64,
+        stamp: u64,
+        big: bool,
+    },
+}
+
+/// A file tree; the root is always there, and always a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree(BTreeMap<RelPath, Thing>);
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self([(RelPath::root(), Thing::Dir { mode: 0 })].into())
+    }
+}
+
+impl Tree {
+    pub fn get(&self, path: &RelPath) -> Option<Thing> {
+        self.0.get(path).copied()
+    }
+
+    pub fn put(&mut self, path: RelPath, thing: Thing) {
+        self.0.insert(path, thing);
+    }
+
+    pub fn is_dir(&self, path: &RelPath) -> bool {
+        matches!(self.get(path), Some(Thing::Dir { .. }))
+    }
+
+    pub fn paths(&self) -> impl Iterator<Item = &RelPath> {
+        self.0.keys()
+    }
+
+    /// `path` and everything below it, parents first.
+    pub fn within(&self, path: &RelPath) -> Vec<RelPath> {
+        let all = self.0.range(path.clone()..);
+        let near = all.take_while(|(p, _)| p.as_bytes().starts_with(path.as_bytes()));
+        near.filter(|(p, _)| p.is_within(path)).map(|(p, _)| p.clone()).collect()
+    }
+
+    pub fn children(&self, path: &RelPath) -> Vec<RelPath> {
+        let mut all = self.within(path);
+        all.retain(|p| p.parent().as_ref() == Some(path));
+        all
+    }
+
+    pub fn remove(&mut self, path: &RelPath) {
+        for gone in self.within(path) {
+            self.0.remove(&gone);
+        }
+    }
+
+    /// Every path at which the two trees are not alike.
+    pub fn differences(&self, other: &Tree) -> Vec<RelPath> {
+        let all: BTreeSet<&RelPath> = self.paths().chain(other.paths()).collect();
+        let differ = all.into_iter().filter(|p| self.get(p) != other.get(p));
+        differ.cloned().collect()
+    }
+
+    /// From which path on `path` is absent; `None` when it is there.
+    pub fn topmost_absent(&self, path: &RelPath) -> Option<RelPath> {
+        let mut at = RelPath::root();
+        for name in path.components() {
+            at = at.join(name).unwrap();
+            match self.get(&at) {
+                None => return Some(at),
+                Some(Thing::File { .. }) if at != *path => return Some(path.clone()),
+                Some(_) => {}
+            }
+        }
+        None
+    }
+}
+
+/// One thing that rsync does on the remote.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Delete(RelPath),
+    Put {
+        path: RelPath,
+        thing: Thing,
+        force: bool,
+    },
+    /// Deletes what is in the directory but not in the set.
+    Only(RelPath, BTreeSet<RelPath>),
+}
+
+/// What a worker decides when it looks at the disk.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Per item.
+    pub ops: Vec<Vec<Op>>,
+    pub returned: Vec<Item>,
+}
+
+/// A worker looking at the source.
+pub struct Look<'a> {
+    pub source: &'a Tree,
+    pub kind: JobKind,
+    /// Files whose stamp was still fresh when they were delivered: they go with `-I`.
+    pub fresh: &'a BTreeSet<RelPath>,
+}
+
+impl Look<'_> {
+    pub fn plan(&self, items: &[Item], rng: &mut Rng) -> Plan {
+        let mut plan = Plan::default();
+        for item in items {
+            let ops = self.plan_item(item, &mut plan.returned, rng);
+            plan.ops.push(ops);
+        }
+        plan
+    }
+
+    fn plan_item(&self, item: &Item, returned: &mut Vec<Item>, rng: &mut Rng) -> Vec<Op> {
+        let Item { path, mark } = item;
+        let mut ops = Vec::new();
+        let batch = self.kind == JobKind::Batch;
+        let piece = |path: &RelPath, scope, whole, large| Item {
+            path: path.clone(),
+            mark: Mark { whole, large, force: mark.force, ..Mark::new(scope) },
+        };
+        if let Some(absent) = self.source.topmost_absent(path) {
+            if batch {
+                ops.push(Op::Delete(absent));
+            } else {
+                // A long job deletes nothing above its paths: small jobs may be under way there.
+                returned.push(piece(path, Scope::Entry, false, false));
+            }
+            return ops;
+        }
+        let big = |path: &RelPath| {
+            batch && matches!(self.source.get(path), Some(Thing::File { big: true, .. }))
+        };
+        if big(path) && !mark.large && rng.chance(4, 5) {
+            returned.push(piece(path, Scope::Entry, false, true));
+            return ops;
+        }
+        let children = self.source.children(path);
+        let directories: Vec<_> = children.iter().filter(|p| self.source.is_dir(p)).collect();
+        let divides = mark.scope == Scope::Tree && !mark.whole && !directories.is_empty();
+        if divides && rng.chance(2, 3) {
+            returned.push(piece(path, Scope::Listing, true, false));
+            let trees = directories.iter().map(|p| piece(p, Scope::Tree, true, false));
+            returned.extend(trees);
+            return ops;
+        }
+        self.put_with_parents(path, mark.force, &mut ops);
+        if !self.source.is_dir(path) || mark.scope == Scope::Entry {
+            return ops;
+        }
+        ops.push(Op::Only(path.clone(), children.iter().cloned().collect()));
+        // A listing that is no shard says which names there are; its files have hints of their own.
+        let below = match mark.scope {
+            Scope::Tree => self.source.within(path).split_off(1),
+            _ if mark.whole => children,
+            _ => Vec::new(),
+        };
+        for p in below {
+            if big(&p) && rng.chance(1, 2) {
+                returned.push(piece(&p, Scope::Entry, false, true));
+                continue;
+            }
+            self.put(&p, mark.force, &mut ops);
+            if mark.scope == Scope::Tree && self.source.is_dir(&p) {
+                let names = self.source.children(&p).into_iter().collect();
+                ops.push(Op::Only(p, names));
+            }
+        }
+        ops
+    }
+
+    /// Parents go along as implied directories.
+    fn put_with_parents(&self, path: &RelPath, force: bool, ops: &mut Vec<Op>) {
+        let mut at = RelPath::root();
+        for name in path.components() {
+            self.put(&at, force, ops);
+            at = at.join(name).unwrap();
+        }
+        self.put(path, force, ops);
+    }
+
+    fn put(&self, path: &RelPath, force: bool, ops: &mut Vec<Op>) {
+        ops.extend(self.source.get(path).map(|thing| Op::Put {
+            path: path.clone(),
+            thing,
+            force: force || self.fresh.contains(path),
+        }));
+    }
+}
+
+/// A copy, and what it refuses.
+#[derive(Debug, Clone, Default)]
+pub struct Copy {
+    pub tree: Tree,
+    /// Paths that cannot be written or deleted, nor what is below them.
+    pub refused: BTreeSet<RelPath>,
+    /// See [`Look::fresh`].
+    pub fresh: BTreeSet<RelPath>,
+}
+
+impl Copy {
+    /// Carries one operation out; says which path failed, as rsync names it.
+    pub fn apply(&mut self, op: &Op) -> Vec<PathFailure> {
+        let failed = match op {
+            Op::Delete(path) => self.delete(path).err().into_iter().collect(),
+            Op::Put { path, thing, force } => {
+                let put = self.put(path, *thing, *force);
+                put.err().into_iter().collect()
+            }
+            Op::Only(path, names) => {
+                let mut foreign = self.tree.children(path);
+                foreign.retain(|p| !names.contains(p));
+                let failed = foreign.iter().filter_map(|p| self.delete(p).err());
+                failed.collect::<Vec<_>>()
+            }
+        };
+        let failure = |path| PathFailure { path, code: 23, message: "permission denied".into() };
+        failed.into_iter().map(failure).collect()
+    }
+
+    fn refusal_above(&self, path: &RelPath) -> Option<RelPath> {
+        self.refused.iter().find(|r| path.is_within(r)).cloned()
+    }
+
+    fn refusal_below(&self, path: &RelPath) -> bool {
+        let mut below = self.refused.iter().filter(|r| r.is_within(path));
+        below.any(|r| self.tree.get(r).is_some())
+    }
+
+    fn delete(&mut self, path: &RelPath) -> Result<(), RelPath> {
+        if self.tree.get(path).is_none() {
+            return Ok(());
+        }
+        if let Some(refused) = self.refusal_above(path) {
+            return Err(refused);
+        }
+        if self.refusal_below(path) {
+            return Err(path.clone());
+        }
+        self.tree.remove(path);
+        Ok(())
+    }
+
+    fn put(&mut self, path: &RelPath, thing: Thing, force: bool) -> Result<(), RelPath> {
+        let old = self.tree.get(path);
+        if old == Some(thing) {
+            return Ok(());
+        }
+        if let (Some(Thing::File { stamp: a, .. }), Thing::File { stamp: b, .. }) = (old, thing)
+            && a == b
+            && !force
+        {
+            return Ok(());
+        }
+        if let Some(refused) = self.refusal_above(path) {
+            return Err(refused);
+        }
+        if matches!(thing, Thing::File { .. }) {
+            if self.tree.is_dir(path) {
+                self.delete(path)?;
+            }
+            self.fresh.insert(path.clone());
+        }
+        let parent = path.parent();
+        if parent.as_ref().is_some_and(|p| !self.tree.is_dir(p)) {
+            return Err(parent.unwrap_or_default());
+        }
+        self.tree.put(path.clone(), thing);
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! The model of the worker pool: what a job does, when its effect shows, how it ends, and what a crash leaves of it.
+//! What it does to a tree stands in `model.rs`.
+
+use super::*;
+
+impl World {
+    pub(super) fn start(&mut self, job: Job) {
+        self.check_job(&job);
+        let remote = &mut self.remotes[job.remote.0];
+        remote.sessions = true;
+        let source = &self.sources[job.root.0];
+        let look = Look { source: &source.tree, kind: job.kind, fresh: &remote.copy.fresh };
+        let plan = look.plan(&job.items, &mut self.rng);
+        let slow = if remote.health == Health::Slow { 100 } else { 1 };
+        let id = job.id;
+        let mut flying = Flying {
+            job,
+            ops: plan.ops,
+            report: JobReport { returned: plan.returned, ..JobReport::done() },
+        };
+        if source.gone {
+            flying.report = JobReport::nothing(Verdict::SourceUnhealthy("gone".into()));
+        } else if remote.health == Health::Down {
+            flying.report = JobReport::nothing(down());
+        } else if !self.calm && self.rng.chance(1, 25) {
+            // Killed: what its effects do before that, they do.
+            flying.report = JobReport::nothing(down());
+            let keep = self.rng.below(flying.ops.len() as u64 + 1) as usize;
+            flying.ops.truncate(keep);
+        } else if !self.calm && self.rng.chance(1, 60) {
+            let (code, reason) = (1, "unknown option".into());
+            flying.report = JobReport::nothing(Verdict::Misconfigured { code, reason });
+        }
+        let works = !source.gone && remote.health != Health::Down;
+        if !works || matches!(flying.report.verdict, Verdict::Misconfigured { .. }) {
+            flying.ops.clear();
+        }
+        let first = self.rng.ms(1, 40) * slow;
+        let second = first + self.rng.ms(0, 20) * slow;
+        for item in 0..flying.ops.len() {
+            let at = if self.rng.chance(1, 2) { first } else { second };
+            self.wake_at(self.now + at, Wake::Effect(id, item));
+        }
+        let hangs = !works && self.rng.chance(1, 3);
+        let rest = self.rng.ms(1, if hangs { 30_000 } else { 50 });
+        self.wake_at(self.now + second + rest, Wake::Done(id));
+        self.flying.insert(id, flying);
+    }
+
+    pub(super) fn effect(&mut self, job: JobId, item: usize) {
+        let Some(flying) = self.flying.get_mut(&job) else {
+            return;
+        };
+        let remote = &mut self.remotes[flying.job.remote.0];
+        let gone = self.sources[flying.job.root.0].gone;
+        if gone || remote.health == Health::Down {
+            flying.report = JobReport::nothing(down());
+            return;
+        }
+        for op in &flying.ops[item] {
+            let failed = remote.copy.apply(op);
+            if flying.report.verdict == Verdict::Done {
+                flying.report.failed.extend(failed);
+            }
+        }
+    }
+
+    /// kill -9 and a new start: the journal holds what was not delivered, the walk finds what was not reported.
+    pub(super) fn crash(&mut self) {
+        for flying in std::mem::take(&mut self.flying).into_values() {
+            let remote = &mut self.remotes[flying.job.remote.0];
+            let works = remote.health != Health::Down && !self.sources[flying.job.root.0].gone;
+            if works && self.rng.chance(1, 2) {
+                flying.ops.iter().flatten().for_each(|op| {
+                    remote.copy.apply(op);
+                });
+            }
+        }
+        let ours = |wake: &Wake| !matches!(wake, Wake::Effect(..) | Wake::Done(_));
+        self.wakes.retain(|_, wake| ours(wake));
+        let mut restored = Vec::new();
+        for (index, remote) in self.remotes.iter_mut().enumerate() {
+            remote.told_down = false;
+            remote.known = false;
+            remote.sessions = false;
+            remote.copy.fresh.clear();
+            let mut items = self.engine.undelivered(RemoteId(index));
+            let source = &self.sources[remote.root.0];
+            items.extend(source.unreported());
+            if source.is_unsure() || self.lost[remote.root.0] {
+                let (path, mark) = (RelPath::root(), Mark::new(Scope::Tree));
+                items.push(Item { path, mark });
+            }
+            items.iter_mut().for_each(|item| item.mark.force = true);
+            restored.push(Event::Restored(RemoteId(index), items));
+        }
+        let setup = self.engine.setup.clone();
+        self.engine = new_engine(&mut self.rng, setup);
+        self.fail_log.clear();
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            source.restart();
+            self.lost[index] = false;
+            if source.gone {
+                self.wakes.insert((self.now, 0), Wake::RootSeen(RootId(index)));
+            }
+        }
+        for event in restored {
+            self.feed(event);
+        }
+        for remote in (0..self.remotes.len()).map(RemoteId) {
+            self.check_nothing_is_forgotten(remote);
+        }
+    }
+}
+
+fn down() -> Verdict {
+    Verdict::RemoteDown { code: 12, reason: "connection lost".into() }
+}

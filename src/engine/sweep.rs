@@ -1,0 +1,65 @@
+//! A full sync of one remote: the tree as one mark first, then the shards into which workers divide it.
+//! Does not say when its jobs start.
+
+use super::pending::{Held, Hold, Item, Mark, Pending, Want};
+use super::{FullSync, FullSyncFilter, Now};
+use crate::change::Scope;
+use crate::path::RelPath;
+
+/// A full sync under way.
+#[derive(Debug)]
+pub struct Sweep {
+    /// What of the tree is still to be compared.
+    pub left: Pending,
+    /// Whether the patterns of `crontabfilter` hold.
+    pub filter: FullSyncFilter,
+    pub since: Now,
+    /// Shards in jobs.
+    pub in_flight: usize,
+    /// Shards seen so far, for the progress line.
+    pub shards: usize,
+}
+
+impl Sweep {
+    pub fn new(now: Now) -> Self {
+        Self {
+            left: Pending::default(),
+            filter: FullSyncFilter::Off,
+            since: now,
+            in_flight: 0,
+            shards: 0,
+        }
+    }
+
+    /// Begins anew from the root: what has been compared may have changed unseen since.
+    pub fn restart(&mut self, cause: FullSync) {
+        self.filter = match cause {
+            FullSync::Schedule => FullSyncFilter::Crontab,
+            _ => FullSyncFilter::Off,
+        };
+        self.left.mark(&RelPath::root(), Mark::new(Scope::Tree));
+        self.shards += 1;
+    }
+
+    /// Takes what the next tree job is to hold; else says what has to wait for which hold.
+    pub fn take(&mut self, held: &Held, jobs: usize) -> (Vec<Item>, Option<(RelPath, Hold)>) {
+        let (mut items, mut waits) = self.left.take_or_wait(held, Want::Batch(1));
+        if items.is_empty() && self.left.whole() > 0 {
+            let want = Want::Trees(shards_per_job(self.left.whole(), jobs));
+            let (shards, shard_waits) = self.left.take_or_wait(held, want);
+            items = shards;
+            waits = waits.or(shard_waits);
+        }
+        self.in_flight += items.len();
+        (items, waits)
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.left.is_empty() && self.in_flight == 0
+    }
+}
+
+/// The fewer shards are left, the fewer go into a run: all runs end at about the same time.
+pub fn shards_per_job(left: usize, jobs: usize) -> usize {
+    left.div_ceil(2 * jobs).max(1)
+}

@@ -1,0 +1,202 @@
+//! The fail log: a script of commands that an operator could run by hand for what is not delivered yet.
+//! It is generated from our state and never executed, nor read back, by this program.
+//!
+//! The file is always replaced as a whole, by renaming a new one over it: whatever stands at its path (a link, a fifo,
+//! somebody else's file) is never opened for writing. Only devices and directories are left alone, with a warning.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+/// How every fail log of ours begins; what begins otherwise is sersync2's.
+const HEADER: &str = "#!/bin/sh\n# sersync fail log: what is not delivered yet. It is tried again by itself, and \
+    this file is emptied then.\n# Nothing executes this file; a command may be run by hand.\n";
+
+/// One command that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// rsync's exit code.
+    pub code: i32,
+    /// Where the command is to be run.
+    pub root: PathBuf,
+    /// Its words, `rsync` first.
+    pub words: Vec<OsString>,
+}
+
+/// The file at `<failLog path>`.
+#[derive(Debug)]
+pub struct FailLog {
+    path: PathBuf,
+    /// What we wrote last; `None`: we do not know what is there.
+    written: Option<Vec<u8>>,
+    warned: bool,
+}
+
+impl FailLog {
+    /// Takes over the fail log at `path`. A script that sersync2 left is renamed to `.legacy`.
+    pub fn open(path: &Path) -> Self {
+        let log = Self { path: path.to_path_buf(), written: None, warned: false };
+        match log.set_legacy_aside() {
+            Ok(None) => {}
+            Ok(Some(aside)) => log::warn!(
+                "the fail log {} holds commands of an earlier program: kept as {}, not executed; look at them before \
+                you run them, or sync once with -r",
+                path.display(),
+                aside.display()
+            ),
+            Err(e) => log::warn!("cannot set the old fail log {} aside: {e}", path.display()),
+        }
+        log
+    }
+
+    /// Makes the fail log hold exactly these commands; none: it is emptied. A failure is a warning, once; work goes on.
+    pub fn write(&mut self, failures: &[Failure]) {
+        let text = script(failures);
+        if self.written.as_ref() == Some(&text) {
+            return;
+        }
+        match self.replace(&text) {
+            Ok(()) => {
+                self.warned = false;
+                self.written = Some(text);
+            }
+            Err(e) => {
+                self.written = None;
+                if !self.warned {
+                    log::warn!("cannot write the fail log {}: {e}", self.path.display());
+                }
+                self.warned = true;
+            }
+        }
+    }
+
+    fn dir(&self) -> &Path {
+        match self.path.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."),
+        }
+    }
+
+    fn replace(&self, text: &[u8]) -> io::Result<()> {
+        match fs::symlink_metadata(&self.path).map(|found| found.file_type()) {
+            Ok(kind) if kind.is_char_device() || kind.is_block_device() => {
+                // Whoever names /dev/null wants no fail log; renaming over it would take it from everybody.
+                return if self.path == Path::new("/dev/null") {
+                    Ok(())
+                } else {
+                    Err(io::Error::other("it is a device"))
+                };
+            }
+            Ok(kind) if kind.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && text.is_empty() => return Ok(()),
+            _ => {}
+        }
+        DirBuilder::new().recursive(true).mode(0o750).create(self.dir())?;
+        let mut file =
+            tempfile::Builder::new().prefix(".sersync-fail-log-").tempfile_in(self.dir())?;
+        file.write_all(text)?;
+        file.as_file().set_permissions(Permissions::from_mode(0o640))?;
+        file.persist(&self.path)?;
+        Ok(())
+    }
+
+    /// Renames a non-empty script that is not ours; returns its new name.
+    fn set_legacy_aside(&self) -> io::Result<Option<PathBuf>> {
+        // A fifo would block, and a link may lead anywhere: neither is opened.
+        let found = match fs::symlink_metadata(&self.path) {
+            Ok(found) if found.is_file() && found.len() > 0 => found,
+            Ok(_) => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file =
+            OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(&self.path)?;
+        let mut start = Vec::new();
+        (&file).take(HEADER.len() as u64).read_to_end(&mut start)?;
+        if start == HEADER.as_bytes() {
+            return Ok(None);
+        }
+        let aside = self.rename_aside()?;
+        if found.uid() == rustix::process::geteuid().as_raw() {
+            take_rights(&file)?;
+        }
+        Ok(Some(aside))
+    }
+
+    /// Gives the file the first free of `.legacy`, `.legacy.1`, … and never replaces one that is there.
+    fn rename_aside(&self) -> io::Result<PathBuf> {
+        for number in 0..100 {
+            let mut name = self.path.clone().into_os_string();
+            name.push(".legacy");
+            if number > 0 {
+                name.push(format!(".{number}"));
+            }
+            match renameat_with(CWD, &self.path, CWD, &name, RenameFlags::NOREPLACE) {
+                Ok(()) => return Ok(name.into()),
+                Err(Errno::EXIST) => {}
+                // The file system does not know the flag.
+                Err(Errno::INVAL) if fs::symlink_metadata(&name).is_err() => {
+                    fs::rename(&self.path, &name)?;
+                    return Ok(name.into());
+                }
+                Err(Errno::INVAL) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Err(io::Error::other("there are too many old ones"))
+    }
+}
+
+/// sersync2 left its script with mode 0777: nobody else may write in what an administrator may run.
+fn take_rights(file: &File) -> io::Result<()> {
+    let found = file.metadata()?;
+    // With another name it may be any file of the system.
+    if found.is_file() && found.nlink() == 1 {
+        file.set_permissions(Permissions::from_mode(0o640))?;
+    }
+    Ok(())
+}
+
+/// The script; empty when nothing failed.
+fn script(failures: &[Failure]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for failure in failures {
+        let Some(command) = shell_command(failure) else {
+            continue;
+        };
+        if text.is_empty() {
+            text.extend_from_slice(HEADER.as_bytes());
+        }
+        text.extend_from_slice(format!("#errno {}\n", failure.code).as_bytes());
+        text.extend_from_slice(&command);
+        text.push(b'\n');
+    }
+    text
+}
+
+/// `cd ROOT && WORD…`, quoted so that a shell reads exactly these words; `None` for words that no command can have (NUL).
+fn shell_command(failure: &Failure) -> Option<Vec<u8>> {
+    let mut text = b"cd ".to_vec();
+    let root = failure.root.as_os_str().as_bytes();
+    // A directory called `-` or `-P` would be an option of cd, whatever the quotes.
+    if root.starts_with(b"-") {
+        text.extend_from_slice(b"./");
+    }
+    text.extend_from_slice(&shlex::bytes::try_quote(root).ok()?);
+    text.extend_from_slice(b" &&");
+    for word in &failure.words {
+        text.push(b' ');
+        text.extend_from_slice(&shlex::bytes::try_quote(word.as_bytes()).ok()?);
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,336 @@
+//! The append-only file of what is pending: written before a change is acted on, cancelled after its delivery.
+//! Does not know what is pending now (the engine does); it only gives it back after a crash.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::change::{Change, RemoteId, RootId, Scope};
+use crate::path::RelPath;
+
+pub mod frame;
+mod layout;
+mod replay;
+mod syncer;
+#[cfg(test)]
+mod tests;
+mod volume;
+
+pub use layout::Layout;
+pub use replay::{Doubt, Replay};
+
+use frame::{CLOSED_AT, PAYLOAD_MAX, Subject, YES, encode};
+use syncer::{Promotion, Syncer};
+use volume::{Volume, boot_number, next_path, renew};
+
+/// The number of a group of changes; a later group has a higher one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+/// Why the journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// A later version of this program wrote it.
+    #[error("the journal {} was written by a newer version of this program (format {version}, this one knows {}): \
+        start that version, or remove the file and run once with -r", path.display(), frame::VERSION)]
+    Newer {
+        /// The journal.
+        path: PathBuf,
+        /// Its format.
+        version: u16,
+    },
+    /// The system said no.
+    #[error("cannot {verb} the journal {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+    },
+}
+
+/// The open journal. Calls buffer in memory; [`Journal::commit`] writes.
+///
+/// Invariant: unless the file is marked incomplete, every committed change is in it (and in its successor, while a
+/// compaction is on its way).
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    layout: Layout,
+    live: Volume,
+    /// The compacted journal until it has taken the old one's place.
+    successor: Option<Volume>,
+    syncer: Syncer,
+    buffer: Vec<u8>,
+    seq: Seq,
+    health: Health,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Health {
+    Sound,
+    /// The file lacks changes and is marked so; how many groups were dropped since the last try to mend it.
+    Incomplete {
+        dropped: u64,
+    },
+}
+
+/// Below this length compaction saves nothing worth an fsync.
+const WORTH_COMPACTING: u64 = 1 << 20;
+/// Below this length an empty journal is not cut.
+const WORTH_CLEARING: u64 = 64 << 10;
+/// So many groups go by before an incomplete journal is tried again.
+const GROUPS_BEFORE_MENDING: u64 = 256;
+
+impl Journal {
+    /// Opens (or makes) the journal in the state directory `dir`, and says what was pending. What it says is already in
+    /// the new journal; problems that need no decision are logged.
+    pub fn open(dir: &Path, layout: Layout) -> Result<(Self, Replay), JournalError> {
+        let path = dir.join("journal");
+        let io = |verb, source| JournalError::Io { verb, path: path.clone(), source };
+        let replay = match fs::read(&path) {
+            Ok(bytes) => Replay::read(&bytes, &layout, boot_number())
+                .map_err(|version| JournalError::Newer { path: path.clone(), version })?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Replay::fresh(&layout),
+            Err(e) => return Err(io("read", e)),
+        };
+        report(&replay, &path);
+        let syncer = Syncer::start().map_err(|e| io("start the thread of", e))?;
+        let (live, health) = match renew(&path, &layout, &replay) {
+            Ok(live) => (live, Health::Sound),
+            Err(e) if is_full(&e) => {
+                warn_incomplete(&path, &e);
+                let live = Volume::stand_in(&path).map_err(|e| io("write", e))?;
+                (live, Health::Incomplete { dropped: 0 })
+            }
+            Err(e) => return Err(io("write", e)),
+        };
+        let seq = replay.seq;
+        let journal =
+            Self { path, layout, live, successor: None, syncer, buffer: Vec::new(), seq, health };
+        Ok((journal, replay))
+    }
+
+    /// The number of the last group of changes: what a job that starts now delivers up to.
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// Records that `changes` below `root` are pending for all its remotes. Call it, and commit, before acting on them.
+    pub fn append_changes(&mut self, root: RootId, changes: &[Change]) -> Seq {
+        let items = changes.iter().map(|c| (c.scope, c.path.as_bytes()));
+        self.append(Subject::Changed(root.0 as u32), items)
+    }
+
+    /// Records that `items` are pending for `remote` alone (a full sync of one remote, the parts of a larger hint).
+    pub fn append_pending(&mut self, remote: RemoteId, items: &[(RelPath, Scope)]) -> Seq {
+        let items = items.iter().map(|(p, s)| (*s, p.as_bytes()));
+        self.append(Subject::Pending(remote.0 as u32), items)
+    }
+
+    /// Records that `remote` holds `items` as they were after change `upto` (the [`Journal::seq`] at the job's start).
+    pub fn append_delivered(&mut self, remote: RemoteId, upto: Seq, items: &[(RelPath, Scope)]) {
+        let items = items.iter().map(|(p, s)| (*s, p.as_bytes()));
+        let subject = Subject::Delivered(remote.0 as u32);
+        encode(&mut self.buffer, subject, upto, items);
+    }
+
+    fn append<'a>(
+        &mut self,
+        subject: Subject,
+        items: impl Iterator<Item = (Scope, &'a [u8])>,
+    ) -> Seq {
+        self.seq.0 += 1;
+        encode(&mut self.buffer, subject, self.seq, items);
+        self.seq
+    }
+
+    /// Writes what was appended: from now on it survives the end of this process. Durability against a power failure
+    /// follows right behind, on a thread of its own. A full disk is a warning, once: the journal is marked incomplete.
+    pub fn commit(&mut self) {
+        self.adopt_successor();
+        if let Some(e) = self.syncer.take_failure() {
+            self.become_incomplete(&e);
+        }
+        if self.buffer.is_empty() {
+            return;
+        }
+        if let Health::Incomplete { dropped } = &mut self.health {
+            *dropped += 1;
+        } else if let Err(e) = self.write_buffer() {
+            self.become_incomplete(&e);
+        } else {
+            self.syncer.sync(&self.live.file);
+        }
+        self.buffer.clear();
+        self.buffer.shrink_to(PAYLOAD_MAX);
+    }
+
+    /// As [`Journal::commit`], but returns only when it is durable.
+    pub fn commit_durably(&mut self) {
+        self.commit();
+        self.syncer.sync(&self.live.file);
+        self.syncer.finish();
+        self.commit();
+    }
+
+    fn write_buffer(&mut self) -> io::Result<()> {
+        self.live.write(&self.buffer)?;
+        match &mut self.successor {
+            Some(successor) => successor.write(&self.buffer),
+            None => Ok(()),
+        }
+    }
+
+    /// True when [`Journal::compact`] would pay; `pending` is the number of paths that it would be given.
+    pub fn is_worth_compacting(&self, pending: usize) -> bool {
+        if self.successor.is_some() {
+            return false;
+        }
+        match self.health {
+            Health::Incomplete { dropped } => pending == 0 || dropped >= GROUPS_BEFORE_MENDING,
+            Health::Sound if pending == 0 => self.live.len > WORTH_CLEARING,
+            Health::Sound => self.live.len > 2 * self.live.base_len + WORTH_COMPACTING,
+        }
+    }
+
+    /// Starts a new journal that holds only `pending`: all that every remote lacks now. It takes the old one's place when it is
+    /// durable, in the background. A failure leaves the old one as it is. Also mends an incomplete journal.
+    pub fn compact(&mut self, pending: impl IntoIterator<Item = (RemoteId, RelPath, Scope)>) {
+        self.commit();
+        if self.successor.is_some() {
+            return;
+        }
+        let mut pending = pending.into_iter().peekable();
+        if pending.peek().is_none() && self.health == Health::Sound {
+            return self.clear();
+        }
+        self.seq.0 += 1;
+        let from = next_path(&self.path);
+        match Volume::create(&from, &self.layout, self.seq, pending) {
+            Ok(volume) => {
+                self.syncer.promote(Promotion {
+                    file: Arc::clone(&volume.file),
+                    from,
+                    to: self.path.clone(),
+                });
+                self.successor = Some(volume);
+                if self.health != Health::Sound {
+                    self.syncer.finish();
+                    self.adopt_successor();
+                }
+            }
+            Err(e) => {
+                // What is left of it may be what fills the disk.
+                let _ = fs::remove_file(&from);
+                log::debug!("cannot compact the journal {}: {e}", self.path.display());
+                if let Health::Incomplete { dropped } = &mut self.health {
+                    *dropped = 0;
+                }
+            }
+        }
+    }
+
+    /// Cuts the journal: nothing is pending.
+    fn clear(&mut self) {
+        match self.live.file.set_len(self.live.table_len) {
+            Ok(()) => {
+                self.live.len = self.live.table_len;
+                self.live.base_len = self.live.table_len;
+                self.syncer.sync(&self.live.file);
+            }
+            Err(e) => log::warn!("cannot cut the journal {}: {e}", self.path.display()),
+        }
+    }
+
+    /// Goes over to the compacted journal once it has the name.
+    fn adopt_successor(&mut self) {
+        let Some(result) = self.syncer.take_promoted() else {
+            return;
+        };
+        let Some(successor) = self.successor.take() else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                if self.health != Health::Sound {
+                    log::info!("the journal {} is complete again", self.path.display());
+                }
+                self.live = successor;
+                self.health = Health::Sound;
+            }
+            Err(e) => log::warn!(
+                "cannot replace the journal {}: {e}; the old one goes on",
+                self.path.display()
+            ),
+        }
+    }
+
+    /// Marks the journal: the next start will take everything for pending.
+    fn become_incomplete(&mut self, error: &io::Error) {
+        if self.health == Health::Sound {
+            warn_incomplete(&self.path, error);
+        }
+        self.health = Health::Incomplete { dropped: 0 };
+        // A successor on its way would take the place of the marked file.
+        self.syncer.finish();
+        self.syncer.take_promoted();
+        for volume in self.successor.take().iter().chain([&self.live]) {
+            volume.mark_incomplete(&self.path);
+        }
+    }
+
+    /// Ends the journal in order: all is durable, and the next start knows that nothing was cut off.
+    pub fn close(mut self) {
+        self.commit_durably();
+        if self.health == Health::Sound {
+            let closed = self.live.file.write_all_at(&[YES], CLOSED_AT);
+            if let Err(e) = closed.and_then(|()| self.live.file.sync_data()) {
+                log::warn!("cannot close the journal {}: {e}", self.path.display());
+            }
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+fn warn_incomplete(path: &Path, error: &io::Error) {
+    log::warn!(
+        "cannot write the journal {}: {error}; work goes on, but a restart will have to look at everything",
+        path.display()
+    );
+}
+
+/// Tells the operator what is odd about the journal that was found.
+fn report(replay: &Replay, path: &Path) {
+    let path = path.display();
+    match replay.doubt {
+        None => {}
+        Some(Doubt::Damaged) => {
+            log::warn!("the journal {path} is damaged: everything will be synced")
+        }
+        Some(Doubt::Incomplete) => {
+            log::warn!("the journal {path} lacks changes (full disk): everything will be synced")
+        }
+        Some(Doubt::Foreign) => {
+            log::warn!("the journal {path} is of another configuration: everything will be synced")
+        }
+        Some(Doubt::TooMany) => {
+            log::warn!("the journal {path} holds very many changes: everything will be synced")
+        }
+    }
+    if replay.torn_bytes > 0 {
+        let bytes = replay.torn_bytes;
+        log::warn!("the journal {path} ends in an unfinished write: {bytes} bytes dropped");
+    }
+    if replay.power_lost {
+        log::warn!("the machine stopped without notice while this configuration was served");
+    }
+}

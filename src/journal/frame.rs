@@ -1,0 +1,226 @@
+//! The bytes of the journal: a fixed header, then sealed frames. Pure functions over bytes.
+//! Does not decide what the frames mean together (replay.rs does).
+
+use super::Seq;
+use crate::change::Scope;
+use crate::seal::{self, Stop};
+
+/// The first bytes of every journal.
+const MAGIC: &[u8; 8] = b"sersyncJ";
+/// The version that this program writes.
+pub const VERSION: u16 = 1;
+/// Length of the header in bytes.
+pub const HEADER_LEN: usize = 48;
+/// Where the byte stands that says whether every change is in the file. It is overwritten in place: on a full disk
+/// there is room for nothing else.
+pub const COMPLETE_AT: u64 = 10;
+/// Where the byte stands that says whether the journal was closed in order.
+pub const CLOSED_AT: u64 = 11;
+/// The value of a marker byte that is set.
+pub const YES: u8 = b'Y';
+/// The value of a marker byte that is not set.
+pub const NO: u8 = b'N';
+/// No frame that this program writes is longer; a longer one is cut into several.
+pub const PAYLOAD_MAX: usize = 1 << 20;
+
+/// What stands in the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// False: changes were not written (full disk); anything may be pending.
+    pub complete: bool,
+    /// True: the writer ended in order.
+    pub closed: bool,
+    /// Which boot of the machine wrote it; zero when unknown.
+    pub boot: u64,
+}
+
+impl Header {
+    /// The header's bytes.
+    pub fn encode(self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[COMPLETE_AT as usize] = marker(self.complete);
+        bytes[CLOSED_AT as usize] = marker(self.closed);
+        bytes[16..24].copy_from_slice(&self.boot.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the header; `Err(Some(version))` when a newer program wrote it, `Err(None)` when it is no header.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Option<u16>> {
+        let bytes: &[u8; HEADER_LEN] = bytes
+            .get(..HEADER_LEN)
+            .and_then(|head| head.try_into().ok())
+            .filter(|head: &&[u8; HEADER_LEN]| head.starts_with(MAGIC))
+            .ok_or(None)?;
+        let version = u16::from_le_bytes([bytes[8], bytes[9]]);
+        if version != VERSION {
+            return Err((version > VERSION).then_some(version));
+        }
+        let mut boot = [0; 8];
+        boot.copy_from_slice(&bytes[16..24]);
+        Ok(Self {
+            // Whatever is not a clear yes is a no: a damaged marker must not hide a loss.
+            complete: bytes[COMPLETE_AT as usize] == YES,
+            closed: bytes[CLOSED_AT as usize] == YES,
+            boot: u64::from_le_bytes(boot),
+        })
+    }
+}
+
+fn marker(set: bool) -> u8 {
+    if set { YES } else { NO }
+}
+
+/// What a frame says about a list of paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The names of all roots and remotes of the configuration follow; always the first frame.
+    Table,
+    /// Changed below this root: pending for all its remotes.
+    Changed(u32),
+    /// Pending for this remote alone.
+    Pending(u32),
+    /// Delivered to this remote: cancels what is not younger than the frame's number.
+    Delivered(u32),
+}
+
+/// One frame, borrowed from the journal's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What it is about.
+    pub subject: Subject,
+    /// The number of the change, or up to which number was delivered.
+    pub seq: Seq,
+    /// The paths; in a table, the names of roots (`Scope::Tree`) and remotes (`Scope::Entry`).
+    pub items: Vec<(Scope, &'a [u8])>,
+}
+
+/// Splits the first frame off `bytes`: the frame and its length.
+pub fn parse_frame(bytes: &[u8]) -> Result<(Frame<'_>, usize), Stop> {
+    let (payload, len) = seal::open(bytes)?;
+    let frame = parse_payload(payload).ok_or(Stop::Damaged)?;
+    Ok((frame, len))
+}
+
+fn parse_payload(payload: &[u8]) -> Option<Frame<'_>> {
+    let (&kind, rest) = payload.split_first()?;
+    let (target, rest) = rest.split_at_checked(4)?;
+    let target = u32::from_le_bytes(target.try_into().ok()?);
+    let (seq, mut rest) = rest.split_at_checked(8)?;
+    let seq = Seq(u64::from_le_bytes(seq.try_into().ok()?));
+    let subject = match kind {
+        0 => Subject::Table,
+        1 => Subject::Changed(target),
+        2 => Subject::Pending(target),
+        3 => Subject::Delivered(target),
+        _ => return None,
+    };
+    let mut items = Vec::new();
+    while let Some((&scope, tail)) = rest.split_first() {
+        let (len, tail) = tail.split_at_checked(4)?;
+        let len = u32::from_le_bytes(len.try_into().ok()?) as usize;
+        let (path, tail) = tail.split_at_checked(len)?;
+        items.push((decode_scope(scope)?, path));
+        rest = tail;
+    }
+    Some(Frame { subject, seq, items })
+}
+
+/// Appends frames that say `subject` about `items` to `out`; nothing at all when there are no items.
+pub fn encode<'a>(
+    out: &mut Vec<u8>,
+    subject: Subject,
+    seq: Seq,
+    items: impl IntoIterator<Item = (Scope, &'a [u8])>,
+) {
+    let mut items = items.into_iter().peekable();
+    while items.peek().is_some() {
+        let start = seal::begin(out);
+        let (kind, target) = match subject {
+            Subject::Table => (0, 0),
+            Subject::Changed(root) => (1, root),
+            Subject::Pending(remote) => (2, remote),
+            Subject::Delivered(remote) => (3, remote),
+        };
+        out.push(kind);
+        out.extend_from_slice(&target.to_le_bytes());
+        out.extend_from_slice(&seq.0.to_le_bytes());
+        while out.len() - start < PAYLOAD_MAX {
+            let Some((scope, path)) = items.next() else {
+                break;
+            };
+            out.push(encode_scope(scope));
+            out.extend_from_slice(&(path.len() as u32).to_le_bytes());
+            out.extend_from_slice(path);
+        }
+        seal::close(out, start);
+    }
+}
+
+fn encode_scope(scope: Scope) -> u8 {
+    match scope {
+        Scope::Entry => b'e',
+        Scope::Listing => b'l',
+        Scope::Tree => b't',
+    }
+}
+
+fn decode_scope(byte: u8) -> Option<Scope> {
+    match byte {
+        b'e' => Some(Scope::Entry),
+        b'l' => Some(Scope::Listing),
+        b't' => Some(Scope::Tree),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn header_comes_back_and_a_newer_one_is_named() {
+        let header = Header { complete: true, closed: false, boot: 7 };
+        let mut bytes = header.encode();
+        assert_eq!(Header::decode(&bytes), Ok(header));
+        bytes[COMPLETE_AT as usize] = 0;
+        assert!(!Header::decode(&bytes).unwrap().complete);
+        bytes[8] = 9;
+        assert_eq!(Header::decode(&bytes), Err(Some(9)));
+        assert_eq!(Header::decode(&bytes[..20]), Err(None));
+    }
+
+    #[test]
+    fn long_list_is_cut_into_frames_without_a_loss() {
+        let path = vec![b'x'; 200_000];
+        let mut bytes = Vec::new();
+        let items = (0..20).map(|_| (Scope::Entry, path.as_slice()));
+        encode(&mut bytes, Subject::Changed(0), Seq(1), items);
+        let (mut at, mut frames, mut count) = (0, 0, 0);
+        while let Ok((frame, len)) = parse_frame(&bytes[at..]) {
+            (at, frames, count) = (at + len, frames + 1, count + frame.items.len());
+        }
+        assert_eq!((at, count), (bytes.len(), 20));
+        assert!(frames > 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
+            let _ = Header::decode(&bytes);
+            let _ = parse_frame(&bytes);
+        }
+
+        #[test]
+        fn one_damaged_byte_is_always_noticed(seq: u64, path: Vec<u8>, at: prop::sample::Index, flip in 1u8..) {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, Subject::Delivered(3), Seq(seq), [(Scope::Tree, path.as_slice())]);
+            prop_assert!(parse_frame(&bytes).is_ok());
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            prop_assert_eq!(parse_frame(&bytes), Err(Stop::Damaged));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The names of all roots and remotes of a configuration: what tells one journal's owner from another's.
+//! Knows nothing of options or filters; what they change is found by the catch-up walk.
+
+use std::os::unix::ffi::OsStrExt;
+
+use super::frame::{Frame, Subject};
+use crate::change::{RemoteId, RootId, Scope};
+use crate::config::Mirror;
+
+/// The roots with their paths, and the remotes with their names (`host::name`), in file order.
+///
+/// Invariant: roots differ; the remotes of one root differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layout {
+    roots: Vec<Vec<u8>>,
+    remotes: Vec<(RootId, Vec<u8>)>,
+}
+
+impl Layout {
+    /// The layout of a configuration.
+    pub fn new(mirrors: &[Mirror]) -> Self {
+        let mut layout = Self::default();
+        for (index, mirror) in mirrors.iter().enumerate() {
+            let path = mirror.watch.as_os_str().as_bytes();
+            let root = unique(path, |name| layout.roots.iter().any(|r| r == name));
+            layout.roots.push(root);
+            for remote in &mirror.remotes {
+                let name = format!("{}::{}", remote.ip, remote.name).into_bytes();
+                let taken = |name: &[u8]| layout.has_remote(RootId(index), name).is_some();
+                let name = unique(&name, taken);
+                layout.remotes.push((RootId(index), name));
+            }
+        }
+        layout
+    }
+
+    /// All remotes, in file order.
+    pub fn remotes(&self) -> impl Iterator<Item = RemoteId> + use<> {
+        (0..self.remotes.len()).map(RemoteId)
+    }
+
+    /// How many roots there are.
+    pub fn root_count(&self) -> usize {
+        self.roots.len()
+    }
+
+    /// The root whose copy `remote` holds.
+    pub fn root_of(&self, remote: RemoteId) -> Option<RootId> {
+        self.remotes.get(remote.0).map(|(root, _)| *root)
+    }
+
+    /// The position of `remote` among the remotes of its root.
+    pub fn rank(&self, remote: RemoteId) -> Option<usize> {
+        let root = self.root_of(remote)?;
+        let earlier = &self.remotes[..remote.0];
+        Some(earlier.iter().filter(|(r, _)| *r == root).count())
+    }
+
+    /// The root here that `root` of the layout `other` is.
+    pub fn find_root(&self, other: &Layout, root: usize) -> Option<RootId> {
+        let name = other.roots.get(root)?;
+        self.roots.iter().position(|r| r == name).map(RootId)
+    }
+
+    /// The remote here that `remote` of the layout `other` is: the same name below the same root.
+    pub fn find_remote(&self, other: &Layout, remote: usize) -> Option<RemoteId> {
+        let (root, name) = other.remotes.get(remote)?;
+        self.has_remote(self.find_root(other, root.0)?, name)
+    }
+
+    fn has_remote(&self, root: RootId, name: &[u8]) -> Option<RemoteId> {
+        self.remotes.iter().position(|(r, n)| *r == root && n == name).map(RemoteId)
+    }
+
+    /// The items of a table frame: each root followed by its remotes. Remotes are grouped by root in every file order
+    /// that a configuration can have.
+    pub(super) fn items(&self) -> impl Iterator<Item = (Scope, &[u8])> {
+        self.roots.iter().enumerate().flat_map(|(index, path)| {
+            let own = move |(root, _): &&(RootId, Vec<u8>)| root.0 == index;
+            let names = self.remotes.iter().filter(own);
+            std::iter::once((Scope::Tree, path.as_slice()))
+                .chain(names.map(|(_, name)| (Scope::Entry, name.as_slice())))
+        })
+    }
+
+    /// Reads a table frame; `None` when it is none.
+    pub(super) fn from_frame(frame: &Frame<'_>) -> Option<Self> {
+        if frame.subject != Subject::Table {
+            return None;
+        }
+        let mut layout = Self::default();
+        for &(scope, name) in &frame.items {
+            match scope {
+                Scope::Tree => layout.roots.push(name.to_vec()),
+                _ => {
+                    let root = RootId(layout.roots.len().checked_sub(1)?);
+                    layout.remotes.push((root, name.to_vec()));
+                }
+            }
+        }
+        Some(layout)
+    }
+}
+
+/// `name`, with a number behind it when it is taken: the same remote may be listed twice.
+fn unique(name: &[u8], taken: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let mut candidate = name.to_vec();
+    let mut number = 2;
+    while taken(&candidate) {
+        candidate = [name, format!("#{number}").as_bytes()].concat();
+        number += 1;
+    }
+    candidate
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::Seq;
+    use super::super::frame::{encode, parse_frame};
+    use super::*;
+    use crate::config::Remote;
+
+    pub fn layout(mirrors: &[(&str, &[&str])]) -> Layout {
+        let remote = |ip: &&str| Remote { ip: ip.to_string(), name: "m".into() };
+        let mirror = |(watch, remotes): &(&str, &[&str])| Mirror {
+            watch: watch.into(),
+            remotes: remotes.iter().map(remote).collect(),
+        };
+        Layout::new(&mirrors.iter().map(mirror).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn layout_survives_the_file() {
+        let here = layout(&[("/a", &["x", "y", "x"]), ("/b", &[]), ("/c", &["x"])]);
+        let mut bytes = Vec::new();
+        encode(&mut bytes, Subject::Table, Seq(0), here.items());
+        let (frame, _) = parse_frame(&bytes).unwrap();
+        assert_eq!(Layout::from_frame(&frame), Some(here));
+    }
+
+    #[test]
+    fn remotes_are_found_again_when_the_file_was_rearranged() {
+        let old = layout(&[("/a", &["x", "y"]), ("/b", &["x"])]);
+        let new = layout(&[("/b", &["z", "x"]), ("/a", &["y"])]);
+        assert_eq!(new.find_root(&old, 0), Some(RootId(1)));
+        assert_eq!(new.find_remote(&old, 0), None);
+        assert_eq!(new.find_remote(&old, 1), Some(RemoteId(2)));
+        assert_eq!(new.find_remote(&old, 2), Some(RemoteId(1)));
+        assert_eq!(new.rank(RemoteId(1)), Some(1));
+    }
+}

@@ -1,0 +1,285 @@
+//! What a journal's bytes mean: which paths are still pending for which remote. Pure; does not touch the disk.
+//! In doubt it returns too much, never too little: a path that is sent again costs time, one that is forgotten is lost.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use super::frame::{Frame, HEADER_LEN, Header, Subject, parse_frame};
+use super::{Layout, Seq};
+use crate::change::{RemoteId, RootId, Scope};
+use crate::path::RelPath;
+use crate::seal::Stop;
+
+/// Above this number of paths everything is pending instead: memory stays bounded.
+const MARKS_MAX: usize = 1_500_000;
+/// Remotes of one root beyond this rank share a bit that no delivery clears.
+const RANK_SHARED: usize = 63;
+
+/// Why everything is pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// The journal is damaged in the middle.
+    Damaged,
+    /// The disk was full: some changes are not in the journal.
+    Incomplete,
+    /// It is the journal of a configuration that shares no remote with this one.
+    Foreign,
+    /// It holds too many paths to keep them apart.
+    TooMany,
+}
+
+/// What was pending when the journal was last written.
+#[derive(Debug)]
+pub struct Replay {
+    /// No journal was there: the first start with this configuration (or its state was deleted).
+    pub fresh: bool,
+    /// Set when everything is pending for every remote, and why.
+    pub doubt: Option<Doubt>,
+    /// Remotes that the journal did not know: everything is pending for them.
+    pub new_remotes: Vec<RemoteId>,
+    /// Bytes of an unfinished last write that were dropped.
+    pub torn_bytes: usize,
+    /// The machine was started anew since, and the journal was not closed: power failed, or the kernel stopped. The
+    /// last seconds of both the journal and the source tree may be missing.
+    pub power_lost: bool,
+    pub(super) seq: Seq,
+    layout: Layout,
+    roots: Vec<Marks>,
+}
+
+/// Pending paths of one root: the path, a NUL and the scope's letter; so a path's marks stand together.
+type Marks = BTreeMap<Box<[u8]>, Mark>;
+
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    /// The youngest change.
+    seq: Seq,
+    /// One bit for each remote of the root that lacks it.
+    owed: u64,
+}
+
+impl Replay {
+    /// The replay where there is no journal.
+    pub(super) fn fresh(layout: &Layout) -> Self {
+        Self {
+            fresh: true,
+            doubt: None,
+            new_remotes: Vec::new(),
+            torn_bytes: 0,
+            power_lost: false,
+            seq: Seq(0),
+            layout: layout.clone(),
+            roots: vec![Marks::new(); layout.root_count()],
+        }
+    }
+
+    /// Reads a journal; `boot` is the running boot (zero: unknown). Fails with the version of a newer program's journal.
+    pub fn read(bytes: &[u8], layout: &Layout, boot: u64) -> Result<Self, u16> {
+        let mut replay = Self { fresh: false, ..Self::fresh(layout) };
+        match Header::decode(bytes) {
+            Err(Some(version)) => return Err(version),
+            Err(None) => replay.doubt = Some(Doubt::Damaged),
+            Ok(header) => {
+                replay.power_lost = !header.closed && header.boot != boot && boot != 0;
+                if !header.complete {
+                    replay.doubt = Some(Doubt::Incomplete);
+                }
+                replay.read_frames(&bytes[HEADER_LEN..]);
+            }
+        }
+        if replay.doubt.is_some() {
+            // The single hint says it all; what it covers would only cost memory.
+            replay.roots.iter_mut().for_each(Marks::clear);
+            let all: Vec<_> = replay.layout.remotes().collect();
+            replay.owe_everything(&all);
+        }
+        Ok(replay)
+    }
+
+    fn read_frames(&mut self, mut bytes: &[u8]) {
+        let table = match parse_frame(bytes) {
+            Ok((frame, len)) => {
+                bytes = &bytes[len..];
+                self.seq = frame.seq;
+                Layout::from_frame(&frame)
+            }
+            Err(_) => None,
+        };
+        let Some(table) = table else {
+            self.doubt = Some(Doubt::Damaged);
+            return;
+        };
+        let here = self.layout.clone();
+        let map = Map {
+            roots: (0..table.root_count()).map(|root| here.find_root(&table, root)).collect(),
+            remotes: table.remotes().map(|remote| here.find_remote(&table, remote.0)).collect(),
+        };
+        let known: Vec<_> = map.remotes.iter().flatten().copied().collect();
+        if known.is_empty() && here.remotes().next().is_some() {
+            self.doubt = Some(Doubt::Foreign);
+            return;
+        }
+        loop {
+            match parse_frame(bytes) {
+                Ok((frame, len)) => {
+                    bytes = &bytes[len..];
+                    if self.apply(&frame, &map).is_none() {
+                        self.doubt = Some(Doubt::Damaged);
+                    }
+                }
+                Err(Stop::End) => break,
+                Err(Stop::Torn) => {
+                    self.torn_bytes = bytes.len();
+                    break;
+                }
+                Err(Stop::Damaged) => {
+                    self.doubt = Some(Doubt::Damaged);
+                    break;
+                }
+            }
+            if self.roots.iter().map(Marks::len).sum::<usize>() > MARKS_MAX {
+                self.doubt = self.doubt.or(Some(Doubt::TooMany));
+                self.roots.iter_mut().for_each(Marks::clear);
+            }
+        }
+        self.new_remotes = here.remotes().filter(|r| !known.contains(r)).collect();
+        self.owe_everything(&self.new_remotes.clone());
+    }
+
+    /// `None` when the frame cannot be ours although its checksum is right.
+    fn apply(&mut self, frame: &Frame<'_>, map: &Map) -> Option<()> {
+        if frame.items.iter().any(|(_, p)| RelPath::new(p).is_none()) {
+            return None;
+        }
+        let seq = frame.seq;
+        self.seq = self.seq.max(seq);
+        match frame.subject {
+            Subject::Table => return None,
+            Subject::Changed(root) => {
+                if let Some(root) = *map.roots.get(root as usize)? {
+                    // A remote that is new here owes everything anyway.
+                    let known = map.remotes.iter().flatten().copied();
+                    let of_root = known.filter(|r| self.layout.root_of(*r) == Some(root));
+                    let bits = of_root.fold(0, |bits, r| bits | self.bit(r));
+                    self.owe(root, seq, bits, &frame.items);
+                }
+            }
+            Subject::Pending(remote) => {
+                if let Some(remote) = *map.remotes.get(remote as usize)? {
+                    let root = self.layout.root_of(remote)?;
+                    self.owe(root, seq, self.bit(remote), &frame.items);
+                }
+            }
+            Subject::Delivered(remote) => {
+                if let Some(remote) = *map.remotes.get(remote as usize)? {
+                    let root = self.layout.root_of(remote)?;
+                    let bits = clearable(self.bit(remote));
+                    for (scope, path) in &frame.items {
+                        settle(&mut self.roots[root.0], path, *scope, seq, bits);
+                    }
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn bit(&self, remote: RemoteId) -> u64 {
+        1 << self.layout.rank(remote).unwrap_or(0).min(RANK_SHARED)
+    }
+
+    fn owe(&mut self, root: RootId, seq: Seq, bits: u64, items: &[(Scope, &[u8])]) {
+        for (scope, path) in items {
+            let none = Mark { seq: Seq(0), owed: 0 };
+            let mark = self.roots[root.0].entry(key(path, *scope)).or_insert(none);
+            // One number for all remotes: the youngest. An older delivery to one of them then counts for nothing.
+            mark.seq = mark.seq.max(seq);
+            mark.owed |= bits;
+        }
+    }
+
+    fn owe_everything(&mut self, remotes: &[RemoteId]) {
+        for &remote in remotes {
+            if let Some(root) = self.layout.root_of(remote) {
+                let bit = self.bit(remote);
+                self.owe(root, self.seq, bit, &[(Scope::Tree, b"")]);
+            }
+        }
+    }
+
+    /// What is pending for `remote`, sorted by path.
+    pub fn pending(&self, remote: RemoteId) -> impl Iterator<Item = (RelPath, Scope)> + '_ {
+        let bit = self.bit(remote);
+        let root = self.layout.root_of(remote);
+        let marks = root.and_then(|root| self.roots.get(root.0));
+        marks
+            .into_iter()
+            .flatten()
+            .filter(move |(_, mark)| mark.owed & bit != 0)
+            .filter_map(|(key, _)| split_key(key))
+    }
+}
+
+/// Where a journal's roots and remotes stand in this configuration; `None`: no longer in it.
+struct Map {
+    roots: Vec<Option<RootId>>,
+    remotes: Vec<Option<RemoteId>>,
+}
+
+fn clearable(bit: u64) -> u64 {
+    bit & !(1 << RANK_SHARED)
+}
+
+fn key(path: &[u8], scope: Scope) -> Box<[u8]> {
+    let letter = match scope {
+        Scope::Entry => b'e',
+        Scope::Listing => b'l',
+        Scope::Tree => b't',
+    };
+    [path, &[0, letter]].concat().into()
+}
+
+fn split_key(key: &[u8]) -> Option<(RelPath, Scope)> {
+    let (path, tail) = key.split_at_checked(key.len().checked_sub(2)?)?;
+    let scope = match tail[1] {
+        b'e' => Scope::Entry,
+        b'l' => Scope::Listing,
+        _ => Scope::Tree,
+    };
+    Some((RelPath::new(path)?, scope))
+}
+
+/// Takes `bits` off what a delivery of `path` up to number `upto` covers.
+fn settle(marks: &mut Marks, path: &[u8], scope: Scope, upto: Seq, bits: u64) {
+    if scope == Scope::Tree && path.is_empty() {
+        marks.retain(|_, mark| mark.settle(upto, bits));
+        return;
+    }
+    for own in [Scope::Entry, Scope::Listing, Scope::Tree] {
+        let key = key(path, own);
+        if own <= scope && marks.get_mut(&key).is_some_and(|m| !m.settle(upto, bits)) {
+            marks.remove(&key);
+        }
+    }
+    if scope == Scope::Tree {
+        // Everything below stands between "path/" and "path0": '0' follows '/'.
+        let (from, to) = ([path, b"/"].concat(), [path, b"0"].concat());
+        let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        let settled: Vec<_> = marks
+            .range_mut::<[u8], _>(range)
+            .filter_map(|(key, mark)| (!mark.settle(upto, bits)).then(|| key.clone()))
+            .collect();
+        for key in settled {
+            marks.remove(&key);
+        }
+    }
+}
+
+impl Mark {
+    /// False when nobody lacks it any more.
+    fn settle(&mut self, upto: Seq, bits: u64) -> bool {
+        if self.seq <= upto {
+            self.owed &= !bits;
+        }
+        self.owed != 0
+    }
+}

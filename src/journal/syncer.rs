@@ -1,0 +1,136 @@
+//! The thread that makes the journal durable: at most one fdatasync in flight, always of the newest state.
+//! Does not write: what is written survives the death of the process already; this is for a power failure.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+/// Handle of the thread; dropping it finishes what was asked for and joins.
+#[derive(Debug)]
+pub struct Syncer {
+    desk: Arc<Desk>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A complete new journal that is to take the old one's place.
+#[derive(Debug)]
+pub struct Promotion {
+    /// The new file.
+    pub file: Arc<File>,
+    /// Its name now.
+    pub from: PathBuf,
+    /// The journal's name.
+    pub to: PathBuf,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    work: Mutex<Work>,
+    /// Something was asked for, or finished.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    sync: Option<Arc<File>>,
+    promotion: Option<Promotion>,
+    promoted: Option<io::Result<()>>,
+    failure: Option<io::Error>,
+    busy: bool,
+    stop: bool,
+}
+
+impl Syncer {
+    /// Starts the thread.
+    pub fn start() -> io::Result<Self> {
+        let desk = Arc::new(Desk::default());
+        let shared = Arc::clone(&desk);
+        let thread = Builder::new().name("journal-sync".into()).spawn(move || shared.run())?;
+        Ok(Self { desk, thread: Some(thread) })
+    }
+
+    /// Asks for what is in `file` now to be made durable; returns at once.
+    pub fn sync(&self, file: &Arc<File>) {
+        self.desk.lock().sync = Some(Arc::clone(file));
+        self.desk.changed.notify_all();
+    }
+
+    /// Asks for a new journal to be made durable and put in the old one's place; returns at once.
+    pub fn promote(&self, promotion: Promotion) {
+        self.desk.lock().promotion = Some(promotion);
+        self.desk.changed.notify_all();
+    }
+
+    /// How the last promotion ended, once.
+    pub fn take_promoted(&self) -> Option<io::Result<()>> {
+        self.desk.lock().promoted.take()
+    }
+
+    /// An fdatasync that failed since the last call.
+    pub fn take_failure(&self) -> Option<io::Error> {
+        self.desk.lock().failure.take()
+    }
+
+    /// Waits until all that was asked for is done.
+    pub fn finish(&self) {
+        let mut work = self.desk.lock();
+        while work.busy || work.sync.is_some() || work.promotion.is_some() {
+            work = self.desk.wait(work);
+        }
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.desk.lock().stop = true;
+        self.desk.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported by its own message.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
+        self.changed.wait(work).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut work = self.lock();
+        loop {
+            work.busy = false;
+            self.changed.notify_all();
+            while work.sync.is_none() && work.promotion.is_none() {
+                if work.stop {
+                    return;
+                }
+                work = self.wait(work);
+            }
+            work.busy = true;
+            let (sync, promotion) = (work.sync.take(), work.promotion.take());
+            drop(work);
+            let failure = sync.and_then(|file| file.sync_data().err());
+            let promoted = promotion.map(Promotion::carry_out);
+            work = self.lock();
+            work.failure = failure.or(work.failure.take());
+            work.promoted = promoted.or(work.promoted.take());
+        }
+    }
+}
+
+impl Promotion {
+    /// Makes the new file durable *before* it gets the journal's name: that name never stands for half a journal.
+    pub fn carry_out(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.from, &self.to)?;
+        let dir = self.to.parent().ok_or(io::ErrorKind::NotFound)?;
+        File::open(dir)?.sync_all()
+    }
+}

@@ -1,0 +1,157 @@
+//! Random histories of the journal, cut and damaged anywhere, against a plain model of what must come back.
+//! Single cases with names are in the file above.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Changed(usize, Vec<(RelPath, Scope)>),
+    /// The remote, how many groups ago the job began, what it held.
+    Delivered(RemoteId, u64, Vec<(RelPath, Scope)>),
+    Commit,
+    Compact,
+}
+
+/// What must come back: per remote the youngest number of each path and scope.
+#[derive(Debug, Clone, Default)]
+struct Model([Vec<(RelPath, Scope, Seq)>; 3]);
+
+impl Model {
+    fn change(&mut self, root: usize, seq: Seq, items: &[(RelPath, Scope)]) {
+        for remote in if root == 0 { 0..2 } else { 2..3 } {
+            let items = items.iter().map(|(p, s)| (p.clone(), *s, seq));
+            self.0[remote].extend(items);
+        }
+    }
+
+    fn deliver(&mut self, remote: RemoteId, upto: Seq, items: &[(RelPath, Scope)]) {
+        self.0[remote.0].retain(|(path, scope, seq)| {
+            *seq > upto
+                || !items.iter().any(|(p, s)| {
+                    (p == path && s >= scope) || (*s == Scope::Tree && path.is_within(p))
+                })
+        });
+    }
+
+    fn pending(&self, remote: usize) -> Pending {
+        let all = self.0[remote].iter();
+        all.map(|(p, s, _)| (p.clone(), *s)).collect()
+    }
+}
+
+fn items() -> impl Strategy<Value = Vec<(RelPath, Scope)>> {
+    let path = prop::collection::vec(0..3u8, 0..4).prop_map(|names| {
+        names.iter().fold(RelPath::root(), |path, name| path.join(&[b'a' + name]).unwrap())
+    });
+    let scope = prop_oneof![
+        4 => Just(Scope::Entry), 1 => Just(Scope::Listing), 1 => Just(Scope::Tree)
+    ];
+    prop::collection::vec((path, scope), 1..4)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..2usize, items()).prop_map(|(root, items)| Step::Changed(root, items)),
+        3 => (0..3usize, 0..4u64, items())
+            .prop_map(|(remote, ago, items)| Step::Delivered(RemoteId(remote), ago, items)),
+        3 => Just(Step::Commit),
+        1 => Just(Step::Compact),
+    ]
+}
+
+fn covers(found: &Pending, wanted: &(RelPath, Scope)) -> bool {
+    found.iter().any(|(path, scope)| {
+        (path == &wanted.0 && *scope >= wanted.1)
+            || (*scope == Scope::Tree && wanted.0.is_within(path))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn replay_never_loses_what_was_committed(
+        steps in prop::collection::vec(step(), 1..30),
+        cut in any::<prop::sample::Index>(),
+        flip in any::<prop::sample::Index>(),
+    ) {
+        let dir = TempDir::new().unwrap();
+        let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
+        let mut model = Model::default();
+        // After each commit: the file's length, and what must come back.
+        let mut committed = vec![(fs::metadata(file(&dir)).unwrap().len(), Model::default())];
+        let mut compacted = false;
+        for step in &steps {
+            match step {
+                Step::Changed(root, items) => {
+                    let seq = changed(&mut journal, *root, items);
+                    model.change(*root, seq, items);
+                }
+                Step::Delivered(remote, ago, items) => {
+                    let upto = Seq(journal.seq().0.saturating_sub(*ago));
+                    journal.append_delivered(*remote, upto, items);
+                    model.deliver(*remote, upto, items);
+                }
+                Step::Commit => {
+                    journal.commit();
+                    committed.push((journal.live.len, model.clone()));
+                }
+                Step::Compact => {
+                    let pending: Vec<_> = (0..3)
+                        .flat_map(|r| model.pending(r).into_iter().map(move |(p, s)| (RemoteId(r), p, s)))
+                        .collect();
+                    journal.compact(pending);
+                    journal.commit_durably();
+                    // A compacted path has the number of the compaction: no older delivery counts for it.
+                    for (_, _, seq) in model.0.iter_mut().flatten() {
+                        *seq = journal.seq();
+                    }
+                    committed = vec![(journal.live.len, model.clone())];
+                    compacted = true;
+                }
+            }
+        }
+        journal.commit();
+        std::mem::forget(journal);
+        let whole = fs::read(file(&dir)).unwrap();
+
+        let read = |bytes: &[u8]| Replay::read(bytes, &two_roots(), 0);
+        let all = read(&whole).unwrap();
+        for remote in 0..3 {
+            let (found, wanted) = (pending(&all, RemoteId(remote)), model.pending(remote));
+            if compacted {
+                prop_assert!(wanted.iter().all(|w| covers(&found, w)), "{found:?} lacks {wanted:?}");
+            } else {
+                prop_assert_eq!(&found, &wanted);
+            }
+        }
+
+        // Cut at any byte behind the table: everything of the last whole commit is there, unless delivered later.
+        let first = committed[0].0 as usize;
+        let cut = first + cut.index(whole.len() - first + 1);
+        let (_, last) = committed.iter().rfind(|(len, _)| *len as usize <= cut).unwrap();
+        let found = read(&whole[..cut]).unwrap();
+        prop_assert_eq!(found.doubt, None);
+        for remote in 0..3 {
+            let found = pending(&found, RemoteId(remote));
+            let still = last.0[remote].iter().filter(|change| model.0[remote].contains(change));
+            for (path, scope, _) in still {
+                let wanted = (path.clone(), *scope);
+                prop_assert!(covers(&found, &wanted), "{found:?} lacks {wanted:?}");
+            }
+        }
+
+        // One damaged byte anywhere: refused, or everything is pending, or nothing is missing.
+        let mut damaged = whole.clone();
+        let at = flip.index(whole.len());
+        damaged[at] ^= 0x55;
+        if let Ok(found) = read(&damaged) {
+            for remote in 0..3 {
+                let found = pending(&found, RemoteId(remote));
+                prop_assert!(model.pending(remote).iter().all(|w| covers(&found, w)), "byte {at}");
+            }
+        }
+    }
+}

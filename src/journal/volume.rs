@@ -1,0 +1,145 @@
+//! One journal file on disk: how it is made, written and marked.
+//! Does not know which of several is the journal (journal.rs does).
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::frame::{COMPLETE_AT, Header, NO, PAYLOAD_MAX, Subject, encode};
+use super::replay::{Doubt, Replay};
+use super::syncer::Promotion;
+use super::{Layout, Seq};
+use crate::change::{RemoteId, Scope};
+use crate::path::RelPath;
+use crate::state::stable_hash;
+
+/// An open file and how much of it is written.
+#[derive(Debug)]
+pub struct Volume {
+    /// Shared with the thread that makes it durable.
+    pub file: Arc<File>,
+    /// Bytes written.
+    pub len: u64,
+    /// Length of header and table: what remains when nothing is pending.
+    pub table_len: u64,
+    /// Length when it was new.
+    pub base_len: u64,
+}
+
+impl Volume {
+    /// Writes a new file `path` that says: this is pending.
+    pub fn create(
+        path: &Path,
+        layout: &Layout,
+        seq: Seq,
+        pending: impl IntoIterator<Item = (RemoteId, RelPath, Scope)>,
+    ) -> io::Result<Self> {
+        let file = options().truncate(true).open(path)?;
+        let header = Header { complete: true, closed: false, boot: boot_number() };
+        let mut buffer = header.encode().to_vec();
+        encode(&mut buffer, Subject::Table, seq, layout.items());
+        let mut volume =
+            Self { file: Arc::new(file), len: 0, table_len: buffer.len() as u64, base_len: 0 };
+        let mut pending = pending.into_iter().peekable();
+        while let Some((remote, path, scope)) = pending.next() {
+            let mut group = vec![(scope, path)];
+            while let Some((_, path, scope)) =
+                pending.next_if(|next| next.0 == remote && group.len() < 4096)
+            {
+                group.push((scope, path));
+            }
+            let items = group.iter().map(|(scope, path)| (*scope, path.as_bytes()));
+            encode(&mut buffer, Subject::Pending(remote.0 as u32), seq, items);
+            if buffer.len() >= PAYLOAD_MAX {
+                volume.write(&buffer)?;
+                buffer.clear();
+            }
+        }
+        volume.write(&buffer)?;
+        volume.base_len = volume.len;
+        Ok(volume)
+    }
+
+    /// The file that stands for a journal that cannot be written: whatever is at `path`, marked incomplete. An empty file will do.
+    pub fn stand_in(path: &Path) -> io::Result<Self> {
+        let file = Arc::new(options().open(path)?);
+        let len = file.metadata()?.len();
+        let volume = Self { file, len, table_len: len, base_len: len };
+        volume.mark_incomplete(path);
+        Ok(volume)
+    }
+
+    /// Appends `bytes`. After a failure the file may end in a torn frame.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.len)?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Says in the header that changes are missing. Overwriting one byte needs no room on most file systems; where it does,
+    /// the file is emptied, which says the same.
+    pub fn mark_incomplete(&self, path: &Path) {
+        let marked = match self.file.write_all_at(&[NO], COMPLETE_AT) {
+            Ok(()) => Ok(()),
+            Err(_) => self.file.set_len(0),
+        };
+        if let Err(e) = marked.and_then(|()| self.file.sync_data()) {
+            log::error!(
+                "cannot mark the journal {} as incomplete: {e}; run once with -r after the next start",
+                path.display()
+            );
+        }
+    }
+}
+
+/// Replaces the journal at `path` by a new one that holds what `replay` found. One that is not ours or damaged is kept
+/// beside it.
+pub fn renew(path: &Path, layout: &Layout, replay: &Replay) -> io::Result<Volume> {
+    let aside = match replay.doubt {
+        Some(Doubt::Damaged) => Some(path.with_extension("damaged")),
+        Some(Doubt::Foreign) => Some(path.with_extension("other")),
+        _ => None,
+    };
+    if let Some(aside) = aside {
+        // A second name, not a new one: at no moment is there no journal.
+        let _ = fs::remove_file(&aside);
+        match fs::hard_link(path, &aside) {
+            Ok(()) => log::warn!("the old journal is kept as {}", aside.display()),
+            Err(e) => log::warn!("cannot keep the old journal as {}: {e}", aside.display()),
+        }
+    }
+    let from = next_path(path);
+    let pending = layout.remotes().flat_map(|remote| {
+        let own = replay.pending(remote);
+        own.map(move |(path, scope)| (remote, path, scope))
+    });
+    let create = || {
+        let volume = Volume::create(&from, layout, replay.seq, pending)?;
+        Promotion { file: Arc::clone(&volume.file), from: from.clone(), to: path.to_path_buf() }
+            .carry_out()?;
+        Ok(volume)
+    };
+    create().inspect_err(|_| {
+        // What is left of it may be what fills the disk.
+        let _ = fs::remove_file(&from);
+    })
+}
+
+/// Where the next journal is written before it takes the name.
+pub fn next_path(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).mode(0o600);
+    options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    options
+}
+
+/// A number for the running boot of this machine; zero when the kernel does not tell.
+pub fn boot_number() -> u64 {
+    fs::read("/proc/sys/kernel/random/boot_id").map_or(0, |id| stable_hash(&id))
+}

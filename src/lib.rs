@@ -1,0 +1,32 @@
+//! sersync: a real-time file mirror; `docs/ARCHITECTURE.md` has the picture. The binary `sersync2` is one call of [`daemon::run`].
+//! The modules in reading order, in groups: the words they share, the decisions, what carries them out, what puts it together.
+
+pub mod change;
+pub mod path;
+
+pub mod args;
+pub mod config;
+pub mod filter;
+
+pub mod engine;
+
+pub mod rsync;
+pub mod source;
+pub mod worker;
+
+pub mod watch;
+
+pub mod fail_log;
+pub mod journal;
+pub mod record;
+pub mod seal;
+pub mod state;
+
+pub mod plugin;
+
+pub mod banner;
+pub mod logging;
+pub mod process;
+pub mod sys;
+
+pub mod daemon;

@@ -1,0 +1,155 @@
+//! The log: one line per message, to standard error or to a file that can be reopened after rotation.
+//! Never stops the program: a full disk or a reader that stands still loses lines, and says later how many.
+
+mod sink;
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use env_logger::{Builder, Target};
+use jiff::Zoned;
+use log::{Level, LevelFilter};
+use sink::Sink;
+
+/// Where the log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard error: the foreground.
+    Stderr,
+    /// A file that is appended to: the background, or `--log-file`.
+    File(PathBuf),
+}
+
+/// What can go wrong with the log file.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// It cannot be opened for appending.
+    #[error("cannot open the log file {}: {source}; name another one with --log-file", path.display())]
+    Open {
+        /// The log file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is a directory, a pipe or a socket.
+    #[error("the log file {} is no regular file; name another one with --log-file", path.display())]
+    Kind {
+        /// The log file.
+        path: PathBuf,
+    },
+    /// The process has a logger already.
+    #[error("the log was started twice")]
+    Twice,
+}
+
+/// The running log. Clones share one destination.
+#[derive(Debug, Clone)]
+pub struct Log(Arc<Mutex<Sink>>);
+
+/// The log file's usual place: beside the state of the same configuration; without a state directory
+/// (an ordinary user without HOME) nowhere.
+pub fn default_file(state_dir: Option<&Path>) -> PathBuf {
+    state_dir.map_or_else(|| "/dev/null".into(), |dir| dir.join("sersync2.log"))
+}
+
+/// Starts the log; `level` holds where the environment variable `RUST_LOG` says nothing else.
+///
+/// # Errors
+/// When the file cannot be opened (a symbolic link is never followed), or the log runs already.
+pub fn start(destination: Destination, level: LevelFilter) -> Result<Log, LogError> {
+    let log = Log(Arc::new(Mutex::new(Sink::open(destination)?)));
+    Builder::new()
+        .filter_level(level)
+        .parse_default_env()
+        .target(Target::Pipe(Box::new(log.clone())))
+        .format(|buffer, record| {
+            let line = format_line(&Zoned::now(), record.level(), &record.args().to_string());
+            buffer.write_all(line.as_bytes())
+        })
+        .try_init()
+        .map_err(|_| LogError::Twice)?;
+    log_panics();
+    Ok(log)
+}
+
+/// A panic is a line of the log, not text on a standard error that may lead nowhere.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| log::error!("internal error: {panic}")));
+}
+
+impl Log {
+    /// Opens the file anew, as log rotation asks for; nothing happens on standard error.
+    ///
+    /// # Errors
+    /// When it cannot be opened: the old file stays in use.
+    pub fn reopen(&self) -> Result<(), LogError> {
+        self.sink().reopen()
+    }
+
+    /// Lets standard output and error end in the log file too, now and after each reopening; without a
+    /// log file nothing happens.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn take_standard_streams(&self) -> Result<(), LogError> {
+        self.sink().take_standard_streams()
+    }
+
+    /// A panic elsewhere leaves the sink whole: every change to it is one assignment.
+    fn sink(&self) -> MutexGuard<'_, Sink> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.sink().write_line(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One line of the log: local time, level, message. What could end the line or move a terminal's
+/// cursor is escaped, so that a file name cannot forge a line.
+fn format_line(now: &Zoned, level: Level, message: &str) -> String {
+    let mut line = format!("{} {level:<5} ", now.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z"));
+    for c in message.trim_end().chars() {
+        match c {
+            '\u{2028}' | '\u{2029}' => _ = write!(line, "{}", c.escape_unicode()),
+            c if c.is_control() => _ = write!(line, "{}", c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Zoned {
+        "2026-11-21T17:00:00.123+08:00[Asia/Shanghai]".parse().unwrap()
+    }
+
+    #[test]
+    fn a_line_has_local_time_level_and_message() {
+        let line = format_line(&now(), Level::Info, "remote is up");
+        assert_eq!(line, "2026-11-21T17:00:00.123+08:00 INFO  remote is up\n");
+    }
+
+    #[test]
+    fn no_message_can_forge_a_line_or_move_the_cursor() {
+        let line = format_line(&now(), Level::Warn, "a\nERROR b\r\x1b[2K\u{85}\u{2028}c\t\0");
+        assert_eq!(line.lines().count(), 1);
+        assert!(
+            line.ends_with("WARN  a\\nERROR b\\r\\u{1b}[2K\\u{85}\\u{2028}c\\t\\u{0}\n"),
+            "{line}"
+        );
+    }
+}

@@ -1,0 +1,340 @@
+//! The plugins: what is told about each change besides the mirror, one thread and one bounded queue each.
+//! Does not decide which changes count and never delays the mirror: an offer returns at once.
+
+mod actor;
+mod command;
+mod error_log;
+mod http;
+mod refresh_cdn;
+mod socket;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use thiserror::Error;
+
+use self::actor::{Actor, Counters, Deliver};
+use crate::config::{
+    CommandPlugin, HttpPlugin, PluginName, Plugins, RefreshCdnPlugin, SocketPlugin,
+};
+use crate::filter::{Expression, ExpressionError, Search};
+use crate::path::RelPath;
+
+/// How long dropping a [`Plugin`] waits for its thread.
+const STOP_WAIT: Duration = Duration::from_secs(3);
+
+/// One change, as plugins see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginEvent {
+    /// The watch root: absolute.
+    pub root: Arc<Path>,
+    /// What changed, below the root.
+    pub path: RelPath,
+    /// True for a directory.
+    pub is_dir: bool,
+    /// inotify's mask; 0 for what was found by listing (see [`crate::change::Cause`]).
+    pub mask: u32,
+    /// The remotes that the change has reached, `host::module` each; empty with `-m`.
+    pub remotes: Arc<[String]>,
+}
+
+impl PluginEvent {
+    /// The absolute path.
+    pub fn absolute(&self) -> PathBuf {
+        self.path.below(&self.root)
+    }
+
+    /// The absolute path for a log line: it cannot forge one.
+    fn shown(&self) -> String {
+        format!("{}/{}", self.root.display(), self.path)
+    }
+}
+
+/// A filter on absolute paths; true: the plugin wants it.
+pub type PathTest = Box<dyn Fn(&[u8]) -> bool + Send>;
+/// The part of an absolute path that belongs into a URL; `None` when the path has none.
+pub type PathTail = Box<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send>;
+
+/// What to start: the definition in the file and what is not the plugin's own to know.
+pub enum PluginSpec {
+    /// `<plugin name="command">`.
+    Command {
+        /// The definition; its `includes` are used through `include` only.
+        config: CommandPlugin,
+        /// `config.includes`, compiled: full match on the absolute path.
+        include: PathTest,
+    },
+    /// `<plugin name="socket">`.
+    Socket(SocketPlugin),
+    /// `<plugin name="http">`.
+    Http(HttpPlugin),
+    /// `<plugin name="refreshCDN">`.
+    RefreshCdn {
+        /// The definition; its `match_expression` is used through `tail` only.
+        config: RefreshCdnPlugin,
+        /// `config.match_expression`, compiled: first group and what follows the match. `None`: the path below the root.
+        tail: Option<PathTail>,
+        /// The file that gets the answers, `errorlog.txt` in the working directory by custom.
+        error_log: PathBuf,
+    },
+}
+
+impl PluginSpec {
+    /// The plugin `name` as the file defines it. `error_log` is used by refreshCDN alone.
+    ///
+    /// # Errors
+    /// When the file holds no such definition, or an expression in it cannot be used.
+    pub fn new(
+        name: PluginName,
+        plugins: &Plugins,
+        error_log: PathBuf,
+    ) -> Result<Self, PluginError> {
+        let missing = PluginError::Undefined(name.name());
+        match name {
+            PluginName::Command => {
+                let config = plugins.command.clone().ok_or(missing)?;
+                let include = any_of(&config.includes)?;
+                Ok(Self::Command { config, include })
+            }
+            PluginName::Socket => plugins.socket.clone().map(Self::Socket).ok_or(missing),
+            PluginName::Http => plugins.http.clone().map(Self::Http).ok_or(missing),
+            PluginName::RefreshCdn => {
+                let config = plugins.refresh_cdn.clone().ok_or(missing)?;
+                let tail = config.match_expression.as_deref().map(find_tail).transpose()?;
+                Ok(Self::RefreshCdn { config, tail, error_log })
+            }
+        }
+    }
+
+    /// The plugin's name.
+    pub fn name(&self) -> PluginName {
+        match self {
+            Self::Command { .. } => PluginName::Command,
+            Self::Socket(_) => PluginName::Socket,
+            Self::Http(_) => PluginName::Http,
+            Self::RefreshCdn { .. } => PluginName::RefreshCdn,
+        }
+    }
+}
+
+/// Matches what any of the expressions matches whole; without expressions everything.
+fn any_of(expressions: &[String]) -> Result<PathTest, ExpressionError> {
+    let compiled: Result<Vec<_>, _> = expressions.iter().map(|e| Expression::new(e)).collect();
+    let compiled = compiled?;
+    Ok(Box::new(move |path| {
+        compiled.is_empty() || compiled.iter().any(|expression| expression.matches(path))
+    }))
+}
+
+fn find_tail(expression: &str) -> Result<PathTail, ExpressionError> {
+    let search = Search::new(expression)?;
+    Ok(Box::new(move |path| search.group_and_rest(path)))
+}
+
+/// The bounds within which a plugin works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Events that may wait; one more drops the oldest.
+    pub queue: usize,
+    /// Time for one event: a command's run, a connection with its answer.
+    pub time: Duration,
+    /// First pause when the other side cannot be reached; doubled each time.
+    pub retry_min: Duration,
+    /// Longest pause.
+    pub retry_max: Duration,
+}
+
+impl Limits {
+    /// What a plugin gets when nothing else is said: 10,000 events; 5 minutes for a command, 10 s for a connection.
+    pub fn of(name: PluginName) -> Self {
+        let seconds = match name {
+            PluginName::Command => 300,
+            PluginName::Socket | PluginName::Http | PluginName::RefreshCdn => 10,
+        };
+        Self {
+            queue: 10_000,
+            time: Duration::from_secs(seconds),
+            retry_min: Duration::from_secs(1),
+            retry_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Why a plugin cannot be started.
+#[derive(Debug, Error)]
+pub enum PluginError {
+    /// The file does not say what the plugin is to do.
+    #[error(
+        "plugin {0}: the file has no definition <plugin name=\"{0}\">; copy it from confxml.example.xml"
+    )]
+    Undefined(&'static str),
+    /// An expression that no engine carries.
+    #[error(transparent)]
+    Expression(#[from] ExpressionError),
+    /// The command plugin's prefix holds no word.
+    #[error("plugin command: prefix=\"\" names no program; write the program to run there")]
+    NoProgram,
+    /// The http plugin's address cannot be used.
+    #[error("plugin http: {0}")]
+    BadUrl(String),
+    /// The thread could not be made.
+    #[error("plugin {name}: cannot start its thread: {source}")]
+    Thread {
+        /// The plugin.
+        name: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// How a plugin fares; read at any time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PluginStats {
+    /// Events passed on.
+    pub done: u64,
+    /// Events the filter kept back.
+    pub skipped: u64,
+    /// Events given up: refused, answered with an error, too slow.
+    pub failed: u64,
+    /// Events lost to a full queue, or to the end of the plugin.
+    pub dropped: u64,
+    /// Events that wait in the queue.
+    pub waiting: usize,
+    /// True while the other side cannot be reached (or the program cannot be started).
+    pub down: bool,
+}
+
+/// A running plugin. Dropping it stops the thread (a command that runs is ended) and waits for it, three seconds at most.
+pub struct Plugin {
+    name: &'static str,
+    queue: Sender<PluginEvent>,
+    /// The other end of `queue`: the oldest event is taken out here when the queue is full.
+    oldest: Receiver<PluginEvent>,
+    counters: Arc<Counters>,
+    stop: Option<Sender<()>>,
+    ended: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Plugin {
+    /// Starts a plugin within its usual limits.
+    ///
+    /// # Errors
+    /// When the definition cannot be carried out at all, or no thread can be made.
+    pub fn start(spec: PluginSpec) -> Result<Self, PluginError> {
+        let limits = Limits::of(spec.name());
+        Self::start_within(spec, limits)
+    }
+
+    /// Starts a plugin within limits of the caller's.
+    ///
+    /// # Errors
+    /// As [`Plugin::start`].
+    pub fn start_within(spec: PluginSpec, limits: Limits) -> Result<Self, PluginError> {
+        let name = spec.name().name();
+        let deliver: Box<dyn Deliver> = match spec {
+            PluginSpec::Command { config, include } => {
+                Box::new(command::Command::new(config, include, limits.time)?)
+            }
+            PluginSpec::Socket(config) => Box::new(socket::Socket::new(config, limits.time)),
+            PluginSpec::Http(config) => Box::new(http::Http::new(&config, limits.time)?),
+            PluginSpec::RefreshCdn { config, tail, error_log } => {
+                Box::new(refresh_cdn::RefreshCdn::new(config, tail, error_log, limits.time))
+            }
+        };
+        Self::start_thread(name, deliver, limits)
+    }
+
+    fn start_thread(
+        name: &'static str,
+        deliver: Box<dyn Deliver>,
+        limits: Limits,
+    ) -> Result<Self, PluginError> {
+        let (queue, events) = bounded(limits.queue.max(1));
+        let (stop, stopped) = bounded(0);
+        let (alive, ended) = bounded(0);
+        let counters = Arc::new(Counters::default());
+        let actor = Actor {
+            name,
+            deliver,
+            limits,
+            events: events.clone(),
+            stopped,
+            counters: Arc::clone(&counters),
+            complained: false,
+        };
+        let thread = Builder::new()
+            .name(format!("plugin-{name}"))
+            .spawn(move || {
+                // Dropped at the end, come what may: the handle waits for that.
+                let _alive = alive;
+                actor.run();
+            })
+            .map_err(|source| PluginError::Thread { name, source })?;
+        Ok(Self {
+            name,
+            queue,
+            oldest: events,
+            counters,
+            stop: Some(stop),
+            ended,
+            thread: Some(thread),
+        })
+    }
+
+    /// Hands an event over; never blocks. When the queue is full the oldest event is dropped and counted.
+    pub fn offer(&self, event: PluginEvent) {
+        let mut event = event;
+        while let Err(TrySendError::Full(back)) = self.queue.try_send(event) {
+            event = back;
+            if self.oldest.try_recv().is_ok() {
+                self.count_drop();
+            }
+        }
+    }
+
+    /// How it fares now.
+    pub fn stats(&self) -> PluginStats {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        PluginStats {
+            done: count(&self.counters.done),
+            skipped: count(&self.counters.skipped),
+            failed: count(&self.counters.failed),
+            dropped: count(&self.counters.dropped),
+            waiting: self.queue.len(),
+            down: self.counters.down.load(Ordering::Relaxed),
+        }
+    }
+
+    fn count_drop(&self) {
+        self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+        if !self.counters.overflowing.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "plugin {}: {} events wait, and more arrive than it can pass on; the oldest are dropped",
+                self.name,
+                self.queue.capacity().unwrap_or_default(),
+            );
+        }
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if self.ended.recv_timeout(STOP_WAIT) == Err(RecvTimeoutError::Timeout) {
+            // Its connection has a time limit of its own, so the thread ends soon after; nothing depends on it.
+            log::warn!("plugin {}: still waits for an answer; not waited for", self.name);
+            return;
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("plugin {}: its thread had ended with a panic", self.name);
+        }
+    }
+}

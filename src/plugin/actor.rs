@@ -1,0 +1,230 @@
+//! A plugin's thread: takes events from its queue, hands them over one by one, pauses while the other side is away.
+//! Does not know what a plugin does with an event, and says each trouble once, not once per event.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, select_biased};
+
+use super::{Limits, PluginEvent};
+
+/// How the delivery of one event ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivered {
+    Done,
+    Skipped,
+}
+
+/// How the delivery of one event ended badly; the text is a clause for the log and holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Nothing was handed over: worth another try later.
+    Unreachable(String),
+    /// It was handed over and went wrong: not repeated.
+    Refused(String),
+    /// The plugin was stopped meanwhile.
+    Stopped,
+}
+
+/// Disconnected as soon as the plugin is to stop.
+pub(super) type Stop = Receiver<()>;
+
+/// What each plugin does with one event; blocks within its limit.
+pub(super) trait Deliver: Send {
+    fn deliver(&mut self, event: &PluginEvent, stop: &Stop) -> Result<Delivered, Failure>;
+}
+
+/// What the handle reads while the thread counts.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) done: AtomicU64,
+    pub(super) skipped: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) down: AtomicBool,
+    pub(super) overflowing: AtomicBool,
+}
+
+/// The thread's side.
+pub(super) struct Actor {
+    pub(super) name: &'static str,
+    pub(super) deliver: Box<dyn Deliver>,
+    pub(super) limits: Limits,
+    pub(super) events: Receiver<PluginEvent>,
+    pub(super) stopped: Stop,
+    pub(super) counters: Arc<Counters>,
+    /// True from the first refused event to the next one passed on: one warning each.
+    pub(super) complained: bool,
+}
+
+impl Actor {
+    pub(super) fn run(mut self) {
+        while let Some(event) = self.next() {
+            if !self.pass_on(&event) {
+                self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
+            self.note_empty_queue();
+        }
+        let left = self.events.len() as u64;
+        self.counters.dropped.fetch_add(left, Ordering::Relaxed);
+        if left > 0 {
+            log::warn!("plugin {}: stopped; {left} events were not passed on", self.name);
+        }
+    }
+
+    /// Waits for an event; `None` when the plugin is to stop.
+    fn next(&self) -> Option<PluginEvent> {
+        select_biased! {
+            recv(self.stopped) -> _ => None,
+            recv(self.events) -> event => event.ok(),
+        }
+    }
+
+    /// Tries until the event is handed over or given up; false when the plugin is to stop.
+    fn pass_on(&mut self, event: &PluginEvent) -> bool {
+        let mut pause = self.limits.retry_min;
+        loop {
+            match self.deliver.deliver(event, &self.stopped) {
+                Ok(delivered) => {
+                    self.note_delivered(delivered);
+                    return true;
+                }
+                Err(Failure::Refused(reason)) => {
+                    self.note_refused(event, &reason);
+                    return true;
+                }
+                Err(Failure::Unreachable(reason)) => self.note_down(&reason),
+                Err(Failure::Stopped) => return false,
+            }
+            if self.stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                return false;
+            }
+            pause = (pause * 2).min(self.limits.retry_max);
+        }
+    }
+
+    fn note_delivered(&mut self, delivered: Delivered) {
+        match delivered {
+            Delivered::Skipped => {
+                self.counters.skipped.fetch_add(1, Ordering::Relaxed);
+            }
+            Delivered::Done => {
+                self.counters.done.fetch_add(1, Ordering::Relaxed);
+                self.complained = false;
+                self.note_up();
+            }
+        }
+    }
+
+    fn note_refused(&mut self, event: &PluginEvent, reason: &str) {
+        self.counters.failed.fetch_add(1, Ordering::Relaxed);
+        self.note_up();
+        let level = level(self.complained);
+        self.complained = true;
+        log::log!(level, "plugin {}: {reason} (for {})", self.name, event.shown());
+    }
+
+    fn note_down(&mut self, reason: &str) {
+        let level = level(self.counters.down.swap(true, Ordering::Relaxed));
+        log::log!(level, "plugin {}: {reason}; its events wait, and it is tried again", self.name);
+    }
+
+    fn note_up(&mut self) {
+        if self.counters.down.swap(false, Ordering::Relaxed) {
+            log::info!("plugin {}: works again", self.name);
+        }
+    }
+
+    fn note_empty_queue(&self) {
+        if self.events.is_empty() && self.counters.overflowing.swap(false, Ordering::Relaxed) {
+            log::info!(
+                "plugin {}: has caught up; {} events dropped since the start",
+                self.name,
+                self.counters.dropped.load(Ordering::Relaxed),
+            );
+        }
+    }
+}
+
+/// A trouble is said once; its repetitions are for the debug log.
+fn level(is_repetition: bool) -> log::Level {
+    if is_repetition { log::Level::Debug } else { log::Level::Warn }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use crossbeam_channel::{Sender, bounded};
+
+    use super::*;
+    use crate::path::RelPath;
+
+    /// Answers as told, and tells which paths it was asked for.
+    struct Told(VecDeque<Result<Delivered, Failure>>, Sender<RelPath>);
+
+    impl Deliver for Told {
+        fn deliver(&mut self, event: &PluginEvent, _: &Stop) -> Result<Delivered, Failure> {
+            self.1.send(event.path.clone()).unwrap();
+            self.0.pop_front().unwrap_or(Ok(Delivered::Done))
+        }
+    }
+
+    fn run(
+        answers: Vec<Result<Delivered, Failure>>,
+        names: &[&str],
+    ) -> (Arc<Counters>, Vec<String>) {
+        let (events_in, events) = bounded(10);
+        for name in names {
+            let event = PluginEvent {
+                root: Arc::from(Path::new("/r")),
+                path: RelPath::new(name.as_bytes()).unwrap(),
+                is_dir: false,
+                mask: 8,
+                remotes: Arc::from([]),
+            };
+            events_in.send(event).unwrap();
+        }
+        drop(events_in);
+        let (asked_in, asked) = bounded(100);
+        let (_stop, stopped) = bounded(0);
+        let counters = Arc::new(Counters::default());
+        let actor = Actor {
+            name: "test",
+            deliver: Box::new(Told(answers.into(), asked_in)),
+            limits: Limits {
+                queue: 10,
+                time: Duration::from_secs(1),
+                retry_min: Duration::from_millis(1),
+                retry_max: Duration::from_millis(2),
+            },
+            events,
+            stopped,
+            counters: Arc::clone(&counters),
+            complained: false,
+        };
+        actor.run();
+        (counters, asked.iter().map(|path| path.to_string()).collect())
+    }
+
+    #[test]
+    fn unreachable_is_repeated_and_refused_is_not() {
+        let away = || Err(Failure::Unreachable("away".into()));
+        let answers = vec![away(), away(), Ok(Delivered::Done), Err(Failure::Refused("no".into()))];
+        let (counters, asked) = run(answers, &["a", "b", "c"]);
+        assert_eq!(asked, ["a", "a", "a", "b", "c"]);
+        assert_eq!(counters.done.load(Ordering::Relaxed), 2);
+        assert_eq!(counters.failed.load(Ordering::Relaxed), 1);
+        assert!(!counters.down.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn what_waits_at_the_stop_is_counted_as_dropped() {
+        let (counters, asked) = run(vec![Err(Failure::Stopped)], &["a", "b", "c"]);
+        assert_eq!(asked, ["a"]);
+        assert_eq!(counters.dropped.load(Ordering::Relaxed), 3);
+    }
+}

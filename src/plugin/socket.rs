@@ -1,0 +1,58 @@
+//! The socket plugin: one TCP connection per event, the absolute path as its only content.
+//! Does not read what the listener says, and adds no newline: the end of the connection ends the path.
+
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use super::PluginEvent;
+use super::actor::{Deliver, Delivered, Failure, Stop};
+use crate::config::SocketPlugin;
+
+/// The socket plugin's side of [`Deliver`].
+pub(super) struct Socket {
+    config: SocketPlugin,
+    limit: Duration,
+}
+
+impl Socket {
+    pub(super) fn new(config: SocketPlugin, limit: Duration) -> Self {
+        Self { config, limit }
+    }
+}
+
+impl Deliver for Socket {
+    fn deliver(&mut self, event: &PluginEvent, _stop: &Stop) -> Result<Delivered, Failure> {
+        let SocketPlugin { ip, port, .. } = &self.config;
+        let mut stream = connect(ip, *port, self.limit)?;
+        stream
+            .write_all(event.absolute().as_os_str().as_bytes())
+            .and_then(|()| stream.shutdown(Shutdown::Write))
+            .map_err(|error| Failure::Refused(format!("{ip}:{port} took no path: {error}")))?;
+        Ok(Delivered::Done)
+    }
+}
+
+/// Connects to the first address of `host` that answers within `limit`; the limit holds for each later read and write too.
+pub(super) fn connect(host: &str, port: u16, limit: Duration) -> Result<TcpStream, Failure> {
+    open(host, port, limit)
+        .map_err(|error| Failure::Unreachable(format!("cannot connect to {host}:{port}: {error}")))
+}
+
+fn open(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
+    // An IPv6 address stands in brackets in the file.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, limit) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(limit))?;
+                stream.set_write_timeout(Some(limit))?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,223 @@
+//! The process around the mirror: background mode whose parent tells the truth, systemd's messages.
+//! Knows nothing of configurations or remotes; signals are in `process/signals.rs`.
+
+pub mod signals;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use sd_notify::NotifyState;
+
+use crate::banner;
+use crate::logging::{Log, LogError};
+use crate::sys::{self, Side};
+
+/// What the child of `-d` writes first when it is ready; anything else is the reason of its failure.
+const READY: u8 = 0;
+
+/// What can go wrong around the mirror.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// No pipe, no second process, no handler.
+    #[error("cannot {verb}: {source}")]
+    System {
+        /// What was tried.
+        verb: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Standard output and error cannot end in the log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The parent of `-d` was ended before the mirror stood: whoever started us gave up.
+    #[error("the process that started sersync2 was ended while it waited for the watches")]
+    ParentGone,
+}
+
+/// Which process goes on after [`start_background`].
+#[derive(Debug)]
+pub enum Background {
+    /// The parent: all it has left to do is to end with this code.
+    Parent(ExitCode),
+    /// The child: it is the mirror.
+    Child(Readiness),
+}
+
+/// Sets right what a launcher may have left: signals, and the number of open files.
+/// To be called first, before any thread or child is started.
+pub fn prepare() {
+    sys::restore_signal_defaults();
+    // Fewer files are no fault: large trees need watches, not open files.
+    _ = sys::raise_open_files();
+}
+
+/// Goes to the background, before the first thread. The parent prints its line, waits until the child says
+/// what became of it, and gets the exit code for that; a reason goes to its standard error.
+///
+/// The child keeps the working directory, the umask, and standard output and error until it is ready.
+///
+/// # Errors
+/// When the system refuses a pipe or a process, or a thread runs already.
+pub fn start_background(log_file: &Path) -> Result<Background, ProcessError> {
+    let (reader, writer) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed("make a pipe")(e.into()))?;
+    // What is still in the buffer would be printed by every process.
+    _ = io::stdout().flush();
+    match sys::fork_into_background().map_err(failed("go to the background"))? {
+        Side::Child => {
+            drop(reader);
+            Ok(Background::Child(Readiness(Some(File::from(writer)))))
+        }
+        Side::Parent => {
+            drop(writer);
+            print(&banner::background());
+            Ok(Background::Parent(wait_for_child(reader, log_file)))
+        }
+    }
+}
+
+/// Prints lines of the [`banner`]; a terminal or pipe that is gone does no harm.
+pub fn print(text: &[u8]) {
+    let mut out = io::stdout().lock();
+    _ = out.write_all(text).and_then(|()| out.flush());
+}
+
+/// Blocks until the child is ready, has failed, or is dead.
+fn wait_for_child(pipe: OwnedFd, log_file: &Path) -> ExitCode {
+    // A terminal that closes meanwhile must not make the start fail; a handler that only sets a flag
+    // keeps this process alive.
+    let flag = Arc::new(AtomicBool::new(false));
+    _ = signal_hook::flag::register(signal_hook::consts::SIGHUP, flag);
+    match read_answer(File::from(pipe)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Reason(mut reason)) => {
+            reason.push(b'\n');
+            _ = io::stderr().write_all(&reason);
+            ExitCode::FAILURE
+        }
+        Err(Failure::Silence) => {
+            let log = log_file.display();
+            _ = writeln!(
+                io::stderr(),
+                "sersync2 ended in the background before its watches stood; its log: {log}"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the child of `-d` is not ready.
+#[derive(Debug, PartialEq, Eq)]
+enum Failure {
+    /// It said so.
+    Reason(Vec<u8>),
+    /// It died without a word.
+    Silence,
+}
+
+/// Reads what the child says, up to its end of the pipe being closed, by it or by its death.
+fn read_answer(mut pipe: impl Read) -> Result<(), Failure> {
+    let mut answer = Vec::new();
+    // An error leaves an answer that is not `READY`.
+    _ = pipe.read_to_end(&mut answer);
+    match answer.as_slice() {
+        [READY] => Ok(()),
+        [] => Err(Failure::Silence),
+        _ => Err(Failure::Reason(answer)),
+    }
+}
+
+/// The mirror's promise to say when it stands. Dropped without a word, it tells the parent of `-d` that
+/// the mirror failed.
+#[derive(Debug)]
+pub struct Readiness(Option<File>);
+
+impl Readiness {
+    /// In the foreground there is no parent to tell, only systemd.
+    pub fn foreground() -> Self {
+        Self(None)
+    }
+
+    /// True in the child of `-d`.
+    pub fn is_background(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The configuration is valid and the watches stand: standard output and error end in `log` from now
+    /// on (in the background), the parent exits with 0, systemd hears of it.
+    ///
+    /// # Errors
+    /// [`ProcessError::ParentGone`] when whoever started us gave up: the mirror must end, or a second
+    /// attempt would make two of it.
+    pub fn ready(self, log: &Log) -> Result<(), ProcessError> {
+        if let Some(mut pipe) = self.0 {
+            log.take_standard_streams()?;
+            pipe.write_all(&[READY]).map_err(|_| ProcessError::ParentGone)?;
+        }
+        // With -d the main process is not the one that systemd started.
+        tell_systemd(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
+        Ok(())
+    }
+
+    /// The start failed: in the background the parent prints `reason`, in the foreground this does.
+    pub fn failed(self, reason: &str) {
+        match self.0 {
+            Some(mut pipe) => _ = pipe.write_all(reason.as_bytes()),
+            None => _ = writeln!(io::stderr(), "{reason}"),
+        }
+    }
+}
+
+/// Tells systemd that the end has begun.
+pub fn tell_stopping() {
+    tell_systemd(&[NotifyState::Stopping]);
+}
+
+/// Without systemd (no `NOTIFY_SOCKET`) this does nothing; a deaf systemd is no fault of the mirror.
+fn tell_systemd(states: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        log::warn!("cannot tell systemd about the state of the service: {e}");
+    }
+}
+
+fn failed(verb: &'static str) -> impl FnOnce(io::Error) -> ProcessError {
+    move |source| ProcessError::System { verb, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn child() -> (File, Readiness) {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        (File::from(reader), Readiness(Some(File::from(writer))))
+    }
+
+    #[test]
+    fn the_parent_hears_the_reason_of_the_failure() {
+        let (pipe, readiness) = child();
+        readiness.failed("watch path /www does not exist");
+        let reason = b"watch path /www does not exist".to_vec();
+        assert_eq!(read_answer(pipe), Err(Failure::Reason(reason)));
+    }
+
+    #[test]
+    fn the_parent_notices_a_child_that_dies_without_a_word() {
+        let (pipe, readiness) = child();
+        drop(readiness);
+        assert_eq!(read_answer(pipe), Err(Failure::Silence));
+    }
+
+    #[test]
+    fn only_a_child_that_is_ready_makes_the_parent_succeed() {
+        let (pipe, readiness) = child();
+        readiness.0.unwrap().write_all(&[READY]).unwrap();
+        assert_eq!(read_answer(pipe), Ok(()));
+    }
+}

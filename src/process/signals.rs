@@ -1,0 +1,139 @@
+//! Signals become calls on a thread of their own; as PID 1 of a container that thread also reaps orphans.
+//! SIGCHLD is left alone otherwise: the exit status of a child belongs to the thread that waits for it.
+
+use std::fs;
+use std::thread::{Builder, JoinHandle};
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, waitid};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals as Incoming};
+
+use super::{ProcessError, failed};
+use crate::sys;
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM, SIGINT: finish what is in flight and end. A second one: end at once.
+    Stop,
+    /// SIGHUP: reopen the log.
+    Reopen,
+}
+
+/// How the process was started, which decides what an ignored signal means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// By hand, by a supervisor or by `nohup`: what is ignored stays ignored, also for children.
+    Foreground,
+    /// With `-d`: nobody can mean to ignore anything that is sent here on purpose.
+    Background,
+}
+
+/// The running signal thread; dropping it ends and joins the thread.
+#[derive(Debug)]
+pub struct Signals {
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts the signal thread, which calls `on_signal` for each signal. SIGPIPE is ignored by Rust's runtime
+/// before `main`, and given back to children.
+///
+/// # Errors
+/// When the system refuses the handlers or the thread.
+pub fn start_signals(
+    mode: Mode,
+    on_signal: impl Fn(Signal) + Send + 'static,
+) -> Result<Signals, ProcessError> {
+    let wanted = wanted_signals(mode, sys::is_ignored, getpid() == Pid::INIT);
+    let mut incoming = Incoming::new(wanted).map_err(failed("install signal handlers"))?;
+    let handle = incoming.handle();
+    let thread = Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for number in &mut incoming {
+                match number {
+                    SIGCHLD => reap_orphans(),
+                    SIGHUP => on_signal(Signal::Reopen),
+                    _ => on_signal(Signal::Stop),
+                }
+            }
+        })
+        .map_err(failed("start the signal thread"))?;
+    Ok(Signals { handle, thread: Some(thread) })
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread is in the log already.
+            _ = thread.join();
+        }
+    }
+}
+
+fn wanted_signals(mode: Mode, is_ignored: impl Fn(i32) -> bool, is_init: bool) -> Vec<i32> {
+    let mut wanted = vec![SIGTERM];
+    for signal in [SIGINT, SIGHUP] {
+        if mode == Mode::Background || !is_ignored(signal) {
+            wanted.push(signal);
+        }
+    }
+    if is_init {
+        wanted.push(SIGCHLD);
+    }
+    wanted
+}
+
+/// Waits for every dead child of the *main* thread. The kernel gives orphans to the main thread of PID 1,
+/// while our own children belong to the threads that started them: so no thread loses an exit status, as
+/// long as the main thread starts no child itself.
+fn reap_orphans() {
+    let pid = getpid().as_raw_nonzero();
+    // A kernel without this file leaves the orphans as they are: unsightly, not harmful.
+    let Ok(children) = fs::read_to_string(format!("/proc/self/task/{pid}/children")) else {
+        return;
+    };
+    for child in children.split_ascii_whitespace() {
+        if let Some(child) = child.parse().ok().and_then(Pid::from_raw) {
+            _ = waitid(WaitId::Pid(child), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_nohup_ignores_stays_ignored_in_the_foreground() {
+        let nohup = |signal| signal == SIGHUP;
+        assert_eq!(wanted_signals(Mode::Foreground, nohup, false), [SIGTERM, SIGINT]);
+        assert_eq!(wanted_signals(Mode::Background, nohup, false), [SIGTERM, SIGINT, SIGHUP]);
+        assert_eq!(wanted_signals(Mode::Foreground, |_| false, false), [SIGTERM, SIGINT, SIGHUP]);
+    }
+
+    #[test]
+    fn only_pid_1_looks_at_sigchld() {
+        assert!(!wanted_signals(Mode::Foreground, |_| false, false).contains(&SIGCHLD));
+        assert!(wanted_signals(Mode::Foreground, |_| false, true).contains(&SIGCHLD));
+    }
+
+    #[test]
+    fn signals_arrive_as_calls_until_the_thread_is_dropped() {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let signals = start_signals(Mode::Background, move |signal| {
+            _ = sender.send(signal);
+        })
+        .unwrap();
+        for (number, expected) in [(SIGHUP, Signal::Reopen), (SIGTERM, Signal::Stop)] {
+            signal_hook::low_level::raise(number).unwrap();
+            assert_eq!(receiver.recv_timeout(Duration::from_secs(10)), Ok(expected));
+        }
+        drop(signals);
+        assert!(receiver.recv().is_err(), "the thread still holds its sender");
+    }
+}

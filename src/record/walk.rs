@@ -1,0 +1,151 @@
+//! A parallel walk that hands out the directories of a tree in sorted order, with bounded look-ahead.
+//! Compares nothing, and never follows a symbolic link.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, open, statat};
+use rustix::io::Errno;
+
+use super::format::{DIR, DirKey, Listing, MOUNT, Stamp};
+use crate::path::RelPath;
+
+/// What is mirrored: the path, and whether it is a directory.
+pub type Wanted<'a> = &'a (dyn Fn(&RelPath, bool) -> bool + Sync);
+
+/// So many directories are read in one go.
+const WINDOW: usize = 1024;
+
+/// One directory as the walk found it.
+#[derive(Debug)]
+pub enum Found {
+    /// Its names and states.
+    Listed(Listing),
+    /// It is there, but cannot be read: nothing may be concluded.
+    Blind(DirKey, io::Error),
+}
+
+enum Slot {
+    Todo,
+    Done(Found),
+    /// It vanished while we walked.
+    Gone,
+}
+
+/// Walks everything below `root`, on `threads` threads (0: one per processor), and gives each directory to `sink` in
+/// sorted order. Fails when the root cannot be read, or when `sink` does.
+pub fn walk(
+    root: &Path,
+    wanted: Wanted<'_>,
+    threads: usize,
+    mut sink: impl FnMut(Found) -> io::Result<()>,
+) -> io::Result<()> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|_| "walk".into())
+        .build()
+        .map_err(io::Error::other)?;
+    let mut slots = BTreeMap::from([(DirKey::default(), Slot::Todo)]);
+    while !slots.is_empty() {
+        let todo: Vec<_> = slots
+            .iter()
+            .filter(|(_, slot)| matches!(slot, Slot::Todo))
+            .take(WINDOW)
+            .map(|(key, _)| key.clone())
+            .collect();
+        let read = |key: DirKey| {
+            let slot = read_slot(root, &key, wanted);
+            (key, slot)
+        };
+        let results: Vec<_> = pool.install(|| todo.into_par_iter().map(read).collect());
+        for (key, slot) in results {
+            let slot = slot?;
+            if let Slot::Done(Found::Listed(listing)) = &slot {
+                let dirs = listing.entries.iter();
+                for (name, _) in dirs.filter(|(name, s)| s.has(DIR) && !name.is_empty()) {
+                    slots.insert(key.join(name), Slot::Todo);
+                }
+            }
+            slots.insert(key, slot);
+        }
+        while let Some(first) = slots.first_entry()
+            && !matches!(first.get(), Slot::Todo)
+        {
+            if let Slot::Done(found) = first.remove() {
+                sink(found)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_slot(root: &Path, key: &DirKey, wanted: Wanted<'_>) -> io::Result<Slot> {
+    let is_root = key.0.is_empty();
+    match list(root, key, wanted) {
+        Ok(listing) => Ok(Slot::Done(Found::Listed(listing))),
+        Err(e) if is_root => Err(e.into()),
+        // Replaced by something that is no directory, or gone: its parent's events say so.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Slot::Gone),
+        Err(e) => Ok(Slot::Done(Found::Blind(key.clone(), e.into()))),
+    }
+}
+
+/// Reads one directory.
+pub fn list(root: &Path, key: &DirKey, wanted: Wanted<'_>) -> Result<Listing, Errno> {
+    let path = key.path(b"").ok_or(Errno::INVAL)?;
+    let mut flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if !path.is_root() {
+        flags |= OFlags::NOFOLLOW;
+    }
+    let dir = open(path.below(root), flags, Mode::empty())?;
+    let own = fstat(&dir)?;
+    let mut entries: Vec<(Box<[u8]>, Stamp)> = Vec::new();
+    if path.is_root() {
+        entries.push((Box::default(), stamp(&own, own.st_dev)));
+    }
+    for entry in Dir::read_from(&dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        let Some(child) = path.join(name) else {
+            continue;
+        };
+        let found = match statat(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => found,
+            Err(Errno::NOENT) => continue,
+            Err(e) => return Err(e),
+        };
+        let stamp = stamp(&found, own.st_dev);
+        if wanted(&child, stamp.has(DIR)) {
+            entries.push((name.into(), stamp));
+        }
+    }
+    entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(Listing { dir: key.clone(), entries })
+}
+
+/// The state of `path` below `root`; `None` when it is not there.
+pub fn look(root: &Path, path: &RelPath) -> Result<Option<Stamp>, Errno> {
+    let flags = if path.is_root() { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+    let full = path.below(root);
+    match statat(rustix::fs::CWD, full.as_os_str().as_bytes(), flags) {
+        Ok(found) => Ok(Some(stamp(&found, found.st_dev))),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+#[expect(clippy::unnecessary_cast, reason = "the types differ between architectures")]
+fn stamp(found: &Stat, parent_dev: u64) -> Stamp {
+    let is_dir = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+    let is_mount = is_dir && found.st_dev != parent_dev;
+    Stamp {
+        flags: if is_dir { DIR } else { 0 } | if is_mount { MOUNT } else { 0 },
+        ino: found.st_ino,
+        ctime: (found.st_ctime as i64)
+            .saturating_mul(1_000_000_000)
+            .saturating_add(found.st_ctime_nsec as i64),
+    }
+}

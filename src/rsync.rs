@@ -1,0 +1,298 @@
+//! One rsync run as words and standard input: where it goes, which kind of run, which names.
+//! Pure: starts nothing and reads nothing from the disk.
+
+pub mod excludes;
+pub mod exit;
+pub mod input;
+pub mod params;
+mod plan;
+mod preview;
+pub mod probe;
+pub mod run;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::change::Scope;
+use crate::config::{ChangeSwitches, Remote, RsyncOptions};
+use crate::path::RelPath;
+use params::{Filters, Params};
+
+pub use preview::deleted_names;
+
+/// `--timeout` of runs for which the operator says none, in seconds: long enough for a checksum of a very large file.
+pub const TIMEOUT_S_DEFAULT: u32 = 300;
+
+/// How long connecting may take when the operator says nothing, in seconds.
+pub const CONNECT_TIMEOUT_S: u32 = 10;
+
+/// How many bytes of names may stand in the words of one run; the kernel takes 2 MB with the environment.
+pub const DIRS_BYTES_MAX: usize = 512 * 1024;
+
+/// What a receiver can do beyond plain rsync; learned by a probe and from refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Abilities {
+    /// It deletes listed names that are missing (`--delete-missing-args`).
+    pub delete_missing: bool,
+    /// It compares times by the nanosecond (`--modify-window=-1`).
+    pub nanoseconds: bool,
+}
+
+impl Abilities {
+    /// Everything, as rsync 3.5.0 has it.
+    pub const ALL: Self = Self { delete_missing: true, nanoseconds: true };
+    /// What every rsync since 3.0 has.
+    pub const NONE: Self = Self { delete_missing: false, nanoseconds: false };
+}
+
+/// One watch root and one remote: everything that runs between the two have in common.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    root: PathBuf,
+    remote: Remote,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+    ssh: bool,
+    port: Option<u16>,
+    timeout_s: Option<u32>,
+    delete: bool,
+    params: Params,
+}
+
+/// The kinds of run. What each reads from standard input is made by the function of [`input`] that it names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RunKind {
+    /// Exactly the names in the list ([`input::names`]): present ones are sent, absent ones deleted, nothing recurses.
+    Batch {
+        /// Compare contents: size and time may be equal although the content is not.
+        ignore_times: bool,
+    },
+    /// The same for receivers and filters that a list cannot serve ([`input::patterns`]). Reads every parent directory on both sides.
+    Fallback {
+        /// Compare contents: size and time may be equal although the content is not.
+        ignore_times: bool,
+    },
+    /// Directories and the sets of their names, not what is below those: extraneous names are deleted ([`input::filters`]).
+    Listing {
+        /// Which; together at most [`DIRS_BYTES_MAX`].
+        dirs: Vec<RelPath>,
+    },
+    /// Directories with everything below, extraneous names deleted; a file among them is sent alone ([`input::filters`]).
+    Trees {
+        /// Which; together at most [`DIRS_BYTES_MAX`].
+        dirs: Vec<RelPath>,
+        /// Compare contents: what stood there before may have had the same size and time.
+        checksum: bool,
+    },
+    /// Only the deletions of a listing or of trees: nothing is sent ([`excludes::Excludes::rules`]).
+    Extraneous {
+        /// Which; together at most [`DIRS_BYTES_MAX`].
+        dirs: Vec<RelPath>,
+        /// How far down.
+        scope: Scope,
+    },
+    /// Absent directories are deleted, except what is excluded and what holds it ([`input::guarded`]).
+    GuardedDeletion,
+    /// A directory that moved, made on the remote from hard links to its old copy ([`input::filters`], anchored at `new`). The old
+    /// copy is deleted by a later run. `new`'s parent must exist on the remote.
+    MoveDirectory {
+        /// Where its copy still is.
+        old: RelPath,
+        /// Where it is now.
+        new: RelPath,
+        /// Compare contents, as above.
+        checksum: bool,
+    },
+    /// A file that moved, rebuilt from its old copy ([`input::moved_file`]). It may have changed its name or its directory, not both.
+    MoveFile {
+        /// Where its copy still is.
+        old: RelPath,
+        /// Where it is now.
+        new: RelPath,
+    },
+    /// Finds out what the receiver can do, and changes nothing ([`input::probe`]).
+    Probe,
+    /// Removes rsync's own leftovers beside these names ([`input::temporary_names`]).
+    CleanTemp,
+}
+
+/// How a path has to travel to this remote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// In a [`RunKind::Batch`].
+    Batch,
+    /// In a [`RunKind::Fallback`].
+    Fallback,
+    /// By a [`RunKind::Listing`] of the parent directory.
+    ListingOfParent,
+}
+
+/// What the disk says about a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Presence {
+    /// A directory.
+    Directory,
+    /// Anything else that exists.
+    Other,
+    /// Nothing has this name; list the topmost absent ancestor.
+    Absent,
+}
+
+/// One run: the words after `rsync`, and the directory it runs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSpec {
+    /// The words after the program's name.
+    pub args: Vec<OsString>,
+    /// The watch root; rsync is started inside it and reads `./`.
+    pub root: PathBuf,
+}
+
+impl RunSpec {
+    /// The run as a command that an operator can repeat by hand (quoted for a shell; nothing here runs it).
+    pub fn shell_line(&self) -> Vec<u8> {
+        self.shell_line_fed(b"")
+    }
+
+    /// The same with what stands on standard input; a very long list is cut short, and the line says so.
+    pub fn shell_line_fed(&self, input: &[u8]) -> Vec<u8> {
+        const WORDS_MAX: usize = 1_000;
+        let words: Vec<&[u8]> = input.split(|&b| b == 0).filter(|word| !word.is_empty()).collect();
+        let mut line = b"cd ".to_vec();
+        line.extend(quoted(self.root.as_os_str()));
+        line.extend_from_slice(b" && ");
+        if !words.is_empty() {
+            line.extend_from_slice(br"printf '%s\0'");
+            for word in words.iter().take(WORDS_MAX) {
+                line.push(b' ');
+                line.extend(quoted(OsStr::from_bytes(word)));
+            }
+            line.extend_from_slice(b" | ");
+        }
+        line.extend_from_slice(b"rsync");
+        for word in &self.args {
+            line.push(b' ');
+            line.extend(quoted(word));
+        }
+        if words.len() > WORDS_MAX {
+            line.extend(format!(" # and {} names more", words.len() - WORDS_MAX).into_bytes());
+        }
+        line
+    }
+}
+
+/// Quotes only what a shell would read differently, so that commands look as people write them. Bytes that are no text stand as bash
+/// writes them, so that a command stays one line.
+fn quoted(word: &OsStr) -> Vec<u8> {
+    let bytes = word.as_bytes();
+    let is_text = std::str::from_utf8(bytes).is_ok_and(|text| !text.chars().any(char::is_control));
+    if !is_text {
+        let escape = |&b: &u8| match b {
+            b'\'' | b'\\' => vec![b'\\', b],
+            b' '..=b'~' => vec![b],
+            _ => format!("\\{b:03o}").into_bytes(),
+        };
+        let body: Vec<u8> = bytes.iter().flat_map(escape).collect();
+        return [b"$'", body.as_slice(), b"'"].concat();
+    }
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_=./:@%+,".contains(b);
+    if !bytes.is_empty() && bytes.iter().all(plain) {
+        return bytes.to_vec();
+    }
+    shlex::bytes::try_quote(bytes).map_or_else(|_| bytes.to_vec(), |quoted| quoted.into_owned())
+}
+
+impl Endpoint {
+    /// What runs from `root` to `remote` have in common.
+    pub fn new(
+        root: &Path,
+        remote: &Remote,
+        options: &RsyncOptions,
+        changes: &ChangeSwitches,
+    ) -> Self {
+        Self {
+            root: root.to_path_buf(),
+            remote: remote.clone(),
+            user: options
+                .auth
+                .as_ref()
+                .map(|auth| auth.user.clone())
+                .filter(|user| !user.is_empty()),
+            password_file: options.auth.as_ref().and_then(|auth| auth.password_file.clone()),
+            ssh: options.ssh,
+            port: options.port,
+            timeout_s: options.timeout_s,
+            delete: changes.delete,
+            params: Params::parse(&options.params),
+        }
+    }
+
+    /// The remote as an operator writes it: `host::module` or `host:path`.
+    pub fn label(&self) -> String {
+        let colons = if self.ssh { ":" } else { "::" };
+        format!("{}{colons}{}", host_word(&self.remote.ip), self.remote.name)
+    }
+
+    /// One sentence per word of `<commonParams>` that is left out.
+    pub fn notes(&self) -> &[String] {
+        &self.params.notes
+    }
+
+    /// The watch root.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory on the remote as rsync's messages name it: `/sub` below a module, a path with ssh.
+    pub fn remote_directory(&self) -> &str {
+        if self.ssh {
+            return self.remote.name.trim_end_matches('/');
+        }
+        self.remote.name.find('/').map_or("", |at| self.remote.name[at..].trim_end_matches('/'))
+    }
+
+    /// The seconds after which rsync itself gives up on a silent remote. A limit on standing still has to be longer.
+    pub fn timeout_s(&self) -> u32 {
+        let said = self.timeout_s.or(self.params.timeout_s);
+        said.filter(|&seconds| seconds > 0).unwrap_or(TIMEOUT_S_DEFAULT)
+    }
+
+    /// False when the operator's words say how coarse times are compared: then a quick rewrite needs `ignore_times`.
+    pub fn compares_nanoseconds(&self, abilities: Abilities) -> bool {
+        abilities.nanoseconds && !self.params.has_window
+    }
+
+    /// False when nothing may be deleted on the remote.
+    pub fn deletes(&self) -> bool {
+        self.delete
+    }
+
+    /// True when moves may be made on the remote. The operator's filters are anchored at the watch root and do not
+    /// hold in a moved directory's own run; a copy written in place would be shared by both names.
+    pub fn can_move(&self) -> bool {
+        self.delete && self.params.filters == Filters::None && !self.params.writes_in_place
+    }
+
+    /// How a path has to travel.
+    pub fn way(&self, presence: Presence, abilities: Abilities) -> Way {
+        let filters = self.params.filters;
+        // A list of names knows nothing of rules in each directory.
+        if filters == Filters::PerDirectory {
+            return Way::Fallback;
+        }
+        if presence != Presence::Absent || !self.delete {
+            return Way::Batch;
+        }
+        match filters {
+            Filters::None if abilities.delete_missing => Way::Batch,
+            // A missing name in a list is deleted whatever the filters say.
+            Filters::None | Filters::Excludes | Filters::PerDirectory => Way::Fallback,
+            Filters::Includes => Way::ListingOfParent,
+        }
+    }
+}
+
+/// IPv6 addresses stand in brackets, or their colons would end the host.
+fn host_word(ip: &str) -> String {
+    if ip.contains(':') && !ip.starts_with('[') { format!("[{ip}]") } else { ip.to_owned() }
+}

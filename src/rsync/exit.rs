@@ -1,0 +1,301 @@
+//! What a finished rsync run means: exit code and error lines become an [`Outcome`].
+//! Pure; decides nothing about when to try again.
+
+mod advice;
+mod lines;
+
+use crate::path::RelPath;
+use advice::advice;
+use lines::Line;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It ended by itself with this code.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+    /// It made no progress for so many seconds, and we ended it.
+    Stalled(u64),
+    /// We ended it, because the program stops or its work is void.
+    Killed,
+    /// The watch root was another directory by then; no name was given to it.
+    RootChanged,
+    /// It ended as if all were well, and had not read all of its standard input.
+    Deaf,
+}
+
+/// Where the two sides' directories are, as error lines name them.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// The remote as the operator writes it, for sentences.
+    pub label: &'a str,
+    /// The watch root without links, absolute.
+    pub root: &'a [u8],
+    /// [`super::Endpoint::remote_directory`].
+    pub remote_directory: &'a [u8],
+}
+
+/// What a run has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything the run was given is on the remote.
+    Delivered,
+    /// All but these paths; each with rsync's own words.
+    Partial {
+        /// What failed. A directory may stand for what is below it.
+        failed: Vec<(RelPath, String)>,
+        /// True when rsync deleted nothing because it could not read all of the source.
+        deletions_skipped: bool,
+    },
+    /// Something failed, and rsync did not say which path: everything is kept.
+    Kept {
+        /// A clause for the log.
+        reason: String,
+    },
+    /// The remote cannot be reached or cannot take anything now.
+    RemoteDown {
+        /// rsync's exit code, where there was one.
+        code: Option<i32>,
+        /// A clause for the log.
+        reason: String,
+    },
+    /// The daemon serves as many clients as it may.
+    MaxConnections,
+    /// The remote answers, and somebody has to change something before anything can be sent.
+    Denied {
+        /// What is wrong and what to do, one sentence that names the remote.
+        message: String,
+    },
+    /// The remote cannot do this; send the batch again at once without it.
+    Refused(Ability),
+    /// rsync does not accept its options.
+    BadOptions {
+        /// What is wrong and what to do, one sentence.
+        message: String,
+    },
+    /// We ended the run.
+    Stopped,
+    /// The watch root is not the directory that was watched.
+    RootChanged,
+}
+
+/// One thing that [`super::Abilities`] holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Abilities explain them")]
+pub enum Ability {
+    DeleteMissing,
+    Nanoseconds,
+}
+
+/// Judges a run by its ending and what it wrote to standard error. `truncated`: not all of that was kept.
+pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &Places) -> Outcome {
+    let code = match ending {
+        Ending::Killed => return Outcome::Stopped,
+        Ending::RootChanged => return Outcome::RootChanged,
+        Ending::Deaf => {
+            let reason = "rsync ended without reading what it had to do".into();
+            return Outcome::Kept { reason };
+        }
+        Ending::Stalled(seconds) => {
+            let reason = format!("no progress for {seconds} s");
+            return Outcome::RemoteDown { code: None, reason };
+        }
+        Ending::Signal(signal) => {
+            let reason = format!("rsync was ended by signal {signal}");
+            return Outcome::RemoteDown { code: None, reason };
+        }
+        Ending::Code(0 | 24) => return Outcome::Delivered,
+        Ending::Code(code) => code,
+    };
+    let text = String::from_utf8_lossy(stderr);
+    // Only a run that did transfer names many paths, and a path may look like any message.
+    if code == 23 && !is_full(&text) {
+        return partial(stderr, truncated, places);
+    }
+    if let Some(ability) = refused_ability(&text).filter(|_| matches!(code, 1 | 2 | 4 | 10 | 12)) {
+        return Outcome::Refused(ability);
+    }
+    if text.contains("@ERROR: max connections") {
+        return Outcome::MaxConnections;
+    }
+    if let Some(advice) = advice(&text) {
+        let message = format!("{}: {advice}", places.label);
+        return Outcome::Denied { message };
+    }
+    let reason = reason(&text, code);
+    match code {
+        25 => Outcome::Kept { reason: "deletions stopped at --max-delete".into() },
+        3 | 5 | 10..=14 | 23 | 19..=22 | 30 | 35 | 126 | 127 | 255 => {
+            Outcome::RemoteDown { code: Some(code), reason }
+        }
+        _ => Outcome::BadOptions {
+            message: format!(
+                "{}: rsync refuses to run (code {code}): {reason}; look at <commonParams>",
+                places.label
+            ),
+        },
+    }
+}
+
+/// The ability that the receiver (or our own rsync) turns out not to have.
+fn refused_ability(text: &str) -> Option<Ability> {
+    let refuses = |option: &str| {
+        text.lines().any(|line| {
+            let starts = line.contains("unknown option") || line.contains("configured to refuse");
+            starts && line.contains(option)
+        })
+    };
+    let broken = text.contains("invalid file mode 00") || text.contains("invalid path from sender");
+    if broken || refuses("--delete-missing-args") {
+        return Some(Ability::DeleteMissing);
+    }
+    (refuses("-@-1") || refuses("--modify-window")).then_some(Ability::Nanoseconds)
+}
+
+/// True when the receiver's file system takes nothing any more. The kernel's number stands at the end of a line.
+fn is_full(text: &str) -> bool {
+    let full = |line: &str| {
+        let ends = ["(28)", "(122)", "(30)"].iter().any(|number| line.ends_with(number));
+        ends && !line.contains("[sender]")
+    };
+    text.lines().any(full)
+}
+
+/// The line that says most, without rsync's decoration.
+fn reason(text: &str, code: i32) -> String {
+    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let full = lines().find(|line| is_full(line));
+    let telling = lines().find(|line| {
+        !line.starts_with("rsync error:") && !line.contains("connection unexpectedly closed")
+    });
+    let Some(line) = full.or(telling).or_else(|| lines().next()) else {
+        return format!("rsync ended with code {code}");
+    };
+    let line = line.trim_start_matches("@ERROR: ");
+    let line = line.strip_prefix("rsync: ").unwrap_or(line);
+    let bare = line
+        .split_once("] ")
+        .filter(|(role, _)| role.starts_with('['))
+        .map_or(line, |(_, rest)| rest);
+    bare.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// Code 23: what the error lines name has failed, the rest is delivered.
+fn partial(stderr: &[u8], truncated: bool, places: &Places) -> Outcome {
+    let mut failed: Vec<(RelPath, String)> = Vec::new();
+    let mut unknown = None;
+    let mut deletions_skipped = false;
+    let mut harmless = false;
+    for line in stderr.split(|&b| b == b'\n') {
+        match lines::read(line, places) {
+            Line::Nothing => {}
+            Line::Harmless => harmless = true,
+            Line::DeletionsSkipped => deletions_skipped = true,
+            Line::Failed(path, words) if failed.iter().all(|(known, _)| *known != path) => {
+                failed.push((path, words));
+            }
+            Line::Failed(..) => {}
+            Line::Unknown(words) => unknown = unknown.or(Some(words)),
+        }
+    }
+    if let Some(reason) = unknown {
+        return Outcome::Kept { reason };
+    }
+    if truncated {
+        return Outcome::Kept { reason: "more errors than can be remembered".into() };
+    }
+    match (failed.is_empty(), harmless) {
+        (true, true) if !deletions_skipped => Outcome::Delivered,
+        (true, _) => Outcome::Kept { reason: "some files could not be transferred".into() },
+        (false, _) => Outcome::Partial { failed, deletions_skipped },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACES: Places<'static> =
+        Places { label: "host::m", root: b"/srv/www", remote_directory: b"" };
+
+    /// The outcome in the words of the data file.
+    fn described(outcome: &Outcome) -> String {
+        match outcome {
+            Outcome::Delivered => "delivered".into(),
+            Outcome::Partial { failed, deletions_skipped } => {
+                let mut words: Vec<_> = failed.iter().map(|(path, _)| path.to_string()).collect();
+                words.sort();
+                let kind = if *deletions_skipped { "skipped" } else { "partial" };
+                format!("{kind} {}", words.join(" "))
+            }
+            Outcome::Kept { reason } => format!("kept {reason}"),
+            Outcome::RemoteDown { reason, .. } => format!("down {reason}"),
+            Outcome::MaxConnections => "max".into(),
+            Outcome::Denied { message } => format!("denied {message}"),
+            Outcome::Refused(ability) => format!("refused {ability:?}"),
+            Outcome::BadOptions { message } => format!("options {message}"),
+            Outcome::Stopped | Outcome::RootChanged => "ended".into(),
+        }
+    }
+
+    #[test]
+    fn what_real_daemons_answered_is_understood() {
+        let data = include_str!("../../tests/data/rsync-errors.txt");
+        let mut cases = 0;
+        for case in data.split("\n== ").skip(1) {
+            let (head, text) = case.split_once('\n').unwrap();
+            let mut fields = head.split(" | ");
+            let (name, code) = (fields.next().unwrap(), fields.next().unwrap().parse().unwrap());
+            let expected = fields.next().unwrap();
+            let found = described(&judge(Ending::Code(code), text.as_bytes(), false, &PLACES));
+            let (kind, words) = expected.split_once(' ').unwrap_or((expected, ""));
+            let exact = matches!(kind, "partial" | "skipped" | "refused" | "delivered" | "max");
+            let right = if exact {
+                found == expected
+            } else {
+                found.starts_with(kind) && found.contains(words)
+            };
+            assert!(right, "{name}: expected {expected:?}, found {found:?}");
+            cases += 1;
+        }
+        assert!(cases > 35, "only {cases} cases were read");
+    }
+
+    #[test]
+    fn forgotten_errors_keep_everything() {
+        let text = b"rsync: [receiver] open \"/a/f\" (in m) failed: Operation not permitted (1)\n";
+        let outcome = judge(Ending::Code(23), text, true, &PLACES);
+        assert!(matches!(outcome, Outcome::Kept { .. }), "{outcome:?}");
+    }
+
+    #[test]
+    fn names_are_found_below_a_module_directory_and_with_ssh() {
+        let failed = |directory: &'static str, shown: &str| {
+            let places = Places { remote_directory: directory.as_bytes(), ..PLACES };
+            let text = format!(
+                "rsync: [receiver] open \"{shown}\" (in m) failed: Permission denied (13)\n"
+            );
+            described(&judge(Ending::Code(23), text.as_bytes(), false, &places))
+        };
+        assert_eq!(failed("/sub", "/sub/a/f"), "partial a/f");
+        assert!(failed("/sub", "/other/a/f").starts_with("kept"));
+        assert_eq!(failed("/tmp/www", "/tmp/www/a/f"), "partial a/f");
+        assert_eq!(failed("www", "/home/u/www/a/f"), "partial a/f");
+    }
+
+    #[test]
+    fn a_file_name_is_never_taken_for_a_message() {
+        let name = "x: No space left on device (28) @ERROR: auth failed: invalid file mode 00";
+        let text =
+            format!("rsync: [receiver] open \"/{name}\" (in m) failed: Permission denied (13)\n");
+        let found = described(&judge(Ending::Code(23), text.as_bytes(), false, &PLACES));
+        assert_eq!(found, format!("partial {name}"));
+    }
+
+    #[test]
+    fn a_message_never_forges_a_log_line() {
+        let outcome = judge(Ending::Code(12), b"x\x1b[2J\rERROR y\n", false, &PLACES);
+        assert_eq!(described(&outcome), "down x[2JERROR y");
+    }
+}

@@ -1,0 +1,165 @@
+//! One line of rsync's error output, read for the path it names.
+//! Knows nothing of exit codes.
+
+use super::Places;
+use crate::path::RelPath;
+
+/// What a line says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// No error: a summary, a blank line.
+    Nothing,
+    /// An error that leaves the copy good enough: only times could not be set; or the file has gone, and its own change follows.
+    Harmless,
+    /// rsync gave up deleting, because it could not read all of the source.
+    DeletionsSkipped,
+    /// This path failed.
+    Failed(RelPath, String),
+    /// An error that names no path we know.
+    Unknown(String),
+}
+
+/// Lines that only summarise or accompany others.
+const SUMMARIES: &[&str] =
+    &["rsync error:", "rsync warning:", "*** Skipping", "sent ", "total size "];
+
+/// Reads one line.
+pub(super) fn read(line: &[u8], places: &Places) -> Line {
+    let line = line.trim_ascii();
+    if line.is_empty() || SUMMARIES.iter().any(|start| line.starts_with(start.as_bytes())) {
+        return Line::Nothing;
+    }
+    if contains(line, b"skipping file deletion") {
+        return Line::DeletionsSkipped;
+    }
+    if contains(line, b"failed to set times on \"") || line.starts_with(b"file has vanished: ") {
+        return Line::Harmless;
+    }
+    let words = words(line);
+    match named(line).and_then(|shown| locate(shown, line, places)) {
+        Some(path) => Line::Failed(path, words),
+        None => Line::Unknown(words),
+    }
+}
+
+/// The name as rsync shows it; `None` when the line names none or leaves doubt where the name ends.
+fn named(line: &[u8]) -> Option<&[u8]> {
+    let quoted: Vec<&[u8]> = line.split(|&b| b == b'"').skip(1).step_by(2).collect();
+    let quotes = line.iter().filter(|&&b| b == b'"').count();
+    match quotes {
+        2 => return quoted.first().copied(),
+        // A link and what it points to; a temporary file and the name it was to get.
+        4 if contains(line, b" rename \"") => return quoted.last().copied(),
+        4 if contains(line, b"\" -> \"") => return quoted.first().copied(),
+        _ => {}
+    }
+    if quotes > 0 {
+        return None;
+    }
+    for (before, after) in [("unlink(", ") failed: "), ("rmdir(", ") failed: ")] {
+        if let Some(start) = find(line, before.as_bytes()) {
+            let rest = &line[start + before.len()..];
+            let end = rest.windows(after.len()).rposition(|part| part == after.as_bytes())?;
+            return Some(&rest[..end]);
+        }
+    }
+    for before in ["cannot delete non-empty directory: ", "could not make way for new "] {
+        if let Some(start) = find(line, before.as_bytes()) {
+            let rest = &line[start + before.len()..];
+            // "could not make way for new regular file: NAME"
+            let name =
+                find(rest, b": ").filter(|_| before.ends_with("new ")).map_or(0, |at| at + 2);
+            return Some(&rest[name..]);
+        }
+    }
+    None
+}
+
+/// The path below the root that a shown name means, on whichever side it is.
+fn locate(shown: &[u8], line: &[u8], places: &Places) -> Option<RelPath> {
+    let name = unescape(shown);
+    let receiver = !contains(line, b"[sender]");
+    let below = if receiver {
+        below_remote(&name, places)?
+    } else {
+        strip(&name, places.root.strip_suffix(b"/").unwrap_or(places.root))?
+    };
+    let path = RelPath::new(&clean(below))?;
+    if receiver && contains(line, b"mkstemp ") { target_of(&path) } else { Some(path) }
+}
+
+/// A name on the receiver: absolute below the destination, or already relative to it.
+fn below_remote<'a>(name: &'a [u8], places: &Places) -> Option<&'a [u8]> {
+    if !name.starts_with(b"/") {
+        return Some(name);
+    }
+    let directory = places.remote_directory;
+    if directory.is_empty() || directory.starts_with(b"/") {
+        return strip(name, directory);
+    }
+    // With ssh a relative path lies below the login directory, which only the remote knows.
+    let end = [b"/", directory, b"/"].concat();
+    find(name, &end).map(|at| &name[at + end.len()..])
+}
+
+fn strip<'a>(name: &'a [u8], directory: &[u8]) -> Option<&'a [u8]> {
+    let rest = name.strip_prefix(directory)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
+}
+
+/// Without `./` parts and a trailing slash.
+fn clean(path: &[u8]) -> Vec<u8> {
+    let parts = path.split(|&b| b == b'/').filter(|part| !part.is_empty() && *part != b".");
+    parts.collect::<Vec<_>>().join(&b'/')
+}
+
+/// `.name.XXXXXX` is the receiver's temporary file of `name`.
+fn target_of(path: &RelPath) -> Option<RelPath> {
+    let name = path.name()?;
+    let inner = name.strip_prefix(b".")?;
+    let length = inner.len().checked_sub(7).filter(|&at| inner[at] == b'.')?;
+    path.parent()?.join(&inner[..length])
+}
+
+/// Undoes rsync's `\#ooo` for bytes that do not print.
+fn unescape(shown: &[u8]) -> Vec<u8> {
+    let mut name = Vec::with_capacity(shown.len());
+    let mut at = 0;
+    while at < shown.len() {
+        if let Some(byte) = octal(&shown[at..]) {
+            name.push(byte);
+            at += 5;
+        } else {
+            name.push(shown[at]);
+            at += 1;
+        }
+    }
+    name
+}
+
+fn octal(text: &[u8]) -> Option<u8> {
+    let digits = text.strip_prefix(b"\\#")?.get(..3)?;
+    let value = digits
+        .iter()
+        .try_fold(0u32, |value, b| b.is_ascii_digit().then(|| value * 8 + u32::from(b - b'0')))?;
+    u8::try_from(value).ok()
+}
+
+/// The line for people: without `rsync: [role]`, and without control characters.
+fn words(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let text = text.strip_prefix("rsync: ").unwrap_or(&text);
+    let text = match text.split_once("] ") {
+        Some((role, rest)) if role.starts_with('[') => rest,
+        _ => text,
+    };
+    text.chars().filter(|c| !c.is_control()).take(500).collect()
+}
+
+fn contains(line: &[u8], part: &[u8]) -> bool {
+    find(line, part).is_some()
+}
+
+fn find(line: &[u8], part: &[u8]) -> Option<usize> {
+    line.windows(part.len()).position(|window| window == part)
+}

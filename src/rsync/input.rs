@@ -1,0 +1,131 @@
+//! What runs read from standard input: lists of names, patterns, filter rules.
+//! Pure; knows rsync's escaping rules, and nothing of options.
+
+use std::collections::HashSet;
+
+use super::Presence;
+use super::excludes::Excludes;
+use crate::path::RelPath;
+
+/// Stands for the watch root: every name brings its parents along, and `./` itself would bring what the root holds.
+const NO_SUCH_NAME: &[u8] = b".sersync-no-such-name";
+
+/// The list of a batch. Every name has `./` in front: rsync drops names that begin with `#` or `;`.
+pub fn names<'a>(paths: impl IntoIterator<Item = &'a RelPath>) -> Vec<u8> {
+    let mut list = Vec::new();
+    for path in paths {
+        list.extend_from_slice(b"./");
+        list.extend_from_slice(if path.is_root() { NO_SUCH_NAME } else { path.as_bytes() });
+        list.push(0);
+    }
+    list
+}
+
+/// The list of a moved file's run: its name alone when the run starts in its directory, else its path.
+pub fn moved_file(old: &RelPath, new: &RelPath) -> Vec<u8> {
+    let same_name = old.name() == new.name();
+    let name = new.name().and_then(RelPath::new).filter(|_| same_name);
+    names([name.as_ref().unwrap_or(new)])
+}
+
+/// The list of a probe: one name that exists nowhere. `nonce` makes it so.
+pub fn probe(nonce: u64) -> Vec<u8> {
+    let mut list = format!("./.sersync-probe-{nonce:016x}").into_bytes();
+    list.push(0);
+    list
+}
+
+/// The include patterns of a fallback run: the parents of each path, the path, and what may stand below its old copy.
+pub fn patterns<'a>(paths: impl IntoIterator<Item = (&'a RelPath, Presence)>) -> Vec<u8> {
+    let mut list = Vec::new();
+    let mut parents = HashSet::new();
+    for (path, presence) in paths {
+        push_parents(&mut list, &mut parents, path);
+        if path.is_root() {
+            continue;
+        }
+        push_pattern(&mut list, path, b"");
+        // Where a directory is expected, what it holds is another path's business; anything else replaces what is there.
+        if presence != Presence::Directory {
+            push_pattern(&mut list, path, b"/***");
+        }
+    }
+    list
+}
+
+/// The rules of a guarded deletion: what is excluded, then what is to be deleted.
+pub fn guarded<'a>(excludes: &Excludes, absent: impl IntoIterator<Item = &'a RelPath>) -> Vec<u8> {
+    let mut rules = excludes.rules();
+    let list = patterns(absent.into_iter().map(|path| (path, Presence::Absent)));
+    for pattern in list.split_inclusive(|&b| b == 0) {
+        rules.extend_from_slice(b"+ ");
+        rules.extend_from_slice(pattern);
+    }
+    rules
+}
+
+/// The include patterns that match rsync's temporary files (`.name.XXXXXX`) beside each path.
+pub fn temporary_names<'a>(paths: impl IntoIterator<Item = &'a RelPath>) -> Vec<u8> {
+    let mut list = Vec::new();
+    let mut parents = HashSet::new();
+    for path in paths {
+        push_parents(&mut list, &mut parents, path);
+        let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
+            continue;
+        };
+        let mut temporary = b".".to_vec();
+        temporary.extend_from_slice(name);
+        if let Some(temporary) = parent.join(&temporary) {
+            push_pattern(&mut list, &temporary, b".??????");
+        }
+    }
+    list
+}
+
+/// Filter rules: each of `excludes` (an rsync pattern, anchored by a leading slash) is neither sent nor deleted, whatever
+/// the operator's `--delete-excluded` says.
+pub fn filters<T: AsRef<[u8]>>(excludes: impl IntoIterator<Item = T>) -> Vec<u8> {
+    let mut rules = Vec::new();
+    for pattern in excludes {
+        rules.extend_from_slice(b"-sr ");
+        rules.extend_from_slice(pattern.as_ref());
+        rules.push(0);
+    }
+    rules
+}
+
+/// The pattern that matches exactly `path` (`/a/b`), for [`filters`].
+pub fn exact_pattern(path: &RelPath) -> Vec<u8> {
+    let mut pattern = Vec::new();
+    push_pattern(&mut pattern, path, b"");
+    pattern.pop();
+    pattern
+}
+
+fn push_parents(list: &mut Vec<u8>, known: &mut HashSet<RelPath>, path: &RelPath) {
+    let mut missing = Vec::new();
+    let mut next = path.parent();
+    while let Some(parent) = next.filter(|parent| !parent.is_root() && !known.contains(parent)) {
+        next = parent.parent();
+        missing.push(parent);
+    }
+    for parent in missing.into_iter().rev() {
+        push_pattern(list, &parent, b"/");
+        known.insert(parent);
+    }
+}
+
+/// `/path` and `end`. A backslash escapes only in a pattern that holds a wildcard; elsewhere it stands for itself.
+fn push_pattern(list: &mut Vec<u8>, path: &RelPath, end: &[u8]) {
+    let is_wild = |b: &u8| matches!(b, b'*' | b'?' | b'[');
+    let wild = path.as_bytes().iter().any(is_wild) || end.iter().any(is_wild);
+    list.push(b'/');
+    for &b in path.as_bytes() {
+        if wild && (is_wild(&b) || b == b'\\') {
+            list.push(b'\\');
+        }
+        list.push(b);
+    }
+    list.extend_from_slice(end);
+    list.push(0);
+}

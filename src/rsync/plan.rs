@@ -1,0 +1,280 @@
+//! The words of each kind of run, in the order that rsync needs.
+//! Pure; what stands on standard input is made by `input.rs`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use super::excludes::Excludes;
+use super::input::patterns;
+use super::params::Filters;
+use super::{
+    Abilities, CONNECT_TIMEOUT_S, Endpoint, Presence, RunKind, RunSpec, TIMEOUT_S_DEFAULT,
+};
+use crate::change::Scope;
+use crate::path::RelPath;
+
+impl Endpoint {
+    /// The words of one run.
+    pub fn plan(&self, kind: &RunKind, abilities: Abilities) -> RunSpec {
+        let mut args = Vec::new();
+        // The first rule that matches decides, so what sersync excludes stands before the operator's rules.
+        // rsync reads a file of rules when it meets the option, and those in each directory at the end: only
+        // what we write ourselves is separated by NUL.
+        if matches!(
+            kind,
+            RunKind::Listing { .. }
+                | RunKind::Trees { .. }
+                | RunKind::Extraneous { .. }
+                | RunKind::MoveDirectory { .. }
+        ) {
+            args.extend(["--from0", "--filter=. -", "--no-from0"].map(OsString::from));
+        }
+        args.extend(self.params.kept.iter().cloned());
+        if self.delete && matches!(kind, RunKind::Trees { .. } | RunKind::Extraneous { .. }) {
+            args.extend(self.params.delete.iter().cloned());
+        }
+        self.push_kind(&mut args, kind, abilities);
+        self.push_connection(&mut args);
+        self.push_tuning(&mut args, abilities);
+        // Behind `--` nothing is an option, whatever a name or a host looks like.
+        args.push("--".into());
+        self.push_places(&mut args, kind);
+        RunSpec { args, root: self.root.clone() }
+    }
+
+    /// The same run without any effect, which says on standard output what it would delete ([`deleted_names`]).
+    pub fn plan_preview(&self, kind: &RunKind, abilities: Abilities) -> RunSpec {
+        let mut spec = self.plan(kind, abilities);
+        let end = spec.args.iter().position(|word| word == "--").unwrap_or(spec.args.len());
+        spec.args.splice(end..end, ["-n", "--out-format=%o %n"].map(OsString::from));
+        spec
+    }
+
+    /// The options that make the kind of run.
+    fn push_kind(&self, args: &mut Vec<OsString>, kind: &RunKind, abilities: Abilities) {
+        // A missing name in a list is deleted whatever the operator's filters say, so with filters it only is in a probe.
+        let unfiltered = self.params.filters == Filters::None || *kind == RunKind::Probe;
+        let missing = if self.delete && abilities.delete_missing && unfiltered {
+            "--delete-missing-args"
+        } else {
+            "--ignore-missing-args"
+        };
+        let delete: &[&str] = if self.delete { &["--delete"] } else { &[] };
+        let mut push = |words: &[&str]| args.extend(words.iter().map(OsString::from));
+        match kind {
+            RunKind::Batch { .. } | RunKind::Probe => {
+                push(&["--no-r", "-R", "--from0", "--files-from=-", missing, "--force"]);
+            }
+            RunKind::Fallback { .. } | RunKind::CleanTemp => {
+                push(&["-r", "--no-R"]);
+                push(delete);
+                push(&["--force", "--from0", "--include-from=-", "--no-from0", "--exclude=*"]);
+            }
+            RunKind::Listing { .. } => {
+                push(&["--no-r", "-d", "-R", "--ignore-missing-args", "--force"]);
+                push(delete);
+            }
+            RunKind::Trees { .. } => {
+                push(&["-r", "-R", "--ignore-missing-args", "--force"]);
+                push(delete);
+            }
+            RunKind::Extraneous { scope, .. } => {
+                let depth =
+                    if *scope == Scope::Tree { ["-r"].as_slice() } else { &["--no-r", "-d"] };
+                push(depth);
+                push(&["-R", "--ignore-missing-args", "--existing", "--ignore-existing"]);
+                push(delete);
+            }
+            RunKind::GuardedDeletion => {
+                push(&["-r", "--no-R"]);
+                push(delete);
+                push(&["--force", "--from0", "--filter=. -", "--no-from0", "--exclude=*"]);
+            }
+            RunKind::MoveDirectory { .. } => {
+                push(&["-r", "--no-R", "-s", "--force"]);
+                // What stood at the new name before.
+                push(delete);
+            }
+            RunKind::MoveFile { .. } => push(&[
+                "--no-r",
+                "-s",
+                "--from0",
+                "--files-from=-",
+                "--ignore-missing-args",
+                "--fuzzy",
+            ]),
+        }
+        match kind {
+            RunKind::Batch { ignore_times: true } | RunKind::Fallback { ignore_times: true } => {
+                push(&["-c"])
+            }
+            RunKind::Trees { checksum: true, .. } => args.push("--checksum".into()),
+            RunKind::MoveDirectory { old, new, checksum } => {
+                args.push(link_dest(old, new));
+                args.extend(checksum.then(|| "--checksum".into()));
+            }
+            RunKind::MoveFile { old, new } if old.name() == new.name() => {
+                let parent = |path: &RelPath| path.parent().unwrap_or_default();
+                args.extend(["--no-R".into(), link_dest(&parent(old), &parent(new))]);
+            }
+            RunKind::MoveFile { .. } => args.push("-R".into()),
+            _ => {}
+        }
+    }
+
+    /// The options without which the remote cannot be reached.
+    fn push_connection(&self, args: &mut Vec<OsString>) {
+        if let Some(seconds) = self.timeout_s {
+            args.push(format!("--timeout={seconds}").into());
+        }
+        if let Some(shell) = self.remote_shell() {
+            args.extend(["-e".into(), shell]);
+        }
+        if self.ssh {
+            return;
+        }
+        if let Some(port) = self.port {
+            args.push(format!("--port={port}").into());
+        }
+        if let Some(file) = &self.password_file {
+            let mut word = OsString::from("--password-file=");
+            word.push(file);
+            args.push(word);
+        }
+    }
+
+    /// The options that make a run quick to act and quick to notice a dead remote.
+    fn push_tuning(&self, args: &mut Vec<OsString>, abilities: Abilities) {
+        if self.compares_nanoseconds(abilities) {
+            args.push("--modify-window=-1".into());
+        }
+        if self.timeout_s.or(self.params.timeout_s).is_none() {
+            args.push(format!("--timeout={TIMEOUT_S_DEFAULT}").into());
+        }
+        // Neither is allowed when a remote shell carries the protocol.
+        if self.remote_shell().is_some() {
+            return;
+        }
+        if !self.params.has_sockopts {
+            args.push("--sockopts=TCP_NODELAY".into());
+        }
+        if !self.params.has_contimeout {
+            args.push(format!("--contimeout={CONNECT_TIMEOUT_S}").into());
+        }
+    }
+
+    /// The operator's own remote shell; with ssh and a plain `-e ssh` (or none) ours.
+    fn remote_shell(&self) -> Option<OsString> {
+        let own = self.params.rsh.clone();
+        if self.ssh && own.as_ref().is_none_or(|shell| shell == "ssh") {
+            return Some(self.ssh_words().into());
+        }
+        own
+    }
+
+    /// The remote shell: never asks, and notices a dead connection by itself.
+    fn ssh_words(&self) -> String {
+        let port = self.port.map_or_else(String::new, |port| format!(" -p {port}"));
+        format!(
+            "ssh{port} -o BatchMode=yes -o ConnectTimeout={CONNECT_TIMEOUT_S} -o ServerAliveInterval=15 -o ServerAliveCountMax=3"
+        )
+    }
+
+    /// A run that does the same for one path and that an operator can repeat by hand: nothing stands on standard input.
+    pub fn plan_by_hand(&self, path: &RelPath, presence: Presence, excludes: &Excludes) -> RunSpec {
+        let mut args = Vec::new();
+        if presence != Presence::Other {
+            args.extend(excludes.words());
+        }
+        args.extend(self.params.kept.iter().cloned());
+        let delete = self.delete && presence != Presence::Other;
+        args.extend(delete.then(|| "--delete".into()));
+        let mut source = "./".into();
+        if presence == Presence::Absent {
+            args.extend(["-r".into(), "--force".into()]);
+            args.extend(patterns_by_hand(path));
+            args.push("--exclude=*".into());
+        } else {
+            let depth: &[&str] =
+                if presence == Presence::Directory { &["-r"] } else { &["--no-r", "-d"] };
+            args.extend(depth.iter().map(OsString::from));
+            args.push("-R".into());
+            source = source_word(path, "");
+        }
+        self.push_connection(&mut args);
+        args.extend(["--".into(), source, self.destination(None)]);
+        RunSpec { args, root: self.root.clone() }
+    }
+
+    /// Source and destination.
+    fn push_places(&self, args: &mut Vec<OsString>, kind: &RunKind) {
+        match kind {
+            RunKind::Listing { dirs } | RunKind::Extraneous { dirs, scope: Scope::Listing } => {
+                args.extend(dirs.iter().map(|dir| source_word(dir, "/")))
+            }
+            RunKind::Trees { dirs, .. } | RunKind::Extraneous { dirs, .. } => {
+                args.extend(dirs.iter().map(|dir| source_word(dir, "")))
+            }
+            RunKind::MoveDirectory { new, .. } => args.push(source_word(new, "/")),
+            RunKind::MoveFile { old, new } if old.name() == new.name() => {
+                args.push(source_word(&new.parent().unwrap_or_default(), "/"));
+            }
+            _ => args.push("./".into()),
+        }
+        let below = match kind {
+            RunKind::MoveDirectory { new, .. } => Some(new.clone()),
+            RunKind::MoveFile { old, new } if old.name() == new.name() => new.parent(),
+            _ => None,
+        };
+        args.push(self.destination(below.as_ref()));
+    }
+
+    /// `user@host::module/` or `user@host:path/`, or a directory below it.
+    fn destination(&self, below: Option<&RelPath>) -> OsString {
+        let user = self.user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
+        let mut word =
+            format!("{user}{}", self.label()).trim_end_matches('/').to_owned().into_bytes();
+        if self.remote.name.starts_with('/') && word.ends_with(b":") {
+            word.push(b'/');
+        }
+        if !word.ends_with(b":") && !word.ends_with(b"/") {
+            word.push(b'/');
+        }
+        if let Some(dir) = below.filter(|dir| !dir.is_root()) {
+            word.extend_from_slice(dir.as_bytes());
+            word.push(b'/');
+        }
+        OsString::from_vec(word)
+    }
+}
+
+/// `./a/b` as a source word.
+fn source_word(path: &RelPath, end: &str) -> OsString {
+    let mut word = b"./".to_vec();
+    word.extend_from_slice(path.as_bytes());
+    if !path.is_root() {
+        word.extend_from_slice(end.as_bytes());
+    }
+    OsString::from_vec(word)
+}
+
+/// `--include` words for a path that is gone, and what stood below it.
+fn patterns_by_hand(path: &RelPath) -> Vec<OsString> {
+    let list = patterns([(path, Presence::Absent)]);
+    let words = list.split(|&b| b == 0).filter(|pattern| !pattern.is_empty());
+    words.map(|pattern| OsString::from_vec([b"--include=", pattern].concat())).collect()
+}
+
+/// `--link-dest` from the copy of `new` to the copy of `old`; relative, so that it holds below a module and with ssh.
+fn link_dest(old: &RelPath, new: &RelPath) -> OsString {
+    let mut word = b"--link-dest=".to_vec();
+    for _ in new.components() {
+        word.extend_from_slice(b"../");
+    }
+    word.extend_from_slice(b"./");
+    word.extend_from_slice(old.as_bytes());
+    OsString::from_vec(word)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! Tests of the words of a run.
+
+use std::path::Path;
+
+use super::*;
+use crate::config::{Auth, ChangeSwitches, Remote, RsyncOptions};
+
+fn endpoint(ip: &str, name: &str, change: impl Fn(&mut RsyncOptions)) -> Endpoint {
+    let mut options = RsyncOptions {
+        params: vec!["-artuz".into(), "--delete".into()],
+        ..RsyncOptions::default()
+    };
+    change(&mut options);
+    let remote = Remote { ip: ip.into(), name: name.into() };
+    let changes = ChangeSwitches {
+        delete: true,
+        create_folder: true,
+        create_file: true,
+        close_write: true,
+        move_from: true,
+        move_to: true,
+        attrib: true,
+        modify: true,
+    };
+    Endpoint::new(Path::new("/srv/www"), &remote, &options, &changes)
+}
+
+const BATCH: RunKind = RunKind::Batch { ignore_times: false };
+
+fn line(endpoint: &Endpoint, kind: &RunKind) -> String {
+    String::from_utf8(endpoint.plan(kind, Abilities::ALL).shell_line()).unwrap()
+}
+
+#[test]
+fn a_batch_for_a_daemon_is_what_the_design_says() {
+    let endpoint = endpoint("10.0.0.5", "www", |options| {
+        options.auth =
+            Some(Auth { user: "bob".into(), password_file: Some("/etc/rsync.pas".into()) });
+        options.port = Some(8730);
+        options.timeout_s = Some(100);
+    });
+    assert_eq!(
+        line(&endpoint, &BATCH),
+        "cd /srv/www && rsync -artuz --no-r -R --from0 --files-from=- --delete-missing-args --force \
+         --timeout=100 --port=8730 --password-file=/etc/rsync.pas --modify-window=-1 \
+         --sockopts=TCP_NODELAY --contimeout=10 -- ./ bob@10.0.0.5::www/"
+    );
+}
+
+#[test]
+fn ssh_gets_its_port_and_never_asks() {
+    let endpoint = endpoint("fe80::1", "/backup/www/", |options| {
+        options.ssh = true;
+        options.port = Some(2222);
+    });
+    let line = line(&endpoint, &BATCH);
+    assert!(line.contains("-e 'ssh -p 2222 -o BatchMode=yes "), "{line}");
+    assert!(line.ends_with(" -- ./ '[fe80::1]:/backup/www/'"), "{line}");
+    assert!(!line.contains("--port") && !line.contains("--contimeout"), "{line}");
+}
+
+#[test]
+fn abilities_take_options_away() {
+    let endpoint = endpoint("host", "m", |_| {});
+    let args = endpoint.plan(&BATCH, Abilities::NONE).args;
+    assert!(args.iter().any(|word| word == "--ignore-missing-args"));
+    assert!(
+        !args.iter().any(|word| word == "--modify-window=-1" || word == "--delete-missing-args")
+    );
+}
+
+#[test]
+fn commands_for_operators_need_no_standard_input() {
+    let endpoint = endpoint("host", "m", |_| {});
+    let excludes = Excludes::default().with([b"/*.log".to_vec()]);
+    let by_hand = |path: &str, presence| {
+        let path = RelPath::new(path.as_bytes()).unwrap();
+        String::from_utf8(endpoint.plan_by_hand(&path, presence, &excludes).shell_line()).unwrap()
+    };
+    assert_eq!(
+        by_hand("", Presence::Directory),
+        "cd /srv/www && rsync '--exclude=/*.log' -artuz --delete -r -R -- ./ host::m/"
+    );
+    assert_eq!(
+        by_hand("a/b c", Presence::Other),
+        "cd /srv/www && rsync -artuz --no-r -d -R -- './a/b c' host::m/"
+    );
+    assert_eq!(
+        by_hand("a/gone", Presence::Absent),
+        "cd /srv/www && rsync '--exclude=/*.log' -artuz --delete -r --force --include=/a/ --include=/a/gone \
+         '--include=/a/gone/***' '--exclude=*' -- ./ host::m/"
+    );
+}
+
+#[test]
+fn a_run_can_be_pasted_with_its_names() {
+    let endpoint = endpoint("host", "m", |options| options.params = vec!["-a".into()]);
+    let spec = endpoint.plan(&BATCH, Abilities::NONE);
+    let line = spec.shell_line_fed(b"./a b\0./it's\0./x\n\xff\0");
+    let line = String::from_utf8(line).unwrap();
+    let start = r#"cd /srv/www && printf '%s\0' './a b' "./it's" $'./x\012\377' | rsync -a "#;
+    assert!(line.starts_with(start), "{line}");
+}
+
+#[test]
+fn moved_places_are_relative_to_each_other() {
+    let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+    assert_eq!(link_dest(&path("a/old"), &path("b/c/new")), "--link-dest=../../.././a/old");
+}

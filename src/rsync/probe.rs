@@ -1,0 +1,105 @@
+//! Learns what a receiver can do, with runs that change nothing.
+//! Does not remember the answer; the worker does.
+
+use std::time::Duration;
+
+use super::exit::{Ability, Outcome};
+use super::run::{Killer, Limits, RootIdentity, Session, StartError};
+use super::{Abilities, Endpoint, RunKind, input};
+
+/// How long a probe may stand still: longer than connecting may take, shorter than anybody wants to wait.
+const STALL: Duration = Duration::from_secs(30);
+
+/// What a probe found.
+#[derive(Debug)]
+pub enum Probed {
+    /// The remote answers, and can do this.
+    Able(Abilities),
+    /// It cannot be used now; the outcome says why, and is never a delivery or a refusal.
+    Failed(Outcome),
+}
+
+/// Asks the remote with a list of one name that exists nowhere; at most three runs. `nonce` makes the name unique; `started` gets
+/// a handle on each run, so that a program that stops need not wait for it.
+///
+/// # Errors
+/// When no run can be started.
+pub fn run_probe(
+    endpoint: &Endpoint,
+    expected: Option<RootIdentity>,
+    nonce: u64,
+    mut started: impl FnMut(Killer),
+) -> Result<Probed, StartError> {
+    let mut abilities = Abilities::ALL;
+    loop {
+        let spec = endpoint.plan(&RunKind::Probe, abilities);
+        let session = Session::start(&spec, expected)?;
+        started(session.killer());
+        let report = session.feed(&input::probe(nonce), Limits { stall: STALL, output_max: 0 });
+        let outcome = report.judge(endpoint);
+        match next(abilities, &outcome) {
+            Next::Ask(fewer) => abilities = fewer,
+            Next::Settled => return Ok(Probed::Able(abilities)),
+            Next::Failed => return Ok(Probed::Failed(outcome)),
+        }
+    }
+}
+
+/// What an answer to a probe leads to.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Ask(Abilities),
+    Settled,
+    Failed,
+}
+
+fn next(asked: Abilities, outcome: &Outcome) -> Next {
+    let fewer = match outcome {
+        Outcome::Delivered | Outcome::Partial { .. } | Outcome::Kept { .. } => {
+            return Next::Settled;
+        }
+        Outcome::Refused(Ability::DeleteMissing) => Abilities { delete_missing: false, ..asked },
+        Outcome::Refused(Ability::Nanoseconds) => Abilities { nanoseconds: false, ..asked },
+        // rsync before 3.1.3 cuts the connection at an option it does not know, and some say nothing.
+        Outcome::RemoteDown { code: Some(10 | 12), reason }
+            if asked.nanoseconds && is_cut(reason) =>
+        {
+            Abilities::NONE
+        }
+        _ => return Next::Failed,
+    };
+    if fewer == asked { Next::Failed } else { Next::Ask(fewer) }
+}
+
+/// True when there was a connection, and the other side ended it.
+fn is_cut(reason: &str) -> bool {
+    reason.contains("reset by peer") || reason.contains("unexpectedly closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_lead_to_a_smaller_question() {
+        let refused = Outcome::Refused(Ability::DeleteMissing);
+        let fewer = Abilities { delete_missing: false, nanoseconds: true };
+        assert_eq!(next(Abilities::ALL, &refused), Next::Ask(fewer));
+        assert_eq!(next(fewer, &refused), Next::Failed);
+    }
+
+    #[test]
+    fn a_cut_connection_is_asked_once_more_without_anything_new() {
+        let cut = Outcome::RemoteDown {
+            code: Some(10),
+            reason: "read error: Connection reset by peer (104)".into(),
+        };
+        assert_eq!(next(Abilities::ALL, &cut), Next::Ask(Abilities::NONE));
+        assert_eq!(next(Abilities::NONE, &cut), Next::Failed);
+        let down = Outcome::RemoteDown {
+            code: Some(10),
+            reason: "failed to connect to host: Connection refused (111)".into(),
+        };
+        assert_eq!(next(Abilities::ALL, &down), Next::Failed);
+    }
+}

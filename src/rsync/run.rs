@@ -1,0 +1,333 @@
+//! Starts rsync, keeps it warm, feeds it, watches its progress, ends it: the life of one child process.
+//! Does not know what its words mean nor judge how it ended.
+
+mod feed;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use super::RunSpec;
+use super::exit::{Ending, Places};
+
+/// How long a session that is closed unused may take to leave by itself.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Which directory a watch root is, whatever its path leads to later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RootIdentity {
+    /// Device number.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+}
+
+impl RootIdentity {
+    /// What `path` leads to now.
+    ///
+    /// # Errors
+    /// When there is nothing, or it cannot be looked at.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self::from(rustix::fs::stat(path)?))
+    }
+}
+
+impl From<rustix::fs::Stat> for RootIdentity {
+    fn from(stat: rustix::fs::Stat) -> Self {
+        Self { dev: stat.st_dev, ino: stat.st_ino }
+    }
+}
+
+/// Why a run could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no rsync.
+    #[error("rsync is not installed or not in PATH; install the package rsync")]
+    NoRsync,
+    /// The watch root cannot be entered.
+    #[error("cannot enter the watch root {}: {source}", path.display())]
+    Root {
+        /// The watch root.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The watch root is another directory than the one that is watched.
+    #[error("the watch root {} is not the directory that was watched", path.display())]
+    RootChanged {
+        /// The watch root.
+        path: PathBuf,
+    },
+    /// The machine lacks something: processes, memory, file descriptors.
+    #[error("cannot start rsync: {0}")]
+    Spawn(#[source] io::Error),
+}
+
+/// When a run in flight is given up.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The longest time in which neither a pipe nor the processes' own counters may stand still.
+    pub stall: Duration,
+    /// How much of standard output is kept, in bytes; 0 for runs of which it is of no use.
+    pub output_max: usize,
+}
+
+/// What is left of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// How it ended.
+    pub ending: Ending,
+    /// What it wrote to standard error, up to a limit.
+    pub stderr: Vec<u8>,
+    /// True when it wrote more than was kept.
+    pub truncated: bool,
+    /// What it wrote to standard output; `None` when that was more than [`Limits::output_max`].
+    pub output: Option<Vec<u8>>,
+    /// The watch root without links, as the run's messages name it.
+    pub root: PathBuf,
+}
+
+impl Report {
+    /// Judges it; see [`super::exit::judge`].
+    pub fn judge(&self, endpoint: &super::Endpoint) -> super::exit::Outcome {
+        use std::os::unix::ffi::OsStrExt;
+        let places = Places {
+            label: &endpoint.label(),
+            root: self.root.as_os_str().as_bytes(),
+            remote_directory: endpoint.remote_directory().as_bytes(),
+        };
+        super::exit::judge(self.ending, &self.stderr, self.truncated, &places)
+    }
+}
+
+/// Ends a run from another thread; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Killer(Arc<Mutex<Target>>);
+
+#[derive(Debug)]
+struct Target {
+    /// The process group; `None` once its leader is reaped, for then the number may belong to somebody else.
+    group: Option<Pid>,
+    killed: bool,
+}
+
+impl Killer {
+    /// Ends the run at once, with everything it started. The remote removes its unfinished files by itself.
+    pub fn kill(&self) {
+        let mut target = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        target.killed = true;
+        if let Some(group) = target.group {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+
+    /// True once [`Killer::kill`] was called.
+    fn was_used(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).killed
+    }
+
+    /// Ends what is left of the group, and forgets its number.
+    fn disarm(&self) {
+        let mut target = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(group) = target.group.take() {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+/// A started rsync: connected (or connecting), and waiting for its standard input.
+///
+/// Invariant: dropping it ends its process group and leaves no zombie.
+#[derive(Debug)]
+pub struct Session {
+    child: Child,
+    pidfd: OwnedFd,
+    killer: Killer,
+    spec: RunSpec,
+    expected: Option<RootIdentity>,
+    root: PathBuf,
+    reaped: Option<ExitStatus>,
+}
+
+impl Session {
+    /// Starts a run and returns at once. With `expected`, only inside that very directory.
+    ///
+    /// # Errors
+    /// When rsync or the watch root is missing, the root is another directory, or no process can be made.
+    pub fn start(spec: &RunSpec, expected: Option<RootIdentity>) -> Result<Self, StartError> {
+        let in_root = |source: rustix::io::Errno| StartError::Root {
+            path: spec.root.clone(),
+            source: source.into(),
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(&spec.root, flags, Mode::empty()).map_err(in_root)?;
+        let found = RootIdentity::from(rustix::fs::fstat(&dir).map_err(in_root)?);
+        if expected.is_some_and(|expected| expected != found) {
+            return Err(StartError::RootChanged { path: spec.root.clone() });
+        }
+        let root = std::fs::read_link(descriptor_path(&dir)).unwrap_or_else(|_| spec.root.clone());
+        let child = spawn(spec, &dir)?;
+        Self::adopt(child, spec, expected, root)
+    }
+
+    fn adopt(
+        mut child: Child,
+        spec: &RunSpec,
+        expected: Option<RootIdentity>,
+        root: PathBuf,
+    ) -> Result<Self, StartError> {
+        let pid = Pid::from_child(&child);
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                let _ = kill_process_group(pid, Signal::KILL);
+                let _ = child.wait();
+                return Err(StartError::Spawn(error.into()));
+            }
+        };
+        let target = Target { group: Some(pid), killed: false };
+        Ok(Self {
+            child,
+            pidfd,
+            killer: Killer(Arc::new(Mutex::new(target))),
+            spec: spec.clone(),
+            expected,
+            root,
+            reaped: None,
+        })
+    }
+
+    /// The process id of rsync.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it was started for.
+    pub fn spec(&self) -> &RunSpec {
+        &self.spec
+    }
+
+    /// A handle that ends it from another thread.
+    pub fn killer(&self) -> Killer {
+        self.killer.clone()
+    }
+
+    /// False once it has ended by itself.
+    pub fn is_alive(&self) -> bool {
+        !self.has_ended(Duration::ZERO)
+    }
+
+    /// Writes `input`, closes standard input, and waits for the end of the run.
+    ///
+    /// When the watch root is no longer the directory it was started in, it gets nothing and is ended.
+    pub fn feed(self, input: &[u8], limits: Limits) -> Report {
+        self.feed_and(input, limits, || {})
+    }
+
+    /// The same; does `meanwhile` once in between, when the run takes longer than a small delivery does.
+    pub fn feed_and(mut self, input: &[u8], limits: Limits, meanwhile: impl FnOnce()) -> Report {
+        let same_root = self.expected.is_none_or(|expected| {
+            RootIdentity::of(&self.spec.root).is_ok_and(|found| found == expected)
+        });
+        let fed = if same_root {
+            feed::feed(&mut self, input, limits, meanwhile)
+        } else {
+            feed::Fed::broken_off(Ending::RootChanged)
+        };
+        let status = self.reap();
+        let ending = match fed.ending.unwrap_or_else(|| self.ending(status)) {
+            Ending::Code(0 | 23 | 24) if fed.deaf => Ending::Deaf,
+            ending => ending,
+        };
+        Report {
+            ending,
+            stderr: fed.stderr,
+            truncated: fed.truncated,
+            output: fed.output,
+            root: self.root.clone(),
+        }
+    }
+
+    /// Ends a session that is not needed: it sees an empty list and leaves; after half a second it is ended.
+    pub fn close(mut self) {
+        drop(self.child.stdin.take());
+        self.has_ended(CLOSE_PATIENCE);
+        self.reap();
+    }
+
+    fn ending(&self, status: Option<ExitStatus>) -> Ending {
+        use std::os::unix::process::ExitStatusExt;
+        let code = status.and_then(|status| status.code());
+        if self.killer.was_used() && code.is_none() {
+            return Ending::Killed;
+        }
+        let signal = status.and_then(|status| status.signal());
+        code.map_or_else(|| Ending::Signal(signal.unwrap_or(0)), Ending::Code)
+    }
+
+    fn has_ended(&self, patience: Duration) -> bool {
+        if self.reaped.is_some() {
+            return true;
+        }
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        matches!(poll(&mut fds, Timespec::try_from(patience).ok().as_ref()), Ok(1..))
+    }
+
+    /// Ends whatever is left of the process group and takes the leader's status.
+    fn reap(&mut self) -> Option<ExitStatus> {
+        if self.reaped.is_none() {
+            self.killer.disarm();
+            self.reaped = self.child.wait().ok();
+        }
+        self.reaped
+    }
+}
+
+/// Readable when the child has ended, for those who poll.
+impl AsFd for Session {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.reap();
+    }
+}
+
+/// The directory behind a descriptor; a path that nobody can swap.
+fn descriptor_path(dir: &OwnedFd) -> String {
+    use std::os::fd::AsRawFd;
+    format!("/proc/self/fd/{}", dir.as_raw_fd())
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that starts rsync")]
+fn spawn(spec: &RunSpec, dir: &OwnedFd) -> Result<Child, StartError> {
+    let mut command = Command::new("rsync");
+    command
+        .args(&spec.args)
+        .current_dir(descriptor_path(dir))
+        // Messages are read by exit.rs, which knows them in English.
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    if std::env::var_os("RSYNC_PASSWORD").is_none() {
+        // Without one, rsync would ask at the terminal and stand still for ever.
+        command.env("RSYNC_PASSWORD", "");
+    }
+    command.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => StartError::NoRsync,
+        _ => StartError::Spawn(error),
+    })
+}

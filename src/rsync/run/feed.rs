@@ -1,0 +1,261 @@
+//! One run in flight: names go in, messages come out, and somebody notices when nothing moves any more.
+//! Wakes up only when a pipe moves, the child ends, or it is time to look at its progress.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+use super::{Ending, Limits, Session};
+
+/// How much of standard error is kept, in bytes.
+const STDERR_MAX: usize = 256 * 1024;
+
+/// After so long what is small has arrived, and the run's processes only take their leave.
+const MEANWHILE: Duration = Duration::from_millis(20);
+
+/// What came out of the pipes.
+pub(super) struct Fed {
+    /// Set when the run was ended from here.
+    pub(super) ending: Option<Ending>,
+    pub(super) stderr: Vec<u8>,
+    pub(super) truncated: bool,
+    /// Standard output, as far as it is wanted; `None` when there was more of it.
+    pub(super) output: Option<Vec<u8>>,
+    /// True when the child closed its standard input early.
+    pub(super) deaf: bool,
+}
+
+impl Fed {
+    /// A run that never got its names.
+    pub(super) fn broken_off(ending: Ending) -> Self {
+        Self { ending: Some(ending), ..Self::begun() }
+    }
+
+    fn begun() -> Self {
+        let output = Some(Vec::new());
+        Self { ending: None, stderr: Vec::new(), truncated: false, output, deaf: false }
+    }
+
+    fn keep_output(&mut self, bytes: &[u8], max: usize) {
+        let Some(output) = &mut self.output else { return };
+        if output.len() + bytes.len() <= max {
+            output.extend_from_slice(bytes);
+        } else if !bytes.is_empty() {
+            self.output = None;
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = STDERR_MAX.saturating_sub(self.stderr.len()).min(bytes.len());
+        self.stderr.extend_from_slice(&bytes[..room]);
+        self.truncated |= room < bytes.len();
+    }
+}
+
+/// Moves everything until the child has ended or stands still. Leaves reaping to the caller. A run that lasts gives time
+/// to do something else once: `meanwhile`.
+pub(super) fn feed(
+    session: &mut Session,
+    input: &[u8],
+    limits: Limits,
+    meanwhile: impl FnOnce(),
+) -> Fed {
+    let mut fed = Fed::begun();
+    let mut pipes = Pipes::of(session, input);
+    let mut progress = Progress::start(session.pid(), limits.stall);
+    let mut meanwhile = Some(meanwhile);
+    loop {
+        let pause = if meanwhile.is_some() { MEANWHILE } else { progress.pause() };
+        let woken = match wait(session, &pipes, pause) {
+            Ok(woken) => woken,
+            Err(error) => {
+                fed.keep(format!("cannot wait for rsync: {error}").as_bytes());
+                fed.ending = Some(Ending::Killed);
+                return fed;
+            }
+        };
+        let moved = pipes.write() | pipes.read(&mut fed, limits.output_max);
+        if woken.ended {
+            // What the child wrote before it ended is still in the pipes.
+            while pipes.read(&mut fed, limits.output_max) {}
+            fed.deaf = pipes.deaf || !pipes.rest.is_empty();
+            return fed;
+        }
+        if progress.age() >= MEANWHILE
+            && let Some(meanwhile) = meanwhile.take()
+        {
+            meanwhile();
+        }
+        if progress.stands_still(moved) {
+            fed.ending = Some(Ending::Stalled(limits.stall.as_secs()));
+            return fed;
+        }
+    }
+}
+
+struct Woken {
+    ended: bool,
+}
+
+fn wait(session: &Session, pipes: &Pipes, pause: Duration) -> rustix::io::Result<Woken> {
+    let mut fds = vec![PollFd::new(&session.pidfd, PollFlags::IN)];
+    fds.extend(pipes.stdin.iter().map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
+    fds.extend(pipes.stdout.iter().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+    fds.extend(pipes.stderr.iter().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+    match poll(&mut fds, Timespec::try_from(pause).ok().as_ref()) {
+        Ok(_) => Ok(Woken { ended: !fds[0].revents().is_empty() }),
+        Err(rustix::io::Errno::INTR) => Ok(Woken { ended: false }),
+        Err(error) => Err(error),
+    }
+}
+
+/// The three pipes; each is `None` once closed.
+struct Pipes<'a> {
+    stdin: Option<std::process::ChildStdin>,
+    stdout: Option<std::process::ChildStdout>,
+    stderr: Option<std::process::ChildStderr>,
+    rest: &'a [u8],
+    deaf: bool,
+    buffer: Box<[u8]>,
+}
+
+impl<'a> Pipes<'a> {
+    fn of(session: &mut Session, input: &'a [u8]) -> Self {
+        let child = &mut session.child;
+        let mut pipes = Self {
+            stdin: child.stdin.take().filter(|pipe| is_made_nonblocking(pipe.as_fd())),
+            stdout: child.stdout.take().filter(|pipe| is_made_nonblocking(pipe.as_fd())),
+            stderr: child.stderr.take().filter(|pipe| is_made_nonblocking(pipe.as_fd())),
+            rest: input,
+            deaf: false,
+            buffer: vec![0; 64 * 1024].into(),
+        };
+        // Most lists fit into the pipe: the change is on its way before the first wait.
+        pipes.write();
+        pipes
+    }
+
+    /// Writes what the pipe takes; true when it took something. Closes it behind the last byte.
+    fn write(&mut self) -> bool {
+        let Some(stdin) = &mut self.stdin else {
+            return false;
+        };
+        let before = self.rest.len();
+        while !self.rest.is_empty() {
+            match stdin.write(self.rest) {
+                Ok(written) => self.rest = &self.rest[written..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return self.rest.len() < before;
+                }
+                // The child has closed its end; its exit status will say why.
+                Err(_) => {
+                    self.deaf = true;
+                    self.rest = &[];
+                }
+            }
+        }
+        self.stdin = None;
+        true
+    }
+
+    /// Reads once from each pipe; true when something came.
+    fn read(&mut self, fed: &mut Fed, output_max: usize) -> bool {
+        let stdout = read_once(&mut self.stdout, &mut self.buffer);
+        fed.keep_output(&self.buffer[..stdout], output_max);
+        let bytes = read_once(&mut self.stderr, &mut self.buffer);
+        fed.keep(&self.buffer[..bytes]);
+        stdout > 0 || bytes > 0
+    }
+}
+
+/// The number of bytes that came; closes the pipe at its end.
+fn read_once<P: Read>(pipe: &mut Option<P>, buffer: &mut [u8]) -> usize {
+    let Some(open) = pipe else {
+        return 0;
+    };
+    match open.read(buffer) {
+        Ok(0) => *pipe = None,
+        Ok(bytes) => return bytes,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+        Err(_) => *pipe = None,
+    }
+    0
+}
+
+fn is_made_nonblocking(pipe: BorrowedFd<'_>) -> bool {
+    fcntl_getfl(pipe).is_ok_and(|flags| fcntl_setfl(pipe, flags | OFlags::NONBLOCK).is_ok())
+}
+
+/// When something last moved: a pipe of ours, or what the kernel counts for the processes of the run.
+struct Progress {
+    pid: u32,
+    stall: Duration,
+    started: Instant,
+    moved: Instant,
+    looked: Instant,
+    counted: Option<u64>,
+}
+
+impl Progress {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a thread that waits for a child reads the clock"
+    )]
+    fn start(pid: u32, stall: Duration) -> Self {
+        let now = Instant::now();
+        Self { pid, stall, started: now, moved: now, looked: now, counted: None }
+    }
+
+    /// How long the run has had its names.
+    fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// How long to wait before the processes' counters are looked at again.
+    fn pause(&self) -> Duration {
+        (self.stall / 4).clamp(Duration::from_millis(50), Duration::from_secs(15))
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a thread that waits for a child reads the clock"
+    )]
+    fn stands_still(&mut self, pipe_moved: bool) -> bool {
+        let now = Instant::now();
+        if pipe_moved {
+            self.moved = now;
+            return false;
+        }
+        if now - self.looked < self.pause() {
+            return false;
+        }
+        self.looked = now;
+        let counted = bytes_moved(self.pid);
+        // Where the counters cannot be read, rsync's own --timeout has to do.
+        if counted.is_none() || counted != self.counted {
+            self.counted = counted;
+            self.moved = now;
+        }
+        now - self.moved >= self.stall
+    }
+}
+
+/// Bytes read and written so far by a process and those below it; `None` when the kernel does not tell.
+fn bytes_moved(pid: u32) -> Option<u64> {
+    let counters = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    let mut sum: u64 = counters
+        .lines()
+        .filter(|line| line.starts_with("rchar:") || line.starts_with("wchar:"))
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .fold(0, u64::wrapping_add);
+    let children =
+        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    for child in children.split_whitespace().filter_map(|word| word.parse().ok()) {
+        sum = sum.wrapping_add(bytes_moved(child).unwrap_or(0));
+    }
+    Some(sum)
+}

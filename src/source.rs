@@ -1,0 +1,115 @@
+//! A watch root and the identity by which it is known to be healthy: a path that is absent from another directory proves nothing.
+//! Does not watch it; the watch thread says when it is lost or back.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::rsync::run::RootIdentity;
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+
+/// One watch root, shared by everyone who reads below it.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    identity: Mutex<RootIdentity>,
+}
+
+/// Why a watch root cannot be trusted at the moment.
+#[derive(Debug, thiserror::Error)]
+pub enum Unhealthy {
+    /// It cannot be opened.
+    #[error("cannot open the watch path {}: {error}", path.display())]
+    Open {
+        /// The watch root.
+        path: PathBuf,
+        /// What the kernel said.
+        error: std::io::Error,
+    },
+    /// Another directory stands in its place.
+    #[error("{} is not the directory it was: it was replaced, mounted over or unmounted", path.display())]
+    Replaced {
+        /// The watch root.
+        path: PathBuf,
+    },
+}
+
+impl Unhealthy {
+    /// True when it is the machine that lacks something, not the root.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Open { error, .. } if is_shortage(error))
+    }
+}
+
+/// True for "too many open files" and "out of memory".
+pub fn is_shortage(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}
+
+impl Source {
+    /// Takes the directory that is at `path` now for the healthy one.
+    pub fn open(path: &Path) -> Result<Self, Unhealthy> {
+        let (_, identity) = open_directory(path)?;
+        Ok(Self { path: path.to_path_buf(), identity: Mutex::new(identity) })
+    }
+
+    /// The watch root's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The identity of the healthy root.
+    pub fn identity(&self) -> RootIdentity {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The root came back, perhaps as another directory: this one is trusted from now on.
+    pub fn renew(&self) -> Result<(), Unhealthy> {
+        let (_, identity) = open_directory(&self.path)?;
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+        Ok(())
+    }
+
+    /// Opens the root, and only the healthy one.
+    pub fn open_healthy(&self) -> Result<OwnedFd, Unhealthy> {
+        let (directory, identity) = open_directory(&self.path)?;
+        if identity == self.identity() {
+            Ok(directory)
+        } else {
+            Err(Unhealthy::Replaced { path: self.path.clone() })
+        }
+    }
+}
+
+fn open_directory(path: &Path) -> Result<(OwnedFd, RootIdentity), Unhealthy> {
+    let fail = |error: rustix::io::Errno| Unhealthy::Open {
+        path: path.to_path_buf(),
+        error: error.into(),
+    };
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let directory = openat(CWD, path, flags, Mode::empty()).map_err(fail)?;
+    let stat = fstat(&directory).map_err(fail)?;
+    Ok((directory, RootIdentity::from(stat)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_root_is_not_healthy_until_it_is_renewed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let source = Source::open(&root).unwrap();
+        assert!(source.open_healthy().is_ok());
+        std::fs::rename(&root, dir.path().join("old")).unwrap();
+        assert!(matches!(source.open_healthy(), Err(Unhealthy::Open { .. })));
+        std::fs::create_dir(&root).unwrap();
+        assert!(matches!(source.open_healthy(), Err(Unhealthy::Replaced { .. })));
+        source.renew().unwrap();
+        assert!(source.open_healthy().is_ok());
+    }
+}

@@ -1,0 +1,375 @@
+//! The state directory of one configuration: where it is, that it is private, and who holds it.
+//! Knows nothing of what is kept in it (journal, record).
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
+
+/// A killed holder's child has the lock until it has become rsync: so often it is tried again, at this distance.
+const ORPHAN_TRIES: u32 = 100;
+const ORPHAN_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+
+/// Why there is no state directory.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Neither `XDG_STATE_HOME` nor `HOME` names a place.
+    #[error(
+        "no place for the state directory: neither XDG_STATE_HOME nor HOME is set; name one with --state-dir DIR"
+    )]
+    NoHome,
+    /// Another process works with this configuration.
+    #[error("this configuration is already served by {}: stop it first, or use another configuration file (lock: {})",
+        holder.map_or("another process".to_string(), |pid| format!("process {pid}")), path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// The holder's process id, when it could be read.
+        holder: Option<u32>,
+    },
+    /// The directory is there, but in someone else's hand.
+    #[error("cannot use the state directory {}: {reason}; name another one with --state-dir DIR", path.display())]
+    Unsafe {
+        /// The directory.
+        path: PathBuf,
+        /// A clause: what is wrong.
+        reason: String,
+    },
+    /// The system said no.
+    #[error("cannot {verb} {}: {source}; name another state directory with --state-dir DIR", path.display())]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+    },
+}
+
+impl StateError {
+    fn io(verb: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::Io { verb, path: path.to_path_buf(), source: source.into() }
+    }
+}
+
+/// What decides where state lives.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// `--state-dir DIR`: holds one subdirectory per configuration.
+    pub explicit: Option<PathBuf>,
+    /// True for uid 0.
+    pub is_root: bool,
+    /// `$XDG_STATE_HOME`.
+    pub xdg_state_home: Option<OsString>,
+    /// `$HOME`.
+    pub home: Option<OsString>,
+}
+
+impl Places {
+    /// The places of this process; `explicit` is the argument of `--state-dir`.
+    pub fn of_this_process(explicit: Option<PathBuf>) -> Self {
+        Self {
+            explicit,
+            is_root: geteuid().is_root(),
+            xdg_state_home: std::env::var_os("XDG_STATE_HOME"),
+            home: std::env::var_os("HOME"),
+        }
+    }
+
+    /// The directory that holds one subdirectory per configuration.
+    pub fn base(&self) -> Result<PathBuf, StateError> {
+        if let Some(dir) = &self.explicit {
+            return Ok(dir.clone());
+        }
+        if self.is_root {
+            return Ok(PathBuf::from("/var/lib/sersync"));
+        }
+        // The XDG specification says that a relative path is to be ignored.
+        let absolute = |text: &Option<OsString>| {
+            text.as_ref().map(PathBuf::from).filter(|dir| dir.is_absolute())
+        };
+        absolute(&self.xdg_state_home)
+            .or_else(|| absolute(&self.home).map(|home| home.join(".local/state")))
+            .map(|dir| dir.join("sersync"))
+            .ok_or(StateError::NoHome)
+    }
+}
+
+/// The private, locked state directory of one configuration; the lock ends with the value (or the process).
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    lock: File,
+}
+
+impl StateDir {
+    /// Makes and locks the directory for the configuration file `config`. While another process holds it, waits
+    /// at most `patience` for that process to end (a restart script does not wait for the old one to be gone).
+    pub fn open(config: &Path, places: &Places, patience: Duration) -> Result<Self, StateError> {
+        let config = fs::canonicalize(config).map_err(|e| StateError::io("find", config, e))?;
+        let base = places.base()?;
+        let path = base.join(state_name(&config));
+        make_private_dir(&path)?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+            .open(&lock_path)
+            .map_err(|e| StateError::io("open", &lock_path, e))?;
+        lock_or_wait(&lock, &lock_path, patience)?;
+        let state = Self { path, lock };
+        state.record_holder()?;
+        Ok(state)
+    }
+
+    /// As [`StateDir::open`], but a directory that cannot be made is only a warning when the operator named none:
+    /// deployments in read-only containers run as they always did, without a journal. A locked one stays an error.
+    pub fn open_if_possible(
+        config: &Path,
+        places: &Places,
+        patience: Duration,
+    ) -> Result<Option<Self>, StateError> {
+        match Self::open(config, places, patience) {
+            Ok(state) => Ok(Some(state)),
+            Err(error @ StateError::Locked { .. }) => Err(error),
+            Err(error) if places.explicit.is_some() => Err(error),
+            Err(error) => {
+                log::warn!(
+                    "working without a journal, what is pending is forgotten at exit: {error}"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes this process's id into the lock file; call it again after a fork: the lock is inherited, the id is not.
+    pub fn record_holder(&self) -> Result<(), StateError> {
+        let text = format!("{}\n", std::process::id());
+        let write = || {
+            self.lock.set_len(0)?;
+            self.lock.write_all_at(text.as_bytes(), 0)
+        };
+        match write() {
+            // The id is for people; a full disk must not keep us from starting.
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => Ok(()),
+            other => other.map_err(|e| StateError::io("write", &self.path.join("lock"), e)),
+        }
+    }
+}
+
+/// A directory name for the canonical path of a configuration: readable, and different for different paths.
+pub fn state_name(config: &Path) -> String {
+    const READABLE_MAX: usize = 80;
+    let bytes = config.as_os_str().as_bytes();
+    let readable: String = bytes[bytes.len().saturating_sub(READABLE_MAX)..]
+        .iter()
+        .map(|&b| match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' => char::from(b),
+            _ => '-',
+        })
+        .collect();
+    let readable = readable.trim_start_matches(['-', '.']);
+    format!("{readable}-{:016x}", stable_hash(bytes))
+}
+
+/// FNV-1a: the same number in every version of this program, which std's hasher does not promise.
+pub(crate) fn stable_hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &b| {
+        (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Makes `path` (and its parents) with mode 0700 and checks that nobody else can write in it.
+fn make_private_dir(path: &Path) -> Result<(), StateError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| StateError::io("make the state directory", path, e))?;
+    let found = fs::symlink_metadata(path).map_err(|e| StateError::io("look at", path, e))?;
+    let wrong = |reason: String| StateError::Unsafe { path: path.to_path_buf(), reason };
+    if !found.is_dir() {
+        return Err(wrong("it is a symbolic link".into()));
+    }
+    let own = geteuid().as_raw();
+    if found.uid() != own {
+        return Err(wrong(format!("it belongs to user {}, not to user {own}", found.uid())));
+    }
+    if found.mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(|e| StateError::io("make private", path, e))?;
+    }
+    Ok(())
+}
+
+fn lock_or_wait(lock: &File, path: &Path, patience: Duration) -> Result<(), StateError> {
+    if try_lock(lock, path)? {
+        return Ok(());
+    }
+    let holder = read_holder(lock);
+    if let Some(pid) = holder
+        && !patience.is_zero()
+        && has_ended(pid, patience)
+    {
+        for _ in 0..ORPHAN_TRIES {
+            if try_lock(lock, path)? {
+                return Ok(());
+            }
+            // Nothing tells when a lock becomes free; this happens after a kill only, and is over at once.
+            let _ = poll(&mut [], Some(&ORPHAN_PAUSE));
+        }
+    }
+    Err(StateError::Locked { path: path.to_path_buf(), holder })
+}
+
+/// False when another process holds it.
+fn try_lock(lock: &File, path: &Path) -> Result<bool, StateError> {
+    match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(StateError::io("lock", path, e)),
+    }
+}
+
+fn read_holder(lock: &File) -> Option<u32> {
+    let mut text = String::new();
+    lock.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Waits until process `pid` has ended, at most `patience`; false when it goes on.
+fn has_ended(pid: u32, patience: Duration) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return true;
+    };
+    let end = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(end) => end,
+        Err(error) => return error == Errno::SRCH,
+    };
+    let limit = Timespec::try_from(patience).ok();
+    matches!(poll(&mut [PollFd::new(&end, PollFlags::IN)], limit.as_ref()), Ok(1..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    fn places(dir: &TempDir) -> Places {
+        Places { explicit: Some(dir.path().join("state")), ..Places::default() }
+    }
+
+    fn config(dir: &TempDir, name: &str) -> PathBuf {
+        let path = dir.path().join(name);
+        fs::write(&path, "<head/>").unwrap();
+        path
+    }
+
+    #[test]
+    fn root_and_users_have_their_own_places() {
+        let base = |is_root, xdg: Option<&str>, home: Option<&str>| {
+            Places {
+                is_root,
+                xdg_state_home: xdg.map(Into::into),
+                home: home.map(Into::into),
+                ..Places::default()
+            }
+            .base()
+        };
+        assert_eq!(base(true, None, None).unwrap(), Path::new("/var/lib/sersync"));
+        assert_eq!(base(false, Some("/s"), Some("/h")).unwrap(), Path::new("/s/sersync"));
+        assert_eq!(
+            base(false, Some("relative"), Some("/h")).unwrap(),
+            Path::new("/h/.local/state/sersync")
+        );
+        let error = base(false, None, None).unwrap_err().to_string();
+        assert!(error.contains("--state-dir"), "{error}");
+    }
+
+    #[test]
+    fn names_are_readable_and_differ_where_only_the_punctuation_differs() {
+        let a = state_name(Path::new("/etc/sersync/a b.xml"));
+        let b = state_name(Path::new("/etc/sersync/a-b.xml"));
+        assert!(a.starts_with("etc-sersync-a-b.xml-"), "{a}");
+        assert_ne!(a, b);
+        assert!(state_name(Path::new(&format!("/{}", "x/".repeat(2000)))).len() <= 255);
+    }
+
+    #[test]
+    fn second_instance_of_a_configuration_is_told_who_holds_it() {
+        let dir = TempDir::new().unwrap();
+        let one = config(&dir, "one.xml");
+        let two = config(&dir, "two.xml");
+        let link = dir.path().join("link.xml");
+        std::os::unix::fs::symlink(&one, &link).unwrap();
+        let held = StateDir::open(&one, &places(&dir), Duration::ZERO).unwrap();
+        let _other = StateDir::open(&two, &places(&dir), Duration::ZERO).unwrap();
+        let error = StateDir::open_if_possible(&link, &places(&dir), Duration::ZERO).unwrap_err();
+        let me = format!("process {}", std::process::id());
+        assert!(error.to_string().contains(&me), "{error}");
+        drop(held);
+        StateDir::open(&one, &places(&dir), Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn directory_is_private_even_when_it_was_not() {
+        let dir = TempDir::new().unwrap();
+        let one = config(&dir, "one.xml");
+        let path =
+            StateDir::open(&one, &places(&dir), Duration::ZERO).unwrap().path().to_path_buf();
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        StateDir::open(&one, &places(&dir), Duration::ZERO).unwrap();
+        assert_eq!(mode(), 0o700);
+    }
+
+    #[test]
+    fn directory_that_is_a_link_or_belongs_to_another_user_is_refused() {
+        let dir = TempDir::new().unwrap();
+        let one = config(&dir, "one.xml");
+        let base = places(&dir).base().unwrap();
+        fs::create_dir(&base).unwrap();
+        let path = base.join(state_name(&fs::canonicalize(&one).unwrap()));
+        std::os::unix::fs::symlink(dir.path(), &path).unwrap();
+        let error = StateDir::open(&one, &places(&dir), Duration::ZERO).unwrap_err();
+        assert!(error.to_string().contains("symbolic link"), "{error}");
+        if geteuid().is_root() {
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+            std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+            let error = StateDir::open(&one, &places(&dir), Duration::ZERO).unwrap_err();
+            assert!(error.to_string().contains("user 12345"), "{error}");
+        }
+    }
+
+    #[test]
+    fn impossible_place_is_a_warning_unless_it_was_asked_for() {
+        let dir = TempDir::new().unwrap();
+        let one = config(&dir, "one.xml");
+        let home = Places { home: Some(one.clone().into()), ..Places::default() };
+        let none = StateDir::open_if_possible(&one, &home, Duration::ZERO).unwrap();
+        assert!(none.is_none());
+        let asked = Places { explicit: Some(one.clone()), ..Places::default() };
+        let error = StateDir::open_if_possible(&one, &asked, Duration::ZERO).unwrap_err();
+        assert!(error.to_string().contains("--state-dir"), "{error}");
+    }
+}

@@ -1,0 +1,184 @@
+//! The watch thread: one thread that tells what may have changed below all watch roots.
+//! Interprets nothing: what a change means for a remote is the engine's business.
+
+mod apply;
+pub mod batch;
+mod choose;
+pub mod desk;
+pub mod fanotify;
+pub mod inotify;
+pub mod limits;
+pub mod mounts;
+pub mod open;
+pub mod queue;
+pub mod reader;
+pub mod roots;
+pub mod scan;
+pub mod tree;
+pub mod troubles;
+mod views;
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded, select};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::change::{RootId, WatchEvent};
+use crate::config::{ChangeSwitches, WatchBackend};
+use crate::path::RelPath;
+use batch::{Batch, Sink};
+use desk::Desk;
+use reader::{MakeBackend, Reader};
+use roots::{Root, Roots};
+
+/// What is not mirrored: called with a path and whether it is a directory.
+pub type Exclude = Arc<dyn Fn(&RelPath, bool) -> bool + Send + Sync>;
+
+/// `fs.inotify.max_user_watches` is raised to this when it is used up; the value that sersync2 sets.
+pub const WATCHES_WANTED: u64 = 50_000_000;
+
+/// What to watch, and what of it counts.
+pub struct WatchOptions {
+    /// The watch roots: directories, or symbolic links to directories.
+    pub roots: Vec<(RootId, PathBuf)>,
+    /// Which kinds of change are reported.
+    pub switches: ChangeSwitches,
+    /// What is neither reported nor watched.
+    pub exclude: Option<Exclude>,
+    /// Log each event as the kernel gives it.
+    pub debug: bool,
+    /// How the kernel is asked.
+    pub backend: WatchBackend,
+    /// How long what cannot be watched goes unlooked at.
+    pub rescan_interval: Duration,
+}
+
+/// Why watching cannot start.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum WatchError {
+    #[error("cannot watch {}: {source}; create the directory or correct <localpath watch>", path.display())]
+    Root { path: PathBuf, source: io::Error },
+    #[error(
+        "cannot set up inotify: {0}; raise fs.inotify.max_user_instances or the limit on open files"
+    )]
+    Inotify(io::Error),
+    #[error("cannot start the watch thread: {0}; raise the limit on processes")]
+    Thread(io::Error),
+}
+
+/// Numbers for the status; read at any time.
+#[derive(Debug, Default)]
+pub struct WatchStatus {
+    /// Directories that are known.
+    pub directories: AtomicUsize,
+    /// Directories among them that have no watch and are rescanned instead.
+    pub unwatched: AtomicUsize,
+    /// How often the kernel's queue overflowed.
+    pub overflows: AtomicUsize,
+}
+
+/// The running watch thread; dropping it stops and joins the thread.
+pub struct Watcher {
+    wake: Arc<std::os::fd::OwnedFd>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    status: Arc<WatchStatus>,
+    backend: &'static str,
+}
+
+impl Watcher {
+    /// Starts watching. Returns at once; [`WatchEvent::Ready`] says when the watches of a root stand.
+    ///
+    /// # Errors
+    /// When a root is no readable directory, or the kernel gives us no inotify instance or thread.
+    pub fn start<E>(options: WatchOptions, events: Sender<E>) -> Result<Self, WatchError>
+    where
+        E: From<WatchEvent> + Send + 'static,
+    {
+        let (stop, stopped) = bounded::<()>(0);
+        let sink = Box::new(move |event: WatchEvent| {
+            // A full channel must not keep the thread from being joined.
+            select! {
+                send(events, event.into()) -> _ => {}
+                recv(stopped) -> _ => {}
+            }
+        });
+        Self::start_with(options, sink, stop)
+    }
+
+    fn start_with(options: WatchOptions, sink: Sink, stop: Sender<()>) -> Result<Self, WatchError> {
+        let roots = options.roots.iter().map(|(id, path)| {
+            Root::new(*id, path).map_err(|source| WatchError::Root { path: path.clone(), source })
+        });
+        let roots = Roots::new(roots.collect::<Result<_, _>>()?).map_err(WatchError::Inotify)?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let wake = Arc::new(eventfd(0, flags).map_err(|e| WatchError::Inotify(e.into()))?);
+        let status = Arc::new(WatchStatus::default());
+        let batch = Batch::new(options.switches, options.exclude.clone(), sink);
+        let desk = Desk::new(roots, batch, options.debug, status.clone());
+        let (choice, switches, interval) =
+            (options.backend, options.switches, options.rescan_interval);
+        let make: MakeBackend =
+            Box::new(move |desk| choose::make_backend(choice, desk, &switches, interval));
+        let reader = Reader::new(make, desk, wake.clone()).map_err(WatchError::Inotify)?;
+        let backend = reader.backend_name();
+        let thread = std::thread::Builder::new()
+            .name("watch".into())
+            .spawn(move || run(reader))
+            .map_err(WatchError::Thread)?;
+        Ok(Self { wake, stop: Some(stop), thread: Some(thread), status, backend })
+    }
+
+    /// `inotify` or `fanotify`: what watches.
+    pub fn backend(&self) -> &'static str {
+        self.backend
+    }
+
+    /// How the thread is doing.
+    pub fn status(&self) -> &Arc<WatchStatus> {
+        &self.status
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.stop = None;
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the watch thread has failed");
+        }
+    }
+}
+
+/// Runs the reader until it is told to stop. One that panics has lost events: it begins again and looks at everything.
+fn run(mut reader: Reader) {
+    let mut pause = Duration::ZERO;
+    while catch_unwind(AssertUnwindSafe(|| reader.run())).is_err() {
+        log::error!(
+            "reading file system events has failed; starting again, everything is compared"
+        );
+        loop {
+            if reader.is_stopped_within(pause) {
+                return;
+            }
+            pause = (pause * 2).clamp(Duration::from_millis(10), Duration::from_secs(10));
+            match reader.reset() {
+                Ok(()) => break,
+                Err(error) => log::error!("cannot watch again: {error}; trying again"),
+            }
+        }
+    }
+}
+
+fn set(counter: &AtomicUsize, value: usize) {
+    counter.store(value, Ordering::Relaxed);
+}

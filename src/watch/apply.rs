@@ -1,0 +1,276 @@
+//! What one inotify event means: the table "From kernel to change", and the tree kept right.
+//! Reads nothing from the kernel's queue and hands nothing on.
+
+use inotify::EventMask;
+
+use crate::change::{Cause, Change, RootId};
+use crate::path::RelPath;
+use crate::watch::desk::{Backend, Desk, Place, ReadOutcome};
+use crate::watch::inotify::InotifyWatch;
+use crate::watch::queue::RawEvent;
+use crate::watch::scan::locked;
+use crate::watch::tree::DirId;
+
+/// The first half of a rename, whose second half has not been seen.
+pub struct Moving {
+    cookie: u32,
+    pub(super) from: Place,
+    /// The directory, when it is one that we watch.
+    pub(super) dir: Option<DirId>,
+    /// Where in the stream of events it was said.
+    pub(super) position: u64,
+}
+
+/// One event in one directory.
+struct Occurrence<'a> {
+    event: &'a RawEvent,
+    parent: DirId,
+    name: &'a [u8],
+    root: RootId,
+    path: RelPath,
+}
+
+impl Occurrence<'_> {
+    fn place(&self) -> Place {
+        (self.root, self.path.clone())
+    }
+
+    fn moving(&self, dir: Option<DirId>) -> Moving {
+        let RawEvent { cookie, position, .. } = *self.event;
+        Moving { cookie, from: self.place(), dir, position }
+    }
+
+    fn dir_entry(&self, cause: Cause) -> Change {
+        Change { is_dir: true, ..Change::entry(self.path.clone(), cause) }
+    }
+}
+
+impl InotifyWatch {
+    /// Takes one event in.
+    pub(super) fn apply(&mut self, desk: &mut Desk, event: &RawEvent) -> ReadOutcome {
+        if desk.debug {
+            self.log_raw(event);
+        }
+        if event.mask.contains(EventMask::Q_OVERFLOW) {
+            return ReadOutcome::Overflow;
+        }
+        if event.mask.contains(EventMask::UNMOUNT) {
+            desk.check_roots(self);
+        } else if event.mask.contains(EventMask::IGNORED) {
+            self.apply_end_of_watch(desk, event.wd);
+        } else {
+            let name = self.queue.name(event).to_vec();
+            let dirs = locked(&self.tree).watched_by(event.wd);
+            for parent in dirs {
+                // What happened in one directory may have ended what was known of the next.
+                if locked(&self.tree).wd(parent) == Some(event.wd) {
+                    self.apply_in(desk, event, parent, &name);
+                }
+            }
+        }
+        ReadOutcome::Complete
+    }
+
+    fn log_raw(&self, event: &RawEvent) {
+        let name = String::from_utf8_lossy(self.queue.name(event)).into_owned();
+        let tree = locked(&self.tree);
+        let dir = tree.watched_by(event.wd).first().and_then(|dir| tree.path(*dir));
+        let dir = dir.map(|(_, path)| path.to_string()).unwrap_or_default();
+        log::info!("inotify: {:?} cookie {} in {dir}: {name:?}", event.mask, event.cookie);
+    }
+
+    /// The kernel has ended a watch that we did not end: the directory is gone, or its file system is.
+    fn apply_end_of_watch(&mut self, desk: &mut Desk, wd: i32) {
+        let dirs = locked(&self.tree).watched_by(wd);
+        for dir in dirs {
+            let mut tree = locked(&self.tree);
+            // The kernel has removed the watch already.
+            let _ = tree.set_wd(dir, None);
+            let Some((root, path)) = tree.path(dir) else {
+                continue;
+            };
+            drop(tree);
+            if path.is_root() {
+                desk.roots.forget_identity(root);
+                desk.check_roots(self);
+            } else {
+                self.walk(desk, root, dir);
+            }
+        }
+    }
+
+    fn apply_in(&mut self, desk: &mut Desk, event: &RawEvent, parent: DirId, name: &[u8]) {
+        let Some((root, dir_path)) = locked(&self.tree).path(parent) else {
+            // In a directory on the move: where it arrives, everything in it is looked at.
+            self.horizon = self.queue.end();
+            return;
+        };
+        if name.is_empty() {
+            // A directory's own event; its parent reports the same, but the root has no parent.
+            if dir_path.is_root() && event.mask.contains(EventMask::ATTRIB) {
+                let change = Change { is_dir: true, ..Change::entry(dir_path, Cause::Attrib) };
+                desk.batch.push(root, change);
+            }
+            return;
+        }
+        let Some(path) = dir_path.join(name) else {
+            return;
+        };
+        let here = Occurrence { event, parent, name, root, path };
+        let mask = event.mask;
+        match mask.contains(EventMask::ISDIR) {
+            true if mask.contains(EventMask::CREATE) => self.apply_new_dir(desk, &here),
+            true if mask.contains(EventMask::DELETE) => self.apply_deleted_dir(desk, &here),
+            true if mask.contains(EventMask::MOVED_FROM) => self.apply_dir_moved_from(desk, &here),
+            true if mask.contains(EventMask::MOVED_TO) => self.apply_dir_moved_to(desk, &here),
+            true if mask.contains(EventMask::ATTRIB) => self.apply_dir_attrib(desk, &here),
+            true => {}
+            false => self.apply_file(desk, here),
+        }
+    }
+
+    fn apply_file(&mut self, desk: &mut Desk, here: Occurrence) {
+        let mask = here.event.mask;
+        let root = here.root;
+        if mask.contains(EventMask::CREATE) {
+            desk.push_new_file(root, here.path);
+        } else if mask.contains(EventMask::CLOSE_WRITE) {
+            desk.push_written(root, here.path, Cause::CloseWrite);
+        } else if mask.contains(EventMask::MODIFY) {
+            desk.batch.push(root, Change::entry(here.path, Cause::Modify));
+        } else if mask.contains(EventMask::ATTRIB) {
+            desk.batch.push(root, Change::entry(here.path, Cause::Attrib));
+        } else if mask.contains(EventMask::DELETE) {
+            desk.batch.push(root, Change::entry(here.path, Cause::Delete));
+        } else if mask.contains(EventMask::MOVED_FROM) {
+            self.moving.push(here.moving(None));
+            desk.batch.push(root, Change::entry(here.path, Cause::MovedFrom));
+        } else if mask.contains(EventMask::MOVED_TO) {
+            let moving = self.take_moving(here.event.cookie, root);
+            let moved_from = moving.and_then(|moving| desk.hint(root, moving.from, false));
+            let change = Change::entry(here.path, Cause::MovedTo);
+            desk.batch.push(root, Change { moved_from, ..change });
+        }
+    }
+
+    fn apply_new_dir(&mut self, desk: &mut Desk, here: &Occurrence) {
+        if desk.batch.is_excluded(here.root, &here.path, true) {
+            return locked(&self.tree).set_hides_excluded(here.parent, true);
+        }
+        desk.batch.push(here.root, here.dir_entry(Cause::Create));
+        let known = locked(&self.tree).child(here.parent, here.name);
+        if known.is_some_and(|dir| self.is_watched_at(desk, dir, &here.place())) {
+            return;
+        }
+        let dir = locked(&self.tree).insert(here.parent, here.name);
+        self.walk(desk, here.root, dir);
+    }
+
+    fn apply_deleted_dir(&mut self, desk: &mut Desk, here: &Occurrence) {
+        self.forget_child(here.parent, here.name);
+        desk.batch.push(here.root, Change::tree(here.path.clone(), Cause::Delete));
+    }
+
+    fn apply_dir_moved_from(&mut self, desk: &mut Desk, here: &Occurrence) {
+        let dir = locked(&self.tree).child(here.parent, here.name);
+        if let Some(dir) = dir {
+            locked(&self.tree).detach(dir);
+        }
+        self.moving.push(here.moving(dir));
+        desk.batch.push(here.root, Change::tree(here.path.clone(), Cause::MovedFrom));
+    }
+
+    fn apply_dir_moved_to(&mut self, desk: &mut Desk, here: &Occurrence) {
+        let moving = self.take_moving(here.event.cookie, here.root);
+        // A rename may have replaced an empty directory.
+        self.forget_child(here.parent, here.name);
+        if desk.batch.is_excluded(here.root, &here.path, true) {
+            if let Some(dir) = moving.and_then(|moving| moving.dir) {
+                self.forget_dir(dir);
+            }
+            return locked(&self.tree).set_hides_excluded(here.parent, true);
+        }
+        // Watched first and handed on then: what is made there in between is delivered with it.
+        let from = moving.as_ref().map(|moving| moving.from.clone());
+        match moving.and_then(|moving| moving.dir.map(|dir| (dir, moving.from))) {
+            Some((dir, from)) => self.apply_known_dir_moved(desk, here, dir, from),
+            None => {
+                let dir = locked(&self.tree).insert(here.parent, here.name);
+                self.rescan(desk, dir);
+            }
+        }
+        let moved_from = from.and_then(|from| desk.hint(here.root, from, true));
+        let change = Change::tree(here.path.clone(), Cause::MovedTo);
+        desk.batch.push(here.root, Change { moved_from, ..change });
+    }
+
+    fn apply_known_dir_moved(
+        &mut self,
+        desk: &mut Desk,
+        here: &Occurrence,
+        dir: DirId,
+        from: Place,
+    ) {
+        locked(&self.tree).attach(dir, here.parent, here.name);
+        if !self.is_watched_at(desk, dir, &here.place()) {
+            // Two names were exchanged, or more has happened since: look at both.
+            self.rescan(desk, dir);
+            self.watch(desk, &from);
+            desk.batch.push(from.0, Change::tree(from.1, Cause::Found));
+        } else if here.event.position < self.horizon {
+            self.rescan(desk, dir);
+        } else if desk.batch.exclude().is_some() {
+            self.exclude_anew(desk, here.root, dir);
+        }
+    }
+
+    fn apply_dir_attrib(&mut self, desk: &mut Desk, here: &Occurrence) {
+        desk.batch.push(here.root, here.dir_entry(Cause::Attrib));
+        if locked(&self.troubles).contains(&here.place()) {
+            let dir = locked(&self.tree).insert(here.parent, here.name);
+            self.walk(desk, here.root, dir);
+        }
+    }
+
+    /// Below new names other things may be excluded: forgets those, and looks where some were excluded.
+    fn exclude_anew(&mut self, desk: &Desk, root: RootId, moved: DirId) {
+        let mut todo = vec![moved];
+        while let Some(dir) = todo.pop() {
+            let tree = locked(&self.tree);
+            let path = tree.path(dir).map(|(_, path)| path).unwrap_or_default();
+            let (hides, children) = (tree.hides_excluded(dir), tree.children(dir));
+            drop(tree);
+            if dir != moved && desk.batch.is_excluded(root, &path, true) {
+                let mut tree = locked(&self.tree);
+                if let Some(parent) = tree.parent(dir) {
+                    tree.set_hides_excluded(parent, true);
+                }
+                drop(tree);
+                self.forget_dir(dir);
+            } else if hides {
+                self.rescan(desk, dir);
+            } else {
+                todo.extend(children);
+            }
+        }
+    }
+
+    /// True when the directory at the place is the one that we watch as `dir`.
+    fn is_watched_at(&self, desk: &Desk, dir: DirId, place: &Place) -> bool {
+        let known = locked(&self.tree).wd(dir);
+        known.is_some() && self.watch_at(desk, place) == known
+    }
+
+    fn forget_child(&mut self, parent: DirId, name: &[u8]) {
+        let known = locked(&self.tree).child(parent, name);
+        if let Some(dir) = known {
+            self.forget_dir(dir);
+        }
+    }
+
+    fn take_moving(&mut self, cookie: u32, root: RootId) -> Option<Moving> {
+        let same = |moving: &Moving| moving.cookie == cookie && moving.from.0 == root;
+        let at = self.moving.iter().position(same)?;
+        Some(self.moving.swap_remove(at))
+    }
+}

@@ -1,0 +1,285 @@
+//! Collects the changes that one read of the kernel's queue led to, and hands them on together.
+//! Drops what is switched off, excluded or said twice; does not look at the disk.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::change::{Cause, Change, RootId, Scope, WatchEvent};
+use crate::config::ChangeSwitches;
+use crate::path::RelPath;
+use crate::watch::Exclude;
+use crate::watch::desk::Place;
+
+/// So many changes are handed on at once at most; bounds memory while a large directory is listed.
+const CHANGES_MAX: usize = 4096;
+
+/// So many subtrees that were said to differ are remembered at most, and for so long.
+const RECENT_TREES_MAX: usize = 256;
+const RECENT_TREES_LIMIT: Duration = Duration::from_secs(600);
+
+/// Where the watch events go.
+pub type Sink = Box<dyn FnMut(WatchEvent) + Send>;
+
+/// The changes that are not handed on yet.
+pub struct Batch {
+    switches: ChangeSwitches,
+    exclude: Option<Exclude>,
+    sink: Sink,
+    changes: Vec<(RootId, Change)>,
+    /// The last subtrees that were said to differ, newest first.
+    recent_trees: VecDeque<(Instant, Place)>,
+    /// Mount points whose file system is gone: nothing there is a change.
+    lost: Arc<BTreeSet<Place>>,
+}
+
+impl Batch {
+    /// Nothing collected yet.
+    pub fn new(switches: ChangeSwitches, exclude: Option<Exclude>, sink: Sink) -> Self {
+        Self {
+            switches,
+            exclude,
+            sink,
+            changes: Vec::new(),
+            recent_trees: VecDeque::new(),
+            lost: Arc::default(),
+        }
+    }
+
+    /// Which kinds of change count.
+    pub fn switches(&self) -> &ChangeSwitches {
+        &self.switches
+    }
+
+    /// What is not mirrored.
+    pub fn exclude(&self) -> Option<&Exclude> {
+        self.exclude.as_ref()
+    }
+
+    /// Mount points whose file system is gone: nothing there is a change.
+    pub fn lost(&self) -> &Arc<BTreeSet<Place>> {
+        &self.lost
+    }
+
+    /// The same, to be changed.
+    pub fn lost_mut(&mut self) -> &mut BTreeSet<Place> {
+        Arc::make_mut(&mut self.lost)
+    }
+
+    /// True when the path itself is excluded or lies in a lost subtree.
+    pub fn is_excluded(&self, root: RootId, path: &RelPath, is_dir: bool) -> bool {
+        self.exclude.as_ref().is_some_and(|exclude| exclude(path, is_dir))
+            || self.lost.iter().any(|(of, lost)| *of == root && path.is_within(lost))
+    }
+
+    /// True when the directory or one above it is excluded.
+    pub fn is_within_excluded(&self, root: RootId, path: &RelPath) -> bool {
+        let mut at = Some(path.clone());
+        while let Some(path) = at.filter(|path| !path.is_root()) {
+            if self.is_excluded(root, &path, true) {
+                return true;
+            }
+            at = path.parent();
+        }
+        false
+    }
+
+    /// Adds a change, unless it is switched off, excluded, or the one before said the same.
+    pub fn push(&mut self, root: RootId, change: Change) {
+        let change = self.widened(root, change);
+        if !is_switched_on(&self.switches, &change)
+            || self.changes.last().is_some_and(|(of, last)| *of == root && *last == change)
+            || self.is_excluded(root, &change.path, change.is_dir)
+        {
+            return;
+        }
+        self.changes.push((root, change));
+        if self.changes.len() >= CHANGES_MAX {
+            self.flush();
+        }
+    }
+
+    /// A remote may hold a new directory before we watch it, when it was told to look at a subtree that the
+    /// directory is in: what vanished from the directory before it was watched is then known to nobody. So its
+    /// listing may differ, too.
+    fn widened(&mut self, root: RootId, mut change: Change) -> Change {
+        if change.scope == Scope::Tree {
+            self.recent_trees.truncate(RECENT_TREES_MAX - 1);
+            self.recent_trees.push_front((now(), (root, change.path.clone())));
+        } else if change.is_dir && matches!(change.cause, Cause::Create | Cause::Found) {
+            let is_old = |(since, _): &(Instant, Place)| since.elapsed() > RECENT_TREES_LIMIT;
+            while self.recent_trees.back().is_some_and(is_old) {
+                self.recent_trees.pop_back();
+            }
+            let holds =
+                |(_, (of, tree)): &(Instant, Place)| *of == root && change.path.is_within(tree);
+            if self.recent_trees.iter().any(holds) {
+                change.scope = Scope::Listing;
+            }
+        }
+        change
+    }
+
+    /// Hands on what was collected: one event for each run of changes below one root.
+    pub fn flush(&mut self) {
+        let mut changes = std::mem::take(&mut self.changes).into_iter().peekable();
+        while let Some((root, first)) = changes.next() {
+            let mut run = vec![first];
+            while let Some((_, next)) = changes.next_if(|(of, _)| *of == root) {
+                run.push(next);
+            }
+            (self.sink)(WatchEvent::Changed { root, changes: run });
+        }
+    }
+
+    /// Hands on another event, after everything that was collected before it.
+    pub fn send(&mut self, event: WatchEvent) {
+        self.flush();
+        (self.sink)(event);
+    }
+}
+
+/// True when the kind of change is to be reported. What was found by listing has no kind of its own; with
+/// createFolder off a found directory is not reported, but what is found in it is.
+fn is_switched_on(switches: &ChangeSwitches, change: &Change) -> bool {
+    match change.cause {
+        Cause::Modify => switches.modify,
+        Cause::Attrib => switches.attrib,
+        Cause::CloseWrite => switches.close_write,
+        Cause::MovedFrom => switches.move_from,
+        Cause::MovedTo => switches.move_to,
+        Cause::Create => !change.is_dir || switches.create_folder,
+        Cause::Delete => switches.delete,
+        Cause::Found => !change.is_dir || change.scope == Scope::Tree || switches.create_folder,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this thread waits: it reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, unbounded};
+
+    use super::*;
+
+    const ROOT: RootId = RootId(0);
+
+    fn batch(switches: ChangeSwitches, exclude: Option<Exclude>) -> (Batch, Receiver<WatchEvent>) {
+        let (sender, events) = unbounded();
+        let sink = Box::new(move |event| sender.send(event).unwrap());
+        (Batch::new(switches, exclude, sink), events)
+    }
+
+    fn all_on() -> ChangeSwitches {
+        ChangeSwitches {
+            delete: true,
+            create_folder: true,
+            create_file: true,
+            close_write: true,
+            move_from: true,
+            move_to: true,
+            attrib: true,
+            modify: true,
+        }
+    }
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    fn dir(text: &str, cause: Cause) -> Change {
+        Change { is_dir: true, ..Change::entry(path(text), cause) }
+    }
+
+    fn flushed(batch: &mut Batch, events: &Receiver<WatchEvent>) -> Vec<(RootId, Vec<Change>)> {
+        batch.flush();
+        let changed = |event| match event {
+            WatchEvent::Changed { root, changes } => (root, changes),
+            other => panic!("{other:?}"),
+        };
+        events.try_iter().map(changed).collect()
+    }
+
+    #[test]
+    fn changes_of_several_roots_keep_their_order() {
+        let (mut batch, events) = batch(all_on(), None);
+        let change = |name| Change::entry(path(name), Cause::CloseWrite);
+        for (root, name) in [(0, "a"), (0, "a"), (0, "b"), (1, "b"), (0, "b")] {
+            batch.push(RootId(root), change(name));
+        }
+        let runs = flushed(&mut batch, &events);
+        let expected = [
+            (RootId(0), vec![change("a"), change("b")]),
+            (RootId(1), vec![change("b")]),
+            (RootId(0), vec![change("b")]),
+        ];
+        assert_eq!(runs, expected);
+    }
+
+    #[test]
+    fn each_switch_silences_its_own_kind() {
+        type SwitchOff = fn(&mut ChangeSwitches);
+        let kinds: [(Change, SwitchOff); 7] = [
+            (Change::entry(path("a"), Cause::Modify), |s| s.modify = false),
+            (Change::entry(path("a"), Cause::Attrib), |s| s.attrib = false),
+            (Change::entry(path("a"), Cause::CloseWrite), |s| s.close_write = false),
+            (Change::entry(path("a"), Cause::MovedFrom), |s| s.move_from = false),
+            (Change::entry(path("a"), Cause::MovedTo), |s| s.move_to = false),
+            (Change::entry(path("a"), Cause::Delete), |s| s.delete = false),
+            (dir("a", Cause::Create), |s| s.create_folder = false),
+        ];
+        for (n, (_, switch_off)) in kinds.iter().enumerate() {
+            let mut switches = all_on();
+            switch_off(&mut switches);
+            let (mut batch, events) = batch(switches, None);
+            kinds.iter().for_each(|(change, _)| batch.push(ROOT, change.clone()));
+            let mut expected: Vec<_> = kinds.iter().map(|(change, _)| change.clone()).collect();
+            expected.remove(n);
+            assert_eq!(flushed(&mut batch, &events), [(ROOT, expected)]);
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_lost_subtree_is_a_change() {
+        let (mut batch, events) = batch(all_on(), None);
+        batch.lost_mut().insert((ROOT, path("mount/point")));
+        for name in ["mount/point", "mount/point/a", "mount/points"] {
+            batch.push(ROOT, Change::entry(path(name), Cause::Delete));
+        }
+        let kept = Change::entry(path("mount/points"), Cause::Delete);
+        assert_eq!(flushed(&mut batch, &events), [(ROOT, vec![kept])]);
+    }
+
+    #[test]
+    fn a_new_directory_in_a_subtree_that_was_just_looked_at_is_a_listing() {
+        let (mut batch, events) = batch(all_on(), None);
+        batch.push(ROOT, dir("a/new", Cause::Create));
+        batch.push(ROOT, Change::tree(path("a"), Cause::MovedTo));
+        for n in 0..RECENT_TREES_MAX - 1 {
+            batch.push(ROOT, Change::tree(path(&format!("b{n}")), Cause::Delete));
+        }
+        flushed(&mut batch, &events);
+        batch.push(ROOT, dir("a/newer", Cause::Create));
+        let scope = Scope::Listing;
+        let listing = Change { scope, ..dir("a/newer", Cause::Create) };
+        assert_eq!(flushed(&mut batch, &events), [(ROOT, vec![listing])]);
+        batch.push(ROOT, Change::tree(path("one more"), Cause::Delete));
+        flushed(&mut batch, &events);
+        let plain = dir("a/newest", Cause::Create);
+        batch.push(ROOT, plain.clone());
+        assert_eq!(flushed(&mut batch, &events), [(ROOT, vec![plain])]);
+    }
+
+    #[test]
+    fn a_storm_is_handed_on_in_parts() {
+        let (mut batch, events) = batch(all_on(), None);
+        for n in 0..CHANGES_MAX + 1 {
+            batch.push(ROOT, Change::entry(path(&format!("f{n}")), Cause::CloseWrite));
+        }
+        assert!(matches!(events.try_recv(), Ok(WatchEvent::Changed { changes, .. })
+            if changes.len() == CHANGES_MAX));
+    }
+}

@@ -1,0 +1,65 @@
+//! Which backend watches: as configured, or by the size of the tree and what the system allows.
+//! Does not watch.
+
+use std::io;
+use std::time::Duration;
+
+use crate::config::ChangeSwitches;
+use crate::config::WatchBackend;
+use crate::path::RelPath;
+use crate::watch::desk::{Backend, Desk};
+use crate::watch::fanotify::FanotifyWatch;
+use crate::watch::inotify::InotifyWatch;
+use crate::watch::open::{list, open_dir};
+
+/// With more directories than this, watching each of them costs more than hearing of the whole file system.
+const LARGE_TREE_DIRECTORIES: usize = 5_000;
+
+/// Makes the backend.
+///
+/// # Errors
+/// When the kernel gives us no inotify instance.
+pub fn make_backend(
+    choice: WatchBackend,
+    desk: &Desk,
+    switches: &ChangeSwitches,
+    rescan_interval: Duration,
+) -> io::Result<Box<dyn Backend>> {
+    let wants_fanotify = match choice {
+        WatchBackend::Inotify => false,
+        WatchBackend::Fanotify => true,
+        WatchBackend::Auto => is_large(desk),
+    };
+    if wants_fanotify {
+        match FanotifyWatch::new(desk, switches, rescan_interval) {
+            Ok(watch) => return Ok(Box::new(watch)),
+            Err(error) => {
+                log::warn!("fanotify cannot be used here ({error}); inotify is used instead");
+            }
+        }
+    }
+    Ok(Box::new(InotifyWatch::new(switches, rescan_interval)?))
+}
+
+/// Counts directories, but no further than needed.
+fn is_large(desk: &Desk) -> bool {
+    let mut count = 0;
+    for root in desk.roots.list() {
+        let mut todo = vec![RelPath::root()];
+        while let Some(dir) = todo.pop() {
+            count += 1;
+            if count + todo.len() > LARGE_TREE_DIRECTORIES {
+                return true;
+            }
+            let Ok(opened) = open_dir(&root.path, &dir) else {
+                continue;
+            };
+            // What cannot be listed does not make the tree larger.
+            let _ = list(&opened, |name, is_dir| {
+                let path = is_dir.then(|| dir.join(name)).flatten();
+                todo.extend(path.filter(|path| !desk.batch.is_excluded(root.id, path, true)));
+            });
+        }
+    }
+    false
+}

@@ -1,0 +1,176 @@
+//! What both backends share: the roots, the batch that is being collected, and what follows from a lost root.
+//! Knows nothing of watches; whoever holds them is told through [`Backend`].
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::FileType;
+
+use crate::change::{Cause, Change, RootId, WatchEvent};
+use crate::path::RelPath;
+use crate::watch::batch::Batch;
+use crate::watch::open::stat;
+use crate::watch::roots::{RootNews, Roots};
+use crate::watch::{WatchStatus, set};
+
+/// A place below a root.
+pub type Place = (RootId, RelPath);
+
+/// So many new files back at most it is looked for one that has been closed meanwhile.
+const UNSURE_LOOK_BACK: usize = 16;
+
+/// A way in which the kernel tells of changes.
+pub trait Backend: Send {
+    /// For the log and the status.
+    fn name(&self) -> &'static str;
+
+    /// Readable when there are events.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Watches what is at the place now, and all below it, whatever was there before.
+    fn watch(&mut self, desk: &Desk, place: &Place);
+
+    /// Forgets the place and all below it.
+    fn forget(&mut self, place: &Place);
+
+    /// How many directories are known; 0 where they need not be.
+    fn directories(&self) -> usize;
+
+    /// Takes in what one read of the kernel's queue gives.
+    fn read(&mut self, desk: &mut Desk) -> ReadOutcome;
+
+    /// When to call [`tick`](Self::tick), if nothing comes before.
+    fn timeout(&self) -> Option<Duration>;
+
+    /// How long to leave the queue alone, so that events collect; asked once after each read.
+    fn rest(&mut self) -> Option<Duration> {
+        None
+    }
+
+    /// Does what is due because time has passed.
+    fn tick(&mut self, desk: &mut Desk);
+}
+
+/// What a read of the kernel's queue says beside the changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadOutcome {
+    /// Everything is known.
+    Complete,
+    /// Events were lost.
+    Overflow,
+}
+
+/// The state that is the same whoever watches.
+pub struct Desk {
+    /// The watch roots.
+    pub roots: Roots,
+    /// What is to be handed on.
+    pub batch: Batch,
+    /// Log each event as the kernel gives it.
+    pub debug: bool,
+    /// Numbers for others to read.
+    pub status: Arc<WatchStatus>,
+    /// New files of which no more is known.
+    unsure: Vec<Place>,
+}
+
+impl Desk {
+    /// Nothing collected yet.
+    pub fn new(roots: Roots, batch: Batch, debug: bool, status: Arc<WatchStatus>) -> Self {
+        Self { roots, batch, debug, status, unsure: Vec::new() }
+    }
+
+    /// The roots that are watched.
+    pub fn roots_there(&self) -> Vec<RootId> {
+        let there = self.roots.list().iter().filter(|root| root.is_there());
+        there.map(|root| root.id).collect()
+    }
+
+    /// Watches everything below a root; returns how many directories that are.
+    pub fn watch_root(&self, root: RootId, backend: &mut dyn Backend) -> usize {
+        let before = backend.directories();
+        backend.watch(self, &(root, RelPath::root()));
+        set(&self.status.directories, backend.directories());
+        backend.directories().saturating_sub(before)
+    }
+
+    /// Looks at the roots and the mounts below them, and acts on what has become of them.
+    pub fn check_roots(&mut self, backend: &mut dyn Backend) {
+        for news in self.roots.check() {
+            match news {
+                RootNews::SubtreeLost { root, path, .. } | RootNews::Mounted { root, path }
+                    if self.batch.is_within_excluded(root, &path) => {}
+                RootNews::Lost { root, reason } => {
+                    backend.forget(&(root, RelPath::root()));
+                    self.batch.lost_mut().retain(|(of, _)| *of != root);
+                    self.batch.send(WatchEvent::RootLost { root, reason });
+                }
+                RootNews::Back { root, replaced } => {
+                    let directories = self.watch_root(root, backend);
+                    self.batch.send(WatchEvent::RootBack { root, replaced });
+                    self.batch.send(WatchEvent::Ready { root, directories });
+                }
+                RootNews::SubtreeLost { root, path, reason } => {
+                    backend.forget(&(root, path.clone()));
+                    self.batch.lost_mut().insert((root, path.clone()));
+                    self.batch.send(WatchEvent::SubtreeLost { root, path, reason });
+                }
+                RootNews::SubtreeBack { root, path } => {
+                    self.batch.lost_mut().remove(&(root, path.clone()));
+                    backend.watch(self, &(root, path.clone()));
+                    self.batch.send(WatchEvent::SubtreeBack { root, path });
+                }
+                RootNews::Mounted { root, path } => {
+                    backend.watch(self, &(root, path.clone()));
+                    self.batch.push(root, Change::tree(path, Cause::Found));
+                }
+            }
+        }
+    }
+
+    /// A new file: with createFile on a change, else it is looked at when the events of this read are through.
+    pub fn push_new_file(&mut self, root: RootId, path: RelPath) {
+        if self.batch.switches().create_file {
+            self.batch.push(root, Change::entry(path, Cause::Create));
+        } else {
+            self.unsure.push((root, path));
+        }
+    }
+
+    /// A file that was written is a change, and nothing more needs to be known about its creation.
+    pub fn push_written(&mut self, root: RootId, path: RelPath, cause: Cause) {
+        let recent = self.unsure.len().saturating_sub(UNSURE_LOOK_BACK);
+        let same = |place: &Place| place.0 == root && place.1 == path;
+        if let Some(at) = self.unsure[recent..].iter().rposition(same) {
+            self.unsure.swap_remove(recent + at);
+        }
+        self.batch.push(root, Change::entry(path, cause));
+    }
+
+    /// Files that were made and not closed within one read: an empty regular file is nothing to report with
+    /// createFile off, everything else is, as no other event may follow.
+    pub fn settle_unsure(&mut self) {
+        for (id, path) in std::mem::take(&mut self.unsure) {
+            if self.batch.is_excluded(id, &path, false) {
+                continue;
+            }
+            let root = self.roots.list().iter().find(|root| root.id == id);
+            let Some(Ok(stat)) = root.map(|root| stat(&root.path, &path)) else {
+                continue;
+            };
+            let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
+            if !(is_file && stat.st_size == 0 && stat.st_nlink == 1) {
+                self.batch.push(id, Change::entry(path, Cause::Create));
+            }
+        }
+    }
+
+    /// Where a remote may find the data of what was moved: at the old name, if that is mirrored.
+    pub fn hint(&self, root: RootId, from: Place, is_dir: bool) -> Option<RelPath> {
+        let usable = from.0 == root
+            && self.batch.switches().move_from
+            && !self.batch.is_excluded(from.0, &from.1, is_dir);
+        usable.then_some(from.1)
+    }
+}

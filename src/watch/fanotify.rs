@@ -1,0 +1,271 @@
+//! The fanotify backend: one mark for each file system, no walk, and no watch for any directory.
+//! Where a directory is, it asks the kernel when something happens there, and remembers the answer for a while.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use libc::{
+    FAN_ATTRIB, FAN_CLOSE_WRITE, FAN_CREATE, FAN_DELETE, FAN_MODIFY, FAN_ONDIR, FAN_Q_OVERFLOW,
+    FAN_RENAME,
+};
+use rustix::io::Errno;
+
+use crate::change::{Cause, Change, RootId};
+use crate::config::ChangeSwitches;
+use crate::path::RelPath;
+use crate::sys::fanotify::{DirAndName, FanEvent, init, parse};
+use crate::watch::desk::{Backend, Desk, Place, ReadOutcome};
+use crate::watch::troubles::{Trouble, Troubles};
+use crate::watch::views::{Sighting, Views};
+
+/// Room for what one read returns: some two thousand events.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// So many directories are remembered at most, ours and those of others on the same file system.
+const REMEMBERED_MAX: usize = 50_000;
+
+/// How long events may collect after a read that brought none of ours: what others do on the same file system
+/// is then heard in bulk.
+const REST: Duration = Duration::from_millis(1);
+
+/// The fanotify group, and where the directories are that it spoke of lately.
+pub struct FanotifyWatch {
+    group: OwnedFd,
+    mask: u64,
+    buffer: Vec<u8>,
+    views: Views,
+    remembered: HashMap<Box<[u8]>, Arc<[Sighting]>>,
+    troubles: Troubles,
+    only_others: bool,
+}
+
+impl FanotifyWatch {
+    /// Watches every file system below the roots.
+    ///
+    /// # Errors
+    /// When we may not, or when the kernel or one of the file systems cannot.
+    pub fn new(desk: &Desk, switches: &ChangeSwitches, interval: Duration) -> io::Result<Self> {
+        let mut watch = Self {
+            group: init()?,
+            mask: mask_for(switches),
+            buffer: vec![0; BUFFER_BYTES],
+            views: Views::default(),
+            remembered: HashMap::new(),
+            troubles: Troubles::new(interval),
+            only_others: false,
+        };
+        match watch.views.renew(desk, watch.group.as_fd(), watch.mask).into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(watch),
+        }
+    }
+
+    /// Takes the mounts as they are now; what cannot be marked is compared from time to time.
+    fn renew(&mut self, desk: &Desk) {
+        self.remembered.clear();
+        self.troubles.clear();
+        for (place, error) in self.views.renew(desk, self.group.as_fd(), self.mask) {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            self.troubles.add(place, Trouble::Failed(errno));
+        }
+    }
+
+    /// Where the directory is below our roots.
+    fn sight(&mut self, desk: &Desk, dir: &[u8]) -> Arc<[Sighting]> {
+        let seen = match self.remembered.get(dir) {
+            Some(known) => known.clone(),
+            None => self.look_for(desk, dir),
+        };
+        self.only_others &= seen.is_empty();
+        seen
+    }
+
+    fn look_for(&mut self, desk: &Desk, dir: &[u8]) -> Arc<[Sighting]> {
+        if self.remembered.len() >= REMEMBERED_MAX {
+            self.remembered.clear();
+        }
+        let seen: Arc<[Sighting]> = self.views.sight(desk, dir).into();
+        self.remembered.insert(dir.into(), seen.clone());
+        seen
+    }
+
+    /// Takes one event in.
+    fn apply(&mut self, desk: &mut Desk, event: &FanEvent) {
+        let Some(at) = event.at else { return };
+        if event.mask & FAN_RENAME != 0 {
+            return self.apply_rename(desk, event, at);
+        }
+        for seen in self.sight(desk, at.dir).iter() {
+            log_raw(desk, event.mask, seen, at.name);
+            match path_in(seen, at.name) {
+                Some(path) => push_all(desk, seen.root, path, event.mask, at.name == b"."),
+                None => push_coarse(desk, seen),
+            }
+        }
+    }
+
+    fn apply_rename(&mut self, desk: &mut Desk, event: &FanEvent, at: DirAndName) {
+        let is_dir = event.mask & FAN_ONDIR != 0;
+        let from = self.sight(desk, at.dir);
+        let to = event.to.map(|to| (self.sight(desk, to.dir), to.name));
+        for seen in from.iter() {
+            log_raw(desk, event.mask, seen, at.name);
+            match path_in(seen, at.name) {
+                Some(path) => desk.batch.push(seen.root, moved(path, Cause::MovedFrom, is_dir)),
+                None => push_coarse(desk, seen),
+            }
+        }
+        for (seen, name) in to.iter().flat_map(|(seen, name)| seen.iter().map(|seen| (seen, *name)))
+        {
+            log_raw(desk, event.mask, seen, name);
+            let Some(path) = path_in(seen, name) else {
+                push_coarse(desk, seen);
+                continue;
+            };
+            let old = from.iter().find(|old| old.root == seen.root);
+            let old = old.and_then(|old| Some((old.root, path_in(old, at.name)?)));
+            let old = old.filter(|(root, path)| !desk.batch.is_excluded(*root, path, is_dir));
+            let moved_from = old.and_then(|old| desk.hint(seen.root, old, is_dir));
+            let change = moved(path, Cause::MovedTo, is_dir);
+            desk.batch.push(seen.root, Change { moved_from, ..change });
+        }
+        let is_ours = !from.is_empty() || to.is_some_and(|(to, _)| !to.is_empty());
+        if is_dir && is_ours {
+            // Everything below has another path now.
+            self.remembered.clear();
+        }
+    }
+}
+
+impl Backend for FanotifyWatch {
+    fn name(&self) -> &'static str {
+        "fanotify"
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.group.as_fd()
+    }
+
+    fn watch(&mut self, desk: &Desk, _place: &Place) {
+        self.renew(desk);
+    }
+
+    fn forget(&mut self, place: &Place) {
+        self.remembered.clear();
+        self.views.forget(place);
+        self.troubles.remove_below(place);
+    }
+
+    fn directories(&self) -> usize {
+        0
+    }
+
+    fn read(&mut self, desk: &mut Desk) -> ReadOutcome {
+        let length = match rustix::io::read(&self.group, &mut self.buffer) {
+            Ok(length) => length,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(error) => {
+                log::error!("cannot read file system events: {error}");
+                return ReadOutcome::Overflow;
+            }
+        };
+        self.only_others = length > 0;
+        let mut outcome = ReadOutcome::Complete;
+        let buffer = std::mem::take(&mut self.buffer);
+        for event in parse(&buffer[..length]) {
+            if event.mask & FAN_Q_OVERFLOW != 0 {
+                outcome = ReadOutcome::Overflow;
+            }
+            self.apply(desk, &event);
+        }
+        self.buffer = buffer;
+        outcome
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.troubles.timeout()
+    }
+
+    fn rest(&mut self) -> Option<Duration> {
+        std::mem::take(&mut self.only_others).then_some(REST)
+    }
+
+    fn tick(&mut self, desk: &mut Desk) {
+        let due = self.troubles.take_due();
+        if !due.is_empty() {
+            self.renew(desk);
+        }
+        for (root, path) in due {
+            desk.batch.push(root, Change::tree(path, Cause::Found));
+        }
+        self.troubles.report(desk);
+    }
+}
+
+/// The path of `name` in the directory; `None` when only one above the directory is known.
+fn path_in(seen: &Sighting, name: &[u8]) -> Option<RelPath> {
+    match name {
+        _ if !seen.is_exact => None,
+        b"." => Some(seen.path.clone()),
+        name => seen.path.join(name),
+    }
+}
+
+/// Somewhere far below the directory something has changed.
+fn push_coarse(desk: &mut Desk, seen: &Sighting) {
+    desk.batch.push(seen.root, Change::tree(seen.path.clone(), Cause::Found));
+}
+
+/// Every kind of change that was merged into one event, in the order of a file's life.
+fn push_all(desk: &mut Desk, root: RootId, path: RelPath, mask: u64, is_itself: bool) {
+    let has = |bit| mask & bit != 0;
+    let is_dir = has(FAN_ONDIR) || is_itself;
+    let entry = |cause| Change { is_dir, ..Change::entry(path.clone(), cause) };
+    if has(FAN_CREATE) && is_dir {
+        desk.batch.push(root, entry(Cause::Create));
+    } else if has(FAN_CREATE) {
+        desk.push_new_file(root, path.clone());
+    }
+    if has(FAN_MODIFY) {
+        desk.batch.push(root, entry(Cause::Modify));
+    }
+    if has(FAN_CLOSE_WRITE) {
+        desk.push_written(root, path.clone(), Cause::CloseWrite);
+    }
+    if has(FAN_ATTRIB) {
+        desk.batch.push(root, entry(Cause::Attrib));
+    }
+    if has(FAN_DELETE) && is_dir {
+        desk.batch.push(root, Change::tree(path, Cause::Delete));
+    } else if has(FAN_DELETE) {
+        desk.batch.push(root, entry(Cause::Delete));
+    }
+}
+
+fn moved(path: RelPath, cause: Cause, is_dir: bool) -> Change {
+    if is_dir { Change::tree(path, cause) } else { Change::entry(path, cause) }
+}
+
+fn log_raw(desk: &Desk, mask: u64, seen: &Sighting, name: &[u8]) {
+    if desk.debug {
+        let name = String::from_utf8_lossy(name);
+        log::info!("fanotify: mask {mask:#x} in {}: {name:?}", seen.path);
+    }
+}
+
+/// The events that are needed: those that are switched on, and those that tell where things are.
+fn mask_for(switches: &ChangeSwitches) -> u64 {
+    let mut mask = FAN_CREATE | FAN_DELETE | FAN_RENAME | FAN_ONDIR;
+    let kinds = [
+        (switches.close_write, FAN_CLOSE_WRITE),
+        (switches.modify, FAN_MODIFY),
+        (switches.attrib, FAN_ATTRIB),
+    ];
+    for (_, bit) in kinds.into_iter().filter(|(is_on, _)| *is_on) {
+        mask |= bit;
+    }
+    mask
+}

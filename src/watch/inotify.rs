@@ -1,0 +1,207 @@
+//! The inotify backend: a watch for every directory, kept right by the events themselves.
+//! What one event means stands in `apply.rs`.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rustix::fs::inotify::WatchFlags;
+
+use crate::change::{Cause, Change, RootId};
+use crate::config::ChangeSwitches;
+use crate::watch::Exclude;
+use crate::watch::apply::Moving;
+use crate::watch::desk::{Backend, Desk, Place, ReadOutcome};
+use crate::watch::queue::Queue;
+use crate::watch::roots::Roots;
+use crate::watch::scan::{Scan, locked, remove_watches};
+use crate::watch::tree::{DirId, Tree};
+use crate::watch::troubles::Troubles;
+
+/// How long the second half of a directory's rename may take to follow the first; the kernel queues them together.
+const MOVE_PAIR_LIMIT: Duration = Duration::from_millis(5);
+
+/// The inotify instance, and what is watched by it.
+pub struct InotifyWatch {
+    pub(super) queue: Queue,
+    pub(super) tree: Mutex<Tree>,
+    pub(super) moving: Vec<Moving>,
+    pub(super) troubles: Mutex<Troubles>,
+    /// Events before this position may tell of a time before our last look at the disk: what they say of a
+    /// directory's place is checked.
+    pub(super) horizon: u64,
+    /// Moves that were begun before this position have no second half.
+    settled: u64,
+    mask: WatchFlags,
+}
+
+impl InotifyWatch {
+    /// Watches nothing yet.
+    ///
+    /// # Errors
+    /// When the kernel gives us no inotify instance.
+    pub fn new(switches: &ChangeSwitches, rescan_interval: Duration) -> io::Result<Self> {
+        Ok(Self {
+            queue: Queue::new()?,
+            tree: Mutex::default(),
+            moving: Vec::new(),
+            troubles: Mutex::new(Troubles::new(rescan_interval)),
+            horizon: 0,
+            settled: 0,
+            mask: mask_for(switches),
+        })
+    }
+
+    /// Watches `dir` and all below it; whatever is found there is a change.
+    pub(super) fn walk(&mut self, desk: &mut Desk, root: RootId, dir: DirId) {
+        let (exclude, lost) = (desk.batch.exclude().cloned(), desk.batch.lost().clone());
+        let batch = &mut desk.batch;
+        let scan = self.scan(&desk.roots, exclude.as_ref(), &lost);
+        scan.walk(dir, |change| batch.push(root, change));
+        self.horizon = self.queue.end();
+    }
+
+    /// Watches `dir` and all below it, about which the tree is not sure.
+    pub(super) fn rescan(&mut self, desk: &Desk, dir: DirId) {
+        self.scan(&desk.roots, desk.batch.exclude(), desk.batch.lost()).run(dir);
+        self.horizon = self.queue.end();
+    }
+
+    /// The watch of the directory that is at the place now.
+    pub(super) fn watch_at(&self, desk: &Desk, place: &Place) -> Option<i32> {
+        self.scan(&desk.roots, None, desk.batch.lost()).watch_at(place)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        roots: &'a Roots,
+        exclude: Option<&'a Exclude>,
+        lost: &'a BTreeSet<Place>,
+    ) -> Scan<'a> {
+        Scan {
+            inotify: self.queue.fd(),
+            mask: self.mask,
+            roots,
+            exclude,
+            lost,
+            tree: &self.tree,
+            troubles: &self.troubles,
+        }
+    }
+
+    /// Forgets the directory and all below, here and in the kernel.
+    pub(super) fn forget_dir(&mut self, dir: DirId) {
+        let unused = locked(&self.tree).forget(dir);
+        remove_watches(self.queue.fd(), &unused);
+    }
+
+    /// The known directory at `path`.
+    fn find(&self, (root, path): &Place) -> Option<DirId> {
+        let tree = locked(&self.tree);
+        path.components().try_fold(tree.root(*root)?, |dir, name| tree.child(dir, name))
+    }
+
+    /// Forgets directories whose rename began before `position` and led nowhere below our roots.
+    fn settle_moves(&mut self, desk: &mut Desk, position: u64) {
+        let begun_before = |moving: &Moving| moving.position < position;
+        let (lone, pending) = std::mem::take(&mut self.moving).into_iter().partition(begun_before);
+        self.moving = pending;
+        let lone: Vec<Moving> = lone;
+        for Moving { dir, from, .. } in lone {
+            let Some(dir) = dir else { continue };
+            self.forget_dir(dir);
+            // When two names were exchanged, the old name holds a directory and no event says so.
+            self.watch(desk, &from);
+            if self.find(&from).is_some() {
+                desk.batch.push(from.0, Change::tree(from.1, Cause::Found));
+            }
+        }
+    }
+}
+
+impl Backend for InotifyWatch {
+    fn name(&self) -> &'static str {
+        "inotify"
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.queue.fd()
+    }
+
+    fn watch(&mut self, desk: &Desk, place: &Place) {
+        let (root, path) = place;
+        let dir = match path.parent().zip(path.name()) {
+            Some(_) if desk.batch.is_excluded(*root, path, true) => None,
+            Some((parent, name)) => {
+                let parent = self.find(&(*root, parent));
+                parent.map(|parent| locked(&self.tree).insert(parent, name))
+            }
+            None => {
+                let mut tree = locked(&self.tree);
+                Some(tree.root(*root).unwrap_or_else(|| tree.add_root(*root)))
+            }
+        };
+        if let Some(dir) = dir {
+            self.rescan(desk, dir);
+        }
+        if path.is_root() {
+            locked(&self.tree).shrink();
+        }
+    }
+
+    fn forget(&mut self, place: &Place) {
+        if let Some(dir) = self.find(place) {
+            self.forget_dir(dir);
+        }
+        locked(&self.troubles).remove_below(place);
+    }
+
+    fn directories(&self) -> usize {
+        locked(&self.tree).len()
+    }
+
+    fn read(&mut self, desk: &mut Desk) -> ReadOutcome {
+        let mut outcome = ReadOutcome::Complete;
+        let events = self.queue.read().unwrap_or_else(|error| {
+            log::error!("cannot read file system events: {error}");
+            outcome = ReadOutcome::Overflow;
+            Vec::new()
+        });
+        self.settled = events.first().map_or(u64::MAX, |event| event.position);
+        for event in &events {
+            if self.apply(desk, event) == ReadOutcome::Overflow {
+                outcome = ReadOutcome::Overflow;
+            }
+        }
+        outcome
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let on_the_move = self.moving.iter().any(|moving| moving.dir.is_some());
+        if on_the_move { Some(MOVE_PAIR_LIMIT) } else { locked(&self.troubles).timeout() }
+    }
+
+    fn tick(&mut self, desk: &mut Desk) {
+        // After a read: what was begun in an earlier one. After a wait in vain: everything.
+        let position = std::mem::replace(&mut self.settled, u64::MAX);
+        self.settle_moves(desk, position);
+        let due = locked(&self.troubles).take_due();
+        for place in due {
+            self.watch(desk, &place);
+            desk.batch.push(place.0, Change::tree(place.1, Cause::Found));
+        }
+        locked(&self.troubles).report(desk);
+    }
+}
+
+/// The events that are needed: those that are switched on, and those that keep the tree right.
+fn mask_for(switches: &ChangeSwitches) -> WatchFlags {
+    let mut mask =
+        WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE | WatchFlags::EXCL_UNLINK;
+    mask.set(WatchFlags::CLOSE_WRITE, switches.close_write);
+    mask.set(WatchFlags::MODIFY, switches.modify);
+    mask.set(WatchFlags::ATTRIB, switches.attrib);
+    mask
+}

@@ -1,0 +1,94 @@
+//! The mount table of this process: which mount covers a path, and what is mounted below it.
+//! Reads /proc/self/mountinfo when asked; waiting for a change is the caller's poll.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use crate::path::RelPath;
+
+/// Where the kernel lists the mounts; a poll for POLLPRI on it reports changes.
+pub const MOUNT_TABLE: &str = "/proc/self/mountinfo";
+
+/// Mount points with the number of the mount that is on top there.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Mounts(BTreeMap<PathBuf, u64>);
+
+impl Mounts {
+    /// The mounts as they are now.
+    pub fn read() -> io::Result<Self> {
+        Ok(Self::parse(&fs::read(MOUNT_TABLE)?))
+    }
+
+    fn parse(table: &[u8]) -> Self {
+        let lines = table.split(|&b| b == b'\n');
+        Self(lines.filter_map(parse_line).collect())
+    }
+
+    /// The deepest mount point at or above the absolute path, and the number of its mount.
+    pub fn covering(&self, path: &Path) -> Option<(&Path, u64)> {
+        let found = path.ancestors().find_map(|at| self.0.get_key_value(at))?;
+        Some((found.0, *found.1))
+    }
+
+    /// What is mounted below the absolute path, relative to it.
+    pub fn below(&self, path: &Path) -> BTreeMap<RelPath, u64> {
+        let inside = |(point, id): (&PathBuf, &u64)| {
+            let rest = point.strip_prefix(path).ok()?;
+            let rest = RelPath::new(rest.as_os_str().as_bytes())?;
+            (!rest.is_root()).then_some((rest, *id))
+        };
+        self.0.iter().filter_map(inside).collect()
+    }
+}
+
+/// `36 35 98:0 /root /mount\040point …` -> the mount point and the mount's number.
+fn parse_line(line: &[u8]) -> Option<(PathBuf, u64)> {
+    let mut fields = line.split(|&b| b == b' ');
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let point = unescape(fields.nth(3)?);
+    Some((PathBuf::from(OsString::from_vec(point)), id))
+}
+
+/// Undoes the kernel's `\ooo` for blanks, tabs, newlines and backslashes.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = (first == b'\\').then(|| after.get(..3)).flatten();
+        let value = octal.and_then(|o| u8::from_str_radix(std::str::from_utf8(o).ok()?, 8).ok());
+        bytes.push(value.unwrap_or(first));
+        rest = if value.is_some() { &after[3..] } else { after };
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[u8] = b"1 0 8:1 / / rw - ext4 /dev/a rw\n\
+        2 1 0:5 / /data\\040x rw shared:1 - tmpfs t rw\n\
+        3 2 0:6 /sub /data\\040x/a/b rw - tmpfs t rw\n\
+        4 2 0:7 / /data\\040x/a/b rw - tmpfs t rw\n";
+
+    #[test]
+    fn the_last_of_several_mounts_on_one_point_counts() {
+        let mounts = Mounts::parse(TABLE);
+        let below = mounts.below(Path::new("/data x"));
+        let expected = RelPath::new(b"a/b").unwrap();
+        assert_eq!(below.into_iter().collect::<Vec<_>>(), [(expected, 4)]);
+    }
+
+    #[test]
+    fn the_deepest_mount_covers() {
+        let mounts = Mounts::parse(TABLE);
+        let covering = |path| mounts.covering(Path::new(path)).unwrap().1;
+        assert_eq!(covering("/data x/a/b/c"), 4);
+        assert_eq!(covering("/data x/a"), 2);
+        assert_eq!(covering("/data xy"), 1);
+    }
+}

@@ -1,0 +1,84 @@
+//! Directories below a watch root, opened and listed, however long their path is.
+//! Never follows a symbolic link below the root, and keeps no directory open.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, openat, statat};
+use rustix::io::Errno;
+
+use crate::path::RelPath;
+
+/// The longest path that the kernel takes in one piece, with its NUL.
+const PATH_MAX: usize = 4096;
+
+/// The absolute path of `path`, in one piece if that is short enough for a system call.
+pub fn short_path(root: &Path, path: &RelPath) -> Option<Vec<u8>> {
+    let root = root.as_os_str().as_bytes();
+    let mut bytes = Vec::with_capacity(root.len() + 1 + path.as_bytes().len() + 1);
+    bytes.extend_from_slice(root);
+    if !path.is_root() {
+        bytes.push(b'/');
+        bytes.extend_from_slice(path.as_bytes());
+    }
+    (bytes.len() < PATH_MAX).then_some(bytes)
+}
+
+/// A path that leads to an open file, whatever the length of its own.
+pub fn path_of_fd(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Opens the directory `path` below `root` for reading. The root itself may be a symbolic link, nothing below may.
+pub fn open_dir(root: &Path, path: &RelPath) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    if path.is_root() {
+        return Ok(openat(CWD, root, flags, Mode::empty())?);
+    }
+    if let Some(short) = short_path(root, path) {
+        return Ok(openat(CWD, short, flags | OFlags::NOFOLLOW, Mode::empty())?);
+    }
+    let mut at = openat(CWD, root, flags, Mode::empty())?;
+    for name in path.components() {
+        at = openat(&at, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+    }
+    Ok(at)
+}
+
+/// What stands at `path` below `root`, without following a symbolic link.
+pub fn stat(root: &Path, path: &RelPath) -> io::Result<Stat> {
+    if let Some(short) = short_path(root, path) {
+        return Ok(statat(CWD, short, AtFlags::SYMLINK_NOFOLLOW)?);
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
+        return Err(Errno::NAMETOOLONG.into());
+    };
+    let parent = open_dir(root, &parent)?;
+    Ok(statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Calls `each` with every name in the open directory, and whether it is a directory.
+pub fn list(dir: &OwnedFd, mut each: impl FnMut(&[u8], bool)) -> io::Result<()> {
+    let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
+    let mut entries = RawDir::new(dir, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let file_type = match entry.file_type() {
+            FileType::Unknown => match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(error.into()),
+            },
+            known => known,
+        };
+        each(name.to_bytes(), file_type == FileType::Directory);
+    }
+    Ok(())
+}

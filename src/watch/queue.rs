@@ -1,0 +1,124 @@
+//! Inotify's event queue: whole reads as plain events, and how far behind the kernel we are.
+//! Knows no paths.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use inotify::{EventMask, Inotify};
+use rustix::io::ioctl_fionread;
+
+/// Room for what one read returns: some two thousand events.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// One event as the kernel gave it.
+#[derive(Debug, Clone)]
+pub struct RawEvent {
+    /// Whose watch.
+    pub wd: i32,
+    /// What happened.
+    pub mask: EventMask,
+    /// Equal for the two halves of a rename.
+    pub cookie: u32,
+    /// Where in the stream of all events it begins, in bytes.
+    pub position: u64,
+    name: Range<usize>,
+}
+
+/// The queue, and the events of its last read.
+pub struct Queue {
+    inotify: Inotify,
+    buffer: Vec<u8>,
+    names: Vec<u8>,
+    position: u64,
+}
+
+impl Queue {
+    /// An inotify instance of our own.
+    ///
+    /// # Errors
+    /// When fs.inotify.max_user_instances or the limit on open files is used up.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            inotify: Inotify::init()?,
+            buffer: vec![0; BUFFER_BYTES],
+            names: Vec::new(),
+            position: 0,
+        })
+    }
+
+    /// For the system calls on the instance.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+
+    /// Reads what is there, at most a buffer full; nothing when nothing is there.
+    ///
+    /// # Panics
+    /// The crate panics on mask bits that it does not know; the events of this read are lost then.
+    pub fn read(&mut self) -> io::Result<Vec<RawEvent>> {
+        self.names.clear();
+        let events = match self.inotify.read_events(&mut self.buffer) {
+            Ok(events) => events,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut read = Vec::new();
+        for event in events {
+            let name = event.name.map_or(&b""[..], |name| name.as_bytes());
+            let start = self.names.len();
+            self.names.extend_from_slice(name);
+            read.push(RawEvent {
+                wd: event.wd.get_watch_descriptor_id(),
+                mask: event.mask,
+                cookie: event.cookie,
+                position: self.position,
+                name: start..self.names.len(),
+            });
+            self.position += event_bytes(name.len());
+        }
+        Ok(read)
+    }
+
+    /// The name in an event of the last read; empty when it is about the watched directory itself.
+    pub fn name(&self, event: &RawEvent) -> &[u8] {
+        self.names.get(event.name.clone()).unwrap_or_default()
+    }
+
+    /// The position behind everything that has happened until now.
+    pub fn end(&self) -> u64 {
+        self.position + ioctl_fionread(self.fd()).unwrap_or(u64::MAX / 2)
+    }
+}
+
+/// The space that an event takes in the queue: the kernel pads the name and its NUL to 16 bytes.
+fn event_bytes(name_len: usize) -> u64 {
+    let padded = if name_len == 0 { 0 } else { (name_len + 1).next_multiple_of(16) };
+    16 + padded as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::inotify::{WatchFlags, add_watch};
+
+    use super::*;
+
+    #[test]
+    fn positions_count_what_the_kernel_counts() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut queue = Queue::new().unwrap();
+        add_watch(queue.fd(), dir.path(), WatchFlags::ALL_EVENTS).unwrap();
+        for length in [1, 14, 15, 16, 31, 32, 255] {
+            std::fs::write(dir.path().join("n".repeat(length)), "x").unwrap();
+        }
+        // An event about the directory itself has no name.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))
+            .unwrap();
+        let end = queue.end();
+        let events = queue.read().unwrap();
+        assert_eq!((queue.end(), queue.position), (end, end));
+        assert!(events.iter().any(|event| queue.name(event).is_empty()));
+        assert!(events.iter().any(|event| queue.name(event).len() == 255));
+    }
+}

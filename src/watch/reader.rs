@@ -1,0 +1,149 @@
+//! The watch thread's loop: waits for the kernel, for the roots and for the order to stop.
+//! Neither interprets events nor knows which backend it drives.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::change::WatchEvent;
+use crate::watch::desk::{Backend, Desk, ReadOutcome};
+use crate::watch::set;
+
+/// Makes the backend; called again after a failure.
+pub type MakeBackend = Box<dyn FnMut(&Desk) -> std::io::Result<Box<dyn Backend>> + Send>;
+
+/// The state of the watch thread.
+pub struct Reader {
+    backend: Box<dyn Backend>,
+    make_backend: MakeBackend,
+    desk: Desk,
+    wake: Arc<OwnedFd>,
+    in_overflow: bool,
+    has_failed: bool,
+}
+
+/// What ended a wait.
+struct Woken {
+    stop: bool,
+    roots: bool,
+    events: bool,
+}
+
+impl Reader {
+    /// Ready to [`run`](Self::run); watches nothing yet.
+    ///
+    /// # Errors
+    /// When the kernel does not give us what the backend needs.
+    pub fn new(
+        mut make_backend: MakeBackend,
+        desk: Desk,
+        wake: Arc<OwnedFd>,
+    ) -> std::io::Result<Self> {
+        let backend = make_backend(&desk)?;
+        Ok(Self { backend, make_backend, desk, wake, in_overflow: false, has_failed: false })
+    }
+
+    /// After a failure: forgets everything, so that [`run`](Self::run) begins again.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn reset(&mut self) -> std::io::Result<()> {
+        self.has_failed = true;
+        self.backend = (self.make_backend)(&self.desk)?;
+        Ok(())
+    }
+
+    /// Which backend it is.
+    pub fn backend_name(&self) -> &'static str {
+        self.backend.name()
+    }
+
+    /// True when the order to stop comes within `limit`.
+    pub fn is_stopped_within(&self, limit: Duration) -> bool {
+        let timeout = Timespec::try_from(limit).ok();
+        poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], timeout.as_ref()).is_ok_and(|n| n > 0)
+    }
+
+    /// Watches everything, then reads events until told to stop.
+    pub fn run(&mut self) {
+        for root in self.desk.roots_there() {
+            let directories = self.desk.watch_root(root, &mut *self.backend);
+            self.backend.tick(&mut self.desk);
+            self.desk.batch.send(match self.has_failed {
+                true => WatchEvent::Overflow { root },
+                false => WatchEvent::Ready { root, directories },
+            });
+        }
+        self.desk.check_roots(&mut *self.backend);
+        crate::sys::memory::release_unused();
+        loop {
+            let woken = self.wait();
+            if woken.stop {
+                return;
+            }
+            if woken.roots {
+                self.desk.check_roots(&mut *self.backend);
+            }
+            if woken.events {
+                self.read();
+            } else {
+                self.in_overflow = false;
+            }
+            self.backend.tick(&mut self.desk);
+            self.desk.batch.flush();
+            set(&self.desk.status.directories, self.backend.directories());
+        }
+    }
+
+    fn read(&mut self) {
+        let outcome = self.backend.read(&mut self.desk);
+        self.desk.settle_unsure();
+        if outcome == ReadOutcome::Overflow {
+            self.resync();
+        }
+    }
+
+    fn wait(&mut self) -> Woken {
+        if let Some(rest) = self.backend.rest() {
+            let woken = self.wait_for(Some(rest), PollFlags::empty());
+            if woken.stop || woken.roots {
+                return woken;
+            }
+        }
+        self.wait_for(self.backend.timeout(), PollFlags::IN)
+    }
+
+    fn wait_for(&self, limit: Option<Duration>, events: PollFlags) -> Woken {
+        let roots = &self.desk.roots;
+        let mut fds = vec![
+            PollFd::new(&self.wake, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.backend.fd(), events),
+            PollFd::from_borrowed_fd(roots.sentinel(), PollFlags::IN),
+        ];
+        fds.extend(roots.mount_table().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::PRI)));
+        let timeout = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        // An interrupted or failed poll leaves the flags as they were: nothing is ready.
+        let _ = poll(&mut fds, timeout.as_ref());
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        Woken { stop: ready[0], events: ready[1], roots: ready[2..].contains(&true) }
+    }
+
+    /// After lost events: brings every watch up to date with the disk before saying that anything may differ.
+    fn resync(&mut self) {
+        let count = self.desk.status.overflows.fetch_add(1, Ordering::Relaxed) + 1;
+        if !self.in_overflow {
+            log::warn!(
+                "file system events were lost (overflow number {count}); everything is compared"
+            );
+        }
+        self.in_overflow = true;
+        self.desk.check_roots(&mut *self.backend);
+        for root in self.desk.roots_there() {
+            self.desk.watch_root(root, &mut *self.backend);
+            self.desk.batch.send(WatchEvent::Overflow { root });
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Whether the watch roots are what they were at start, and the mounts below them.
+//! Notices every loss and return without polling; what follows from it is the caller's business.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, StatxFlags, accessat, statx};
+use rustix::io::Errno;
+
+use crate::change::RootId;
+use crate::path::RelPath;
+use crate::watch::mounts::{MOUNT_TABLE, Mounts};
+
+/// So many symbolic links in a row are followed at most, as the kernel does.
+const LINKS_MAX: usize = 40;
+
+/// What makes a directory the same directory: a number that is used again has another birth time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    device: (u32, u32),
+    inode: u64,
+    born: (i64, u32),
+}
+
+/// What has changed about a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named after the watch events they lead to")]
+pub enum RootNews {
+    Lost {
+        root: RootId,
+        reason: String,
+    },
+    Back {
+        root: RootId,
+        replaced: bool,
+    },
+    SubtreeLost {
+        root: RootId,
+        path: RelPath,
+        reason: String,
+    },
+    SubtreeBack {
+        root: RootId,
+        path: RelPath,
+    },
+    /// Another file system is on top at this path than before.
+    Mounted {
+        root: RootId,
+        path: RelPath,
+    },
+}
+
+/// One directory as it is found under a root's path.
+struct Sight {
+    identity: Identity,
+    real_path: PathBuf,
+}
+
+/// One watch root.
+pub struct Root {
+    /// Its number.
+    pub id: RootId,
+    /// As configured; a symbolic link in it is followed.
+    pub path: PathBuf,
+    first: Identity,
+    first_mount_point: PathBuf,
+    /// The directory that is watched; `None` while the root is lost.
+    current: Option<Identity>,
+    mounts: BTreeMap<RelPath, u64>,
+    lost_mounts: BTreeSet<RelPath>,
+}
+
+/// All roots, and what tells us that one of them may be another.
+pub struct Roots {
+    list: Vec<Root>,
+    sentinel: OwnedFd,
+    mount_table: Option<File>,
+}
+
+impl Root {
+    /// The root as it is now: what it is compared with from now on.
+    pub fn new(id: RootId, path: &Path) -> io::Result<Self> {
+        let sight = look(path)?;
+        let mounts = Mounts::read().unwrap_or_default();
+        let mount_point = mounts.covering(&sight.real_path).map(|(point, _)| point.to_path_buf());
+        Ok(Self {
+            id,
+            path: path.to_path_buf(),
+            first: sight.identity,
+            first_mount_point: mount_point.unwrap_or_default(),
+            current: Some(sight.identity),
+            mounts: mounts.below(&sight.real_path),
+            lost_mounts: BTreeSet::new(),
+        })
+    }
+
+    /// True while the root is watched.
+    pub fn is_there(&self) -> bool {
+        self.current.is_some()
+    }
+
+    fn check(&mut self, mounts: Option<&Mounts>, news: &mut Vec<RootNews>) {
+        let root = self.id;
+        let sight = look(&self.path);
+        if let Some(current) = self.current {
+            match &sight {
+                Ok(sight) if sight.identity == current => {
+                    if let Some(mounts) = mounts {
+                        self.check_mounts(mounts.below(&sight.real_path), news);
+                    }
+                    return;
+                }
+                Ok(sight) if self.is_unmounted(sight, mounts) => {
+                    news.push(RootNews::Lost {
+                        root,
+                        reason: "its file system was unmounted".into(),
+                    });
+                }
+                Ok(_) => {
+                    let reason = "it was replaced by another directory".into();
+                    news.push(RootNews::Lost { root, reason });
+                }
+                Err(error) => news.push(RootNews::Lost { root, reason: reason_of(error) }),
+            }
+            self.current = None;
+        }
+        if let Ok(sight) = sight
+            && !self.is_unmounted(&sight, mounts)
+        {
+            self.current = Some(sight.identity);
+            self.mounts = mounts.map(|mounts| mounts.below(&sight.real_path)).unwrap_or_default();
+            self.lost_mounts.clear();
+            news.push(RootNews::Back { root, replaced: sight.identity != self.first });
+        }
+    }
+
+    /// True when what is seen is only what lies under the mount point.
+    fn is_unmounted(&self, sight: &Sight, mounts: Option<&Mounts>) -> bool {
+        let covering = mounts.and_then(|mounts| mounts.covering(&sight.real_path));
+        let covering = covering.map(|(point, _)| point);
+        sight.identity != self.first
+            && covering.is_some_and(|point| {
+                point != self.first_mount_point && self.first_mount_point.starts_with(point)
+            })
+    }
+
+    fn check_mounts(&mut self, now: BTreeMap<RelPath, u64>, news: &mut Vec<RootNews>) {
+        let root = self.id;
+        for path in self.mounts.keys().filter(|path| !now.contains_key(path)) {
+            if !self.lost_mounts.iter().any(|lost| path.is_within(lost)) {
+                let reason = "the file system there was unmounted".into();
+                news.push(RootNews::SubtreeLost { root, path: path.clone(), reason });
+            }
+            self.lost_mounts.insert(path.clone());
+        }
+        for (path, id) in &now {
+            if self.lost_mounts.remove(path) {
+                news.push(RootNews::SubtreeBack { root, path: path.clone() });
+            } else if self.mounts.get(path) != Some(id) {
+                news.push(RootNews::Mounted { root, path: path.clone() });
+            }
+        }
+        self.mounts = now;
+    }
+}
+
+impl Roots {
+    /// Watches over these roots.
+    pub fn new(list: Vec<Root>) -> io::Result<Self> {
+        let sentinel = arm(&list)?;
+        Ok(Self { list, sentinel, mount_table: File::open(MOUNT_TABLE).ok() })
+    }
+
+    /// The roots.
+    pub fn list(&self) -> &[Root] {
+        &self.list
+    }
+
+    /// Where a root is, as configured.
+    pub fn path(&self, root: RootId) -> Option<&Path> {
+        self.list.iter().find(|r| r.id == root).map(|r| r.path.as_path())
+    }
+
+    /// Readable when a root may be another.
+    pub fn sentinel(&self) -> BorrowedFd<'_> {
+        self.sentinel.as_fd()
+    }
+
+    /// Has POLLPRI when the mount table has changed.
+    pub fn mount_table(&self) -> Option<BorrowedFd<'_>> {
+        self.mount_table.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The watch of the root's own directory has ended: it is another one, even if it looks the same.
+    pub fn forget_identity(&mut self, root: RootId) {
+        for root in self.list.iter_mut().filter(|r| r.id == root && r.is_there()) {
+            root.current = Some(Identity { inode: 0, ..root.first });
+        }
+    }
+
+    /// Looks at all roots and mounts; returns what is not as it was.
+    pub fn check(&mut self) -> Vec<RootNews> {
+        // What it said is the reason for this look; and armed before looking, what changes meanwhile is said anew.
+        while rustix::io::read(&self.sentinel, &mut [0; 4096]).is_ok_and(|length| length > 0) {}
+        match arm(&self.list) {
+            Ok(sentinel) => self.sentinel = sentinel,
+            Err(error) => {
+                log::warn!("the watch roots are not guarded until the next change: {error}")
+            }
+        }
+        let mounts = Mounts::read().ok();
+        let mut news = Vec::new();
+        for root in &mut self.list {
+            root.check(mounts.as_ref(), &mut news);
+        }
+        news
+    }
+}
+
+/// Says which directory it is; one that we may not read counts as lost. Opens nothing, so that a shortage of files
+/// is not taken for a loss.
+fn look(path: &Path) -> io::Result<Sight> {
+    let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    let stat = statx(CWD, path, AtFlags::empty(), mask)?;
+    if !FileType::from_raw_mode(stat.stx_mode.into()).is_dir() {
+        return Err(Errno::NOTDIR.into());
+    }
+    accessat(CWD, path, Access::READ_OK | Access::EXEC_OK, AtFlags::EACCESS)?;
+    Ok(Sight {
+        identity: Identity {
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+            born: (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
+        },
+        real_path: path.canonicalize()?,
+    })
+}
+
+fn reason_of(error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOENT) => "it was deleted or renamed".into(),
+        Some(Errno::NOTDIR | Errno::LOOP) => "it is no directory any more".into(),
+        Some(Errno::ACCESS | Errno::PERM) => "it may not be read any more".into(),
+        _ => format!("it cannot be opened any more: {error}"),
+    }
+}
+
+/// A fresh sentinel: every directory and link that leads to a root reports its own fate, and where a name is
+/// missing, the directory that would hold it reports what is made there.
+fn arm(roots: &[Root]) -> io::Result<OwnedFd> {
+    let sentinel = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    for root in roots {
+        let own = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB;
+        let (steps, holder) = steps_to(&root.path);
+        for step in steps {
+            let mask = own | WatchFlags::DONT_FOLLOW | WatchFlags::MASK_ADD;
+            // Where we may not watch, the directories above and below still tell.
+            let _ = inotify::add_watch(&sentinel, step, mask);
+        }
+        if let Some(holder) = holder {
+            let mask = own | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MASK_ADD;
+            let _ = inotify::add_watch(&sentinel, holder, mask);
+        }
+    }
+    Ok(sentinel)
+}
+
+/// Every directory and symbolic link on the way to `path`; when the way ends early, the directory where it does.
+fn steps_to(path: &Path) -> (Vec<PathBuf>, Option<PathBuf>) {
+    let mut steps = Vec::new();
+    let mut todo = vec![path.to_path_buf()];
+    for _ in 0..LINKS_MAX {
+        let Some(path) = todo.pop() else { break };
+        let mut above: Vec<_> = path.ancestors().collect();
+        above.reverse();
+        for step in above {
+            let Ok(meta) = std::fs::symlink_metadata(step) else {
+                return (steps, step.parent().map(Path::to_path_buf));
+            };
+            steps.push(step.to_path_buf());
+            if meta.is_symlink()
+                && let (Ok(target), Some(parent)) = (std::fs::read_link(step), step.parent())
+            {
+                todo.push(parent.join(target));
+            }
+        }
+    }
+    (steps, None)
+}

@@ -1,0 +1,245 @@
+//! Walks directories, watches each and then lists it, until the tree equals what is on disk.
+//! In parallel at start and after an overflow; does not interpret events.
+
+use std::collections::{BTreeSet, HashSet};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustix::fs::inotify::{self, WatchFlags};
+use rustix::io::Errno;
+
+use crate::change::{Cause, Change, RootId};
+use crate::path::RelPath;
+use crate::watch::desk::Place;
+use crate::watch::limits::Limit;
+use crate::watch::open::{list, open_dir, path_of_fd, short_path};
+use crate::watch::roots::Roots;
+use crate::watch::tree::{DirId, Tree};
+use crate::watch::troubles::{Trouble, Troubles};
+use crate::watch::{Exclude, WATCHES_WANTED};
+
+/// With more directories than this to look at, it is worth starting threads.
+const PARALLEL_FROM: usize = 64;
+
+/// Everything a walk needs to know.
+pub struct Scan<'a> {
+    /// Who gets the events.
+    pub inotify: BorrowedFd<'a>,
+    /// Which events.
+    pub mask: WatchFlags,
+    /// Where the roots are.
+    pub roots: &'a Roots,
+    /// What is not looked at.
+    pub exclude: Option<&'a Exclude>,
+    /// Mount points whose file system is gone: not looked at either.
+    pub lost: &'a BTreeSet<Place>,
+    /// What the walk brings up to date.
+    pub tree: &'a Mutex<Tree>,
+    /// Directories that stay without a watch.
+    pub troubles: &'a Mutex<Troubles>,
+}
+
+/// What one directory's visit led to.
+#[derive(Default)]
+struct Visit {
+    children: Vec<DirId>,
+    found: Vec<Change>,
+}
+
+impl Scan<'_> {
+    /// Watches `from` and all below it; where there is much, on several threads that end with the scan.
+    pub fn run(&self, from: DirId) {
+        let mut todo = vec![from];
+        while let Some(dir) = todo.pop() {
+            todo.extend(self.visit(dir, false).children);
+            if todo.len() > PARALLEL_FROM
+                && let Ok(pool) = scan_pool()
+            {
+                return pool.scope(|scope| {
+                    for dir in std::mem::take(&mut todo) {
+                        scope.spawn(move |scope| self.spread(scope, dir));
+                    }
+                });
+            }
+        }
+    }
+
+    /// Watches `from` and all below it; `report` gets every entry that is found there.
+    pub fn walk(&self, from: DirId, mut report: impl FnMut(Change)) {
+        let mut todo = vec![from];
+        while let Some(dir) = todo.pop() {
+            let visit = self.visit(dir, true);
+            todo.extend(visit.children);
+            visit.found.into_iter().for_each(&mut report);
+        }
+    }
+
+    fn spread<'s>(&'s self, scope: &rayon::Scope<'s>, dir: DirId) {
+        for child in self.visit(dir, false).children {
+            scope.spawn(move |scope| self.spread(scope, child));
+        }
+    }
+
+    /// Watches one directory, *then* lists it, so that nothing made in between is missed.
+    fn visit(&self, dir: DirId, reporting: bool) -> Visit {
+        let Some((root, path)) = locked(self.tree).path(dir) else {
+            return Visit::default();
+        };
+        let Some(root_path) = self.roots.path(root) else {
+            return Visit::default();
+        };
+        let watched = self.watch(root_path, &path).and_then(|(wd, opened)| {
+            let opened = opened.map_or_else(|| open_dir(root_path, &path), Ok)?;
+            Ok((wd, opened))
+        });
+        let listed = watched.and_then(|(wd, opened)| {
+            self.set_wd(dir, Some(wd));
+            self.list(dir, &(root, path.clone()), &opened, reporting)
+        });
+        listed.unwrap_or_else(|error| self.give_up(dir, (root, path), &error))
+    }
+
+    /// Brings the tree's children of `dir` up to date.
+    fn list(&self, dir: DirId, at: &Place, opened: &OwnedFd, reporting: bool) -> io::Result<Visit> {
+        let mut names = Vec::new();
+        let mut found = Vec::new();
+        let mut hides_excluded = false;
+        let pathless = self.exclude.is_none() && self.lost.is_empty() && !reporting;
+        list(opened, |name, is_dir| {
+            if pathless || (!is_dir && !reporting) {
+                names.extend(is_dir.then(|| name.to_vec()));
+                return;
+            }
+            let Some(path) = at.1.join(name) else { return };
+            if self.is_skipped(at.0, &path, is_dir) {
+                hides_excluded |= is_dir;
+                return;
+            }
+            names.extend(is_dir.then(|| name.to_vec()));
+            if reporting {
+                found.push(Change { is_dir, ..Change::entry(path, Cause::Found) });
+            }
+        })?;
+        let mut tree = locked(self.tree);
+        let known = tree.children(dir);
+        let children: Vec<_> = names.iter().map(|name| tree.insert(dir, name)).collect();
+        tree.set_hides_excluded(dir, hides_excluded);
+        if !known.is_empty() {
+            let listed: HashSet<_> = children.iter().collect();
+            for gone in known.iter().filter(|known| !listed.contains(known)) {
+                self.unwatch(&tree.forget(*gone));
+            }
+        }
+        drop(tree);
+        locked(self.troubles).remove(at);
+        Ok(Visit { children, found })
+    }
+
+    /// The watch of the directory that is at `path` now.
+    pub fn watch_at(&self, (root, path): &Place) -> Option<i32> {
+        let root = self.roots.path(*root)?;
+        self.try_watch(root, path).ok().map(|(wd, _)| wd)
+    }
+
+    fn is_skipped(&self, root: RootId, path: &RelPath, is_dir: bool) -> bool {
+        self.exclude.is_some_and(|exclude| exclude(path, is_dir))
+            || (!self.lost.is_empty() && self.lost.contains(&(root, path.clone())))
+    }
+
+    /// Adds the watch; raises the kernel's limit once when it is used up. A path that is too long for the call
+    /// is opened on the way, and returned.
+    fn watch(&self, root: &Path, path: &RelPath) -> io::Result<(i32, Option<OwnedFd>)> {
+        match self.try_watch(root, path) {
+            Err(error) if is_exhausted(&error) && raise_watches() => self.try_watch(root, path),
+            result => result,
+        }
+    }
+
+    fn try_watch(&self, root: &Path, path: &RelPath) -> io::Result<(i32, Option<OwnedFd>)> {
+        let mask = self.mask | WatchFlags::ONLYDIR;
+        if let Some(short) = short_path(root, path) {
+            let follow = if path.is_root() { WatchFlags::empty() } else { WatchFlags::DONT_FOLLOW };
+            return Ok((inotify::add_watch(self.inotify, short, mask | follow)?, None));
+        }
+        let opened = open_dir(root, path)?;
+        let wd = inotify::add_watch(self.inotify, path_of_fd(&opened), mask)?;
+        Ok((wd, Some(opened)))
+    }
+
+    /// What follows from a directory that cannot be watched or listed: it is gone, or it is noted.
+    fn give_up(&self, dir: DirId, at: Place, error: &io::Error) -> Visit {
+        let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
+        let mut tree = locked(self.tree);
+        let gone = matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP);
+        if gone && !at.1.is_root() {
+            self.unwatch(&tree.forget(dir));
+            locked(self.troubles).remove(&at);
+            return Visit::default();
+        }
+        let trouble = Trouble::from(errno);
+        if trouble == Trouble::Unreadable {
+            self.watch_for_chmod(tree.parent(dir).and_then(|parent| tree.path(parent)));
+        }
+        drop(tree);
+        let found = vec![Change::tree(at.1.clone(), Cause::Found)];
+        locked(self.troubles).add(at, trouble);
+        Visit { found, ..Visit::default() }
+    }
+
+    /// Lets the parent of an unreadable directory tell us when it is made readable.
+    fn watch_for_chmod(&self, parent: Option<Place>) {
+        let Some((root, parent)) = parent else { return };
+        if let Some(short) = self.roots.path(root).and_then(|root| short_path(root, &parent)) {
+            let mask = WatchFlags::ATTRIB | WatchFlags::MASK_ADD | WatchFlags::ONLYDIR;
+            // A parent that is gone by now has its own event, so a failure changes nothing.
+            let _ = inotify::add_watch(self.inotify, short, mask);
+        }
+    }
+
+    fn set_wd(&self, dir: DirId, wd: Option<i32>) {
+        let unused = locked(self.tree).set_wd(dir, wd);
+        self.unwatch(unused.as_slice());
+    }
+
+    fn unwatch(&self, wds: &[i32]) {
+        remove_watches(self.inotify, wds);
+    }
+}
+
+/// Threads of their own, so that nothing of them stays when the scan is over.
+fn scan_pool() -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    builder.thread_name(|n| format!("scan-{n}")).build()
+}
+
+/// Ends watches that nothing needs any more; the kernel has ended those of deleted directories by itself.
+pub fn remove_watches(inotify: BorrowedFd<'_>, wds: &[i32]) {
+    for &wd in wds {
+        let _ = inotify::remove_watch(inotify, wd);
+    }
+}
+
+/// The value, also when a thread that held it has panicked: the tree is rebuilt after a panic.
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::NOSPC)
+}
+
+/// True when the limit was raised, now or by another thread before.
+fn raise_watches() -> bool {
+    static RAISED: OnceLock<bool> = OnceLock::new();
+    let limit = Limit::MaxUserWatches;
+    *RAISED.get_or_init(|| match (limit.read(), limit.raise(WATCHES_WANTED)) {
+        (Ok(before), Ok(now)) if now > before => {
+            log::info!("raised {} from {before} to {now}", limit.file());
+            true
+        }
+        _ => false,
+    })
+}

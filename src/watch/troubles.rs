@@ -1,0 +1,150 @@
+//! Directories that should be watched and are not: said once, and compared from time to time instead.
+//! Does not compare; the backend does, when it is told that it is due.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::path::RelPath;
+use crate::watch::desk::{Desk, Place};
+use crate::watch::limits::Limit;
+
+/// With more directories without a watch than this, their whole root is compared.
+const PLACES_MAX: usize = 1000;
+
+/// Why a directory has no watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// We may not read it: neither can rsync.
+    Unreadable,
+    /// fs.inotify.max_user_watches is used up.
+    NoWatchLeft,
+    /// Something else ran out, or the disk failed.
+    Failed(Errno),
+}
+
+/// The directories without a watch, and when they are looked at again.
+pub struct Troubles {
+    places: BTreeMap<Place, Trouble>,
+    said: usize,
+    interval: Duration,
+    due: Option<Instant>,
+}
+
+impl Troubles {
+    /// None yet; they are to be compared every `interval`.
+    pub fn new(interval: Duration) -> Self {
+        Self { places: BTreeMap::new(), said: 0, interval, due: None }
+    }
+
+    /// The directory has no watch.
+    pub fn add(&mut self, place: Place, trouble: Trouble) {
+        self.places.insert(place, trouble);
+    }
+
+    /// The directory has a watch, or is gone.
+    pub fn remove(&mut self, place: &Place) {
+        if !self.places.is_empty() {
+            self.places.remove(place);
+        }
+    }
+
+    /// All directories are looked at anew.
+    pub fn clear(&mut self) {
+        self.places.clear();
+    }
+
+    /// The place and all below it are no longer ours to watch.
+    pub fn remove_below(&mut self, place: &Place) {
+        self.places.retain(|(root, path), _| *root != place.0 || !path.is_within(&place.1));
+    }
+
+    /// True when the directory has no watch.
+    pub fn contains(&self, place: &Place) -> bool {
+        !self.places.is_empty() && self.places.contains_key(place)
+    }
+
+    /// How long until they are due; `None` while there are none.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.due.map(|due| due.saturating_duration_since(now()) + Duration::from_millis(1))
+    }
+
+    /// The places to compare, when it is time.
+    pub fn take_due(&mut self) -> Vec<Place> {
+        if self.due.is_none_or(|due| now() < due) {
+            return Vec::new();
+        }
+        self.due = Some(now() + self.interval);
+        let mut places: Vec<Place> = self.places.keys().cloned().collect();
+        if places.len() > PLACES_MAX {
+            places.iter_mut().for_each(|(_, path)| *path = RelPath::root());
+            places.dedup();
+        }
+        places
+    }
+
+    /// Says what is new, and sees to it that it becomes due.
+    pub fn report(&mut self, desk: &Desk) {
+        let count = self.places.len();
+        desk.status.unwatched.store(count, Ordering::Relaxed);
+        if count > self.said
+            && let Some(((root, path), trouble)) = self.places.iter().next_back()
+        {
+            let root = desk.roots.list().iter().find(|r| r.id == *root);
+            let root = root.map(|root| root.path.display().to_string()).unwrap_or_default();
+            log::warn!(
+                "{count} directories are not watched, below {root} {path} among them: {}; \
+                 they are compared every {} s",
+                trouble.advice(),
+                self.interval.as_secs()
+            );
+        }
+        self.said = count;
+        if count == 0 {
+            self.due = None;
+        } else if self.due.is_none() {
+            self.due = Some(now() + self.interval);
+        }
+    }
+}
+
+impl Trouble {
+    /// What is wrong, and what to do about it.
+    fn advice(self) -> String {
+        match self {
+            Trouble::Unreadable => "we may not read them; give us read permission".into(),
+            Trouble::NoWatchLeft => {
+                let limit = Limit::MaxUserWatches;
+                let value = limit.read().map_or_else(|_| "?".into(), |value| value.to_string());
+                format!("all watches are used up; raise {} (now {value})", limit.file())
+            }
+            Trouble::Failed(Errno::MFILE | Errno::NFILE) => {
+                "no more files may be opened; raise the limit on open files (ulimit -n)".into()
+            }
+            Trouble::Failed(Errno::NOMEM) => {
+                "memory is used up; raise the memory limit of this program".into()
+            }
+            Trouble::Failed(other) => format!("{other}; see to the disk"),
+        }
+    }
+}
+
+impl From<Errno> for Trouble {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::ACCESS | Errno::PERM => Trouble::Unreadable,
+            Errno::NOSPC => Trouble::NoWatchLeft,
+            other => Trouble::Failed(other),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this thread waits: it reads the clock for what is due"
+)]
+fn now() -> Instant {
+    Instant::now()
+}

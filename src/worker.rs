@@ -1,0 +1,121 @@
+//! The pool of workers: each takes one job at a time, blocks on it, and reports.
+//! Does not choose jobs; the engine hands out no more than there are workers.
+
+pub mod delivered;
+pub mod exact;
+pub mod fresh;
+mod job_run;
+pub mod link;
+pub mod look;
+pub mod moves;
+mod sessions;
+pub mod shards;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::change::RemoteId;
+use crate::engine::{Job, JobId, JobReport, Verdict};
+use crate::record::Look;
+use link::Link;
+
+/// What a worker is asked to do.
+#[derive(Debug)]
+enum Task {
+    Job(Job),
+    CloseSessions(RemoteId),
+}
+
+/// The pool. Dropping it ends every session and every thread.
+#[derive(Debug)]
+pub struct Workers {
+    tasks: Option<Sender<Task>>,
+    threads: Vec<JoinHandle<()>>,
+    links: Arc<[Link]>,
+}
+
+impl Workers {
+    /// Starts `count` workers; each finished job is given to `done`.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(
+        count: usize,
+        links: Vec<Link>,
+        done: impl Fn(JobId, JobReport, Option<Look>) + Clone + Send + 'static,
+    ) -> io::Result<Self> {
+        let links: Arc<[Link]> = links.into();
+        let (sender, tasks) = unbounded();
+        let mut workers = Self { tasks: Some(sender), threads: Vec::new(), links };
+        for index in 0..count {
+            let (tasks, links, done) = (tasks.clone(), Arc::clone(&workers.links), done.clone());
+            let thread = std::thread::Builder::new().name(format!("worker {}", index + 1));
+            let work = move || work(&tasks, &links, &done);
+            workers.threads.push(thread.stack_size(512 << 10).spawn(work)?);
+        }
+        Ok(workers)
+    }
+
+    /// Hands a job to the next free worker.
+    pub fn run(&self, job: Job) {
+        self.send(Task::Job(job));
+    }
+
+    /// Ends the warm sessions of a remote that has rested.
+    pub fn close_sessions(&self, remote: RemoteId) {
+        self.send(Task::CloseSessions(remote));
+    }
+
+    /// Kills every run that is under way; its job comes back undone.
+    pub fn kill(&self) {
+        self.links.iter().for_each(Link::kill);
+    }
+
+    fn send(&self, task: Task) {
+        if let Some(tasks) = &self.tasks {
+            // Fails only when all workers are gone, which is when the program ends.
+            _ = tasks.send(task);
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.kill();
+        self.tasks = None;
+        for thread in self.threads.drain(..) {
+            _ = thread.join();
+        }
+        self.links.iter().for_each(Link::close_sessions);
+    }
+}
+
+fn work(tasks: &Receiver<Task>, links: &[Link], done: &impl Fn(JobId, JobReport, Option<Look>)) {
+    for task in tasks {
+        match task {
+            Task::Job(job) => {
+                let done_anyway = || (JobReport::done(), None);
+                let link = links.get(job.remote.0);
+                let (report, look) = link.map_or_else(done_anyway, |link| guarded(link, &job));
+                done(job.id, report, look);
+            }
+            Task::CloseSessions(remote) => {
+                if let Some(link) = links.get(remote.0) {
+                    link.close_sessions();
+                }
+            }
+        }
+    }
+}
+
+/// A panic in a job must not cost a worker, nor the job.
+fn guarded(link: &Link, job: &Job) -> (JobReport, Option<Look>) {
+    let run = std::panic::AssertUnwindSafe(|| link.run(job));
+    std::panic::catch_unwind(run).unwrap_or_else(|_| {
+        let reason = "a worker failed unexpectedly; please report what the log says above".into();
+        (JobReport::nothing(Verdict::Misconfigured { code: -1, reason }), None)
+    })
+}

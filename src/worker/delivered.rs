@@ -1,0 +1,94 @@
+//! What a remote got lately, each file as it was before its run: a later hint about the very same file needs no run.
+//! Forgets at the first doubt. Without it, a late second run for one write would undo what the other side of two mirrors of each
+//! other has written since, for rsync's `--update` counts in whole seconds.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::fresh::Stamp;
+use crate::path::RelPath;
+
+/// Entries of a generation; two generations are kept.
+const GENERATION: usize = 10_000;
+
+/// One state of a regular file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// Size and modification time.
+    pub stamp: Stamp,
+    /// When the file was last changed in any way, since the epoch.
+    pub changed: Duration,
+    /// Inode number.
+    pub inode: u64,
+}
+
+impl Version {
+    /// True when a later change cannot leave the same version. `now` is the kernel's coarse clock, read after the file was looked at:
+    /// a stamp equal to it may be given once more, and an older one may not. One ahead of it is given by kernels that never
+    /// give the same stamp twice to somebody who has looked.
+    pub fn is_settled(&self, now: Duration) -> bool {
+        self.changed != now && self.stamp.modified != now
+    }
+}
+
+/// The latest deliveries to one remote.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    young: HashMap<RelPath, Version>,
+    old: HashMap<RelPath, Version>,
+}
+
+impl Delivered {
+    /// True when the remote has got exactly this.
+    pub fn has(&self, path: &RelPath, version: &Version) -> bool {
+        self.young.get(path).or_else(|| self.old.get(path)) == Some(version)
+    }
+
+    /// The remote has got this; `version` is what was there before the run, and settled.
+    pub fn note(&mut self, path: RelPath, version: Version) {
+        if self.young.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(path, version);
+    }
+
+    /// The remote does not have this any more.
+    pub fn forget(&mut self, path: &RelPath) {
+        self.young.remove(path);
+        self.old.remove(path);
+    }
+
+    /// Nothing is known any more.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(ms: u64) -> Version {
+        let modified = Duration::from_millis(ms);
+        Version { stamp: Stamp { modified, size: 1 }, changed: modified, inode: 1 }
+    }
+
+    #[test]
+    fn only_the_very_same_version_counts_until_everything_is_forgotten() {
+        let path = RelPath::new(b"f").unwrap();
+        let mut delivered = Delivered::default();
+        delivered.note(path.clone(), version(1));
+        assert!(delivered.has(&path, &version(1)));
+        assert!(!delivered.has(&path, &version(2)));
+        assert!(!delivered.has(&path, &Version { inode: 2, ..version(1) }));
+        delivered.clear();
+        assert!(!delivered.has(&path, &version(1)));
+    }
+
+    #[test]
+    fn a_stamp_of_this_very_tick_is_not_settled() {
+        assert!(!version(5).is_settled(Duration::from_millis(5)));
+        assert!(version(4).is_settled(Duration::from_millis(5)));
+        assert!(version(6).is_settled(Duration::from_millis(5)));
+    }
+}

@@ -1,0 +1,300 @@
+//! One job as rsync runs: which names go in which kind of run, and what failed on the way.
+//! Does not start anything itself; the sessions do.
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::delivered::Version;
+use super::exact::{Coverage, Rules};
+use super::fresh::{Granularity, coarse_now};
+use super::link::{Link, Stop};
+use super::look::{Look, Present};
+use super::moves::{Move, Moved};
+use crate::change::Scope;
+use crate::engine::PathFailure;
+use crate::path::RelPath;
+use crate::rsync::excludes::Excludes;
+use crate::rsync::exit::Outcome;
+use crate::rsync::{Abilities, DIRS_BYTES_MAX, Presence, RunKind, Way, input};
+use crate::source::Unhealthy;
+
+/// rsync's exit code for "partial transfer due to error".
+const PARTIAL: i32 = 23;
+
+/// A file younger than this was made after anything that it replaces.
+const YOUNG: Duration = Duration::from_secs(2);
+
+/// Names in one run by patterns: rsync tries every pattern on every entry of the directories that it reads.
+const PATTERNS_MAX: usize = 1_000;
+
+/// One job under way.
+pub struct JobRun<'a> {
+    link: &'a Link,
+    abilities: Abilities,
+    /// Trees that may have taken another's place: equal size and time prove nothing there.
+    pub by_content: HashSet<RelPath>,
+    /// What could not be delivered so far.
+    pub failed: Vec<PathFailure>,
+    /// What was sent, as it was before.
+    pub sent: Vec<(RelPath, Version)>,
+}
+
+/// What a present entry needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Treatment {
+    /// Nothing: the remote has got exactly this.
+    Skip,
+    /// rsync decides by size and time.
+    Send,
+    /// rsync must not trust size and time.
+    Force,
+}
+
+impl<'a> JobRun<'a> {
+    /// Nothing has run yet.
+    pub fn new(link: &'a Link, abilities: Abilities) -> Self {
+        Self { link, abilities, by_content: HashSet::new(), failed: Vec::new(), sent: Vec::new() }
+    }
+
+    /// Sends what is there and deletes what is gone, each in the way that the remote understands.
+    pub fn batch(&mut self, look: &Look) -> Result<(), Stop> {
+        let endpoint = self.link.endpoint();
+        let treatments = self.treatments(look);
+        let (mut listed, mut forced_listed) = (Vec::new(), Vec::new());
+        let (mut matched, mut listings, mut guarded) = (Vec::new(), Vec::new(), Vec::new());
+        let mut any_forced_match = false;
+        let present = look.present.iter().zip(treatments);
+        let present = present.filter(|(_, treatment)| *treatment != Treatment::Skip);
+        let present = present
+            .map(|(entry, treatment)| (&entry.path, entry.presence, treatment == Treatment::Force));
+        let absent = look.absent.iter().map(|path| (path, Presence::Absent, false));
+        for (path, presence, force) in present.chain(absent) {
+            if presence == Presence::Absent && self.is_guarded(path, look) {
+                guarded.push(path);
+                continue;
+            }
+            match endpoint.way(presence, self.abilities) {
+                Way::Batch if force => forced_listed.push(path),
+                Way::Batch => listed.push(path),
+                Way::Fallback => {
+                    any_forced_match |= force;
+                    matched.push((path, presence));
+                }
+                Way::ListingOfParent => listings.push(path.parent().unwrap_or_default()),
+            }
+        }
+        for (names, ignore_times) in [(listed, false), (forced_listed, true)] {
+            if !names.is_empty() {
+                let input = input::names(names.iter().copied());
+                self.run(&RunKind::Batch { ignore_times }, input, &names)?;
+            }
+        }
+        for matched in matched.chunks(PATTERNS_MAX) {
+            let names: Vec<&RelPath> = matched.iter().map(|(path, _)| *path).collect();
+            let input = input::patterns(matched.iter().copied());
+            // Such runs are rare, so what need not be forced may go along with what must.
+            let kind = RunKind::Fallback { ignore_times: any_forced_match };
+            self.run(&kind, input, &names)?;
+        }
+        for absent in guarded.chunks(PATTERNS_MAX) {
+            self.delete_guarded(absent)?;
+        }
+        listings.sort();
+        listings.dedup();
+        self.equal(&listings, Scope::Listing, &self.rules().patterns)
+    }
+
+    /// True for a directory in whose copy something excluded may stand.
+    fn is_guarded(&self, absent: &RelPath, look: &Look) -> bool {
+        self.deletes()
+            && self.rules().may_outlive_directories()
+            && look.absent_dirs.contains(absent)
+            && self.link.endpoint().way(Presence::Absent, self.abilities) != Way::ListingOfParent
+    }
+
+    /// What each present entry needs. Settled versions are noted, for the case that all goes well.
+    fn treatments(&mut self, look: &Look) -> Vec<Treatment> {
+        let exact = self.link.endpoint().compares_nanoseconds(self.abilities);
+        let granularity = if exact { Granularity::Nanoseconds } else { Granularity::Seconds };
+        let now = coarse_now();
+        let mut fresh = self.link.fresh();
+        let delivered = self.link.delivered();
+        let mut treat = |entry: &Present| {
+            let Some(version) = entry.version else {
+                return if entry.force { Treatment::Force } else { Treatment::Send };
+            };
+            let hidden = fresh.note(&entry.path, version.stamp, now, granularity);
+            if !hidden && !entry.force && delivered.has(&entry.path, &version) {
+                return Treatment::Skip;
+            }
+            if version.is_settled(now) {
+                self.sent.push((entry.path.clone(), version));
+            }
+            // Only a stamp of this moment cannot be that of what stood here before.
+            let is_new = exact && version.stamp.modified + YOUNG > now;
+            let replaced = entry.moved && !is_new;
+            if hidden || replaced || entry.force { Treatment::Force } else { Treatment::Send }
+        };
+        look.present.iter().map(&mut treat).collect()
+    }
+
+    /// Makes moved things from their old copies.
+    pub fn moves(&mut self, moves: &[Move]) -> Result<(), Stop> {
+        for Move { new, old, what } in moves {
+            let (old, new) = (old.clone(), new.clone());
+            let names = [&new.clone()];
+            match what {
+                Moved::File(_) => {
+                    let input = input::moved_file(&old, &new);
+                    self.run(&RunKind::MoveFile { old, new }, input, &names)?;
+                }
+                Moved::Directory => {
+                    let rules = self.rules().patterns.rules();
+                    let checksum = self.by_content.contains(&new);
+                    let kind = RunKind::MoveDirectory { old, new, checksum };
+                    self.run(&kind, rules, &names)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whole directories: first the sets of names, then what stands below.
+    pub fn directories(&mut self, look: &Look, excludes: &Excludes) -> Result<(), Stop> {
+        self.equal(&look.listings, Scope::Listing, excludes)?;
+        self.equal(&look.trees, Scope::Tree, excludes)
+    }
+
+    fn equal(&mut self, dirs: &[RelPath], scope: Scope, excludes: &Excludes) -> Result<(), Stop> {
+        for dirs in in_portions(dirs) {
+            match self.rules().coverage {
+                Coverage::Whole => self.by_patterns(dirs, scope, excludes)?,
+                Coverage::Partial => self.exactly(dirs, scope, excludes)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes directories equal, except for what the patterns say.
+    pub fn by_patterns(
+        &mut self,
+        dirs: &[RelPath],
+        scope: Scope,
+        excludes: &Excludes,
+    ) -> Result<(), Stop> {
+        let names: Vec<&RelPath> = dirs.iter().collect();
+        let dirs = dirs.to_vec();
+        let kind = match scope {
+            Scope::Tree => {
+                let checksum = dirs.iter().any(|dir| self.by_content.contains(dir));
+                RunKind::Trees { dirs, checksum }
+            }
+            _ => RunKind::Listing { dirs },
+        };
+        self.run(&kind, excludes.rules(), &names)
+    }
+
+    /// What is not mirrored.
+    pub fn rules(&self) -> &'a Rules {
+        self.link.rules()
+    }
+
+    /// False when nothing is ever deleted on the remote.
+    pub fn deletes(&self) -> bool {
+        self.link.endpoint().deletes()
+    }
+
+    /// The watch root, while it is the directory that is watched.
+    pub fn open_root(&self) -> Result<OwnedFd, Unhealthy> {
+        self.link.source().open_healthy()
+    }
+
+    /// One rsync run; what it could not deliver is noted.
+    pub fn run(&mut self, kind: &RunKind, input: Vec<u8>, names: &[&RelPath]) -> Result<(), Stop> {
+        let outcome = self.link.sessions().run(kind, self.abilities, &input);
+        self.note(kind, outcome, names)
+    }
+
+    /// What a run would delete, each with true for a directory; `None` when it does not say all, which is noted.
+    pub fn preview(
+        &mut self,
+        kind: &RunKind,
+        input: &[u8],
+        names: &[&RelPath],
+    ) -> Result<Option<Vec<(RelPath, bool)>>, Stop> {
+        match self.link.sessions().preview(kind, self.abilities, input) {
+            Ok(gone) => Ok(Some(gone)),
+            Err(outcome) => self.note(kind, outcome, names).map(|()| None),
+        }
+    }
+
+    fn note(&mut self, kind: &RunKind, outcome: Outcome, names: &[&RelPath]) -> Result<(), Stop> {
+        let fail = |path: &RelPath, message: String| PathFailure {
+            path: path.clone(),
+            code: PARTIAL,
+            message,
+        };
+        match outcome {
+            Outcome::Delivered => {}
+            Outcome::Partial { failed, deletions_skipped } => {
+                if deletions_skipped {
+                    let label = self.link.endpoint().label();
+                    log::warn!(
+                        "{label}: nothing was deleted, for a part of the source cannot be read"
+                    );
+                }
+                for (path, words) in failed {
+                    // What is listed below a directory that failed was skipped with it.
+                    let below =
+                        names.iter().filter(|name| name.is_within(&path) && ***name != path);
+                    self.failed.extend(below.map(|name| fail(name, words.clone())));
+                    self.failed.push(fail(&path, words));
+                }
+            }
+            Outcome::Kept { reason } => {
+                self.failed.extend(names.iter().map(|path| fail(path, reason.clone())));
+            }
+            outcome => {
+                // Directories compared as a whole lose what does not belong there when they are compared again.
+                let by_name = !matches!(kind, RunKind::Trees { .. } | RunKind::Listing { .. });
+                if by_name && matches!(outcome, Outcome::RemoteDown { .. }) {
+                    self.link.note_leftovers(names);
+                }
+                return Err(self.link.stop(outcome));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what runs that broke off have left on the remote: a receiver that is killed leaves its temporary file.
+    pub fn clean_up(&self) {
+        let names = self.link.take_leftovers();
+        if names.is_empty() {
+            return;
+        }
+        let list = input::temporary_names(names.iter());
+        let outcome = self.link.sessions().run(&RunKind::CleanTemp, self.abilities, &list);
+        log::debug!(
+            "{}: leftovers of {} paths: {outcome:?}",
+            self.link.endpoint().label(),
+            names.len()
+        );
+        if matches!(outcome, Outcome::RemoteDown { .. }) {
+            self.link.note_leftovers(&names.iter().collect::<Vec<_>>());
+        }
+    }
+}
+
+/// Cuts a list of directories so that each part fits a command line.
+fn in_portions(dirs: &[RelPath]) -> impl Iterator<Item = &[RelPath]> {
+    let mut bytes = 0;
+    dirs.chunk_by(move |_, next| {
+        bytes += next.as_bytes().len() + 8;
+        let fits = bytes < DIRS_BYTES_MAX / 2;
+        if !fits {
+            bytes = 0;
+        }
+        fits
+    })
+}

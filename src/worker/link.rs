@@ -1,0 +1,367 @@
+//! One remote as the workers see it: how it is reached, what it can do, its warm sessions, what was sent to it lately.
+//! Runs jobs against it; does not decide which, nor when.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::delivered::Delivered;
+use super::exact::Rules;
+use super::fresh::FreshStamps;
+use super::job_run::JobRun;
+use super::look::{Look, LookOptions, look_at};
+use super::moves::{Hints, Move};
+use super::sessions::{self, Sessions};
+use super::shards::Sharding;
+use crate::change::Scope;
+use crate::engine::pending::{Item, Mark};
+use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, Verdict};
+use crate::path::RelPath;
+use crate::record::{self, Eyes};
+use crate::rsync::excludes::Excludes;
+use crate::rsync::exit::{Ability, Outcome};
+use crate::rsync::probe::{Probed, run_probe};
+use crate::rsync::{Abilities, Endpoint};
+use crate::source::{Source, Unhealthy};
+use crate::watch::Exclude;
+
+/// rsync's exit code for "partial transfer due to error".
+const PARTIAL: i32 = 23;
+
+/// Beside so many paths leftovers are looked for.
+const LEFTOVERS_MAX: usize = 10_000;
+
+/// Everything the workers share about one remote.
+#[derive(Debug)]
+pub struct Link {
+    endpoint: Endpoint,
+    source: Arc<Source>,
+    rules: Rules,
+    /// The rules' patterns and those of `<crontabfilter>`.
+    crontab_excludes: Excludes,
+    sharding: Sharding,
+    recorder: Option<Recorder>,
+    abilities: Mutex<Option<Abilities>>,
+    fresh: Mutex<FreshStamps>,
+    delivered: Mutex<Delivered>,
+    /// What runs that broke off were sending.
+    leftovers: Mutex<BTreeSet<RelPath>>,
+    sessions: Sessions,
+}
+
+/// What a link is made of.
+#[derive(Debug)]
+pub struct LinkSetup {
+    /// How the remote is reached.
+    pub endpoint: Endpoint,
+    /// The watch root.
+    pub source: Arc<Source>,
+    /// What is neither sent nor deleted.
+    pub rules: Rules,
+    /// Whether trees may be divided.
+    pub sharding: Sharding,
+    /// Notes what is there before a job, where a record is kept.
+    pub recorder: Option<Recorder>,
+}
+
+/// Looks at the disk for the record of the tree.
+#[derive(Clone)]
+pub struct Recorder {
+    /// The eyes of the root's record.
+    pub eyes: Eyes,
+    /// What is not mirrored.
+    pub exclude: Exclude,
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}
+
+impl Recorder {
+    /// What the record will say when the job has succeeded. A full sync's shards need none: a walk records them.
+    fn look(&self, job: &Job) -> Option<record::Look> {
+        if matches!(job.kind, JobKind::Trees(_) | JobKind::Probe) {
+            return None;
+        }
+        let items: Vec<_> =
+            job.items.iter().map(|item| (item.path.clone(), item.mark.scope)).collect();
+        Some(self.eyes.look_at(&items, &|path, is_dir| !(self.exclude)(path, is_dir)))
+    }
+}
+
+/// What a step of a job came to when it was not delivered as a whole.
+#[derive(Debug)]
+pub enum Stop {
+    /// The job ends here, with this.
+    Verdict(Verdict),
+    /// The remote cannot do something: the job begins again without it.
+    Again,
+    /// The program ends: everything goes back.
+    Stopped,
+}
+
+impl Link {
+    /// A link to a remote of which nothing is known yet.
+    pub fn new(setup: LinkSetup) -> Self {
+        let LinkSetup { endpoint, source, rules, sharding, recorder } = setup;
+        let crontab_excludes = rules.patterns.with(rules.crontab.iter().cloned());
+        Self {
+            sessions: Sessions::new(endpoint.clone(), Arc::clone(&source)),
+            endpoint,
+            source,
+            rules,
+            crontab_excludes,
+            sharding,
+            recorder,
+            abilities: Mutex::default(),
+            fresh: Mutex::default(),
+            delivered: Mutex::default(),
+            leftovers: Mutex::default(),
+        }
+    }
+
+    /// Ends the warm sessions.
+    pub fn close_sessions(&self) {
+        self.sessions.close();
+    }
+
+    /// Kills what is running.
+    pub fn kill(&self) {
+        self.sessions.kill();
+    }
+
+    /// Does a job; blocks until it is done or has failed. The look is what was there before it.
+    pub fn run(&self, job: &Job) -> (JobReport, Option<record::Look>) {
+        let look = self.recorder.as_ref().and_then(|recorder| recorder.look(job));
+        (self.run_job(job), look)
+    }
+
+    fn run_job(&self, job: &Job) -> JobReport {
+        // Each round knows one inability more, and there are two.
+        for _ in 0..4 {
+            match self.try_run(job) {
+                Ok(report) => {
+                    if let Some(abilities) = self.abilities() {
+                        self.sessions.warm_up(abilities);
+                    }
+                    return report;
+                }
+                Err(Stop::Again) => {}
+                Err(Stop::Verdict(verdict)) => {
+                    self.delivered().clear();
+                    return JobReport::nothing(verdict);
+                }
+                Err(Stop::Stopped) => {
+                    return JobReport { returned: job.items.clone(), ..JobReport::done() };
+                }
+            }
+        }
+        let reason = "the remote refuses every way of sending a batch".into();
+        JobReport::nothing(Verdict::Misconfigured { code: 1, reason })
+    }
+
+    fn try_run(&self, job: &Job) -> Result<JobReport, Stop> {
+        let abilities = self.contact()?;
+        if job.kind == JobKind::Probe {
+            return Ok(JobReport::done());
+        }
+        let root = self.source.open_healthy().map_err(|error| unhealthy(&error))?;
+        let (excludes, sharding) = match job.kind {
+            JobKind::Trees(FullSyncFilter::Crontab) if !self.rules.crontab.is_empty() => {
+                (&self.crontab_excludes, self.sharding.min(Sharding::Top))
+            }
+            _ => (&self.rules.patterns, self.sharding),
+        };
+        let exclude = &self.rules.exclude;
+        let mut look =
+            look_at(&root, job, LookOptions { sharding, hints: self.hints(abilities), exclude });
+        let mut later = look.put_off_old_names();
+        later.extend(self.doubtful_after(&look.moves, &root, job));
+        let doubtful = self.doubtful_below(&look.trees, &root, job);
+        drop(root);
+        let mut run = JobRun::new(self, abilities);
+        let forced = job.items.iter().filter(|item| item.mark.force);
+        run.by_content = forced.map(|item| item.path.clone()).collect();
+        run.batch(&look)?;
+        run.moves(&look.moves)?;
+        // At once: until then both names share their inodes on the remote.
+        run.batch(&later)?;
+        run.directories(&look, excludes)?;
+        run.batch(&doubtful)?;
+        run.clean_up();
+        let JobRun { failed, sent, .. } = run;
+        if failed.is_empty() && ![&look, &later, &doubtful].iter().any(|look| look.reaches_below())
+        {
+            let mut delivered = self.delivered();
+            look.absent.iter().chain(&later.absent).for_each(|path| delivered.forget(path));
+            sent.into_iter().for_each(|(path, version)| delivered.note(path, version));
+        } else {
+            self.delivered().clear();
+        }
+        look.returned.extend(later.returned);
+        look.returned.extend(doubtful.returned);
+        Ok(JobReport { verdict: Verdict::Done, failed, returned: look.returned })
+    }
+
+    /// Whether moves can be made on the remote.
+    fn hints(&self, abilities: Abilities) -> Hints {
+        let trusted = self.endpoint.compares_nanoseconds(abilities);
+        match self.endpoint.can_move() && trusted {
+            true if self.rules.hold_anywhere() => Hints::Use,
+            true => Hints::FilesOnly,
+            false => Hints::Ignore,
+        }
+    }
+
+    /// What below moved directories may have been rewritten without a change of its stamp: its old copy must not be trusted.
+    fn doubtful_after(&self, moves: &[Move], root: &OwnedFd, job: &Job) -> Look {
+        let fresh = self.fresh();
+        let below = |moved: &Move| fresh.moved_along(&moved.old, &moved.new);
+        let paths = moves.iter().flat_map(below).collect();
+        drop(fresh);
+        self.look_again(paths, Mark { force: true, ..Mark::new(Scope::Entry) }, root, job)
+    }
+
+    /// What below trees was sent lately: rsync's look at size and time may not see that it is another file now.
+    fn doubtful_below(&self, trees: &[RelPath], root: &OwnedFd, job: &Job) -> Look {
+        let fresh = self.fresh();
+        let paths = trees.iter().flat_map(|tree| fresh.moved_along(tree, tree)).collect();
+        drop(fresh);
+        self.look_again(paths, Mark::new(Scope::Entry), root, job)
+    }
+
+    fn look_again(&self, paths: Vec<RelPath>, mark: Mark, root: &OwnedFd, job: &Job) -> Look {
+        let items = paths.into_iter().map(|path| Item { path, mark }).collect();
+        let again = Job { items, moves: Vec::new(), ..job.clone() };
+        let exclude = &self.rules.exclude;
+        let options = LookOptions { sharding: self.sharding, hints: Hints::Ignore, exclude };
+        look_at(root, &again, options)
+    }
+
+    /// What the remote can do; asked at first contact.
+    fn contact(&self) -> Result<Abilities, Stop> {
+        if let Some(abilities) = *lock(&self.abilities) {
+            return Ok(abilities);
+        }
+        let nonce = self.source.identity().ino ^ u64::from(std::process::id()) << 32;
+        let started = |killer| self.sessions.note_probe(killer);
+        match run_probe(&self.endpoint, Some(self.source.identity()), nonce, started) {
+            Ok(Probed::Able(abilities)) => {
+                log::debug!("{}: {abilities:?}", self.endpoint.label());
+                *lock(&self.abilities) = Some(abilities);
+                Ok(abilities)
+            }
+            Ok(Probed::Failed(outcome)) => Err(self.stop(outcome)),
+            Err(error) => Err(self.stop(sessions::failure(&error))),
+        }
+    }
+
+    /// How the remote is reached.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Its sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The watch root.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// What is neither sent nor deleted.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What was sent lately.
+    pub fn fresh(&self) -> MutexGuard<'_, FreshStamps> {
+        lock(&self.fresh)
+    }
+
+    /// Remembers what a run was sending when it broke off.
+    pub fn note_leftovers(&self, names: &[&RelPath]) {
+        let mut leftovers = lock(&self.leftovers);
+        let room = LEFTOVERS_MAX.saturating_sub(leftovers.len());
+        leftovers.extend(names.iter().take(room).map(|name| (*name).clone()));
+    }
+
+    /// What runs that broke off were sending; forgotten here by that.
+    pub fn take_leftovers(&self) -> BTreeSet<RelPath> {
+        std::mem::take(&mut *lock(&self.leftovers))
+    }
+
+    /// What the remote has got lately.
+    pub fn delivered(&self) -> MutexGuard<'_, Delivered> {
+        lock(&self.delivered)
+    }
+
+    fn abilities(&self) -> Option<Abilities> {
+        *lock(&self.abilities)
+    }
+
+    fn forget(&self, ability: Ability) {
+        let mut known = lock(&self.abilities);
+        let mut abilities = known.unwrap_or(Abilities::ALL);
+        match ability {
+            Ability::DeleteMissing => abilities.delete_missing = false,
+            Ability::Nanoseconds => abilities.nanoseconds = false,
+        }
+        log::info!("{}: works without {ability:?} from now on", self.endpoint.label());
+        *known = Some(abilities);
+        drop(known);
+        self.sessions.close();
+    }
+
+    /// What an outcome that ends a job means for the engine.
+    pub fn stop(&self, outcome: Outcome) -> Stop {
+        let verdict = match outcome {
+            Outcome::Refused(ability) => {
+                self.forget(ability);
+                return Stop::Again;
+            }
+            Outcome::Stopped => return Stop::Stopped,
+            Outcome::RemoteDown { code, reason } => {
+                Verdict::RemoteDown { code: code.unwrap_or(-1), reason }
+            }
+            Outcome::MaxConnections => {
+                let reason = "it serves as many clients as its `max connections` allows; raise it, 0 means no limit";
+                Verdict::RemoteDown { code: 5, reason: reason.into() }
+            }
+            Outcome::Denied { message } => Verdict::RemoteDown { code: 5, reason: message },
+            Outcome::BadOptions { message } => Verdict::Misconfigured { code: 1, reason: message },
+            Outcome::RootChanged => {
+                let reason =
+                    "is not the directory it was: it was replaced, mounted over or unmounted";
+                Verdict::SourceUnhealthy(reason.into())
+            }
+            Outcome::Delivered | Outcome::Partial { .. } | Outcome::Kept { .. } => {
+                Verdict::RemoteDown {
+                    code: PARTIAL,
+                    reason: "rsync's answer is not understood".into(),
+                }
+            }
+        };
+        Stop::Verdict(verdict)
+    }
+}
+
+fn unhealthy(error: &Unhealthy) -> Stop {
+    let reason = error.to_string();
+    Stop::Verdict(if error.is_shortage() {
+        Verdict::RemoteDown {
+            code: -1,
+            reason: format!("cannot start rsync: {reason}; raise the limit"),
+        }
+    } else {
+        Verdict::SourceUnhealthy(reason)
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

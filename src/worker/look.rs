@@ -1,0 +1,276 @@
+//! What the disk says of a batch at this moment: what is there, what is gone, what is too large to travel with the rest.
+//! Reads names and stamps below one open root; sends nothing.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+
+use super::delivered::Version;
+use super::fresh::Stamp;
+use super::moves::{Hints, Move, Moved, Moves};
+use super::shards::{Sharding, Shards, is_directory, stat};
+use crate::change::Scope;
+use crate::engine::pending::{Item, Mark};
+use crate::engine::{Job, JobKind};
+use crate::path::RelPath;
+use crate::rsync::Presence;
+use crate::watch::Exclude;
+
+/// From this length on a file travels alone.
+const LARGE_FILE: u64 = 4 << 20;
+/// A batch carries no more than this; the rest goes in the next one.
+const BATCH_BYTES: u64 = 32 << 20;
+
+/// What a worker is to do for a job, as the disk is now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Entries that are there, with their stat where it is a regular file's.
+    pub present: Vec<Present>,
+    /// Topmost absent ancestors, each once.
+    pub absent: BTreeSet<RelPath>,
+    /// Those of them that may have been directories.
+    pub absent_dirs: BTreeSet<RelPath>,
+    /// Directories whose set of names is to be made equal.
+    pub listings: Vec<RelPath>,
+    /// Directories that go whole.
+    pub trees: Vec<RelPath>,
+    /// What is made from its old copy.
+    pub moves: Vec<Move>,
+    /// What does not travel with this job, divided where that is better.
+    pub returned: Vec<Item>,
+}
+
+/// One entry that is there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Present {
+    /// Which.
+    pub path: RelPath,
+    /// Directory or not.
+    pub presence: Presence,
+    /// What a regular file is like.
+    pub version: Option<Version>,
+    /// Must be sent whatever its stamp says.
+    pub force: bool,
+    /// It was moved here: what stood here before may have had the same stamp.
+    pub moved: bool,
+}
+
+impl Present {
+    /// An entry of which nothing special is known.
+    pub fn plain(path: RelPath, presence: Presence) -> Self {
+        Self { path, presence, version: None, force: false, moved: false }
+    }
+}
+
+impl Look {
+    /// True when more than the named entries may change on the remote.
+    pub fn reaches_below(&self) -> bool {
+        let named = self.trees.is_empty() && self.listings.is_empty();
+        !(named && self.absent_dirs.is_empty() && self.moves.is_empty())
+    }
+}
+
+/// What decides what a look leads to.
+#[derive(Clone, Copy)]
+pub struct LookOptions<'a> {
+    /// How far trees may be divided.
+    pub sharding: Sharding,
+    /// Whether moves are made on the remote.
+    pub hints: Hints,
+    /// What is not mirrored.
+    pub exclude: &'a Exclude,
+}
+
+/// Looks at every item of `job` below `root`.
+pub fn look_at(root: &OwnedFd, job: &Job, options: LookOptions<'_>) -> Look {
+    let own = job.items.iter().map(|item| &item.path).collect();
+    let (moves, ways, look) = (Moves::of(job), HashMap::new(), Look::default());
+    let mut looking = Looking { root, job, own, options, moves, bytes: 0, ways, look };
+    for item in &job.items {
+        looking.item(item);
+    }
+    looking.look
+}
+
+/// What the directories above a path are like.
+#[derive(Debug, Clone)]
+enum WayTo {
+    /// Directories, all of them.
+    Open,
+    /// This is the topmost of them that does not exist.
+    Absent(RelPath),
+    /// This is the topmost of them that is no directory.
+    Blocked(RelPath),
+}
+
+struct Looking<'a> {
+    root: &'a OwnedFd,
+    job: &'a Job,
+    /// The paths of the job's items.
+    own: HashSet<&'a RelPath>,
+    options: LookOptions<'a>,
+    moves: Moves<'a>,
+    bytes: u64,
+    /// By directory: the way to what is in it.
+    ways: HashMap<RelPath, WayTo>,
+    look: Look,
+}
+
+impl Looking<'_> {
+    fn item(&mut self, item: &Item) {
+        match self.way_to(&item.path) {
+            WayTo::Open => {}
+            // rsync does not delete a name whose parent is missing too.
+            WayTo::Absent(topmost) => return self.absent(topmost, Scope::Tree),
+            WayTo::Blocked(ancestor) if !self.holds(&ancestor) => return self.give_back(ancestor),
+            // Sending what stands in the way replaces what was below it.
+            WayTo::Blocked(ancestor) => {
+                let item = Item { path: ancestor, mark: Mark::new(Scope::Entry) };
+                return self.entry(&item, Presence::Other, None);
+            }
+        }
+        match self.stat(&item.path) {
+            Ok(stat) => self.present(item, &stat),
+            Err(Errno::NOENT) => self.absent(item.path.clone(), item.mark.scope),
+            // Unreadable: rsync says so, in its own words.
+            Err(_) => self.entry(item, Presence::Other, None),
+        }
+    }
+
+    /// Looks at every directory above `path`. A symbolic link among them must not be followed: what is behind it
+    /// belongs to another tree.
+    fn way_to(&mut self, path: &RelPath) -> WayTo {
+        let Some(parent) = path.parent().filter(|parent| !parent.is_root()) else {
+            return WayTo::Open;
+        };
+        if let Some(known) = self.ways.get(&parent) {
+            return known.clone();
+        }
+        let way = match self.way_to(&parent) {
+            WayTo::Open => match self.stat(&parent) {
+                Ok(stat) if is_directory(&stat) => WayTo::Open,
+                Ok(_) => WayTo::Blocked(parent.clone()),
+                Err(Errno::NOENT) => WayTo::Absent(parent.clone()),
+                Err(_) => WayTo::Open,
+            },
+            other => other,
+        };
+        self.ways.insert(parent, way.clone());
+        way
+    }
+
+    /// A path that is gone, and is deleted here if this job may.
+    fn absent(&mut self, path: RelPath, scope: Scope) {
+        if !self.holds(&path) {
+            return self.give_back(path);
+        }
+        if scope != Scope::Entry {
+            self.look.absent_dirs.insert(path.clone());
+        }
+        self.look.absent.insert(path);
+    }
+
+    /// True when no other job can be at work at or below `path`: it is a batch's own item, or below one.
+    fn holds(&self, path: &RelPath) -> bool {
+        let mut above = Some(path.clone());
+        while let Some(path) = above {
+            if self.own.contains(&path) {
+                return self.job.kind == JobKind::Batch;
+            }
+            above = path.parent();
+        }
+        false
+    }
+
+    /// What another job may be at work below has its turn by itself. It may have been a directory.
+    fn give_back(&mut self, path: RelPath) {
+        let item = Item { path, mark: Mark::new(Scope::Tree) };
+        if !self.look.returned.contains(&item) {
+            self.look.returned.push(item);
+        }
+    }
+
+    fn present(&mut self, item: &Item, stat: &Stat) {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        match (item.mark.scope, kind) {
+            (Scope::Tree, FileType::Directory) => self.tree(item),
+            (Scope::Listing, FileType::Directory) => self.look.listings.push(item.path.clone()),
+            (_, FileType::RegularFile) => self.file(item, stat),
+            (_, FileType::Directory) => self.entry(item, Presence::Directory, None),
+            _ => self.entry(item, Presence::Other, None),
+        }
+    }
+
+    fn file(&mut self, item: &Item, stat: &Stat) {
+        let size = stat.st_size.max(0) as u64;
+        if self.find_move(&item.path, Moved::File(size)) {
+            return;
+        }
+        let large = size >= LARGE_FILE && self.job.kind != JobKind::Large;
+        let full = self.bytes > 0 && self.bytes + size > BATCH_BYTES;
+        if large || full {
+            let mark = Mark { scope: Scope::Entry, large, whole: false, ..item.mark };
+            self.look.returned.push(Item { path: item.path.clone(), mark });
+            return;
+        }
+        self.bytes += size;
+        let modified = since_epoch(stat.st_mtime, stat.st_mtime_nsec);
+        let changed = since_epoch(stat.st_ctime, stat.st_ctime_nsec);
+        let version = Version { stamp: Stamp { modified, size }, changed, inode: stat.st_ino };
+        self.entry(item, Presence::Other, Some(version));
+    }
+
+    fn entry(&mut self, item: &Item, presence: Presence, version: Option<Version>) {
+        let (path, force, moved) = (item.path.clone(), item.mark.force, self.moves.has(&item.path));
+        self.look.present.push(Present { path, presence, version, force, moved });
+    }
+
+    fn tree(&mut self, item: &Item) {
+        let path = &item.path;
+        if self.find_move(path, Moved::Directory) {
+            return;
+        }
+        if item.mark.whole || self.options.sharding == Sharding::Off || self.shards().is_small(path)
+        {
+            self.look.trees.push(path.clone());
+            return;
+        }
+        let shards = self.shards().divide(path);
+        let whole = |scope| Mark { scope, whole: true, ..item.mark };
+        self.look
+            .returned
+            .extend(shards.into_iter().map(|(path, scope)| Item { path, mark: whole(scope) }));
+    }
+
+    /// Notes a move, if that is how `new` came to be and a run of its own serves it.
+    fn find_move(&mut self, new: &RelPath, what: Moved) -> bool {
+        let stat = |old: &RelPath| self.stat(old).err();
+        let found = match self.options.hints {
+            Hints::Ignore => None,
+            Hints::FilesOnly if what == Moved::Directory => None,
+            _ => self.moves.find(new, what, &self.look.moves, stat),
+        };
+        let is_found = found.is_some();
+        self.look.moves.extend(found);
+        is_found
+    }
+
+    fn shards(&self) -> Shards<'_> {
+        Shards { root: self.root, sharding: self.options.sharding, exclude: self.options.exclude }
+    }
+
+    fn stat(&self, path: &RelPath) -> Result<Stat, Errno> {
+        stat(self.root, path)
+    }
+}
+
+fn since_epoch(seconds: i64, nanoseconds: u64) -> Duration {
+    let seconds = u64::try_from(seconds).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! Tests of the look at the disk before a job.
+
+use super::*;
+use crate::change::{RemoteId, RootId};
+use crate::engine::JobId;
+use rustix::fs::{Mode, OFlags};
+use std::fs;
+use std::path::Path;
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).unwrap()
+}
+
+fn job(items: &[(&str, Scope)], moves: &[(&str, &str)]) -> Job {
+    Job {
+        id: JobId(0),
+        remote: RemoteId(0),
+        root: RootId(0),
+        kind: JobKind::Batch,
+        items: items
+            .iter()
+            .map(|(p, scope)| Item { path: path(p), mark: Mark::new(*scope) })
+            .collect(),
+        moves: moves.iter().map(|(new, old)| (path(new), path(old))).collect(),
+    }
+}
+
+fn look_at_all(fd: &OwnedFd, job: &Job) -> Look {
+    let nothing: Exclude = std::sync::Arc::new(|_, _| false);
+    look_at(fd, job, LookOptions { sharding: Sharding::On, hints: Hints::Use, exclude: &nothing })
+}
+
+fn look(root: &Path, job: &Job) -> Look {
+    let fd = rustix::fs::open(root, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    look_at_all(&fd, job)
+}
+
+fn names(look: &Look) -> Vec<String> {
+    look.present.iter().map(|p| p.path.to_string()).collect()
+}
+
+fn back(text: &str) -> Item {
+    Item { path: path(text), mark: Mark::new(Scope::Tree) }
+}
+
+#[test]
+fn an_absent_path_is_listed_as_its_topmost_absent_ancestor() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("a")).unwrap();
+    let items = [("a/b", Scope::Tree), ("a/b/c/d", Scope::Entry), ("a/b/x", Scope::Entry)];
+    let look = look(dir.path(), &job(&items, &[]));
+    assert_eq!(look.absent, BTreeSet::from([path("a/b")]));
+    assert!(look.present.is_empty() && look.returned.is_empty());
+}
+
+#[test]
+fn what_a_job_does_not_hold_it_does_not_delete() {
+    let dir = tempfile::tempdir().unwrap();
+    let items = [("a/b/c/d", Scope::Entry), ("a/b/x", Scope::Entry)];
+    let found = look(dir.path(), &job(&items, &[]));
+    assert!(found.absent.is_empty());
+    assert_eq!(found.returned, [back("a")]);
+    let large = Job { kind: JobKind::Large, ..job(&[("gone", Scope::Entry)], &[]) };
+    let found = look(dir.path(), &large);
+    assert!(found.absent.is_empty());
+    assert_eq!(found.returned, [back("gone")]);
+}
+
+#[test]
+fn a_path_below_what_is_now_a_file_becomes_that_file() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), "now a file").unwrap();
+    let items = [("a", Scope::Entry), ("a/b/c", Scope::Entry)];
+    let look = look(dir.path(), &job(&items, &[]));
+    assert!(names(&look).iter().all(|name| name == "a"));
+    assert!(look.absent.is_empty() && look.returned.is_empty());
+}
+
+#[test]
+fn a_symbolic_link_on_the_way_is_never_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("f"), "not ours").unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("link")).unwrap();
+    let items = [("link/f", Scope::Entry), ("link/gone/x", Scope::Entry)];
+    let look = look(dir.path(), &job(&items, &[]));
+    assert!(names(&look).is_empty() && look.absent.is_empty());
+    assert_eq!(look.returned, [back("link")]);
+}
+
+#[test]
+fn a_large_file_is_returned_to_travel_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::File::create(dir.path().join("big")).unwrap().set_len(LARGE_FILE).unwrap();
+    fs::write(dir.path().join("small"), "x").unwrap();
+    let items = [("big", Scope::Entry), ("small", Scope::Entry)];
+    let look = look(dir.path(), &job(&items, &[]));
+    assert_eq!(names(&look), ["small"]);
+    assert!(look.returned.len() == 1 && look.returned[0].mark.large);
+}
+
+#[test]
+fn a_large_tree_is_divided_parents_first() {
+    let dir = tempfile::tempdir().unwrap();
+    for i in 0..40 {
+        let sub = dir.path().join(format!("top/d{i}"));
+        fs::create_dir_all(&sub).unwrap();
+        for j in 0..60 {
+            fs::write(sub.join(format!("f{j}")), "").unwrap();
+        }
+    }
+    let look = look(dir.path(), &job(&[("", Scope::Tree)], &[]));
+    let listings = look.returned.iter().filter(|i| i.mark.scope == Scope::Listing).count();
+    assert_eq!((listings, look.returned.len()), (2, 42));
+    assert!(look.trees.is_empty() && look.returned.iter().all(|item| item.mark.whole));
+}
+
+#[test]
+fn a_move_counts_only_when_the_old_name_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("new")).unwrap();
+    let items = [("old", Scope::Tree), ("new", Scope::Tree)];
+    let job = job(&items, &[("new", "old")]);
+    let moved = Move { new: path("new"), old: path("old"), what: Moved::Directory };
+    assert_eq!(look(dir.path(), &job).moves, [moved]);
+    fs::create_dir(dir.path().join("old")).unwrap();
+    let look = look(dir.path(), &job);
+    assert!(look.moves.is_empty());
+    assert_eq!(look.trees, [path("old"), path("new")]);
+}

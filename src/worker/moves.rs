@@ -1,0 +1,207 @@
+//! What moved inside the tree: which hints are worth a run of their own, and what has to wait for that run.
+//! A hint may be wrong or late: then rsync sends the data as usual, and the result is the same.
+
+use std::collections::{HashMap, HashSet};
+
+use rustix::io::Errno;
+
+use super::look::{Look, Present};
+use crate::engine::Job;
+use crate::path::RelPath;
+use crate::rsync::Presence;
+
+/// A smaller file is sent sooner than a run for it alone is started.
+const FILE_MIN: u64 = 1 << 20;
+/// Moves of one job that get a run of their own; what else moved is sent with the rest.
+const MOVES_MAX: usize = 16;
+
+/// Whether a remote can make what moved from its old copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hints {
+    /// It can.
+    Use,
+    /// Files only: directories have filters that are anchored at the watch root.
+    FilesOnly,
+    /// It cannot: the data is sent.
+    Ignore,
+}
+
+/// What moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// A directory with everything below it.
+    Directory,
+    /// A file of so many bytes.
+    File(u64),
+}
+
+/// Something that is made from its old copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Where it is now.
+    pub new: RelPath,
+    /// Where its copy still is.
+    pub old: RelPath,
+    /// Whether it is a directory.
+    pub what: Moved,
+}
+
+impl Move {
+    /// The directory that must stand before its run: where a file stood before, none can be moved to.
+    fn directory(&self) -> Option<RelPath> {
+        match self.what {
+            Moved::Directory => Some(self.new.clone()),
+            Moved::File(_) => self.new.parent(),
+        }
+    }
+}
+
+/// The hints of one job, ready for look-ups.
+pub struct Moves<'a> {
+    old_of: HashMap<&'a RelPath, &'a RelPath>,
+    owed: HashSet<&'a RelPath>,
+}
+
+impl<'a> Moves<'a> {
+    /// Those of `job`; an old name counts only when the job holds it too, so that nobody else deletes it meanwhile.
+    pub fn of(job: &'a Job) -> Self {
+        let old_of: HashMap<_, _> = job.moves.iter().map(|(new, old)| (new, old)).collect();
+        let items = job.items.iter().filter(|_| !old_of.is_empty());
+        Self { owed: items.map(|item| &item.path).collect(), old_of }
+    }
+
+    /// True when `path` was moved to where it is.
+    pub fn has(&self, path: &RelPath) -> bool {
+        self.old_of.contains_key(path)
+    }
+
+    /// The move that made `new`, if a run of its own serves it; `stat` tells what stands at the old name.
+    pub fn find(
+        &self,
+        new: &RelPath,
+        what: Moved,
+        found: &[Move],
+        stat: impl Fn(&RelPath) -> Option<Errno>,
+    ) -> Option<Move> {
+        let old = *self.old_of.get(new).filter(|old| self.owed.contains(*old))?;
+        let same_directory = old.parent() == new.parent();
+        let serves = match what {
+            // Hard links join both names for a while: what may stand at the old one now must not be touched by that.
+            Moved::Directory => stat(old) == Some(Errno::NOENT),
+            Moved::File(size) if size < FILE_MIN => false,
+            Moved::File(_) if same_directory => true,
+            Moved::File(_) => old.name() == new.name() && stat(old) == Some(Errno::NOENT),
+        };
+        let apart = !old.is_within(new) && !new.is_within(old);
+        (serves && apart && found.len() < MOVES_MAX).then(|| Move {
+            new: new.clone(),
+            old: old.clone(),
+            what,
+        })
+    }
+}
+
+impl Look {
+    /// Takes out what may be done only after the moves: whatever concerns their old names. The directories in which
+    /// the moves work must be there before, and are added to what goes first.
+    pub fn put_off_old_names(&mut self) -> Look {
+        let Self { moves, present, absent, absent_dirs, .. } = self;
+        let late = |path: &RelPath| moves.iter().any(|m| path.is_within(&m.old));
+        let above = |path: &RelPath| moves.iter().any(|m| m.old.is_within(path));
+        let later = Look {
+            present: present.extract_if(.., |entry| late(&entry.path)).collect(),
+            absent: absent.iter().filter(|path| late(path) || above(path)).cloned().collect(),
+            absent_dirs: absent_dirs
+                .iter()
+                .filter(|path| late(path) || above(path))
+                .cloned()
+                .collect(),
+            ..Look::default()
+        };
+        absent.retain(|path| !later.absent.contains(path));
+        for path in moves.iter().filter_map(Move::directory).filter(|path| !path.is_root()) {
+            if !present.iter().any(|entry| entry.path == path) {
+                present.push(Present::plain(path, Presence::Directory));
+            }
+        }
+        later
+    }
+
+    /// Adds what another look found.
+    pub fn extend(&mut self, other: Look) {
+        self.present.extend(other.present);
+        self.absent.extend(other.absent);
+        self.absent_dirs.extend(other.absent_dirs);
+        self.returned.extend(other.returned);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{RemoteId, RootId, Scope};
+    use crate::engine::pending::{Item, Mark};
+    use crate::engine::{JobId, JobKind};
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    fn job(items: &[&str], moves: &[(&str, &str)]) -> Job {
+        let item = |p: &&str| Item { path: path(p), mark: Mark::new(Scope::Entry) };
+        Job {
+            id: JobId(0),
+            remote: RemoteId(0),
+            root: RootId(0),
+            kind: JobKind::Batch,
+            items: items.iter().map(item).collect(),
+            moves: moves.iter().map(|(new, old)| (path(new), path(old))).collect(),
+        }
+    }
+
+    fn is_found(job: &Job, new: &str, what: Moved, old_stands: Option<Errno>) -> bool {
+        Moves::of(job).find(&path(new), what, &[], |_| old_stands).is_some()
+    }
+
+    #[test]
+    fn a_large_file_is_made_from_its_old_copy_and_a_small_one_is_sent() {
+        let job = job(&["a", "b"], &[("b", "a")]);
+        assert!(is_found(&job, "b", Moved::File(FILE_MIN), Some(Errno::NOENT)));
+        assert!(is_found(&job, "b", Moved::File(FILE_MIN), None));
+        assert!(!is_found(&job, "b", Moved::File(FILE_MIN - 1), Some(Errno::NOENT)));
+    }
+
+    #[test]
+    fn a_file_that_changed_name_and_directory_is_sent() {
+        let both = job(&["x/a", "y/b"], &[("y/b", "x/a")]);
+        assert!(!is_found(&both, "y/b", Moved::File(FILE_MIN), Some(Errno::NOENT)));
+        let directory = job(&["x/a", "y/a"], &[("y/a", "x/a")]);
+        assert!(is_found(&directory, "y/a", Moved::File(FILE_MIN), Some(Errno::NOENT)));
+        assert!(!is_found(&directory, "y/a", Moved::File(FILE_MIN), None));
+    }
+
+    #[test]
+    fn a_directory_whose_old_name_stands_again_or_belongs_to_another_job_is_sent() {
+        let held = job(&["new"], &[("new", "old")]);
+        assert!(!is_found(&held, "new", Moved::Directory, Some(Errno::NOENT)));
+        let both = job(&["new", "old"], &[("new", "old")]);
+        assert!(is_found(&both, "new", Moved::Directory, Some(Errno::NOENT)));
+        assert!(!is_found(&both, "new", Moved::Directory, None));
+    }
+
+    #[test]
+    fn old_names_wait_and_the_directories_to_move_to_go_first() {
+        let moved = Move { new: path("p/new"), old: path("q/old"), what: Moved::Directory };
+        let mut look = Look {
+            moves: vec![moved],
+            present: vec![Present::plain(path("f"), Presence::Other)],
+            absent: ["q", "z"].map(path).into(),
+            ..Look::default()
+        };
+        let later = look.put_off_old_names();
+        assert_eq!(later.absent, [path("q")].into());
+        assert_eq!(look.absent, [path("z")].into());
+        let first: Vec<_> = look.present.iter().map(|entry| entry.path.clone()).collect();
+        assert_eq!(first, [path("f"), path("p/new")]);
+    }
+}

@@ -1,0 +1,137 @@
+//! How a large tree is divided into parts that can be compared by several runs at once.
+//! Only lists directories; what is in flight is not its business.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::io::Errno;
+
+use crate::change::Scope;
+use crate::path::RelPath;
+use crate::watch::Exclude;
+
+/// A tree with more entries than this is divided into shards.
+const SMALL_TREE: usize = 2_000;
+/// A tree is divided into at least so many shards, if it has so many directories near its top.
+const SHARDS: usize = 32;
+/// How far down shards are looked for.
+const SHARD_DEPTH: usize = 6;
+
+/// Whether a tree may be divided into shards; from one run to many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sharding {
+    /// Hard links are to be kept (`-H`), and they may cross shards: one run.
+    Off,
+    /// Only at the top: rsync holds patterns against a source's own name, not against its parents'.
+    Top,
+    /// Several runs at once.
+    On,
+}
+
+/// What decides how a tree is divided.
+#[derive(Clone, Copy)]
+pub struct Shards<'a> {
+    /// The open watch root.
+    pub root: &'a OwnedFd,
+    /// How far it may be divided.
+    pub sharding: Sharding,
+    /// What is not mirrored.
+    pub exclude: &'a Exclude,
+}
+
+impl Shards<'_> {
+    /// The directories in `path` that are mirrored; none when it cannot be read.
+    fn directories(&self, path: &RelPath) -> Vec<RelPath> {
+        let entries = self.entries(path).into_iter();
+        entries.filter(|(_, is_dir)| *is_dir).map(|(path, _)| path).collect()
+    }
+
+    fn entries(&self, path: &RelPath) -> Vec<(RelPath, bool)> {
+        let mut entries = entries(self.root, path);
+        entries.retain(|(path, is_dir)| !(self.exclude)(path, *is_dir));
+        entries
+    }
+
+    /// True for a tree that is not worth dividing.
+    pub fn is_small(&self, path: &RelPath) -> bool {
+        let mut seen = 0;
+        let mut queue = vec![path.clone()];
+        while let Some(path) = queue.pop() {
+            for (path, is_dir) in self.entries(&path) {
+                seen += 1;
+                if seen > SMALL_TREE {
+                    return false;
+                }
+                if is_dir {
+                    queue.push(path);
+                }
+            }
+        }
+        true
+    }
+
+    /// Divides a tree into listings (parents first) and trees below them.
+    pub fn divide(&self, path: &RelPath) -> Vec<(RelPath, Scope)> {
+        let mut shards = Vec::new();
+        let mut level = vec![path.clone()];
+        let depth = if self.sharding == Sharding::Top { 1 } else { SHARD_DEPTH };
+        for _ in 0..depth {
+            let mut next = Vec::new();
+            for path in level {
+                let below = self.directories(&path);
+                shards.push((path, Scope::Listing));
+                next.extend(below);
+            }
+            level = next;
+            if level.len() >= SHARDS || level.is_empty() {
+                break;
+            }
+        }
+        shards.extend(level.into_iter().map(|path| (path, Scope::Tree)));
+        shards
+    }
+}
+
+/// The stat of `path` below `root`, of a link itself.
+///
+/// # Errors
+/// The kernel's.
+pub fn stat(root: &OwnedFd, path: &RelPath) -> Result<Stat, Errno> {
+    statat(root, as_path(path), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// What is in the directory `path`, and whether it is a directory itself; nothing when it cannot be read.
+pub fn entries(root: &OwnedFd, path: &RelPath) -> Vec<(RelPath, bool)> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(directory) = openat(root, as_path(path), flags, Mode::empty()) else {
+        return Vec::new();
+    };
+    let Ok(entries) = Dir::new(directory) else {
+        return Vec::new();
+    };
+    let kind = |entry: &rustix::fs::DirEntry, path: &RelPath| match entry.file_type() {
+        FileType::Unknown => {
+            let stat = statat(root, as_path(path), AtFlags::SYMLINK_NOFOLLOW);
+            stat.is_ok_and(|stat| is_directory(&stat))
+        }
+        kind => kind == FileType::Directory,
+    };
+    let entries = entries.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let path = path.join(entry.file_name().to_bytes())?;
+        let is_dir = kind(&entry, &path);
+        Some((path, is_dir))
+    });
+    entries.collect()
+}
+
+/// True for a directory's stat.
+pub fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+fn as_path(path: &RelPath) -> &OsStr {
+    if path.is_root() { OsStr::new(".") } else { OsStr::from_bytes(path.as_bytes()) }
+}

@@ -1,0 +1,141 @@
+//! `-d`: the parent tells the truth, the child is a well-behaved daemon. Uses the real program and a real remote.
+//! What old installations expect beyond that is in `habits.rs`.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::support::rsyncd::Rsyncd;
+use crate::support::sersync::{PROGRAM, Setup, open_file};
+use crate::support::{children_of, is_running, wait_for_content, wait_until};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn when_the_parent_exits_with_0_no_change_is_missed() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    let parent = setup.run_background();
+    fs::write(setup.source.join("first"), "at once").unwrap();
+    assert!(parent.status.success(), "{}", text(&parent.stderr));
+    assert!(text(&parent.stdout).contains("daemon start，sersync run behind the console\n"));
+    wait_for_content(&remote.at("first"), "at once");
+}
+
+#[test]
+fn relative_paths_mean_the_same_in_the_background() {
+    // sersync2 ran rsync in the watch path, so that is where a relative password file lies.
+    let remote = Rsyncd::start();
+    let auth = r#"<auth start="true" users="bob" passwordfile="rsync.pass"/>"#;
+    let setup = Setup::with_remote("confxml.xml", remote.port, r#"name="auth""#, auth);
+    fs::copy(remote.password_file("secret"), setup.source.join("rsync.pass")).unwrap();
+    let parent = setup.command(PROGRAM, &["-d", "-o", "confxml.xml"]).output().unwrap();
+    assert!(parent.status.success(), "{}", text(&parent.stderr));
+    setup.assert_mirrors(&remote, "file");
+}
+
+#[test]
+fn a_wrong_configuration_is_the_parents_failure_with_the_reason() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    let good = fs::read_to_string(&setup.config).unwrap();
+    let bad = good.replace(&format!(r#"port="{}""#, remote.port), r#"port="abc""#);
+    fs::write(&setup.config, bad).unwrap();
+    let parent = setup.run_background();
+    assert_eq!(parent.status.code(), Some(1));
+    assert!(text(&parent.stderr).contains("abc"), "{}", text(&parent.stderr));
+    assert!(setup.pids().is_empty());
+}
+
+#[test]
+fn a_missing_watch_path_is_the_parents_failure_with_the_reason() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    fs::remove_dir(&setup.source).unwrap();
+    let parent = setup.run_background();
+    assert!(!parent.status.success());
+    let reason = text(&parent.stderr);
+    assert!(reason.contains(setup.source.to_str().unwrap()), "{reason}");
+    wait_until("nothing runs on", || setup.pids().is_empty());
+}
+
+#[test]
+fn the_daemon_has_a_session_of_its_own_and_no_terminal() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    assert!(setup.run_background().status.success());
+    let pid = setup.pid();
+    let process = rustix::process::Pid::from_raw(pid.cast_signed());
+    let session = rustix::process::getsid(process).unwrap();
+    assert_ne!(session, rustix::process::getsid(None).unwrap());
+    assert_ne!(Some(session), process, "a session leader could get a terminal again");
+    assert_eq!(open_file(pid, 0), Path::new("/dev/null"));
+    assert_eq!(open_file(pid, 1), setup.log_file());
+    assert_eq!(open_file(pid, 2), setup.log_file());
+}
+
+#[test]
+fn umask_and_working_directory_are_kept() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "umask 0027 && exec \"$@\"", "sh", PROGRAM]);
+    command.args(setup.arguments(&["-d", "-o", setup.config.to_str().unwrap()]));
+    let parent = command.current_dir(setup.dir.path()).output().unwrap();
+    assert!(parent.status.success(), "{}", text(&parent.stderr));
+    let status = fs::read_to_string(format!("/proc/{}/status", setup.pid())).unwrap();
+    assert!(status.contains("Umask:\t0027\n"), "{status}");
+    let cwd = fs::read_link(format!("/proc/{}/cwd", setup.pid())).unwrap();
+    assert_eq!(cwd, setup.dir.path());
+}
+
+#[test]
+fn sighup_reopens_the_log_file() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    assert!(setup.run_background().status.success());
+    fs::rename(setup.log_file(), setup.dir.join("sersync2.log.1")).unwrap();
+    setup.signal(Signal::HUP);
+    wait_until("the log file is there again", || setup.log_file().exists());
+    wait_until("standard error follows it", || open_file(setup.pid(), 2) == setup.log_file());
+    setup.assert_mirrors(&remote, "after");
+}
+
+#[test]
+fn sigterm_ends_the_daemon_and_its_children() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    assert!(setup.run_background().status.success());
+    setup.assert_mirrors(&remote, "file");
+    let pid = setup.pid();
+    let children = children_of(pid);
+    setup.signal(Signal::TERM);
+    wait_until("the daemon ends", || !is_running(pid));
+    wait_until("no child is left", || !children.iter().any(|&child| is_running(child)));
+}
+
+#[test]
+fn systemd_hears_that_the_mirror_stands() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    let path = setup.dir.join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(crate::support::LIMIT)).unwrap();
+    let mut command = setup.command(PROGRAM, &["-o", setup.config.to_str().unwrap()]);
+    let mut running = setup.start_command(command.env("NOTIFY_SOCKET", &path));
+    let hear = || {
+        let mut message = [0; 1024];
+        let length = socket.recv(&mut message).unwrap();
+        text(&message[..length])
+    };
+    let ready = hear();
+    assert!(ready.contains("READY=1\n"), "{ready}");
+    assert!(ready.contains(&format!("MAINPID={}\n", running.child.id())), "{ready}");
+    setup.signal(Signal::TERM);
+    assert!(hear().contains("STOPPING=1"));
+    assert_eq!(running.wait(), Some(0));
+}

@@ -1,0 +1,13 @@
+//! What breaks, broken for real: every promise of docs/RELIABILITY.md has its test here.
+
+mod downtime;
+mod fail_log;
+mod guard;
+mod journal;
+mod limits;
+mod names;
+mod network;
+mod remotes;
+mod source;
+mod storm;
+mod table;

@@ -1,0 +1,102 @@
+//! The fail log from end to end: what one remote refuses stands there, survives a kill, and is gone from it when it is delivered.
+//! The refusals are real: a directory of the remote that nobody may write to.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::mirror::{Mirror, Setup};
+use crate::support::rsyncd::Rsyncd;
+use crate::support::same::wait_until_same;
+use crate::support::{wait_for_content, wait_until};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A directory that not even root may write to, until it is dropped.
+struct Immutable(PathBuf);
+
+impl Immutable {
+    fn make(path: PathBuf) -> Option<Self> {
+        let made = Command::new("chattr").arg("+i").arg(&path).status();
+        if made.is_ok_and(|status| status.success()) {
+            return Some(Self(path));
+        }
+        eprintln!("skipped: cannot make {} immutable", path.display());
+        None
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let _ = Command::new("chattr").arg("-i").arg(&self.0).status();
+    }
+}
+
+fn script(mirror: &Mirror) -> String {
+    fs::read_to_string(&mirror.fail_log).unwrap_or_default()
+}
+
+#[test]
+fn what_a_remote_refuses_stands_in_the_fail_log_until_it_is_delivered() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("locked/first", "x");
+    wait_for_content(&daemon.at("locked/first"), "x");
+    mirror.wait_for_record();
+    let Some(lock) = Immutable::make(daemon.at("locked")) else { return };
+    mirror.write("locked/refused 'name'", "y");
+    let inside = mirror.dir.dir("inside");
+    fs::create_dir(inside.join("deep")).unwrap();
+    fs::write(inside.join("deep/f"), "z").unwrap();
+    fs::rename(&inside, mirror.at("locked/moved-in")).unwrap();
+    mirror.write("free", "z");
+    wait_for_content(&daemon.at("free"), "z");
+    // After three quick retries, within some seconds.
+    wait_until("the refused path is in the fail log", || script(&mirror).contains("refused"));
+    let text = script(&mirror);
+    assert!(text.contains("#errno 23\n"), "{text}");
+    assert!(text.contains("rsync ") && text.contains("\"./locked/refused 'name'\""), "{text}");
+    let mode = fs::metadata(&mirror.fail_log).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode & 0o137, 0, "mode {mode:o}");
+    // It is a script that a shell accepts.
+    assert!(Command::new("sh").arg("-n").arg(&mirror.fail_log).status().unwrap().success());
+
+    mirror.kill();
+    drop(lock);
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "after the kill");
+    wait_until("the fail log is empty", || !script(&mirror).contains("rsync"));
+}
+
+#[test]
+fn a_remote_that_stays_down_stands_in_the_fail_log() {
+    let mut daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("f", "x");
+    wait_for_content(&daemon.at("f"), "x");
+    daemon.stop();
+    mirror.write("g", "y");
+    wait_until("the remote is in the fail log", || script(&mirror).contains("#errno 10"));
+    daemon.start_again();
+    wait_for_content(&daemon.at("g"), "y");
+    wait_until("the fail log is empty", || !script(&mirror).contains("rsync"));
+}
+
+#[test]
+fn a_script_that_sersync2_left_is_set_aside_and_never_run() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+    let mark = mirror.dir.join("was-run");
+    let legacy = format!("#errno 10\ntouch {}\n", mark.display());
+    fs::write(&mirror.fail_log, &legacy).unwrap();
+    mirror.launch();
+    mirror.wait_ready();
+    mirror.wait_for_output(".legacy");
+    let aside = mirror.fail_log.with_extension("sh.legacy");
+    assert_eq!(fs::read_to_string(aside).unwrap(), legacy);
+    mirror.write("f", "x");
+    wait_for_content(&daemon.at("f"), "x");
+    assert!(!mark.exists());
+}

@@ -1,0 +1,91 @@
+//! The guard on mass deletion: what vanishes while nobody watches is not deleted on a remote before somebody says that it is meant.
+//! Trees of a thousand entries, for smaller ones are not guarded.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::support::mirror::{Mirror, Setup};
+use crate::support::rsyncd::Rsyncd;
+use crate::support::same::{picture, wait_until_same};
+use crate::support::wait_for_content;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A mirror of 1,200 files in twelve directories that have arrived and are on record, stopped.
+fn stopped_after_a_full_sync(daemon: &Rsyncd, head: &str) -> Mirror {
+    let args = vec!["-r".into()];
+    let mut mirror = Mirror::prepare(&Setup { args, head: head.into(), ..Setup::to(daemon) });
+    for i in 0..1_200 {
+        mirror.write(format!("d{}/f{i}", i % 12), format!("{i}"));
+    }
+    mirror.launch();
+    mirror.wait_for_output("is done in");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    mirror.wait_for_record();
+    assert!(mirror.stop().success());
+    mirror.set_args(&[]);
+    mirror
+}
+
+fn confirm(mirror: &Mirror) {
+    let state = mirror.state_files()[0].parent().unwrap().to_path_buf();
+    fs::write(state.join("confirm-deletions"), "").unwrap();
+}
+
+#[test]
+fn half_a_tree_gone_during_downtime_is_deleted_only_when_that_is_confirmed() {
+    let daemon = Rsyncd::start();
+    let mut mirror = stopped_after_a_full_sync(&daemon, "");
+    (0..7).for_each(|dir| fs::remove_dir_all(mirror.at(format!("d{dir}"))).unwrap());
+    mirror.write("d8/new", "x");
+    for _ in 0..2 {
+        mirror.launch();
+        mirror.wait_for_output("ALARM: 707 of 12");
+        // The rest goes on.
+        wait_for_content(&daemon.at("d8/new"), "x");
+        mirror.write("d9/later", "y");
+        wait_for_content(&daemon.at("d9/later"), "y");
+        assert!(picture(&daemon.data).len() > 1_200, "something was deleted");
+        mirror.kill();
+    }
+    confirm(&mirror);
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when it is confirmed");
+}
+
+#[test]
+fn less_than_the_limit_is_deleted_without_a_word_and_so_is_everything_with_the_guard_off() {
+    let daemon = Rsyncd::start();
+    let mut mirror = stopped_after_a_full_sync(&daemon, "<guard maxDelete=\"70%\"/>");
+    (0..7).for_each(|dir| fs::remove_dir_all(mirror.at(format!("d{dir}"))).unwrap());
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "below the limit");
+    assert!(!mirror.output().contains("ALARM"));
+    mirror.stop();
+    let daemon = Rsyncd::start();
+    let mut mirror = stopped_after_a_full_sync(&daemon, "<guard maxDelete=\"100%\"/>");
+    (0..12).for_each(|dir| fs::remove_dir_all(mirror.at(format!("d{dir}"))).unwrap());
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "without a guard");
+}
+
+#[test]
+fn a_root_that_comes_back_nearly_empty_is_not_mirrored_until_it_holds_more() {
+    let daemon = Rsyncd::start();
+    let mut mirror = stopped_after_a_full_sync(&daemon, "");
+    mirror.launch();
+    mirror.wait_ready();
+    mirror.write("d0/f0", "changed");
+    wait_for_content(&daemon.at("d0/f0"), "changed");
+    let away = mirror.dir.join("away");
+    fs::rename(&mirror.source, &away).unwrap();
+    fs::create_dir(&mirror.source).unwrap();
+    mirror.write("d0/only", "x");
+    mirror.wait_for_output("are known: nothing is sent or deleted");
+    assert_eq!(picture(&daemon.data).len(), 1_212);
+    fs::remove_dir_all(&mirror.source).unwrap();
+    fs::rename(&away, &mirror.source).unwrap();
+    mirror.write("after", "y");
+    wait_for_content(&daemon.at("after"), "y");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when the root is whole again");
+}

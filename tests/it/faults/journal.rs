@@ -1,0 +1,152 @@
+//! What is pending survives the end of the program, in whatever state it leaves its journal.
+//! The walk after downtime is off in these tests where it would find the same by itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::mirror::{Mirror, Setup};
+use crate::support::rsyncd::Rsyncd;
+use crate::support::same::wait_until_same;
+use crate::support::tmpfs::Tmpfs;
+use crate::support::{wait_for_content, wait_until};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn without_walk(daemon: &Rsyncd) -> Setup {
+    Setup { args: vec!["--no-catch-up".into()], ..Setup::to(daemon) }
+}
+
+fn journal(mirror: &Mirror) -> PathBuf {
+    let is_journal = |path: &PathBuf| path.file_name().is_some_and(|name| name == "journal");
+    mirror.state_files().into_iter().find(is_journal).expect("there is a journal")
+}
+
+/// A mirror killed while its remote, which has `old` and `kept`, lacks `new/0` to `new/19` and the removal of `old`.
+fn killed_while_the_remote_is_down(setup: &Setup, daemon: &mut Rsyncd) -> Mirror {
+    let mut mirror = Mirror::start(setup);
+    mirror.write("old", "x");
+    mirror.write("kept", "x");
+    wait_for_content(&daemon.at("old"), "x");
+    wait_for_content(&daemon.at("kept"), "x");
+    daemon.stop();
+    fs::remove_file(mirror.at("old")).unwrap();
+    for i in 0..20 {
+        mirror.write(format!("new/{i}"), format!("{i}"));
+    }
+    mirror.wait_for_output("is down");
+    // What the program has read is in the journal before it is acted on.
+    let written = |name: &[u8]| {
+        let bytes = fs::read(journal(&mirror)).unwrap();
+        bytes.windows(name.len()).any(|window| window == name)
+    };
+    wait_until("the last change is in the journal", || written(b"new/19") && written(b"old"));
+    mirror.kill();
+    mirror
+}
+
+#[test]
+fn changes_that_wait_for_a_dead_remote_survive_a_kill() {
+    let mut daemon = Rsyncd::start();
+    let mut mirror = killed_while_the_remote_is_down(&without_walk(&daemon), &mut daemon);
+    daemon.start_again();
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "after the kill");
+}
+
+#[test]
+fn a_torn_tail_is_dropped_with_a_warning_and_nothing_is_lost() {
+    let mut daemon = Rsyncd::start();
+    let mut mirror = killed_while_the_remote_is_down(&Setup::to(&daemon), &mut daemon);
+    let file = fs::OpenOptions::new().write(true).open(journal(&mirror)).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 3).unwrap();
+    daemon.start_again();
+    mirror.launch();
+    mirror.wait_for_output("ends in an unfinished write");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "after the torn tail");
+}
+
+#[test]
+fn a_damaged_journal_leads_to_a_full_comparison() {
+    let mut daemon = Rsyncd::start();
+    for (round, damage) in [0usize, 40].into_iter().enumerate() {
+        daemon.start_again();
+        let mut mirror = killed_while_the_remote_is_down(&without_walk(&daemon), &mut daemon);
+        let path = journal(&mirror);
+        let mut bytes = fs::read(&path).unwrap();
+        let end = if damage == 0 { bytes.len() } else { bytes.len() / 2 };
+        bytes[damage..end].iter_mut().for_each(|byte| *byte = byte.wrapping_mul(7) ^ 0x5A);
+        fs::write(&path, bytes).unwrap();
+        daemon.start_again();
+        mirror.launch();
+        mirror.wait_for_output("is damaged: everything will be synced");
+        wait_until_same(&mirror.source, &daemon.data, SOON, &format!("damage {round}"));
+    }
+}
+
+#[test]
+fn a_journal_of_other_remotes_leads_to_a_full_comparison() {
+    let mut daemon = Rsyncd::start();
+    let mut mirror = killed_while_the_remote_is_down(&without_walk(&daemon), &mut daemon);
+    let xml = fs::read_to_string(&mirror.config).unwrap();
+    fs::write(&mirror.config, xml.replace("ip=\"127.0.0.1\"", "ip=\"localhost\"")).unwrap();
+    daemon.start_again();
+    mirror.launch();
+    mirror.wait_for_output("is of another configuration: everything will be synced");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "with other remotes");
+}
+
+#[test]
+fn a_second_instance_of_a_configuration_is_refused_and_told_who_holds_it() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    let second = second_instance(&mirror, &mirror.dir.join("state"));
+    assert_eq!(second.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&second.stderr).into_owned();
+    let holder = format!("already served by process {}", mirror.pid());
+    assert!(told.contains(&holder), "{told}");
+    mirror.write("f", "still at work");
+    wait_for_content(&daemon.at("f"), "still at work");
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_made_is_refused() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::prepare(&Setup::to(&daemon));
+    let file = mirror.dir.file("a-file", "");
+    let refused = second_instance(&mirror, &file);
+    assert_eq!(refused.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("a-file") && told.contains("--state-dir"), "{told}");
+}
+
+fn second_instance(mirror: &Mirror, state: &Path) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sersync2"));
+    command.arg("-o").arg(&mirror.config).arg("--state-dir").arg(state).output().unwrap()
+}
+
+#[test]
+fn a_full_disk_under_the_journal_stops_nothing_and_a_restart_compares_everything() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::prepare(&without_walk(&daemon));
+    let Some(disk) = Tmpfs::mount(&mirror.dir.join("state"), "size=1m") else { return };
+    mirror.launch();
+    mirror.wait_ready();
+    mirror.write("before", "x");
+    wait_for_content(&daemon.at("before"), "x");
+    disk.fill();
+    for i in 0..2_000 {
+        mirror.write(format!("during/a-rather-long-name-to-fill-pages-{i}"), "x");
+    }
+    mirror.wait_for_output("work goes on, but a restart will have to look at everything");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "while the disk is full");
+    mirror.kill();
+    // Nobody has told the program of these.
+    mirror.write("unseen", "x");
+    fs::remove_file(mirror.at("before")).unwrap();
+    disk.empty();
+    mirror.launch();
+    mirror.wait_for_output("everything will be synced");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "after the full disk");
+}

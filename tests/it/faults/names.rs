@@ -1,0 +1,154 @@
+//! Names and trees at the limits of the file system, and entries that change while they are looked at.
+//! The names that mean something to rsync or a shell are tried in `mirror.rs`.
+
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, mknodat, openat};
+
+use crate::support::mirror::{Mirror, Setup};
+use crate::support::rsyncd::Rsyncd;
+use crate::support::same::wait_until_same;
+use crate::support::{wait_for_content, wait_until};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn standing(daemon: &Rsyncd, params: &str) -> Mirror {
+    Mirror::start(&Setup { params: params.into(), ..Setup::to(daemon) })
+}
+
+#[test]
+fn names_of_255_bytes_arrive_and_disappear() {
+    let daemon = Rsyncd::start();
+    let mirror = standing(&daemon, "-artz");
+    // rsync's temporary name is shortened for them; one without an end, one with, one of bytes that are no UTF-8.
+    let names = [vec![b'a'; 255], [vec![b'b'; 251], b".txt".to_vec()].concat(), vec![0xfe; 255]];
+    let deep: PathBuf = std::iter::repeat_n(OsStr::from_bytes(&[b'd'; 255]), 4).collect();
+    fs::create_dir_all(mirror.at(&deep)).unwrap();
+    for name in &names {
+        fs::write(mirror.at(OsStr::from_bytes(name)), "x").unwrap();
+        fs::write(mirror.at(&deep).join(OsStr::from_bytes(name)), "y").unwrap();
+    }
+    wait_until_same(&mirror.source, &daemon.data, SOON, "with long names");
+    for name in &names {
+        fs::remove_file(mirror.at(OsStr::from_bytes(name))).unwrap();
+    }
+    fs::remove_dir_all(mirror.at(OsStr::from_bytes(&[b'd'; 255]))).unwrap();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "without long names");
+}
+
+#[test]
+fn a_tree_of_500_levels_arrives_changes_and_disappears() {
+    let daemon = Rsyncd::start();
+    let mirror = standing(&daemon, "-artz");
+    let deep: PathBuf = std::iter::repeat_n("d", 500).collect();
+    fs::create_dir_all(mirror.at(&deep)).unwrap();
+    mirror.write(deep.join("bottom"), "first");
+    wait_for_content(&daemon.at(deep.join("bottom")), "first");
+    mirror.write(deep.join("bottom"), "second");
+    wait_for_content(&daemon.at(deep.join("bottom")), "second");
+    fs::rename(mirror.at("d/d"), mirror.at("d/e")).unwrap();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "moved near the top");
+    fs::remove_dir_all(mirror.at("d")).unwrap();
+    wait_until("the tree is gone", || !daemon.at("d").exists());
+}
+
+#[test]
+fn a_path_beyond_what_the_kernel_takes_stops_nothing_else() {
+    let daemon = Rsyncd::start();
+    let mirror = standing(&daemon, "-artz");
+    // Deeper than any path can say: made step by step, and removed so by the kernel's rules for directories.
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut dir = openat(CWD, &mirror.source, flags, Mode::empty()).unwrap();
+    let name = "n".repeat(250);
+    for _ in 0..20 {
+        mkdirat(&dir, &name, Mode::from_raw_mode(0o755)).unwrap();
+        dir = openat(&dir, &name, flags, Mode::empty()).unwrap();
+    }
+    mirror.write("beside", "x");
+    wait_for_content(&daemon.at("beside"), "x");
+    mirror.write("later", "y");
+    wait_for_content(&daemon.at("later"), "y");
+    let upper = daemon.at(&name).join(&name);
+    wait_until("what has a path arrives", || upper.is_dir());
+    drop(dir);
+    assert!(fs::remove_dir_all(mirror.at(&name)).is_ok());
+    wait_until("the deep tree is gone", || !daemon.at(&name).exists());
+}
+
+#[test]
+fn every_kind_of_entry_arrives_as_what_it_is() {
+    let daemon = Rsyncd::start();
+    let mirror = standing(&daemon, "-aHz");
+    mirror.write("file", "x");
+    fs::hard_link(mirror.at("file"), mirror.at("second name")).unwrap();
+    symlink("/", mirror.at("to the root")).unwrap();
+    symlink(".", mirror.at("to itself")).unwrap();
+    symlink("circle b", mirror.at("circle a")).unwrap();
+    symlink("circle a", mirror.at("circle b")).unwrap();
+    symlink("nowhere", mirror.at("dangling")).unwrap();
+    let node = |name: &str, kind, device| {
+        mknodat(CWD, mirror.at(name), kind, Mode::from_raw_mode(0o600), device)
+    };
+    node("fifo", FileType::Fifo, 0).unwrap();
+    if node("null", FileType::CharacterDevice, rustix::fs::makedev(1, 3)).is_err() {
+        eprintln!("devices are left out: they may not be made here");
+    }
+    let _socket = UnixListener::bind(mirror.at("socket")).unwrap();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "with every kind");
+    wait_until("both names are one file", || {
+        let inode = |name: &str| fs::metadata(daemon.at(name)).map(|meta| meta.ino()).ok();
+        inode("file") == inode("second name")
+    });
+}
+
+#[test]
+fn a_sparse_file_and_one_that_grows_arrive_whole() {
+    let daemon = Rsyncd::start();
+    let mirror = standing(&daemon, "-artzS");
+    let sparse = fs::File::create(mirror.at("sparse")).unwrap();
+    sparse.set_len(64 << 20).unwrap();
+    drop(sparse);
+    let mut grows = OpenOptions::new().append(true).create(true).open(mirror.at("log")).unwrap();
+    for line in 0..200 {
+        writeln!(grows, "line {line} {}", "x".repeat(4_000)).unwrap();
+        if line % 50 == 0 {
+            mirror.write("log.position", format!("{line}"));
+        }
+    }
+    drop(grows);
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when it has stopped growing");
+    assert!(fs::metadata(daemon.at("sparse")).unwrap().blocks() < 2_048, "it is not sparse");
+}
+
+#[test]
+fn entries_replaced_by_others_faster_than_runs_end_right() {
+    let daemon = Rsyncd::start();
+    let mirror = standing(&daemon, "-artz");
+    for round in 0..60 {
+        let (file, link) = (mirror.at("x"), mirror.at("l"));
+        fs::write(&file, format!("file {round}")).unwrap();
+        let _ = symlink(format!("{round}"), &link);
+        mirror.write("again", format!("{round:04}"));
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        fs::write(file.join("inside"), format!("{round}")).unwrap();
+        fs::remove_file(&link).unwrap();
+        fs::create_dir(&link).unwrap();
+        if round % 7 == 0 {
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        if round < 59 {
+            fs::remove_dir_all(&file).unwrap();
+            fs::remove_dir(&link).unwrap();
+            fs::remove_file(mirror.at("again")).unwrap();
+        }
+    }
+    wait_until_same(&mirror.source, &daemon.data, SOON, "in the end");
+}

@@ -1,0 +1,157 @@
+//! Remotes that answer and cannot take anything: full, read-only, busy, unwilling. Each is said once, delays nobody
+//! else, and is made good when the cause is gone.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::support::forwarder::Forwarder;
+use crate::support::mirror::{Mirror, Setup};
+use crate::support::rsyncd::{Options, Rsyncd};
+use crate::support::same::wait_until_same;
+use crate::support::tmpfs::Tmpfs;
+use crate::support::{free_port, wait_for_content, wait_until};
+
+const SOON: Duration = Duration::from_secs(15);
+
+/// A sound remote and one that is to fail, which is called `name` there.
+struct Two {
+    sound: Rsyncd,
+    failing: Rsyncd,
+    _forwarders: [Forwarder; 2],
+    mirror: Mirror,
+}
+
+impl Two {
+    fn start(host: u8, failing: Rsyncd, name: &str, rsync: &str) -> Self {
+        let sound = Rsyncd::start();
+        let port = free_port();
+        let forwarders = [
+            Forwarder::start(host, port, sound.port),
+            Forwarder::start(host + 1, port, failing.port),
+        ];
+        let remotes = [(forwarders[0].ip(), "data"), (forwarders[1].ip(), name)];
+        let remotes = remotes.map(|(ip, name)| (ip, name.to_string())).into();
+        let setup = Setup { remotes, port, rsync: rsync.into(), ..Setup::to(&sound) };
+        let mirror = Mirror::start(&setup);
+        Self { sound, failing, _forwarders: forwarders, mirror }
+    }
+
+    /// Ten changes reach the sound remote, one after the other.
+    fn sound_one_is_served(&self, what: &str) {
+        for i in 0..10 {
+            self.mirror.write(format!("{what}/{i}"), what);
+            wait_for_content(&self.sound.at(format!("{what}/{i}")), what);
+        }
+    }
+
+    fn both_become_equal(&self) {
+        for daemon in [&self.sound, &self.failing] {
+            wait_until_same(&self.mirror.source, &daemon.data, SOON, "in the end");
+        }
+    }
+}
+
+fn daemon(module: &str) -> Rsyncd {
+    Rsyncd::start_with(&Options { module: module.into(), ..Options::default() })
+}
+
+#[test]
+fn a_read_only_module_is_said_once_and_made_good_when_it_is_writable() {
+    let two = Two::start(10, daemon("read only = yes"), "data", "");
+    two.sound_one_is_served("meanwhile");
+    two.mirror.wait_for_output("read only");
+    two.failing.reconfigure(&Options::default());
+    two.both_become_equal();
+    assert_eq!(two.mirror.output().matches("ERROR").count(), 1);
+}
+
+#[test]
+fn a_module_that_is_busy_is_said_once_and_made_good_when_it_is_free() {
+    let two = Two::start(12, daemon("max connections = -1"), "data", "");
+    two.sound_one_is_served("meanwhile");
+    two.mirror.wait_for_output("max connections");
+    two.failing.reconfigure(&Options::default());
+    two.both_become_equal();
+}
+
+#[test]
+fn a_module_for_one_connection_is_served() {
+    let daemon = daemon("max connections = 1");
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    for i in 0..10 {
+        mirror.write(format!("d/{i}"), "x");
+        wait_for_content(&daemon.at(format!("d/{i}")), "x");
+    }
+    fs::remove_dir_all(mirror.at("d")).unwrap();
+    wait_until("the directory is gone", || !daemon.at("d").exists());
+}
+
+#[test]
+fn a_wrong_password_is_said_without_the_password_and_made_good_when_it_is_right() {
+    let failing = Rsyncd::start();
+    let password = failing.password_file("hunter-two");
+    let auth =
+        format!("<auth start=\"true\" users=\"bob\" passwordfile=\"{}\"/>", password.display());
+    let two = Two::start(14, failing, "auth", &auth);
+    two.sound_one_is_served("meanwhile");
+    two.mirror.wait_for_output("user or password is refused");
+    fs::write(&password, "secret").unwrap();
+    two.both_become_equal();
+    assert!(!two.mirror.output().contains("hunter-two"));
+}
+
+#[test]
+fn a_full_remote_is_said_once_and_made_good_when_there_is_room() {
+    let failing = Rsyncd::start();
+    let Some(disk) = Tmpfs::mount(&failing.data, "size=1m") else { return };
+    let two = Two::start(16, failing, "data", "");
+    two.sound_one_is_served("before");
+    two.both_become_equal();
+    disk.fill();
+    two.mirror.write("large", vec![b'x'; 100_000]);
+    two.mirror.wait_for_output("No space left on device");
+    two.sound_one_is_served("meanwhile");
+    disk.empty();
+    two.both_become_equal();
+    drop(disk);
+}
+
+#[test]
+fn waiting_changes_take_little_memory_and_all_arrive_in_the_end() {
+    await_many_changes(10_000, 40);
+}
+
+#[test]
+#[ignore = "makes a million files: scripts/soak runs it"]
+fn a_million_waiting_changes_take_less_than_200_mb() {
+    await_many_changes(1_000_000, 200);
+}
+
+fn await_many_changes(count: usize, megabytes_max: u64) {
+    let mut daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("seed", "x");
+    wait_for_content(&daemon.at("seed"), "x");
+    daemon.stop();
+    let dirs = count / 500;
+    for dir in 0..dirs {
+        fs::create_dir_all(mirror.at(format!("some-directory-{dir}"))).unwrap();
+    }
+    for i in 0..count {
+        let name = mirror.at(format!("some-directory-{}/a-file-name-{i}", i % dirs));
+        std::os::unix::fs::symlink("target", name).unwrap();
+    }
+    mirror.wait_for_output("is down");
+    mirror.write("last", "x");
+    let peak = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", mirror.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap().to_string();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    daemon.start_again();
+    let limit = Duration::from_secs(30 + count as u64 / 1_000);
+    wait_until_same(&mirror.source, &daemon.data, limit, "after the outage");
+    let megabytes = peak();
+    eprintln!("{count} changes waited in {megabytes} MB");
+    assert!(megabytes < megabytes_max, "{megabytes} MB");
+}

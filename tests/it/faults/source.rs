@@ -1,0 +1,189 @@
+//! A source that vanishes, in whole or in part: no deletion reaches a remote because of it, an alarm says what happened, and
+//! when it is back everything converges.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use crate::support::mirror::{Mirror, Setup};
+use crate::support::rsyncd::Rsyncd;
+use crate::support::same::{picture, wait_until_same};
+use crate::support::tmpfs::Tmpfs;
+use crate::support::wait_for_content;
+
+const SOON: Duration = Duration::from_secs(15);
+
+/// A mirror with a few files that have arrived.
+fn standing(daemon: &Rsyncd) -> Mirror {
+    let mirror = Mirror::start(&Setup::to(daemon));
+    fill(&mirror);
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    mirror
+}
+
+fn fill(mirror: &Mirror) {
+    for i in 0..20 {
+        mirror.write(format!("d{}/f{i}", i % 4), format!("{i}"));
+    }
+}
+
+/// Something else happens meanwhile, so that a wrong deletion would have had its chance.
+fn nothing_is_deleted(daemon: &Rsyncd, before: usize) {
+    let end = std::time::Instant::now() + Duration::from_millis(700);
+    while std::time::Instant::now() < end {
+        assert_eq!(picture(&daemon.data).len(), before, "something was deleted on the remote");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_root_that_is_renamed_away_and_back_deletes_nothing() {
+    let daemon = Rsyncd::start();
+    let mirror = standing(&daemon);
+    let before = picture(&daemon.data).len();
+    let away = mirror.dir.join("away");
+    fs::rename(&mirror.source, &away).unwrap();
+    mirror.wait_for_output("ALARM");
+    nothing_is_deleted(&daemon, before);
+    fs::write(away.join("while-away"), "x").unwrap();
+    fs::rename(&away, &mirror.source).unwrap();
+    mirror.wait_for_output("is back");
+    mirror.write("after", "y");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when the root is back");
+}
+
+#[test]
+fn a_root_that_is_deleted_deletes_nothing_until_there_is_one_again() {
+    let daemon = Rsyncd::start();
+    let mut mirror = standing(&daemon);
+    // With everything in it pending, for the program is stopped: it wakes up to a root that is gone.
+    let before = picture(&daemon.data).len();
+    mirror.signal(rustix::process::Signal::STOP);
+    fs::remove_dir_all(&mirror.source).unwrap();
+    mirror.signal(rustix::process::Signal::CONT);
+    mirror.wait_for_output("ALARM");
+    nothing_is_deleted(&daemon, before);
+    fs::create_dir(&mirror.source).unwrap();
+    fill(&mirror);
+    mirror.wait_for_output("is back");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "with a new root");
+    assert!(mirror.stop().success());
+}
+
+#[test]
+fn a_root_that_is_replaced_is_compared_as_a_whole() {
+    let daemon = Rsyncd::start();
+    let mirror = standing(&daemon);
+    let other = mirror.dir.dir("other");
+    fs::write(other.join("only-here"), "x").unwrap();
+    for i in 0..20 {
+        fs::create_dir_all(other.join(format!("d{}", i % 4))).unwrap();
+        fs::write(other.join(format!("d{}/f{i}", i % 4)), "other").unwrap();
+    }
+    fs::rename(&mirror.source, mirror.dir.join("away")).unwrap();
+    fs::rename(&other, &mirror.source).unwrap();
+    mirror.wait_for_output("ALARM");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "with the other directory");
+    mirror.write("later", "z");
+    wait_for_content(&daemon.at("later"), "z");
+}
+
+#[test]
+fn a_root_that_is_unmounted_deletes_nothing() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+    let Some(disk) = Tmpfs::mount(&mirror.source, "size=4m") else { return };
+    mirror.launch();
+    mirror.wait_ready();
+    fill(&mirror);
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    let before = picture(&daemon.data).len();
+    drop(disk);
+    mirror.wait_for_output("ALARM");
+    nothing_is_deleted(&daemon, before);
+    // Even a restart takes the empty mount point for no reason to delete.
+    mirror.kill();
+    mirror.launch();
+    mirror.wait_ready();
+    nothing_is_deleted(&daemon, before);
+}
+
+#[test]
+fn a_subdirectory_that_is_unmounted_deletes_nothing_below_it() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+    let Some(disk) = Tmpfs::mount(&mirror.at("volume"), "size=4m") else { return };
+    mirror.launch();
+    mirror.wait_ready();
+    fill(&mirror);
+    mirror.write("volume/a/b", "x");
+    mirror.write("volume/c", "x");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    let before = picture(&daemon.data).len();
+    drop(disk);
+    mirror.wait_for_output("volume");
+    nothing_is_deleted(&daemon, before);
+    // The rest goes on.
+    mirror.write("d0/f0", "changed");
+    wait_for_content(&daemon.at("d0/f0"), "changed");
+    nothing_is_deleted(&daemon, before);
+    mirror.kill();
+    mirror.launch();
+    mirror.wait_ready();
+    nothing_is_deleted(&daemon, before);
+}
+
+#[test]
+fn an_unreadable_root_deletes_nothing() {
+    let daemon = Rsyncd::start();
+    let Some(mirror) = as_nobody(&daemon) else { return };
+    fill(&mirror);
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    let before = picture(&daemon.data).len();
+    fs::set_permissions(&mirror.source, fs::Permissions::from_mode(0o000)).unwrap();
+    mirror.wait_for_output("ALARM");
+    nothing_is_deleted(&daemon, before);
+    fs::set_permissions(&mirror.source, fs::Permissions::from_mode(0o777)).unwrap();
+    mirror.write("after", "y");
+    wait_for_content(&daemon.at("after"), "y");
+}
+
+#[test]
+fn an_unreadable_subdirectory_deletes_nothing_and_converges_when_it_can_be_read() {
+    let daemon = Rsyncd::start();
+    let Some(mut mirror) = as_nobody(&daemon) else { return };
+    fill(&mirror);
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    let before = picture(&daemon.data).len();
+    let locked = mirror.at("d1");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
+    mirror.write("d1/unseen", "x");
+    fs::remove_file(mirror.at("d1/f1")).unwrap();
+    mirror.write("d2/f2", "changed");
+    wait_for_content(&daemon.at("d2/f2"), "changed");
+    mirror.kill();
+    mirror.launch();
+    mirror.wait_ready();
+    mirror.write("d2/f6", "changed");
+    wait_for_content(&daemon.at("d2/f6"), "changed");
+    assert!(picture(&daemon.data).len() >= before - 1, "what cannot be read was deleted");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o777)).unwrap();
+    let same = |path: &std::path::Path| fs::read(path).unwrap_or_default();
+    crate::support::wait_until("the unreadable part arrives", || {
+        same(&daemon.at("d1/unseen")) == b"x" && !daemon.at("d1/f1").exists()
+    });
+}
+
+/// A mirror that runs as an ordinary user, for nothing is unreadable to root.
+fn as_nobody(daemon: &Rsyncd) -> Option<Mirror> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can start a program as another user");
+        return None;
+    }
+    let params = "-rltz".to_string();
+    let mut mirror = Mirror::prepare(&Setup { params, on: vec!["attrib"], ..Setup::to(daemon) });
+    mirror.run_as_nobody();
+    mirror.launch();
+    mirror.wait_ready();
+    Some(mirror)
+}

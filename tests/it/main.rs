@@ -1,0 +1,30 @@
+//! The integration tests: the real binary, real files, a real rsync daemon, a real sshd.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::disallowed_methods, reason = "tests start programs and look at the clock")]
+
+mod background;
+mod bench;
+mod config_damage;
+mod config_files;
+mod config_lenient;
+mod config_refusals;
+mod doc_examples;
+mod echo;
+mod example_file;
+mod faults;
+mod filter_rsync;
+mod filters;
+mod fuzz_corpus;
+mod habits;
+mod legacy_files;
+mod mirror;
+mod mirror_plugins;
+mod moves;
+mod old_receiver;
+mod plugins;
+mod samples;
+mod support;
+mod tidy;
+mod transport;
+mod watch;

@@ -1,0 +1,150 @@
+//! Moves inside the tree, end to end: equal trees whatever moved where, and no file data on the way where that is possible.
+//! How hints come to be is tested in watch/moves.rs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::support::mirror::{Mirror, Setup};
+use crate::support::rsyncd::Rsyncd;
+use crate::support::{tree, wait_until};
+
+/// Bytes in which no block is like another.
+fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let words = std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    });
+    words.take(bytes / 8).flat_map(u64::to_le_bytes).collect()
+}
+
+/// The content of every file below `root`.
+fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = tree(root).into_iter().filter(|line| line.starts_with("f "));
+    let names = files.filter_map(|line| line.split('"').nth(1).map(str::to_owned));
+    names.map(|name| (name.clone(), fs::read(root.join(&name)).unwrap_or_default())).collect()
+}
+
+fn wait_until_equal(mirror: &Mirror, daemon: &Rsyncd) {
+    wait_until("the trees are equal", || {
+        tree(&mirror.source) == tree(&daemon.data)
+            && contents(&mirror.source) == contents(&daemon.data)
+    });
+}
+
+/// What the daemon has received in all, in bytes.
+fn received(daemon: &Rsyncd) -> u64 {
+    let log = fs::read_to_string(daemon.log_file()).unwrap();
+    let words = log.lines().filter_map(|line| line.split(" received ").nth(1));
+    let numbers = words.filter_map(|rest| rest.split_whitespace().next());
+    numbers.map(|number| number.replace(',', "").parse::<u64>().unwrap()).sum()
+}
+
+fn rename(mirror: &Mirror, from: &str, to: &str) {
+    fs::rename(mirror.at(from), mirror.at(to)).unwrap();
+}
+
+#[test]
+fn large_files_and_directories_move_without_their_data() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup {
+        params: "-a".into(),
+        head: "<debug start=\"true\"/>".into(),
+        ..Setup::to(&daemon)
+    });
+    fs::create_dir(mirror.at("elsewhere")).unwrap();
+    mirror.write("image", noise(6 << 20, 1));
+    mirror.write("app.log", noise(2 << 20, 2));
+    for n in 0..40_usize {
+        mirror.write(format!("many/d{}/f{n}", n % 4), noise(100_000, 3 + n as u64));
+    }
+    wait_until_equal(&mirror, &daemon);
+    // The last run ends, and is counted, after its files are visible.
+    wait_until("all is counted", || received(&daemon) > 12_388_608);
+    let before = received(&daemon);
+    rename(&mirror, "image", "renamed");
+    wait_until_equal(&mirror, &daemon);
+    rename(&mirror, "renamed", "elsewhere/renamed");
+    wait_until_equal(&mirror, &daemon);
+    rename(&mirror, "app.log", "app.log.1");
+    mirror.write("app.log", "the first line of a new day");
+    wait_until_equal(&mirror, &daemon);
+    rename(&mirror, "many", "few");
+    wait_until_equal(&mirror, &daemon);
+    let sent = received(&daemon) - before;
+    assert!(sent < 1_000_000, "{sent} bytes");
+}
+
+#[test]
+fn what_moves_over_something_else_replaces_it_as_a_whole() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup {
+        params: "-a".into(),
+        head: "<debug start=\"true\"/>".into(),
+        ..Setup::to(&daemon)
+    });
+    mirror.write("a/common", "of a");
+    mirror.write("a/sub/only a", "1");
+    mirror.write("b/common", "of b");
+    mirror.write("b/only b/file", "2");
+    mirror.write("c", "a file");
+    wait_until_equal(&mirror, &daemon);
+    fs::remove_dir_all(mirror.at("b")).unwrap();
+    rename(&mirror, "a", "b");
+    wait_until_equal(&mirror, &daemon);
+    fs::remove_file(mirror.at("c")).unwrap();
+    rename(&mirror, "b", "c");
+    wait_until_equal(&mirror, &daemon);
+}
+
+#[test]
+fn chains_and_swaps_leave_equal_trees() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup {
+        params: "-a".into(),
+        head: "<debug start=\"true\"/>".into(),
+        ..Setup::to(&daemon)
+    });
+    for name in ["a", "b"] {
+        mirror.write(format!("{name}/file"), name);
+        mirror.write(format!("{name}/sub/{name}"), name);
+        mirror.write(name.to_uppercase(), noise(2 << 20, name.len() as u64 + 7));
+    }
+    wait_until_equal(&mirror, &daemon);
+    for round in 0..10 {
+        for (a, b) in [("a", "b"), ("A", "B")] {
+            rename(&mirror, a, "between");
+            rename(&mirror, b, a);
+            rename(&mirror, "between", b);
+        }
+        rename(&mirror, "a", "x");
+        rename(&mirror, "x", "y");
+        fs::create_dir_all(mirror.at(format!("new{round}/deep"))).unwrap();
+        rename(&mirror, "y", &format!("new{round}/deep/a"));
+        rename(&mirror, &format!("new{round}/deep/a"), "a");
+    }
+    wait_until_equal(&mirror, &daemon);
+}
+
+#[test]
+fn what_comes_from_outside_or_leaves_the_tree_is_mirrored() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup {
+        params: "-a".into(),
+        head: "<debug start=\"true\"/>".into(),
+        ..Setup::to(&daemon)
+    });
+    let outside = mirror.dir.dir("outside");
+    mirror.dir.file("outside/d/e/file", "from outside");
+    fs::rename(outside.join("d"), mirror.at("d")).unwrap();
+    wait_until_equal(&mirror, &daemon);
+    fs::rename(mirror.at("d/e"), outside.join("e")).unwrap();
+    wait_until_equal(&mirror, &daemon);
+    fs::rename(mirror.at("d"), outside.join("d")).unwrap();
+    fs::rename(outside.join("e"), mirror.at("d")).unwrap();
+    wait_until_equal(&mirror, &daemon);
+    assert_eq!(fs::read(daemon.at("d/file")).unwrap(), b"from outside");
+}

@@ -1,0 +1,198 @@
+//! A TCP forwarder between a mirror and its remote that breaks the network in one way at a time.
+//! What goes through it is not changed.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// What the network does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Everything goes through.
+    Sound,
+    /// Nobody listens: the machine answers, the daemon is gone. Connections that stood are reset.
+    Refusing,
+    /// Packets vanish: nothing is answered any more, and connections that stood fall silent.
+    BlackHole,
+    /// Connections are accepted, and then nothing is said; those that stood fall silent.
+    Silent,
+}
+
+/// A forwarder that listens on an address of its own.
+pub struct Forwarder {
+    address: SocketAddr,
+    to: SocketAddr,
+    shared: Arc<Shared>,
+    listener: Option<TcpListener>,
+    /// A listener that accepts nobody, and the connections that fill its queue.
+    hole: Option<(TcpListener, Vec<TcpStream>)>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    network: Network,
+    /// Bytes a second, towards the remote; `None`: as fast as it goes.
+    rate: Option<usize>,
+    open: Vec<TcpStream>,
+    /// Counts up with each listener, so that the thread of an old one ends.
+    epoch: u64,
+}
+
+impl Forwarder {
+    /// Listens on 127.0.0.`host`:`port`, and forwards to 127.0.0.1:`to`.
+    pub fn start(host: u8, port: u16, to: u16) -> Self {
+        let state = State { network: Network::Sound, rate: None, open: Vec::new(), epoch: 0 };
+        let mut forwarder = Self {
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), port),
+            to: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), to),
+            shared: Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }),
+            listener: None,
+            hole: None,
+        };
+        forwarder.listen();
+        forwarder
+    }
+
+    /// The address as a configuration writes it.
+    pub fn ip(&self) -> String {
+        self.address.ip().to_string()
+    }
+
+    /// Breaks the network, or mends it.
+    pub fn set(&mut self, network: Network) {
+        let before = std::mem::replace(&mut self.shared.state.lock().unwrap().network, network);
+        if matches!(network, Network::Refusing | Network::BlackHole) {
+            self.stop_listening();
+        }
+        if network == Network::Refusing || before == Network::Silent {
+            self.reset_connections();
+        }
+        if network == Network::BlackHole {
+            self.fill_queue();
+        } else if network != Network::Refusing && self.listener.is_none() {
+            self.listen();
+        }
+        self.shared.changed.notify_all();
+    }
+
+    /// Lets only so many bytes a second through to the remote.
+    pub fn set_rate(&self, rate: usize) {
+        self.shared.state.lock().unwrap().rate = Some(rate);
+    }
+
+    /// Ends all connections that stand.
+    pub fn reset_connections(&self) {
+        for stream in std::mem::take(&mut self.shared.state.lock().unwrap().open) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        self.shared.changed.notify_all();
+    }
+
+    fn listen(&mut self) {
+        self.hole = None;
+        let listener = bind(self.address);
+        let shared = Arc::clone(&self.shared);
+        let epoch = {
+            let mut state = shared.state.lock().unwrap();
+            state.epoch += 1;
+            state.epoch
+        };
+        let (to, own) = (self.to, listener.try_clone().unwrap());
+        self.listener = Some(listener);
+        std::thread::spawn(move || {
+            while let Ok((client, _)) = own.accept() {
+                if shared.state.lock().unwrap().epoch != epoch {
+                    return;
+                }
+                serve(client, to, &shared);
+            }
+        });
+    }
+
+    fn stop_listening(&mut self) {
+        if self.listener.take().is_some() {
+            self.shared.state.lock().unwrap().epoch += 1;
+            // Wakes the thread, which then lets go of the port.
+            let _ = TcpStream::connect(self.address);
+        }
+    }
+
+    /// A listener whose queue is full: the kernel drops whatever else wants to connect.
+    fn fill_queue(&mut self) {
+        let listener = bind(self.address);
+        rustix::net::listen(&listener, 0).unwrap();
+        let short = Duration::from_millis(50);
+        let mut fillers = Vec::new();
+        while let Ok(filler) = TcpStream::connect_timeout(&self.address, short) {
+            fillers.push(filler);
+            assert!(fillers.len() < 10, "the queue does not fill");
+        }
+        self.hole = Some((listener, fillers));
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.stop_listening();
+        self.reset_connections();
+    }
+}
+
+/// The port may still be held by a thread that is about to end.
+fn bind(address: SocketAddr) -> TcpListener {
+    let mut bound = None;
+    super::wait_until(&format!("{address} is free"), || {
+        bound = TcpListener::bind(address).ok();
+        bound.is_some()
+    });
+    bound.unwrap()
+}
+
+/// Two threads that copy, one for each direction.
+fn serve(client: TcpStream, to: SocketAddr, shared: &Arc<Shared>) {
+    let silent = {
+        let mut state = shared.state.lock().unwrap();
+        state.open.retain(|stream| stream.peer_addr().is_ok());
+        state.open.push(client.try_clone().unwrap());
+        state.network == Network::Silent
+    };
+    if silent {
+        return;
+    }
+    let Ok(remote) = TcpStream::connect(to) else {
+        let _ = client.shutdown(Shutdown::Both);
+        return;
+    };
+    shared.state.lock().unwrap().open.push(remote.try_clone().unwrap());
+    for stream in [&client, &remote] {
+        stream.set_nodelay(true).unwrap();
+    }
+    let ends = (client.try_clone().unwrap(), remote.try_clone().unwrap());
+    let (up, down) = (Arc::clone(shared), Arc::clone(shared));
+    std::thread::spawn(move || copy(client, remote, &up, true));
+    std::thread::spawn(move || copy(ends.1, ends.0, &down, false));
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream, shared: &Shared, upwards: bool) {
+    let mut buffer = vec![0; 16 << 10];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        let mut state = shared.state.lock().unwrap();
+        while matches!(state.network, Network::Silent | Network::BlackHole) {
+            state = shared.changed.wait(state).unwrap();
+        }
+        let rate = state.rate.filter(|_| upwards);
+        drop(state);
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+        if let Some(rate) = rate {
+            std::thread::sleep(Duration::from_secs_f64(read as f64 / rate as f64));
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+}

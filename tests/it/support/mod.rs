@@ -1,0 +1,154 @@
+//! What every integration test stands on: a directory of its own, a real rsync daemon, a real sshd, and waiting
+//! for conditions. Holds no tests, and never sleeps for luck.
+#![allow(dead_code, reason = "each test uses a part of it")]
+#![expect(clippy::disallowed_methods, reason = "tests start programs and look at the clock")]
+
+pub mod forwarder;
+pub mod mirror;
+pub mod rsyncd;
+pub mod same;
+pub mod sersync;
+pub mod sshd;
+pub mod storm;
+pub mod tmpfs;
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a condition may take before the test fails.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// A temporary directory with the helpers that tests need; removed when dropped.
+pub struct TestDir(tempfile::TempDir);
+
+impl TestDir {
+    pub fn new() -> Self {
+        Self(tempfile::Builder::new().prefix("sersync-").tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The absolute path of `name` in it.
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// Makes a directory (with parents) and returns its path.
+    pub fn dir(&self, name: impl AsRef<Path>) -> PathBuf {
+        let path = self.join(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// Writes a file (making its parents) and returns its path.
+    pub fn file(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+/// Waits until `condition` holds; panics with `what` after [`LIMIT`].
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_until_within(what, LIMIT, condition);
+}
+
+/// The same with another limit.
+pub fn wait_until_within(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until a file holds exactly `content`.
+pub fn wait_for_content(path: &Path, content: impl AsRef<[u8]>) {
+    let content = content.as_ref();
+    wait_until(&format!("{} holds the expected bytes", path.display()), || {
+        fs::read(path).is_ok_and(|found| found == content)
+    });
+}
+
+/// A port of 127.0.0.1 that was free a moment ago; start again with another one when it is taken by then.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// The tree below `root`, one line per entry: kind, mode, path, and size, link target or nothing. Two trees that mirror each other
+/// give the same lines; times are left out.
+pub fn tree(root: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    collect(root, root, &mut lines);
+    lines.sort();
+    lines
+}
+
+fn collect(root: &Path, dir: &Path, lines: &mut Vec<String>) {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let Ok(meta) = path.symlink_metadata() else {
+            continue;
+        };
+        let name = path.strip_prefix(root).unwrap();
+        let kind = meta.file_type();
+        let mode = meta.mode() & 0o7777;
+        lines.push(if kind.is_dir() {
+            format!("d {mode:o} {name:?}")
+        } else if kind.is_symlink() {
+            format!("l {name:?} -> {:?}", fs::read_link(&path).unwrap_or_default())
+        } else if kind.is_file() {
+            format!("f {mode:o} {name:?} {}", meta.len())
+        } else if kind.is_fifo() {
+            format!("p {mode:o} {name:?}")
+        } else {
+            format!("o {mode:o} {name:?}")
+        });
+        if kind.is_dir() {
+            collect(root, &path, lines);
+        }
+    }
+}
+
+/// The processes below `pid`, deepest last.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let mut all = Vec::new();
+    let mut open = vec![pid];
+    while let Some(parent) = open.pop() {
+        let Ok(tasks) = fs::read_dir(format!("/proc/{parent}/task")) else {
+            continue;
+        };
+        for task in tasks.flatten() {
+            let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            for child in list.split_whitespace().filter_map(|word| word.parse().ok()) {
+                all.push(child);
+                open.push(child);
+            }
+        }
+    }
+    all
+}
+
+/// Kills one process that the test (or its daemon) started.
+pub fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+/// True when the process exists and is no zombie.
+pub fn is_running(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z'))
+    })
+}

@@ -1,0 +1,49 @@
+//! A small file system of its own, to be filled up or unmounted.
+//! Needs the right to mount; a test that cannot have it says so and ends.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+/// A mounted tmpfs; unmounted when dropped.
+pub struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    /// Mounts one at the directory `at`; `None` (and a line that says so) where that is not allowed.
+    pub fn mount(at: &Path, options: &str) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let data = std::ffi::CString::new(options).unwrap();
+        match mount("none", at, "tmpfs", MountFlags::empty(), data.as_c_str()) {
+            Ok(()) => Some(Self(at.into())),
+            Err(error) => {
+                eprintln!("skipped: cannot mount: {error}");
+                None
+            }
+        }
+    }
+
+    /// Takes all the room that is left.
+    pub fn fill(&self) {
+        let mut ballast = fs::File::create(self.ballast()).unwrap();
+        for size in [1 << 16, 1 << 12, 1] {
+            while ballast.write_all(&vec![b'x'; size]).is_ok() {}
+        }
+    }
+
+    /// Gives the room back.
+    pub fn empty(&self) {
+        fs::remove_file(self.ballast()).unwrap();
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.join(".ballast")
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}

@@ -1,0 +1,141 @@
+//! The transport against real daemons: every kind of run, warm sessions, refusals, and what is left behind.
+//! Does not know the engine.
+
+mod deletions;
+mod filters;
+mod latency;
+mod sessions;
+mod troubles;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sersync::config::{Auth, ChangeSwitches, Remote, RsyncOptions};
+use sersync::path::RelPath;
+use sersync::rsync::exit::Outcome;
+use sersync::rsync::run::{Limits, Session};
+use sersync::rsync::{Abilities, Endpoint, Presence, RunKind, input};
+
+use crate::support::TestDir;
+use crate::support::rsyncd::{Options, Rsyncd};
+
+/// Far longer than any run of these tests stands still.
+const LIMITS: Limits = Limits { stall: Duration::from_secs(20), output_max: 0 };
+
+const BATCH: RunKind = RunKind::Batch { ignore_times: false };
+
+const FALLBACK: RunKind = RunKind::Fallback { ignore_times: false };
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).unwrap()
+}
+
+fn switches(delete: bool) -> ChangeSwitches {
+    ChangeSwitches {
+        delete,
+        create_folder: true,
+        create_file: true,
+        close_write: true,
+        move_from: true,
+        move_to: true,
+        attrib: true,
+        modify: true,
+    }
+}
+
+/// A source and a daemon.
+struct Rig {
+    source: TestDir,
+    daemon: Rsyncd,
+    options: RsyncOptions,
+    module: String,
+    delete: bool,
+}
+
+impl Rig {
+    fn new(params: &[&str]) -> Self {
+        Self::with(params, &Options::default())
+    }
+
+    fn with(params: &[&str], daemon: &Options) -> Self {
+        let daemon = Rsyncd::start_with(daemon);
+        let options = RsyncOptions {
+            params: params.iter().map(|word| (*word).to_owned()).collect(),
+            port: Some(daemon.port),
+            ..RsyncOptions::default()
+        };
+        Self { source: TestDir::new(), daemon, options, module: "data".into(), delete: true }
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        let remote = Remote { ip: "127.0.0.1".into(), name: self.module.clone() };
+        Endpoint::new(self.source.path(), &remote, &self.options, &switches(self.delete))
+    }
+
+    fn signed_in(mut self, user: &str, password_file: PathBuf) -> Self {
+        self.module = "auth".into();
+        self.options.auth = Some(Auth { user: user.into(), password_file: Some(password_file) });
+        self
+    }
+
+    fn session(&self, kind: &RunKind) -> Session {
+        Session::start(&self.endpoint().plan(kind, Abilities::ALL), None).unwrap()
+    }
+
+    fn run(&self, kind: &RunKind, input: &[u8]) -> Outcome {
+        self.session(kind).feed(input, LIMITS).judge(&self.endpoint())
+    }
+
+    fn batch(&self, names: &[&str]) -> Outcome {
+        let paths: Vec<_> = names.iter().map(|name| path(name)).collect();
+        self.run(&BATCH, &input::names(&paths))
+    }
+
+    /// A fallback run; what the disk says about each name decides.
+    fn fallback(&self, names: &[&str]) -> Outcome {
+        let items: Vec<_> = names.iter().map(|name| (path(name), self.presence(name))).collect();
+        let input = input::patterns(items.iter().map(|(path, at)| (path, *at)));
+        self.run(&FALLBACK, &input)
+    }
+
+    fn presence(&self, name: impl AsRef<Path>) -> Presence {
+        match self.source.join(name).symlink_metadata() {
+            Ok(meta) if meta.is_dir() => Presence::Directory,
+            Ok(_) => Presence::Other,
+            Err(_) => Presence::Absent,
+        }
+    }
+
+    fn trees(&self, dirs: &[&str], excludes: &[&str]) -> Outcome {
+        let dirs = dirs.iter().map(|dir| path(dir)).collect();
+        let rules = input::filters(excludes);
+        self.run(&RunKind::Trees { dirs, checksum: false }, &rules)
+    }
+
+    fn listing(&self, dirs: &[&str], excludes: &[&str]) -> Outcome {
+        let dirs = dirs.iter().map(|dir| path(dir)).collect();
+        let rules = input::filters(excludes);
+        self.run(&RunKind::Listing { dirs }, &rules)
+    }
+
+    /// Writes a file on the remote only.
+    fn remote_file(&self, name: &str) {
+        let path = self.daemon.at(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "remote").unwrap();
+    }
+
+    fn holds(&self, name: &str) -> bool {
+        self.daemon.at(name).symlink_metadata().is_ok()
+    }
+
+    /// The names below `dir` on the remote, sorted.
+    fn remote_names(&self, dir: impl AsRef<Path>) -> Vec<String> {
+        let entries = std::fs::read_dir(self.daemon.at(dir)).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+}

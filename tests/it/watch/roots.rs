@@ -1,0 +1,256 @@
+//! A root that is lost and comes back, and file systems that come and go below it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crossbeam_channel::RecvTimeoutError;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use sersync::change::{RootId, WatchEvent};
+use sersync::config::WatchBackend;
+use sersync::watch::{WatchError, Watcher};
+
+use super::both_backends;
+use super::support::*;
+
+both_backends! {
+    a_renamed_root_is_lost_until_it_is_back
+    a_deleted_root_is_lost_and_a_new_one_is_another
+    a_root_that_is_replaced_is_another_until_the_first_is_back
+    a_renamed_directory_above_the_root_is_noticed
+    a_root_that_is_a_symbolic_link_is_followed_and_its_new_target_is_another
+    an_unmounted_root_is_lost_although_its_mount_point_is_there
+    a_file_system_unmounted_below_the_root_is_a_lost_subtree
+    a_file_system_mounted_below_the_root_is_watched
+    a_bind_mount_is_reported_at_both_places
+    several_roots_are_told_apart_even_one_in_another
+    a_root_that_is_missing_at_start_is_an_error
+}
+
+/// A directory above the root, so that the root can be moved.
+struct Held {
+    watched: Watched,
+    root: PathBuf,
+    aside: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+fn held(backend: WatchBackend) -> Held {
+    let (dir, above) = temp_dir();
+    let root = above.join("above/root");
+    fs::create_dir_all(root.join("sub")).unwrap();
+    let watched = Watched::start(options(&root, backend));
+    Held { watched, root, aside: above.join("aside"), _dir: dir }
+}
+
+impl Held {
+    fn is_lost(&mut self, part_of_reason: &str) {
+        match self.watched.next_news() {
+            WatchEvent::RootLost { reason, .. } if reason.contains(part_of_reason) => {}
+            other => panic!("{other:?} instead of {part_of_reason}"),
+        }
+    }
+
+    fn is_back(&mut self, wanted: bool) {
+        let replaced = wanted;
+        assert_eq!(self.watched.next_news(), WatchEvent::RootBack { root: ROOT, replaced });
+        assert!(matches!(self.watched.next_news(), WatchEvent::Ready { .. }));
+        self.watched.every_directory_is_watched();
+    }
+
+    /// Nothing at all is reported.
+    fn is_silent(&mut self) {
+        let silence = self.watched.events.recv_timeout(Duration::from_millis(100));
+        assert_eq!(silence, Err(RecvTimeoutError::Timeout));
+    }
+}
+
+fn a_renamed_root_is_lost_until_it_is_back(backend: WatchBackend) {
+    let mut held = held(backend);
+    fs::rename(&held.root, &held.aside).unwrap();
+    held.is_lost("deleted or renamed");
+    fs::remove_dir(held.aside.join("sub")).unwrap();
+    fs::write(held.aside.join("file"), "x").unwrap();
+    held.is_silent();
+    fs::rename(&held.aside, &held.root).unwrap();
+    held.is_back(false);
+}
+
+fn a_deleted_root_is_lost_and_a_new_one_is_another(backend: WatchBackend) {
+    let mut held = held(backend);
+    fs::remove_dir_all(held.root.parent().unwrap()).unwrap();
+    held.is_lost("deleted or renamed");
+    fs::create_dir_all(held.root.join("new")).unwrap();
+    held.is_back(true);
+}
+
+fn a_root_that_is_replaced_is_another_until_the_first_is_back(backend: WatchBackend) {
+    let mut held = held(backend);
+    fs::create_dir_all(&held.aside).unwrap();
+    let flag = rustix::fs::RenameFlags::EXCHANGE;
+    let cwd = rustix::fs::CWD;
+    rustix::fs::renameat_with(cwd, &held.root, cwd, &held.aside, flag).unwrap();
+    held.is_lost("replaced");
+    held.is_back(true);
+    rustix::fs::renameat_with(cwd, &held.root, cwd, &held.aside, flag).unwrap();
+    held.is_lost("replaced");
+    held.is_back(false);
+}
+
+fn a_renamed_directory_above_the_root_is_noticed(backend: WatchBackend) {
+    let mut held = held(backend);
+    let above = held.root.parent().unwrap().to_path_buf();
+    fs::rename(&above, &held.aside).unwrap();
+    held.is_lost("deleted or renamed");
+    fs::create_dir(&above).unwrap();
+    held.is_silent();
+    fs::rename(held.aside.join("root"), &held.root).unwrap();
+    held.is_back(false);
+}
+
+fn a_root_that_is_a_symbolic_link_is_followed_and_its_new_target_is_another(backend: WatchBackend) {
+    let (_dir, above) = temp_dir();
+    for target in ["one/sub", "two/sub"] {
+        fs::create_dir_all(above.join(target)).unwrap();
+    }
+    let link = above.join("link");
+    symlink("one", &link).unwrap();
+    let mut watched = Watched::start(options(&link, backend));
+    watched.every_directory_is_watched();
+    symlink(above.join("two"), above.join("new")).unwrap();
+    fs::rename(above.join("new"), &link).unwrap();
+    assert!(matches!(watched.next_news(), WatchEvent::RootLost { .. }));
+    assert_eq!(watched.next_news(), WatchEvent::RootBack { root: ROOT, replaced: true });
+    assert!(matches!(watched.next_news(), WatchEvent::Ready { .. }));
+    watched.every_directory_is_watched();
+    fs::write(above.join("one/sub/file"), "x").unwrap();
+    assert_eq!(watched.all_until_now(), []);
+}
+
+/// A tmpfs that is gone with the value.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn on(path: &Path) -> Self {
+        mount("tmpfs", path, "tmpfs", MountFlags::empty(), None).unwrap();
+        Self(path.to_path_buf())
+    }
+
+    fn bind(what: &Path, path: &Path) -> Self {
+        mount_bind(what, path).unwrap();
+        Self(path.to_path_buf())
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).unwrap();
+    }
+}
+
+fn an_unmounted_root_is_lost_although_its_mount_point_is_there(backend: WatchBackend) {
+    let (_dir, above) = temp_dir();
+    let point = above.join("point");
+    fs::create_dir(&point).unwrap();
+    let tmpfs = Tmpfs::on(&point);
+    fs::create_dir_all(point.join("root/sub")).unwrap();
+    fs::create_dir_all(point.join("root/sub")).unwrap();
+    let watched = Watched::start(options(&point, backend));
+    let mut held = Held { watched, root: point.clone(), aside: above, _dir };
+    drop(tmpfs);
+    held.is_lost("unmounted");
+    fs::write(point.join("underneath"), "x").unwrap();
+    held.is_silent();
+    let tmpfs = Tmpfs::on(&point);
+    fs::create_dir(point.join("new")).unwrap();
+    held.is_back(true);
+    drop((held, tmpfs));
+}
+
+fn a_file_system_unmounted_below_the_root_is_a_lost_subtree(backend: WatchBackend) {
+    let (_dir, root) = temp_dir();
+    let point = root.join("a/point");
+    fs::create_dir_all(&point).unwrap();
+    let tmpfs = Tmpfs::on(&point);
+    fs::create_dir_all(point.join("sub/deep")).unwrap();
+    let mut watched = Watched::start(options(&root, backend));
+    watched.every_directory_is_watched();
+    drop(tmpfs);
+    match watched.next_news() {
+        WatchEvent::SubtreeLost { path, .. } => assert_eq!(path, rel("a/point")),
+        other => panic!("{other:?}"),
+    }
+    fs::write(point.join("underneath"), "x").unwrap();
+    fs::remove_file(point.join("underneath")).unwrap();
+    assert_eq!(watched.all_until_now(), []);
+    let tmpfs = Tmpfs::on(&point);
+    let back = WatchEvent::SubtreeBack { root: ROOT, path: rel("a/point") };
+    assert_eq!(watched.next_news(), back);
+    fs::create_dir_all(point.join("sub/deep")).unwrap();
+    watched.until_path("a/point/sub/deep");
+    watched.every_directory_is_watched();
+    drop((watched, tmpfs));
+}
+
+fn a_file_system_mounted_below_the_root_is_watched(backend: WatchBackend) {
+    let (_other, outside) = temp_dir();
+    fs::create_dir_all(outside.join("sub/deep")).unwrap();
+    let mut watched = Watched::new(backend, |root| fs::create_dir(root.join("point")).unwrap());
+    let point = watched.root.join("point");
+    let tmpfs = Tmpfs::bind(&outside, &point);
+    watched.until_path("point/sub/deep");
+    watched.every_directory_is_watched();
+    drop(tmpfs);
+    assert!(matches!(watched.next_news(), WatchEvent::SubtreeLost { .. }));
+}
+
+fn a_bind_mount_is_reported_at_both_places(backend: WatchBackend) {
+    let (_dir, root) = temp_dir();
+    for dir in ["real/sub", "again"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    let bind = Tmpfs::bind(&root.join("real"), &root.join("again"));
+    let mut watched = Watched::start(options(&root, backend));
+    fs::write(root.join("real/sub/file"), "x").unwrap();
+    let both = ["again/sub/file", "real/sub/file"];
+    assert_eq!(paths(&watched.all_until_now()), both);
+    fs::create_dir(root.join("again/new")).unwrap();
+    fs::write(root.join("again/new/file"), "x").unwrap();
+    watched.until_path("again/new/file");
+    watched.until_path("real/new/file");
+    fs::rename(root.join("real/sub"), root.join("real/renamed")).unwrap();
+    watched.all_until_now();
+    fs::write(root.join("again/renamed/file"), "y").unwrap();
+    let both = ["again/renamed/file", "real/renamed/file"];
+    assert_eq!(paths(&watched.all_until_now()), both);
+    drop((watched, bind));
+}
+
+fn several_roots_are_told_apart_even_one_in_another(backend: WatchBackend) {
+    let (_dir, above) = temp_dir();
+    let (outer, inner) = (above.join("outer"), above.join("outer/inner"));
+    fs::create_dir_all(inner.join("sub")).unwrap();
+    let mut options = options(&outer, backend);
+    options.roots.push((RootId(1), inner.clone()));
+    let watched = Watched::start(options);
+    fs::write(inner.join("sub/file"), "x").unwrap();
+    let mut wanted = vec![(ROOT, rel("inner/sub/file")), (RootId(1), rel("sub/file"))];
+    while !wanted.is_empty() {
+        match watched.next() {
+            WatchEvent::Changed { root, changes } => {
+                wanted.retain(|w| !changes.iter().any(|c| *w == (root, c.path.clone())));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn a_root_that_is_missing_at_start_is_an_error(backend: WatchBackend) {
+    let (_dir, above) = temp_dir();
+    let (sender, _events) = crossbeam_channel::unbounded();
+    let missing = options(&above.join("missing"), backend);
+    let error = Watcher::start::<WatchEvent>(missing, sender).err().unwrap();
+    assert!(matches!(&error, WatchError::Root { path, .. } if path.ends_with("missing")));
+    assert!(error.to_string().contains("create the directory"), "{error}");
+}
