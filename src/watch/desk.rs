@@ -98,8 +98,13 @@ impl Desk {
     /// Looks at the roots and the mounts below them, and acts on what has become of them.
     pub fn check_roots(&mut self, backend: &mut dyn Backend) {
         for news in self.roots.check() {
+            if let RootNews::SubtreeBack { root, path } = &news {
+                self.batch.lost_mut().remove(&(*root, path.clone()));
+            }
             match news {
-                RootNews::SubtreeLost { root, path, .. } | RootNews::Mounted { root, path }
+                RootNews::SubtreeLost { root, path, .. }
+                | RootNews::SubtreeBack { root, path }
+                | RootNews::Mounted { root, path }
                     if self.batch.is_within_excluded(root, &path) => {}
                 RootNews::Lost { root, reason } => {
                     backend.forget(&(root, RelPath::root()));
@@ -117,7 +122,6 @@ impl Desk {
                     self.batch.send(WatchEvent::SubtreeLost { root, path, reason });
                 }
                 RootNews::SubtreeBack { root, path } => {
-                    self.batch.lost_mut().remove(&(root, path.clone()));
                     backend.watch(self, &(root, path.clone()));
                     self.batch.send(WatchEvent::SubtreeBack { root, path });
                 }

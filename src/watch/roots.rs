@@ -18,6 +18,9 @@ use crate::watch::mounts::{MOUNT_TABLE, Mounts};
 /// So many symbolic links in a row are followed at most, as the kernel does.
 const LINKS_MAX: usize = 40;
 
+/// A way that is another at each of so many looks is left to the events that its watches give.
+const LOOKS_MAX: usize = 40;
+
 /// What makes a directory the same directory: a number that is used again has another birth time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -254,19 +257,31 @@ fn reason_of(error: &io::Error) -> String {
 fn arm(roots: &[Root]) -> io::Result<OwnedFd> {
     let sentinel = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     for root in roots {
-        let own = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB;
-        let (steps, holder) = steps_to(&root.path);
-        for step in steps {
-            let mask = own | WatchFlags::DONT_FOLLOW | WatchFlags::MASK_ADD;
-            // Where we may not watch, the directories above and below still tell.
-            let _ = inotify::add_watch(&sentinel, step, mask);
-        }
-        if let Some(holder) = holder {
-            let mask = own | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MASK_ADD;
-            let _ = inotify::add_watch(&sentinel, holder, mask);
+        let mut way = steps_to(&root.path);
+        // What is made between looking and watching says nothing: another look shows it.
+        for _ in 0..LOOKS_MAX {
+            guard(&sentinel, &way);
+            let before = std::mem::replace(&mut way, steps_to(&root.path));
+            if before == way {
+                break;
+            }
         }
     }
     Ok(sentinel)
+}
+
+/// Makes the sentinel speak of every step, and of what is made where the way ends early.
+fn guard(sentinel: &OwnedFd, (steps, holder): &(Vec<PathBuf>, Option<PathBuf>)) {
+    let own = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB;
+    for step in steps {
+        let mask = own | WatchFlags::DONT_FOLLOW | WatchFlags::MASK_ADD;
+        // Where we may not watch, the directories above and below still tell.
+        let _ = inotify::add_watch(sentinel, step, mask);
+    }
+    if let Some(holder) = holder {
+        let mask = own | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MASK_ADD;
+        let _ = inotify::add_watch(sentinel, holder, mask);
+    }
 }
 
 /// Every directory and symbolic link on the way to `path`; when the way ends early, the directory where it does.
