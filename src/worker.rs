@@ -1,6 +1,7 @@
 //! The pool of workers: each takes one job at a time, blocks on it, and reports.
 //! Does not choose jobs; the engine hands out no more than there are workers.
 
+pub mod calm;
 pub mod delivered;
 pub mod exact;
 pub mod fresh;
@@ -10,6 +11,7 @@ pub mod look;
 pub mod moves;
 mod sessions;
 pub mod shards;
+mod warmer;
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +22,9 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::change::RemoteId;
 use crate::engine::{Job, JobId, JobReport, Verdict};
 use crate::record::Look;
+use calm::Calm;
 use link::Link;
+use warmer::Warmer;
 
 /// What a worker is asked to do.
 #[derive(Debug)]
@@ -35,21 +39,24 @@ pub struct Workers {
     tasks: Option<Sender<Task>>,
     threads: Vec<JoinHandle<()>>,
     links: Arc<[Link]>,
+    warmer: Option<Warmer>,
 }
 
 impl Workers {
-    /// Starts `count` workers; each finished job is given to `done`.
+    /// Starts `count` workers; each finished job is given to `done`. The links were made with this `calm`.
     ///
     /// # Errors
     /// When the system refuses a thread.
     pub fn start(
         count: usize,
         links: Vec<Link>,
+        calm: Arc<Calm>,
         done: impl Fn(JobId, JobReport, Option<Look>) + Clone + Send + 'static,
     ) -> io::Result<Self> {
         let links: Arc<[Link]> = links.into();
         let (sender, tasks) = unbounded();
-        let mut workers = Self { tasks: Some(sender), threads: Vec::new(), links };
+        let warmer = Some(Warmer::start(Arc::clone(&links), calm)?);
+        let mut workers = Self { tasks: Some(sender), threads: Vec::new(), links, warmer };
         for index in 0..count {
             let (tasks, links, done) = (tasks.clone(), Arc::clone(&workers.links), done.clone());
             let thread = std::thread::Builder::new().name(format!("worker {}", index + 1));
@@ -85,6 +92,7 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         self.kill();
+        self.warmer = None;
         self.tasks = None;
         for thread in self.threads.drain(..) {
             _ = thread.join();

@@ -1,8 +1,9 @@
-//! One source and twenty remotes: when a change is on all of them.
+//! One source and twenty remotes: when a change is on all of them, beside what rsync itself needs for that.
 //! The other mirrors are left out: lsyncd would need twenty `sync` blocks and twenty walks of the tree.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::proc;
@@ -19,10 +20,13 @@ pub fn fan_out(bench: &mut Bench) -> io::Result<()> {
     let factor = line("... over the time for one", Unit::Times, Target::AtMost(3.0));
     let memory = line("... resident, without the sessions", Unit::Mebibytes, Target::None);
     let rounds = bench.size(20, 2);
+    let many = bench.size(20, 3);
     let (single, _) = until_on_all(1, rounds)?;
-    let (twenty, rss_kb) = until_on_all(bench.size(20, 3), rounds)?;
+    let (twenty, rss_kb) = until_on_all(many, rounds)?;
     bench.report.add_time(one, Tool::Sersync, single);
+    bench.report.add_time(one, Tool::Rsync, by_hand(1, rounds)?);
     bench.report.add_time(all, Tool::Sersync, twenty);
+    bench.report.add_time(all, Tool::Rsync, by_hand(many, rounds)?);
     let over = single.zip(twenty).map(|(one, all)| all.as_secs_f64() / one.as_secs_f64());
     bench.report.add(factor, Tool::Sersync, over);
     bench.report.add(memory, Tool::Sersync, Some(rss_kb as f64 / 1024.0));
@@ -41,13 +45,47 @@ fn until_on_all(count: usize, rounds: usize) -> io::Result<(Option<Duration>, u6
         let name = format!("file{round}");
         fs::write(rig.source.join(&name), [b'x'; 1024])?;
         let start = Instant::now();
-        let mut missing: Vec<_> = rig.modules.iter().map(|dir| dir.join(&name)).collect();
-        let time = until(start, LIMIT, Duration::from_micros(50), || {
-            missing.retain(|copy| copy.symlink_metadata().is_err());
-            missing.is_empty()
-        });
+        let time = until_there(&rig, &name, start);
         // The first one finds no session yet.
         times.extend((round > 0).then_some(time));
     }
     Ok((median(&times), proc::count(running.pid()).rss_kb))
+}
+
+/// What the processors allow: rsync started for each remote beforehand, and all given the name in one go.
+fn by_hand(count: usize, rounds: usize) -> io::Result<Option<Duration>> {
+    let rig = Rig::with_modules(Reach::Loopback, count)?;
+    let mut times = Vec::new();
+    for round in 0..rounds {
+        let start_one = |n| {
+            let destination = format!("rsync://127.0.0.1:{}/m{n}/", rig.port());
+            let mut rsync = rig.rsync(&["--files-from=-", "--sockopts=TCP_NODELAY"]);
+            rsync.args([".", &destination]).stdin(Stdio::piped()).spawn()
+        };
+        let mut sessions = (0..count).map(start_one).collect::<io::Result<Vec<_>>>()?;
+        rest(3 * SETTLE_MS);
+        let name = format!("file{round}");
+        fs::write(rig.source.join(&name), [b'x'; 1024])?;
+        let start = Instant::now();
+        for session in &mut sessions {
+            session.stdin.take().unwrap().write_all(name.as_bytes())?;
+        }
+        times.push(until_there(&rig, &name, start));
+        for mut session in sessions {
+            session.wait()?;
+        }
+    }
+    Ok(median(&times))
+}
+
+/// Until a file is on every remote. Looks seldom enough to leave the processors to the others.
+fn until_there(rig: &Rig, name: &str, start: Instant) -> Option<Duration> {
+    let mut missing: Vec<_> = rig.modules.iter().map(|dir| dir.join(name)).collect();
+    until(start, LIMIT, Duration::from_micros(200), || {
+        // One look each time: they are all needed.
+        while missing.last().is_some_and(|copy| copy.symlink_metadata().is_ok()) {
+            missing.pop();
+        }
+        missing.is_empty()
+    })
 }

@@ -17,6 +17,7 @@ use crate::rsync::excludes::Excludes;
 use crate::rsync::{Endpoint, Presence, RunSpec};
 use crate::source::Source;
 use crate::watch::Exclude;
+use crate::worker::calm::Calm;
 use crate::worker::exact::{Coverage, Rules};
 use crate::worker::link::{Link, LinkSetup, Recorder};
 use crate::worker::shards::Sharding;
@@ -97,7 +98,12 @@ impl Links {
     }
 
     /// The links themselves; each notes what it sees for the record of its root.
-    pub fn into_links(self, records: &[Option<Record>], exclude: &Exclude) -> Vec<Link> {
+    pub fn into_links(
+        self,
+        records: &[Option<Record>],
+        exclude: &Exclude,
+        calm: &Arc<Calm>,
+    ) -> Vec<Link> {
         let recorder = |root: RootId| {
             let record = records.get(root.0)?.as_ref()?;
             Some(Recorder { eyes: record.eyes(), exclude: Arc::clone(exclude) })
@@ -109,6 +115,7 @@ impl Links {
                 rules: self.rules.clone(),
                 sharding: self.sharding,
                 recorder: recorder(root),
+                calm: Arc::clone(calm),
             })
         };
         self.endpoints.into_iter().map(link).collect()

@@ -209,7 +209,9 @@ fn start_workers(
     let sender = sender.clone();
     // Fails only when the main loop has ended.
     let done = move |job, report, look| _ = sender.send(Wake::JobDone(job, report, look));
-    Ok(Workers::start(workers, links.into_links(records, exclude), done)?)
+    let calm = Arc::default();
+    let links = links.into_links(records, exclude, &calm);
+    Ok(Workers::start(workers, links, calm, done)?)
 }
 
 /// The plugin that runs after each delivery.

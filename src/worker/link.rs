@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::calm::Calm;
 use super::delivered::Delivered;
 use super::exact::Rules;
 use super::fresh::FreshStamps;
@@ -62,6 +63,8 @@ pub struct LinkSetup {
     pub sharding: Sharding,
     /// Notes what is there before a job, where a record is kept.
     pub recorder: Option<Recorder>,
+    /// What all remotes have in common.
+    pub calm: Arc<Calm>,
 }
 
 /// Looks at the disk for the record of the tree.
@@ -105,10 +108,10 @@ pub enum Stop {
 impl Link {
     /// A link to a remote of which nothing is known yet.
     pub fn new(setup: LinkSetup) -> Self {
-        let LinkSetup { endpoint, source, rules, sharding, recorder } = setup;
+        let LinkSetup { endpoint, source, rules, sharding, recorder, calm } = setup;
         let crontab_excludes = rules.patterns.with(rules.crontab.iter().cloned());
         Self {
-            sessions: Sessions::new(endpoint.clone(), Arc::clone(&source)),
+            sessions: Sessions::new(endpoint.clone(), Arc::clone(&source), calm),
             endpoint,
             source,
             rules,
@@ -125,6 +128,11 @@ impl Link {
     /// Ends the warm sessions.
     pub fn close_sessions(&self) {
         self.sessions.close();
+    }
+
+    /// Starts a warm session, if one is missing.
+    pub fn start_session(&self) {
+        self.sessions.start_one();
     }
 
     /// Kills what is running.
@@ -144,7 +152,7 @@ impl Link {
             match self.try_run(job) {
                 Ok(report) => {
                     if let Some(abilities) = self.abilities() {
-                        self.sessions.warm_up(abilities);
+                        self.sessions.keep_ready(abilities);
                     }
                     return report;
                 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::calm::Calm;
 use crate::path::RelPath;
 use crate::rsync::exit::Outcome;
 use crate::rsync::run::{Killer, Limits, Report, Session, StartError};
@@ -15,7 +16,7 @@ use crate::source::{Source, is_shortage};
 /// Sessions kept ready: a second change need not wait until the first run's process has gone, nor a third.
 const READY: usize = 3;
 
-/// So few sessions are not enough when changes come one after the other.
+/// So few sessions are not enough when changes come one after the other: others are started at once.
 const SCARCE: usize = 1;
 
 /// A session older than this is not used: the receiver has changed into its directory long ago, and a swapped
@@ -39,6 +40,7 @@ const PROBE: u64 = u64::MAX;
 pub struct Sessions {
     endpoint: Endpoint,
     source: Arc<Source>,
+    calm: Arc<Calm>,
     pool: Mutex<Pool>,
     running: Mutex<HashMap<u64, Killer>>,
     next: AtomicU64,
@@ -50,8 +52,21 @@ pub struct Sessions {
 struct Pool {
     ready: Vec<Warm>,
     starting: usize,
+    /// What the remote can do, while sessions are wanted at all: not before the first success, nor at rest.
+    wanted: Option<Abilities>,
     /// Counts how often all were ended: what was begun before that is not wanted any more.
     ended: u64,
+}
+
+/// How many sessions are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lack {
+    /// None, or nobody wants any.
+    Nothing,
+    /// Enough are left for the next changes.
+    Some,
+    /// The next change but one may find none.
+    Urgent,
 }
 
 #[derive(Debug)]
@@ -62,10 +77,11 @@ struct Warm {
 
 impl Sessions {
     /// None yet.
-    pub fn new(endpoint: Endpoint, source: Arc<Source>) -> Self {
+    pub fn new(endpoint: Endpoint, source: Arc<Source>, calm: Arc<Calm>) -> Self {
         Self {
             endpoint,
             source,
+            calm,
             pool: Mutex::default(),
             running: Mutex::default(),
             next: AtomicU64::default(),
@@ -81,8 +97,7 @@ impl Sessions {
             log::debug!("{}", String::from_utf8_lossy(&spec.shell_line_fed(input)));
         }
         if let Some(session) = self.take(&spec) {
-            // Others are made ready while this one takes its leave.
-            match self.feed(session, input, limits, || self.warm_up_early(abilities)) {
+            match self.feed(session, input, limits) {
                 Outcome::RemoteDown { reason, .. } => {
                     log::debug!("{}: a warm session was dead: {reason}", self.endpoint.label());
                     self.close();
@@ -94,7 +109,7 @@ impl Sessions {
             return Outcome::Stopped;
         }
         match Session::start(&spec, Some(self.source.identity())) {
-            Ok(session) => self.feed(session, input, limits, || {}),
+            Ok(session) => self.feed(session, input, limits),
             Err(error) => failure(&error),
         }
     }
@@ -115,7 +130,7 @@ impl Sessions {
             return Err(Outcome::Stopped);
         }
         let session = Session::start(&spec, Some(self.source.identity()));
-        let report = self.watched(session.map_err(|error| failure(&error))?, input, limits, || {});
+        let report = self.watched(session.map_err(|error| failure(&error))?, input, limits);
         match (report.judge(&self.endpoint), report.output) {
             (Outcome::Delivered, Some(output)) => Ok(deleted_names(&output)),
             (Outcome::Delivered, None) => {
@@ -128,50 +143,52 @@ impl Sessions {
         }
     }
 
-    /// Starts sessions until enough are ready or under way; returns without waiting for them.
-    pub fn warm_up(&self, abilities: Abilities) {
-        if self.stopped.load(Ordering::Relaxed) {
-            return;
+    /// From now on sessions are kept ready, until they are closed.
+    pub fn keep_ready(&self, abilities: Abilities) {
+        lock(&self.pool).wanted = Some(abilities);
+        self.calm.tell();
+    }
+
+    /// How badly sessions are needed.
+    pub fn lack(&self) -> Lack {
+        let mut pool = lock(&self.pool);
+        if pool.wanted.is_none() || self.stopped.load(Ordering::Relaxed) {
+            return Lack::Nothing;
         }
-        let spec = self.endpoint.plan(&RunKind::Batch { ignore_times: false }, abilities);
-        while let Some(ended) = self.reserve() {
-            let started = Session::start(&spec, Some(self.source.identity()));
+        pool.ready.retain(|warm| warm.session.is_alive());
+        match pool.ready.len() + pool.starting {
+            READY.. => Lack::Nothing,
+            ..=SCARCE => Lack::Urgent,
+            _ => Lack::Some,
+        }
+    }
+
+    /// Starts one session, if one is missing; does not wait until it is connected.
+    pub fn start_one(&self) {
+        let (abilities, ended) = {
             let mut pool = lock(&self.pool);
-            pool.starting -= 1;
-            let is_wanted = pool.ended == ended && !self.stopped.load(Ordering::Relaxed);
-            match started {
-                Ok(session) if is_wanted => pool.ready.push(Warm { session, since: now() }),
-                Ok(session) => {
-                    drop(pool);
-                    session.close();
-                    return;
-                }
-                Err(error) => {
-                    log::debug!("{}: no warm session: {error}", self.endpoint.label());
-                    return;
-                }
+            let Some(abilities) = pool.wanted else { return };
+            pool.starting += 1;
+            (abilities, pool.ended)
+        };
+        let spec = self.endpoint.plan(&RunKind::Batch { ignore_times: false }, abilities);
+        let started = Session::start(&spec, Some(self.source.identity()));
+        let mut pool = lock(&self.pool);
+        pool.starting -= 1;
+        match started {
+            Ok(session) if pool.ended == ended && !self.stopped.load(Ordering::Relaxed) => {
+                pool.ready.push(Warm { session, since: now() });
+            }
+            Ok(session) => {
+                drop(pool);
+                session.close();
+            }
+            Err(error) => {
+                // Not before the next success: what is short now is not to be asked for in a circle.
+                pool.wanted = None;
+                log::debug!("{}: no warm session: {error}", self.endpoint.label());
             }
         }
-    }
-
-    /// The same while a run is under way, when sessions are getting scarce: starting one takes processor time, of which
-    /// the runs for other remotes may have need at this moment.
-    fn warm_up_early(&self, abilities: Abilities) {
-        let left = lock(&self.pool).ready.len();
-        if left <= SCARCE {
-            self.warm_up(abilities);
-        }
-    }
-
-    /// Takes the place of a session that is to be started; `None` when there are enough.
-    fn reserve(&self) -> Option<u64> {
-        let mut pool = lock(&self.pool);
-        pool.ready.retain(|warm| warm.session.is_alive());
-        if pool.ready.len() + pool.starting >= READY {
-            return None;
-        }
-        pool.starting += 1;
-        Some(pool.ended)
     }
 
     /// Ends the sessions that wait.
@@ -179,6 +196,7 @@ impl Sessions {
         let ready = {
             let mut pool = lock(&self.pool);
             pool.ended += 1;
+            pool.wanted = None;
             std::mem::take(&mut pool.ready)
         };
         ready.into_iter().for_each(|warm| warm.session.close());
@@ -212,27 +230,20 @@ impl Sessions {
         None
     }
 
-    fn feed(
-        &self,
-        session: Session,
-        input: &[u8],
-        limits: Limits,
-        meanwhile: impl FnOnce(),
-    ) -> Outcome {
-        self.watched(session, input, limits, meanwhile).judge(&self.endpoint)
+    fn feed(&self, session: Session, input: &[u8], limits: Limits) -> Outcome {
+        self.watched(session, input, limits).judge(&self.endpoint)
     }
 
     /// A run that can be killed meanwhile.
-    fn watched(
-        &self,
-        session: Session,
-        input: &[u8],
-        limits: Limits,
-        meanwhile: impl FnOnce(),
-    ) -> Report {
+    fn watched(&self, session: Session, input: &[u8], limits: Limits) -> Report {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.running).insert(id, session.killer());
-        let report = session.feed_and(input, limits, meanwhile);
+        let delivering = self.calm.delivering();
+        let report = session.feed_and(input, limits, || {
+            drop(delivering);
+            // Others are made ready while this one takes its leave.
+            self.calm.tell();
+        });
         lock(&self.running).remove(&id);
         report
     }

@@ -274,6 +274,7 @@ fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patter
         },
         sharding: Sharding::On,
         recorder: None,
+        calm: std::sync::Arc::default(),
     });
     let mut items = vec![Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) }];
     while let Some(item) = items.pop() {

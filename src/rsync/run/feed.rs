@@ -13,8 +13,8 @@ use super::{Ending, Limits, Session};
 /// How much of standard error is kept, in bytes.
 const STDERR_MAX: usize = 256 * 1024;
 
-/// After so long what is small has arrived, and the run's processes only take their leave.
-const MEANWHILE: Duration = Duration::from_millis(20);
+/// After so long what is small has arrived where the network is fast, and the run's processes only take their leave.
+const MEANWHILE: Duration = Duration::from_millis(5);
 
 /// What came out of the pipes.
 pub(super) struct Fed {
