@@ -14,6 +14,7 @@ mod moves;
 mod proc;
 mod report;
 mod rig;
+mod row;
 mod standing;
 mod stream;
 mod svg;

@@ -9,68 +9,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::row::TOOLS;
+pub use super::row::{Line, Row, Target, Unit};
 use super::svg;
 use super::tool::Tool;
-
-/// What a number counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Unit {
-    /// Milliseconds.
-    Ms,
-    /// Seconds.
-    Seconds,
-    /// 10^6 bytes.
-    Megabytes,
-    /// 2^20 bytes, of memory.
-    Mebibytes,
-    /// Things.
-    Count,
-    /// How many times.
-    Times,
-}
-
-/// What sersync2's number is to be.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// Nothing is asked.
-    None,
-    /// At most so much.
-    AtMost(f64),
-    /// At least so much.
-    AtLeast(f64),
-    /// At most this share of another's.
-    ShareOf(Tool, f64),
-}
-
-/// One line of the table.
-#[derive(Debug, Clone, Serialize)]
-pub struct Row {
-    /// The figure it belongs to.
-    pub figure: &'static str,
-    /// What was measured.
-    pub what: String,
-    /// What the numbers count.
-    pub unit: Unit,
-    /// What is asked of sersync2.
-    pub target: Target,
-    /// The numbers; `None`: it did not get there within the limit.
-    pub values: BTreeMap<Tool, Option<f64>>,
-}
-
-/// A row without its numbers.
-#[derive(Debug, Clone, Copy)]
-pub struct Line {
-    /// The figure it belongs to.
-    pub figure: &'static str,
-    /// What was measured.
-    pub what: &'static str,
-    /// What the numbers count.
-    pub unit: Unit,
-    /// What is asked of sersync2.
-    pub target: Target,
-}
 
 /// All rows.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -80,8 +22,6 @@ pub struct Report {
     /// In the order in which they were measured.
     pub rows: Vec<Row>,
 }
-
-const TOOLS: [Tool; 4] = [Tool::Sersync, Tool::Rsync, Tool::Lsyncd, Tool::Loop];
 
 impl Report {
     /// Nothing yet; prints the head of the table.
@@ -169,69 +109,6 @@ impl Report {
 
 const TABLE_BEGIN: &str = "<!-- table: renewed by make bench -->";
 const TABLE_END: &str = "<!-- end of table -->";
-
-impl Row {
-    fn line(&self) -> String {
-        let mut line = format!("{:<11}{:<58}{:>16} ", self.figure, self.what, self.target_words());
-        TOOLS.iter().for_each(|tool| _ = write!(line, "{:>13}", self.cell(*tool)));
-        line.push_str(match self.is_met() {
-            Some(true) => "  yes",
-            Some(false) => "  NO",
-            None => "",
-        });
-        line
-    }
-
-    /// Whether sersync2 is where it should be; `None` when nothing can be said.
-    pub fn is_met(&self) -> Option<bool> {
-        let value = self.values.get(&Tool::Sersync)?;
-        let holds = |check: &dyn Fn(f64) -> bool| Some(value.is_some_and(check));
-        match self.target {
-            Target::None => None,
-            Target::AtMost(most) => holds(&|value| value <= most),
-            Target::AtLeast(least) => holds(&|value| value >= least),
-            Target::ShareOf(tool, share) => {
-                let other = (*self.values.get(&tool)?)?;
-                holds(&|value| value <= share * other)
-            }
-        }
-    }
-
-    fn target_words(&self) -> String {
-        match self.target {
-            Target::None => String::new(),
-            Target::AtMost(value) => format!("<= {}", number(value, self.unit)),
-            Target::AtLeast(value) => format!(">= {}", number(value, self.unit)),
-            Target::ShareOf(tool, share) => format!("<= {share} {}", tool.name()),
-        }
-    }
-
-    fn cell(&self, tool: Tool) -> String {
-        match self.values.get(&tool) {
-            None => String::new(),
-            Some(None) => "never".into(),
-            Some(Some(value)) => number(*value, self.unit),
-        }
-    }
-}
-
-/// A number with its unit, three digits or so.
-pub fn number(value: f64, unit: Unit) -> String {
-    let name = match unit {
-        Unit::Ms => " ms",
-        Unit::Seconds => " s",
-        Unit::Megabytes => " MB",
-        Unit::Mebibytes => " MiB",
-        Unit::Count => "",
-        Unit::Times => "x",
-    };
-    let digits = match unit {
-        Unit::Count => 0,
-        Unit::Seconds | Unit::Times | Unit::Megabytes => 2,
-        Unit::Ms | Unit::Mebibytes => 1,
-    };
-    format!("{value:.digits$}{name}")
-}
 
 fn head() -> String {
     let mut head = format!("{:<11}{:<58}{:>16} ", "figure", "", "target");

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::report::{Row, number};
+use super::row::{Row, number};
 use super::tool::Tool;
 
 /// File, title, and the figures whose rows it shows.
