@@ -1,6 +1,7 @@
 //! The append-only file of what is pending: written before a change is acted on, cancelled after its delivery.
 //! Does not know what is pending now (the engine does); it only gives it back after a crash.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -67,6 +68,8 @@ pub struct Journal {
     syncer: Syncer,
     buffer: Vec<u8>,
     seq: Seq,
+    /// Entries recorded since the last job began: to record them again would say nothing new.
+    recent: HashMap<RelPath, RootId>,
     health: Health,
 }
 
@@ -83,6 +86,8 @@ enum Health {
 const WORTH_COMPACTING: u64 = 1 << 20;
 /// Below this length an empty journal is not cut.
 const WORTH_CLEARING: u64 = 64 << 10;
+/// So many entries are known to be recorded at most.
+const RECENT_MAX: usize = 10_000;
 /// So many groups go by before an incomplete journal is tried again.
 const GROUPS_BEFORE_MENDING: u64 = 256;
 
@@ -110,19 +115,35 @@ impl Journal {
             Err(e) => return Err(io("write", e)),
         };
         let seq = replay.seq;
-        let journal =
-            Self { path, layout, live, successor: None, syncer, buffer: Vec::new(), seq, health };
+        let journal = Self {
+            path,
+            layout,
+            live,
+            successor: None,
+            syncer,
+            buffer: Vec::new(),
+            seq,
+            recent: HashMap::new(),
+            health,
+        };
         Ok((journal, replay))
     }
 
-    /// The number of the last group of changes: what a job that starts now delivers up to.
-    pub fn seq(&self) -> Seq {
+    /// A job begins: the number of the last group of changes, which is what it delivers up to. What changes from now on
+    /// is recorded, even if it was before.
+    pub fn begin_job(&mut self) -> Seq {
+        self.recent.clear();
         self.seq
     }
 
     /// Records that `changes` below `root` are pending for all its remotes. Call it, and commit, before acting on them.
     pub fn append_changes(&mut self, root: RootId, changes: &[Change]) -> Seq {
-        let items = changes.iter().map(|c| (c.scope, c.path.as_bytes()));
+        let recent = &mut self.recent;
+        let news: Vec<_> = changes.iter().filter(|change| is_news(recent, root, change)).collect();
+        if news.is_empty() {
+            return self.seq;
+        }
+        let items = news.into_iter().map(|c| (c.scope, c.path.as_bytes()));
         self.append(Subject::Changed(root.0 as u32), items)
     }
 
@@ -132,7 +153,7 @@ impl Journal {
         self.append(Subject::Pending(remote.0 as u32), items)
     }
 
-    /// Records that `remote` holds `items` as they were after change `upto` (the [`Journal::seq`] at the job's start).
+    /// Records that `remote` holds `items` as they were after change `upto`, which [`Journal::begin_job`] gave.
     pub fn append_delivered(&mut self, remote: RemoteId, upto: Seq, items: &[(RelPath, Scope)]) {
         let items = items.iter().map(|(p, s)| (*s, p.as_bytes()));
         let subject = Subject::Delivered(remote.0 as u32);
@@ -306,6 +327,21 @@ fn warn_incomplete(path: &Path, error: &io::Error) {
         "cannot write the journal {}: {error}; work goes on, but a restart will have to look at everything",
         path.display()
     );
+}
+
+/// False for an entry that was recorded since the last job began: a file that is written all the time is recorded once
+/// for each job, not for each write.
+fn is_news(recent: &mut HashMap<RelPath, RootId>, root: RootId, change: &Change) -> bool {
+    if change.scope != Scope::Entry {
+        return true;
+    }
+    if recent.get(&change.path) == Some(&root) {
+        return false;
+    }
+    if recent.len() < RECENT_MAX {
+        recent.insert(change.path.clone(), root);
+    }
+    true
 }
 
 /// Tells the operator what is odd about the journal that was found.

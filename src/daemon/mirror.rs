@@ -325,7 +325,7 @@ impl Mirror {
     fn carry_out(&mut self, action: Action) -> bool {
         match action {
             Action::Run(job) => {
-                let seq = self.journal.as_ref().map_or(Seq::default(), Journal::seq);
+                let seq = self.journal.as_mut().map_or(Seq::default(), Journal::begin_job);
                 self.jobs.insert(job.id, InFlight { root: job.root, seq });
                 self.workers.run(job);
             }

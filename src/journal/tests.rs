@@ -83,12 +83,39 @@ fn what_was_not_delivered_comes_back_for_each_remote_alone() {
 fn change_during_a_delivery_outlives_it() {
     let dir = TempDir::new().unwrap();
     let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
-    let upto = changed(&mut journal, 0, &[entry("x"), entry("y")]);
+    changed(&mut journal, 0, &[entry("x"), entry("y")]);
+    let upto = journal.begin_job();
     changed(&mut journal, 0, &[entry("x")]);
     journal.append_delivered(A, upto, &[entry("x"), entry("y")]);
     journal.commit();
     drop(journal);
     assert_eq!(pending(&replay(dir.path()), A), [entry("x")].into());
+}
+
+#[test]
+fn file_that_is_written_all_the_time_is_recorded_once_for_each_job() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
+    let mut lengths = vec![journal.live.len];
+    for _ in 0..2 {
+        for _ in 0..100 {
+            changed(&mut journal, 0, &[entry("x")]);
+            journal.commit();
+        }
+        lengths.push(journal.live.len);
+        journal.begin_job();
+    }
+    assert_eq!(lengths[2] - lengths[1], lengths[1] - lengths[0]);
+    assert!(lengths[1] - lengths[0] < 100, "{lengths:?}");
+    // The same name below another root is another file, and a tree is more than its entry.
+    changed(&mut journal, 0, &[entry("x")]);
+    changed(&mut journal, 1, &[entry("x")]);
+    changed(&mut journal, 0, &[tree("x")]);
+    journal.commit();
+    drop(journal);
+    let replay = replay(dir.path());
+    assert_eq!(pending(&replay, A), [entry("x"), tree("x")].into());
+    assert_eq!(pending(&replay, C), [entry("x")].into());
 }
 
 #[test]

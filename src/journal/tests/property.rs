@@ -8,8 +8,9 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Step {
     Changed(usize, Vec<(RelPath, Scope)>),
-    /// The remote, how many groups ago the job began, what it held.
-    Delivered(RemoteId, u64, Vec<(RelPath, Scope)>),
+    Begin,
+    /// The remote, which of the last jobs it was, what it held.
+    Delivered(RemoteId, usize, Vec<(RelPath, Scope)>),
     Commit,
     Compact,
 }
@@ -54,7 +55,8 @@ fn items() -> impl Strategy<Value = Vec<(RelPath, Scope)>> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..2usize, items()).prop_map(|(root, items)| Step::Changed(root, items)),
-        3 => (0..3usize, 0..4u64, items())
+        3 => Just(Step::Begin),
+        3 => (0..3usize, 0..4usize, items())
             .prop_map(|(remote, ago, items)| Step::Delivered(RemoteId(remote), ago, items)),
         3 => Just(Step::Commit),
         1 => Just(Step::Compact),
@@ -83,14 +85,16 @@ proptest! {
         // After each commit: the file's length, and what must come back.
         let mut committed = vec![(fs::metadata(file(&dir)).unwrap().len(), Model::default())];
         let mut compacted = false;
+        let mut begun = Vec::new();
         for step in &steps {
             match step {
                 Step::Changed(root, items) => {
                     let seq = changed(&mut journal, *root, items);
                     model.change(*root, seq, items);
                 }
+                Step::Begin => begun.push(journal.begin_job()),
                 Step::Delivered(remote, ago, items) => {
-                    let upto = Seq(journal.seq().0.saturating_sub(*ago));
+                    let Some(&upto) = begun.iter().rev().nth(*ago) else { continue };
                     journal.append_delivered(*remote, upto, items);
                     model.deliver(*remote, upto, items);
                 }
@@ -106,7 +110,7 @@ proptest! {
                     journal.commit_durably();
                     // A compacted path has the number of the compaction: no older delivery counts for it.
                     for (_, _, seq) in model.0.iter_mut().flatten() {
-                        *seq = journal.seq();
+                        *seq = journal.seq;
                     }
                     committed = vec![(journal.live.len, model.clone())];
                     compacted = true;
