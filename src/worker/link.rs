@@ -127,7 +127,7 @@ impl Link {
 
     /// Ends the warm sessions.
     pub fn close_sessions(&self) {
-        self.sessions.close();
+        self.sessions.rest();
     }
 
     /// Starts a warm session, if one is missing.

@@ -54,6 +54,10 @@ struct Pool {
     starting: usize,
     /// What the remote can do, while sessions are wanted at all: not before the first success, nor at rest.
     wanted: Option<Abilities>,
+    /// True while sessions are missing only because nothing happened for a while.
+    at_rest: bool,
+    /// True after a run that did not reach the remote.
+    is_down: bool,
     /// Counts how often all were ended: what was begun before that is not wanted any more.
     ended: u64,
 }
@@ -109,7 +113,10 @@ impl Sessions {
             return Outcome::Stopped;
         }
         match Session::start(&spec, Some(self.source.identity())) {
-            Ok(session) => self.feed(session, input, limits),
+            Ok(session) => {
+                self.wake(abilities);
+                self.feed(session, input, limits)
+            }
             Err(error) => failure(&error),
         }
     }
@@ -147,6 +154,14 @@ impl Sessions {
     pub fn keep_ready(&self, abilities: Abilities) {
         lock(&self.pool).wanted = Some(abilities);
         self.calm.tell();
+    }
+
+    /// The first change after a rest finds no session; the second, which often follows at once, is to find one.
+    fn wake(&self, abilities: Abilities) {
+        let was_at_rest = std::mem::take(&mut lock(&self.pool).at_rest);
+        if was_at_rest {
+            self.keep_ready(abilities);
+        }
     }
 
     /// How badly sessions are needed.
@@ -191,6 +206,13 @@ impl Sessions {
         }
     }
 
+    /// Ends the sessions that wait, because nothing happens.
+    pub fn rest(&self) {
+        self.close();
+        let mut pool = lock(&self.pool);
+        pool.at_rest = !pool.is_down;
+    }
+
     /// Ends the sessions that wait.
     pub fn close(&self) {
         let ready = {
@@ -231,7 +253,9 @@ impl Sessions {
     }
 
     fn feed(&self, session: Session, input: &[u8], limits: Limits) -> Outcome {
-        self.watched(session, input, limits).judge(&self.endpoint)
+        let outcome = self.watched(session, input, limits).judge(&self.endpoint);
+        lock(&self.pool).is_down = matches!(outcome, Outcome::RemoteDown { .. });
+        outcome
     }
 
     /// A run that can be killed meanwhile.
