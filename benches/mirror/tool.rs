@@ -1,6 +1,7 @@
 //! The mirrors that are compared: how each is configured, started, known to be at work, and ended.
 //! Measures nothing.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -56,12 +57,12 @@ fn is_installed(program: &str) -> bool {
     std::env::split_paths(&paths).any(|dir| dir.join(program).is_file())
 }
 
-/// How sersync2 is started beyond the ordinary.
+/// How a mirror is started beyond the ordinary.
 #[derive(Default)]
 pub struct More {
     /// Words of the command line.
     pub args: Vec<String>,
-    /// In place of the one remote `data`: these modules.
+    /// In place of the one remote `data`: these modules (for lsyncd as well).
     pub modules: Vec<String>,
 }
 
@@ -85,7 +86,7 @@ impl Running {
     pub fn launch(tool: Tool, rig: &Rig, more: &More) -> io::Result<Self> {
         let mut command = match tool {
             Tool::Sersync => sersync(rig, more),
-            Tool::Lsyncd => lsyncd(rig),
+            Tool::Lsyncd => lsyncd(rig, more),
             Tool::Loop => script(rig),
             Tool::Rsync => return Err(io::Error::other("rsync is no mirror")),
         };
@@ -171,15 +172,22 @@ fn sersync(rig: &Rig, more: &More) -> Command {
     command
 }
 
-fn lsyncd(rig: &Rig) -> Command {
+fn lsyncd(rig: &Rig, more: &More) -> Command {
     let shell = rig.remote_shell().map_or_else(String::new, |shell| format!(", rsh = \"{shell}\""));
-    let config = format!(
-        "settings {{ nodaemon = true, insist = true }}\n\
-         sync {{ default.rsync, source = \"{}\", target = \"{}\", delay = 0,\n\
-         rsync = {{ archive = true{shell} }} }}\n",
-        rig.source.display(),
-        rig.destination(),
-    );
+    let mut config = "settings { nodaemon = true, insist = true }\n".to_owned();
+    let module = |name: &String| format!("rsync://127.0.0.1:{}/{name}/", rig.port());
+    let mut targets: Vec<_> = more.modules.iter().map(module).collect();
+    if targets.is_empty() {
+        targets.push(rig.destination());
+    }
+    for target in targets {
+        let source = rig.source.display();
+        _ = write!(
+            config,
+            "sync {{ default.rsync, source = \"{source}\", target = \"{target}\", delay = 0,\n\
+             rsync = {{ archive = true{shell} }} }}\n",
+        );
+    }
     let mut command = Command::new("lsyncd");
     command.arg(rig.dir.file("lsyncd.lua", config));
     command
