@@ -11,6 +11,7 @@ mod fan_out;
 mod full_sync;
 mod latency;
 mod moves;
+mod nothing;
 mod proc;
 mod report;
 mod rig;
@@ -82,7 +83,7 @@ impl Bench {
 
 type Figure = (&'static str, fn(&mut Bench) -> io::Result<()>);
 
-const FIGURES: [Figure; 15] = [
+const FIGURES: [Figure; 16] = [
     ("latency", latency::loopback),
     ("round-trip", latency::round_trip),
     ("ssh", latency::ssh),
@@ -92,6 +93,7 @@ const FIGURES: [Figure; 15] = [
     ("copy", bulk::copy),
     ("delete", bulk::delete),
     ("moves", moves::moves),
+    ("nothing", nothing::nothing),
     ("stream", stream::stream),
     ("rewrite", stream::rewrite),
     ("full-sync", full_sync::full_sync),
