@@ -7,7 +7,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, openat, statat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, fstat, fstatfs, openat, statat,
+};
 use rustix::io::Errno;
 
 use crate::path::RelPath;
@@ -60,6 +62,14 @@ pub fn stat(root: &Path, path: &RelPath) -> io::Result<Stat> {
     Ok(statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
+/// The device of the open directory, if its file system counts the directories in a directory as links to it. Others
+/// (btrfs, overlayfs, many over a network) say one, or anything.
+pub fn counting_device(dir: &OwnedFd) -> Option<u64> {
+    let kind = fstatfs(dir).ok()?.f_type;
+    let counts = matches!(kind, libc::EXT4_SUPER_MAGIC | libc::XFS_SUPER_MAGIC | libc::TMPFS_MAGIC);
+    Some(fstat(dir).ok()?.st_dev).filter(|_| counts)
+}
+
 /// Calls `each` with every name in the open directory, and whether it is a directory.
 pub fn list(dir: &OwnedFd, mut each: impl FnMut(&[u8], bool)) -> io::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
@@ -81,4 +91,24 @@ pub fn list(dir: &OwnedFd, mut each: impl FnMut(&[u8], bool)) -> io::Result<()> 
         each(name.to_bytes(), file_type == FileType::Directory);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_links_are_trusted_each_directory_is_one() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let opened = || open_dir(dir.path(), &RelPath::root()).unwrap();
+        if counting_device(&opened()).is_some() {
+            for count in 0..3 {
+                assert_eq!(fstat(opened()).unwrap().st_nlink, 2 + count);
+                std::fs::write(dir.path().join(format!("file{count}")), "").unwrap();
+                std::fs::create_dir(dir.path().join(format!("dir{count}"))).unwrap();
+            }
+        }
+        let proc = open_dir(Path::new("/proc"), &RelPath::root()).unwrap();
+        assert_eq!(counting_device(&proc), None);
+    }
 }

@@ -14,7 +14,7 @@ use crate::change::{Cause, Change, RootId};
 use crate::path::RelPath;
 use crate::watch::desk::Place;
 use crate::watch::limits::Limit;
-use crate::watch::open::{list, open_dir, path_of_fd, short_path};
+use crate::watch::open::{counting_device, list, open_dir, path_of_fd, short_path, stat};
 use crate::watch::roots::Roots;
 use crate::watch::tree::{DirId, Tree};
 use crate::watch::troubles::{Trouble, Troubles};
@@ -22,6 +22,9 @@ use crate::watch::{Exclude, WATCHES_WANTED};
 
 /// With more directories than this to look at, it is worth starting threads.
 const PARALLEL_FROM: usize = 64;
+
+/// Its name in the directory above, and its own `.`; each directory in it would add a `..`.
+const LINKS_OF_A_LEAF: u64 = 2;
 
 /// Everything a walk needs to know.
 pub struct Scan<'a> {
@@ -41,6 +44,34 @@ pub struct Scan<'a> {
     pub troubles: &'a Mutex<Troubles>,
 }
 
+/// What a directory is visited for.
+#[derive(Clone, Copy)]
+enum Aim {
+    /// To watch it and all below. On the device that is named here, one with two links holds no directory: need not be listed.
+    Watch { counting: Option<u64> },
+    /// To watch it and all below, and to hear of everything in it.
+    Report,
+}
+
+impl Aim {
+    /// True when there is nothing to find. Ask when the watch stands: what is made later is told by it.
+    fn needs_no_list(self, root: &Path, path: &RelPath) -> bool {
+        match self {
+            Aim::Watch { counting: Some(device) } => stat(root, path)
+                .is_ok_and(|found| found.st_dev == device && found.st_nlink == LINKS_OF_A_LEAF),
+            Aim::Watch { counting: None } | Aim::Report => false,
+        }
+    }
+}
+
+/// What counts in a directory.
+#[derive(Default)]
+struct Listing {
+    directories: Vec<Vec<u8>>,
+    hides_excluded: bool,
+    found: Vec<Change>,
+}
+
 /// What one directory's visit led to.
 #[derive(Default)]
 struct Visit {
@@ -53,13 +84,14 @@ impl Scan<'_> {
     pub fn run(&self, from: DirId) {
         let mut todo = vec![from];
         while let Some(dir) = todo.pop() {
-            todo.extend(self.visit(dir, false).children);
+            todo.extend(self.visit(dir, Aim::Watch { counting: None }).children);
             if todo.len() > PARALLEL_FROM
                 && let Ok(pool) = scan_pool()
             {
+                let aim = Aim::Watch { counting: self.counting_device(from) };
                 return pool.scope(|scope| {
                     for dir in std::mem::take(&mut todo) {
-                        scope.spawn(move |scope| self.spread(scope, dir));
+                        scope.spawn(move |scope| self.spread(scope, dir, aim));
                     }
                 });
             }
@@ -70,62 +102,77 @@ impl Scan<'_> {
     pub fn walk(&self, from: DirId, mut report: impl FnMut(Change)) {
         let mut todo = vec![from];
         while let Some(dir) = todo.pop() {
-            let visit = self.visit(dir, true);
+            let visit = self.visit(dir, Aim::Report);
             todo.extend(visit.children);
             visit.found.into_iter().for_each(&mut report);
         }
     }
 
-    fn spread<'s>(&'s self, scope: &rayon::Scope<'s>, dir: DirId) {
-        for child in self.visit(dir, false).children {
-            scope.spawn(move |scope| self.spread(scope, child));
+    fn spread<'s>(&'s self, scope: &rayon::Scope<'s>, dir: DirId, aim: Aim) {
+        for child in self.visit(dir, aim).children {
+            scope.spawn(move |scope| self.spread(scope, child, aim));
         }
     }
 
+    fn counting_device(&self, dir: DirId) -> Option<u64> {
+        let (root, path) = locked(self.tree).path(dir)?;
+        counting_device(&open_dir(self.roots.path(root)?, &path).ok()?)
+    }
+
     /// Watches one directory, *then* lists it, so that nothing made in between is missed.
-    fn visit(&self, dir: DirId, reporting: bool) -> Visit {
+    fn visit(&self, dir: DirId, aim: Aim) -> Visit {
         let Some((root, path)) = locked(self.tree).path(dir) else {
             return Visit::default();
         };
         let Some(root_path) = self.roots.path(root) else {
             return Visit::default();
         };
-        let watched = self.watch(root_path, &path).and_then(|(wd, opened)| {
-            let opened = opened.map_or_else(|| open_dir(root_path, &path), Ok)?;
-            Ok((wd, opened))
-        });
-        let listed = watched.and_then(|(wd, opened)| {
+        let at = (root, path);
+        let listed = self.watch(root_path, &at.1).and_then(|(wd, opened)| {
+            if aim.needs_no_list(root_path, &at.1) {
+                self.set_wd(dir, Some(wd));
+                return Ok(Listing::default());
+            }
+            let opened = opened.map_or_else(|| open_dir(root_path, &at.1), Ok)?;
             self.set_wd(dir, Some(wd));
-            self.list(dir, &(root, path.clone()), &opened, reporting)
+            self.list(&at, &opened, aim)
         });
-        listed.unwrap_or_else(|error| self.give_up(dir, (root, path), &error))
+        match listed {
+            Ok(listing) => self.take_in(dir, &at, listing),
+            Err(error) => self.give_up(dir, at, &error),
+        }
     }
 
-    /// Brings the tree's children of `dir` up to date.
-    fn list(&self, dir: DirId, at: &Place, opened: &OwnedFd, reporting: bool) -> io::Result<Visit> {
-        let mut names = Vec::new();
-        let mut found = Vec::new();
-        let mut hides_excluded = false;
+    /// What is in the open directory and counts.
+    fn list(&self, at: &Place, opened: &OwnedFd, aim: Aim) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        let reporting = matches!(aim, Aim::Report);
         let pathless = self.exclude.is_none() && self.lost.is_empty() && !reporting;
         list(opened, |name, is_dir| {
             if pathless || (!is_dir && !reporting) {
-                names.extend(is_dir.then(|| name.to_vec()));
+                listing.directories.extend(is_dir.then(|| name.to_vec()));
                 return;
             }
             let Some(path) = at.1.join(name) else { return };
             if self.is_skipped(at.0, &path, is_dir) {
-                hides_excluded |= is_dir;
+                listing.hides_excluded |= is_dir;
                 return;
             }
-            names.extend(is_dir.then(|| name.to_vec()));
+            listing.directories.extend(is_dir.then(|| name.to_vec()));
             if reporting {
-                found.push(Change { is_dir, ..Change::entry(path, Cause::Found) });
+                listing.found.push(Change { is_dir, ..Change::entry(path, Cause::Found) });
             }
         })?;
+        Ok(listing)
+    }
+
+    /// Brings the tree's children of `dir` up to date.
+    fn take_in(&self, dir: DirId, at: &Place, listing: Listing) -> Visit {
         let mut tree = locked(self.tree);
         let known = tree.children(dir);
-        let children: Vec<_> = names.iter().map(|name| tree.insert(dir, name)).collect();
-        tree.set_hides_excluded(dir, hides_excluded);
+        let insert = |name: &Vec<u8>| tree.insert(dir, name);
+        let children: Vec<_> = listing.directories.iter().map(insert).collect();
+        tree.set_hides_excluded(dir, listing.hides_excluded);
         if !known.is_empty() {
             let listed: HashSet<_> = children.iter().collect();
             for gone in known.iter().filter(|known| !listed.contains(known)) {
@@ -134,7 +181,7 @@ impl Scan<'_> {
         }
         drop(tree);
         locked(self.troubles).remove(at);
-        Ok(Visit { children, found })
+        Visit { children, found: listing.found }
     }
 
     /// The watch of the directory that is at `path` now.
