@@ -16,8 +16,9 @@ use crate::path::RelPath;
 /// What is mirrored: the path, and whether it is a directory.
 pub type Wanted<'a> = &'a (dyn Fn(&RelPath, bool) -> bool + Sync);
 
-/// So many directories are read in one go.
-const WINDOW: usize = 1024;
+/// So many directories are read in one go: enough for every thread, and few enough that the names of those below them, which
+/// wait for their turn, take no memory worth the word.
+const WINDOW: usize = 128;
 
 /// One directory as the walk found it.
 #[derive(Debug)]
