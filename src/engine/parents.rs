@@ -16,12 +16,12 @@ pub struct Parents {
 }
 
 impl Parents {
-    /// Of the paths of a job, which are sorted.
+    /// Of the paths of a job, in which those of one directory mostly stand together.
     pub fn of(items: &[Item]) -> Self {
         let mut parents = Self::default();
         let mut last: Option<&RelPath> = None;
         for item in items {
-            // Neighbours mostly share their directory: asked without making a path.
+            // Asked without making a path.
             if last.is_some_and(|last| same_directory(last, &item.path)) {
                 continue;
             }

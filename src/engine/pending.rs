@@ -4,7 +4,7 @@
 pub use super::mark::{Item, Mark};
 use super::taking::Taking;
 pub use super::taking::{Held, Hold, Want};
-use super::trie::{Node, Visit};
+use super::trie::{Node, NodeId, Trie};
 use crate::change::Scope;
 use crate::path::RelPath;
 
@@ -13,7 +13,7 @@ use crate::path::RelPath;
 /// Invariant: below a path marked [`Scope::Tree`] nothing is marked.
 #[derive(Debug, Default)]
 pub struct Pending {
-    root: Node<Mark>,
+    trie: Trie<Mark>,
     tally: Tally,
 }
 
@@ -76,12 +76,39 @@ impl Pending {
 
     /// True when a mark stands at `path`, above it or below it.
     pub fn touches(&self, path: &RelPath) -> bool {
-        self.root.touches(path)
+        self.trie.touches(path)
     }
 
     /// Adds a hint; a mark on an ancestor's tree absorbs it, a tree mark absorbs what is below.
     pub fn mark(&mut self, path: &RelPath, mark: Mark) -> Marked {
-        mark_below(&mut self.root, path.components(), mark, &mut self.tally)
+        let mut at = Trie::<Mark>::ROOT;
+        for name in path.components() {
+            if let Some(above) = self.trie.value_mut(at)
+                && above.scope == Scope::Tree
+            {
+                above.force |= mark.force;
+                return Marked::Absorbed;
+            }
+            at = self.trie.child_or_new(at, name);
+        }
+        self.mark_here(at, mark);
+        Marked::Itself
+    }
+
+    fn mark_here(&mut self, at: NodeId, mark: Mark) {
+        let mut merged = mark;
+        if let Some(old) = self.trie.value(at) {
+            self.tally.subtract(old);
+            merged = old.merge(mark);
+        }
+        if merged.scope == Scope::Tree {
+            self.trie.cut_below(at, |below| {
+                self.tally.subtract(below);
+                merged.force |= below.force;
+            });
+        }
+        self.tally.add(merged);
+        *self.trie.value_mut(at) = Some(merged);
     }
 
     /// Takes a batch out: paths of the wanted kind of which neither one itself, nor an ancestor, nor a descendant is held.
@@ -95,21 +122,32 @@ impl Pending {
         held: &Held,
         want: Want,
     ) -> (Vec<Item>, Option<(RelPath, Hold)>) {
-        let mut taking = Taking::new(want);
-        taking.visit(&mut self.root, Some(held));
-        for item in &taking.items {
+        let (items, waits) = Taking::new(&mut self.trie, want).take(held);
+        for item in &items {
             self.tally.subtract(item.mark);
         }
-        (taking.items, taking.waits)
+        (items, waits)
     }
 
     /// Collapses upward until at most `limit` marks are left: whole directories instead of their entries.
     pub fn collapse(&mut self, limit: usize) {
-        let mut depth = depth(&self.root);
+        let mut depth = depth(&self.trie.root());
         while self.tally.all > limit && depth > 0 {
             depth -= 1;
-            collapse_below(&mut self.root, depth);
-            self.tally = sum_up(&self.root).0;
+            self.collapse_below(Trie::<Mark>::ROOT, depth);
+        }
+    }
+
+    /// Turns every node `depth` levels down that has anything below it into a tree mark.
+    fn collapse_below(&mut self, at: NodeId, depth: usize) {
+        let Some(first) = self.trie.first_child(at) else { return };
+        if depth == 0 {
+            return self.mark_here(at, Mark::new(Scope::Tree));
+        }
+        let mut child = Some(first);
+        while let Some(at) = child {
+            child = self.trie.next(at);
+            self.collapse_below(at, depth - 1);
         }
     }
 
@@ -121,94 +159,18 @@ impl Pending {
             }
             for (name, child) in node.children() {
                 if let Some(path) = path.join(name) {
-                    collect(child, &path, items);
+                    collect(&child, &path, items);
                 }
             }
         }
         let mut items = Vec::new();
-        collect(&self.root, &RelPath::root(), &mut items);
+        collect(&self.trie.root(), &RelPath::root(), &mut items);
         items
     }
 }
 
-fn mark_below<'a>(
-    node: &mut Node<Mark>,
-    mut names: impl Iterator<Item = &'a [u8]>,
-    mark: Mark,
-    tally: &mut Tally,
-) -> Marked {
-    let Some(name) = names.next() else {
-        mark_here(node, mark, tally);
-        return Marked::Itself;
-    };
-    if let Some(above) = &mut node.value
-        && above.scope == Scope::Tree
-    {
-        above.force |= mark.force;
-        return Marked::Absorbed;
-    }
-    node.with_child(name, |child| mark_below(child, names, mark, tally))
-}
-
-fn mark_here(node: &mut Node<Mark>, mark: Mark, tally: &mut Tally) {
-    let mut merged = mark;
-    if let Some(old) = node.value {
-        tally.subtract(old);
-        merged = old.merge(mark);
-    }
-    if merged.scope == Scope::Tree {
-        for below in node.take_children() {
-            let (gone, force) = sum_up(&below);
-            tally.all -= gone.all;
-            tally.large -= gone.large;
-            tally.whole -= gone.whole;
-            merged.force |= force;
-        }
-    }
-    tally.add(merged);
-    node.value = Some(merged);
-}
-
-/// What a subtree holds, and whether any of it is forced.
-fn sum_up(node: &Node<Mark>) -> (Tally, bool) {
-    let mut sum = (Tally::default(), false);
-    if let Some(mark) = node.value {
-        sum.0.add(mark);
-        sum.1 = mark.force;
-    }
-    for (_, child) in node.children() {
-        let (tally, force) = sum_up(child);
-        sum.0.all += tally.all;
-        sum.0.large += tally.large;
-        sum.0.whole += tally.whole;
-        sum.1 |= force;
-    }
-    sum
-}
-
-fn depth<T>(node: &Node<T>) -> usize {
-    node.children().map(|(_, child)| depth(child) + 1).max().unwrap_or(0)
-}
-
-/// Turns every node `depth` levels down that has anything below it into a tree mark.
-fn collapse_below(node: &mut Node<Mark>, depth: usize) {
-    if depth > 0 {
-        node.visit_children(|_, child| {
-            collapse_below(child, depth - 1);
-            Visit::On
-        });
-        return;
-    }
-    let mut force = false;
-    let mut any = false;
-    for below in node.take_children() {
-        any = true;
-        force |= sum_up(&below).1;
-    }
-    if any {
-        let tree = Mark { force, ..Mark::new(Scope::Tree) };
-        node.value = Some(node.value.map_or(tree, |own| own.merge(tree)));
-    }
+fn depth(node: &Node<Mark>) -> usize {
+    node.children().map(|(_, child)| depth(&child) + 1).max().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! Leaves alone whatever touches a job in flight: two runs for one remote never overlap.
 
 use super::mark::{Item, Mark};
-use super::trie::{Node, Visit};
+use super::trie::{Node, NodeId, Trie};
 use crate::change::Scope;
 use crate::path::RelPath;
 
@@ -18,7 +18,7 @@ pub enum Want {
 }
 
 /// The paths that jobs in flight hold, with the kind of job.
-pub type Held = Node<Hold>;
+pub type Held = Trie<Hold>;
 
 /// How a path is held by a job in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,31 +30,35 @@ pub enum Hold {
 }
 
 /// A batch being taken: the walk's position and what it has so far.
-pub struct Taking {
+pub struct Taking<'a> {
+    trie: &'a mut Trie<Mark>,
     want: Want,
-    /// What has been taken.
-    pub items: Vec<Item>,
-    /// A path that must wait, and for what; rather one that waits for something short.
-    pub waits: Option<(RelPath, Hold)>,
+    items: Vec<Item>,
+    waits: Option<(RelPath, Hold)>,
     path: Vec<u8>,
 }
 
-impl Taking {
+impl<'a> Taking<'a> {
     /// Nothing taken yet.
-    pub fn new(want: Want) -> Self {
-        Self { want, items: Vec::new(), waits: None, path: Vec::new() }
+    pub fn new(trie: &'a mut Trie<Mark>, want: Want) -> Self {
+        Self { trie, want, items: Vec::new(), waits: None, path: Vec::new() }
     }
 
-    /// Takes what it may from `node` and below.
-    pub fn visit(&mut self, node: &mut Node<Mark>, held: Option<&Held>) -> Visit {
+    /// Takes what it may. Returns besides a path that must wait, and for what; rather one that waits for something short.
+    pub fn take(mut self, held: &Held) -> (Vec<Item>, Option<(RelPath, Hold)>) {
+        self.visit(Trie::<Mark>::ROOT, Some(&held.root()));
+        (self.items, self.waits)
+    }
+
+    /// Takes what it may from the node and below; `held` is what is held at the same path.
+    fn visit(&mut self, at: NodeId, held: Option<&Node<Hold>>) {
         if let Some(hold) = held.and_then(|held| held.value) {
-            self.note_wait(hold);
-            return Visit::On;
+            return self.note_wait(hold);
         }
-        if let Some(mark) = node.value {
+        if let Some(mark) = self.trie.value(at) {
             let below = held.filter(|held| !held.is_empty());
             match below {
-                None if self.wants(mark) => self.keep(node),
+                None if self.wants(mark) => self.keep(at, mark),
                 None => {}
                 Some(below) => {
                     let long = any_long(below);
@@ -64,25 +68,26 @@ impl Taking {
                     // This path must wait for what flies below it. To let it have its turn, nothing new leaves
                     // below it meanwhile, unless that wait is long.
                     if !long {
-                        return Visit::On;
+                        return;
                     }
                 }
             }
         }
-        if self.is_full() {
-            return Visit::Stop;
-        }
         let length = self.path.len();
-        node.visit_children(|name, child| {
+        let mut next = self.trie.first_child(at);
+        while let Some(child) = next.filter(|_| !self.is_full()) {
+            // Asked for now: the child goes when nothing is left of it.
+            next = self.trie.next(child);
             if length > 0 {
                 self.path.push(b'/');
             }
+            let name = self.trie.name(child);
             self.path.extend_from_slice(name);
-            let verdict = self.visit(child, held.and_then(|held| held.child(name)));
+            let held = held.and_then(|held| held.child(name));
+            self.visit(child, held.as_ref());
             self.path.truncate(length);
-            verdict
-        });
-        if self.is_full() { Visit::Stop } else { Visit::On }
+            self.trie.prune(child);
+        }
     }
 
     fn note_wait(&mut self, hold: Hold) {
@@ -103,8 +108,9 @@ impl Taking {
         }
     }
 
-    fn keep(&mut self, node: &mut Node<Mark>) {
-        if let (Some(mark), Some(path)) = (node.value.take(), RelPath::new(&self.path)) {
+    fn keep(&mut self, at: NodeId, mark: Mark) {
+        if let Some(path) = RelPath::new(&self.path) {
+            *self.trie.value_mut(at) = None;
             self.items.push(Item { path, mark });
         }
     }
@@ -122,6 +128,6 @@ impl Taking {
     }
 }
 
-fn any_long(held: &Held) -> bool {
-    held.value == Some(Hold::Long) || held.children().any(|(_, child)| any_long(child))
+fn any_long(held: &Node<Hold>) -> bool {
+    held.value == Some(Hold::Long) || held.children().any(|(_, child)| any_long(&child))
 }

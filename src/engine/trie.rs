@@ -1,203 +1,347 @@
 //! A trie of paths, one level per component: the shape under the pending set and under the paths in flight.
 //! Knows nothing of scopes or remotes; a value may stand on any node.
+//!
+//! A million paths take little memory and few allocations: nodes and names lie in one vector each, and a child is found
+//! by one hash of its parent and its name, however many brothers it has. Brothers stand in the order in which they came.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::path::RelPath;
 
-/// Children by name. Boxed in the node, so that the million leaves of a storm stay small.
-type Children<T> = BTreeMap<Name, Node<T>>;
+/// "No node", in the links between nodes.
+const NONE: u32 = u32::MAX;
 
-/// Names up to this length lie in the map itself: a search among thousands of them touches little memory.
-const SHORT: usize = 22;
+/// Room that an emptied trie keeps; the rest goes back.
+const KEPT: usize = 4_096;
 
-/// One path component.
-#[derive(Debug, Clone)]
-enum Name {
-    Short { len: u8, bytes: [u8; SHORT] },
-    Long(Box<[u8]>),
+/// A node of a [`Trie`]; valid until it is pruned or cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeId(u32);
+
+/// One path component. Its name lies in [`Trie::names`]; of a free slot it is empty.
+#[derive(Debug)]
+struct Slot<T> {
+    parent: u32,
+    first_child: u32,
+    last_child: u32,
+    next: u32,
+    previous: u32,
+    name_at: u32,
+    name_len: u32,
+    value: Option<T>,
 }
 
-impl From<&[u8]> for Name {
-    fn from(name: &[u8]) -> Self {
-        let mut bytes = [0; SHORT];
-        match bytes.get_mut(..name.len()) {
-            Some(part) => {
-                part.copy_from_slice(name);
-                // At most 22, so nothing is cut off.
-                let len = name.len() as u8;
-                Self::Short { len, bytes }
-            }
-            None => Self::Long(name.into()),
-        }
+impl<T> Slot<T> {
+    fn new(parent: u32, name_at: u32, name_len: u32) -> Self {
+        let (first_child, last_child, next, previous) = (NONE, NONE, NONE, NONE);
+        Self { parent, first_child, last_child, next, previous, name_at, name_len, value: None }
     }
 }
 
-impl Borrow<[u8]> for Name {
-    fn borrow(&self) -> &[u8] {
-        match self {
-            Self::Short { len, bytes } => &bytes[..usize::from(*len)],
-            Self::Long(bytes) => bytes,
-        }
-    }
-}
-
-impl Ord for Name {
-    fn cmp(&self, other: &Self) -> Ordering {
-        Borrow::<[u8]>::borrow(self).cmp(other.borrow())
-    }
-}
-
-impl PartialOrd for Name {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Name {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Name {}
-
-/// One path component and what hangs below it.
+/// Values by path.
 ///
-/// Invariant: a node without value and without children exists only as the root.
-#[derive(Debug, Clone)]
-pub struct Node<T> {
+/// Invariant: a node without value and without children exists only as the root, or while its id is in use.
+#[derive(Debug)]
+pub struct Trie<T> {
+    slots: Vec<Slot<T>>,
+    free: Vec<u32>,
+    names: Vec<u8>,
+    names_wasted: usize,
+    by_name: HashTable<Entry>,
+    hasher: DefaultHashBuilder,
+}
+
+/// A node under the hash of its parent and its name, which is kept so that a table that grows looks at no node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    hash: u32,
+    node: u32,
+}
+
+impl Entry {
+    /// The table wants its bits at both ends.
+    fn wide(&self) -> u64 {
+        u64::from(self.hash) << 32 | u64::from(self.hash)
+    }
+}
+
+impl<T> Default for Trie<T> {
+    fn default() -> Self {
+        Self {
+            slots: vec![Slot::new(NONE, 0, 0)],
+            free: Vec::new(),
+            names: Vec::new(),
+            names_wasted: 0,
+            by_name: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+}
+
+/// A node to look at, with what hangs below it.
+#[derive(Debug)]
+pub struct Node<'a, T> {
     /// What is said of this very path.
     pub value: Option<T>,
-    children: Option<Box<Children<T>>>,
+    trie: &'a Trie<T>,
+    id: NodeId,
 }
 
-impl<T> Default for Node<T> {
-    fn default() -> Self {
-        Self { value: None, children: None }
-    }
-}
-
-impl<T> Node<T> {
+impl<'a, T: Copy> Node<'a, T> {
     /// True when neither this path nor any below it has a value.
     pub fn is_empty(&self) -> bool {
-        self.value.is_none() && self.children.is_none()
+        self.trie.is_bare(self.id)
     }
 
     /// The child called `name`.
-    pub fn child(&self, name: &[u8]) -> Option<&Node<T>> {
-        self.children.as_ref()?.get(name)
+    pub fn child(&self, name: &[u8]) -> Option<Self> {
+        self.trie.child(self.id, name).map(|id| self.trie.node(id))
     }
 
-    /// Does something with the child called `name`, made when it is missing.
-    pub fn with_child<R>(&mut self, name: &[u8], act: impl FnOnce(&mut Node<T>) -> R) -> R {
-        let children = self.children.get_or_insert_default();
-        // Looked up first: the usual case, a name that is there, allocates nothing.
-        if let Some(child) = children.get_mut(name) {
-            return act(child);
-        }
-        act(children.entry(name.into()).or_default())
+    /// All children with their names.
+    pub fn children(&self) -> impl Iterator<Item = (&'a [u8], Self)> + use<'a, T> {
+        let trie = self.trie;
+        trie.children(self.id).map(|id| (trie.name(id), trie.node(id)))
+    }
+}
+
+impl<T: Copy> Trie<T> {
+    /// The node of the empty path; always there.
+    pub const ROOT: NodeId = NodeId(0);
+
+    /// The node of the empty path, to look at.
+    pub fn root(&self) -> Node<'_, T> {
+        self.node(Self::ROOT)
     }
 
     /// The node at `path`.
-    pub fn get(&self, path: &RelPath) -> Option<&Node<T>> {
-        path.components().try_fold(self, |node, name| node.child(name))
+    pub fn get(&self, path: &RelPath) -> Option<Node<'_, T>> {
+        self.find(path).map(|id| self.node(id))
     }
 
     /// Sets the value at `path`; returns the one before.
     pub fn insert(&mut self, path: &RelPath, value: T) -> Option<T> {
-        fn set<'a, T>(
-            node: &mut Node<T>,
-            mut names: impl Iterator<Item = &'a [u8]>,
-            value: T,
-        ) -> Option<T> {
-            match names.next() {
-                None => node.value.replace(value),
-                Some(name) => node.with_child(name, |child| set(child, names, value)),
-            }
-        }
-        set(self, path.components(), value)
-    }
-
-    /// True when a value stands at `path`, above it or below it.
-    pub fn touches(&self, path: &RelPath) -> bool {
-        let mut node = self;
-        for name in path.components() {
-            if node.value.is_some() {
-                return true;
-            }
-            match node.child(name) {
-                Some(child) => node = child,
-                None => return false,
-            }
-        }
-        !node.is_empty()
-    }
-
-    /// All children in name order.
-    pub fn children(&self) -> impl Iterator<Item = (&[u8], &Node<T>)> {
-        self.children.iter().flat_map(|c| c.iter()).map(|(name, node)| (name.borrow(), node))
-    }
-
-    /// Cuts off everything below this node and returns it.
-    pub fn take_children(&mut self) -> impl Iterator<Item = Node<T>> + use<T> {
-        self.children.take().into_iter().flat_map(|children| children.into_values())
-    }
-
-    /// Visits the children in name order until `visit` says stop; removes those that it left empty.
-    pub fn visit_children(&mut self, mut visit: impl FnMut(&[u8], &mut Node<T>) -> Visit) {
-        let Some(children) = &mut self.children else {
-            return;
-        };
-        let mut emptied = Vec::new();
-        for (name, node) in children.iter_mut() {
-            let verdict = visit(name.borrow(), node);
-            if node.is_empty() {
-                emptied.push(name.clone());
-            }
-            if verdict == Visit::Stop {
-                break;
-            }
-        }
-        if emptied.len() == children.len() {
-            self.children = None;
-        } else {
-            for name in emptied {
-                children.remove::<Name>(&name);
-            }
-        }
+        let step = |at, name| self.child_or_new(at, name);
+        let at = path.components().fold(Self::ROOT, step);
+        self.value_mut(at).replace(value)
     }
 
     /// Removes the value at `path`, and the nodes that only led to it.
     pub fn remove(&mut self, path: &RelPath) -> Option<T> {
-        let names: Vec<&[u8]> = path.components().collect();
-        self.remove_names(&names)
-    }
-
-    fn remove_names(&mut self, names: &[&[u8]]) -> Option<T> {
-        let Some((name, rest)) = names.split_first() else {
-            return self.value.take();
-        };
-        let children = self.children.as_mut()?;
-        let child = children.get_mut(*name)?;
-        let value = child.remove_names(rest);
-        if child.is_empty() {
-            children.remove(*name);
-            if children.is_empty() {
-                self.children = None;
-            }
+        let mut at = self.find(path)?;
+        let value = self.value_mut(at).take();
+        while let Some(parent) = self.parent(at).filter(|_| self.is_bare(at)) {
+            self.prune(at);
+            at = parent;
         }
         value
     }
+
+    /// True when a value stands at `path`, above it or below it.
+    pub fn touches(&self, path: &RelPath) -> bool {
+        let mut at = Self::ROOT;
+        for name in path.components() {
+            if self.value(at).is_some() {
+                return true;
+            }
+            match self.child(at, name) {
+                Some(child) => at = child,
+                None => return false,
+            }
+        }
+        !self.is_bare(at)
+    }
+
+    /// What is said of this very path.
+    pub fn value(&self, at: NodeId) -> Option<T> {
+        self.slot(at).value
+    }
+
+    /// The same, to be changed.
+    pub fn value_mut(&mut self, at: NodeId) -> &mut Option<T> {
+        &mut self.slot_mut(at).value
+    }
+
+    /// The last component of the path; empty for the root.
+    pub fn name(&self, at: NodeId) -> &[u8] {
+        name_of(&self.names, self.slot(at))
+    }
+
+    /// The child called `name`.
+    pub fn child(&self, at: NodeId, name: &[u8]) -> Option<NodeId> {
+        self.child_by_hash(at, name, self.hash(at.0, name))
+    }
+
+    /// The child called `name`, made when it is missing. Give it a value, or a child that has one.
+    pub fn child_or_new(&mut self, at: NodeId, name: &[u8]) -> NodeId {
+        let hash = self.hash(at.0, name);
+        if let Some(known) = self.child_by_hash(at, name, hash) {
+            return known;
+        }
+        let slot = Slot::new(at.0, self.names.len() as u32, name.len() as u32);
+        self.names.extend_from_slice(name);
+        let new = match self.free.pop() {
+            Some(free) => {
+                self.slots[free as usize] = slot;
+                free
+            }
+            None => {
+                self.slots.push(slot);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.link(new, hash);
+        NodeId(new)
+    }
+
+    /// The first child.
+    pub fn first_child(&self, at: NodeId) -> Option<NodeId> {
+        id(self.slot(at).first_child)
+    }
+
+    /// The brother that came next.
+    pub fn next(&self, at: NodeId) -> Option<NodeId> {
+        id(self.slot(at).next)
+    }
+
+    /// The children, the oldest first.
+    pub fn children(&self, at: NodeId) -> impl Iterator<Item = NodeId> {
+        std::iter::successors(self.first_child(at), |child| self.next(*child))
+    }
+
+    /// Removes the node if nothing is said of it and nothing hangs below it.
+    pub fn prune(&mut self, at: NodeId) {
+        if at != Self::ROOT && self.is_bare(at) {
+            self.unlink(at.0);
+            self.give_back(at.0);
+        }
+    }
+
+    /// Removes everything below the node; `gone` gets each value.
+    pub fn cut_below(&mut self, at: NodeId, mut gone: impl FnMut(T)) {
+        let mut todo: Vec<u32> = self.children(at).map(|child| child.0).collect();
+        (self.slot_mut(at).first_child, self.slot_mut(at).last_child) = (NONE, NONE);
+        while let Some(node) = todo.pop() {
+            todo.extend(self.children(NodeId(node)).map(|child| child.0));
+            self.slot(NodeId(node)).value.map(&mut gone);
+            self.forget_name(node);
+            self.give_back(node);
+        }
+    }
+
+    fn node(&self, id: NodeId) -> Node<'_, T> {
+        Node { value: self.value(id), trie: self, id }
+    }
+
+    fn find(&self, path: &RelPath) -> Option<NodeId> {
+        path.components().try_fold(Self::ROOT, |at, name| self.child(at, name))
+    }
+
+    fn slot(&self, at: NodeId) -> &Slot<T> {
+        &self.slots[at.0 as usize]
+    }
+
+    fn slot_mut(&mut self, at: NodeId) -> &mut Slot<T> {
+        &mut self.slots[at.0 as usize]
+    }
+
+    fn parent(&self, at: NodeId) -> Option<NodeId> {
+        id(self.slot(at).parent)
+    }
+
+    fn is_bare(&self, at: NodeId) -> bool {
+        let slot = self.slot(at);
+        slot.value.is_none() && slot.first_child == NONE
+    }
+
+    fn hash(&self, parent: u32, name: &[u8]) -> u32 {
+        self.hasher.hash_one((parent, name)) as u32
+    }
+
+    fn child_by_hash(&self, at: NodeId, name: &[u8], hash: u32) -> Option<NodeId> {
+        let same = |other: &Entry| {
+            let slot = &self.slots[other.node as usize];
+            other.hash == hash && slot.parent == at.0 && name_of(&self.names, slot) == name
+        };
+        let found = self.by_name.find(Entry { hash, node: NONE }.wide(), same);
+        found.map(|found| NodeId(found.node))
+    }
+
+    /// Makes the node, whose parent and name are set, the last child of its parent.
+    fn link(&mut self, node: u32, hash: u32) {
+        let parent = self.slots[node as usize].parent;
+        let before = std::mem::replace(&mut self.slots[parent as usize].last_child, node);
+        self.slots[node as usize].previous = before;
+        match before {
+            NONE => self.slots[parent as usize].first_child = node,
+            before => self.slots[before as usize].next = node,
+        }
+        let entry = Entry { hash, node };
+        self.by_name.insert_unique(entry.wide(), entry, Entry::wide);
+    }
+
+    fn unlink(&mut self, node: u32) {
+        self.forget_name(node);
+        let Slot { parent, next, previous, .. } = self.slots[node as usize];
+        match previous {
+            NONE => self.slots[parent as usize].first_child = next,
+            previous => self.slots[previous as usize].next = next,
+        }
+        match next {
+            NONE => self.slots[parent as usize].last_child = previous,
+            next => self.slots[next as usize].previous = previous,
+        }
+    }
+
+    fn forget_name(&mut self, node: u32) {
+        let slot = &self.slots[node as usize];
+        let hash = self.hash(slot.parent, name_of(&self.names, slot));
+        let entry = Entry { hash, node };
+        if let Ok(found) = self.by_name.find_entry(entry.wide(), |other| *other == entry) {
+            found.remove();
+        }
+    }
+
+    /// Makes room of what a node took, which nothing leads to any more.
+    fn give_back(&mut self, node: u32) {
+        let slot = &mut self.slots[node as usize];
+        self.names_wasted += std::mem::take(&mut slot.name_len) as usize;
+        self.free.push(node);
+        if self.by_name.is_empty() {
+            self.slots.truncate(1);
+            self.slots.shrink_to(KEPT);
+            self.free = Vec::new();
+            self.names = Vec::new();
+            self.names_wasted = 0;
+            self.by_name.shrink_to(KEPT, Entry::wide);
+        } else if self.names_wasted > KEPT && self.names_wasted * 2 > self.names.len() {
+            self.compact_names();
+        }
+    }
+
+    /// Rewrites the names without gaps.
+    fn compact_names(&mut self) {
+        let mut names = Vec::with_capacity(self.names.len() - self.names_wasted);
+        for slot in &mut self.slots {
+            let at = names.len() as u32;
+            names.extend_from_slice(name_of(&self.names, slot));
+            slot.name_at = at;
+        }
+        self.names = names;
+        self.names_wasted = 0;
+    }
 }
 
-/// Whether a visit goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Visit {
-    /// To the next child.
-    On,
-    /// No further.
-    Stop,
+fn id(link: u32) -> Option<NodeId> {
+    (link != NONE).then_some(NodeId(link))
 }
+
+fn name_of<'a, T>(names: &'a [u8], slot: &Slot<T>) -> &'a [u8] {
+    let at = slot.name_at as usize;
+    &names[at..at + slot.name_len as usize]
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,9 @@
 //! Does not touch the disk or the kernel; whoever forgets a directory here removes its watch there.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::change::RootId;
 use crate::path::RelPath;
@@ -46,7 +46,7 @@ pub struct Tree {
     by_name: HashTable<u32>,
     by_wd: HashTable<u32>,
     shared: HashMap<i32, Vec<u32>>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
 }
 
 impl Tree {

@@ -7,7 +7,7 @@ use super::{Flight, Origin, RemoteState, SESSION_REST};
 use crate::change::Scope;
 use crate::engine::pending::{Hold, Item, Mark};
 use crate::engine::retry::{FailLog, Outage};
-use crate::engine::trie::Node;
+use crate::engine::trie::{Node, Trie};
 use crate::engine::{
     Action, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now, PathFailure, Settled, Verdict,
 };
@@ -114,7 +114,7 @@ impl RemoteState {
     ) {
         self.comes_up(now, actions);
         let JobReport { failed, returned, .. } = report;
-        let mut back = Node::default();
+        let mut back = Trie::default();
         for item in &returned {
             back.insert(&item.path, item.mark);
         }
@@ -175,7 +175,7 @@ impl RemoteState {
         if failed.is_empty() {
             return blame;
         }
-        let mut flown = Node::default();
+        let mut flown = Trie::default();
         for item in items {
             flown.insert(&item.path, item.mark);
         }
@@ -226,25 +226,25 @@ impl RemoteState {
 }
 
 /// What came back of `item` instead of being delivered: perhaps with a mark for its own path.
-fn piece_of(item: &Item, back: &Node<Mark>) -> Option<Option<Mark>> {
+fn piece_of(item: &Item, back: &Trie<Mark>) -> Option<Option<Mark>> {
     let pieces = back.get(&item.path).filter(|node| !node.is_empty())?;
     // Below an entry or a listing it is another item that came back.
     (pieces.value.is_some() || item.mark.scope == Scope::Tree).then_some(pieces.value)
 }
 
 /// Which paths have to be tried again when `failed` could not be delivered.
-fn blame_one(flown: &Node<Mark>, failed: &RelPath) -> Vec<(RelPath, Mark)> {
+fn blame_one(flown: &Trie<Mark>, failed: &RelPath) -> Vec<(RelPath, Mark)> {
     // A directory that cannot be made keeps back what goes into it.
     let mut paths = Vec::new();
     if let Some(node) = flown.get(failed) {
-        collect(node, failed, &mut paths);
+        collect(&node, failed, &mut paths);
     }
     if !paths.is_empty() {
         return paths;
     }
     // A path inside an item: as much of that item as has to be.
     let mut nearest = (failed.clone(), Mark::new(Scope::Entry));
-    let mut node = flown;
+    let mut node = flown.root();
     let mut at = RelPath::root();
     for name in failed.components() {
         let below = at.join(name).unwrap_or_default();
@@ -268,7 +268,7 @@ fn collect(node: &Node<Mark>, path: &RelPath, paths: &mut Vec<(RelPath, Mark)>) 
     }
     for (name, child) in node.children() {
         if let Some(path) = path.join(name) {
-            collect(child, &path, paths);
+            collect(&child, &path, paths);
         }
     }
 }

@@ -1,0 +1,72 @@
+//! What the trie promises.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).unwrap()
+}
+
+fn values(node: &Node<u8>, at: &RelPath, found: &mut BTreeMap<RelPath, u8>) {
+    found.extend(node.value.map(|value| (at.clone(), value)));
+    for (name, child) in node.children() {
+        assert!(!child.is_empty(), "nothing hangs at {at}");
+        values(&child, &at.join(name).unwrap(), found);
+    }
+}
+
+#[test]
+fn what_an_emptied_trie_took_goes_back() {
+    let mut trie = Trie::default();
+    let paths: Vec<_> = (0..20_000).map(|n| path(&format!("{}/name {n}", n % 100))).collect();
+    paths.iter().for_each(|path| _ = trie.insert(path, 0));
+    paths[..19_000].iter().for_each(|path| _ = trie.remove(path));
+    assert!(trie.names.len() < 30_000, "{} bytes of names", trie.names.len());
+    assert!(paths[19_000..].iter().all(|path| trie.remove(path) == Some(0)));
+    assert!(trie.root().is_empty());
+    assert!(trie.slots.capacity() <= KEPT && trie.names.capacity() == 0);
+}
+
+#[test]
+fn children_stand_in_the_order_in_which_they_came() {
+    let mut trie = Trie::default();
+    ["c", "a", "b", "d"].iter().for_each(|name| _ = trie.insert(&path(name), 0));
+    trie.remove(&path("a"));
+    trie.insert(&path("a"), 0);
+    let names: Vec<_> = trie.root().children().map(|(name, _)| name).collect();
+    assert_eq!(names, [b"c", b"b", b"d", b"a"]);
+}
+
+proptest! {
+    #[test]
+    fn it_holds_what_a_map_would(
+        steps in proptest::collection::vec(("[ab]{0,2}(/[ab]{1,2}){0,3}", 0u8..4), 1..60)
+    ) {
+        let mut trie = Trie::default();
+        let mut map: BTreeMap<RelPath, u8> = BTreeMap::new();
+        for (text, what) in steps {
+            let path = path(text.trim_start_matches('/'));
+            match what {
+                0 => prop_assert_eq!(trie.remove(&path), map.remove(&path)),
+                1 => {
+                    let mut gone = 0;
+                    if let Some(at) = trie.find(&path) {
+                        trie.cut_below(at, |_| gone += 1);
+                        trie.remove(&path);
+                    }
+                    let before = map.len();
+                    map.retain(|other, _| !other.is_within(&path) || *other == path);
+                    prop_assert_eq!(gone, before - map.len());
+                    map.remove(&path);
+                }
+                value => prop_assert_eq!(trie.insert(&path, value), map.insert(path, value)),
+            }
+            let mut found = BTreeMap::new();
+            values(&trie.root(), &RelPath::root(), &mut found);
+            prop_assert_eq!(&found, &map);
+        }
+    }
+}
