@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libc::{
     FAN_CLASS_NOTIF, FAN_CLOEXEC, FAN_EVENT_INFO_TYPE_DFID_NAME, FAN_EVENT_INFO_TYPE_NEW_DFID_NAME,
-    FAN_EVENT_INFO_TYPE_OLD_DFID_NAME, FAN_MARK_ADD, FAN_MARK_FILESYSTEM, FAN_NONBLOCK,
+    FAN_EVENT_INFO_TYPE_OLD_DFID_NAME, FAN_EVENT_ON_CHILD, FAN_MARK_ADD, FAN_MARK_EVICTABLE,
+    FAN_MARK_FILESYSTEM, FAN_MARK_FLUSH, FAN_MARK_IGNORE_SURV, FAN_NONBLOCK, FAN_ONDIR,
     FAN_REPORT_DFID_NAME, FAN_UNLIMITED_QUEUE,
 };
 
@@ -67,6 +68,32 @@ pub fn mark_filesystem(group: BorrowedFd<'_>, dir: &OwnedFd, mask: u64) -> io::R
     let (group, dir) = (group.as_raw_fd(), dir.as_raw_fd());
     // SAFETY: both descriptors are open; a null path means the directory itself.
     let result = unsafe { libc::fanotify_mark(group, flags, mask, dir, std::ptr::null()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Asks for none of these events in the directory, which may be a mere place, until [`hear_all`] or until the kernel
+/// wants the memory back.
+///
+/// # Errors
+/// EINVAL on kernels before 6.0; ENOSPC when `fs.fanotify.max_user_marks` is used up.
+pub fn ignore_in(group: BorrowedFd<'_>, dir: &OwnedFd, mask: u64) -> io::Result<()> {
+    let flags = FAN_MARK_ADD | FAN_MARK_IGNORE_SURV | FAN_MARK_EVICTABLE;
+    let mask = mask | FAN_EVENT_ON_CHILD | FAN_ONDIR;
+    let (group, dir) = (group.as_raw_fd(), dir.as_raw_fd());
+    // SAFETY: both descriptors are open, and the path is a constant that ends with NUL.
+    let result = unsafe { libc::fanotify_mark(group, flags, mask, dir, c".".as_ptr()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Ends all that [`ignore_in`] has begun.
+///
+/// # Errors
+/// None that is known.
+pub fn hear_all(group: BorrowedFd<'_>) -> io::Result<()> {
+    let group = group.as_raw_fd();
+    // SAFETY: the descriptor is open; neither directory nor path is looked at.
+    let result =
+        unsafe { libc::fanotify_mark(group, FAN_MARK_FLUSH, 0, libc::AT_FDCWD, std::ptr::null()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

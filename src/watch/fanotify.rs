@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::change::{Cause, Change, RootId};
 use crate::config::ChangeSwitches;
 use crate::path::RelPath;
-use crate::sys::fanotify::{DirAndName, FanEvent, init, parse};
+use crate::sys::fanotify::{DirAndName, FanEvent, hear_all, ignore_in, init, parse};
 use crate::watch::desk::{Backend, Desk, Place, ReadOutcome};
 use crate::watch::troubles::{Trouble, Troubles};
 use crate::watch::views::{Sighting, Views};
@@ -26,6 +26,10 @@ const BUFFER_BYTES: usize = 128 * 1024;
 
 /// So many directories are remembered at most, ours and those of others on the same file system.
 const REMEMBERED_MAX: usize = 50_000;
+
+/// After so many events in a directory of others, and again whenever they have doubled, the kernel is asked to keep what
+/// happens there to itself: a wake-up costs more than a hundred events that are read together.
+const EVENTS_OF_OTHERS: u32 = 8;
 
 /// How long events may collect after a read that brought none of ours: what others do on the same file system
 /// is then heard in bulk.
@@ -37,9 +41,28 @@ pub struct FanotifyWatch {
     mask: u64,
     buffer: Vec<u8>,
     views: Views,
-    remembered: HashMap<Box<[u8]>, Arc<[Sighting]>>,
+    remembered: HashMap<Box<[u8]>, Known>,
+    hearing: Hearing,
     troubles: Troubles,
     only_others: bool,
+}
+
+/// A directory that something happened in lately.
+struct Known {
+    /// Where it is below our roots; nowhere when it is not ours.
+    seen: Arc<[Sighting]>,
+    events: u32,
+}
+
+/// Whether the kernel keeps events to itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    /// It tells all, and may be asked to tell less.
+    All,
+    /// It tells nothing of some directories of others.
+    Less,
+    /// It tells all, as it cannot do otherwise or must not.
+    Always,
 }
 
 impl FanotifyWatch {
@@ -54,6 +77,8 @@ impl FanotifyWatch {
             buffer: vec![0; BUFFER_BYTES],
             views: Views::default(),
             remembered: HashMap::new(),
+            // What is moved here while it is not heard must be reported by the move.
+            hearing: if switches.move_to { Hearing::All } else { Hearing::Always },
             troubles: Troubles::new(interval),
             only_others: false,
         };
@@ -65,7 +90,7 @@ impl FanotifyWatch {
 
     /// Takes the mounts as they are now; what cannot be marked is compared from time to time.
     fn renew(&mut self, desk: &Desk) {
-        self.remembered.clear();
+        self.forget_places();
         self.troubles.clear();
         for (place, error) in self.views.renew(desk, self.group.as_fd(), self.mask) {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
@@ -75,21 +100,61 @@ impl FanotifyWatch {
 
     /// Where the directory is below our roots.
     fn sight(&mut self, desk: &Desk, dir: &[u8]) -> Arc<[Sighting]> {
-        let seen = match self.remembered.get(dir) {
-            Some(known) => known.clone(),
-            None => self.look_for(desk, dir),
+        let events = match self.remembered.get_mut(dir) {
+            Some(known) => {
+                known.events = known.events.saturating_add(1);
+                if !known.seen.is_empty() {
+                    self.only_others = false;
+                    return known.seen.clone();
+                }
+                known.events
+            }
+            None => return self.look_for(desk, dir),
         };
-        self.only_others &= seen.is_empty();
-        seen
+        if events >= EVENTS_OF_OTHERS && events.is_power_of_two() {
+            self.ignore(dir);
+        }
+        Arc::default()
     }
 
     fn look_for(&mut self, desk: &Desk, dir: &[u8]) -> Arc<[Sighting]> {
         if self.remembered.len() >= REMEMBERED_MAX {
-            self.remembered.clear();
+            self.forget_places();
         }
         let seen: Arc<[Sighting]> = self.views.sight(desk, dir).into();
-        self.remembered.insert(dir.into(), seen.clone());
+        self.remembered.insert(dir.into(), Known { seen: seen.clone(), events: 1 });
+        self.only_others &= seen.is_empty();
         seen
+    }
+
+    /// Asks the kernel not to tell what others do in a directory of their own. It still tells when the directory, or
+    /// one above it, gets another name; and what is asked of it, as one of ours may stand in there.
+    fn ignore(&mut self, dir: &[u8]) {
+        if self.hearing == Hearing::Always {
+            return;
+        }
+        // What is gone by now makes no more noise.
+        let Some(opened) = self.views.open(dir) else { return };
+        let mask = self.mask & !(FAN_RENAME | FAN_ATTRIB);
+        self.hearing = match ignore_in(self.group.as_fd(), &opened, mask) {
+            Ok(()) => Hearing::Less,
+            // It knows no such thing, or has no room for it: what it keeps already it tells again when places change.
+            Err(_) => return,
+        };
+    }
+
+    /// Any directory may be in another place from now on, and so one of ours.
+    fn forget_places(&mut self) {
+        self.remembered.clear();
+        if self.hearing == Hearing::Less {
+            self.hearing = match hear_all(self.group.as_fd()) {
+                Ok(()) => Hearing::All,
+                Err(error) => {
+                    log::error!("cannot hear of all directories again: {error}");
+                    Hearing::Less
+                }
+            };
+        }
     }
 
     /// Takes one event in.
@@ -111,6 +176,12 @@ impl FanotifyWatch {
         let is_dir = event.mask & FAN_ONDIR != 0;
         let from = self.sight(desk, at.dir);
         let to = event.to.map(|to| (self.sight(desk, to.dir), to.name));
+        let is_ours = !from.is_empty() || to.as_ref().is_some_and(|(to, _)| !to.is_empty());
+        if is_dir && is_ours {
+            // Everything below has another path now. Forgotten first and reported then: what happened there in between
+            // is delivered with it.
+            self.forget_places();
+        }
         for seen in from.iter() {
             log_raw(desk, event.mask, seen, at.name);
             match path_in(seen, at.name) {
@@ -132,11 +203,6 @@ impl FanotifyWatch {
             let change = moved(path, Cause::MovedTo, is_dir);
             desk.batch.push(seen.root, Change { moved_from, ..change });
         }
-        let is_ours = !from.is_empty() || to.is_some_and(|(to, _)| !to.is_empty());
-        if is_dir && is_ours {
-            // Everything below has another path now.
-            self.remembered.clear();
-        }
     }
 }
 
@@ -154,7 +220,7 @@ impl Backend for FanotifyWatch {
     }
 
     fn forget(&mut self, place: &Place) {
-        self.remembered.clear();
+        self.forget_places();
         self.views.forget(place);
         self.troubles.remove_below(place);
     }
@@ -182,6 +248,7 @@ impl Backend for FanotifyWatch {
             self.apply(desk, &event);
         }
         self.buffer = buffer;
+        self.views.close();
         outcome
     }
 

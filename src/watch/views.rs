@@ -1,5 +1,5 @@
 //! Where below our roots a directory is that an event names by handle: the file systems that the roots show.
-//! Remembers no directory; keeps none open, as that would keep file systems from being unmounted.
+//! Remembers no directory; keeps none open longer than asked, as that would keep file systems from being unmounted.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -33,6 +33,8 @@ struct View {
     path: RelPath,
     real_path: PathBuf,
     filesystem: [u8; 8],
+    /// The directory at `real_path`, while it is asked for often.
+    mount: Option<OwnedFd>,
 }
 
 /// All views of all roots.
@@ -62,7 +64,8 @@ impl Views {
                 let real_path = path.below(&real_path);
                 match mark(group, &real_path, mask) {
                     Ok(filesystem) => {
-                        self.0.push(View { root: root.id, path, real_path, filesystem })
+                        let root = root.id;
+                        self.0.push(View { root, path, real_path, filesystem, mount: None });
                     }
                     Err(error) => failed.push(((root.id, path), error)),
                 }
@@ -78,18 +81,34 @@ impl Views {
 
     /// Where the directory is below our roots at this moment: nowhere, somewhere, or with bind mounts at several
     /// places. What is excluded is nowhere.
-    pub fn sight(&self, desk: &Desk, dir: &[u8]) -> Vec<Sighting> {
-        let views = self.0.iter().filter(|view| dir.starts_with(&view.filesystem));
+    pub fn sight(&mut self, desk: &Desk, dir: &[u8]) -> Vec<Sighting> {
+        let views = self.0.iter_mut().filter(|view| dir.starts_with(&view.filesystem));
         let seen = views.filter_map(|view| view.sight(dir));
         seen.filter(|seen| !desk.batch.is_within_excluded(seen.root, &seen.path)).collect()
+    }
+
+    /// The directory, opened as a mere place, on a file system that we show.
+    pub fn open(&mut self, dir: &[u8]) -> Option<OwnedFd> {
+        self.0.iter_mut().find(|view| dir.starts_with(&view.filesystem))?.open(dir)
+    }
+
+    /// Lets go of what was opened to answer quickly.
+    pub fn close(&mut self) {
+        self.0.iter_mut().for_each(|view| view.mount = None);
     }
 }
 
 impl View {
-    fn sight(&self, dir: &[u8]) -> Option<Sighting> {
-        let mount = open_dir(&self.real_path, &RelPath::root()).ok()?;
-        // A deleted directory has no handle any more; what happened to it was said of its parent.
-        let mut opened = open_by_handle(&mount, dir).ok()?;
+    /// A deleted directory has no handle any more; what happened to it was said of its parent.
+    fn open(&mut self, dir: &[u8]) -> Option<OwnedFd> {
+        if self.mount.is_none() {
+            self.mount = open_dir(&self.real_path, &RelPath::root()).ok();
+        }
+        open_by_handle(self.mount.as_ref()?, dir).ok()
+    }
+
+    fn sight(&mut self, dir: &[u8]) -> Option<Sighting> {
+        let mut opened = self.open(dir)?;
         let mut is_exact = true;
         let real_path = loop {
             if fstat(&opened).ok()?.st_nlink == 0 {

@@ -1,13 +1,14 @@
 //! What runs out, and what may not be read: said, and compared from time to time instead.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use sersync::change::{Cause, Change};
 use sersync::config::WatchBackend::{Auto, Fanotify, Inotify};
 
 use super::support::*;
@@ -163,6 +164,44 @@ fn fanotify_is_used_where_it_is_possible_and_by_itself_for_a_large_tree() {
     };
     assert_eq!(Watched::new(Auto, large).watcher.backend(), "fanotify");
     assert_eq!(Watched::new(Inotify, large).watcher.backend(), "inotify");
+}
+
+#[test]
+fn the_kernel_keeps_the_noise_of_others_to_itself_until_their_directory_is_ours() {
+    let (_other, outside) = temp_dir();
+    let noisy = outside.join("noisy/below");
+    fs::create_dir_all(&noisy).unwrap();
+    let mut watched = Watched::new(Fanotify, |_| {});
+    if watched.watcher.backend() != "fanotify" {
+        eprintln!("not tried: fanotify needs root");
+        return;
+    }
+    let kernel = rustix::system::uname();
+    let major = kernel.release().to_string_lossy().split('.').next().unwrap().to_owned();
+    let knows_how = major.parse::<u32>().unwrap() >= 6;
+    for round in 0..100 {
+        fs::write(noisy.join("file"), "x").unwrap();
+        assert_eq!(watched.all_until_now(), []);
+        if is_ignored_by_someone(&noisy) {
+            break;
+        }
+        assert!(round < 99 || !knows_how, "every event wakes us");
+    }
+    fs::rename(outside.join("noisy"), watched.root.join("ours")).unwrap();
+    assert_eq!(watched.all_until_now(), [Change::tree(rel("ours"), Cause::MovedTo)]);
+    fs::write(watched.root.join("ours/below/file"), "y").unwrap();
+    assert_eq!(paths(&watched.all_until_now()), ["ours/below/file"]);
+}
+
+/// True when a fanotify group of this process hears nothing of what happens in the directory.
+fn is_ignored_by_someone(dir: &Path) -> bool {
+    let mark = format!("fanotify ino:{:x} ", fs::metadata(dir).unwrap().ino());
+    let files = fs::read_dir("/proc/self/fdinfo").unwrap();
+    let infos = files.filter_map(|file| fs::read_to_string(file.unwrap().path()).ok());
+    infos
+        .collect::<String>()
+        .lines()
+        .any(|line| line.starts_with(&mark) && !line.contains("ignored_mask:0 "))
 }
 
 #[test]
