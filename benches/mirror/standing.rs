@@ -1,6 +1,7 @@
 //! What a mirror costs that only stands there: time until its watches stand, memory, wake-ups.
 //! Nothing changes meanwhile.
 
+use std::fs;
 use std::io;
 use std::time::Instant;
 
@@ -19,9 +20,9 @@ pub fn standing(bench: &mut Bench) -> io::Result<()> {
         line("100,000 directories: watches stand after", Unit::Seconds, Target::AtMost(0.6));
     let memory = line("100,000 directories: resident", Unit::Mebibytes, Target::AtMost(13.0));
     let count = bench.size(100_000, 1_000);
-    for tool in
-        [Tool::Sersync, Tool::Lsyncd].into_iter().filter(|tool| bench.mirrors.contains(tool))
-    {
+    let mut tools = vec![Tool::Sersync, Tool::Lsyncd];
+    tools.retain(|tool| bench.mirrors.contains(tool));
+    for tool in tools {
         let rig = Rig::new(Reach::Loopback)?;
         many_directories(&rig.source, count)?;
         rig.equalise()?;
@@ -31,8 +32,37 @@ pub fn standing(bench: &mut Bench) -> io::Result<()> {
         bench.report.add_time(ready, tool, running.says(sign, start, LIMIT));
         running.prove(&rig)?;
         bench.report.add(memory, tool, Some(counted(&running).rss_kb as f64 / KB_PER_MIB));
+        noise(bench, tool, &rig, &running)?;
     }
     idle(bench)
+}
+
+/// What others do elsewhere on the same file system: in directories of their own that stay, and in new ones.
+fn noise(bench: &mut Bench, tool: Tool, rig: &Rig, running: &Running) -> io::Result<()> {
+    let line =
+        |what| Line { figure: "standing", what, unit: Unit::Ms, target: Target::AtMost(1.0) };
+    let (files, others) = (bench.size(30_000, 300), rig.dir.dir("others"));
+    for (line, files_each) in [
+        (line("1,000 events of others in a hundred directories, processor time"), files / 100),
+        (line("1,000 events of others in new directories, processor time"), 10),
+    ] {
+        let used = running.cpu();
+        let mut events: u32 = 0;
+        for number in 0..files / files_each {
+            let directory = others.join(format!("{files_each} files {number}"));
+            fs::create_dir(&directory)?;
+            for name in 0..files_each {
+                let file = directory.join(format!("file {name}"));
+                fs::write(&file, "x")?;
+                fs::remove_file(&file)?;
+                // Made, written, deleted.
+                events += 3;
+            }
+        }
+        rest(SETTLE_MS);
+        bench.report.add_time(line, tool, Some((running.cpu() - used) * 1_000 / events));
+    }
+    Ok(())
 }
 
 fn counted(running: &Running) -> Counted {

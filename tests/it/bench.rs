@@ -1,12 +1,28 @@
-//! The benchmark in its short form: it runs, and gives a table. Its figures are not looked at: a test measures no time.
+//! The benchmarks in their short form: they run, and give a table. Their figures are not looked at: a test measures no time.
 
 #[path = "../../benches/mirror/bench.rs"]
 mod mirror;
+#[path = "../../benches/pure/figures.rs"]
+mod pure;
+
+use std::time::Duration;
 
 use mirror::{Options, figure_names};
 
 /// One of each kind; the others would only take longer.
 const FIGURES: [&str; 6] = ["latency", "storm", "stream", "full-sync", "standing", "core"];
+
+#[test]
+fn the_pure_parts_can_be_measured() {
+    let out = tempfile::TempDir::new().unwrap();
+    let (warm_up, sample) = (Duration::from_micros(1), Duration::from_millis(1));
+    let criterion = criterion::Criterion::default().without_plots().output_directory(out.path());
+    let mut criterion = criterion.warm_up_time(warm_up).measurement_time(sample).sample_size(10);
+    pure::run(&mut criterion, pure::Size::Short);
+    for figure in ["pending", "take", "handle", "filter", "configuration"] {
+        assert!(out.path().join(figure).is_dir(), "{figure} was not measured");
+    }
+}
 
 #[test]
 fn the_short_benchmark_gives_a_table() {
