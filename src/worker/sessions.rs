@@ -43,6 +43,8 @@ pub struct Sessions {
     calm: Arc<Calm>,
     pool: Mutex<Pool>,
     running: Mutex<HashMap<u64, Killer>>,
+    /// Held by the one run that a crowded remote has place for.
+    turn: Mutex<()>,
     next: AtomicU64,
     stopped: AtomicBool,
 }
@@ -58,6 +60,8 @@ struct Pool {
     at_rest: bool,
     /// True after a run that did not reach the remote.
     is_down: bool,
+    /// True while the remote is known to have no place for more than one run at a time.
+    is_crowded: bool,
     /// Counts how often all were ended: what was begun before that is not wanted any more.
     ended: u64,
 }
@@ -88,6 +92,7 @@ impl Sessions {
             calm,
             pool: Mutex::default(),
             running: Mutex::default(),
+            turn: Mutex::default(),
             next: AtomicU64::default(),
             stopped: AtomicBool::default(),
         }
@@ -102,6 +107,7 @@ impl Sessions {
         }
         if let Some(session) = self.take(&spec) {
             match self.feed(session, input, limits) {
+                Outcome::MaxConnections => _ = self.make_room(),
                 Outcome::RemoteDown { reason, .. } => {
                     log::debug!("{}: a warm session was dead: {reason}", self.endpoint.label());
                     self.close();
@@ -109,16 +115,45 @@ impl Sessions {
                 outcome => return outcome,
             }
         }
+        match self.run_afresh(&spec, abilities, input, limits) {
+            // Perhaps it was our own sessions that took the places.
+            Outcome::MaxConnections if self.make_room() => {
+                self.run_afresh(&spec, abilities, input, limits)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn run_afresh(
+        &self,
+        spec: &RunSpec,
+        abilities: Abilities,
+        input: &[u8],
+        limits: Limits,
+    ) -> Outcome {
+        let is_crowded = lock(&self.pool).is_crowded;
+        let _turn = is_crowded.then(|| lock(&self.turn));
         if self.stopped.load(Ordering::Relaxed) {
             return Outcome::Stopped;
         }
-        match Session::start(&spec, Some(self.source.identity())) {
+        match Session::start(spec, Some(self.source.identity())) {
             Ok(session) => {
                 self.wake(abilities);
                 self.feed(session, input, limits)
             }
             Err(error) => failure(&error),
         }
+    }
+
+    /// The remote has few places: none of them is for a session that waits. True when there were such.
+    fn make_room(&self) -> bool {
+        let had_some = {
+            let mut pool = lock(&self.pool);
+            pool.is_crowded = true;
+            !pool.ready.is_empty() || pool.starting > 0
+        };
+        self.close();
+        had_some
     }
 
     /// What a run would delete.
@@ -152,7 +187,10 @@ impl Sessions {
 
     /// From now on sessions are kept ready, until they are closed.
     pub fn keep_ready(&self, abilities: Abilities) {
-        lock(&self.pool).wanted = Some(abilities);
+        {
+            let mut pool = lock(&self.pool);
+            pool.wanted = (!pool.is_crowded).then_some(abilities);
+        }
         self.calm.tell();
     }
 
@@ -211,6 +249,7 @@ impl Sessions {
         self.close();
         let mut pool = lock(&self.pool);
         pool.at_rest = !pool.is_down;
+        pool.is_crowded = false;
     }
 
     /// Ends the sessions that wait.
