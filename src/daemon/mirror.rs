@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::catch_up::{CatchUp, Found, Walked};
+use super::catch_up::{CatchUp, Found, Haste, Walked};
 use super::fail_log::FailLogWriter;
 use super::guard::{self, Count, Counted, Remains};
 use super::notice::Names;
@@ -227,20 +227,20 @@ impl Mirror {
         self.counts.remove(&root);
         let go_on = self.take_in(Event::Watch(WatchEvent::RootBack { root, replaced: true }));
         if self.catch_up.as_ref().is_some_and(|it| it.is_of_another_root(root)) {
-            self.look_for_changes(root);
+            self.look_for_changes(root, Haste::Full);
         }
         go_on
     }
 
     /// Looks for what changed unseen below `root`; false when that takes a comparison with the remotes.
-    pub fn look_for_changes(&mut self, root: RootId) -> bool {
-        self.catch_up.as_mut().is_some_and(|catch_up| catch_up.start(root))
+    pub fn look_for_changes(&mut self, root: RootId, haste: Haste) -> bool {
+        self.catch_up.as_mut().is_some_and(|catch_up| catch_up.start(root, haste))
     }
 
     /// Gives an event to the engine; false when everything is over.
     pub fn handle(&mut self, event: Event) -> bool {
         if let Event::Watch(WatchEvent::Overflow { root }) = event
-            && self.look_for_changes(root)
+            && self.look_for_changes(root, Haste::Full)
         {
             self.notify(&Notice::Overflow { root });
             return true;

@@ -6,6 +6,9 @@ use super::{FullSync, FullSyncFilter, Now};
 use crate::change::Scope;
 use crate::path::RelPath;
 
+/// Runs for each job that may be under way at once, about.
+const RUNS: usize = 2;
+
 /// A full sync under way.
 #[derive(Debug)]
 pub struct Sweep {
@@ -45,7 +48,7 @@ impl Sweep {
     pub fn take(&mut self, held: &Held, jobs: usize) -> (Vec<Item>, Option<(RelPath, Hold)>) {
         let (mut items, mut waits) = self.left.take_or_wait(held, Want::Batch(1));
         if items.is_empty() && self.left.whole() > 0 {
-            let want = Want::Trees(shards_per_job(self.left.whole(), jobs));
+            let want = Want::Trees(shards_per_job(self.left.whole(), self.shards, jobs));
             let (shards, shard_waits) = self.left.take_or_wait(held, want);
             items = shards;
             waits = waits.or(shard_waits);
@@ -59,7 +62,8 @@ impl Sweep {
     }
 }
 
-/// The fewer shards are left, the fewer go into a run: all runs end at about the same time.
-pub fn shards_per_job(left: usize, jobs: usize) -> usize {
-    left.div_ceil(2 * jobs).max(1)
+/// The fewer shards are left, the fewer go into a run: all runs end at about the same time. But to start a run costs
+/// as much as to compare some hundred files, and several round trips, so of all shards there are no more runs than that.
+pub fn shards_per_job(left: usize, all: usize, jobs: usize) -> usize {
+    left.div_ceil(2 * jobs).max(all.div_ceil(RUNS * jobs))
 }

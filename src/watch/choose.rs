@@ -1,6 +1,7 @@
 //! Which backend watches: as configured, or by the size of the tree and what the system allows.
 //! Does not watch.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -45,8 +46,9 @@ pub fn make_backend(
 fn is_large(desk: &Desk) -> bool {
     let mut count = 0;
     for root in desk.roots.list() {
-        let mut todo = vec![RelPath::root()];
-        while let Some(dir) = todo.pop() {
+        // What stands side by side is counted without being opened, so the wide way is the short one.
+        let mut todo = VecDeque::from([RelPath::root()]);
+        while let Some(dir) = todo.pop_front() {
             count += 1;
             if count + todo.len() > LARGE_TREE_DIRECTORIES {
                 return true;

@@ -38,6 +38,8 @@ pub struct JobRun<'a> {
     pub failed: Vec<PathFailure>,
     /// What was sent, as it was before.
     pub sent: Vec<(RelPath, Version)>,
+    /// The remote has answered a run.
+    pub has_run: bool,
 }
 
 /// What a present entry needs.
@@ -54,7 +56,8 @@ enum Treatment {
 impl<'a> JobRun<'a> {
     /// Nothing has run yet.
     pub fn new(link: &'a Link, abilities: Abilities) -> Self {
-        Self { link, abilities, by_content: HashSet::new(), failed: Vec::new(), sent: Vec::new() }
+        let (failed, sent) = (Vec::new(), Vec::new());
+        Self { link, abilities, by_content: HashSet::new(), failed, sent, has_run: false }
     }
 
     /// Sends what is there and deletes what is gone, each in the way that the remote understands.
@@ -264,6 +267,7 @@ impl<'a> JobRun<'a> {
                 return Err(self.link.stop(outcome));
             }
         }
+        self.has_run = true;
         Ok(())
     }
 

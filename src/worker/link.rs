@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::calm::Calm;
@@ -43,6 +44,8 @@ pub struct Link {
     sharding: Sharding,
     recorder: Option<Recorder>,
     abilities: Mutex<Option<Abilities>>,
+    /// Set when a full sync was begun without asking what the remote can do.
+    was_trusted: AtomicBool,
     fresh: Mutex<FreshStamps>,
     delivered: Mutex<Delivered>,
     /// What runs that broke off were sending.
@@ -119,6 +122,7 @@ impl Link {
             sharding,
             recorder,
             abilities: Mutex::default(),
+            was_trusted: AtomicBool::default(),
             fresh: Mutex::default(),
             delivered: Mutex::default(),
             leftovers: Mutex::default(),
@@ -147,15 +151,19 @@ impl Link {
     }
 
     fn run_job(&self, job: &Job) -> JobReport {
-        // Each round knows one inability more, and there are two.
-        for _ in 0..4 {
-            match self.try_run(job) {
+        // Each round knows one inability more, and there are two; trust may be in vain as well.
+        for _ in 0..5 {
+            let known = self.abilities();
+            let is_trusted = known.is_none() && self.may_trust(job);
+            match self.try_run(job, known.or(is_trusted.then_some(Abilities::ALL))) {
                 Ok(report) => {
                     if let Some(abilities) = self.abilities() {
                         self.sessions.keep_ready(abilities);
                     }
                     return report;
                 }
+                // A probe tells whether it is down or only cannot do all that it was trusted with.
+                Err(Stop::Verdict(_)) if is_trusted && self.abilities().is_none() => {}
                 Err(Stop::Again) => {}
                 Err(Stop::Verdict(verdict)) => {
                     self.delivered().clear();
@@ -170,8 +178,17 @@ impl Link {
         JobReport::nothing(Verdict::Misconfigured { code: 1, reason })
     }
 
-    fn try_run(&self, job: &Job) -> Result<JobReport, Stop> {
-        let abilities = self.contact()?;
+    /// True once, for whole trees: their first run shows all that a probe shows, but how missing names are deleted, and
+    /// a batch that is refused for that is sent again at once.
+    fn may_trust(&self, job: &Job) -> bool {
+        matches!(job.kind, JobKind::Trees(_)) && !self.was_trusted.swap(true, Ordering::Relaxed)
+    }
+
+    fn try_run(&self, job: &Job, abilities: Option<Abilities>) -> Result<JobReport, Stop> {
+        let abilities = match abilities {
+            Some(abilities) => abilities,
+            None => self.contact()?,
+        };
         if job.kind == JobKind::Probe {
             return Ok(JobReport::done());
         }
@@ -199,7 +216,10 @@ impl Link {
         run.directories(&look, excludes)?;
         run.batch(&doubtful)?;
         run.clean_up();
-        let JobRun { failed, sent, .. } = run;
+        let JobRun { failed, sent, has_run, .. } = run;
+        if has_run {
+            lock(&self.abilities).get_or_insert(abilities);
+        }
         if failed.is_empty() && ![&look, &later, &doubtful].iter().any(|look| look.reaches_below())
         {
             let mut delivered = self.delivered();

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::delivered::Version;
 use super::fresh::Stamp;
 use super::moves::{Hints, Move, Moved, Moves};
-use super::shards::{Sharding, Shards, is_directory, stat};
+use super::shards::{Divided, Sharding, Shards, is_directory, stat};
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::{Job, JobKind};
@@ -238,11 +238,11 @@ impl Looking<'_> {
             self.look.trees.push(path.clone());
             return;
         }
-        let shards = self.shards().divide(path);
-        let whole = |scope| Mark { scope, whole: true, ..item.mark };
-        self.look
-            .returned
-            .extend(shards.into_iter().map(|(path, scope)| Item { path, mark: whole(scope) }));
+        // What holds the shards is made here and now, so that each of them can go by itself.
+        let Divided { listings, shards } = self.shards().divide(path);
+        let mark = Mark { scope: Scope::Tree, whole: true, ..item.mark };
+        self.look.listings.extend(listings);
+        self.look.returned.extend(shards.into_iter().map(|path| Item { path, mark }));
     }
 
     /// Notes a move, if that is how `new` came to be and a run of its own serves it.

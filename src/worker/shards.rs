@@ -1,6 +1,7 @@
 //! How a large tree is divided into parts that can be compared by several runs at once.
 //! Only lists directories; what is in flight is not its business.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +9,6 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 
-use crate::change::Scope;
 use crate::path::RelPath;
 use crate::watch::Exclude;
 
@@ -28,6 +28,15 @@ pub enum Sharding {
     Top,
     /// Several runs at once.
     On,
+}
+
+/// A tree in parts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Divided {
+    /// Directories above the shards, parents first: what stands in them, but not below, comes before the shards.
+    pub listings: Vec<RelPath>,
+    /// Trees that can be compared in any order and at the same time.
+    pub shards: Vec<RelPath>,
 }
 
 /// What decides how a tree is divided.
@@ -57,40 +66,34 @@ impl Shards<'_> {
     /// True for a tree that is not worth dividing.
     pub fn is_small(&self, path: &RelPath) -> bool {
         let mut seen = 0;
-        let mut queue = vec![path.clone()];
-        while let Some(path) = queue.pop() {
+        let mut queue = VecDeque::from([path.clone()]);
+        while let Some(path) = queue.pop_front() {
             for (path, is_dir) in self.entries(&path) {
                 seen += 1;
                 if seen > SMALL_TREE {
                     return false;
                 }
                 if is_dir {
-                    queue.push(path);
+                    queue.push_back(path);
                 }
             }
         }
         true
     }
 
-    /// Divides a tree into listings (parents first) and trees below them.
-    pub fn divide(&self, path: &RelPath) -> Vec<(RelPath, Scope)> {
-        let mut shards = Vec::new();
-        let mut level = vec![path.clone()];
+    /// Divides a tree into directories near its top and trees below them.
+    pub fn divide(&self, path: &RelPath) -> Divided {
+        let (mut listings, mut level) = (Vec::new(), vec![path.clone()]);
         let depth = if self.sharding == Sharding::Top { 1 } else { SHARD_DEPTH };
         for _ in 0..depth {
-            let mut next = Vec::new();
-            for path in level {
-                let below = self.directories(&path);
-                shards.push((path, Scope::Listing));
-                next.extend(below);
-            }
-            level = next;
+            let below = level.iter().flat_map(|path| self.directories(path)).collect();
+            listings.append(&mut level);
+            level = below;
             if level.len() >= SHARDS || level.is_empty() {
                 break;
             }
         }
-        shards.extend(level.into_iter().map(|path| (path, Scope::Tree)));
-        shards
+        Divided { listings, shards: level }
     }
 }
 

@@ -98,7 +98,7 @@ impl RemoteState {
                 waits = sweep_waits;
             }
             if self.pending.whole() > 0 {
-                let want = Want::Trees(shards_per_job(self.pending.whole(), TREE_JOBS));
+                let want = Want::Trees(shards_per_job(self.pending.whole(), 0, TREE_JOBS));
                 let items = self.take_beside(want, waits.as_ref().map(|(path, _)| path));
                 let kind = JobKind::Trees(FullSyncFilter::Off);
                 let job = NextJob::new(kind, Origin::Pending, items);

@@ -100,7 +100,7 @@ fn a_large_file_is_returned_to_travel_alone() {
 }
 
 #[test]
-fn a_large_tree_is_divided_parents_first() {
+fn what_holds_the_parts_of_a_large_tree_is_listed_before_they_go_by_themselves() {
     let dir = tempfile::tempdir().unwrap();
     for i in 0..40 {
         let sub = dir.path().join(format!("top/d{i}"));
@@ -110,9 +110,10 @@ fn a_large_tree_is_divided_parents_first() {
         }
     }
     let look = look(dir.path(), &job(&[("", Scope::Tree)], &[]));
-    let listings = look.returned.iter().filter(|i| i.mark.scope == Scope::Listing).count();
-    assert_eq!((listings, look.returned.len()), (2, 42));
-    assert!(look.trees.is_empty() && look.returned.iter().all(|item| item.mark.whole));
+    assert_eq!(look.listings, [path(""), path("top")]);
+    let whole = |item: &Item| item.mark.whole && item.mark.scope == Scope::Tree;
+    assert!(look.returned.len() == 40 && look.returned.iter().all(whole));
+    assert!(look.trees.is_empty());
 }
 
 #[test]
