@@ -2,6 +2,7 @@
 //! Does not know how many workers or other remotes there are. What a job's end means stands in `settle.rs`, what starts
 //! next in `start.rs`.
 
+mod origins;
 mod settle;
 mod start;
 
@@ -47,6 +48,8 @@ struct Flight {
     parents: Parents,
     /// What may leave only after this job, because it was moved away from one of its paths.
     waited_for_by: Vec<RelPath>,
+    /// Old names of what moved, which other jobs hold or will: not deleted while this one may still have use for them.
+    origins: Vec<RelPath>,
 }
 
 /// Which set the items of a job came from, and go back to.
@@ -154,25 +157,6 @@ impl RemoteState {
 
     fn is_in_flight(&self, path: &RelPath) -> bool {
         self.held.get(path).is_some_and(|node| node.value.is_some())
-    }
-
-    /// What was moved leaves after the run that brings its origin: only then need no data be sent again.
-    fn wait_for(&mut self, origin: &RelPath, moved: &RelPath) {
-        if !self.is_in_flight(origin) || self.held.touches(moved) {
-            return;
-        }
-        // A small file that gets its final name a moment after it was written (as editors do) is sent twice
-        // sooner than it has waited for the first run's end.
-        let is_dear = |flight: &Flight, item: &Item| {
-            flight.kind != JobKind::Batch || item.mark.scope == Scope::Tree
-        };
-        let holds = |flight: &&mut Flight| {
-            flight.items.iter().any(|item| item.path == *origin && is_dear(flight, item))
-        };
-        if let Some(flight) = self.flights.values_mut().find(holds) {
-            self.held.insert(moved, Hold::Short);
-            flight.waited_for_by.push(moved.clone());
-        }
     }
 
     /// Keeps the pending set within `max` paths.

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::delivered::Version;
 use super::fresh::Stamp;
-use super::moves::{Hints, Move, Moved, Moves};
+use super::moves::{Hints, Move, Moved, Moves, Origin};
 use super::shards::{Divided, Sharding, Shards, is_directory, stat};
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
@@ -206,7 +206,7 @@ impl Looking<'_> {
 
     fn file(&mut self, item: &Item, stat: &Stat) {
         let size = stat.st_size.max(0) as u64;
-        if self.find_move(&item.path, Moved::File(size)) {
+        if self.find_move(item, Moved::File(size)) {
             return;
         }
         let large = size >= LARGE_FILE && self.job.kind != JobKind::Large;
@@ -230,7 +230,7 @@ impl Looking<'_> {
 
     fn tree(&mut self, item: &Item) {
         let path = &item.path;
-        if self.find_move(path, Moved::Directory) {
+        if self.find_move(item, Moved::Directory) {
             return;
         }
         if item.mark.whole || self.options.sharding == Sharding::Off || self.shards().is_small(path)
@@ -245,17 +245,22 @@ impl Looking<'_> {
         self.look.returned.extend(shards.into_iter().map(|path| Item { path, mark }));
     }
 
-    /// Notes a move, if that is how `new` came to be and a run of its own serves it.
-    fn find_move(&mut self, new: &RelPath, what: Moved) -> bool {
+    /// Notes a move, if that is how the item came to be and a run of its own serves it; true also when it has to wait.
+    fn find_move(&mut self, item: &Item, what: Moved) -> bool {
         let stat = |old: &RelPath| self.stat(old).err();
         let found = match self.options.hints {
-            Hints::Ignore => None,
-            Hints::FilesOnly if what == Moved::Directory => None,
-            _ => self.moves.find(new, what, &self.look.moves, stat),
+            Hints::Ignore => Origin::Unknown,
+            Hints::FilesOnly if what == Moved::Directory => Origin::Unknown,
+            _ => self.moves.find(&item.path, what, &self.look.moves, stat),
         };
-        let is_found = found.is_some();
-        self.look.moves.extend(found);
-        is_found
+        match found {
+            Origin::Here(found) => self.look.moves.push(found),
+            Origin::Elsewhere if self.job.kind == JobKind::Batch => {
+                self.look.returned.push(item.clone());
+            }
+            _ => return false,
+        }
+        true
     }
 
     fn shards(&self) -> Shards<'_> {

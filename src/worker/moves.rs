@@ -56,6 +56,17 @@ impl Move {
     }
 }
 
+/// What a hint is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing: what moved is sent like anything else.
+    Unknown,
+    /// This job makes it from its old copy.
+    Here(Move),
+    /// Its old name is in another job's hands: a little later no data need be sent.
+    Elsewhere,
+}
+
 /// The hints of one job, ready for look-ups.
 pub struct Moves<'a> {
     old_of: HashMap<&'a RelPath, &'a RelPath>,
@@ -63,7 +74,7 @@ pub struct Moves<'a> {
 }
 
 impl<'a> Moves<'a> {
-    /// Those of `job`; an old name counts only when the job holds it too, so that nobody else deletes it meanwhile.
+    /// Those of `job`; an old name is of use only when the job holds it too, so that nobody else deletes it meanwhile.
     pub fn of(job: &'a Job) -> Self {
         let old_of: HashMap<_, _> = job.moves.iter().map(|(new, old)| (new, old)).collect();
         let items = job.items.iter().filter(|_| !old_of.is_empty());
@@ -82,8 +93,8 @@ impl<'a> Moves<'a> {
         what: Moved,
         found: &[Move],
         stat: impl Fn(&RelPath) -> Option<Errno>,
-    ) -> Option<Move> {
-        let old = *self.old_of.get(new).filter(|old| self.owed.contains(*old))?;
+    ) -> Origin {
+        let Some(old) = self.old_of.get(new).copied() else { return Origin::Unknown };
         let same_directory = old.parent() == new.parent();
         let serves = match what {
             // Hard links join both names for a while: what may stand at the old one now must not be touched by that.
@@ -93,11 +104,16 @@ impl<'a> Moves<'a> {
             Moved::File(_) => old.name() == new.name() && stat(old) == Some(Errno::NOENT),
         };
         let apart = !old.is_within(new) && !new.is_within(old);
-        (serves && apart && found.len() < MOVES_MAX).then(|| Move {
-            new: new.clone(),
-            old: old.clone(),
-            what,
-        })
+        if !serves || !apart {
+            return Origin::Unknown;
+        }
+        if !self.owed.contains(old) {
+            return Origin::Elsewhere;
+        }
+        match found.len() < MOVES_MAX {
+            true => Origin::Here(Move { new: new.clone(), old: old.clone(), what }),
+            false => Origin::Unknown,
+        }
     }
 }
 
@@ -159,8 +175,12 @@ mod tests {
         }
     }
 
+    fn find(job: &Job, new: &str, what: Moved, old_stands: Option<Errno>) -> Origin {
+        Moves::of(job).find(&path(new), what, &[], |_| old_stands)
+    }
+
     fn is_found(job: &Job, new: &str, what: Moved, old_stands: Option<Errno>) -> bool {
-        Moves::of(job).find(&path(new), what, &[], |_| old_stands).is_some()
+        matches!(find(job, new, what, old_stands), Origin::Here(_))
     }
 
     #[test]
@@ -181,9 +201,13 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_whose_old_name_stands_again_or_belongs_to_another_job_is_sent() {
+    fn a_directory_whose_old_name_stands_again_is_sent_and_one_whose_old_name_is_busy_waits() {
         let held = job(&["new"], &[("new", "old")]);
-        assert!(!is_found(&held, "new", Moved::Directory, Some(Errno::NOENT)));
+        let gone = Some(Errno::NOENT);
+        assert_eq!(find(&held, "new", Moved::Directory, gone), Origin::Elsewhere);
+        assert_eq!(find(&held, "new", Moved::File(FILE_MIN), None), Origin::Elsewhere);
+        assert_eq!(find(&held, "new", Moved::File(FILE_MIN - 1), None), Origin::Unknown);
+        assert_eq!(find(&held, "new", Moved::Directory, None), Origin::Unknown);
         let both = job(&["new", "old"], &[("new", "old")]);
         assert!(is_found(&both, "new", Moved::Directory, Some(Errno::NOENT)));
         assert!(!is_found(&both, "new", Moved::Directory, None));

@@ -79,6 +79,35 @@ fn large_files_and_directories_move_without_their_data() {
 }
 
 #[test]
+fn what_moves_on_before_its_last_move_has_ended_costs_no_data_either() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup {
+        params: "-a".into(),
+        head: "<debug start=\"true\"/>".into(),
+        ..Setup::to(&daemon)
+    });
+    mirror.write("file0", noise(6 << 20, 1));
+    mirror.write("log0", noise(2 << 20, 2));
+    for n in 0..20_usize {
+        mirror.write(format!("dir0/f{n}"), noise(100_000, 3 + n as u64));
+    }
+    wait_until_equal(&mirror, &daemon);
+    wait_until("all is counted", || received(&daemon) > 10_388_608);
+    let before = received(&daemon);
+    for (name, last) in [("file", ""), ("log", ""), ("dir", "/f9")] {
+        for round in 0..12 {
+            let (old, new) = (format!("{name}{round}"), format!("{name}{}", round + 1));
+            rename(&mirror, &old, &new);
+            // Its job is not over when the last of it is there.
+            wait_until("it has moved", || daemon.at(format!("{new}{last}")).exists());
+        }
+    }
+    wait_until_equal(&mirror, &daemon);
+    let sent = received(&daemon) - before;
+    assert!(sent < 1_000_000, "{sent} bytes");
+}
+
+#[test]
 fn what_moves_over_something_else_replaces_it_as_a_whole() {
     let daemon = Rsyncd::start();
     let mirror = Mirror::start(&Setup {

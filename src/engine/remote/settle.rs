@@ -34,6 +34,8 @@ impl RemoteState {
         for path in &flight.waited_for_by {
             self.held.remove(path);
         }
+        self.release_origins(&flight.origins);
+        self.hold_origins();
         for path in &self.lost {
             self.held.insert(path, Hold::Long);
         }
@@ -139,6 +141,7 @@ impl RemoteState {
         }
         log = log.max(self.note_failures(now, blame, actions));
         self.put_back(&flight, &returned);
+        returned.iter().for_each(|item| self.wait_for_origin(&item.path));
         if flight.origin == Origin::Sweep {
             self.finish_sweep(now, returned.len(), actions);
         }

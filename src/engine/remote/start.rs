@@ -1,6 +1,8 @@
 //! Which job of a remote starts next, and when.
 //! Does not give it to a worker.
 
+use std::collections::HashSet;
+
 use super::{Flight, Origin, RemoteState, Room, SESSION_REST};
 use crate::engine::parents::Parents;
 use crate::engine::pending::{Hold, Item, Want};
@@ -161,11 +163,14 @@ impl RemoteState {
             .collect();
         let job = Job { id, remote: self.id, root: self.root, kind, items, moves };
         let items = job.items.clone();
+        let origins = origins_elsewhere(&job);
         let parents = Parents::of(&items);
         for other in self.flights.values() {
             self.disputed.extend(parents.disputed(&other.parents).cloned());
         }
-        self.flights.insert(id, Flight { kind, origin, items, parents, waited_for_by: Vec::new() });
+        let waited_for_by = Vec::new();
+        self.flights.insert(id, Flight { kind, origin, items, parents, waited_for_by, origins });
+        self.hold_origins();
         job
     }
 
@@ -173,4 +178,14 @@ impl RemoteState {
         let sweep = self.sweep.as_ref().is_some_and(|s| !s.left.is_empty());
         self.pending.small() > 0 || room == Room::Any && (sweep || !self.pending.is_empty())
     }
+}
+
+/// The old names of what moved that are none of the job's own items.
+fn origins_elsewhere(job: &Job) -> Vec<RelPath> {
+    if job.moves.is_empty() {
+        return Vec::new();
+    }
+    let own: HashSet<&RelPath> = job.items.iter().map(|item| &item.path).collect();
+    let origins = job.moves.iter().map(|(_, origin)| origin);
+    origins.filter(|origin| !own.contains(origin)).cloned().collect()
 }
