@@ -58,3 +58,21 @@ fn old_rsync_follows_renamed_directories_and_replaced_types() {
     mirror.write("x/y", "below");
     wait_until("the trees are equal", || tree(&mirror.source) == tree(&daemon.data));
 }
+
+#[test]
+#[ignore = "needs an old rsync: make test sets SERSYNC_OLD_RSYNC"]
+fn old_rsync_gets_deletions_after_a_full_sync_that_asked_nothing() {
+    let daemon = old_daemon();
+    fs::write(daemon.at("not in the source"), "x").unwrap();
+    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+    for i in 0..20 {
+        mirror.write(format!("d{}/f{i}", i % 4), "x");
+    }
+    mirror.set_args(&["-r"]);
+    mirror.launch();
+    mirror.wait_ready();
+    wait_until("the trees are equal", || tree(&mirror.source) == tree(&daemon.data));
+    fs::remove_file(mirror.at("d0/f0")).unwrap();
+    fs::remove_dir_all(mirror.at("d3")).unwrap();
+    wait_until("the trees are equal", || tree(&mirror.source) == tree(&daemon.data));
+}
