@@ -54,6 +54,9 @@ pub fn default_file(state_dir: Option<&Path>) -> PathBuf {
     state_dir.map_or_else(|| "/dev/null".into(), |dir| dir.join("sersync2.log"))
 }
 
+/// Libraries that tell at their debug levels what a plugin sends, addresses with tokens among it.
+const TALKATIVE: [&str; 2] = ["ureq", "rustls"];
+
 /// Starts the log; `level` holds where the environment variable `RUST_LOG` says nothing else.
 ///
 /// # Errors
@@ -65,6 +68,9 @@ pub fn start(destination: Destination, level: LevelFilter) -> Result<Log, LogErr
         .parse_default_env()
         .target(Target::Pipe(Box::new(log.clone())))
         .format(|buffer, record| {
+            if tells_secrets(record.level(), record.target()) {
+                return Ok(());
+            }
             let line = format_line(&Zoned::now(), record.level(), &record.args().to_string());
             buffer.write_all(line.as_bytes())
         })
@@ -72,6 +78,11 @@ pub fn start(destination: Destination, level: LevelFilter) -> Result<Log, LogErr
         .map_err(|_| LogError::Twice)?;
     log_panics();
     Ok(log)
+}
+
+/// True for what no `RUST_LOG` brings into the log.
+fn tells_secrets(level: Level, target: &str) -> bool {
+    level > Level::Warn && TALKATIVE.iter().any(|library| target.starts_with(library))
 }
 
 /// A panic is a line of the log, not text on a standard error that may lead nowhere.
@@ -141,6 +152,14 @@ mod tests {
     fn a_line_has_local_time_level_and_message() {
         let line = format_line(&now(), Level::Info, "remote is up");
         assert_eq!(line, "2026-11-21T17:00:00.123+08:00 INFO  remote is up\n");
+    }
+
+    #[test]
+    fn what_libraries_say_at_their_debug_levels_stays_out() {
+        assert!(tells_secrets(Level::Debug, "ureq::run"));
+        assert!(tells_secrets(Level::Info, "ureq_proto::client"));
+        assert!(!tells_secrets(Level::Warn, "ureq::run"));
+        assert!(!tells_secrets(Level::Trace, "sersync::plugin::http"));
     }
 
     #[test]

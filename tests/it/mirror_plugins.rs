@@ -150,6 +150,27 @@ fn socket_http_and_refresh_cdn_run_alone_without_a_remote() {
 }
 
 #[test]
+fn what_a_plugin_sends_is_in_no_log_however_much_is_asked_for() {
+    for (name, secret) in [("http", "/hook"), ("refreshCDN", "pswd"), ("refreshCDN", "word")] {
+        let daemon = Rsyncd::start();
+        let listener = Listener::start(manner(name));
+        let mut setup = Setup::to(&daemon);
+        setup.sersync = format!("<plugin start=\"true\" name=\"{name}\"/>");
+        setup.env = vec![("RUST_LOG".into(), "trace,ureq=trace,ureq::run=trace".into())];
+        let mut mirror = Mirror::prepare(&setup);
+        add_plugin(&mirror, &talking(&mirror, name, listener.address));
+        mirror.launch();
+        mirror.wait_ready();
+        mirror.write("a.txt", "content");
+        let heard = listener.wait_for(1);
+        assert!(String::from_utf8_lossy(&heard[0]).contains(secret), "{name}");
+        assert!(mirror.stop().success());
+        let output = mirror.output();
+        assert!(output.contains("DEBUG") && !output.contains(secret), "{secret}: {output}");
+    }
+}
+
+#[test]
 fn a_listener_that_is_slow_or_dead_does_not_delay_the_mirror() {
     for name in TALKING {
         for dead in [false, true] {
