@@ -32,6 +32,24 @@ pub struct ExpressionError {
     pub help: String,
 }
 
+/// What is true of a path for which an expression takes too many steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undecided {
+    /// It matches. For what is excluded: neither sent nor deleted, so nothing is destroyed.
+    Matches,
+    /// It does not match. For what is included: nothing is run that may not have been meant.
+    MatchesNot,
+}
+
+impl Undecided {
+    fn consequence(self) -> &'static str {
+        match self {
+            Self::Matches => "such paths count as excluded",
+            Self::MatchesNot => "such paths count as not included",
+        }
+    }
+}
+
 /// One expression that must match a whole subject.
 #[derive(Debug)]
 pub struct Expression {
@@ -68,20 +86,21 @@ impl Expression {
         Ok(Self { text: text.to_owned(), engine })
     }
 
-    /// True when the expression matches the whole of `subject`. One that takes too many steps counts as a
-    /// match and is logged once: an excluded path is neither sent nor deleted, so nothing is destroyed.
-    pub fn matches(&self, subject: &[u8]) -> bool {
+    /// True when the expression matches the whole of `subject`. What happens to a path for which it takes too many
+    /// steps is the caller's choice, and is logged once.
+    pub fn matches(&self, subject: &[u8], undecided: Undecided) -> bool {
         match &self.engine {
             Engine::Plain { regex, .. } => regex.is_match(subject),
             Engine::Fancy { regex, gave_up } => regex.is_match(subject).unwrap_or_else(|_| {
                 if !gave_up.swap(true, Ordering::Relaxed) {
                     log::error!(
-                        "the expression `{}` takes too many steps for {}; such paths count as excluded; simplify it",
+                        "the expression `{}` takes too many steps for {}; {}; simplify it",
                         self.text,
-                        String::from_utf8_lossy(subject).escape_debug()
+                        String::from_utf8_lossy(subject).escape_debug(),
+                        undecided.consequence(),
                     );
                 }
-                true
+                undecided == Undecided::Matches
             }),
         }
     }
@@ -242,7 +261,8 @@ impl Filter {
 
     fn matches(&self, subject: &[u8]) -> bool {
         let fancy = || self.expressions.iter().filter(|e| e.plain_pattern().is_none());
-        self.plain.is_match(subject) || (self.has_fancy && fancy().any(|e| e.matches(subject)))
+        self.plain.is_match(subject)
+            || (self.has_fancy && fancy().any(|e| e.matches(subject, Undecided::Matches)))
     }
 }
 

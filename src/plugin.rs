@@ -22,7 +22,7 @@ use self::actor::{Actor, Counters, Deliver};
 use crate::config::{
     CommandPlugin, HttpPlugin, PluginName, Plugins, RefreshCdnPlugin, SocketPlugin,
 };
-use crate::filter::{Expression, ExpressionError, Search};
+use crate::filter::{Expression, ExpressionError, Search, Undecided};
 use crate::path::RelPath;
 
 /// How long dropping a [`Plugin`] waits for its thread.
@@ -127,7 +127,8 @@ fn any_of(expressions: &[String]) -> Result<PathTest, ExpressionError> {
     let compiled: Result<Vec<_>, _> = expressions.iter().map(|e| Expression::new(e)).collect();
     let compiled = compiled?;
     Ok(Box::new(move |path| {
-        compiled.is_empty() || compiled.iter().any(|expression| expression.matches(path))
+        let matches = |expression: &Expression| expression.matches(path, Undecided::MatchesNot);
+        compiled.is_empty() || compiled.iter().any(matches)
     }))
 }
 

@@ -192,6 +192,14 @@ fn endless_backtracking_counts_as_excluded() {
 }
 
 #[test]
+fn what_endless_backtracking_means_is_the_callers_choice() {
+    let expression = Expression::new(r"(?=a)(?:(a|aa)+)+\1b").unwrap();
+    let subject = "a".repeat(200);
+    assert!(expression.matches(subject.as_bytes(), Undecided::Matches));
+    assert!(!expression.matches(subject.as_bytes(), Undecided::MatchesNot));
+}
+
+#[test]
 fn expressions_become_the_patterns_an_operator_would_write() {
     for (expression, expected) in [
         (r"(.*)\.svn", vec!["*.svn"]),

@@ -88,6 +88,20 @@ fn only_paths_that_the_filter_wants_are_run() {
 }
 
 #[test]
+fn an_include_expression_that_gives_up_runs_nothing() {
+    keep_log();
+    let mut config = spec(&["/bin/false"], &[]);
+    config.includes = vec![r"/www/(?=a)(?:(a|aa)+)+\1b".into()];
+    let plugins = Plugins { command: Some(config), ..Plugins::default() };
+    let plugin = start(PluginSpec::new(PluginName::Command, &plugins, "/dev/null".into()).unwrap());
+    plugin.offer(event("a".repeat(200).as_bytes()));
+    let stats = wait_for(&plugin, |s| s.failed + s.skipped == 1);
+    assert_eq!((stats.failed, stats.skipped), (0, 1));
+    assert_eq!(log_lines("takes too many steps").len(), 1);
+    assert!(log_lines("takes too many steps")[0].1.contains("count as not included"));
+}
+
+#[test]
 fn exit_status_counts_unless_errors_are_ignored() {
     let plugin = start(command(spec(&["/bin/false"], &[])));
     plugin.offer(event(b"a"));
