@@ -74,15 +74,18 @@ fn check(file: &Path, args: &Args) -> ExitCode {
 /// Everything up to the fork: what can be wrong is said at the terminal.
 fn start(args: &Args) -> Result<ExitCode, Failure> {
     print(&banner::system_limits(&raise_limits()));
+    let options = config::LoadOptions { plugin_alone: args.plugin_alone, preflight: true };
+    // The number of workers may depend on the file, and its line stands before the file's.
+    let loaded = config::load(&args.config, &options);
+    let of_file = loaded.as_ref().ok().map(|loaded| standing::workers_for(args, &loaded.config));
     print(&banner::options(banner::Options {
         full_sync: args.full_sync,
         background: args.daemon,
         config_file: Some(&args.config),
-        workers: args.threads,
+        workers: of_file.unwrap_or(args.threads),
     }));
     print(&banner::parsing());
-    let options = config::LoadOptions { plugin_alone: args.plugin_alone, preflight: true };
-    let loaded = config::load(&args.config, &options)?;
+    let loaded = loaded?;
     for warning in loaded.warning_lines() {
         eprintln!("{warning}");
     }

@@ -195,7 +195,7 @@ fn start_timers(config: &Config, sender: &Sender<Wake>) -> Result<Vec<Timer>, Fa
 }
 
 /// `-n`; without it at least one for each remote, so that a change is on all of them at about the same time.
-fn workers_for(args: &Args, config: &Config) -> usize {
+pub fn workers_for(args: &Args, config: &Config) -> usize {
     let remotes = config.mirrors.iter().map(|mirror| mirror.remotes.len()).sum::<usize>();
     if args.threads_given { args.threads } else { args.threads.max(remotes.min(WORKERS_MAX)) }
 }

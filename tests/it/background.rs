@@ -125,6 +125,31 @@ fn sigterm_ends_the_daemon_and_its_children() {
 }
 
 #[test]
+fn the_number_of_workers_is_true_where_it_is_printed() {
+    let remote = Rsyncd::start();
+    for (options, workers) in [(&["-d"][..], 12), (&["-d", "-n", "3"], 3)] {
+        let setup = Setup::new(&remote);
+        let xml = fs::read_to_string(&setup.config).unwrap();
+        let one = xml.lines().find(|line| line.contains("<remote ")).unwrap();
+        let many = |i| one.replace("\"data\"", &format!("\"data/{i}\"")) + "\n";
+        fs::write(&setup.config, xml.replace(one, &(0..12).map(many).collect::<String>())).unwrap();
+        let mut words = options.to_vec();
+        words.extend(["-o", setup.config.to_str().unwrap()]);
+        let parent = setup.command(PROGRAM, &words).output().unwrap();
+        assert!(parent.status.success(), "{}", text(&parent.stderr));
+        let output = text(&parent.stdout);
+        let line = format!("daemon thread num: {workers}\nparse xml config file\n");
+        assert!(output.contains(&line), "{output}");
+        let threads = fs::read_dir(format!("/proc/{}/task", setup.pid())).unwrap();
+        let worker = |task: fs::DirEntry| {
+            let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            name.starts_with("worker")
+        };
+        assert_eq!(threads.flatten().map(worker).filter(|is| *is).count(), workers);
+    }
+}
+
+#[test]
 fn systemd_hears_that_the_mirror_stands() {
     let remote = Rsyncd::start();
     let setup = Setup::new(&remote);
