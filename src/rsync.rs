@@ -19,7 +19,7 @@ use crate::config::{ChangeSwitches, Remote, RsyncOptions};
 use crate::path::RelPath;
 use params::{Filters, Params};
 
-pub use preview::deleted_names;
+pub use preview::{Answer, deleted_names};
 
 /// `--timeout` of runs for which the operator says none, in seconds: long enough for a checksum of a very large file.
 pub const TIMEOUT_S_DEFAULT: u32 = 300;
@@ -260,6 +260,15 @@ impl Endpoint {
     /// False when the operator's words say how coarse times are compared: then a quick rewrite needs `ignore_times`.
     pub fn compares_nanoseconds(&self, abilities: Abilities) -> bool {
         abilities.nanoseconds && !self.params.has_window
+    }
+
+    /// True when a run that changes nothing tells what it would change: with `-q` it does not.
+    pub fn can_ask(&self) -> bool {
+        let is_quiet = |word: &str| {
+            word == "--quiet"
+                || word.starts_with('-') && !word.starts_with("--") && word.contains('q')
+        };
+        !self.params.kept.iter().any(|word| is_quiet(&word.to_string_lossy()))
     }
 
     /// False when nothing may be deleted on the remote.

@@ -3,6 +3,7 @@
 
 pub mod calm;
 pub mod delivered;
+mod echoes;
 pub mod exact;
 pub mod fresh;
 mod job_run;

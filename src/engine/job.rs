@@ -61,12 +61,19 @@ pub struct JobReport {
     pub failed: Vec<PathFailure>,
     /// Work that was not done in this job, perhaps divided: it goes back to what is pending.
     pub returned: Vec<Item>,
+    /// Items that were left alone because it is better to look at them again a little later.
+    pub postponed: Vec<Item>,
 }
 
 impl JobReport {
     /// Nothing failed, nothing is left.
     pub fn done() -> Self {
-        Self { verdict: Verdict::Done, failed: Vec::new(), returned: Vec::new() }
+        Self {
+            verdict: Verdict::Done,
+            failed: Vec::new(),
+            returned: Vec::new(),
+            postponed: Vec::new(),
+        }
     }
 
     /// The job came to nothing.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::parents::Parents;
 use super::pending::{Held, Hold, Item, Mark, Marked, Pending};
-use super::retry::{FailingPaths, Outage};
+use super::retry::{FailingPaths, Outage, Postponed};
 use super::schedule::Pace;
 use super::sweep::Sweep;
 use super::{Action, FailLogEntry, FullSync, FullSyncFilter, JobId, JobKind, Notice, Now};
@@ -91,6 +91,7 @@ pub struct RemoteState {
     /// All that waits for a batch waits for a flight: no use in looking again before one ends.
     stuck: bool,
     failing: FailingPaths,
+    postponed: Postponed,
     outage: Option<Outage>,
     pace: Pace,
     /// When the last job ended.
@@ -115,6 +116,7 @@ impl RemoteState {
             batch_was_last: false,
             stuck: false,
             failing: FailingPaths::default(),
+            postponed: Postponed::default(),
             outage: Some(Outage::unknown()),
             pace: Pace::default(),
             last_batch: Now::ZERO,
@@ -204,7 +206,7 @@ impl RemoteState {
     pub fn owed(&self) -> usize {
         let sweep = self.sweep.as_ref().map_or(0, |sweep| sweep.left.len());
         let flying: usize = self.flights.values().map(|flight| flight.items.len()).sum();
-        self.pending.len() + sweep + flying
+        self.pending.len() + sweep + flying + self.postponed.count()
     }
 
     pub fn undelivered(&self) -> Vec<Item> {
@@ -219,6 +221,7 @@ impl RemoteState {
             items.push(Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) });
         }
         items.extend(self.failing.items());
+        items.extend(self.postponed.items());
         let again = self.disputed.iter().map(|path| (path.clone(), Mark::new(Scope::Entry)));
         items.extend(again.map(|(path, mark)| Item { path, mark }));
         items
@@ -253,7 +256,8 @@ impl RemoteState {
 
     /// What falls due by time alone.
     pub fn deadlines(&mut self, now: Now, actions: &mut Vec<Action>) {
-        for item in self.failing.take_due(now) {
+        let due = [self.failing.take_due(now), self.postponed.take_due(now)];
+        for item in due.concat() {
             self.mark(&item.path, item.mark);
         }
         if self.quiet_at().is_some_and(|at| at <= now) || self.disputed.len() > DISPUTED_MAX {

@@ -44,9 +44,19 @@ impl Endpoint {
 
     /// The same run without any effect, which says on standard output what it would delete ([`deleted_names`]).
     pub fn plan_preview(&self, kind: &RunKind, abilities: Abilities) -> RunSpec {
+        self.plan_without_effect(kind, abilities, "--out-format=%o %n")
+    }
+
+    /// The same run without any effect, which says on standard output what it would change in any way ([`super::Answer`]).
+    pub fn plan_question(&self, kind: &RunKind, abilities: Abilities) -> RunSpec {
+        // Without %i rsync does not name what differs in its mode or owner alone.
+        self.plan_without_effect(kind, abilities, "--out-format=%o %i %n")
+    }
+
+    fn plan_without_effect(&self, kind: &RunKind, abilities: Abilities, format: &str) -> RunSpec {
         let mut spec = self.plan(kind, abilities);
         let end = spec.args.iter().position(|word| word == "--").unwrap_or(spec.args.len());
-        spec.args.splice(end..end, ["-n", "--out-format=%o %n"].map(OsString::from));
+        spec.args.splice(end..end, ["-n", format].map(OsString::from));
         spec
     }
 

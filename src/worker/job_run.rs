@@ -16,7 +16,7 @@ use crate::engine::PathFailure;
 use crate::path::RelPath;
 use crate::rsync::excludes::Excludes;
 use crate::rsync::exit::Outcome;
-use crate::rsync::{Abilities, DIRS_BYTES_MAX, Presence, RunKind, Way, input};
+use crate::rsync::{Abilities, Answer, DIRS_BYTES_MAX, Presence, RunKind, Way, input};
 use crate::source::Unhealthy;
 
 /// rsync's exit code for "partial transfer due to error".
@@ -229,6 +229,28 @@ impl<'a> JobRun<'a> {
         match self.link.sessions().preview(kind, self.abilities, input) {
             Ok(gone) => Ok(Some(gone)),
             Err(outcome) => self.note(kind, outcome, names).map(|()| None),
+        }
+    }
+
+    /// True when the remote can be asked whether it has what is to be deleted.
+    pub fn can_ask_for_deletions(&self) -> bool {
+        self.deletes()
+            && self.link.endpoint().way(Presence::Absent, self.abilities) == Way::Batch
+            && !self.rules().may_outlive_directories()
+    }
+
+    /// Which of these the remote lacks, or has too much; changes nothing.
+    pub fn ask(&self, paths: &[RelPath]) -> Result<Answer, Stop> {
+        let input = input::names(paths);
+        let kind = RunKind::Batch { ignore_times: false };
+        match self.link.sessions().ask(&kind, self.abilities, &input) {
+            Ok(answer) => Ok(answer),
+            // What the run itself cannot deliver, the run itself will say.
+            Err(Outcome::Partial { .. } | Outcome::Kept { .. }) => {
+                let all = || paths.iter().cloned().collect();
+                Ok(Answer { lacking: all(), extraneous: all() })
+            }
+            Err(outcome) => Err(self.link.stop(outcome)),
         }
     }
 

@@ -1,6 +1,8 @@
 //! One remote as the workers see it: how it is reached, what it can do, its warm sessions, what was sent to it lately.
 //! Runs jobs against it; does not decide which, nor when.
 
+mod resting;
+
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::calm::Calm;
 use super::delivered::Delivered;
+use super::echoes::Echoes;
 use super::exact::Rules;
 use super::fresh::FreshStamps;
 use super::job_run::JobRun;
@@ -50,6 +53,7 @@ pub struct Link {
     delivered: Mutex<Delivered>,
     /// What runs that broke off were sending.
     leftovers: Mutex<BTreeSet<RelPath>>,
+    echoes: Mutex<Echoes>,
     sessions: Sessions,
 }
 
@@ -126,6 +130,7 @@ impl Link {
             fresh: Mutex::default(),
             delivered: Mutex::default(),
             leftovers: Mutex::default(),
+            echoes: Mutex::default(),
         }
     }
 
@@ -205,8 +210,9 @@ impl Link {
         let mut later = look.put_off_old_names();
         later.extend(self.doubtful_after(&look.moves, &root, job));
         let doubtful = self.doubtful_below(&look.trees, &root, job);
-        drop(root);
         let mut run = JobRun::new(self, abilities);
+        let postponed = self.rest_echoes(&mut look, &root, job, &run)?;
+        drop(root);
         let forced = job.items.iter().filter(|item| item.mark.force);
         run.by_content = forced.map(|item| item.path.clone()).collect();
         run.batch(&look)?;
@@ -230,7 +236,7 @@ impl Link {
         }
         look.returned.extend(later.returned);
         look.returned.extend(doubtful.returned);
-        Ok(JobReport { verdict: Verdict::Done, failed, returned: look.returned })
+        Ok(JobReport { verdict: Verdict::Done, failed, returned: look.returned, postponed })
     }
 
     /// Whether moves can be made on the remote.

@@ -10,7 +10,7 @@ use super::calm::Calm;
 use crate::path::RelPath;
 use crate::rsync::exit::Outcome;
 use crate::rsync::run::{Killer, Limits, Report, Session, StartError};
-use crate::rsync::{Abilities, Endpoint, RunKind, RunSpec, deleted_names};
+use crate::rsync::{Abilities, Answer, Endpoint, RunKind, RunSpec, deleted_names};
 use crate::source::{Source, is_shortage};
 
 /// Sessions kept ready: a second change need not wait until the first run's process has gone, nor a third.
@@ -167,14 +167,33 @@ impl Sessions {
         input: &[u8],
     ) -> Result<Vec<(RelPath, bool)>, Outcome> {
         let spec = self.endpoint.plan_preview(kind, abilities);
+        self.listen(&spec, kind, input).map(|output| deleted_names(&output))
+    }
+
+    /// What a run would do.
+    ///
+    /// # Errors
+    /// The outcome of the run, when it does not say all.
+    pub fn ask(
+        &self,
+        kind: &RunKind,
+        abilities: Abilities,
+        input: &[u8],
+    ) -> Result<Answer, Outcome> {
+        let spec = self.endpoint.plan_question(kind, abilities);
+        self.listen(&spec, kind, input).map(|output| Answer::read(&output))
+    }
+
+    /// Does a run and takes in what it says.
+    fn listen(&self, spec: &RunSpec, kind: &RunKind, input: &[u8]) -> Result<Vec<u8>, Outcome> {
         let limits = Limits { stall: self.stall(kind), output_max: PREVIEW_MAX };
         if self.stopped.load(Ordering::Relaxed) {
             return Err(Outcome::Stopped);
         }
-        let session = Session::start(&spec, Some(self.source.identity()));
+        let session = Session::start(spec, Some(self.source.identity()));
         let report = self.watched(session.map_err(|error| failure(&error))?, input, limits);
         match (report.judge(&self.endpoint), report.output) {
-            (Outcome::Delivered, Some(output)) => Ok(deleted_names(&output)),
+            (Outcome::Delivered, Some(output)) => Ok(output),
             (Outcome::Delivered, None) => {
                 let reason =
                     "there is too much to delete for a filter that rsync's patterns cannot say"
@@ -337,7 +356,7 @@ pub fn failure(error: &StartError) -> Outcome {
 }
 
 #[expect(clippy::disallowed_methods, reason = "sessions age by the wall, not by the engine's time")]
-fn now() -> Instant {
+pub fn now() -> Instant {
     Instant::now()
 }
 

@@ -1,11 +1,13 @@
 //! Two instances that mirror each other: what one brings is no change for the other, and nothing is lost.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::{Options, Rsyncd};
-use crate::support::{tree, wait_for_content, wait_until};
+use crate::support::{TestDir, tree, wait_for_content, wait_until};
 
 /// One machine of the pair: a directory that a daemon receives into and that an instance watches.
 struct Side {
@@ -138,4 +140,131 @@ fn two_mirrors_rest_after_a_storm_of_short_lives_on_one_side() {
             assert!(a.daemon.at(format!("d{}/e/f{i}", i % 7)).exists(), "f{i} is lost");
         }
     }
+}
+
+/// A tree as its users know it: each file's content.
+type Tree = BTreeMap<String, String>;
+
+fn contents(root: &Path) -> Tree {
+    let mut found = Tree::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if let Ok(content) = fs::read_to_string(&path) {
+                let name = path.strip_prefix(root).unwrap().display().to_string();
+                found.insert(name, content);
+            }
+        }
+    }
+    found
+}
+
+/// What one side does in its turn; `expected` is the tree before, and afterwards what both sides must come to hold.
+fn take_a_turn(turn: usize, side: &Side, expected: &mut Tree) {
+    let content = format!("written in turn {turn}");
+    let below = |name: &&String| name.contains('/');
+    match turn % 5 {
+        0 => {
+            side.write("shared", &content);
+            expected.insert("shared".into(), content);
+        }
+        1 => {
+            let name = format!("d{}/f{turn}", turn % 3);
+            side.write(&name, &content);
+            expected.insert(name, content);
+        }
+        2 => {
+            let name = expected.keys().rfind(below).unwrap().clone();
+            let new = format!("{name}.moved");
+            fs::rename(side.daemon.at(&name), side.daemon.at(&new)).unwrap();
+            let moved = expected.remove(&name).unwrap();
+            expected.insert(new, moved);
+        }
+        3 => {
+            fs::write(side.daemon.at("shared"), &content).unwrap();
+            expected.insert("shared".into(), content);
+        }
+        _ => {
+            let name = expected.keys().find(below).unwrap().clone();
+            fs::remove_file(side.daemon.at(&name)).unwrap();
+            expected.remove(&name);
+        }
+    }
+}
+
+/// The turn of one side ends when the other one has the change, not when everything is quiet. The directories are there before:
+/// what is renamed in a directory before this side watches it has never been seen under its old name.
+#[test]
+fn writers_who_take_turns_on_both_sides_lose_nothing() {
+    let (a, b) = pair(false);
+    for dir in ["d0", "d1", "d2"] {
+        fs::create_dir(a.daemon.at(dir)).unwrap();
+        wait_until("the directory arrives", || b.daemon.at(dir).exists());
+    }
+    let mut expected = Tree::new();
+    for turn in 0..20 {
+        let (from, to) = if turn % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        take_a_turn(turn, from, &mut expected);
+        let found = || (contents(&from.daemon.data), contents(&to.daemon.data));
+        assert_eq!(found().0, expected, "turn {turn}, on the writer's own side");
+        let both = (expected.clone(), expected.clone());
+        wait_until(&format!("turn {turn} is on both sides: {expected:?}"), || found() == both);
+    }
+    assert_comes_to_rest(&a, &b);
+    assert_eq!(contents(&a.daemon.data), expected);
+}
+
+#[test]
+fn one_file_that_both_sides_rewrite_in_turn_keeps_its_last_content() {
+    let (a, b) = pair(false);
+    for turn in 0..60 {
+        let (from, to) = if turn % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        let content = format!("turn {turn}");
+        from.write("shared", &content);
+        wait_for_content(&to.daemon.at("shared"), &content);
+    }
+    assert_comes_to_rest(&a, &b);
+    assert_eq!(fs::read_to_string(a.daemon.at("shared")).unwrap(), "turn 59");
+}
+
+/// The other side's echo of one version is under way while the next one is written.
+#[test]
+fn a_file_that_one_side_rewrites_again_and_again_keeps_its_last_content() {
+    let (a, b) = pair(false);
+    for round in 0..3 {
+        for i in 0..20 {
+            let before = fs::read(b.daemon.at("f")).ok();
+            a.write("f", &format!("round {round}, version {i:02}"));
+            wait_until("the other side gets one of them", || {
+                fs::read(b.daemon.at("f")).ok() != before
+            });
+        }
+        assert_comes_to_rest(&a, &b);
+        let last = format!("round {round}, version 19");
+        assert_eq!(fs::read_to_string(a.daemon.at("f")).unwrap(), last);
+        assert_eq!(fs::read_to_string(b.daemon.at("f")).unwrap(), last);
+    }
+}
+
+#[test]
+fn what_arrives_by_rsync_goes_on_to_the_next_in_a_chain() {
+    let (mut middle, last) = (Side::new(), Rsyncd::start());
+    middle.mirror_to(&last, false);
+    let dir = TestDir::new();
+    for i in 0..6 {
+        let content = format!("version {i}");
+        let file = dir.file("f", &content);
+        let destination = format!("rsync://127.0.0.1:{}/data/", middle.daemon.port);
+        let sent =
+            std::process::Command::new("rsync").arg("-tI").arg(file).arg(destination).status();
+        assert!(sent.unwrap().success());
+        wait_for_content(&last.at("f"), &content);
+    }
+    fs::remove_file(middle.daemon.at("f")).unwrap();
+    wait_until("the deletion goes on", || !last.at("f").exists());
+    let output = middle.mirror.as_ref().unwrap().output();
+    assert!(!output.contains("mirrors back"), "{output}");
 }

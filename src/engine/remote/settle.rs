@@ -115,9 +115,9 @@ impl RemoteState {
         actions: &mut Vec<Action>,
     ) {
         self.comes_up(now, actions);
-        let JobReport { failed, returned, .. } = report;
+        let JobReport { failed, returned, postponed, .. } = report;
         let mut back = Trie::default();
-        for item in &returned {
+        for item in returned.iter().chain(&postponed) {
             back.insert(&item.path, item.mark);
         }
         let blame = self.blame(&flight.items, failed);
@@ -142,6 +142,9 @@ impl RemoteState {
         log = log.max(self.note_failures(now, blame, actions));
         self.put_back(&flight, &returned);
         returned.iter().for_each(|item| self.wait_for_origin(&item.path));
+        postponed.iter().for_each(|item| self.forget_moves(item));
+        self.postponed.add(now, &postponed);
+        let returned = [returned, postponed].concat();
         if flight.origin == Origin::Sweep {
             self.finish_sweep(now, returned.len(), actions);
         }

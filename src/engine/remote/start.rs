@@ -47,7 +47,8 @@ impl RemoteState {
             let waits = self.pending.small() > 0 && self.batches_in_flight() < BATCHES;
             waits.then(|| self.pace.ready_at()).filter(|at| *at > now)
         };
-        [sessions, start, self.failing.next_due(), self.quiet_at()].into_iter().flatten().min()
+        let again = [self.failing.next_due(), self.postponed.next_due(), self.quiet_at()];
+        [sessions, start].into_iter().chain(again).flatten().min()
     }
 
     /// The job that should start now, if any.

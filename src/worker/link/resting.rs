@@ -1,0 +1,45 @@
+//! One job's share of what `worker/echoes.rs` decides: asks the remote, and takes out of the look what must rest.
+//! Sends nothing.
+
+use std::os::fd::OwnedFd;
+
+use super::{Link, Stop, lock};
+use crate::change::Scope;
+use crate::engine::pending::{Item, Mark};
+use crate::engine::retry::POSTPONED;
+use crate::engine::{Job, JobKind};
+use crate::worker::echoes::Echoes;
+use crate::worker::job_run::JobRun;
+use crate::worker::look::Look;
+use crate::worker::sessions;
+
+impl Link {
+    /// Takes out of the look what may have come from the remote itself and must rest; returns the items of that.
+    pub(super) fn rest_echoes(
+        &self,
+        look: &mut Look,
+        root: &OwnedFd,
+        job: &Job,
+        run: &JobRun<'_>,
+    ) -> Result<Vec<Item>, Stop> {
+        if !matches!(job.kind, JobKind::Batch | JobKind::Large) || !self.endpoint.can_ask() {
+            return Ok(Vec::new());
+        }
+        let now = sessions::now();
+        let sorted = lock(&self.echoes).sort(look, job, run.can_ask_for_deletions(), now);
+        if sorted.asked.is_empty() {
+            return Ok(sorted.resting);
+        }
+        let answer = run.ask(&sorted.asked)?;
+        let again = self.look_again(sorted.asked.clone(), Mark::new(Scope::Entry), root, job);
+        Echoes::give_back_changed(look, &again, job);
+        let (postponed, news) = lock(&self.echoes).conclude(look, job, &answer, sorted, now);
+        if news {
+            let (label, rest) = (self.endpoint.label(), POSTPONED.as_secs());
+            log::info!(
+                "{label} mirrors back: what may come from there, and deletions, rest for {rest} s"
+            );
+        }
+        Ok(postponed)
+    }
+}
