@@ -10,6 +10,7 @@ mod config_files;
 mod config_lenient;
 mod config_refusals;
 mod doc_examples;
+mod doc_expressions;
 mod echo;
 mod example_file;
 mod faults;
