@@ -114,6 +114,16 @@ impl Scanner<'_> {
         if glued && ends_like_an_attribute(&self.text[value.clone()]) {
             let sentence = format!("the quotation mark before the value of {name} is never closed");
             self.problems.push(Problem::error(mark.clone(), sentence).label("opened here"));
+        } else if glued && self.text[value.clone()].ends_with('=') {
+            let behind = self.text[self.at..self.end].split(is_blank).next().unwrap_or_default();
+            let sentence = format!(
+                "the value of {name} ends at this quotation mark, and {} stands outside of it",
+                quoted(behind.trim_end_matches('/'))
+            );
+            self.problems.push(
+                Problem::error(value.end..self.at, sentence)
+                    .help("inside of a value write ' or &quot; for a quotation mark"),
+            );
         }
     }
 

@@ -121,6 +121,12 @@ fn check_remote_name(raw: &RawRemote, ssh: bool, values: &mut Values<'_>) -> Opt
         values.refuse(&raw.name, &found, &format!("write {expected}"));
         return None;
     }
+    if let Some(module) = name.strip_prefix("::") {
+        let found =
+            format!("{} begins with colons, which are written by the program", quoted(&name));
+        values.refuse(&raw.name, &found, &format!("write name=\"{module}\""));
+        return None;
+    }
     if !ssh && name.starts_with('/') {
         let found =
             format!("{} is a path, but an rsync daemon expects a module's name", quoted(&name));

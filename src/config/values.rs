@@ -142,7 +142,11 @@ impl<'a> Values<'a> {
             Ok(number) if (min..=max).contains(&number) => Some(number),
             _ => {
                 let found = format!("expected {expected}, found {}", quoted(&text));
-                let help = format!("write a number from {min} to {max}");
+                let help = match min {
+                    // Whatever is not positive means the default.
+                    ..0 => "write the number alone, such as 60".to_owned(),
+                    _ => format!("write a number from {min} to {max}"),
+                };
                 self.refuse(field, &found, &help);
                 None
             }

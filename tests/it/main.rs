@@ -8,6 +8,7 @@ mod bench;
 mod config_damage;
 mod config_files;
 mod config_lenient;
+mod config_lenient_field;
 mod config_refusals;
 mod doc_examples;
 mod doc_expressions;
