@@ -1,4 +1,4 @@
-//! Every configuration that a page of docs/ shows is one that loads, with nothing to warn of.
+//! Every configuration that a page of docs/ or a README shows is one that loads, with nothing to warn of.
 
 use std::fs;
 use std::path::Path;
@@ -25,13 +25,11 @@ fn options(text: &str) -> LoadOptions {
 
 #[test]
 fn configurations_in_the_docs_load_without_a_warning() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let entries = fs::read_dir(root.join("docs")).unwrap().chain(fs::read_dir(root).unwrap());
+    let pages = entries.map(|entry| entry.unwrap().path());
     let mut count = 0;
-    for entry in fs::read_dir(docs).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            continue;
-        }
+    for path in pages.filter(|path| path.extension().is_some_and(|end| end == "md")) {
         let page = fs::read_to_string(&path).unwrap();
         for text in configurations(&page) {
             let loaded = load_bytes(&path.to_string_lossy(), text.as_bytes(), &options(text));
@@ -40,5 +38,5 @@ fn configurations_in_the_docs_load_without_a_warning() {
             count += 1;
         }
     }
-    assert!(count >= 16, "{count} configurations found");
+    assert!(count >= 18, "{count} configurations found");
 }
