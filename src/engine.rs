@@ -2,9 +2,12 @@
 //! Pure: no I/O, no clock, no threads; the daemon, the golden scripts and the simulator drive the same code.
 
 #[cfg(test)]
+mod comeback;
+#[cfg(test)]
 mod golden;
 mod job;
 mod mark;
+mod notice;
 mod parents;
 pub mod pending;
 mod remote;
@@ -19,10 +22,11 @@ pub mod trie;
 use std::time::Duration;
 
 use crate::change::{Change, RemoteId, RootId, WatchEvent};
-use crate::path::RelPath;
 pub use job::{FullSyncFilter, Job, JobId, JobKind, JobReport, PathFailure, Settled, Verdict};
+pub use notice::{FailLogEntry, Notice};
 use pending::Item;
 use remote::{RemoteState, Room};
+use retry::Trouble;
 
 /// Time since the program started, by a clock that never goes back.
 pub type Now = Duration;
@@ -68,6 +72,8 @@ pub enum Action {
     Run(Job),
     /// The remote has rested: end its warm sessions.
     CloseSessions(RemoteId),
+    /// Break off what is in flight for this remote, all of it.
+    Abort(RemoteId),
     /// The engine is through with these paths for this remote: delivered, or replaced by finer marks.
     Settled(Settled),
     /// What the fail log holds has changed.
@@ -93,37 +99,6 @@ pub enum FullSync {
     Unrecorded,
 }
 
-/// What an operator should know; the daemon puts names to the ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is one sentence of the log, written in daemon/notice.rs")]
-pub enum Notice {
-    RemoteDown { remote: RemoteId, reason: String, pending: usize },
-    RemoteUp { remote: RemoteId, after: Duration, pending: usize },
-    Misconfigured { remote: RemoteId, reason: String },
-    PathFailed { remote: RemoteId, failure: PathFailure },
-    RootLost { root: RootId, reason: String },
-    RootBack { root: RootId },
-    SubtreeLost { root: RootId, path: RelPath, reason: String },
-    SubtreeBack { root: RootId, path: RelPath },
-    SourceUnhealthy { root: RootId, reason: String },
-    Overflow { root: RootId },
-    FullSyncStarted { cause: FullSync },
-    FullSyncDone { remote: RemoteId, took: Duration },
-    FullSyncSkipped { remote: RemoteId },
-    Collapsed { remote: RemoteId, from: usize, to: usize },
-}
-
-/// One line of the fail log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailLogEntry {
-    /// Which remote.
-    pub remote: RemoteId,
-    /// rsync's exit code.
-    pub code: i32,
-    /// The path; `None`: the whole tree, because the remote is down.
-    pub path: Option<RelPath>,
-}
-
 /// All state of the mirror.
 #[derive(Debug)]
 pub struct Engine {
@@ -137,7 +112,17 @@ pub struct Engine {
     turn: usize,
     /// When the last event came.
     last_event: Now,
-    stopping: bool,
+    life: Life,
+}
+
+/// Whether jobs may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Working,
+    /// After [`Event::Stop`].
+    Stopping,
+    /// [`Action::Finished`] has been said.
+    Finished,
 }
 
 impl Engine {
@@ -158,7 +143,7 @@ impl Engine {
             next_job: 0,
             turn: 0,
             last_event: Now::ZERO,
-            stopping: false,
+            life: Life::Working,
         }
     }
 
@@ -187,7 +172,8 @@ impl Engine {
             }
             Event::JobDone(job, report) => self.job_done(now, job, report, &mut actions),
             Event::DeadlineReached => {}
-            Event::Stop => self.stopping = true,
+            Event::Stop if self.life == Life::Working => self.life = Life::Stopping,
+            Event::Stop => {}
         }
         self.dispatch(now, &mut actions);
         actions
@@ -195,7 +181,7 @@ impl Engine {
 
     /// When the engine wants [`Event::DeadlineReached`]; `None`: only another event can give it work.
     pub fn next_deadline(&self) -> Option<Now> {
-        if self.stopping {
+        if self.life != Life::Working {
             return None;
         }
         // What was due at the last event has been started then. By the clock of this moment, what fell due in between
@@ -268,16 +254,39 @@ impl Engine {
     }
 
     fn job_done(&mut self, now: Now, job: JobId, report: JobReport, actions: &mut Vec<Action>) {
-        let Some(remote) = self.remotes.iter_mut().find(|remote| remote.holds(job)) else {
+        let Some(index) = self.remotes.iter().position(|remote| remote.holds(job)) else {
             return;
         };
         self.busy -= 1;
-        remote.job_done(now, job, report, actions);
+        let before = actions.len();
+        self.remotes[index].job_done(now, job, report, actions);
+        // What is wrong here, and not with one remote, is said once, however many remotes notice it.
+        for at in (before..actions.len()).rev() {
+            let trouble = match &actions[at] {
+                Action::Notify(Notice::Shortage { .. } | Notice::ShortageOver) => Trouble::Shortage,
+                Action::Notify(Notice::SourceUnhealthy { .. } | Notice::SourceHealthy { .. }) => {
+                    Trouble::Source
+                }
+                _ => continue,
+            };
+            if self.others_have(trouble, index) {
+                actions.remove(at);
+            }
+        }
+    }
+
+    /// True when another remote than this one (of the same root, for what is the source's) suffers from `trouble`.
+    fn others_have(&self, trouble: Trouble, but: usize) -> bool {
+        let root = self.remotes[but].root;
+        let others = self.remotes.iter().enumerate().filter(|(index, _)| *index != but);
+        let mut others = others.filter(|(_, r)| trouble != Trouble::Source || r.root == root);
+        others.any(|(_, remote)| remote.trouble() == Some(trouble))
     }
 
     fn dispatch(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.stopping {
-            if self.busy == 0 {
+        if self.life != Life::Working {
+            if self.busy == 0 && self.life == Life::Stopping {
+                self.life = Life::Finished;
                 actions.push(Action::Finished);
             }
             return;
@@ -340,6 +349,7 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::change::{Cause, Change};
+    use crate::path::RelPath;
 
     #[test]
     fn a_change_that_fell_due_between_two_calls_is_not_forgotten() {

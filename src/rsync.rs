@@ -4,6 +4,7 @@
 pub mod excludes;
 pub mod exit;
 pub mod input;
+mod knock;
 pub mod params;
 mod plan;
 mod preview;
@@ -19,6 +20,7 @@ use crate::config::{ChangeSwitches, Remote, RsyncOptions};
 use crate::path::RelPath;
 use params::{Filters, Params};
 
+pub use knock::NoAnswer;
 pub use preview::{Answer, deleted_names};
 
 /// `--timeout` of runs for which the operator says none, in seconds: long enough for a checksum of a very large file.

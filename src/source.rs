@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::rsync::exit::lacking;
 use crate::rsync::run::RootIdentity;
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
 
@@ -35,17 +36,13 @@ pub enum Unhealthy {
 }
 
 impl Unhealthy {
-    /// True when it is the machine that lacks something, not the root.
-    pub fn is_shortage(&self) -> bool {
-        matches!(self, Self::Open { error, .. } if is_shortage(error))
+    /// What the machine lacks, when it is not the root's fault.
+    pub fn lacking(&self) -> Option<&'static str> {
+        match self {
+            Self::Open { error, .. } => lacking(error),
+            Self::Replaced { .. } => None,
+        }
     }
-}
-
-/// True for "too many open files" and "out of memory".
-pub fn is_shortage(error: &std::io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 impl Source {

@@ -77,6 +77,13 @@ impl Workers {
         self.send(Task::CloseSessions(remote));
     }
 
+    /// Kills the runs of one remote that are under way; their jobs come back undone.
+    pub fn abort(&self, remote: RemoteId) {
+        if let Some(link) = self.links.get(remote.0) {
+            link.abort();
+        }
+    }
+
     /// Kills every run that is under way; its job comes back undone.
     pub fn kill(&self) {
         self.links.iter().for_each(Link::kill);

@@ -32,7 +32,13 @@ pub fn journal(bytes: &[u8]) {
 /// The reader of rsync's messages; the first byte chooses the exit code.
 pub fn rsync_output(bytes: &[u8]) {
     let Some((code, text)) = bytes.split_first() else { return };
-    let places = Places { label: "host::module", root: b"/srv/www", remote_directory: b"/sub" };
+    let places = Places {
+        module: "module",
+        user: Some("u"),
+        password_file: None,
+        root: b"/srv/www",
+        remote_directory: b"/sub",
+    };
     _ = judge(Ending::Code(i32::from(*code)), text, code % 2 == 1, &places);
 }
 

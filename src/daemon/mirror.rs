@@ -330,6 +330,7 @@ impl Mirror {
                 self.workers.run(job);
             }
             Action::CloseSessions(remote) => self.workers.close_sessions(remote),
+            Action::Abort(remote) => self.workers.abort(remote),
             Action::Settled(settled) => self.settled(&settled),
             Action::FailLogChanged => self.fail_log.write(&self.engine.fail_log()),
             Action::Notify(notice) => self.notify(&notice),
@@ -362,7 +363,11 @@ impl Mirror {
         {
             journal.append_delivered(*remote, seq, &[(RelPath::root(), Scope::Tree)]);
         }
-        if let (Notice::RemoteDown { remote, .. }, Some(plugins)) = (notice, &mut self.plugins) {
+        if let (
+            Notice::RemoteDown { remote, .. } | Notice::RemoteDenies { remote, .. },
+            Some(plugins),
+        ) = (notice, &mut self.plugins)
+        {
             plugins.went_down(*remote);
         }
         let (level, sentence) = self.names.sentence(notice);

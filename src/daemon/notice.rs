@@ -46,6 +46,21 @@ impl Names {
                     after.as_secs()
                 ),
             ),
+            Notice::RemoteDenies { remote, reason, pending } => (
+                Level::Error,
+                format!(
+                    "remote {} {reason}; {} sent when that is mended",
+                    self.remote(*remote),
+                    waiting(*pending)
+                ),
+            ),
+            Notice::Shortage { reason } => (
+                Level::Error,
+                format!("{reason}; what changes is kept, and sent when rsync can be started"),
+            ),
+            Notice::ShortageOver => {
+                (Level::Info, "rsync can be started again: what waited is on its way".into())
+            }
             Notice::Misconfigured { remote, reason } => (
                 Level::Error,
                 format!(
@@ -90,6 +105,13 @@ impl Names {
                 Level::Error,
                 format!(
                     "ALARM: watch path {}: {reason}; nothing is sent or deleted until it is as before",
+                    self.root(*root)
+                ),
+            ),
+            Notice::SourceHealthy { root } => (
+                Level::Warn,
+                format!(
+                    "watch path {} can be read again: what waited is on its way",
                     self.root(*root)
                 ),
             ),

@@ -121,6 +121,9 @@ fn parse_event(text: &str) -> Event {
         }
         ["done", job, rest @ ..] => Event::JobDone(JobId(number(job)), parse_report(rest)),
         ["down", job] => ended(job, Verdict::RemoteDown { code: 12, reason }),
+        ["denied", job] => ended(job, Verdict::Denied { code: 5, reason }),
+        ["shortage", job] => ended(job, Verdict::Shortage(reason)),
+        ["stopped", job] => ended(job, Verdict::Stopped),
         ["misconfigured", job] => ended(job, Verdict::Misconfigured { code: 1, reason }),
         ["unhealthy", job] => ended(job, Verdict::SourceUnhealthy(reason)),
         ["overflow"] => Event::Watch(WatchEvent::Overflow { root: ROOT }),
@@ -160,6 +163,7 @@ fn show_action(action: &Action) -> String {
     match action {
         Action::Run(job) => show_job(job),
         Action::CloseSessions(remote) => format!("close the sessions of remote {}", remote.0),
+        Action::Abort(remote) => format!("break off what flies for remote {}", remote.0),
         Action::Settled(settled) => {
             let mut text = format!("settled {}", settled.job.0);
             for (what, items) in

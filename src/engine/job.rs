@@ -94,6 +94,18 @@ pub enum Verdict {
         /// What is wrong, as a clause for the operator.
         reason: String,
     },
+    /// The remote answers, and takes nothing until somebody mends something there. The code is rsync's.
+    Denied {
+        /// rsync's exit code.
+        code: i32,
+        /// What it refuses and what to do, as a clause whose subject is the remote.
+        reason: String,
+    },
+    /// The remote answers, and serves as many others as it may. The fields are those of a denial.
+    #[expect(missing_docs, reason = "see above")]
+    Busy { code: i32, reason: String },
+    /// This machine lacks something that a run needs; what, and what to do.
+    Shortage(String),
     /// rsync rejects its options: kept, and tried again slowly.
     Misconfigured {
         /// rsync's exit code.
@@ -103,6 +115,9 @@ pub enum Verdict {
     },
     /// The source tree is not what it was at start: nothing was sent or deleted.
     SourceUnhealthy(String),
+    /// It was broken off by [`Action::Abort`](super::Action::Abort), or because the program ends: nothing is known to be
+    /// delivered, and nothing is the remote's fault.
+    Stopped,
 }
 
 /// A path that rsync could not deliver.

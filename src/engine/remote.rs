@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::parents::Parents;
 use super::pending::{Held, Hold, Item, Mark, Marked, Pending};
-use super::retry::{FailingPaths, Outage, Postponed};
+use super::retry::{FailingPaths, Outage, Postponed, Trouble};
 use super::schedule::Pace;
 use super::sweep::Sweep;
 use super::{Action, FailLogEntry, FullSync, FullSyncFilter, JobId, JobKind, Notice, Now};
@@ -44,6 +44,9 @@ pub struct Limits {
 struct Flight {
     kind: JobKind,
     origin: Origin,
+    began: Now,
+    /// Started while the remote was not known to answer: what comes of it decides.
+    is_trial: bool,
     items: Vec<Item>,
     parents: Parents,
     /// What may leave only after this job, because it was moved away from one of its paths.
@@ -93,6 +96,8 @@ pub struct RemoteState {
     failing: FailingPaths,
     postponed: Postponed,
     outage: Option<Outage>,
+    /// When the last outage ended: what a job says that began before that is no news.
+    up_since: Now,
     pace: Pace,
     /// When the last job ended.
     last_batch: Now,
@@ -118,6 +123,7 @@ impl RemoteState {
             failing: FailingPaths::default(),
             postponed: Postponed::default(),
             outage: Some(Outage::unknown()),
+            up_since: Now::ZERO,
             pace: Pace::default(),
             last_batch: Now::ZERO,
             sessions_until: None,
@@ -233,7 +239,7 @@ impl RemoteState {
 
     pub fn fail_log(&self) -> Vec<FailLogEntry> {
         let entry = |code, path| FailLogEntry { remote: self.id, code, path };
-        let down = self.outage.filter(|outage| outage.tries > 1 && self.owed() > 0);
+        let down = self.outage.filter(|outage| outage.is_logged() && self.owed() > 0);
         let down = down.map(|outage| entry(outage.code, None));
         let paths = self.failing.logged().map(|(path, f)| entry(f.code, Some(path.clone())));
         down.into_iter().chain(paths).collect()
@@ -292,6 +298,11 @@ impl RemoteState {
         self.sweep.is_some() || self.count_flights(|kind| matches!(kind, JobKind::Trees(_))) > 0
     }
 
+    /// Why nothing can be sent, as far as that is known.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.outage.and_then(|outage| outage.trouble)
+    }
+
     /// True while the remote is not known to answer.
     pub fn is_doubtful(&self) -> bool {
         self.outage.is_some()
@@ -299,7 +310,7 @@ impl RemoteState {
 
     /// True when a job has been sent to a remote that is not known to answer.
     pub fn is_in_doubt_and_tried(&self) -> bool {
-        self.outage.is_some() && !self.flights.is_empty()
+        self.outage.is_some() && self.flights.values().any(|flight| flight.is_trial)
     }
 
     /// True when a batch is in flight.

@@ -14,10 +14,60 @@ const QUICK: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::
 /// What a worker leaves alone is looked at again after so long.
 pub const POSTPONED: Duration = Duration::from_secs(2);
 
-/// Shortest and longest pause between two tries of a remote that is down.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Shortest and longest pause between two tries of a remote that does not answer, from the start of one to the start
+/// of the next. Such a try costs next to nothing (`rsync/knock.rs`), so that it need not become rarer with time: a remote that
+/// is back is found within two seconds, were it away for a month.
+const AWAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1500));
 
-/// A remote that does not answer, or refuses.
+/// The same, from the end of a try, where somebody has to mend something and every try is a transfer or a line in
+/// somebody's log.
+const UNWILLING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// A try that took long is followed by the next one after at least this.
+const BREATH: Duration = Duration::from_millis(250);
+
+/// Why nothing can be sent to a remote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// It does not answer, or serves as many as it may.
+    Away,
+    /// It answers, and somebody has to mend something there: password, module, disk.
+    Denied,
+    /// rsync rejects its options.
+    Options,
+    /// This machine lacks processes, memory or open files for a run.
+    Shortage,
+    /// The watch root is not what it was.
+    Source,
+}
+
+impl Trouble {
+    /// The next try comes after this.
+    fn pause(self, lasts: Duration) -> Duration {
+        let (shortest, longest) = match self {
+            Self::Away | Self::Shortage => AWAY,
+            Self::Denied | Self::Options | Self::Source => UNWILLING,
+        };
+        (lasts / 16).clamp(shortest, longest)
+    }
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// A try that came to nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure {
+    /// Why.
+    pub trouble: Trouble,
+    /// rsync's exit code.
+    pub code: i32,
+    /// When the try began.
+    pub began: Now,
+}
+
+/// A remote to which nothing can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outage {
     /// When it began.
@@ -28,23 +78,45 @@ pub struct Outage {
     pub next: Now,
     /// The last try's exit code.
     pub code: i32,
+    /// What it came to; `None` before the first one.
+    pub trouble: Option<Trouble>,
+    /// All troubles of this outage.
+    troubles: u8,
 }
 
 impl Outage {
     /// The state before first contact: nothing is known, so the first job goes alone, at once.
     pub fn unknown() -> Self {
-        Self { since: Duration::ZERO, tries: 0, next: Duration::ZERO, code: 0 }
+        let (since, next) = (Duration::ZERO, Duration::ZERO);
+        Self { since, tries: 0, next, code: 0, trouble: None, troubles: 0 }
     }
 
-    /// After another failed try. The pause grows with the outage (a sixteenth of it, 1 s to 1 min), so that a
-    /// remote that was away for half a minute is back within two seconds; `salt` spreads the tries of many remotes.
-    pub fn after_failure(before: Option<Self>, now: Now, salt: u64, code: i32) -> Self {
-        let since = before.filter(|o| o.tries > 0).map_or(now, |o| o.since);
-        let pause = ((now - since) / 16).clamp(PAUSE.0, PAUSE.1);
+    /// After another failed try. The pause grows with the outage (a sixteenth of it) up to what the trouble allows;
+    /// `salt` spreads the tries of many remotes.
+    pub fn after_failure(before: Option<Self>, now: Now, salt: u64, failure: Failure) -> Self {
+        let Failure { trouble, code, began } = failure;
+        let known = before.filter(|outage| outage.tries > 0);
+        let since = known.map_or(now, |outage| outage.since);
+        let pause = trouble.pause(now - since);
         let jitter =
             pause.mul_f64((salt.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as f64 / 1024.0);
+        let next = match trouble {
+            Trouble::Away | Trouble::Shortage => (began + pause + jitter).max(now + BREATH),
+            Trouble::Denied | Trouble::Options | Trouble::Source => now + pause + jitter,
+        };
         let tries = before.map_or(0, |o| o.tries) + 1;
-        Self { since, tries, next: now + pause + jitter, code }
+        let troubles = known.map_or(0, |outage| outage.troubles) | trouble.bit();
+        Self { since, tries, next, code, trouble: Some(trouble), troubles }
+    }
+
+    /// True when it stands in the fail log: it lasts, and it is not the source's.
+    pub fn is_logged(&self) -> bool {
+        self.tries > 1 && self.trouble != Some(Trouble::Source)
+    }
+
+    /// True when this outage has had `trouble`.
+    pub fn has_had(&self, trouble: Trouble) -> bool {
+        self.troubles & trouble.bit() != 0
     }
 }
 
@@ -270,24 +342,39 @@ mod tests {
         RelPath::new(text.as_bytes()).unwrap()
     }
 
+    /// An outage whose tries fail until `end`, each after `takes`; the longest time between the starts of two.
+    fn longest_gap(trouble: Trouble, takes: Duration, end: Duration) -> Duration {
+        let mut longest = Duration::ZERO;
+        for salt in 1..20 {
+            let (mut outage, mut began) = (Outage::unknown(), Duration::from_secs(5));
+            while began < end {
+                let failure = Failure { trouble, code: 10, began };
+                outage = Outage::after_failure(Some(outage), began + takes, salt, failure);
+                longest = longest.max(outage.next - began);
+                began = outage.next;
+            }
+        }
+        longest
+    }
+
+    const SHORT: Duration = Duration::from_secs(35);
+    const LONG: Duration = Duration::from_secs(3600);
+
     #[test]
-    fn a_remote_is_tried_again_within_two_seconds_after_half_a_minute() {
-        let mut outage =
-            Outage::after_failure(Some(Outage::unknown()), Duration::from_secs(5), 7, 10);
-        while outage.next < Duration::from_secs(35) {
-            let now = outage.next;
-            outage = Outage::after_failure(Some(outage), now, 7, 10);
-            let pause = outage.next - now;
-            assert!(pause >= PAUSE.0 && pause <= Duration::from_millis(2500), "{pause:?}");
+    fn a_remote_that_does_not_answer_is_tried_within_two_seconds_however_long_it_is_away() {
+        let (refusing, silent) = (Duration::from_millis(1), Duration::from_secs(2));
+        for end in [SHORT, LONG] {
+            assert!(longest_gap(Trouble::Away, refusing, end) < Duration::from_secs(2));
+            assert!(longest_gap(Trouble::Away, silent, end) <= silent + BREATH);
         }
     }
 
     #[test]
-    fn the_pause_never_exceeds_a_minute_and_its_jitter() {
-        let long = Outage { since: Duration::ZERO, tries: 99, next: Duration::ZERO, code: 10 };
-        let now = Duration::from_secs(1_000_000);
-        let next = Outage::after_failure(Some(long), now, u64::MAX, 10);
-        assert!(next.next - now <= PAUSE.1 * 5 / 4);
+    fn what_somebody_has_to_mend_is_tried_soon_at_first_and_rarely_in_the_end() {
+        let quick = Duration::from_millis(100);
+        assert!(longest_gap(Trouble::Denied, quick, SHORT) < Duration::from_secs(3));
+        let after_long = longest_gap(Trouble::Denied, quick, LONG);
+        assert!(after_long > UNWILLING.1 && after_long < UNWILLING.1 * 4 / 3, "{after_long:?}");
     }
 
     #[test]

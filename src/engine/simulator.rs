@@ -1,6 +1,7 @@
 //! The engine among model sources, workers and remotes on virtual time, driven by a seed: whatever happens, the invariants hold.
 //! Replay one seed, with everything it did: `SIMULATOR_SEED=17 cargo test simulator -- --nocapture`; more seeds: `SIMULATOR_SEEDS=100000`.
 
+mod chance;
 mod checks;
 mod model;
 mod source;
@@ -13,6 +14,7 @@ use super::pending::{Item, Mark};
 use super::{Action, Engine, Event, FullSync, Job, JobId, JobKind, JobReport, Now, Setup, Verdict};
 use crate::change::{RemoteId, RootId, Scope, WatchEvent};
 use crate::path::RelPath;
+use chance::Rng;
 use model::{Copy, Look, Op};
 use source::Source;
 
@@ -20,30 +22,6 @@ const MS: Duration = Duration::from_millis(1);
 
 /// Seeds in a plain test run.
 const SEEDS: u64 = 1_000;
-
-/// Numbers that depend on the seed alone (splitmix64).
-#[derive(Debug)]
-pub struct Rng(u64);
-
-impl Rng {
-    /// Some number below `limit`.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % limit.max(1)
-    }
-
-    /// True `of` times out of `all`.
-    pub fn chance(&mut self, of: u64, all: u64) -> bool {
-        self.below(all) < of
-    }
-
-    fn ms(&mut self, from: u64, to: u64) -> Duration {
-        MS * (from + self.below(to - from)) as u32
-    }
-}
 
 /// What happens at some time.
 #[derive(Debug, Clone)]
@@ -77,6 +55,9 @@ enum Health {
 #[derive(Debug)]
 struct Flying {
     job: Job,
+    began: Now,
+    /// Started while the remote was not known to answer.
+    is_trial: bool,
     ops: Vec<Vec<Op>>,
     report: JobReport,
 }
@@ -88,6 +69,8 @@ struct Remote {
     copy: Copy,
     health: Health,
     told_down: bool,
+    /// When it was last told that it is back.
+    up_since: Now,
     /// A job came to its end since the engine started.
     known: bool,
     sessions: bool,
@@ -141,6 +124,7 @@ impl World {
             copy: Copy::default(),
             health: Health::Up,
             told_down: false,
+            up_since: Now::ZERO,
             known: false,
             sessions: false,
         };
@@ -247,9 +231,7 @@ impl World {
             Wake::Effect(job, item) => self.effect(job, item),
             Wake::Done(job) => {
                 if let Some(flying) = self.flying.remove(&job) {
-                    let remote = &mut self.remotes[flying.job.remote.0];
-                    remote.told_down = flying.report.verdict != Verdict::Done;
-                    remote.known = true;
+                    self.note_health(&flying);
                     self.say(|| format!("  {:?}", flying.report.failed));
                     let remote = flying.job.remote;
                     self.feed(Event::JobDone(job, flying.report));
@@ -340,6 +322,7 @@ impl World {
             match action {
                 Action::Run(job) => self.start(job),
                 Action::CloseSessions(remote) => self.remotes[remote.0].sessions = false,
+                Action::Abort(remote) => self.abort(remote),
                 Action::FailLogChanged => self.fail_log = self.fail_log_now(),
                 _ => {}
             }

@@ -3,10 +3,12 @@
 
 mod advice;
 mod lines;
+mod shortage;
 
 use crate::path::RelPath;
 use advice::advice;
 use lines::Line;
+pub use shortage::lacking;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +27,15 @@ pub enum Ending {
     Deaf,
 }
 
-/// Where the two sides' directories are, as error lines name them.
+/// Where the two sides' directories are, as error lines name them, and who we say we are.
 #[derive(Debug, Clone, Copy)]
 pub struct Places<'a> {
-    /// The remote as the operator writes it, for sentences.
-    pub label: &'a str,
+    /// The module or the path on the remote, for sentences.
+    pub module: &'a str,
+    /// `<auth users>`.
+    pub user: Option<&'a str>,
+    /// `<auth passwordfile>`.
+    pub password_file: Option<&'a std::path::Path>,
     /// The watch root without links, absolute.
     pub root: &'a [u8],
     /// [`super::Endpoint::remote_directory`].
@@ -64,15 +70,22 @@ pub enum Outcome {
     MaxConnections,
     /// The remote answers, and somebody has to change something before anything can be sent.
     Denied {
-        /// What is wrong and what to do, one sentence that names the remote.
-        message: String,
+        /// rsync's exit code.
+        code: i32,
+        /// What it refuses and what to do: a clause whose subject is the remote.
+        reason: String,
+    },
+    /// This machine lacks something that a run needs.
+    Shortage {
+        /// What, and what to do.
+        reason: String,
     },
     /// The remote cannot do this; send the batch again at once without it.
     Refused(Ability),
     /// rsync does not accept its options.
     BadOptions {
-        /// What is wrong and what to do, one sentence.
-        message: String,
+        /// What it says, a clause.
+        reason: String,
     },
     /// We ended the run.
     Stopped,
@@ -119,22 +132,23 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &Places) ->
     if text.contains("@ERROR: max connections") {
         return Outcome::MaxConnections;
     }
-    if let Some(advice) = advice(&text) {
-        let message = format!("{}: {advice}", places.label);
-        return Outcome::Denied { message };
+    if let Some(lacked) = shortage::lacked(&text, code) {
+        return Outcome::Shortage { reason: format!("cannot run rsync: {lacked}") };
+    }
+    if let Some(reason) = advice(&text, places) {
+        return Outcome::Denied { code, reason };
     }
     let reason = reason(&text, code);
+    if is_full(&text) {
+        let reason = format!("cannot store anything: {reason}; look at its disk");
+        return Outcome::Denied { code, reason };
+    }
     match code {
         25 => Outcome::Kept { reason: "deletions stopped at --max-delete".into() },
         3 | 5 | 10..=14 | 23 | 19..=22 | 30 | 35 | 126 | 127 | 255 => {
             Outcome::RemoteDown { code: Some(code), reason }
         }
-        _ => Outcome::BadOptions {
-            message: format!(
-                "{}: rsync refuses to run (code {code}): {reason}; look at <commonParams>",
-                places.label
-            ),
-        },
+        _ => Outcome::BadOptions { reason: format!("{reason} (exit code {code})") },
     }
 }
 
@@ -216,8 +230,13 @@ fn partial(stderr: &[u8], truncated: bool, places: &Places) -> Outcome {
 mod tests {
     use super::*;
 
-    const PLACES: Places<'static> =
-        Places { label: "host::m", root: b"/srv/www", remote_directory: b"" };
+    const PLACES: Places<'static> = Places {
+        module: "m",
+        user: Some("bob"),
+        password_file: None,
+        root: b"/srv/www",
+        remote_directory: b"",
+    };
 
     /// The outcome in the words of the data file.
     fn described(outcome: &Outcome) -> String {
@@ -232,9 +251,10 @@ mod tests {
             Outcome::Kept { reason } => format!("kept {reason}"),
             Outcome::RemoteDown { reason, .. } => format!("down {reason}"),
             Outcome::MaxConnections => "max".into(),
-            Outcome::Denied { message } => format!("denied {message}"),
+            Outcome::Denied { reason, .. } => format!("denied {reason}"),
+            Outcome::Shortage { reason } => format!("shortage {reason}"),
             Outcome::Refused(ability) => format!("refused {ability:?}"),
-            Outcome::BadOptions { message } => format!("options {message}"),
+            Outcome::BadOptions { reason } => format!("options {reason}"),
             Outcome::Stopped | Outcome::RootChanged => "ended".into(),
         }
     }

@@ -174,7 +174,7 @@ impl Endpoint {
     }
 
     /// The operator's own remote shell; with ssh and a plain `-e ssh` (or none) ours.
-    fn remote_shell(&self) -> Option<OsString> {
+    pub(super) fn remote_shell(&self) -> Option<OsString> {
         let own = self.params.rsh.clone();
         if self.ssh && own.as_ref().is_none_or(|shell| shell == "ssh") {
             return Some(self.ssh_words().into());

@@ -100,7 +100,9 @@ impl Report {
     pub fn judge(&self, endpoint: &super::Endpoint) -> super::exit::Outcome {
         use std::os::unix::ffi::OsStrExt;
         let places = Places {
-            label: &endpoint.label(),
+            module: &endpoint.remote.name,
+            user: endpoint.user.as_deref(),
+            password_file: endpoint.password_file.as_deref(),
             root: self.root.as_os_str().as_bytes(),
             remote_directory: endpoint.remote_directory().as_bytes(),
         };

@@ -283,7 +283,7 @@ impl<'a> JobRun<'a> {
             outcome => {
                 // Directories compared as a whole lose what does not belong there when they are compared again.
                 let by_name = !matches!(kind, RunKind::Trees { .. } | RunKind::Listing { .. });
-                if by_name && matches!(outcome, Outcome::RemoteDown { .. }) {
+                if by_name && is_cut(&outcome) {
                     self.link.note_leftovers(names);
                 }
                 return Err(self.link.stop(outcome));
@@ -306,10 +306,18 @@ impl<'a> JobRun<'a> {
             self.link.endpoint().label(),
             names.len()
         );
-        if matches!(outcome, Outcome::RemoteDown { .. }) {
+        if is_cut(&outcome) {
             self.link.note_leftovers(&names.iter().collect::<Vec<_>>());
         }
     }
+}
+
+/// True when a run may have left something unfinished on the remote.
+fn is_cut(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::RemoteDown { .. } | Outcome::Shortage { .. } | Outcome::Denied { .. }
+    )
 }
 
 /// Cuts a list of directories so that each part fits a command line.

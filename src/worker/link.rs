@@ -26,7 +26,7 @@ use crate::record::{self, Eyes};
 use crate::rsync::excludes::Excludes;
 use crate::rsync::exit::{Ability, Outcome};
 use crate::rsync::probe::{Probed, run_probe};
-use crate::rsync::{Abilities, Endpoint};
+use crate::rsync::{Abilities, Endpoint, NoAnswer};
 use crate::source::{Source, Unhealthy};
 use crate::watch::Exclude;
 
@@ -54,6 +54,8 @@ pub struct Link {
     /// What runs that broke off were sending.
     leftovers: Mutex<BTreeSet<RelPath>>,
     echoes: Mutex<Echoes>,
+    /// Set while the remote is not known to answer.
+    doubt: AtomicBool,
     sessions: Sessions,
 }
 
@@ -131,6 +133,7 @@ impl Link {
             delivered: Mutex::default(),
             leftovers: Mutex::default(),
             echoes: Mutex::default(),
+            doubt: AtomicBool::new(true),
         }
     }
 
@@ -144,6 +147,11 @@ impl Link {
         self.sessions.start_one();
     }
 
+    /// Kills what is running for jobs of now; others may follow.
+    pub fn abort(&self) {
+        self.sessions.abort();
+    }
+
     /// Kills what is running.
     pub fn kill(&self) {
         self.sessions.kill();
@@ -151,8 +159,17 @@ impl Link {
 
     /// Does a job; blocks until it is done or has failed. The look is what was there before it.
     pub fn run(&self, job: &Job) -> (JobReport, Option<record::Look>) {
+        // Nothing else is done, not even a look at the disk, for a remote that may be down and does not answer.
+        if self.doubt.load(Ordering::Relaxed)
+            && let Err(NoAnswer { code, reason }) = self.endpoint.knock()
+        {
+            return (JobReport::nothing(Verdict::RemoteDown { code, reason }), None);
+        }
         let look = self.recorder.as_ref().and_then(|recorder| recorder.look(job));
-        (self.run_job(job), look)
+        let report = self.run_job(job);
+        let is_down = matches!(report.verdict, Verdict::RemoteDown { .. });
+        self.doubt.store(is_down, Ordering::Relaxed);
+        (report, look)
     }
 
     fn run_job(&self, job: &Job) -> JobReport {
@@ -174,9 +191,7 @@ impl Link {
                     self.delivered().clear();
                     return JobReport::nothing(verdict);
                 }
-                Err(Stop::Stopped) => {
-                    return JobReport { returned: job.items.clone(), ..JobReport::done() };
-                }
+                Err(Stop::Stopped) => return JobReport::nothing(Verdict::Stopped),
             }
         }
         let reason = "the remote refuses every way of sending a batch".into();
@@ -190,6 +205,10 @@ impl Link {
     }
 
     fn try_run(&self, job: &Job, abilities: Option<Abilities>) -> Result<JobReport, Stop> {
+        if job.kind == JobKind::Probe {
+            // What it can do may have changed while it was away.
+            *lock(&self.abilities) = None;
+        }
         let abilities = match abilities {
             Some(abilities) => abilities,
             None => self.contact()?,
@@ -363,11 +382,12 @@ impl Link {
                 Verdict::RemoteDown { code: code.unwrap_or(-1), reason }
             }
             Outcome::MaxConnections => {
-                let reason = "it serves as many clients as its `max connections` allows; raise it, 0 means no limit";
-                Verdict::RemoteDown { code: 5, reason: reason.into() }
+                let reason = "serves as many clients as its `max connections` allows: raise it, 0 means no limit";
+                Verdict::Busy { code: 5, reason: reason.into() }
             }
-            Outcome::Denied { message } => Verdict::RemoteDown { code: 5, reason: message },
-            Outcome::BadOptions { message } => Verdict::Misconfigured { code: 1, reason: message },
+            Outcome::Denied { code, reason } => Verdict::Denied { code, reason },
+            Outcome::Shortage { reason } => Verdict::Shortage(reason),
+            Outcome::BadOptions { reason } => Verdict::Misconfigured { code: 1, reason },
             Outcome::RootChanged => {
                 let reason =
                     "is not the directory it was: it was replaced, mounted over or unmounted";
@@ -386,13 +406,9 @@ impl Link {
 
 fn unhealthy(error: &Unhealthy) -> Stop {
     let reason = error.to_string();
-    Stop::Verdict(if error.is_shortage() {
-        Verdict::RemoteDown {
-            code: -1,
-            reason: format!("cannot start rsync: {reason}; raise the limit"),
-        }
-    } else {
-        Verdict::SourceUnhealthy(reason)
+    Stop::Verdict(match error.lacking() {
+        Some(lacking) => Verdict::Shortage(format!("cannot start rsync: {lacking}")),
+        None => Verdict::SourceUnhealthy(reason),
     })
 }
 

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::calm::Calm;
 use crate::path::RelPath;
-use crate::rsync::exit::Outcome;
+use crate::rsync::exit::{Outcome, lacking};
 use crate::rsync::run::{Killer, Limits, Report, Session, StartError};
 use crate::rsync::{Abilities, Answer, Endpoint, RunKind, RunSpec, deleted_names};
-use crate::source::{Source, is_shortage};
+use crate::source::Source;
 
 /// Sessions kept ready: a second change need not wait until the first run's process has gone, nor a third.
 const READY: usize = 3;
@@ -108,7 +108,7 @@ impl Sessions {
         if let Some(session) = self.take(&spec) {
             match self.feed(session, input, limits) {
                 Outcome::MaxConnections => _ = self.make_room(),
-                Outcome::RemoteDown { reason, .. } => {
+                Outcome::RemoteDown { reason, .. } | Outcome::Shortage { reason } => {
                     log::debug!("{}: a warm session was dead: {reason}", self.endpoint.label());
                     self.close();
                 }
@@ -285,6 +285,11 @@ impl Sessions {
     /// Ends what is running; nothing is started from now on.
     pub fn kill(&self) {
         self.stopped.store(true, Ordering::Relaxed);
+        self.abort();
+    }
+
+    /// Kills what is running; others may follow.
+    pub fn abort(&self) {
         lock(&self.running).values().for_each(Killer::kill);
     }
 
@@ -344,13 +349,14 @@ impl Sessions {
 /// Why nothing could be started, as an outcome.
 pub fn failure(error: &StartError) -> Outcome {
     match error {
-        StartError::Root { source, .. } if is_shortage(source) => {
-            let reason = format!("cannot start rsync: {source}; raise the limit");
-            Outcome::RemoteDown { code: None, reason }
+        StartError::Root { source, .. } | StartError::Spawn(source)
+            if let Some(lacking) = lacking(source) =>
+        {
+            Outcome::Shortage { reason: format!("cannot start rsync: {lacking}") }
         }
         StartError::RootChanged { .. } | StartError::Root { .. } => Outcome::RootChanged,
         StartError::NoRsync | StartError::Spawn(_) => {
-            Outcome::RemoteDown { code: None, reason: error.to_string() }
+            Outcome::Shortage { reason: error.to_string() }
         }
     }
 }

@@ -2,16 +2,24 @@
 //! Starts nothing.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::time::Duration;
 
 use super::{Flight, Origin, RemoteState, SESSION_REST};
 use crate::change::Scope;
 use crate::engine::pending::{Hold, Item, Mark};
-use crate::engine::retry::{FailLog, Outage};
+use crate::engine::retry::{FailLog, Failure, Outage, Trouble};
 use crate::engine::trie::{Node, Trie};
 use crate::engine::{
     Action, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now, PathFailure, Settled, Verdict,
 };
 use crate::path::RelPath;
+
+/// Jobs that were in flight when a remote went down are given up when it is back, unless that was so soon that their
+/// connections have hardly noticed.
+const CONNECTIONS_OUTLIVE: Duration = Duration::from_secs(5);
+
+/// rsync's exit code when it cannot start what it needs.
+const IPC: i32 = 14;
 
 /// What failed.
 #[derive(Default)]
@@ -46,42 +54,73 @@ impl RemoteState {
             return self.settle(now, id, flight, report, actions);
         }
         self.put_back(&flight, &flight.items);
+        if flight.began < self.up_since {
+            // It hung on a connection that has seen the outage; a job of today will tell.
+            return;
+        }
         let (remote, root, pending) = (self.id, self.root, self.owed());
-        let (code, notice) = match report.verdict {
-            Verdict::Done => return,
+        let (trouble, code, notice) = match report.verdict {
+            Verdict::Done | Verdict::Stopped => return,
             Verdict::RemoteDown { code, reason } => {
-                let notice = Notice::RemoteDown { remote, reason, pending };
-                (code, notice)
+                (Trouble::Away, code, Notice::RemoteDown { remote, reason, pending })
+            }
+            Verdict::Busy { code, reason } => {
+                (Trouble::Away, code, Notice::RemoteDenies { remote, reason, pending })
+            }
+            Verdict::Denied { code, reason } => {
+                (Trouble::Denied, code, Notice::RemoteDenies { remote, reason, pending })
             }
             Verdict::Misconfigured { code, reason } => {
-                (code, Notice::Misconfigured { remote, reason })
+                (Trouble::Options, code, Notice::Misconfigured { remote, reason })
             }
-            Verdict::SourceUnhealthy(reason) => (0, Notice::SourceUnhealthy { root, reason }),
+            Verdict::Shortage(reason) => (Trouble::Shortage, IPC, Notice::Shortage { reason }),
+            Verdict::SourceUnhealthy(reason) => {
+                (Trouble::Source, 0, Notice::SourceUnhealthy { root, reason })
+            }
         };
-        self.goes_down(now, code, notice, actions);
+        let failure = Failure { trouble, code, began: flight.began };
+        self.goes_down(now, failure, notice, actions);
     }
 
-    fn goes_down(&mut self, now: Now, code: i32, notice: Notice, actions: &mut Vec<Action>) {
+    fn goes_down(&mut self, now: Now, failure: Failure, notice: Notice, out: &mut Vec<Action>) {
         let before = self.outage.take();
-        let outage = Outage::after_failure(before, now, self.id.0 as u64 + 1, code);
-        if outage.tries == 1 {
-            actions.push(Action::Notify(notice));
+        let logged = before.is_some_and(|before| before.is_logged());
+        let outage = Outage::after_failure(before, now, self.id.0 as u64 + 1, failure);
+        // Each trouble of an outage is said once.
+        if before.is_none_or(|before| !before.has_had(failure.trouble)) {
+            out.push(Action::Notify(notice));
         }
         self.outage = Some(outage);
         self.sessions_until = None;
-        actions.push(Action::CloseSessions(self.id));
-        if outage.tries == 2 {
-            actions.push(Action::FailLogChanged);
+        out.push(Action::CloseSessions(self.id));
+        if outage.is_logged() != logged {
+            out.push(Action::FailLogChanged);
         }
     }
 
     fn comes_up(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if let Some(outage) = self.outage.take()
-            && outage.tries > 0
-        {
-            let (after, pending) = (now - outage.since, self.owed());
-            actions.push(Action::Notify(Notice::RemoteUp { remote: self.id, after, pending }));
+        let Some(outage) = self.outage.take().filter(|outage| outage.tries > 0) else {
+            return;
+        };
+        self.up_since = now;
+        let (remote, root) = (self.id, self.root);
+        let (after, pending) = (now - outage.since, self.owed());
+        let mut say = |notice| actions.push(Action::Notify(notice));
+        if [Trouble::Away, Trouble::Denied, Trouble::Options].iter().any(|t| outage.has_had(*t)) {
+            say(Notice::RemoteUp { remote, after, pending });
+        }
+        if outage.has_had(Trouble::Shortage) {
+            say(Notice::ShortageOver);
+        }
+        if outage.has_had(Trouble::Source) {
+            say(Notice::SourceHealthy { root });
+        }
+        if outage.is_logged() {
             actions.push(Action::FailLogChanged);
+        }
+        // What is still in flight hangs on a connection that has seen the outage.
+        if !self.flights.is_empty() && after >= CONNECTIONS_OUTLIVE {
+            actions.push(Action::Abort(remote));
         }
     }
 
@@ -114,7 +153,10 @@ impl RemoteState {
         report: JobReport,
         actions: &mut Vec<Action>,
     ) {
-        self.comes_up(now, actions);
+        // What was in flight already when the remote went down says nothing about who asks today.
+        if flight.is_trial {
+            self.comes_up(now, actions);
+        }
         let JobReport { failed, returned, postponed, .. } = report;
         let mut back = Trie::default();
         for item in returned.iter().chain(&postponed) {

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use super::{Flight, Origin, RemoteState, Room, SESSION_REST};
 use crate::engine::parents::Parents;
 use crate::engine::pending::{Hold, Item, Want};
-use crate::engine::retry::Outage;
+use crate::engine::retry::{Outage, Trouble};
 use crate::engine::sweep::shards_per_job;
 use crate::engine::{FullSyncFilter, Job, JobId, JobKind, Now};
 use crate::path::RelPath;
@@ -16,6 +16,8 @@ use crate::path::RelPath;
 const BATCHES: usize = 4;
 /// Tree jobs in flight at once: what two cores and a long round trip repay (docs/BENCHMARKS.md).
 const TREE_JOBS: usize = 4;
+/// Paths that are tried on a remote that was down: it is done often, and for nothing as a rule.
+const TRIAL_PATHS: usize = 64;
 /// Large files in flight at once.
 const LARGE_JOBS: usize = 2;
 
@@ -40,8 +42,7 @@ impl RemoteState {
         let start = if room == Room::None {
             None
         } else if let Some(outage) = &self.outage {
-            let wanted = outage.tries == 0 || self.has_work(room);
-            (wanted && self.flights.is_empty()).then_some(outage.next)
+            (self.wants_trial(outage, room) && !self.is_in_doubt_and_tried()).then_some(outage.next)
         } else {
             // Work that could start now has been started; what is left waits for a flight or for the pace.
             let waits = self.pending.small() > 0 && self.batches_in_flight() < BATCHES;
@@ -57,12 +58,12 @@ impl RemoteState {
             return None;
         }
         if let Some(outage) = self.outage {
-            return self.next_probe(now, outage, room);
+            return self.next_trial(now, outage, room);
         }
         let may_batch = self.batches_in_flight() < BATCHES && self.pace.is_ready(now);
         if may_batch
             && !self.batch_was_last
-            && let Some(job) = self.next_batch(None)
+            && let Some(job) = self.next_batch(None, self.limits.batch_paths)
         {
             return Some(job);
         }
@@ -72,14 +73,14 @@ impl RemoteState {
         }
         // What is over soon lets the full sync have its turn; it does not wait for what is long.
         let reserved = waits.filter(|(_, hold)| *hold == Hold::Short);
-        self.next_batch(reserved.map(|(path, _)| path))
+        self.next_batch(reserved.map(|(path, _)| path), self.limits.batch_paths)
     }
 
-    fn next_batch(&mut self, reserved: Option<RelPath>) -> Option<NextJob> {
+    fn next_batch(&mut self, reserved: Option<RelPath>, paths: usize) -> Option<NextJob> {
         if self.stuck || self.pending.small() == 0 {
             return None;
         }
-        let items = self.take_beside(Want::Batch(self.limits.batch_paths), reserved.as_ref());
+        let items = self.take_beside(Want::Batch(paths), reserved.as_ref());
         self.stuck = items.is_empty();
         NextJob::new(JobKind::Batch, Origin::Pending, items)
     }
@@ -134,13 +135,28 @@ impl RemoteState {
     }
 
     /// A remote that is down, or not yet known: one job at a time, when its time has come.
-    fn next_probe(&mut self, now: Now, outage: Outage, room: Room) -> Option<NextJob> {
-        if !self.flights.is_empty() || outage.next > now {
+    fn next_trial(&mut self, now: Now, outage: Outage, room: Room) -> Option<NextJob> {
+        if self.is_in_doubt_and_tried() || outage.next > now || !self.wants_trial(&outage, room) {
             return None;
         }
-        let job = self.next_batch(None).or_else(|| self.next_long_job(room).0);
-        let probe = || NextJob { kind: JobKind::Probe, origin: Origin::Pending, items: Vec::new() };
-        job.or_else(|| (outage.tries == 0).then(probe))
+        let probe = NextJob { kind: JobKind::Probe, origin: Origin::Pending, items: Vec::new() };
+        if !self.flights.is_empty() {
+            // What hangs keeps its paths; all that is wanted is an answer.
+            return Some(probe);
+        }
+        let paths = if outage.tries == 0 { self.limits.batch_paths } else { TRIAL_PATHS };
+        let job = self.next_batch(None, paths);
+        let job = job.or_else(|| match outage.trouble {
+            // Whether it answers need not be learned from a job that takes long, beside which nothing else may start.
+            None | Some(Trouble::Away | Trouble::Shortage) => None,
+            Some(_) => self.next_long_job(room).0,
+        });
+        job.or(Some(probe))
+    }
+
+    /// Whether there is anything to learn from a job for a remote that may be down.
+    fn wants_trial(&self, outage: &Outage, room: Room) -> bool {
+        outage.tries == 0 || !self.flights.is_empty() || self.has_work(room)
     }
 
     /// Notes that the job is in flight.
@@ -169,8 +185,11 @@ impl RemoteState {
         for other in self.flights.values() {
             self.disputed.extend(parents.disputed(&other.parents).cloned());
         }
+        let (began, is_trial) = (now, self.outage.is_some());
         let waited_for_by = Vec::new();
-        self.flights.insert(id, Flight { kind, origin, items, parents, waited_for_by, origins });
+        let flight =
+            Flight { kind, origin, began, is_trial, items, parents, waited_for_by, origins };
+        self.flights.insert(id, flight);
         self.hold_origins();
         job
     }

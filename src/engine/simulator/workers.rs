@@ -6,6 +6,7 @@ use super::*;
 impl World {
     pub(super) fn start(&mut self, job: Job) {
         self.check_job(&job);
+        let is_trial = self.is_doubtful(job.remote);
         let remote = &mut self.remotes[job.remote.0];
         remote.sessions = true;
         let source = &self.sources[job.root.0];
@@ -14,6 +15,8 @@ impl World {
         let slow = if remote.health == Health::Slow { 100 } else { 1 };
         let id = job.id;
         let mut flying = Flying {
+            began: self.now,
+            is_trial,
             job,
             ops: plan.ops,
             report: JobReport { returned: plan.returned, ..JobReport::done() },
@@ -45,6 +48,33 @@ impl World {
         let rest = self.rng.ms(1, if hangs { 30_000 } else { 50 });
         self.wake_at(self.now + second + rest, Wake::Done(id));
         self.flying.insert(id, flying);
+    }
+
+    /// What the engine knows of a remote after this job.
+    pub(super) fn note_health(&mut self, flying: &Flying) {
+        let remote = &mut self.remotes[flying.job.remote.0];
+        match flying.report.verdict {
+            Verdict::Done if flying.is_trial => {
+                if remote.told_down {
+                    remote.up_since = self.now;
+                }
+                remote.told_down = false;
+                remote.known = true;
+            }
+            Verdict::Done | Verdict::Stopped => {}
+            _ => remote.told_down |= flying.began >= remote.up_since,
+        }
+    }
+
+    /// What is in flight for a remote ends soon, and has done no more than it has done.
+    pub(super) fn abort(&mut self, remote: RemoteId) {
+        let mut aborted = Vec::new();
+        for (id, flying) in self.flying.iter_mut().filter(|(_, f)| f.job.remote == remote) {
+            flying.ops.iter_mut().for_each(Vec::clear);
+            flying.report = JobReport::nothing(Verdict::Stopped);
+            aborted.push(*id);
+        }
+        aborted.into_iter().for_each(|id| self.wake_in(0, 20, Wake::Done(id)));
     }
 
     pub(super) fn effect(&mut self, job: JobId, item: usize) {
@@ -81,6 +111,7 @@ impl World {
         let mut restored = Vec::new();
         for (index, remote) in self.remotes.iter_mut().enumerate() {
             remote.told_down = false;
+            remote.up_since = Now::ZERO;
             remote.known = false;
             remote.sessions = false;
             remote.copy.fresh.clear();

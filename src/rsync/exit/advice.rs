@@ -1,66 +1,90 @@
 //! Failures that somebody has to mend, and what to do about each.
 //! Knows rsync's and ssh's words; decides nothing.
 
-/// Failures that somebody has to mend: a piece of rsync's words, and what to do.
+use super::Places;
+
+/// Failures that somebody has to mend: a piece of rsync's words, and what "remote X …" does and what to do about it.
 const ADVICE: &[(&str, &str)] = &[
     (
         "@ERROR: Unknown module",
-        "the remote has no such module; correct name=\"…\" in <remote> or add the module to its rsyncd.conf",
+        "has no module {module}: correct name=\"…\" in <remote>, or add the module to its rsyncd.conf",
     ),
     (
         "@ERROR: auth failed",
-        "user or password is refused; compare <auth users passwordfile> with the secrets file of the remote",
+        "refuses {user}: compare <auth users passwordfile> with \"auth users\" and the secrets file of module {module} there",
     ),
     (
         "@ERROR: access denied",
-        "the remote does not let this machine in; look at \"hosts allow\" in its rsyncd.conf",
+        "does not let this machine into module {module}: look at \"hosts allow\" and \"hosts deny\" in its rsyncd.conf",
     ),
-    ("@ERROR: chroot failed", "the module's directory does not exist on the remote; create it"),
-    ("@ERROR: chdir failed", "the module's directory does not exist on the remote; create it"),
+    (
+        "@ERROR: chroot failed",
+        "cannot enter the directory of module {module}: create it there, or correct \"path\" in its rsyncd.conf",
+    ),
+    (
+        "@ERROR: chdir failed",
+        "cannot enter the directory of module {module}: create it there, or correct \"path\" in its rsyncd.conf",
+    ),
     (
         "ERROR: module is read only",
-        "the module is read only; set \"read only = no\" in the remote's rsyncd.conf",
+        "takes nothing, for module {module} is read only: set \"read only = no\" in its rsyncd.conf",
     ),
     (
         "password file must not be other-accessible",
-        "the password file is readable by others; run chmod 600 on it",
+        "is not asked, for others may read the password file {file}: run chmod 600 on it",
     ),
     (
         "password file must be owned by root",
-        "the password file must belong to root; run chown root on it",
+        "is not asked, for the password file {file} does not belong to root: run chown root on it",
     ),
     (
         "could not open password file",
-        "the password file cannot be read; correct passwordfile=\"…\" in <auth>",
+        "is not asked, for the password file {file} cannot be read: correct passwordfile=\"…\" in <auth>",
     ),
     (
         "refuse --delete",
-        "the remote refuses deletions; take \"delete\" out of \"refuse options\" in its rsyncd.conf, or set <delete start=\"false\"/>",
+        "refuses deletions: take \"delete\" out of \"refuse options\" in its rsyncd.conf, or set <delete start=\"false\"/>",
     ),
-    ("Failed to exec", "ssh cannot be started; install it"),
-    ("remote command not found", "rsync is not installed on the remote"),
-    ("rsync: command not found", "rsync is not installed on the remote"),
-    ("rsync: not found", "rsync is not installed on the remote"),
+    ("Failed to exec", "cannot be reached without ssh: install it here"),
+    ("remote command not found", "has no rsync: install it there"),
+    ("rsync: command not found", "has no rsync: install it there"),
+    ("rsync: not found", "has no rsync: install it there"),
     (
         "Host key verification failed",
-        "the remote's ssh host key is unknown or has changed; connect once by hand with ssh as this user",
+        "shows an ssh host key that is unknown or has changed: connect once by hand with ssh as this user",
     ),
-    ("Permission denied (", "ssh does not let us in; install this user's public key on the remote"),
+    (
+        "Permission denied (",
+        "does not let {user} in with ssh: install the public key of the user who runs sersync there",
+    ),
     (
         "Too many authentication failures",
-        "ssh does not let us in; install this user's public key on the remote",
+        "does not let {user} in with ssh: install the public key of the user who runs sersync there",
     ),
     (
         "[Receiver] mkdir",
-        "the directory on the remote cannot be made; create it and the directories above it",
+        "cannot make the directory of {module}: create it there, and those above it",
     ),
     (
         "[Receiver] change_dir",
-        "the directory on the remote cannot be entered; look at its mode and owner",
+        "cannot enter the directory of {module}: look at its mode and owner there",
     ),
 ];
 
-/// What to do about a failure, when its words are known.
-pub(super) fn advice(text: &str) -> Option<&'static str> {
-    ADVICE.iter().find(|(words, _)| text.contains(words)).map(|(_, advice)| *advice)
+/// What is wrong and what to do, when the words of a failure are known: a clause whose subject is the remote.
+pub(super) fn advice(text: &str, places: &Places) -> Option<String> {
+    let (_, advice) = ADVICE.iter().find(|(words, _)| text.contains(words))?;
+    let file = places.password_file.map_or_else(String::new, |file| file.display().to_string());
+    let password = if places.password_file.is_some() {
+        format!(" with the password in {file}")
+    } else {
+        String::new()
+    };
+    let user = match places.user {
+        Some(user) => format!("user {user}{password}"),
+        None if advice.contains("ssh") => "this user".into(),
+        None => "to serve us without a user and a password".into(),
+    };
+    let filled = advice.replace("{module}", places.module).replace("{file}", &file);
+    Some(filled.replace("{user}", &user))
 }

@@ -44,6 +44,16 @@ impl Two {
         }
     }
 
+    /// The failing one is complained of once, with these words, and serves again when the cause is gone.
+    fn is_said_and_mended(&self, words: &str, mend: impl FnOnce()) {
+        self.sound_one_is_served("meanwhile");
+        self.mirror.wait_for_output(words);
+        mend();
+        self.both_become_equal();
+        let output = self.mirror.output();
+        assert_eq!(output.matches("ERROR").count(), 1, "{output}");
+    }
+
     fn both_become_equal(&self) {
         for daemon in [&self.sound, &self.failing] {
             wait_until_same(&self.mirror.source, &daemon.data, SOON, "in the end");
@@ -59,19 +69,44 @@ fn daemon(module: &str) -> Rsyncd {
 fn a_read_only_module_is_said_once_and_made_good_when_it_is_writable() {
     let two = Two::start(10, daemon("read only = yes"), "data", "");
     two.sound_one_is_served("meanwhile");
-    two.mirror.wait_for_output("read only");
-    two.failing.reconfigure(&Options::default());
-    two.both_become_equal();
-    assert_eq!(two.mirror.output().matches("ERROR").count(), 1);
+    two.is_said_and_mended(
+        "takes nothing, for module data is read only: set \"read only = no\"",
+        || {
+            two.failing.reconfigure(&Options::default());
+        },
+    );
+}
+
+#[test]
+fn a_module_that_does_not_exist_is_said_once_and_made_good_when_it_does() {
+    let two = Two::start(18, Rsyncd::start(), "later", "");
+    two.is_said_and_mended("has no module later: correct name=", || {
+        let path = two.failing.data.display();
+        let module = format!("[later]\npath = {path}\nread only = no\n");
+        two.failing.reconfigure(&Options { module, ..Options::default() });
+    });
+}
+
+#[test]
+fn a_host_that_is_not_let_in_is_said_once_and_made_good_when_it_is() {
+    let two = Two::start(20, daemon("hosts deny = *"), "data", "");
+    two.is_said_and_mended(
+        "does not let this machine into module data: look at \"hosts allow\"",
+        || {
+            two.failing.reconfigure(&Options::default());
+        },
+    );
 }
 
 #[test]
 fn a_module_that_is_busy_is_said_once_and_made_good_when_it_is_free() {
     let two = Two::start(12, daemon("max connections = -1"), "data", "");
-    two.sound_one_is_served("meanwhile");
-    two.mirror.wait_for_output("max connections");
-    two.failing.reconfigure(&Options::default());
-    two.both_become_equal();
+    two.is_said_and_mended(
+        "serves as many clients as its `max connections` allows: raise it",
+        || {
+            two.failing.reconfigure(&Options::default());
+        },
+    );
 }
 
 #[test]
@@ -93,10 +128,9 @@ fn a_wrong_password_is_said_without_the_password_and_made_good_when_it_is_right(
     let auth =
         format!("<auth start=\"true\" users=\"bob\" passwordfile=\"{}\"/>", password.display());
     let two = Two::start(14, failing, "auth", &auth);
-    two.sound_one_is_served("meanwhile");
-    two.mirror.wait_for_output("user or password is refused");
-    fs::write(&password, "secret").unwrap();
-    two.both_become_equal();
+    two.is_said_and_mended("::auth refuses user bob with the password in ", || {
+        fs::write(&password, "secret").unwrap();
+    });
     assert!(!two.mirror.output().contains("hunter-two"));
 }
 
@@ -109,10 +143,8 @@ fn a_full_remote_is_said_once_and_made_good_when_there_is_room() {
     two.both_become_equal();
     disk.fill();
     two.mirror.write("large", vec![b'x'; 100_000]);
-    two.mirror.wait_for_output("No space left on device");
-    two.sound_one_is_served("meanwhile");
-    disk.empty();
-    two.both_become_equal();
+    two.is_said_and_mended("cannot store anything: ", || disk.empty());
+    assert!(two.mirror.output().contains("No space left on device"));
     drop(disk);
 }
 

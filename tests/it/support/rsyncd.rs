@@ -133,7 +133,7 @@ impl Rsyncd {
 
     /// A password file for the module `auth` with the right mode.
     pub fn password_file(&self, password: &str) -> PathBuf {
-        let path = self.dir.file(format!("password-{password}"), password);
+        let path = self.dir.file(format!("password-of-{}-letters", password.len()), password);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         path
     }

@@ -1,0 +1,34 @@
+//! What this machine may lack for a run, and what to do about each.
+//! Knows the kernel's numbers and rsync's words; decides nothing.
+
+use std::io;
+
+use rustix::io::Errno;
+
+const FILES: &str =
+    "too many open files: raise their limit (LimitNOFILE= of the service, ulimit -n)";
+const PROCESSES: &str = "no more processes may be started: raise their limit (TasksMax= and LimitNPROC= of the service, ulimit -u)";
+const MEMORY: &str = "out of memory: raise the limit (MemoryMax= of the service, ulimit -v) or give the machine more";
+
+/// What is lacking when the kernel answers with `error`; `None` when it is something else.
+pub fn lacking(error: &io::Error) -> Option<&'static str> {
+    match Errno::from_io_error(error)? {
+        Errno::MFILE | Errno::NFILE => Some(FILES),
+        Errno::AGAIN => Some(PROCESSES),
+        Errno::NOMEM => Some(MEMORY),
+        _ => None,
+    }
+}
+
+/// What our own rsync lacked, by its exit code and words; `None` when it was the remote's, or something else.
+pub(super) fn lacked(text: &str, code: i32) -> Option<&'static str> {
+    let here = |line: &&str| !line.contains("[Receiver") && !line.contains("[receiver");
+    let here = |words: &str| text.lines().filter(here).any(|line| line.contains(words));
+    match code {
+        14 if here("fork") && here("(11)") => Some(PROCESSES),
+        22 if here("out of memory") => Some(MEMORY),
+        127 if here("rsync: error while loading shared libraries") => Some(MEMORY),
+        _ if here("(24)") && here("socket") => Some(FILES),
+        _ => None,
+    }
+}

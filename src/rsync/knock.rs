@@ -1,0 +1,139 @@
+//! Asks a daemon that may be down whether it answers: connects, and waits for its greeting. Costs no process and transfers nothing,
+//! so that it can be done often. What the daemon allows, only rsync itself can find out.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use super::Endpoint;
+
+/// How long one knock may take in all. The kernel repeats an unanswered SYN after a second.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What rsync's exit code would be: no connection; no connection in time; no greeting in time.
+const REFUSED: i32 = 10;
+const UNREACHED: i32 = 35;
+const SILENT: i32 = 30;
+
+/// The port of a daemon when nobody says another.
+const PORT: u16 = 873;
+
+/// Options with which rsync goes another way than this does.
+const OTHER_WAYS: [&str; 3] = ["--address", "--port", "--sockopts"];
+
+/// Nobody is at home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// rsync's exit code for it.
+    pub code: i32,
+    /// A clause for the log.
+    pub reason: String,
+}
+
+impl Endpoint {
+    /// Knocks at the remote's daemon. Fails only when it is sure that nobody answers; where rsync would go through a
+    /// shell, a proxy or an address of its own, and where the name is not known, nothing is sure.
+    ///
+    /// # Errors
+    /// Nobody accepts, or nobody greets.
+    pub fn knock(&self) -> Result<(), NoAnswer> {
+        let proxied =
+            ["RSYNC_PROXY", "RSYNC_CONNECT_PROG"].iter().any(|v| std::env::var_os(v).is_some());
+        let odd = |word: &std::ffi::OsString| {
+            OTHER_WAYS.iter().any(|way| word.to_string_lossy().starts_with(way))
+        };
+        if proxied || self.remote_shell().is_some() || self.params.kept.iter().any(odd) {
+            return Ok(());
+        }
+        let host = self.remote.ip.trim_start_matches('[').trim_end_matches(']');
+        let port = self.port.unwrap_or(PORT);
+        let Ok(addresses) = (host, port).to_socket_addrs() else {
+            return Ok(());
+        };
+        knock_at(&addresses.collect::<Vec<_>>(), PATIENCE)
+    }
+}
+
+fn knock_at(addresses: &[SocketAddr], patience: Duration) -> Result<(), NoAnswer> {
+    let end = now() + patience;
+    let mut last = Ok(());
+    for (done, address) in addresses.iter().enumerate() {
+        let share = (end - now().min(end)) / (addresses.len() - done) as u32;
+        last = knock_one(*address, share.max(Duration::from_millis(100)));
+        if last.is_ok() {
+            return Ok(());
+        }
+    }
+    last
+}
+
+fn knock_one(address: SocketAddr, patience: Duration) -> Result<(), NoAnswer> {
+    let end = now() + patience;
+    let mut stream = TcpStream::connect_timeout(&address, patience).map_err(|error| {
+        let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
+        let code = if timed_out { UNREACHED } else { REFUSED };
+        NoAnswer { code, reason: format!("failed to connect to {address}: {}", words(&error)) }
+    })?;
+    let rest = (end - now().min(end)).max(Duration::from_millis(100));
+    // A socket that takes no time limit would be waited for without one: then rsync itself has to find out.
+    if stream.set_read_timeout(Some(rest)).is_err() {
+        return Ok(());
+    }
+    match stream.read(&mut [0; 1]) {
+        Ok(1..) => Ok(()),
+        Ok(0) => Err(NoAnswer {
+            code: REFUSED,
+            reason: format!("{address} closes the connection without a greeting"),
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(NoAnswer {
+            code: SILENT,
+            reason: format!("{address} accepts connections and says nothing"),
+        }),
+        Err(error) => {
+            Err(NoAnswer { code: REFUSED, reason: format!("{address}: {}", words(&error)) })
+        }
+    }
+}
+
+/// The kernel's words without the number that Rust adds.
+fn words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a knock is limited by the wall clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    const SHORT: Duration = Duration::from_millis(200);
+
+    #[test]
+    fn who_greets_is_there_and_who_refuses_or_is_silent_is_not() {
+        let (greeting, there) = listener();
+        let greeter = std::thread::Builder::new().spawn(move || {
+            let (mut client, _) = greeting.accept().unwrap();
+            client.write_all(b"@RSYNCD: 32.0\n").unwrap();
+        });
+        let (_silent, mute) = listener();
+        let (gone, nowhere) = listener();
+        drop(gone);
+        let code = |addresses: &[SocketAddr]| knock_at(addresses, SHORT).unwrap_err().code;
+        assert_eq!(code(&[nowhere]), REFUSED);
+        assert_eq!(code(&[mute]), SILENT);
+        assert_eq!(knock_at(&[nowhere, there], Duration::from_secs(20)), Ok(()));
+        greeter.unwrap().join().unwrap();
+    }
+}
