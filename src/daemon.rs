@@ -10,6 +10,7 @@ mod notice;
 mod plugin_alone;
 mod plugins;
 mod progress;
+mod shortage;
 mod standing;
 mod timers;
 
@@ -36,6 +37,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Runs the program with these words, its own name first.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     process::prepare();
+    sys::memory::take_stack();
     let args = match args::parse_args(words) {
         Ok(args) => args,
         Err(end) if end.code == 0 => {

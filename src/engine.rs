@@ -28,6 +28,11 @@ use pending::Item;
 use remote::{RemoteState, Room};
 use retry::Trouble;
 
+/// Paths that the pending set of a remote may hold when memory is short.
+const PENDING_FEW: usize = 1_000;
+/// A shortage that lasts, or comes again and again, is said this often.
+const SHORT_AGAIN: Duration = Duration::from_secs(60);
+
 /// Time since the program started, by a clock that never goes back.
 pub type Now = Duration;
 
@@ -59,6 +64,8 @@ pub enum Event {
     Restored(RemoteId, Vec<Item>),
     /// A worker is done.
     JobDone(JobId, JobReport),
+    /// There is hardly any memory left: make do with less.
+    MemoryShort,
     /// `next_deadline()` has come.
     DeadlineReached,
     /// SIGTERM: finish what is in flight, start nothing.
@@ -113,6 +120,8 @@ pub struct Engine {
     /// When the last event came.
     last_event: Now,
     life: Life,
+    /// When a shortage of memory was last said.
+    said_short: Option<Now>,
 }
 
 /// Whether jobs may start.
@@ -144,6 +153,7 @@ impl Engine {
             turn: 0,
             last_event: Now::ZERO,
             life: Life::Working,
+            said_short: None,
         }
     }
 
@@ -171,6 +181,7 @@ impl Engine {
                 }
             }
             Event::JobDone(job, report) => self.job_done(now, job, report, &mut actions),
+            Event::MemoryShort => self.make_do(now, &mut actions),
             Event::DeadlineReached => {}
             Event::Stop if self.life == Life::Working => self.life = Life::Stopping,
             Event::Stop => {}
@@ -243,6 +254,17 @@ impl Engine {
                 self.compare_root(now, root, FullSync::RootBack, actions);
             }
         }
+    }
+
+    /// Keeps what waits as a few directories.
+    fn make_do(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.said_short.is_none_or(|at| now - at >= SHORT_AGAIN) {
+            self.said_short = Some(now);
+            actions.push(Action::Notify(Notice::MemoryShort));
+        }
+        // How many changes became how many directories is of no use to who has to find memory.
+        let few = self.share().min(PENDING_FEW);
+        self.remotes.iter_mut().for_each(|remote| remote.limit(few, &mut Vec::new()));
     }
 
     fn compare_root(&mut self, now: Now, root: RootId, why: FullSync, actions: &mut Vec<Action>) {
@@ -342,39 +364,5 @@ impl Engine {
     /// How many paths one remote may hold.
     fn share(&self) -> usize {
         self.setup.pending_max / self.setup.remotes.len().max(1)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::change::{Cause, Change};
-    use crate::path::RelPath;
-
-    #[test]
-    fn a_change_that_fell_due_between_two_calls_is_not_forgotten() {
-        let (root, remote) = (RootId(0), RemoteId(0));
-        let mut engine =
-            Engine::new(Setup { roots: 1, remotes: vec![root], workers: 4, pending_max: 100 });
-        let mut now = Duration::from_secs(1);
-        let change = |name: String| {
-            let path = RelPath::new(name.as_bytes()).unwrap_or_default();
-            let changes = vec![Change::entry(path, Cause::CloseWrite)];
-            Event::Watch(WatchEvent::Changed { root, changes })
-        };
-        // So many changes at once that the next one has to wait for the pace.
-        for count in 0..100 {
-            let actions = engine.handle(now, change(format!("f{count}")));
-            let Some(Action::Run(job)) = actions.into_iter().next() else { break };
-            assert_eq!(job.remote, remote);
-            engine.handle(now, Event::JobDone(job.id, JobReport::done()));
-        }
-        let due = engine.next_deadline();
-        assert!(due.is_some_and(|due| due > now), "it waits: {due:?}");
-        // Whoever asks late gets the same answer.
-        now += Duration::from_secs(60);
-        assert_eq!(engine.next_deadline(), due);
-        let woken = engine.handle(now, Event::DeadlineReached);
-        assert!(woken.iter().any(|action| matches!(action, Action::Run(_))));
     }
 }

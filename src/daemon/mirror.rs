@@ -14,13 +14,14 @@ use super::notice::Names;
 use super::plugins::Plugins;
 use super::progress::Progress;
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
-use crate::engine::pending::{Item, Mark};
+use crate::engine::pending::Item;
 use crate::engine::{Action, Engine, Event, FullSync, JobId, JobReport, Notice, Settled, Verdict};
 use crate::journal::{Journal, Seq};
 use crate::path::RelPath;
 use crate::process::signals::Signal;
 use crate::record::Look;
 use crate::source::Source;
+use crate::sys::memory;
 use crate::worker::Workers;
 
 /// How long runs in flight may go on after SIGTERM.
@@ -172,7 +173,7 @@ impl Mirror {
         }
         let Some(catch_up) = &mut self.catch_up else { return true };
         let (root, verdict) = catch_up.finish(walked);
-        crate::sys::memory::release_unused();
+        memory::release_unused();
         match verdict {
             Found::All | Found::FirstStart => {
                 self.held.remove(&root);
@@ -271,6 +272,11 @@ impl Mirror {
     }
 
     fn take_in(&mut self, event: Event) -> bool {
+        if memory::take_shortage() {
+            let actions = self.engine.handle(self.started.elapsed(), Event::MemoryShort);
+            memory::release_unused();
+            actions.into_iter().for_each(|action| _ = self.carry_out(action));
+        }
         self.record(&event);
         if let Event::Watch(WatchEvent::RootBack { root, .. }) = &event
             && let Some(source) = self.sources.get(root.0)
@@ -285,6 +291,7 @@ impl Mirror {
             journal.commit();
         }
         self.compact_journal();
+        memory::put_by_reserve();
         go_on
     }
 
@@ -387,11 +394,4 @@ impl Mirror {
             journal.compact(all.map(|(remote, item)| (remote, item.path, item.mark.scope)));
         }
     }
-}
-
-/// The items of a restored journal: what was sent shortly before the end is not known any more, so no single path
-/// is trusted for its size and time. Whole trees are: to read them all would take too long.
-pub fn restored(pending: impl Iterator<Item = (RelPath, Scope)>) -> Vec<Item> {
-    let mark = |scope| Mark { force: scope == Scope::Entry, ..Mark::new(scope) };
-    pending.map(|(path, scope)| Item { path, mark: mark(scope) }).collect()
 }

@@ -58,6 +58,12 @@ impl Names {
                 Level::Error,
                 format!("{reason}; what changes is kept, and sent when rsync can be started"),
             ),
+            Notice::MemoryShort => (
+                Level::Error,
+                "out of memory: what waits is kept as directories, and work waits for more; raise the limit \
+                 (MemoryMax= of the service, ulimit -v) or give the machine more"
+                    .into(),
+            ),
             Notice::ShortageOver => {
                 (Level::Info, "rsync can be started again: what waited is on its way".into())
             }

@@ -12,18 +12,21 @@ use super::Failure;
 use super::catch_up::{CatchUp, Haste};
 use super::guard::Guard;
 use super::links::{Links, exclude_of};
-use super::mirror::{Mirror, Wake, restored};
+use super::mirror::{Mirror, Wake};
 use super::plugins::Plugins;
 use super::progress::Progress;
+use super::shortage::ShortageWatch;
 use super::timers::Timer;
 use crate::args::Args;
 use crate::banner;
-use crate::change::{RemoteId, RootId, WatchEvent};
+use crate::change::{RemoteId, RootId, Scope, WatchEvent};
 use crate::config::{self, Config};
+use crate::engine::pending::{Item, Mark};
 use crate::engine::{Engine, Event, FullSync, Setup};
 use crate::filter::Filter;
 use crate::journal::{Journal, Layout, Replay};
 use crate::logging::Log;
+use crate::path::RelPath;
 use crate::process::print;
 use crate::process::signals::{Mode, Signals, start_signals};
 use crate::record::Record;
@@ -53,6 +56,8 @@ pub struct Standing {
     _timers: Vec<Timer>,
     _watcher: Watcher,
     mirror: Mirror,
+    /// Last, for what ends needs memory too.
+    _shortage: ShortageWatch,
 }
 
 impl Standing {
@@ -64,6 +69,7 @@ impl Standing {
         log: &Log,
     ) -> Result<Self, Failure> {
         let (sender, wakes) = bounded(EVENTS);
+        let shortage = ShortageWatch::start(sender.clone())?;
         let signals = {
             let sender = sender.clone();
             let mode = if args.daemon { Mode::Background } else { Mode::Foreground };
@@ -129,7 +135,8 @@ impl Standing {
         if args.full_sync {
             mirror.handle(Event::FullSync(FullSync::Start));
         }
-        Ok(Self { wakes, _signals: signals, _timers: timers, _watcher: watcher, mirror })
+        let (_signals, _timers, _watcher, _shortage) = (signals, timers, watcher, shortage);
+        Ok(Self { wakes, _signals, _timers, _watcher, mirror, _shortage })
     }
 
     /// Mirrors until a signal ends it.
@@ -273,6 +280,13 @@ fn restore(mirror: &mut Mirror, replay: Option<Replay>) {
             mirror.handle(Event::Restored(remote, items));
         }
     }
+}
+
+/// The items of a restored journal: what was sent shortly before the end is not known any more, so no single path
+/// is trusted for its size and time. Whole trees are: to read them all would take too long.
+fn restored(pending: impl Iterator<Item = (RelPath, Scope)>) -> Vec<Item> {
+    let mark = |scope| Mark { force: scope == Scope::Entry, ..Mark::new(scope) };
+    pending.map(|(path, scope)| Item { path, mark: mark(scope) }).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the engine's time begins here")]

@@ -17,6 +17,7 @@ pub enum Notice {
     Misconfigured { remote: RemoteId, reason: String },
     Shortage { reason: String },
     ShortageOver,
+    MemoryShort,
     PathFailed { remote: RemoteId, failure: PathFailure },
     RootLost { root: RootId, reason: String },
     RootBack { root: RootId },

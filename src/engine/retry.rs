@@ -17,7 +17,7 @@ pub const POSTPONED: Duration = Duration::from_secs(2);
 /// Shortest and longest pause between two tries of a remote that does not answer, from the start of one to the start
 /// of the next. Such a try costs next to nothing (`rsync/knock.rs`), so that it need not become rarer with time: a remote that
 /// is back is found within two seconds, were it away for a month.
-const AWAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1500));
+const AWAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1200));
 
 /// The same, from the end of a try, where somebody has to mend something and every try is a transfer or a line in
 /// somebody's log.

@@ -41,6 +41,9 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::{Cause, Change, RemoteId, RootId, WatchEvent};
+    use crate::engine::{Action, Engine, Event, JobReport, Setup};
+    use crate::path::RelPath;
 
     const START: Duration = Duration::from_secs(100);
 
@@ -67,5 +70,32 @@ mod tests {
             runs += 1;
         }
         assert_eq!(runs, BURST);
+    }
+
+    #[test]
+    fn a_change_that_fell_due_between_two_calls_is_not_forgotten() {
+        let (root, remote) = (RootId(0), RemoteId(0));
+        let mut engine =
+            Engine::new(Setup { roots: 1, remotes: vec![root], workers: 4, pending_max: 100 });
+        let mut now = Duration::from_secs(1);
+        let change = |name: String| {
+            let path = RelPath::new(name.as_bytes()).unwrap_or_default();
+            let changes = vec![Change::entry(path, Cause::CloseWrite)];
+            Event::Watch(WatchEvent::Changed { root, changes })
+        };
+        // So many changes at once that the next one has to wait for the pace.
+        for count in 0..100 {
+            let actions = engine.handle(now, change(format!("f{count}")));
+            let Some(Action::Run(job)) = actions.into_iter().next() else { break };
+            assert_eq!(job.remote, remote);
+            engine.handle(now, Event::JobDone(job.id, JobReport::done()));
+        }
+        let due = engine.next_deadline();
+        assert!(due.is_some_and(|due| due > now), "it waits: {due:?}");
+        // Whoever asks late gets the same answer.
+        now += Duration::from_secs(60);
+        assert_eq!(engine.next_deadline(), due);
+        let woken = engine.handle(now, Event::DeadlineReached);
+        assert!(woken.iter().any(|action| matches!(action, Action::Run(_))));
     }
 }

@@ -1,7 +1,161 @@
-//! Gives memory that is free but still held by the allocator back to the kernel.
-//! Worth a call after a large piece of work, such as the first scan; not in between.
+//! The allocator, which outlives a shortage of memory where it can, and gives what is free back to the kernel.
+//! Decides nothing about what could be done without: who sleeps in [`wait_for_shortage`] does.
 
-#![expect(unsafe_code, reason = "malloc_trim is in no safe crate")]
+#![expect(unsafe_code, reason = "allocators and malloc_trim are in no safe crate")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+/// Address space that is kept for the moment in which there is no more: enough to say so, and to make do with less.
+const RESERVE: usize = 4 << 20;
+
+/// How often, and how many times, a refused allocation is tried again once the reserve is used up. Then the program ends, as
+/// every Rust program does without memory; the journal keeps what is pending.
+const PAUSE_MS: i64 = 50;
+const TRIES: u32 = 1_200;
+
+#[global_allocator]
+static ALLOCATOR: Patient = Patient;
+
+static RESERVED: AtomicPtr<u8> = AtomicPtr::new(null_mut());
+static SHORT: AtomicBool = AtomicBool::new(false);
+/// What a sleeper in [`wait_for_shortage`] reads; -1: there is none.
+static BELL: AtomicI32 = AtomicI32::new(-1);
+
+/// The C library's allocator. A thread that gets nothing from it takes the reserve, and waits for better times after that.
+struct Patient;
+
+// SAFETY: every pointer comes from `System` and goes back to it with the layout that it was made with.
+unsafe impl GlobalAlloc for Patient {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises about `layout` are handed on.
+        let found = unsafe { System.alloc(layout) };
+        // SAFETY: as above.
+        if found.is_null() { patiently(|| unsafe { System.alloc(layout) }) } else { found }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are handed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises about `layout` are handed on.
+        let found = unsafe { System.alloc_zeroed(layout) };
+        // SAFETY: as above.
+        if found.is_null() { patiently(|| unsafe { System.alloc_zeroed(layout) }) } else { found }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promises are handed on.
+        let found = unsafe { System.realloc(pointer, layout, size) };
+        // SAFETY: as above; a realloc that fails leaves what was there as it is.
+        if found.is_null() {
+            patiently(|| unsafe { System.realloc(pointer, layout, size) })
+        } else {
+            found
+        }
+    }
+}
+
+fn reserve_layout() -> Layout {
+    Layout::new::<[u8; RESERVE]>()
+}
+
+/// The memory that was refused, after all; null when it is refused for a minute.
+#[cold]
+fn patiently(try_again: impl Fn() -> *mut u8) -> *mut u8 {
+    let bell = BELL.load(Ordering::Acquire);
+    for _ in 0..TRIES {
+        SHORT.store(true, Ordering::Release);
+        let reserved = RESERVED.swap(null_mut(), Ordering::AcqRel);
+        if !reserved.is_null() {
+            // SAFETY: only who takes the reserve out of its place gives it back, and it was made with this layout.
+            unsafe { System.dealloc(reserved, reserve_layout()) };
+        }
+        if bell >= 0 {
+            // SAFETY: writes eight bytes that outlive the call; a descriptor that is closed meanwhile is refused.
+            unsafe { libc::write(bell, (&raw const ONE).cast(), 8) };
+        }
+        let found = try_again();
+        // Nobody listens: this is no daemon.
+        if !found.is_null() || bell < 0 {
+            return found;
+        }
+        let pause = libc::timespec { tv_sec: 0, tv_nsec: PAUSE_MS * 1_000_000 };
+        // SAFETY: reads `pause`, which outlives the call; allocates nothing.
+        unsafe { libc::nanosleep(&raw const pause, null_mut()) };
+    }
+    null_mut()
+}
+
+static ONE: u64 = 1;
+
+/// Where a shortage is announced.
+#[derive(Debug)]
+pub struct Bell(OwnedFd);
+
+impl Bell {
+    /// From now on a shortage is waited out, and announced here. The reserve is put by.
+    ///
+    /// # Errors
+    /// When the system refuses a descriptor.
+    pub fn hang() -> io::Result<Self> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC)?;
+        BELL.store(bell.as_raw_fd(), Ordering::Release);
+        put_by_reserve();
+        Ok(Self(bell))
+    }
+
+    /// Ends the wait of [`Bell::wait`].
+    pub fn ring(&self) {
+        // Fails only when it rings already.
+        _ = rustix::io::write(&self.0, &ONE.to_ne_bytes());
+    }
+
+    /// Blocks until memory is short, or [`Bell::ring`] is called.
+    pub fn wait(&self) {
+        _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        BELL.store(-1, Ordering::Release);
+    }
+}
+
+/// True once after memory was short.
+pub fn take_shortage() -> bool {
+    SHORT.load(Ordering::Relaxed) && SHORT.swap(false, Ordering::AcqRel)
+}
+
+/// Puts a reserve by again, if there is none and room for it. Nothing touches it, so that it costs addresses only.
+pub fn put_by_reserve() {
+    if !RESERVED.load(Ordering::Acquire).is_null() {
+        return;
+    }
+    // SAFETY: the layout is not of size zero.
+    let reserve = unsafe { System.alloc(reserve_layout()) };
+    let other = RESERVED.swap(reserve, Ordering::AcqRel);
+    if !other.is_null() {
+        // SAFETY: somebody else has put one by meanwhile, with the same layout.
+        unsafe { System.dealloc(other, reserve_layout()) };
+    }
+}
+
+/// Takes the stack of the first thread from the kernel now: it grows when it is needed, and ends the program when it cannot.
+#[inline(never)]
+pub fn take_stack() {
+    let mut stack = [0_u8; 256 << 10];
+    stack.iter_mut().step_by(4096).for_each(|byte| *byte = std::hint::black_box(1));
+    std::hint::black_box(&stack);
+}
 
 /// Returns what the allocator holds unused to the kernel; does nothing where the C library cannot.
 pub fn release_unused() {

@@ -1,6 +1,7 @@
-//! What runs out for the running program: open files. Said, degraded, and made good when there is more.
-//! Watches that run out are tried in `watch/faults.rs`, memory in `remotes.rs`.
+//! What runs out for the running program: open files, processes, memory. Said, degraded, and made good when there is more.
+//! Watches that run out are tried in `watch/faults.rs`; what waiting changes take is measured in `remotes.rs`.
 
+use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
@@ -24,31 +25,111 @@ fn mend(mirror: &Mirror, resource: Resource, before: Rlimit) {
     prlimit(pid, resource, before).unwrap();
 }
 
-/// The resource runs out while changes come, and comes back.
-fn try_shortage(mirror: &Mirror, daemon: &Rsyncd, resource: Resource, to: u64) {
+/// Sets how many processes the program's user may have; done as that user, for root may not always do it.
+fn limit_processes(mirror: &Mirror, to: &str) {
+    let mut command = std::process::Command::new("prlimit");
+    command.arg(format!("--pid={}", mirror.pid())).arg(format!("--nproc={to}:"));
+    if let Some(user) = mirror.user() {
+        command.uid(user).gid(user);
+    }
+    assert!(command.status().unwrap().success());
+}
+
+/// Something runs out while changes come, and comes back.
+fn try_shortage(
+    mirror: &Mirror,
+    daemon: &Rsyncd,
+    words: &str,
+    run_out: impl FnOnce(),
+    mend: impl FnOnce(),
+) {
     mirror.write("before", "x");
     wait_for_content(&daemon.at("before"), "x");
-    let before = limit(mirror, resource, to);
+    run_out();
     // Sessions that were started before take the first of these.
     let mut count = 0;
     wait_until("the shortage is said", || {
         count += 1;
         mirror.write(format!("d{}/f{count}", count % 3), "x");
         std::thread::sleep(Duration::from_millis(50));
-        mirror.output().contains("cannot start rsync")
+        mirror.output().contains(words)
     });
     assert!(is_running(mirror.pid()));
     let output = mirror.output();
-    assert!(!output.contains("ALARM") && output.matches("ERROR").count() < 10, "{output}");
-    mend(mirror, resource, before);
+    assert!(!output.contains("ALARM") && output.matches("ERROR").count() == 1, "{output}");
+    mend();
     mirror.write("after", "y");
     wait_for_content(&daemon.at("after"), "y");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when there is enough again");
 }
 
 #[test]
 fn a_shortage_of_open_files_is_said_and_made_good() {
     let daemon = Rsyncd::start();
     let mirror = Mirror::start(&Setup::to(&daemon));
-    try_shortage(&mirror, &daemon, Resource::Nofile, 10);
-    wait_until_same(&mirror.source, &daemon.data, SOON, "with enough files");
+    let words = "cannot start rsync: too many open files: raise their limit (LimitNOFILE=";
+    let before = std::cell::Cell::new(None);
+    let run_out = || before.set(Some(limit(&mirror, Resource::Nofile, 10)));
+    try_shortage(&mirror, &daemon, words, run_out, || {
+        mend(&mirror, Resource::Nofile, before.take().unwrap());
+    });
+}
+
+#[test]
+fn a_shortage_of_processes_is_said_and_made_good() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+    // The limit does not hold for root.
+    if rustix::process::geteuid().is_root() {
+        mirror.run_as_nobody();
+    }
+    mirror.launch();
+    mirror.wait_ready();
+    let words =
+        "cannot start rsync: no more processes may be started: raise their limit (TasksMax=";
+    let most = getrlimit(Resource::Nproc).maximum;
+    let most = most.map_or_else(|| "unlimited".into(), |most| most.to_string());
+    let run_out = || limit_processes(&mirror, "1");
+    try_shortage(&mirror, &daemon, words, run_out, || limit_processes(&mirror, &most));
+}
+
+#[test]
+fn a_shortage_of_memory_is_said_and_made_good() {
+    let mut daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("before", "x");
+    wait_for_content(&daemon.at("before"), "x");
+    daemon.stop();
+    mirror.write("while it is down", "x");
+    mirror.wait_for_output("is down");
+    // Not a page more than it has. (Of addresses, which `ulimit -v` counts, the C library holds many in stock.)
+    let before = limit(&mirror, Resource::Data, data_size(mirror.pid()));
+    let mut count = 0;
+    wait_until("the shortage is said", || {
+        for _ in 0..500 {
+            count += 1;
+            mirror.write(format!("d{}/a-file-with-a-name-{count}", count % 97), "x");
+        }
+        mirror.output().contains("out of memory: ")
+    });
+    // With so little it still has to hold out.
+    for i in 0..2_000 {
+        mirror.write(format!("e{}/a-file-with-a-name-{i}", i % 97), "x");
+    }
+    assert!(is_running(mirror.pid()), "{}", mirror.output());
+    mend(&mirror, Resource::Data, before);
+    daemon.start_again();
+    mirror.write("after", "y");
+    wait_for_content(&daemon.at("after"), "y");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "with enough memory");
+    eprintln!("{count} changes until memory was short");
+    let output = mirror.output();
+    assert_eq!(output.matches("ERROR").count(), 2, "{output}");
+}
+
+/// The writable memory that a process has taken, in bytes.
+fn data_size(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmData:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }

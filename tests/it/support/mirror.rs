@@ -184,6 +184,11 @@ impl Mirror {
         self.user = Some(NOBODY);
     }
 
+    /// The user whom the program is started as; `None`: ours.
+    pub fn user(&self) -> Option<u32> {
+        self.user
+    }
+
     /// Starts the program, again after an end.
     pub fn launch(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sersync2"));

@@ -1,0 +1,55 @@
+//! A shortage of memory: said, and answered by making do with less. The allocator waits meanwhile.
+//! Does not decide what is given up; the engine does.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Sender;
+
+use super::mirror::Wake;
+use crate::engine::Event;
+use crate::sys::memory::Bell;
+
+/// Listens for shortages; dropping it ends and joins its thread.
+#[derive(Debug)]
+pub struct ShortageWatch {
+    bell: Arc<Bell>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ShortageWatch {
+    /// Wakes the main loop whenever memory is short.
+    ///
+    /// # Errors
+    /// When the system refuses a thread or a descriptor.
+    pub fn start(wakes: Sender<Wake>) -> io::Result<Self> {
+        let (bell, stop) = (Arc::new(Bell::hang()?), Arc::new(AtomicBool::new(false)));
+        let (heard, stopped) = (Arc::clone(&bell), Arc::clone(&stop));
+        let thread = std::thread::Builder::new().name("memory".into()).stack_size(128 << 10);
+        let thread = thread.spawn(move || {
+            loop {
+                heard.wait();
+                if stopped.load(Ordering::Acquire) {
+                    return;
+                }
+                // It sees by itself what is the matter. Fails only when it has ended.
+                _ = wakes.send(Wake::Event(Event::DeadlineReached));
+            }
+        })?;
+        Ok(Self { bell, stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for ShortageWatch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.bell.ring();
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread is in the log already.
+            _ = thread.join();
+        }
+    }
+}
