@@ -50,6 +50,8 @@ pub struct Record {
     /// Held by the survey that is on its way.
     turn: Arc<()>,
     state: State,
+    /// True when an earlier start began the first record, and did not get to its end.
+    unfinished: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +95,9 @@ impl Record {
             order = order.max(seen.order);
         }
         let snapshot_len = fs::metadata(&snapshot_path).map_or(0, |found| found.len());
+        let unfinished = !snapshot_path.exists() && stem.with_extension("begun").exists();
         Ok(Self {
+            unfinished,
             delta: create(&delta_path(&stem, generation + 1))?,
             root: root.to_path_buf(),
             stem,
@@ -111,6 +115,25 @@ impl Record {
     pub fn is_of_another_root(&self) -> bool {
         let now = Header::of_root(&self.root);
         self.found.is_some_and(|then| now.is_ok_and(|now| !survey::same_file_system(&then, &now)))
+    }
+
+    /// Notes that from now on changes are watched, although the tree is not on record yet: without its record, the next start has
+    /// to take everything for changed. Call it when the watches stand.
+    pub fn begin(&self) -> io::Result<()> {
+        if self.state != State::Blank || self.unfinished {
+            return Ok(());
+        }
+        create(&self.stem.with_extension("begun"))?;
+        self.sync_dir()
+    }
+
+    /// True when an earlier start ended before the tree was on record.
+    pub fn is_unfinished(&self) -> bool {
+        self.unfinished
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.stem.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     }
 
     /// How many entries are on record; 0 when that cannot be read.
@@ -201,9 +224,10 @@ impl Record {
         }
         fs::rename(&survey.paths.new_snapshot, &survey.paths.snapshot)?;
         self.found = Some(survey.header);
-        if let Some(dir) = self.stem.parent() {
-            File::open(dir)?.sync_all()?;
-        }
+        self.sync_dir()?;
+        self.unfinished = false;
+        // Beside a record it means nothing any more.
+        _ = fs::remove_file(self.stem.with_extension("begun"));
         for delta in &survey.paths.deltas {
             fs::remove_file(delta)?;
         }

@@ -103,6 +103,15 @@ impl CatchUp {
         count.map_err(|error| log::error!("cannot start the thread that counts: {error}")).ok()
     }
 
+    /// The watches stand: from now on a change that is neither delivered nor in the journal is found by the next start.
+    pub fn begin(&self) {
+        for record in self.records.iter().flatten() {
+            if let Err(error) = record.begin() {
+                log::warn!("cannot begin the record of the tree: {error}");
+            }
+        }
+    }
+
     /// Starts a walk below `root`; false when there is no record to compare with.
     pub fn start(&mut self, root: RootId, haste: Haste) -> bool {
         let (Some(Some(record)), Some(walking)) =
@@ -143,6 +152,8 @@ impl CatchUp {
     pub fn finish(&mut self, walked: Walked) -> (RootId, Found) {
         let Walked { root, surveyor, survey, is_held } = walked;
         let again = self.walking.get_mut(root.0).and_then(Option::take);
+        let record = self.records.get(root.0).and_then(Option::as_ref);
+        let unfinished = record.is_some_and(Record::is_unfinished);
         if is_held {
             let remains = survey.map_or(Remains { known: 0, gone: 0 }, |survey| remains(&survey));
             return (root, Found::TooMuchGone(remains));
@@ -165,6 +176,13 @@ impl CatchUp {
                 }
                 match survey.unknown {
                     None => Found::All,
+                    Some(Unknown::Missing) if unfinished => {
+                        Found::Unknown("the first start ended before the tree was on record".into())
+                    }
+                    // What the kernel dropped meanwhile is part of the record now.
+                    Some(Unknown::Missing) if again == Some(Again::Yes) => Found::Unknown(
+                        "change notices were lost before the tree was on record".into(),
+                    ),
                     Some(Unknown::Missing) => Found::FirstStart,
                     Some(Unknown::Damaged) => {
                         Found::Unknown("the record of the tree is damaged".into())

@@ -118,6 +118,9 @@ impl Standing {
             stop_at: None,
         };
         wait_for_watches(&wakes, config.mirrors.len(), &mut mirror);
+        if let Some(catch_up) = mirror.catch_up.as_ref().filter(|_| !args.no_catch_up) {
+            catch_up.begin();
+        }
         print(&banner::watching(config.mirrors.iter().map(|mirror| mirror.watch.as_path())));
         (0..config.mirrors.len()).for_each(|root| mirror.distrust(RootId(root)));
         restore(&mut mirror, replay);

@@ -81,6 +81,8 @@ pub struct RemoteState {
     pub limits: Limits,
     pending: Pending,
     sweep: Option<Sweep>,
+    /// Once more after this full sync, for notices were lost meanwhile.
+    sweep_again: bool,
     /// New name -> old name of what was moved and not yet delivered.
     moves: BTreeMap<RelPath, RelPath>,
     held: Held,
@@ -113,6 +115,7 @@ impl RemoteState {
             limits: Limits { batch_paths: BATCH_PATHS, failing_paths: FAILING_MAX },
             pending: Pending::default(),
             sweep: None,
+            sweep_again: false,
             moves: BTreeMap::new(),
             held: Held::default(),
             disputed: BTreeSet::new(),
@@ -190,6 +193,13 @@ impl RemoteState {
         }
         if let (FullSync::RootBack, Some(outage)) = (cause, &mut self.outage) {
             outage.next = outage.next.min(now);
+        }
+        let lost_notices = matches!(cause, FullSync::Overflow | FullSync::Unrecorded);
+        let under_way = |sweep: &Sweep| sweep.filter == FullSyncFilter::Off;
+        if lost_notices && self.sweep.as_ref().is_some_and(under_way) {
+            // Where notices are lost faster than a tree is compared, one comparison would interrupt the other for ever.
+            self.sweep_again = true;
+            return;
         }
         let sweep = self.sweep.get_or_insert_with(|| Sweep::new(now));
         sweep.restart(cause);

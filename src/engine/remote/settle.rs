@@ -10,7 +10,8 @@ use crate::engine::pending::{Hold, Item, Mark};
 use crate::engine::retry::{FailLog, Failure, Outage, Trouble};
 use crate::engine::trie::{Node, Trie};
 use crate::engine::{
-    Action, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now, PathFailure, Settled, Verdict,
+    Action, FullSync, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now, PathFailure, Settled,
+    Verdict,
 };
 use crate::path::RelPath;
 
@@ -265,7 +266,9 @@ impl RemoteState {
     fn finish_sweep(&mut self, now: Now, new_shards: usize, actions: &mut Vec<Action>) {
         let Some(sweep) = &mut self.sweep else { return };
         sweep.shards += new_shards;
-        if sweep.is_done() {
+        if sweep.is_done() && std::mem::take(&mut self.sweep_again) {
+            sweep.restart(FullSync::Overflow);
+        } else if sweep.is_done() {
             let took = now - sweep.since;
             self.sweep = None;
             actions.push(Action::Notify(Notice::FullSyncDone { remote: self.id, took }));

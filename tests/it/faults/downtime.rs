@@ -76,6 +76,53 @@ fn changes_during_downtime_are_delivered_and_nothing_else_is_sent() {
 }
 
 #[test]
+fn a_first_start_that_is_killed_before_the_tree_is_on_record_loses_nothing() {
+    for attempt in 0..8 {
+        let daemon = Rsyncd::start();
+        let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+        for dir in 0..2_000 << attempt {
+            mirror.write(format!("d{dir}/f"), "old");
+        }
+        mirror.launch();
+        mirror.wait_ready();
+        mirror.kill();
+        // Whoever is late here finds it on record, and tries again with a larger tree.
+        if mirror.has_record() {
+            continue;
+        }
+        mirror.write("d1/f", "new");
+        fs::remove_dir_all(mirror.at("d2")).unwrap();
+        mirror.write("added", "x");
+        mirror.launch();
+        mirror.wait_for_output("the first start ended before the tree was on record");
+        wait_until_same(&mirror.source, &daemon.data, 3 * SOON, "after the second start");
+        return;
+    }
+    panic!("the first walk is always over already");
+}
+
+#[test]
+fn a_first_start_without_r_sends_nothing_of_what_was_there() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+    mirror.write("d/old", "x");
+    let foreign = daemon.at("d/of the remote");
+    fs::create_dir(daemon.at("d")).unwrap();
+    fs::write(&foreign, "x").unwrap();
+    // The record takes what changed within a tick of the last sign of life for changed.
+    std::thread::sleep(Duration::from_millis(300));
+    // The second start finds the record of the first.
+    for name in ["first", "second"] {
+        mirror.launch();
+        mirror.wait_for_record();
+        mirror.write(format!("e/{name}"), "x");
+        wait_for_content(&daemon.at(format!("e/{name}")), "x");
+        assert!(mirror.stop().success());
+    }
+    assert!(!daemon.at("d/old").exists() && foreign.exists());
+}
+
+#[test]
 fn without_the_walk_only_what_was_pending_is_delivered() {
     let daemon = Rsyncd::start();
     let mut mirror = Mirror::start(&Setup::to(&daemon));

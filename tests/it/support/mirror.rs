@@ -221,12 +221,14 @@ impl Mirror {
 
     /// Waits until the first walk is over: from now on a restart knows what changed while the program was down.
     pub fn wait_for_record(&self) {
+        wait_until("the state of the tree is on record", || self.has_record());
+    }
+
+    /// True when the first walk of some start has come to its end.
+    pub fn has_record(&self) -> bool {
         let is_record = |name: &str| name.starts_with("record-") && name.ends_with(".snapshot");
-        wait_until("the state of the tree is on record", || {
-            self.state_files()
-                .iter()
-                .any(|path| is_record(&path.file_name().unwrap().to_string_lossy()))
-        });
+        let files = self.state_files();
+        files.iter().any(|path| is_record(&path.file_name().unwrap().to_string_lossy()))
     }
 
     /// The files of the state directory.
