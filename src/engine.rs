@@ -218,8 +218,8 @@ impl Engine {
     }
 
     /// Everything that is not delivered, for a compacted journal.
-    pub fn undelivered(&self, remote: RemoteId) -> Vec<Item> {
-        self.remotes.get(remote.0).map_or_else(Vec::new, RemoteState::undelivered)
+    pub fn undelivered(&self, remote: RemoteId) -> impl Iterator<Item = Item> {
+        self.remotes.get(remote.0).into_iter().flat_map(RemoteState::undelivered)
     }
 
     fn watch(&mut self, now: Now, event: WatchEvent, actions: &mut Vec<Action>) {

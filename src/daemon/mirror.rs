@@ -389,7 +389,7 @@ impl Mirror {
         let owed = remotes().map(|remote| self.engine.pending(remote)).sum();
         if journal.is_worth_compacting(owed) {
             let engine = &self.engine;
-            let items = |remote| engine.undelivered(remote).into_iter().map(move |i| (remote, i));
+            let items = |remote| engine.undelivered(remote).map(move |item| (remote, item));
             let all = remotes().flat_map(items);
             journal.compact(all.map(|(remote, item)| (remote, item.path, item.mark.scope)));
         }

@@ -151,22 +151,37 @@ impl Pending {
         }
     }
 
-    /// Every marked path, parents first.
-    pub fn items(&self) -> Vec<Item> {
-        fn collect(node: &Node<Mark>, path: &RelPath, items: &mut Vec<Item>) {
-            if let Some(mark) = node.value {
-                items.push(Item { path: path.clone(), mark });
-            }
-            for (name, child) in node.children() {
-                if let Some(path) = path.join(name) {
-                    collect(&child, &path, items);
+    /// Every marked path, parents first; one at a time, for there may be very many.
+    pub fn iter(&self) -> impl Iterator<Item = Item> {
+        let root = self.trie.root();
+        let first = root.value.map(|mark| Item { path: RelPath::root(), mark });
+        let mut ways = vec![(RelPath::root(), below(&root))];
+        let rest = std::iter::from_fn(move || {
+            loop {
+                let (path, children) = ways.last_mut()?;
+                let Some((name, child)) = children.next() else {
+                    ways.pop();
+                    continue;
+                };
+                let Some(path) = path.join(name) else { continue };
+                let item = child.value.map(|mark| Item { path: path.clone(), mark });
+                if child.children().next().is_some() {
+                    ways.push((path, below(&child)));
+                }
+                if item.is_some() {
+                    return item;
                 }
             }
-        }
-        let mut items = Vec::new();
-        collect(&self.trie.root(), &RelPath::root(), &mut items);
-        items
+        });
+        first.into_iter().chain(rest)
     }
+}
+
+/// What stands below one node.
+type Below<'a> = Box<dyn Iterator<Item = (&'a [u8], Node<'a, Mark>)> + 'a>;
+
+fn below<'a>(node: &Node<'a, Mark>) -> Below<'a> {
+    Box::new(node.children())
 }
 
 fn depth(node: &Node<Mark>) -> usize {
@@ -212,7 +227,7 @@ mod tests {
         let mut p = Pending::default();
         p.mark(&path("a/b"), Mark { force: true, ..Mark::new(Scope::Entry) });
         p.mark(&path("a"), Mark::new(Scope::Tree));
-        assert!(p.items()[0].mark.force);
+        assert!(p.iter().all(|item| item.mark.force));
     }
 
     #[test]
@@ -257,7 +272,7 @@ mod tests {
         }
         p.collapse(10);
         assert!(p.len() <= 10);
-        let items = p.items();
+        let items: Vec<_> = p.iter().collect();
         for i in 0..100 {
             let leaf = path(&format!("d{}/e/f{i}", i % 7));
             assert!(
@@ -300,8 +315,8 @@ mod tests {
                     prop_assert!(!item.path.is_within(other) && !other.is_within(&item.path));
                 }
             }
-            prop_assert_eq!(p.items().len(), p.len());
-            seen.extend(p.items());
+            prop_assert_eq!(p.iter().count(), p.len());
+            seen.extend(p.iter());
             for (path, scope) in &marks {
                 let covered = seen.iter().any(|item| {
                     item.path == *path && item.mark.scope >= *scope

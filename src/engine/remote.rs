@@ -225,22 +225,17 @@ impl RemoteState {
         self.pending.len() + sweep + flying + self.postponed.count()
     }
 
-    pub fn undelivered(&self) -> Vec<Item> {
-        let crontab = |sweep: &Sweep| sweep.filter == FullSyncFilter::Crontab;
-        let mut items = self.pending.items();
+    pub fn undelivered(&self) -> impl Iterator<Item = Item> {
+        let is_crontab = |sweep: &Sweep| sweep.filter == FullSyncFilter::Crontab;
         // What a scheduled sync was about to compare is nobody's change, and without its filter it is more.
         let owed = |flight: &&Flight| flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
-        for flight in self.flights.values().filter(owed) {
-            items.extend(flight.items.iter().cloned());
-        }
-        if self.sweep.as_ref().is_some_and(|sweep| !crontab(sweep)) {
-            items.push(Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) });
-        }
-        items.extend(self.failing.items());
-        items.extend(self.postponed.items());
+        let flying = self.flights.values().filter(owed).flat_map(|f| f.items.iter().cloned());
+        let sweep = self.sweep.as_ref().filter(|sweep| !is_crontab(sweep));
+        let whole = sweep.map(|_| Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) });
         let again = self.disputed.iter().map(|path| (path.clone(), Mark::new(Scope::Entry)));
-        items.extend(again.map(|(path, mark)| Item { path, mark }));
-        items
+        let again = again.map(|(path, mark)| Item { path, mark });
+        let later = self.failing.items().chain(self.postponed.items());
+        self.pending.iter().chain(flying).chain(whole).chain(later).chain(again)
     }
 
     pub fn full_sync_progress(&self) -> Option<(usize, usize)> {

@@ -115,7 +115,7 @@ impl World {
             remote.known = false;
             remote.sessions = false;
             remote.copy.fresh.clear();
-            let mut items = self.engine.undelivered(RemoteId(index));
+            let mut items: Vec<_> = self.engine.undelivered(RemoteId(index)).collect();
             let source = &self.sources[remote.root.0];
             items.extend(source.unreported());
             if source.is_unsure() || self.lost[remote.root.0] {
