@@ -227,7 +227,7 @@ mod tests {
         let mut p = Pending::default();
         p.mark(&path("a/b"), Mark { force: true, ..Mark::new(Scope::Entry) });
         p.mark(&path("a"), Mark::new(Scope::Tree));
-        assert!(p.iter().all(|item| item.mark.force));
+        assert!(p.iter().all(|item| item.mark.force) && p.len() == 1);
     }
 
     #[test]
