@@ -70,6 +70,8 @@ pub enum RunKind {
         /// Compare contents: size and time may be equal although the content is not.
         ignore_times: bool,
     },
+    /// The same for names over which somebody has moved something older: contents are compared, and `-u` does not hold.
+    Replacement,
     /// The same for receivers and filters that a list cannot serve ([`input::patterns`]). Reads every parent directory on both sides.
     Fallback {
         /// Compare contents: size and time may be equal although the content is not.
@@ -271,6 +273,11 @@ impl Endpoint {
                 || word.starts_with('-') && !word.starts_with("--") && word.contains('q')
         };
         !self.params.kept.iter().any(|word| is_quiet(&word.to_string_lossy()))
+    }
+
+    /// True when `-u` keeps an older file from replacing a newer copy.
+    pub fn keeps_newer(&self) -> bool {
+        self.params.kept != self.params.replacing
     }
 
     /// False when nothing may be deleted on the remote.

@@ -40,6 +40,8 @@ struct Work {
     failure: Option<io::Error>,
     busy: bool,
     stop: bool,
+    /// How often a journal was made durable.
+    syncs: u64,
 }
 
 impl Syncer {
@@ -71,6 +73,12 @@ impl Syncer {
     /// An fdatasync that failed since the last call.
     pub fn take_failure(&self) -> Option<io::Error> {
         self.desk.lock().failure.take()
+    }
+
+    /// How often something was made durable so far.
+    #[cfg(test)]
+    pub fn syncs(&self) -> u64 {
+        self.desk.lock().syncs
     }
 
     /// Waits until all that was asked for is done.
@@ -119,6 +127,7 @@ impl Desk {
             let failure = sync.and_then(|file| file.sync_data().err());
             let promoted = promotion.map(Promotion::carry_out);
             work = self.lock();
+            work.syncs += 1;
             work.failure = failure.or(work.failure.take());
             work.promoted = promoted.or(work.promoted.take());
         }

@@ -308,6 +308,23 @@ fn power_failure_is_told_from_an_orderly_end() {
 }
 
 #[test]
+fn fifty_thousand_changes_cost_one_fdatasync_per_group_and_never_one_per_change() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
+    let (groups, per_group) = (100, 500);
+    for group in 0..groups {
+        let items: Vec<_> = (0..per_group).map(|i| entry(&format!("{group}/f{i}"))).collect();
+        changed(&mut journal, 0, &items);
+        journal.commit();
+    }
+    journal.commit_durably();
+    // One for what is asked for last, whether anything was left to do or not.
+    assert!(journal.syncer.syncs() <= groups + 1, "{} syncs", journal.syncer.syncs());
+    drop(journal);
+    assert_eq!(pending(&replay(dir.path()), A).len() as u64, groups * per_group);
+}
+
+#[test]
 #[ignore = "a measurement: run it alone, with --nocapture"]
 #[expect(clippy::disallowed_methods, reason = "it measures time")]
 fn measure_the_sustained_rate() {

@@ -8,6 +8,8 @@ use std::ffi::OsString;
 pub struct Params {
     /// The words that stand in every run, in order.
     pub kept: Vec<OsString>,
+    /// The same without `-u`: for what somebody has moved over something newer.
+    pub replacing: Vec<OsString>,
     /// `--delete*` words; they belong to full syncs.
     pub delete: Vec<OsString>,
     /// One sentence per word that was left out, for the operator.
@@ -63,15 +65,26 @@ struct Word {
     written: Vec<OsString>,
 }
 
+impl Word {
+    fn is_update(&self) -> bool {
+        self.name == "u" || self.name == "update"
+    }
+}
+
 impl Params {
     /// Understands `words` as rsync would, and leaves out what would break a run, end it early or harm the source.
     pub fn parse(words: &[String]) -> Self {
+        let replacing = Self::parse_with(words, |option| !option.is_update()).kept;
+        Self { replacing, ..Self::parse_with(words, |_| true) }
+    }
+
+    fn parse_with(words: &[String], wanted: impl Fn(&Word) -> bool) -> Self {
         let mut params = Self::default();
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let first = params.kept.len();
             let mut value = false;
-            for option in params.split(word, &mut words) {
+            for option in params.split(word, &mut words).into_iter().filter(&wanted) {
                 value = option.value.is_some();
                 params.sort_in(option);
             }
@@ -300,6 +313,18 @@ mod tests {
     fn a_value_is_never_taken_for_an_option() {
         assert_eq!(kept(&["--exclude", "-n"]), ["--exclude", "-n"]);
         assert_eq!(kept(&["-f", "- *.o", "-u"]), ["-f", "- *.o", "-u"]);
+    }
+
+    #[test]
+    fn update_is_left_out_where_something_is_replaced_and_nothing_else_is() {
+        let replacing = |words: &[&str]| {
+            let all = parse(words).replacing;
+            all.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(replacing(&["-artuz"]), ["-artz"]);
+        assert_eq!(replacing(&["-a", "-u", "--update"]), ["-a"]);
+        let words = ["-a", "--exclude", "-u", "-T", "-u", "--usermap=a:b"];
+        assert_eq!(replacing(&words), words);
     }
 
     #[test]

@@ -29,7 +29,11 @@ impl Endpoint {
         ) {
             args.extend(["--from0", "--filter=. -", "--no-from0"].map(OsString::from));
         }
-        args.extend(self.params.kept.iter().cloned());
+        let params = match kind {
+            RunKind::Replacement | RunKind::MoveFile { .. } => &self.params.replacing,
+            _ => &self.params.kept,
+        };
+        args.extend(params.iter().cloned());
         if self.delete && matches!(kind, RunKind::Trees { .. } | RunKind::Extraneous { .. }) {
             args.extend(self.params.delete.iter().cloned());
         }
@@ -72,7 +76,7 @@ impl Endpoint {
         let delete: &[&str] = if self.delete { &["--delete"] } else { &[] };
         let mut push = |words: &[&str]| args.extend(words.iter().map(OsString::from));
         match kind {
-            RunKind::Batch { .. } | RunKind::Probe => {
+            RunKind::Batch { .. } | RunKind::Replacement | RunKind::Probe => {
                 push(&["--no-r", "-R", "--from0", "--files-from=-", missing, "--force"]);
             }
             RunKind::Fallback { .. } | RunKind::CleanTemp => {
@@ -115,9 +119,9 @@ impl Endpoint {
             ]),
         }
         match kind {
-            RunKind::Batch { ignore_times: true } | RunKind::Fallback { ignore_times: true } => {
-                push(&["-c"])
-            }
+            RunKind::Batch { ignore_times: true }
+            | RunKind::Fallback { ignore_times: true }
+            | RunKind::Replacement => push(&["-c"]),
             RunKind::Trees { checksum: true, .. } => args.push("--checksum".into()),
             RunKind::MoveDirectory { old, new, checksum } => {
                 args.push(link_dest(old, new));

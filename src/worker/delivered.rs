@@ -44,6 +44,12 @@ impl Delivered {
         self.young.get(path).or_else(|| self.old.get(path)) == Some(version)
     }
 
+    /// True when the remote has got a newer file here than this.
+    pub fn has_newer(&self, path: &RelPath, version: &Version) -> bool {
+        let known = self.young.get(path).or_else(|| self.old.get(path));
+        known.is_some_and(|known| known.stamp.modified > version.stamp.modified)
+    }
+
     /// The remote has got this; `version` is what was there before the run, and settled.
     pub fn note(&mut self, path: RelPath, version: Version) {
         if self.young.len() >= GENERATION {

@@ -61,6 +61,12 @@ impl FreshStamps {
         hidden
     }
 
+    /// True when something newer than this was sent, or was about to be.
+    pub fn has_newer(&self, path: &RelPath, stamp: Stamp) -> bool {
+        let known = self.young.get(path).or_else(|| self.old.get(path));
+        known.is_some_and(|known| known.modified > stamp.modified)
+    }
+
     /// The remembered paths below `old`, as they are called since that is `new`.
     pub fn moved_along(&self, old: &RelPath, new: &RelPath) -> Vec<RelPath> {
         let known = self.young.keys().chain(self.old.keys());

@@ -10,7 +10,7 @@ use super::exact::{Coverage, Rules};
 use super::fresh::{Granularity, coarse_now};
 use super::link::{Link, Stop};
 use super::look::{Look, Present};
-use super::moves::{Move, Moved};
+use super::moves::{Move, Moved, Mover};
 use crate::change::Scope;
 use crate::engine::PathFailure;
 use crate::path::RelPath;
@@ -43,7 +43,7 @@ pub struct JobRun<'a> {
 }
 
 /// What a present entry needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Treatment {
     /// Nothing: the remote has got exactly this.
     Skip,
@@ -51,6 +51,8 @@ enum Treatment {
     Send,
     /// rsync must not trust size and time.
     Force,
+    /// The same, and `-u` must not keep a newer copy: it is what was replaced here.
+    Replace,
 }
 
 impl<'a> JobRun<'a> {
@@ -64,20 +66,21 @@ impl<'a> JobRun<'a> {
     pub fn batch(&mut self, look: &Look) -> Result<(), Stop> {
         let endpoint = self.link.endpoint();
         let treatments = self.treatments(look);
-        let (mut listed, mut forced_listed) = (Vec::new(), Vec::new());
+        let (mut listed, mut forced_listed, mut replacing) = (Vec::new(), Vec::new(), Vec::new());
         let (mut matched, mut listings, mut guarded) = (Vec::new(), Vec::new(), Vec::new());
         let mut any_forced_match = false;
         let present = look.present.iter().zip(treatments);
         let present = present.filter(|(_, treatment)| *treatment != Treatment::Skip);
-        let present = present
-            .map(|(entry, treatment)| (&entry.path, entry.presence, treatment == Treatment::Force));
-        let absent = look.absent.iter().map(|path| (path, Presence::Absent, false));
-        for (path, presence, force) in present.chain(absent) {
+        let present = present.map(|(entry, treatment)| (&entry.path, entry.presence, treatment));
+        let absent = look.absent.iter().map(|path| (path, Presence::Absent, Treatment::Send));
+        for (path, presence, treatment) in present.chain(absent) {
+            let force = treatment > Treatment::Send;
             if presence == Presence::Absent && self.is_guarded(path, look) {
                 guarded.push(path);
                 continue;
             }
             match endpoint.way(presence, self.abilities) {
+                Way::Batch if treatment == Treatment::Replace => replacing.push(path),
                 Way::Batch if force => forced_listed.push(path),
                 Way::Batch => listed.push(path),
                 Way::Fallback => {
@@ -87,10 +90,15 @@ impl<'a> JobRun<'a> {
                 Way::ListingOfParent => listings.push(path.parent().unwrap_or_default()),
             }
         }
-        for (names, ignore_times) in [(listed, false), (forced_listed, true)] {
+        let by_name = [
+            (listed, RunKind::Batch { ignore_times: false }),
+            (forced_listed, RunKind::Batch { ignore_times: true }),
+            (replacing, RunKind::Replacement),
+        ];
+        for (names, kind) in by_name {
             if !names.is_empty() {
                 let input = input::names(names.iter().copied());
-                self.run(&RunKind::Batch { ignore_times }, input, &names)?;
+                self.run(&kind, input, &names)?;
             }
         }
         for matched in matched.chunks(PATTERNS_MAX) {
@@ -119,6 +127,7 @@ impl<'a> JobRun<'a> {
     /// What each present entry needs. Settled versions are noted, for the case that all goes well.
     fn treatments(&mut self, look: &Look) -> Vec<Treatment> {
         let exact = self.link.endpoint().compares_nanoseconds(self.abilities);
+        let keeps_newer = self.link.endpoint().keeps_newer();
         let granularity = if exact { Granularity::Nanoseconds } else { Granularity::Seconds };
         let now = coarse_now();
         let mut fresh = self.link.fresh();
@@ -127,16 +136,25 @@ impl<'a> JobRun<'a> {
             let Some(version) = entry.version else {
                 return if entry.force { Treatment::Force } else { Treatment::Send };
             };
-            let hidden = fresh.note(&entry.path, version.stamp, now, granularity);
+            // Only a stamp of this moment cannot be that of what stood here before.
+            let is_new = exact && version.stamp.modified + YOUNG > now;
+            let replaced = entry.moved.is_some() && !is_new;
+            // A file that is older than what we have sent, or that somebody moved here, is meant to be here.
+            let older = replaced && entry.moved == Some(Mover::Somebody)
+                || fresh.has_newer(&entry.path, version.stamp)
+                || delivered.has_newer(&entry.path, &version);
+            let replaces = keeps_newer && older && entry.moved != Some(Mover::Receiver);
+            // What is newer there stays remembered until this has arrived; contents are compared anyway.
+            let hidden = !replaces && fresh.note(&entry.path, version.stamp, now, granularity);
             if !hidden && !entry.force && delivered.has(&entry.path, &version) {
                 return Treatment::Skip;
             }
             if version.is_settled(now) {
                 self.sent.push((entry.path.clone(), version));
             }
-            // Only a stamp of this moment cannot be that of what stood here before.
-            let is_new = exact && version.stamp.modified + YOUNG > now;
-            let replaced = entry.moved && !is_new;
+            if replaces {
+                return Treatment::Replace;
+            }
             if hidden || replaced || entry.force { Treatment::Force } else { Treatment::Send }
         };
         look.present.iter().map(&mut treat).collect()

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::delivered::Version;
 use super::fresh::Stamp;
-use super::moves::{Hints, Move, Moved, Moves, Origin};
+use super::moves::{Hints, Move, Moved, Mover, Moves, Origin};
 use super::shards::{Divided, Sharding, Shards, is_directory, stat};
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
@@ -54,14 +54,14 @@ pub struct Present {
     pub version: Option<Version>,
     /// Must be sent whatever its stamp says.
     pub force: bool,
-    /// It was moved here: what stood here before may have had the same stamp.
-    pub moved: bool,
+    /// It was moved here, by whom: what stood here before may have had the same stamp.
+    pub moved: Option<Mover>,
 }
 
 impl Present {
     /// An entry of which nothing special is known.
     pub fn plain(path: RelPath, presence: Presence) -> Self {
-        Self { path, presence, version: None, force: false, moved: false }
+        Self { path, presence, version: None, force: false, moved: None }
     }
 }
 
@@ -224,7 +224,8 @@ impl Looking<'_> {
     }
 
     fn entry(&mut self, item: &Item, presence: Presence, version: Option<Version>) {
-        let (path, force, moved) = (item.path.clone(), item.mark.force, self.moves.has(&item.path));
+        let (path, force, moved) =
+            (item.path.clone(), item.mark.force, self.moves.mover(&item.path));
         self.look.present.push(Present { path, presence, version, force, moved });
     }
 

@@ -35,6 +35,26 @@ pub enum Moved {
     File(u64),
 }
 
+/// Who gave a file its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mover {
+    /// A person or a program.
+    Somebody,
+    /// An rsync that received it: two mirrors of each other must not answer with what they were sent.
+    Receiver,
+}
+
+/// True when `old` is what rsync calls a file that it receives as `new`.
+fn is_receivers(old: &RelPath, new: &RelPath) -> bool {
+    let (Some(was), Some(is)) = (old.name(), new.name()) else { return false };
+    let unfinished = was.len() == is.len() + 8
+        && was.starts_with(b".")
+        && was[1..].starts_with(is)
+        && was[is.len() + 1] == b'.';
+    let held_back = |name: &[u8]| name == b".~tmp~" || name == b".rsync-partial";
+    unfinished && old.parent() == new.parent() || old.components().any(held_back)
+}
+
 /// Something that is made from its old copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
@@ -81,9 +101,10 @@ impl<'a> Moves<'a> {
         Self { owed: items.map(|item| &item.path).collect(), old_of }
     }
 
-    /// True when `path` was moved to where it is.
-    pub fn has(&self, path: &RelPath) -> bool {
-        self.old_of.contains_key(path)
+    /// Who moved `path` to where it is, if anybody did.
+    pub fn mover(&self, path: &RelPath) -> Option<Mover> {
+        let old = self.old_of.get(path)?;
+        Some(if is_receivers(old, path) { Mover::Receiver } else { Mover::Somebody })
     }
 
     /// The move that made `new`, if a run of its own serves it; `stat` tells what stands at the old name.
@@ -103,6 +124,7 @@ impl<'a> Moves<'a> {
             Moved::File(_) if same_directory => true,
             Moved::File(_) => old.name() == new.name() && stat(old) == Some(Errno::NOENT),
         };
+        let serves = serves && !is_receivers(old, new);
         let apart = !old.is_within(new) && !new.is_within(old);
         if !serves || !apart {
             return Origin::Unknown;
@@ -161,6 +183,16 @@ mod tests {
 
     fn path(text: &str) -> RelPath {
         RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_rsync_receives_is_told_from_what_somebody_moves() {
+        let is = |old: &str, new: &str| is_receivers(&path(old), &path(new));
+        assert!(is("a/.f.tXt012", "a/f") && is(".~tmp~/f", "f") && is("a/.rsync-partial/f", "a/f"));
+        for (old, new) in [("a/f.bak", "a/f"), (".f.bak", "f"), ("b/.f.tXt012", "a/f"), ("f", "g")]
+        {
+            assert!(!is(old, new), "{old} to {new}");
+        }
     }
 
     fn job(items: &[&str], moves: &[(&str, &str)]) -> Job {

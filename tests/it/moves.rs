@@ -177,3 +177,35 @@ fn what_comes_from_outside_or_leaves_the_tree_is_mirrored() {
     wait_until_equal(&mirror, &daemon);
     assert_eq!(fs::read(daemon.at("d/file")).unwrap(), b"from outside");
 }
+
+/// Gives a file a time long past.
+fn make_old(path: &Path) {
+    let past = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    fs::File::options().write(true).open(path).unwrap().set_modified(past).unwrap();
+}
+
+#[test]
+fn an_older_file_that_takes_the_place_of_a_newer_one_arrives_in_spite_of_u() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    assert!(mirror.xml().contains("\"-artuz\""));
+    for (old, new, size) in [("small.bak", "small", 10), ("large.bak", "large", 2 << 20)] {
+        mirror.write(old, noise(size, 1));
+        make_old(&mirror.at(old));
+        wait_until_equal(&mirror, &daemon);
+        mirror.write(new, noise(size, 2));
+        wait_until_equal(&mirror, &daemon);
+        rename(&mirror, old, new);
+        wait_until_equal(&mirror, &daemon);
+    }
+    // From outside, and by a copy that keeps its time.
+    mirror.write("restored", "newer");
+    mirror.write("copied", "newer");
+    wait_until_equal(&mirror, &daemon);
+    let backup = mirror.dir.file("backup", "older!");
+    make_old(&backup);
+    fs::copy(&backup, mirror.at("copied")).unwrap();
+    make_old(&mirror.at("copied"));
+    fs::rename(&backup, mirror.at("restored")).unwrap();
+    wait_until_equal(&mirror, &daemon);
+}

@@ -26,7 +26,8 @@ fn problem(root: &Path, row: &str) -> Option<String> {
         return Some(format!("no test: {row}"));
     };
     let text = fs::read_to_string(root.join(file)).unwrap_or_default();
-    let exists = text.contains(&format!("]\nfn {test}()"));
+    let exists =
+        ["", "    "].iter().any(|indent| text.contains(&format!("]\n{indent}fn {test}()")));
     (!exists).then(|| format!("there is no test {test} in {file}"))
 }
 
@@ -38,6 +39,11 @@ fn every_fault_of_the_page_has_a_test_that_exists() {
     assert!(rows.len() > 40, "{} rows", rows.len());
     let problems: Vec<String> = rows.iter().filter_map(|row| problem(root, row)).collect();
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+    // What operators read in Chinese promises the same, in the same order.
+    let chinese = fs::read_to_string(root.join("docs/RELIABILITY.zh-CN.md")).unwrap();
+    let test = |row: &str| row.trim_end_matches('|').rsplit('|').next().map(str::to_owned);
+    let tests = |page: &str| self::rows(page).into_iter().map(test).collect::<Vec<_>>();
+    assert_eq!(tests(&page), tests(&chinese));
     assert!(problem(root, "| a | b | c |").is_some());
     assert!(problem(root, "| a | b | `tests/it/faults/table.rs`: `no_such_test` |").is_some());
 }

@@ -184,6 +184,11 @@ impl Mirror {
         self.user = Some(NOBODY);
     }
 
+    /// The configuration that it runs with.
+    pub fn xml(&self) -> String {
+        fs::read_to_string(&self.config).unwrap()
+    }
+
     /// The user whom the program is started as; `None`: ours.
     pub fn user(&self) -> Option<u32> {
         self.user
