@@ -15,7 +15,7 @@ use crate::sys::memory::Bell;
 /// Listens for shortages; dropping it ends and joins its thread.
 #[derive(Debug)]
 pub struct ShortageWatch {
-    bell: Arc<Bell>,
+    bell: Bell,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -26,12 +26,12 @@ impl ShortageWatch {
     /// # Errors
     /// When the system refuses a thread or a descriptor.
     pub fn start(wakes: Sender<Wake>) -> io::Result<Self> {
-        let (bell, stop) = (Arc::new(Bell::hang()?), Arc::new(AtomicBool::new(false)));
-        let (heard, stopped) = (Arc::clone(&bell), Arc::clone(&stop));
+        let (bell, stop) = (Bell::hang()?, Arc::new(AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("memory".into()).stack_size(128 << 10);
         let thread = thread.spawn(move || {
             loop {
-                heard.wait();
+                bell.wait();
                 if stopped.load(Ordering::Acquire) {
                     return;
                 }

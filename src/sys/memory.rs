@@ -1,5 +1,5 @@
 //! The allocator, which outlives a shortage of memory where it can, and gives what is free back to the kernel.
-//! Decides nothing about what could be done without: who sleeps in [`wait_for_shortage`] does.
+//! Decides nothing about what could be done without: who listens to the [`Bell`] does.
 
 #![expect(unsafe_code, reason = "allocators and malloc_trim are in no safe crate")]
 
@@ -7,7 +7,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -24,8 +25,8 @@ static ALLOCATOR: Patient = Patient;
 
 static RESERVED: AtomicPtr<u8> = AtomicPtr::new(null_mut());
 static SHORT: AtomicBool = AtomicBool::new(false);
-/// What a sleeper in [`wait_for_shortage`] reads; -1: there is none.
-static BELL: AtomicI32 = AtomicI32::new(-1);
+/// What rings when memory is short. It is never closed: a thread that has just run out of memory may be about to write to it.
+static BELL: OnceLock<OwnedFd> = OnceLock::new();
 
 /// The C library's allocator. A thread that gets nothing from it takes the reserve, and waits for better times after that.
 struct Patient;
@@ -70,7 +71,7 @@ fn reserve_layout() -> Layout {
 /// The memory that was refused, after all; null when it is refused for a minute.
 #[cold]
 fn patiently(try_again: impl Fn() -> *mut u8) -> *mut u8 {
-    let bell = BELL.load(Ordering::Acquire);
+    let bell = BELL.get().map(AsRawFd::as_raw_fd);
     for _ in 0..TRIES {
         SHORT.store(true, Ordering::Release);
         let reserved = RESERVED.swap(null_mut(), Ordering::AcqRel);
@@ -78,13 +79,13 @@ fn patiently(try_again: impl Fn() -> *mut u8) -> *mut u8 {
             // SAFETY: only who takes the reserve out of its place gives it back, and it was made with this layout.
             unsafe { System.dealloc(reserved, reserve_layout()) };
         }
-        if bell >= 0 {
-            // SAFETY: writes eight bytes that outlive the call; a descriptor that is closed meanwhile is refused.
+        if let Some(bell) = bell {
+            // SAFETY: writes eight bytes that outlive the call to a descriptor that stays open; allocates nothing.
             unsafe { libc::write(bell, (&raw const ONE).cast(), 8) };
         }
         let found = try_again();
         // Nobody listens: this is no daemon.
-        if !found.is_null() || bell < 0 {
+        if !found.is_null() || bell.is_none() {
             return found;
         }
         let pause = libc::timespec { tv_sec: 0, tv_nsec: PAUSE_MS * 1_000_000 };
@@ -96,9 +97,9 @@ fn patiently(try_again: impl Fn() -> *mut u8) -> *mut u8 {
 
 static ONE: u64 = 1;
 
-/// Where a shortage is announced.
-#[derive(Debug)]
-pub struct Bell(OwnedFd);
+/// Where a shortage is announced; there is one.
+#[derive(Debug, Clone, Copy)]
+pub struct Bell(&'static OwnedFd);
 
 impl Bell {
     /// From now on a shortage is waited out, and announced here. The reserve is put by.
@@ -107,7 +108,7 @@ impl Bell {
     /// When the system refuses a descriptor.
     pub fn hang() -> io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC)?;
-        BELL.store(bell.as_raw_fd(), Ordering::Release);
+        let bell = BELL.get_or_init(|| bell);
         put_by_reserve();
         Ok(Self(bell))
     }
@@ -115,18 +116,12 @@ impl Bell {
     /// Ends the wait of [`Bell::wait`].
     pub fn ring(&self) {
         // Fails only when it rings already.
-        _ = rustix::io::write(&self.0, &ONE.to_ne_bytes());
+        _ = rustix::io::write(self.0, &ONE.to_ne_bytes());
     }
 
     /// Blocks until memory is short, or [`Bell::ring`] is called.
     pub fn wait(&self) {
-        _ = rustix::io::read(&self.0, &mut [0; 8]);
-    }
-}
-
-impl Drop for Bell {
-    fn drop(&mut self) {
-        BELL.store(-1, Ordering::Release);
+        _ = rustix::io::read(self.0, &mut [0; 8]);
     }
 }
 
