@@ -10,6 +10,7 @@ mod mark;
 mod notice;
 mod parents;
 pub mod pending;
+pub mod postponed;
 mod remote;
 pub mod retry;
 mod schedule;

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use super::parents::Parents;
 use super::pending::{Held, Hold, Item, Mark, Marked, Pending};
-use super::retry::{FailingPaths, Outage, Postponed, Trouble};
+use super::postponed::Postponed;
+use super::retry::{FailingPaths, Outage, Trouble};
 use super::schedule::Pace;
 use super::sweep::Sweep;
 use super::{Action, FailLogEntry, FullSync, FullSyncFilter, JobId, JobKind, Notice, Now};

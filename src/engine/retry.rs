@@ -1,4 +1,4 @@
-//! When what failed is tried again: a remote that is down, a path that rsync could not deliver, one that was put off.
+//! When what failed is tried again: a remote that is down, a path that rsync could not deliver.
 //! Knows no cause but what it is told; does not start anything.
 
 use std::collections::BTreeMap;
@@ -10,9 +10,6 @@ use crate::path::RelPath;
 
 /// Quick retries of a path before it goes to the fail log: the delay before each.
 const QUICK: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)];
-
-/// What a worker leaves alone is looked at again after so long.
-pub const POSTPONED: Duration = Duration::from_secs(2);
 
 /// Shortest and longest pause between two tries of a remote that does not answer, from the start of one to the start
 /// of the next. Such a try costs next to nothing (`rsync/knock.rs`), so that it need not become rarer with time: a remote that
@@ -284,55 +281,6 @@ impl FailingPaths {
     }
 }
 
-/// What is looked at again after a while, by path.
-#[derive(Debug, Default)]
-pub struct Postponed {
-    paths: BTreeMap<RelPath, (Now, Mark)>,
-    /// Nothing is due before this.
-    earliest: Option<Now>,
-}
-
-impl Postponed {
-    /// Notes what a worker left alone; what was noted before begins anew.
-    pub fn add(&mut self, now: Now, items: &[Item]) {
-        let due = now + POSTPONED;
-        for Item { path, mark } in items {
-            let known = self.paths.entry(path.clone()).or_insert((due, *mark));
-            *known = (due, known.1.merge(*mark));
-        }
-        if !items.is_empty() {
-            self.earliest.get_or_insert(due);
-        }
-    }
-
-    /// What is due.
-    pub fn take_due(&mut self, now: Now) -> Vec<Item> {
-        if self.earliest.is_none_or(|earliest| earliest > now) {
-            return Vec::new();
-        }
-        let (due, later): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.paths).into_iter().partition(|(_, (due, _))| *due <= now);
-        self.paths = later;
-        self.earliest = self.paths.values().map(|(due, _)| *due).min();
-        due.into_iter().map(|(path, (_, mark))| Item { path, mark }).collect()
-    }
-
-    /// When something is due next, or earlier.
-    pub fn next_due(&self) -> Option<Now> {
-        self.earliest
-    }
-
-    /// All of it.
-    pub fn items(&self) -> impl Iterator<Item = Item> {
-        self.paths.iter().map(|(path, (_, mark))| Item { path: path.clone(), mark: *mark })
-    }
-
-    /// How many paths.
-    pub fn count(&self) -> usize {
-        self.paths.len()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -397,21 +345,5 @@ mod tests {
         let tree = item("a", Scope::Tree);
         assert_eq!(failing.delivered(&tree, |_| false), FailLog::Changed);
         assert!(failing.is_empty());
-    }
-
-    #[test]
-    fn what_was_postponed_comes_again_once_and_the_last_time_counts() {
-        let item = |text| Item { path: path(text), mark: Mark::new(Scope::Entry) };
-        let mut postponed = Postponed::default();
-        let second = Duration::from_secs(1);
-        assert_eq!(postponed.next_due(), None);
-        postponed.add(Duration::ZERO, &[item("a"), item("b")]);
-        postponed.add(second, &[item("a")]);
-        assert!(postponed.take_due(second).is_empty());
-        assert_eq!(postponed.next_due(), Some(POSTPONED));
-        assert_eq!(postponed.take_due(POSTPONED), [item("b")]);
-        assert_eq!(postponed.items().collect::<Vec<_>>(), [item("a")]);
-        assert_eq!(postponed.take_due(POSTPONED + second), [item("a")]);
-        assert_eq!((postponed.next_due(), postponed.count()), (None, 0));
     }
 }

@@ -10,7 +10,7 @@ use super::look::{Look, Present};
 use crate::change::Scope;
 use crate::engine::Job;
 use crate::engine::pending::{Item, Mark};
-use crate::engine::retry::POSTPONED;
+use crate::engine::postponed::POSTPONED;
 use crate::path::RelPath;
 use crate::rsync::{Answer, Presence};
 

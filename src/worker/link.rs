@@ -1,6 +1,7 @@
 //! One remote as the workers see it: how it is reached, what it can do, its warm sessions, what was sent to it lately.
 //! Runs jobs against it; does not decide which, nor when.
 
+mod contact;
 mod resting;
 
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use super::fresh::FreshStamps;
 use super::job_run::JobRun;
 use super::look::{Look, LookOptions, look_at};
 use super::moves::{Hints, Move};
-use super::sessions::{self, Sessions};
+use super::sessions::Sessions;
 use super::shards::Sharding;
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
@@ -24,8 +25,7 @@ use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, Verdict};
 use crate::path::RelPath;
 use crate::record::{self, Eyes};
 use crate::rsync::excludes::Excludes;
-use crate::rsync::exit::{Ability, Outcome};
-use crate::rsync::probe::{Probed, run_probe};
+use crate::rsync::exit::Outcome;
 use crate::rsync::{Abilities, Endpoint, NoAnswer};
 use crate::source::{Source, Unhealthy};
 use crate::watch::Exclude;
@@ -49,6 +49,8 @@ pub struct Link {
     abilities: Mutex<Option<Abilities>>,
     /// Set when a full sync was begun without asking what the remote can do.
     was_trusted: AtomicBool,
+    /// True while it has delivered something on trust and has not been asked yet.
+    is_unasked: AtomicBool,
     fresh: Mutex<FreshStamps>,
     delivered: Mutex<Delivered>,
     /// What runs that broke off were sending.
@@ -129,6 +131,7 @@ impl Link {
             recorder,
             abilities: Mutex::default(),
             was_trusted: AtomicBool::default(),
+            is_unasked: AtomicBool::default(),
             fresh: Mutex::default(),
             delivered: Mutex::default(),
             leftovers: Mutex::default(),
@@ -140,11 +143,6 @@ impl Link {
     /// Ends the warm sessions.
     pub fn close_sessions(&self) {
         self.sessions.rest();
-    }
-
-    /// Starts a warm session, if one is missing.
-    pub fn start_session(&self) {
-        self.sessions.start_one();
     }
 
     /// Kills what is running for jobs of now; others may follow.
@@ -179,9 +177,7 @@ impl Link {
             let is_trusted = known.is_none() && self.may_trust(job);
             match self.try_run(job, known.or(is_trusted.then_some(Abilities::ALL))) {
                 Ok(report) => {
-                    if let Some(abilities) = self.abilities() {
-                        self.sessions.keep_ready(abilities);
-                    }
+                    self.get_ready();
                     return report;
                 }
                 // A probe tells whether it is down or only cannot do all that it was trusted with.
@@ -198,21 +194,12 @@ impl Link {
         JobReport::nothing(Verdict::Misconfigured { code: 1, reason })
     }
 
-    /// True once, for whole trees: their first run shows all that a probe shows, but how missing names are deleted, and
-    /// a batch that is refused for that is sent again at once.
-    fn may_trust(&self, job: &Job) -> bool {
-        matches!(job.kind, JobKind::Trees(_)) && !self.was_trusted.swap(true, Ordering::Relaxed)
-    }
-
     fn try_run(&self, job: &Job, abilities: Option<Abilities>) -> Result<JobReport, Stop> {
         if job.kind == JobKind::Probe {
             // What it can do may have changed while it was away.
             *lock(&self.abilities) = None;
         }
-        let abilities = match abilities {
-            Some(abilities) => abilities,
-            None => self.contact()?,
-        };
+        let abilities = abilities.map_or_else(|| self.contact(), Ok)?;
         if job.kind == JobKind::Probe {
             return Ok(JobReport::done());
         }
@@ -293,24 +280,6 @@ impl Link {
         look_at(root, &again, options)
     }
 
-    /// What the remote can do; asked at first contact.
-    fn contact(&self) -> Result<Abilities, Stop> {
-        if let Some(abilities) = *lock(&self.abilities) {
-            return Ok(abilities);
-        }
-        let nonce = self.source.identity().ino ^ u64::from(std::process::id()) << 32;
-        let started = |killer| self.sessions.note_probe(killer);
-        match run_probe(&self.endpoint, Some(self.source.identity()), nonce, started) {
-            Ok(Probed::Able(abilities)) => {
-                log::debug!("{}: {abilities:?}", self.endpoint.label());
-                *lock(&self.abilities) = Some(abilities);
-                Ok(abilities)
-            }
-            Ok(Probed::Failed(outcome)) => Err(self.stop(outcome)),
-            Err(error) => Err(self.stop(sessions::failure(&error))),
-        }
-    }
-
     /// How the remote is reached.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
@@ -351,23 +320,6 @@ impl Link {
     /// What the remote has got lately.
     pub fn delivered(&self) -> MutexGuard<'_, Delivered> {
         lock(&self.delivered)
-    }
-
-    fn abilities(&self) -> Option<Abilities> {
-        *lock(&self.abilities)
-    }
-
-    fn forget(&self, ability: Ability) {
-        let mut known = lock(&self.abilities);
-        let mut abilities = known.unwrap_or(Abilities::ALL);
-        match ability {
-            Ability::DeleteMissing => abilities.delete_missing = false,
-            Ability::Nanoseconds => abilities.nanoseconds = false,
-        }
-        log::info!("{}: works without {ability:?} from now on", self.endpoint.label());
-        *known = Some(abilities);
-        drop(known);
-        self.sessions.close();
     }
 
     /// What an outcome that ends a job means for the engine.

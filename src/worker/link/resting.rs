@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use super::{Link, Stop, lock};
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
-use crate::engine::retry::POSTPONED;
+use crate::engine::postponed::POSTPONED;
 use crate::engine::{Job, JobKind};
 use crate::worker::echoes::Echoes;
 use crate::worker::job_run::JobRun;
