@@ -50,19 +50,26 @@ pub struct Sorted {
 }
 
 impl Echoes {
-    /// Takes out of `look` what may be an echo and must rest, and tells what has rested. `deletions`: whether the remote can be
-    /// asked for what is to be deleted.
-    pub fn sort(&mut self, look: &mut Look, job: &Job, deletions: bool, now: Instant) -> Sorted {
+    /// Takes out of `look` what may be an echo and must rest, and tells what has rested. `own`: what goes to the remote whatever
+    /// it has; `deletions`: whether the remote can be asked for what is to be deleted.
+    pub fn sort(
+        &mut self,
+        look: &mut Look,
+        job: &Job,
+        own: &HashSet<RelPath>,
+        deletions: bool,
+        now: Instant,
+    ) -> Sorted {
         let mut sorted = Sorted::default();
-        let own: HashMap<&RelPath, Mark> = job.items.iter().map(|i| (&i.path, i.mark)).collect();
+        let marks: HashMap<&RelPath, Mark> = job.items.iter().map(|i| (&i.path, i.mark)).collect();
         let suspects = self.suspects(look, job);
         let in_place = look.moves.is_empty();
         look.present.retain(|entry| {
-            let Some(mark) = own.get(&entry.path) else { return true };
+            let Some(mark) = marks.get(&entry.path) else { return true };
             let may_be_echo = match entry.presence {
                 // What moves into a directory needs it at once.
                 Presence::Directory => self.mirrors_back && in_place,
-                _ if !came_with_its_times(entry) => false,
+                _ if !came_with_its_times(entry) || own.contains(&entry.path) => false,
                 _ => {
                     let known = self.resting.get(&entry.path);
                     known.is_some_and(|resting| resting.version == entry.version)

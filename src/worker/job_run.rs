@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use super::delivered::Version;
+use super::delivered::{Delivered, Version};
 use super::exact::{Coverage, Rules};
-use super::fresh::{Granularity, coarse_now};
+use super::fresh::{FreshStamps, Granularity, coarse_now};
 use super::link::{Link, Stop};
 use super::look::{Look, Present};
 use super::moves::{Move, Moved, Mover};
@@ -127,7 +127,6 @@ impl<'a> JobRun<'a> {
     /// What each present entry needs. Settled versions are noted, for the case that all goes well.
     fn treatments(&mut self, look: &Look) -> Vec<Treatment> {
         let exact = self.link.endpoint().compares_nanoseconds(self.abilities);
-        let keeps_newer = self.link.endpoint().keeps_newer();
         let granularity = if exact { Granularity::Nanoseconds } else { Granularity::Seconds };
         let now = coarse_now();
         let mut fresh = self.link.fresh();
@@ -136,14 +135,8 @@ impl<'a> JobRun<'a> {
             let Some(version) = entry.version else {
                 return if entry.force { Treatment::Force } else { Treatment::Send };
             };
-            // Only a stamp of this moment cannot be that of what stood here before.
-            let is_new = exact && version.stamp.modified + YOUNG > now;
-            let replaced = entry.moved.is_some() && !is_new;
-            // A file that is older than what we have sent, or that somebody moved here, is meant to be here.
-            let older = replaced && entry.moved == Some(Mover::Somebody)
-                || fresh.has_newer(&entry.path, version.stamp)
-                || delivered.has_newer(&entry.path, &version);
-            let replaces = keeps_newer && older && entry.moved != Some(Mover::Receiver);
+            let replaced = entry.moved.is_some() && !is_new(version, exact, now);
+            let replaces = self.replaces(entry, replaced, &fresh, &delivered);
             // What is newer there stays remembered until this has arrived; contents are compared anyway.
             let hidden = !replaces && fresh.note(&entry.path, version.stamp, now, granularity);
             if !hidden && !entry.force && delivered.has(&entry.path, &version) {
@@ -158,6 +151,34 @@ impl<'a> JobRun<'a> {
             if hidden || replaced || entry.force { Treatment::Force } else { Treatment::Send }
         };
         look.present.iter().map(&mut treat).collect()
+    }
+
+    /// True when `-u` must not keep the copy of an entry, though it may be newer: a file that is older than what we have sent,
+    /// or that somebody moved here, is meant to be here.
+    fn replaces(
+        &self,
+        entry: &Present,
+        replaced: bool,
+        fresh: &FreshStamps,
+        delivered: &Delivered,
+    ) -> bool {
+        let Some(version) = entry.version else { return false };
+        let older = replaced && entry.moved == Some(Mover::Somebody)
+            || fresh.has_newer(&entry.path, version.stamp)
+            || delivered.has_newer(&entry.path, &version);
+        self.link.endpoint().keeps_newer() && older && entry.moved != Some(Mover::Receiver)
+    }
+
+    /// What is sent whatever the remote has.
+    pub fn replacements(&self, look: &Look) -> HashSet<RelPath> {
+        let exact = self.link.endpoint().compares_nanoseconds(self.abilities);
+        let now = coarse_now();
+        let (fresh, delivered) = (self.link.fresh(), self.link.delivered());
+        let replaces = |entry: &&Present| {
+            let is_new = entry.version.is_some_and(|version| is_new(version, exact, now));
+            self.replaces(entry, entry.moved.is_some() && !is_new, &fresh, &delivered)
+        };
+        look.present.iter().filter(replaces).map(|entry| entry.path.clone()).collect()
     }
 
     /// Makes moved things from their old copies.
@@ -349,4 +370,9 @@ fn in_portions(dirs: &[RelPath]) -> impl Iterator<Item = &[RelPath]> {
         }
         fits
     })
+}
+
+/// True when a file was made after anything that it replaces: only a stamp of this moment cannot be that of what stood here before.
+fn is_new(version: Version, exact: bool, now: Duration) -> bool {
+    exact && version.stamp.modified + YOUNG > now
 }

@@ -73,7 +73,7 @@ fn an_unknown_remote_is_asked_for_what_came_with_its_times_and_nothing_rests() {
         absent: [path("gone")].into(),
         ..Look::default()
     };
-    let sorted = Echoes::default().sort(&mut look, &job, true, sessions::now());
+    let sorted = Echoes::default().sort(&mut look, &job, &HashSet::new(), true, sessions::now());
     assert_eq!((resting(&sorted).len(), names(&sorted.asked)), (0, vec!["f".into(), "h".into()]));
     assert_eq!((look.present.len(), look.absent.len()), (4, 1));
 }
@@ -83,7 +83,7 @@ fn what_the_remote_has_needs_no_run_and_shows_that_it_mirrors_back() {
     let (now, mut echoes) = (sessions::now(), Echoes::default());
     let mut look = Look { present: vec![file("f", 1, 2), file("g", 1, 2)], ..Look::default() };
     let job = job(&["f", "g"], &[("f", ".f.aB3xY9")]);
-    let sorted = echoes.sort(&mut look, &job, true, now);
+    let sorted = echoes.sort(&mut look, &job, &HashSet::new(), true, now);
     assert_eq!(names(&sorted.asked), ["f", "g"]);
     let (items, news) = echoes.conclude(&mut look, &job, &answer(&["g"], &[]), sorted, now);
     assert!(news && look.present.is_empty());
@@ -110,7 +110,7 @@ fn the_next_in_a_chain_waits_twice_and_is_asked_less_and_less_often() {
     for arrival in 1..=20 {
         let look = || Look { present: vec![file("f", arrival, arrival + 1)], ..Look::default() };
         let mut first = look();
-        let sorted = echoes.sort(&mut first, &hinted, true, now);
+        let sorted = echoes.sort(&mut first, &hinted, &HashSet::new(), true, now);
         if !sorted.asked.is_empty() {
             asked.push(arrival);
         }
@@ -123,7 +123,7 @@ fn the_next_in_a_chain_waits_twice_and_is_asked_less_and_less_often() {
         now += POSTPONED;
         let mut again = look();
         // The hint is used up by then.
-        let sorted = echoes.sort(&mut again, &plain, true, now);
+        let sorted = echoes.sort(&mut again, &plain, &HashSet::new(), true, now);
         assert_eq!(names(&sorted.asked), ["f"]);
         let (items, _) = echoes.conclude(&mut again, &plain, &answer(&["f"], &[]), sorted, now);
         assert!(items.is_empty() && again.present.len() == 1);
@@ -137,7 +137,7 @@ fn the_next_in_a_chain_waits_twice_and_is_asked_less_and_less_often() {
 fn what_was_copied_here_with_its_times_does_not_wait_for_an_unknown_remote() {
     let (now, mut echoes, job) = (sessions::now(), Echoes::default(), job(&["f"], &[]));
     let mut look = Look { present: vec![file("f", 1, 2)], ..Look::default() };
-    let sorted = echoes.sort(&mut look, &job, true, now);
+    let sorted = echoes.sort(&mut look, &job, &HashSet::new(), true, now);
     let (items, _) = echoes.conclude(&mut look, &job, &answer(&["f"], &[]), sorted, now);
     assert!(items.is_empty() && look.present.len() == 1);
 }
@@ -155,7 +155,7 @@ fn in_a_pair_what_is_written_here_does_not_rest() {
         absent: [path("gone")].into(),
         ..Look::default()
     };
-    let sorted = pair().sort(&mut look, &job, true, sessions::now());
+    let sorted = pair().sort(&mut look, &job, &HashSet::new(), true, sessions::now());
     assert_eq!(resting(&sorted), ["arrived", "dir", "gone"]);
     assert_eq!(names(look.present.iter().map(|e| &e.path)), ["written", "renamed"]);
 }
@@ -169,10 +169,10 @@ fn in_a_pair_a_deletion_that_both_sides_have_is_over_and_another_one_is_made() {
         absent_dirs: [path("d")].into(),
         ..Look::default()
     };
-    let first = echoes.sort(&mut look(), &job, true, start);
+    let first = echoes.sort(&mut look(), &job, &HashSet::new(), true, start);
     assert_eq!(resting(&first), ["both", "d/a", "d/b", "d", "here"]);
     let (later, mut again) = (start + POSTPONED, look());
-    let sorted = echoes.sort(&mut again, &job, true, later);
+    let sorted = echoes.sort(&mut again, &job, &HashSet::new(), true, later);
     assert_eq!((sorted.resting.len(), sorted.asked.len()), (0, 3));
     let there = answer(&[], &["here", "d"]);
     let (items, _) = echoes.conclude(&mut again, &job, &there, sorted, later);
@@ -180,12 +180,12 @@ fn in_a_pair_a_deletion_that_both_sides_have_is_over_and_another_one_is_made() {
     assert!(again.absent.is_empty());
     let (last, mut again) = (later + POSTPONED, look());
     again.absent.remove(&path("both"));
-    let sorted = echoes.sort(&mut again, &job, true, last);
+    let sorted = echoes.sort(&mut again, &job, &HashSet::new(), true, last);
     let (items, _) = echoes.conclude(&mut again, &job, &there, sorted, last);
     assert_eq!((items.len(), names(&again.absent)), (0, vec!["d".into(), "here".into()]));
     assert!(echoes.resting.is_empty());
     // Who cannot be asked gets his deletions at once.
-    assert!(pair().sort(&mut look(), &job, false, start).resting.is_empty());
+    assert!(pair().sort(&mut look(), &job, &HashSet::new(), false, start).resting.is_empty());
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn what_the_other_side_of_a_pair_lacks_is_sent_in_the_end() {
     let sent_after = (0..10).find(|round| {
         let now = start + POSTPONED * *round;
         let mut look = Look { present: vec![file("f", 1, 2)], ..Look::default() };
-        let sorted = echoes.sort(&mut look, &job, true, now);
+        let sorted = echoes.sort(&mut look, &job, &HashSet::new(), true, now);
         let (items, _) = echoes.conclude(&mut look, &job, &answer(&["f"], &[]), sorted, now);
         assert_eq!(items.is_empty(), !look.present.is_empty());
         items.is_empty()
@@ -208,7 +208,7 @@ fn what_keeps_arriving_rests_for_a_minute_at_most() {
     let asked_after = (0..100).find(|second| {
         let mut look = Look { present: vec![file("f", *second, second + 1)], ..Look::default() };
         let now = start + Duration::from_secs(*second);
-        !echoes.sort(&mut look, &job, true, now).asked.is_empty()
+        !echoes.sort(&mut look, &job, &HashSet::new(), true, now).asked.is_empty()
     });
     assert_eq!(asked_after, Some(60));
 }

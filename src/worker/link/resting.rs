@@ -26,7 +26,8 @@ impl Link {
             return Ok(Vec::new());
         }
         let now = sessions::now();
-        let sorted = lock(&self.echoes).sort(look, job, run.can_ask_for_deletions(), now);
+        let own = run.replacements(look);
+        let sorted = lock(&self.echoes).sort(look, job, &own, run.can_ask_for_deletions(), now);
         if sorted.asked.is_empty() {
             return Ok(sorted.resting);
         }
