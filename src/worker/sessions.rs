@@ -56,6 +56,8 @@ struct Pool {
     starting: usize,
     /// What the remote can do, while sessions are wanted at all: not before the first success, nor at rest.
     wanted: Option<Abilities>,
+    /// So many may be started before the next success: what ends at once is not to be started for ever.
+    starts_left: usize,
     /// True while sessions are missing only because nothing happened for a while.
     at_rest: bool,
     /// True after a run that did not reach the remote.
@@ -209,6 +211,7 @@ impl Sessions {
         {
             let mut pool = lock(&self.pool);
             pool.wanted = (!pool.is_crowded).then_some(abilities);
+            pool.starts_left = READY;
         }
         self.calm.tell();
     }
@@ -234,7 +237,7 @@ impl Sessions {
     /// How badly sessions are needed.
     pub fn lack(&self) -> Lack {
         let mut pool = lock(&self.pool);
-        if pool.wanted.is_none() || self.stopped.load(Ordering::Relaxed) {
+        if pool.wanted.is_none() || pool.starts_left == 0 || self.stopped.load(Ordering::Relaxed) {
             return Lack::Nothing;
         }
         pool.ready.retain(|warm| warm.session.is_alive());
@@ -251,6 +254,7 @@ impl Sessions {
             let mut pool = lock(&self.pool);
             let Some(abilities) = pool.wanted else { return };
             pool.starting += 1;
+            pool.starts_left = pool.starts_left.saturating_sub(1);
             (abilities, pool.ended)
         };
         let spec = self.endpoint.plan(&RunKind::Batch { ignore_times: false }, abilities);

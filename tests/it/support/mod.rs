@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a condition may take before the test fails.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(40);
 
 /// A temporary directory with the helpers that tests need; removed when dropped.
 pub struct TestDir(tempfile::TempDir);

@@ -6,9 +6,10 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use super::rsyncd::Rsyncd;
-use super::{TestDir, is_running, wait_until};
+use super::{LIMIT, TestDir, is_running, wait_until};
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sersync2");
@@ -187,10 +188,16 @@ impl Foreground {
     /// Waits for its end and returns the exit code; `None` when a signal killed it.
     pub fn wait(&mut self) -> Option<i32> {
         let mut status = None;
-        wait_until("the process ends", || {
+        let start = Instant::now();
+        while status.is_none() {
+            assert!(
+                start.elapsed() < LIMIT,
+                "the process does not end; it said:\n{}",
+                self.output()
+            );
+            std::thread::sleep(Duration::from_millis(1));
             status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
+        }
         status.unwrap().code()
     }
 }
