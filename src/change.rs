@@ -61,6 +61,9 @@ impl Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RootId(pub usize);
 
+/// A place below a root.
+pub type Place = (RootId, RelPath);
+
 /// Index of a remote among all remotes of the configuration, in file order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RemoteId(pub usize);

@@ -7,6 +7,7 @@ pub mod host;
 pub mod load;
 pub mod mirrors;
 pub mod params;
+pub mod places;
 pub mod plugins;
 pub mod preflight;
 pub mod raw;
@@ -21,7 +22,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use load::{CheckReport, LoadError, LoadOptions, Loaded, check_file, load, load_bytes};
+pub use check::LoadOptions;
+pub use load::{CheckReport, LoadError, Loaded, check_file, load, load_bytes};
 
 /// Everything one configuration file says, with defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use sersync::config::load::{LoadOptions, load_bytes};
+use sersync::config::{LoadOptions, load_bytes};
 
 use super::Size;
 

@@ -3,18 +3,27 @@
 
 use std::path::PathBuf;
 
-use super::load::{LoadOptions, Places};
 use super::mirrors::{check_destinations, check_local_paths, replace_watch, watch_alone};
 use super::params::check_params;
+use super::places::Places;
 use super::plugins::check_plugins;
 use super::raw::{RawAuth, RawConfig, RawCrontab, RawFilter, RawSwitched};
 use super::report::{Span, quoted};
 use super::schema::Field;
 use super::values::Values;
 use super::{
-    Auth, ChangeSwitches, Config, Crontab, FailLog, FilterRules, Guard, Host, Mirror, RsyncOptions,
-    WatchBackend,
+    Auth, ChangeSwitches, Config, Crontab, FailLog, FilterRules, Guard, Host, Mirror, PluginName,
+    RsyncOptions, WatchBackend,
 };
+
+/// What changes how a file is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadOptions {
+    /// `-m NAME`: this plugin runs without any sync, so remotes are neither needed nor looked at.
+    pub plugin_alone: Option<PluginName>,
+    /// Also looks for what the configuration needs on this machine: directories, password file, programs.
+    pub preflight: bool,
+}
 
 /// Minutes between two full syncs when the file says none, or 0, as sersync2 had it.
 const CRONTAB_MINUTES: u32 = 600;

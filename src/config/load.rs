@@ -4,23 +4,15 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::check::check_config;
+use super::check::{LoadOptions, check_config};
+use super::places::Places;
 use super::preflight::preflight;
 use super::raw::read_elements;
-use super::report::{Problem, Problems, Severity, Span, render};
+use super::report::{Problem, Problems, Severity, render};
 use super::text::{MAX_BYTES, Source};
 use super::values::Values;
 use super::xml::parse_elements;
 use super::{Config, PluginName};
-
-/// What changes how a file is read.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LoadOptions {
-    /// `-m NAME`: this plugin runs without any sync, so remotes are neither needed nor looked at.
-    pub plugin_alone: Option<PluginName>,
-    /// Also looks for what the configuration needs on this machine: directories, password file, programs.
-    pub preflight: bool,
-}
 
 /// A configuration that is valid.
 #[derive(Debug, Clone)]
@@ -42,21 +34,6 @@ impl Loaded {
     pub fn warning_lines(&self) -> Vec<String> {
         self.warnings.iter().map(|problem| problem.line(&self.source)).collect()
     }
-}
-
-/// Where the things stand that `preflight` looks for on the machine.
-#[derive(Debug, Clone, Default)]
-pub struct Places {
-    /// The watch path of each mirror.
-    pub watches: Vec<Span>,
-    /// `<auth passwordfile>` when it is used.
-    pub password_file: Option<Span>,
-    /// `<ssh start>` when it is on.
-    pub ssh: Option<Span>,
-    /// `<commonParams params>`.
-    pub params: Span,
-    /// `<failLog path>`.
-    pub fail_log: Span,
 }
 
 /// Why a configuration was not loaded; its text is complete and meant for the user.

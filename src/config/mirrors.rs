@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::load::Places;
+use super::places::Places;
 use super::plugins::find_definition;
 use super::raw::{RawConfig, RawLocalPath, RawRemote};
 use super::report::{Problem, quoted};

@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::load::Places;
+use super::places::Places;
 use super::report::{Problem, Problems, Span};
 use super::{Auth, Config};
 

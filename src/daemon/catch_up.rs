@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::guard::{Count, Guard, Remains};
-use super::mirror::Wake;
+use super::wake::{Wake, Walked};
 use crate::change::{Cause, Change, RootId, Scope, WatchEvent};
 use crate::engine::Event;
 use crate::record::{Look, Record, Survey, Surveyor};
@@ -45,16 +45,6 @@ pub enum Haste {
 
 /// Priority of a walk beside a full sync, as `nice` counts: it takes what is left over.
 const NICE: i32 = 19;
-
-/// The end of a walk.
-#[derive(Debug)]
-pub struct Walked {
-    root: RootId,
-    surveyor: Surveyor,
-    survey: std::io::Result<Survey>,
-    /// True when so much is gone that nothing was said of it.
-    is_held: bool,
-}
 
 /// What a finished walk means for the mirror.
 #[derive(Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
-use super::mirror::Wake;
+use super::wake::{Counted, Verdict, Wake};
 use crate::change::RootId;
 use crate::config;
 use crate::path::RelPath;
@@ -42,24 +42,6 @@ pub struct Remains {
 pub struct Count {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// What a count has found.
-#[derive(Debug)]
-pub struct Counted {
-    /// Which root.
-    pub root: RootId,
-    /// Whether it may be mirrored again.
-    pub verdict: Verdict,
-}
-
-/// Whether what is there is enough.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is.
-    Enough,
-    /// So few entries, of so many that are known; it is counted again.
-    TooFew(u64, u64),
 }
 
 impl Guard {

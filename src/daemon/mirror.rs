@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::catch_up::{CatchUp, Found, Haste, Walked};
+use super::catch_up::{CatchUp, Found, Haste};
 use super::fail_log::FailLogWriter;
-use super::guard::{self, Count, Counted, Remains};
+use super::guard::{Count, Remains};
 use super::notice::Names;
 use super::plugins::Plugins;
 use super::progress::Progress;
+use super::wake::{self, Counted, Wake, Walked};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
 use crate::engine::pending::Item;
 use crate::engine::{Action, Engine, Event, FullSync, JobId, JobReport, Notice, Settled, Verdict};
@@ -26,27 +27,6 @@ use crate::worker::Workers;
 
 /// How long runs in flight may go on after SIGTERM.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Everything that can wake the main loop.
-#[derive(Debug)]
-pub enum Wake {
-    /// For the engine.
-    Event(Event),
-    /// A worker is done; the look is what was there before.
-    JobDone(JobId, JobReport, Option<Look>),
-    /// A walk has ended, and all that it found came before this.
-    CaughtUp(Walked),
-    /// A root that came back has been counted.
-    Counted(Counted),
-    /// From outside.
-    Signal(Signal),
-}
-
-impl From<WatchEvent> for Wake {
-    fn from(event: WatchEvent) -> Self {
-        Self::Event(Event::Watch(event))
-    }
-}
 
 /// What has to be known of a job when it is done.
 #[derive(Debug, Clone, Copy)]
@@ -214,7 +194,7 @@ impl Mirror {
         if !self.counts.contains_key(&root) {
             return true;
         }
-        if let guard::Verdict::TooFew(found, known) = counted.verdict
+        if let wake::Verdict::TooFew(found, known) = counted.verdict
             && let Some(catch_up) = &self.catch_up
             && !catch_up.guard().is_confirmed()
         {

@@ -1,14 +1,15 @@
 //! `-m NAME`: one plugin hears of every change below the watch path, and nothing is mirrored.
 //! Keeps no state: what happens while it is down is nobody's business.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
 
 use super::Failure;
-use super::mirror::Wake;
+use super::plugins::start_plugin;
 use super::standing::watch_options;
+use super::wake::Wake;
 use crate::args::Args;
 use crate::banner;
 use crate::change::WatchEvent;
@@ -16,7 +17,7 @@ use crate::config::{Config, PluginName};
 use crate::engine::Event;
 use crate::filter::Filter;
 use crate::logging::Log;
-use crate::plugin::{Plugin, PluginEvent, PluginSpec};
+use crate::plugin::{Plugin, PluginEvent};
 use crate::process::signals::{Mode, Signal, Signals, start_signals};
 use crate::process::{print, tell_stopping};
 use crate::watch::{Exclude, Watcher};
@@ -104,10 +105,4 @@ impl PluginAlone {
         }
         None
     }
-}
-
-/// The plugin `name` as the file defines it.
-pub fn start_plugin(config: &Config, name: PluginName) -> Result<Plugin, Failure> {
-    let spec = PluginSpec::new(name, &config.plugins, PathBuf::from("errorlog.txt"))?;
-    Ok(Plugin::start(spec)?)
 }

@@ -2,13 +2,15 @@
 //! Knows who still lacks what; the plugin itself works in a thread of its own.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Failure;
 use crate::change::{Change, RemoteId, RootId, Scope};
+use crate::config::{Config, PluginName};
 use crate::engine::pending::Item;
 use crate::path::RelPath;
-use crate::plugin::{Plugin, PluginEvent};
+use crate::plugin::{Plugin, PluginEvent, PluginSpec};
 
 /// Changes that may wait for their delivery; beyond that the plugin does not hear of new ones.
 const WAITING_MAX: usize = 100_000;
@@ -138,4 +140,10 @@ impl Plugins {
             });
         }
     }
+}
+
+/// The plugin `name` as the file defines it.
+pub fn start_plugin(config: &Config, name: PluginName) -> Result<Plugin, Failure> {
+    let spec = PluginSpec::new(name, &config.plugins, PathBuf::from("errorlog.txt"))?;
+    Ok(Plugin::start(spec)?)
 }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 
-use super::mirror::Wake;
+use super::wake::Wake;
 use crate::engine::Event;
 use crate::sys::memory::Bell;
 

@@ -12,11 +12,12 @@ use super::Failure;
 use super::catch_up::{CatchUp, Haste};
 use super::guard::Guard;
 use super::links::{Links, exclude_of};
-use super::mirror::{Mirror, Wake};
+use super::mirror::Mirror;
 use super::plugins::Plugins;
 use super::progress::Progress;
 use super::shortage::ShortageWatch;
 use super::timers::Timer;
+use super::wake::Wake;
 use crate::args::Args;
 use crate::banner;
 use crate::change::{RemoteId, RootId, Scope, WatchEvent};
@@ -228,7 +229,7 @@ fn start_workers(
 /// The plugin that runs after each delivery.
 fn start_plugins(config: &Config) -> Result<Option<Plugins>, Failure> {
     let Some(name) = config.plugin else { return Ok(None) };
-    let plugin = super::plugin_alone::start_plugin(config, name)?;
+    let plugin = super::plugins::start_plugin(config, name)?;
     let roots: Vec<&Path> = config.mirrors.iter().map(|mirror| mirror.watch.as_path()).collect();
     let mut remotes = Vec::new();
     for (root, mirror) in config.mirrors.iter().enumerate() {

@@ -3,23 +3,13 @@
 
 use inotify::EventMask;
 
-use crate::change::{Cause, Change, RootId};
+use crate::change::{Cause, Change, Place, RootId};
 use crate::path::RelPath;
-use crate::watch::desk::{Backend, Desk, Place, ReadOutcome};
-use crate::watch::inotify::InotifyWatch;
+use crate::watch::desk::{Backend, Desk, ReadOutcome};
+use crate::watch::inotify::{InotifyWatch, Moving};
 use crate::watch::queue::RawEvent;
 use crate::watch::scan::locked;
 use crate::watch::tree::DirId;
-
-/// The first half of a rename, whose second half has not been seen.
-pub struct Moving {
-    cookie: u32,
-    pub(super) from: Place,
-    /// The directory, when it is one that we watch.
-    pub(super) dir: Option<DirId>,
-    /// Where in the stream of events it was said.
-    pub(super) position: u64,
-}
 
 /// One event in one directory.
 struct Occurrence<'a> {

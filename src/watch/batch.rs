@@ -5,11 +5,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::change::{Cause, Change, RootId, Scope, WatchEvent};
+use crate::change::{Cause, Change, Place, RootId, Scope, WatchEvent};
 use crate::config::ChangeSwitches;
 use crate::path::RelPath;
 use crate::watch::Exclude;
-use crate::watch::desk::Place;
 
 /// So many changes are handed on at once at most; bounds memory while a large directory is listed.
 const CHANGES_MAX: usize = 4096;

@@ -7,15 +7,12 @@ use std::time::Duration;
 
 use rustix::fs::FileType;
 
-use crate::change::{Cause, Change, RootId, WatchEvent};
+use crate::change::{Cause, Change, Place, RootId, WatchEvent};
 use crate::path::RelPath;
 use crate::watch::batch::Batch;
 use crate::watch::open::stat;
 use crate::watch::roots::{RootNews, Roots};
 use crate::watch::{WatchStatus, set};
-
-/// A place below a root.
-pub type Place = (RootId, RelPath);
 
 /// So many new files back at most it is looked for one that has been closed meanwhile.
 const UNSURE_LOOK_BACK: usize = 16;

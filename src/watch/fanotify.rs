@@ -13,11 +13,11 @@ use libc::{
 };
 use rustix::io::Errno;
 
-use crate::change::{Cause, Change, RootId};
+use crate::change::{Cause, Change, Place, RootId};
 use crate::config::ChangeSwitches;
 use crate::path::RelPath;
 use crate::sys::fanotify::{DirAndName, FanEvent, hear_all, ignore_in, init, parse};
-use crate::watch::desk::{Backend, Desk, Place, ReadOutcome};
+use crate::watch::desk::{Backend, Desk, ReadOutcome};
 use crate::watch::troubles::{Trouble, Troubles};
 use crate::watch::views::{Sighting, Views};
 

@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use rustix::fs::inotify::WatchFlags;
 
-use crate::change::{Cause, Change, RootId};
+use crate::change::{Cause, Change, Place, RootId};
 use crate::config::ChangeSwitches;
 use crate::watch::Exclude;
-use crate::watch::apply::Moving;
-use crate::watch::desk::{Backend, Desk, Place, ReadOutcome};
+use crate::watch::desk::{Backend, Desk, ReadOutcome};
 use crate::watch::queue::Queue;
 use crate::watch::roots::Roots;
 use crate::watch::scan::{Scan, locked, remove_watches};
@@ -22,6 +21,16 @@ use crate::watch::troubles::Troubles;
 
 /// How long the second half of a directory's rename may take to follow the first; the kernel queues them together.
 const MOVE_PAIR_LIMIT: Duration = Duration::from_millis(5);
+
+/// The first half of a rename, whose second half has not been seen.
+pub struct Moving {
+    pub(super) cookie: u32,
+    pub(super) from: Place,
+    /// The directory, when it is one that we watch.
+    pub(super) dir: Option<DirId>,
+    /// Where in the stream of events it was said.
+    pub(super) position: u64,
+}
 
 /// The inotify instance, and what is watched by it.
 pub struct InotifyWatch {

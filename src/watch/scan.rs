@@ -10,9 +10,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::fs::inotify::{self, WatchFlags};
 use rustix::io::Errno;
 
-use crate::change::{Cause, Change, RootId};
+use crate::change::{Cause, Change, Place, RootId};
 use crate::path::RelPath;
-use crate::watch::desk::Place;
 use crate::watch::limits::Limit;
 use crate::watch::open::{counting_device, list, open_dir, path_of_fd, short_path, stat};
 use crate::watch::roots::Roots;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use crate::change::Place;
 use crate::path::RelPath;
-use crate::watch::desk::{Desk, Place};
+use crate::watch::desk::Desk;
 use crate::watch::limits::Limit;
 
 /// With more directories without a watch than this, their whole root is compared.

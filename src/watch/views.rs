@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, Stat, fstat, fstatvfs, openat, stat};
 use rustix::io::Errno;
 
-use crate::change::RootId;
+use crate::change::{Place, RootId};
 use crate::path::RelPath;
 use crate::sys::fanotify::{mark_filesystem, open_dir as open_by_handle};
-use crate::watch::desk::{Desk, Place};
+use crate::watch::desk::Desk;
 use crate::watch::mounts::Mounts;
 use crate::watch::open::{open_dir, path_of_fd};
 

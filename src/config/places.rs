@@ -1,0 +1,18 @@
+//! Where in the file the things stand that are looked for on the machine.
+
+use super::report::Span;
+
+/// Where the things stand that `preflight` looks for on the machine.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// The watch path of each mirror.
+    pub watches: Vec<Span>,
+    /// `<auth passwordfile>` when it is used.
+    pub password_file: Option<Span>,
+    /// `<ssh start>` when it is on.
+    pub ssh: Option<Span>,
+    /// `<commonParams params>`.
+    pub params: Span,
+    /// `<failLog path>`.
+    pub fail_log: Span,
+}

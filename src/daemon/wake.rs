@@ -1,0 +1,59 @@
+//! Everything that can wake the main loop, and what it brings.
+//! Does nothing.
+
+use crate::change::{RootId, WatchEvent};
+use crate::engine::{Event, JobId, JobReport};
+use crate::process::signals::Signal;
+use crate::record::{Look, Survey, Surveyor};
+
+/// Everything that can wake the main loop.
+#[derive(Debug)]
+pub enum Wake {
+    /// For the engine.
+    Event(Event),
+    /// A worker is done; the look is what was there before.
+    JobDone(JobId, JobReport, Option<Look>),
+    /// A walk has ended, and all that it found came before this.
+    CaughtUp(Walked),
+    /// A root that came back has been counted.
+    Counted(Counted),
+    /// From outside.
+    Signal(Signal),
+}
+
+impl From<WatchEvent> for Wake {
+    fn from(event: WatchEvent) -> Self {
+        Self::Event(Event::Watch(event))
+    }
+}
+
+/// The end of a walk.
+#[derive(Debug)]
+pub struct Walked {
+    /// Of which root.
+    pub root: RootId,
+    /// Who walked, with what it knows now.
+    pub surveyor: Surveyor,
+    /// What it came to.
+    pub survey: std::io::Result<Survey>,
+    /// True when so much is gone that nothing was said of it.
+    pub is_held: bool,
+}
+
+/// What a count has found.
+#[derive(Debug)]
+pub struct Counted {
+    /// Which root.
+    pub root: RootId,
+    /// Whether it may be mirrored again.
+    pub verdict: Verdict,
+}
+
+/// Whether what is there is enough.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Enough,
+    /// So few entries, of so many that are known; it is counted again.
+    TooFew(u64, u64),
+}
