@@ -145,7 +145,10 @@ fn a_supervisor_keeps_its_child_and_sees_exit_code_0() {
     let remote = Rsyncd::start();
     let setup = Setup::new(&remote);
     for signal in [Signal::TERM, Signal::INT] {
-        let mut command = setup.command(PROGRAM, &["-r", "-o", setup.config.to_str().unwrap()]);
+        let config = setup.config.to_str().unwrap();
+        // What a shell starts with `&` has SIGINT ignored, and that is kept; a supervisor ignores nothing.
+        let supervised = ["--default-signal=INT", PROGRAM, "-r", "-o", config];
+        let mut command = setup.command("env", &supervised);
         let mut running = setup.start_command(command.process_group(0));
         assert_eq!(setup.pid(), running.child.id());
         setup.signal(signal);
