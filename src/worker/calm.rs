@@ -18,7 +18,7 @@ struct State {
     ended: bool,
 }
 
-/// A run that is delivering; dropped when what it was given has probably arrived.
+/// A run that is delivering; dropped when it has ended.
 #[derive(Debug)]
 pub struct Delivering(Arc<Calm>);
 

@@ -340,12 +340,10 @@ impl Sessions {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.running).insert(id, session.killer());
         let delivering = self.calm.delivering();
-        let report = session.feed_and(input, limits, || {
-            drop(delivering);
-            // Others are made ready while this one takes its leave.
-            self.calm.tell();
-        });
+        // Where sessions are getting scarce, others are made ready while this one takes its leave.
+        let report = session.feed_and(input, limits, || self.calm.tell());
         lock(&self.running).remove(&id);
+        drop(delivering);
         report
     }
 
