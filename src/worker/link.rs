@@ -49,8 +49,6 @@ pub struct Link {
     abilities: Mutex<Option<Abilities>>,
     /// Set when a full sync was begun without asking what the remote can do.
     was_trusted: AtomicBool,
-    /// True while it has delivered something on trust and has not been asked yet.
-    is_unasked: AtomicBool,
     fresh: Mutex<FreshStamps>,
     delivered: Mutex<Delivered>,
     /// What runs that broke off were sending.
@@ -131,7 +129,6 @@ impl Link {
             recorder,
             abilities: Mutex::default(),
             was_trusted: AtomicBool::default(),
-            is_unasked: AtomicBool::default(),
             fresh: Mutex::default(),
             delivered: Mutex::default(),
             leftovers: Mutex::default(),
@@ -143,6 +140,11 @@ impl Link {
     /// Ends the warm sessions.
     pub fn close_sessions(&self) {
         self.sessions.rest();
+    }
+
+    /// Starts a warm session, if one is missing.
+    pub fn start_session(&self) {
+        self.sessions.start_one();
     }
 
     /// Kills what is running for jobs of now; others may follow.
@@ -177,7 +179,9 @@ impl Link {
             let is_trusted = known.is_none() && self.may_trust(job);
             match self.try_run(job, known.or(is_trusted.then_some(Abilities::ALL))) {
                 Ok(report) => {
-                    self.get_ready();
+                    if let Some(abilities) = self.abilities() {
+                        self.sessions.keep_ready(abilities);
+                    }
                     return report;
                 }
                 // A probe tells whether it is down or only cannot do all that it was trusted with.

@@ -224,16 +224,6 @@ impl Sessions {
         }
     }
 
-    /// Something may be missing now.
-    pub fn tell(&self) {
-        self.calm.tell();
-    }
-
-    /// True when no run is under way.
-    pub fn is_idle(&self) -> bool {
-        lock(&self.running).keys().all(|key| *key == PROBE)
-    }
-
     /// How badly sessions are needed.
     pub fn lack(&self) -> Lack {
         let mut pool = lock(&self.pool);

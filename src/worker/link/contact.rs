@@ -1,5 +1,5 @@
-//! What a remote can do: asked at first contact, taken on trust by a first full sync, learned from refusals; and the sessions
-//! that are started once it is known.
+//! What a remote can do: asked at first contact, taken on trust by a first full sync, learned from refusals.
+//! Sends nothing.
 
 use std::sync::atomic::Ordering;
 
@@ -8,7 +8,7 @@ use crate::engine::{Job, JobKind};
 use crate::rsync::Abilities;
 use crate::rsync::exit::Ability;
 use crate::rsync::probe::{Probed, run_probe};
-use crate::worker::sessions::{self, Lack};
+use crate::worker::sessions;
 
 impl Link {
     /// True once, for whole trees: their first run shows all that a probe shows, but how missing names are deleted, and
@@ -32,35 +32,6 @@ impl Link {
             }
             Ok(Probed::Failed(outcome)) => Err(self.stop(outcome)),
             Err(error) => Err(self.stop(sessions::failure(&error))),
-        }
-    }
-
-    /// Something was delivered: sessions may be made ready. A remote that was trusted so far is asked first, but not while
-    /// it has something to do.
-    pub(super) fn get_ready(&self) {
-        match self.abilities() {
-            Some(abilities) => self.sessions.keep_ready(abilities),
-            None => {
-                self.is_unasked.store(true, Ordering::Relaxed);
-                self.sessions.tell();
-            }
-        }
-    }
-
-    /// How badly [`Link::start_session`] is needed.
-    pub fn lack(&self) -> Lack {
-        if !self.is_unasked.load(Ordering::Relaxed) {
-            return self.sessions.lack();
-        }
-        if self.sessions.is_idle() { Lack::Some } else { Lack::Nothing }
-    }
-
-    /// Starts a warm session, if one is missing.
-    pub fn start_session(&self) {
-        if !self.is_unasked.swap(false, Ordering::Relaxed) {
-            self.sessions.start_one();
-        } else if let Ok(abilities) = self.contact() {
-            self.sessions.keep_ready(abilities);
         }
     }
 
