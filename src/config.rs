@@ -144,7 +144,7 @@ pub struct Mirror {
 }
 
 /// One `<remote ip name>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Remote {
     /// Host name or address, an IPv6 address in brackets; in front of it `user@` when written there.
     pub ip: String,

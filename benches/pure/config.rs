@@ -1,4 +1,4 @@
-//! The configuration reader: the example file, and one with a thousand watch roots.
+//! The configuration reader: the example file, and files so large that a cost for each pair of things in them shows.
 //! Looks at nothing on this machine but the text.
 
 use std::time::Duration;
@@ -14,23 +14,48 @@ const EXAMPLE: &str = include_str!("../../confxml.example.xml");
 pub fn load(criterion: &mut Criterion, size: Size) {
     let mut group = criterion.benchmark_group("configuration");
     group.sample_size(10).measurement_time(size.time(Duration::from_secs(2)));
-    for (name, text) in [("the example", EXAMPLE.to_owned()), ("a thousand roots", roots(1_000))] {
+    let texts = [
+        ("the example", EXAMPLE.to_owned()),
+        ("a thousand roots", file(&each(1_000, root))),
+        ("ten thousand roots", file(&each(10_000, root))),
+        ("ten thousand remotes of one root", file(&remotes(10_000))),
+        ("ten thousand warnings", file(&each(10_000, |_| "<localpaht/>\n".to_owned()))),
+        ("ten thousand broken tags", file(&each(10_000, |_| "<localpath\n".to_owned()))),
+    ];
+    for (name, text) in texts {
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function(name, |bencher| {
             let options = LoadOptions::default();
-            bencher.iter(|| load_bytes(name, text.as_bytes(), &options).is_ok());
+            bencher.iter(|| read(name, &text, &options));
         });
     }
     group.finish();
 }
 
-/// A file with so many watch roots.
-fn roots(count: usize) -> String {
-    let root = |n| {
-        format!(
-            "<localpath watch=\"/data/{n}\"><remote ip=\"10.0.0.1\" name=\"m{n}\"/></localpath>\n"
-        )
-    };
-    let roots: String = (0..count).map(root).collect();
-    format!("<head version=\"2.5\"><sersync>{roots}</sersync></head>")
+/// From the text to all that the log would say.
+fn read(name: &str, text: &str, options: &LoadOptions) -> usize {
+    match load_bytes(name, text.as_bytes(), options) {
+        Ok(loaded) => loaded.warning_lines().len(),
+        Err(error) => error.to_string().len(),
+    }
+}
+
+fn file(inner: &str) -> String {
+    format!("<head version=\"2.5\"><sersync>{inner}</sersync></head>")
+}
+
+fn each(count: usize, one: impl Fn(usize) -> String) -> String {
+    (0..count).map(one).collect()
+}
+
+fn root(n: usize) -> String {
+    format!("<localpath watch=\"/data/{n}\">{}</localpath>\n", remote(n))
+}
+
+fn remotes(count: usize) -> String {
+    format!("<localpath watch=\"/data\">{}</localpath>", each(count, remote))
+}
+
+fn remote(n: usize) -> String {
+    format!("<remote ip=\"10.0.0.1\" name=\"m{n}\"/>")
 }

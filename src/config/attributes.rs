@@ -3,6 +3,9 @@
 
 use super::report::{Problem, Problems, Span, quoted};
 
+/// From the `&` of an entity to its `;`; further on nobody need look for its end.
+const ENTITY_BYTES_MAX: usize = 16;
+
 /// One `name="value"` of a start tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
@@ -134,7 +137,8 @@ impl Scanner<'_> {
         while let Some(at) = rest.find('&') {
             decoded.push_str(&rest[..at]);
             rest = &rest[at..];
-            let known = rest.find(';').and_then(|end| Some((entity(&rest[1..end])?, end + 1)));
+            let end = rest.bytes().take(ENTITY_BYTES_MAX).position(|byte| byte == b';');
+            let known = end.and_then(|end| Some((entity(&rest[1..end])?, end + 1)));
             match known {
                 Some((c, len)) => {
                     decoded.push(c);

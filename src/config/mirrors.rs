@@ -1,6 +1,8 @@
 //! `<localpath>` and `<remote>` -> mirrors: what is watched, and where it goes.
 //! Does not touch the disk.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound::{Included, Unbounded};
 use std::path::{Path, PathBuf};
 
 use super::places::Places;
@@ -30,6 +32,7 @@ pub fn check_local_paths(
         );
     }
     let mut mirrors: Vec<Mirror> = Vec::new();
+    let mut earlier = BTreeMap::new();
     for local in &raw.local_paths {
         let ssh = raw.ssh.as_ref().and_then(|ssh| ssh.start.text.as_deref());
         let ssh = ssh.is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
@@ -40,7 +43,7 @@ pub fn check_local_paths(
         let Some(watch) = check_watch(local, values) else {
             continue;
         };
-        compare_watch(&watch, local, &mirrors, values);
+        compare_watch(&watch, local, &mut earlier, values);
         mirrors.push(Mirror { watch, remotes });
         places.watches.push(local.watch.span.clone());
     }
@@ -71,17 +74,35 @@ fn check_watch(local: &RawLocalPath, values: &mut Values<'_>) -> Option<PathBuf>
     Some(watch)
 }
 
-fn compare_watch(watch: &Path, local: &RawLocalPath, earlier: &[Mirror], values: &mut Values<'_>) {
-    for other in earlier {
-        let shown = other.watch.display();
-        if other.watch == watch {
-            let found = format!("{shown} is watched twice");
-            values.refuse(&local.watch, &found, "put all its remotes into one <localpath>");
-        } else if is_within(watch, &other.watch) || is_within(&other.watch, watch) {
-            let found = format!("this path and {shown} lie within each other");
-            values.warn(&local.watch, &found, "changes in the inner one go to the remotes of both");
-        }
+/// Tells of a path that was there before, or that shares files with one; `earlier` knows the place of each in the file.
+fn compare_watch(
+    watch: &Path,
+    local: &RawLocalPath,
+    earlier: &mut BTreeMap<PathBuf, usize>,
+    values: &mut Values<'_>,
+) {
+    if earlier.contains_key(watch) {
+        let found = format!("{} is watched twice", watch.display());
+        return values.refuse(&local.watch, &found, "put all its remotes into one <localpath>");
     }
+    // Paths are ordered by their components, so all that lie below one directly follow it.
+    let below = earlier
+        .range::<Path, _>((Included(watch), Unbounded))
+        .take_while(|(path, _)| is_within(path, watch));
+    let above = watch.ancestors().filter_map(|path| earlier.get_key_value(path));
+    let sharing: Vec<_> = below.chain(above).collect();
+    if let Some((first, _)) = sharing.iter().min_by_key(|(_, place)| *place) {
+        let found = match sharing.len() - 1 {
+            0 => format!("this path and {} lie within each other", first.display()),
+            n => format!(
+                "this path and {} others, {} the first of them, lie within each other",
+                n + 1,
+                first.display()
+            ),
+        };
+        values.warn(&local.watch, &found, "changes in the inner one go to the remotes of both");
+    }
+    earlier.insert(watch.to_owned(), earlier.len());
 }
 
 fn check_remotes(local: &RawLocalPath, ssh: bool, values: &mut Values<'_>) -> Vec<Remote> {
@@ -95,6 +116,7 @@ fn check_remotes(local: &RawLocalPath, ssh: bool, values: &mut Values<'_>) -> Ve
         );
     }
     let mut remotes: Vec<Remote> = Vec::new();
+    let mut seen = HashSet::new();
     for raw in &local.remotes {
         let ip = values.host(&raw.ip, true);
         let name = check_remote_name(raw, ssh, values);
@@ -102,7 +124,7 @@ fn check_remotes(local: &RawLocalPath, ssh: bool, values: &mut Values<'_>) -> Ve
             continue;
         };
         let remote = Remote { ip, name };
-        if remotes.contains(&remote) {
+        if !seen.insert(remote.clone()) {
             let sentence = format!("the remote {} {} stands here twice", remote.ip, remote.name);
             let problem = Problem::warning(raw.span.clone(), sentence);
             values.problems.push(problem.help("it gets every change once; remove one of them"));
@@ -143,14 +165,16 @@ pub fn check_destinations(
     delete: bool,
     values: &mut Values<'_>,
 ) {
+    let mut first: HashMap<&Remote, usize> = HashMap::new();
     for (i, mirror) in mirrors.iter().enumerate() {
         for remote in &mirror.remotes {
-            let Some(other) = mirrors[..i].iter().find(|m| m.remotes.contains(remote)) else {
+            let other = *first.entry(remote).or_insert(i);
+            if other == i {
                 continue;
-            };
+            }
             let sentence = format!(
                 "{} and {} go to the same place, {} {}",
-                other.watch.display(),
+                mirrors[other].watch.display(),
                 mirror.watch.display(),
                 remote.ip,
                 remote.name

@@ -110,6 +110,7 @@ fn check_definitions(
     values: &mut Values<'_>,
 ) -> Plugins {
     let mut plugins = Plugins::default();
+    let mut defined = Vec::new();
     for definition in &raw.plugins {
         let Some(name) = definition.name.text.as_deref() else {
             values.warn(&definition.name, "a plugin without a name is ignored", "name it");
@@ -121,11 +122,12 @@ fn check_definitions(
             values.warn(&definition.name, &found, &PluginName::help_for(name));
             continue;
         };
-        if !find_definition(raw, plugin).is_some_and(|first| std::ptr::eq(first, definition)) {
+        if defined.contains(&plugin) {
             let found = format!("{} is defined a second time; the first one counts", plugin.name());
             values.warn(&definition.name, &found, "remove one of them");
             continue;
         }
+        defined.push(plugin);
         let mut scratch = Values::new(values.source);
         check_definition(definition, plugin, &mut plugins, &mut scratch);
         if in_use == Some(plugin) {

@@ -130,12 +130,21 @@ impl Problems {
         let start = |p: &Problem| p.span.as_ref().map_or(0, |span| span.start);
         self.list.sort_by_key(start);
         self.list.dedup_by(|b, a| a.span == b.span && a.message == b.message);
-        for broken in self.broken {
-            let mut seen = false;
-            let follows = |p: &Problem| p.span.as_ref().is_some_and(|s| broken.contains(&s.start));
+        self.broken.sort_by_key(|span| span.start);
+        let mut broken = self.broken.into_iter().peekable();
+        let mut told = false;
+        // Broken tags do not overlap, so one look at each problem is enough.
+        self.list.retain(|problem| {
+            let Some(at) = problem.span.as_ref().map(|span| span.start) else {
+                return true;
+            };
+            while broken.next_if(|tag| tag.end <= at).is_some() {
+                told = false;
+            }
             // Sorting is stable, so the first one in the tag is the tag's own.
-            self.list.retain(|p| !follows(p) || !std::mem::replace(&mut seen, true));
-        }
+            let follows = broken.peek().is_some_and(|tag| tag.contains(&at));
+            !follows || !std::mem::replace(&mut told, true)
+        });
         self.list
     }
 }
@@ -313,6 +322,18 @@ mod tests {
         assert_eq!(near_word("ture", ["true", "false"]), Some("true"));
         assert_eq!(near_word("banana", ["true", "false"]), None);
         assert_eq!(near_word("x", ["a"]), None);
+    }
+
+    #[test]
+    fn a_broken_tag_is_one_problem_and_hides_no_other() {
+        let mut problems = Problems::default();
+        for start in [12, 2, 4, 11, 20, 10] {
+            problems.push(Problem::warning(start..start + 1, "in a value"));
+        }
+        problems.push_broken(Problem::error(10..15, "a tag"));
+        problems.push_broken(Problem::error(2..6, "another tag"));
+        let told: Vec<_> = problems.into_sorted().into_iter().map(|p| p.span.unwrap()).collect();
+        assert_eq!(told, [2..3, 10..11, 20..21]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The elements and attributes that a configuration may hold, and the walk that finds them.
 //! Names unknown here are reported with a suggestion and ignored; values are not looked at.
 
+use std::collections::BTreeMap;
+
 use super::report::{Problem, Problems, Span, near_word, quoted};
 use super::xml::Element;
 
@@ -38,7 +40,8 @@ pub struct Node {
     /// Its start tag.
     pub span: Span,
     fields: Vec<Field>,
-    children: Vec<Node>,
+    /// In the order of the file, by name.
+    children: BTreeMap<&'static str, Vec<Node>>,
 }
 
 impl Node {
@@ -61,7 +64,7 @@ impl Node {
 
     /// All children of this name.
     pub fn all(&self, name: &'static str) -> impl Iterator<Item = &Node> {
-        self.children.iter().filter(move |node| node.kind.name == name)
+        self.children.get(name).into_iter().flatten()
     }
 
     /// True when it has neither attributes nor children that we know.
@@ -72,18 +75,28 @@ impl Node {
     /// Adds children that stood elsewhere; of those that may stand once only the first is kept.
     pub fn adopt(&mut self, nodes: Vec<Node>, problems: &mut Problems) {
         for node in nodes {
-            push_child(&mut self.children, node, problems);
+            self.add(node, problems);
         }
+    }
+
+    fn add(&mut self, node: Node, problems: &mut Problems) {
+        let name = node.kind.name;
+        let same = self.children.entry(name).or_default();
+        if same.is_empty() || node.kind.many {
+            return same.push(node);
+        }
+        let sentence = format!("<{name}> stands here a second time; the first one counts");
+        problems.push(Problem::warning(node.span, sentence).help("remove one of them"));
     }
 
     /// Its children, for a place where they belong.
     pub fn into_children(self) -> Vec<Node> {
-        self.children
+        self.children.into_values().flatten().collect()
     }
 
     /// An element that is not in the file.
     pub fn absent(kind: &'static Kind, span: Span) -> Self {
-        Self { kind, span, fields: Vec::new(), children: Vec::new() }
+        Self { kind, span, fields: Vec::new(), children: BTreeMap::new() }
     }
 }
 
@@ -99,13 +112,13 @@ pub fn walk(
         kind,
         span: element.span.clone(),
         fields: fields(element, kind, problems),
-        children: Vec::new(),
+        children: BTreeMap::new(),
     };
     for child in &element.children {
         if let Some(child_kind) = find(kind.children, &child.name) {
             note_case(child, child_kind, problems);
             let taken = walk(child, child_kind, containers, strays, problems);
-            push_child(&mut node.children, taken, problems);
+            node.add(taken, problems);
         } else if let Some((home, child_kind)) = find_home(containers, &child.name) {
             problems.push(misplaced(child, child_kind, home, kind));
             let taken = walk(child, child_kind, containers, strays, problems);
@@ -137,16 +150,6 @@ fn find_parent(kind: &'static Kind, name: &str) -> Option<&'static Kind> {
         Some(_) => Some(kind),
         None => kind.children.iter().find_map(|child| find_parent(child, name)),
     }
-}
-
-fn push_child(children: &mut Vec<Node>, node: Node, problems: &mut Problems) {
-    let kind = node.kind;
-    if !kind.many && children.iter().any(|other| other.kind.name == kind.name) {
-        let sentence = format!("<{}> stands here a second time; the first one counts", kind.name);
-        problems.push(Problem::warning(node.span, sentence).help("remove one of them"));
-        return;
-    }
-    children.push(node);
 }
 
 fn fields(element: &Element, kind: &'static Kind, problems: &mut Problems) -> Vec<Field> {

@@ -1,6 +1,8 @@
 //! Bytes of a configuration file -> text with places: UTF-8 (with or without byte-order mark), else GBK.
 //! Does not believe the encoding that the XML declaration names, because legacy files lie about it.
 
+use std::iter::once;
+
 use encoding_rs::{Encoding, GBK, UTF_8, WINDOWS_1252};
 
 use super::report::{Problem, Span};
@@ -15,6 +17,8 @@ pub struct Source {
     pub name: String,
     /// The whole text, decoded.
     pub text: String,
+    /// Where each line begins, so that the place of a problem is found without counting from the top.
+    lines: Vec<usize>,
     encoding: &'static Encoding,
 }
 
@@ -29,16 +33,17 @@ impl Source {
         let (text, encoding) = decode(bytes);
         let warning = (encoding != UTF_8).then(|| guessed(&text, encoding));
         let name = name.to_owned();
-        let source = Self { name, text, encoding };
+        let lines = once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let source = Self { name, text, lines, encoding };
         Ok((source, warning))
     }
 
     /// Line and column of a byte offset, both from 1; columns count characters.
     pub fn line_column(&self, offset: usize) -> (usize, usize) {
-        let before = &self.text[..self.floor(offset)];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = before.bytes().filter(|&b| b == b'\n').count() + 1;
-        (line, before[line_start..].chars().count() + 1)
+        let offset = self.floor(offset);
+        let line = self.lines.partition_point(|&start| start <= offset);
+        let start = self.lines[line - 1];
+        (line, self.text[start..offset].chars().count() + 1)
     }
 
     /// The bytes that `text` had in the file: what a name on disk is made of.
@@ -148,5 +153,13 @@ mod tests {
     fn columns_count_characters() {
         let (source, _) = decoded("ab\n中文x".as_bytes());
         assert_eq!(source.line_column(source.text.len() - 1), (2, 3));
+    }
+
+    #[test]
+    fn a_line_ends_with_its_line_end() {
+        let (source, _) = decoded(b"ab\n\nc\n");
+        let places: Vec<_> = (0..=6).map(|offset| source.line_column(offset)).collect();
+        assert_eq!(places, [(1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (3, 2), (4, 1)]);
+        assert_eq!(source.line_column(99), (4, 1));
     }
 }

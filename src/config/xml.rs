@@ -13,7 +13,7 @@ use super::text_between::note_text;
 const DEPTH_MAX: usize = 64;
 
 /// After this many broken tags the rest of the file is not looked at.
-const RECOVERIES_MAX: usize = 50;
+const BROKEN_MAX: usize = 50;
 
 /// One element of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub fn parse_elements(text: &str, problems: &mut Problems) -> Vec<Element> {
         open: Vec::new(),
         roots: Vec::new(),
         texts: Vec::new(),
-        recoveries: 0,
+        broken: 0,
     };
     while parser.step() {}
     parser.finish()
@@ -52,7 +52,7 @@ struct Parser<'a> {
     open: Vec<Element>,
     roots: Vec<Element>,
     texts: Vec<Span>,
-    recoveries: usize,
+    broken: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -60,6 +60,16 @@ impl<'a> Parser<'a> {
     fn step(&mut self) -> bool {
         let text = self.text;
         let start = self.at;
+        if self.broken > BROKEN_MAX {
+            let sentence = "the rest of the file is not readable as XML";
+            self.problems.push(Problem::error(start..start + 1, sentence));
+            self.at = text.len();
+            return false;
+        }
+        if opens_nothing(&text[start..]) {
+            self.take_as_text(start);
+            return true;
+        }
         let mut reader = Reader::from_str(&text[start..]);
         let config = reader.config_mut();
         config.check_end_names = false;
@@ -86,10 +96,6 @@ impl<'a> Parser<'a> {
 
     fn start_tag(&mut self, span: Span) {
         let tag = &self.text[span.clone()];
-        if !tag[1..].starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
-            // A `<` in a remark, such as `# a < b`, opens no tag.
-            return self.take_as_text(span.start);
-        }
         if let Some(len) = swallowed(tag) {
             return self.broken_tag(span.start, len);
         }
@@ -197,7 +203,6 @@ impl<'a> Parser<'a> {
 
     /// What quick-xml cannot read: say so and go on behind it; false when there is no going on.
     fn recover(&mut self, start: usize, error: &XmlError) -> bool {
-        self.recoveries += 1;
         let rest = &self.text[start..];
         let unclosed = match error {
             XmlError::Syntax(SyntaxError::UnclosedComment) => Some("comment"),
@@ -214,16 +219,11 @@ impl<'a> Parser<'a> {
             self.at = self.text.len();
             return false;
         }
-        if self.recoveries > RECOVERIES_MAX {
-            let sentence = "the rest of the file is not readable as XML";
-            self.problems.push(Problem::error(start..start + 1, sentence));
-            self.at = self.text.len();
-            return false;
-        }
         if rest.starts_with("</") || rest[1..].starts_with(|c: char| c.is_ascii_alphabetic()) {
             let len = swallowed(rest).unwrap_or(rest.len());
             self.broken_tag(start, len);
         } else {
+            self.broken += 1;
             self.take_as_text(start);
         }
         true
@@ -256,6 +256,7 @@ impl<'a> Parser<'a> {
     }
 
     fn no_end(&mut self, start: usize, tag: &str, what: &str) {
+        self.broken += 1;
         let shown = quoted(tag.lines().next().unwrap_or("").trim_end()).to_string();
         let span = start..start + tag.trim_end().len();
         self.problems.push_broken(
@@ -296,6 +297,12 @@ impl<'a> Parser<'a> {
         note_text(self.text, &self.texts, self.problems);
         self.roots
     }
+}
+
+/// A `<` in a remark, such as `# a < b`, opens no tag.
+fn opens_nothing(rest: &str) -> bool {
+    let begins = |c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '/' | '!' | '?');
+    rest.strip_prefix('<').is_some_and(|inner| !inner.starts_with(begins))
 }
 
 /// The length of the part of `tag` that is one tag, when it holds more than one because of a missing mark.

@@ -187,11 +187,37 @@ fn destinations_that_would_eat_each_other_are_refused() {
     let nested = read(second("/opt/tongbu/b", "b")).unwrap();
     assert!(nested.warning_lines()[0].contains("lie within each other"));
     assert_eq!(nested.config.mirrors.len(), 2);
+    let beside = read(second("/opt/tongbu-old", "b")).unwrap();
+    assert!(beside.warning_lines().is_empty());
     let twice =
         "<remote ip=\"127.0.0.1\" name=\"tongbu1\"/><remote ip=\"127.0.0.1\" name=\"tongbu1\"/>";
     let twice = read(stock_with("<remote ip=\"127.0.0.1\" name=\"tongbu1\"/>", twice)).unwrap();
     assert_eq!(twice.config.mirrors[0].remotes.len(), 1);
     assert!(twice.warning_lines()[0].contains("stands here twice"));
+}
+
+#[test]
+fn a_watch_path_that_shares_files_with_others_is_told_once_with_the_first_of_them() {
+    let paths = ["/a/b/c", "/x", "/a/b", "/a/b/d", "/a/bc", "/a"];
+    let local = |path: &str| {
+        format!(
+            "<localpath watch=\"{path}\"><remote ip=\"10.0.0.1\" name=\"{path}\"/></localpath>\n"
+        )
+    };
+    let locals: String = paths.map(local).concat().replace("name=\"/", "name=\"");
+    let text = format!(
+        "<head><sersync>\n{locals}<rsync><commonParams params=\"-a\"/></rsync></sersync></head>"
+    );
+    let warnings = read(text).unwrap().warning_lines();
+    let expected = [
+        (4, "this path and /a/b/c lie within each other"),
+        (5, "this path and /a/b lie within each other"),
+        (7, "this path and 4 others, /a/b/c the first of them, lie within each other"),
+    ];
+    assert_eq!(warnings.len(), expected.len(), "{warnings:#?}");
+    for (line, (number, words)) in warnings.iter().zip(expected) {
+        assert!(line.starts_with(&format!("t.xml:{number}:")) && line.contains(words), "{line}");
+    }
 }
 
 #[test]

@@ -71,6 +71,16 @@ fn a_forgotten_angle_bracket_costs_one_tag_only() {
 }
 
 #[test]
+fn a_file_of_broken_tags_is_given_up_and_stray_brackets_are_not() {
+    let (_, problems) = read(&format!("<a>{}</a>", "<b\n".repeat(9_999)));
+    assert!(problems.len() < 60, "{problems:?}");
+    assert!(problems.iter().any(|p| p.contains("the rest of the file")), "{problems:?}");
+    let (tree, problems) = read(&format!("<a>{}<b/></a>", "<".repeat(9_999)));
+    assert_eq!(tree, "a(b())");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+}
+
+#[test]
 fn a_cut_file_names_what_is_open() {
     let (tree, problems) = read("<a><b><c/>\n");
     assert_eq!(tree, "a(b(c()))");
