@@ -144,12 +144,14 @@ pub fn find_home(
     containers.iter().find_map(home_of)
 }
 
-/// The element below `kind` in which `name` may stand.
-fn find_parent(kind: &'static Kind, name: &str) -> Option<&'static Kind> {
-    match find(kind.children, name) {
-        Some(_) => Some(kind),
-        None => kind.children.iter().find_map(|child| find_parent(child, name)),
-    }
+/// Everything that may stand somewhere below `kind`: where, and what.
+fn places_below(kind: &'static Kind) -> Vec<(&'static Kind, &'static Kind)> {
+    let one = |child: &&'static Kind| {
+        let mut places = vec![(kind, *child)];
+        places.extend(places_below(child));
+        places
+    };
+    kind.children.iter().flat_map(one).collect()
 }
 
 fn fields(element: &Element, kind: &'static Kind, problems: &mut Problems) -> Vec<Field> {
@@ -210,17 +212,24 @@ fn unknown_element(element: &Element, parent: &Kind, all: &'static [&'static Kin
     let sentence = format!("the element {found} in <{}> is not known and is ignored", parent.name);
     let problem = Problem::warning(element.name_span.clone(), sentence);
     let known = || parent.children.iter().map(|kind| kind.name);
-    if let Some(home) = all.iter().find_map(|kind| find_parent(kind, &element.name)) {
+    let places: Vec<_> = all.iter().flat_map(|kind| places_below(kind)).collect();
+    let home = |name: &str| places.iter().find(|(_, kind)| kind.name.eq_ignore_ascii_case(name));
+    if let Some((home, _)) = home(&element.name) {
         return problem.help(format!("it belongs into <{}>", home.name));
     }
-    match near_word(&element.name, known()) {
-        Some(near) => problem.help(format!("did you mean <{near}>?")),
-        None if parent.children.is_empty() => problem,
-        None => {
-            let known: Vec<_> = known().map(|name| format!("<{name}>")).collect();
-            problem.help(format!("known here: {}", known.join(", ")))
-        }
+    if let Some(near) = near_word(&element.name, known()) {
+        return problem.help(format!("did you mean <{near}>?"));
     }
+    let elsewhere = near_word(&element.name, places.iter().map(|(_, kind)| kind.name));
+    if let Some((home, kind)) = elsewhere.and_then(home) {
+        return problem
+            .help(format!("did you mean <{}>? it belongs into <{}>", kind.name, home.name));
+    }
+    if parent.children.is_empty() {
+        return problem;
+    }
+    let known: Vec<_> = known().map(|name| format!("<{name}>")).collect();
+    problem.help(format!("known here: {}", known.join(", ")))
 }
 
 fn unknown_attribute(name: &str, span: &Span, kind: &Kind) -> Problem {

@@ -182,5 +182,18 @@ fn unknown_elements_are_ignored_with_a_suggestion() {
         "did you mean <delete>?",
     );
     same_as_stock(stock_with("<inotify>", "<compress level=\"3\"/><inotify>"), "not known");
+    for (inside, misspelt, words) in [
+        ("<sersync>", "<inotfy/>", "did you mean <inotify>? it belongs into <head>"),
+        (
+            "<head version=\"2.5\">",
+            "<comonParams/>",
+            "did you mean <commonParams>? it belongs into <rsync>",
+        ),
+        ("<rsync>", "<closewrit/>", "did you mean <closeWrite>? it belongs into <inotify>"),
+        ("<rsync>", "<include/>", "it belongs into <filter>"),
+        ("<rsync>", "<compression/>", "known here: <commonParams>, <auth>"),
+    ] {
+        same_as_stock(stock_with(inside, &format!("{inside}{misspelt}")), words);
+    }
     same_as_stock(format!("{STOCK}<extra/>"), "outside of <head>");
 }
