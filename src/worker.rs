@@ -15,6 +15,7 @@ pub mod shards;
 mod warmer;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -115,7 +116,8 @@ fn work(tasks: &Receiver<Task>, links: &[Link], done: &impl Fn(JobId, JobReport,
             Task::Job(job) => {
                 let done_anyway = || (JobReport::done(), None);
                 let link = links.get(job.remote.0);
-                let (report, look) = link.map_or_else(done_anyway, |link| guarded(link, &job));
+                let (report, look) =
+                    link.map_or_else(done_anyway, |link| guarded(|| link.run(&job)));
                 done(job.id, report, look);
             }
             Task::CloseSessions(remote) => {
@@ -127,11 +129,27 @@ fn work(tasks: &Receiver<Task>, links: &[Link], done: &impl Fn(JobId, JobReport,
     }
 }
 
-/// A panic in a job must not cost a worker, nor the job.
-fn guarded(link: &Link, job: &Job) -> (JobReport, Option<Look>) {
-    let run = std::panic::AssertUnwindSafe(|| link.run(job));
-    std::panic::catch_unwind(run).unwrap_or_else(|_| {
-        let reason = "a worker failed unexpectedly; please report what the log says above".into();
-        (JobReport::nothing(Verdict::Misconfigured { code: -1, reason }), None)
+/// A panic in a job must cost neither a worker nor the job.
+fn guarded(run: impl FnOnce() -> (JobReport, Option<Look>)) -> (JobReport, Option<Look>) {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<&str>().copied();
+        let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let reason = words.unwrap_or("a panic without words").to_owned();
+        (JobReport::nothing(Verdict::Fault(reason)), None)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_as_a_fault_of_the_program_with_its_words() {
+        let fault = |words: &str| JobReport::nothing(Verdict::Fault(words.into()));
+        assert_eq!(guarded(|| panic!("no such thing")).0, fault("no such thing"));
+        let index = 7;
+        assert_eq!(guarded(|| panic!("nothing at {index}")).0, fault("nothing at 7"));
+        assert_eq!(guarded(|| std::panic::panic_any(7)).0, fault("a panic without words"));
+        assert_eq!(guarded(|| (JobReport::done(), None)).0, JobReport::done());
+    }
 }

@@ -75,6 +75,22 @@ impl Names {
                     self.remote(*remote)
                 ),
             ),
+            Notice::Fault { remote, reason, pending } => (
+                Level::Error,
+                format!(
+                    "a fault in sersync itself, at a job for remote {}: {reason}; please report it with the \
+                     `internal error` above it in the log; {} tried again",
+                    self.remote(*remote),
+                    waiting(*pending)
+                ),
+            ),
+            Notice::FaultOver { remote } => (
+                Level::Warn,
+                format!(
+                    "remote {}: the job at which sersync failed has gone through; please report the fault all the same",
+                    self.remote(*remote)
+                ),
+            ),
             Notice::PathFailed { remote, failure } => (
                 Level::Error,
                 format!(
@@ -170,5 +186,27 @@ fn waiting(pending: usize) -> String {
     match pending {
         1 => "1 change waits and is".into(),
         many => format!("{many} changes wait and are"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_the_program_blames_neither_rsync_nor_the_configuration() {
+        let names = Names { roots: Vec::new(), remotes: vec!["h::m".into()] };
+        let reason = "index out of bounds".into();
+        let fault = Notice::Fault { remote: RemoteId(0), reason, pending: 1 };
+        let (level, sentence) = names.sentence(&fault);
+        assert_eq!(level, Level::Error);
+        for words in
+            ["fault in sersync", "h::m", "index out of bounds", "please report", "tried again"]
+        {
+            assert!(sentence.contains(words), "{sentence}");
+        }
+        for words in ["option", "commonParams", "correct"] {
+            assert!(!sentence.contains(words), "{sentence}");
+        }
     }
 }

@@ -125,6 +125,7 @@ fn parse_event(text: &str) -> Event {
         ["shortage", job] => ended(job, Verdict::Shortage(reason)),
         ["stopped", job] => ended(job, Verdict::Stopped),
         ["misconfigured", job] => ended(job, Verdict::Misconfigured { code: 1, reason }),
+        ["fault", job] => ended(job, Verdict::Fault(reason)),
         ["unhealthy", job] => ended(job, Verdict::SourceUnhealthy(reason)),
         ["overflow"] => Event::Watch(WatchEvent::Overflow { root: ROOT }),
         ["root", "lost"] => Event::Watch(WatchEvent::RootLost { root: ROOT, reason }),

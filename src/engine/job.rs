@@ -113,6 +113,8 @@ pub enum Verdict {
         /// What is wrong, as a clause for the operator.
         reason: String,
     },
+    /// A fault of this program: the worker panicked, with these words. It is tried again slowly.
+    Fault(String),
     /// The source tree is not what it was at start: nothing was sent or deleted.
     SourceUnhealthy(String),
     /// It was broken off by [`Action::Abort`](super::Action::Abort), or because the program ends: nothing is known to be

@@ -15,6 +15,8 @@ pub enum Notice {
     RemoteUp { remote: RemoteId, after: Duration, pending: usize },
     RemoteDenies { remote: RemoteId, reason: String, pending: usize },
     Misconfigured { remote: RemoteId, reason: String },
+    Fault { remote: RemoteId, reason: String, pending: usize },
+    FaultOver { remote: RemoteId },
     Shortage { reason: String },
     ShortageOver,
     MemoryShort,

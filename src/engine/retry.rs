@@ -32,6 +32,8 @@ pub enum Trouble {
     Denied,
     /// rsync rejects its options.
     Options,
+    /// This program failed at a job.
+    Fault,
     /// This machine lacks processes, memory or open files for a run.
     Shortage,
     /// The watch root is not what it was.
@@ -43,7 +45,7 @@ impl Trouble {
     fn pause(self, lasts: Duration) -> Duration {
         let (shortest, longest) = match self {
             Self::Away | Self::Shortage => AWAY,
-            Self::Denied | Self::Options | Self::Source => UNWILLING,
+            Self::Denied | Self::Options | Self::Fault | Self::Source => UNWILLING,
         };
         (lasts / 16).clamp(shortest, longest)
     }
@@ -99,7 +101,9 @@ impl Outage {
             pause.mul_f64((salt.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as f64 / 1024.0);
         let next = match trouble {
             Trouble::Away | Trouble::Shortage => (began + pause + jitter).max(now + BREATH),
-            Trouble::Denied | Trouble::Options | Trouble::Source => now + pause + jitter,
+            Trouble::Denied | Trouble::Options | Trouble::Fault | Trouble::Source => {
+                now + pause + jitter
+            }
         };
         let tries = before.map_or(0, |o| o.tries) + 1;
         let troubles = known.map_or(0, |outage| outage.troubles) | trouble.bit();

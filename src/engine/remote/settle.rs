@@ -22,6 +22,9 @@ const CONNECTIONS_OUTLIVE: Duration = Duration::from_secs(5);
 /// rsync's exit code when it cannot start what it needs.
 const IPC: i32 = 14;
 
+/// rsync's exit code when the program itself fails; the fail log shows it for a fault of this program.
+const DIAGNOSTICS: i32 = 13;
+
 /// What failed.
 #[derive(Default)]
 struct Blame {
@@ -74,6 +77,9 @@ impl RemoteState {
             Verdict::Misconfigured { code, reason } => {
                 (Trouble::Options, code, Notice::Misconfigured { remote, reason })
             }
+            Verdict::Fault(reason) => {
+                (Trouble::Fault, DIAGNOSTICS, Notice::Fault { remote, reason, pending })
+            }
             Verdict::Shortage(reason) => (Trouble::Shortage, IPC, Notice::Shortage { reason }),
             Verdict::SourceUnhealthy(reason) => {
                 (Trouble::Source, 0, Notice::SourceUnhealthy { root, reason })
@@ -109,6 +115,9 @@ impl RemoteState {
         let mut say = |notice| actions.push(Action::Notify(notice));
         if [Trouble::Away, Trouble::Denied, Trouble::Options].iter().any(|t| outage.has_had(*t)) {
             say(Notice::RemoteUp { remote, after, pending });
+        }
+        if outage.has_had(Trouble::Fault) {
+            say(Notice::FaultOver { remote });
         }
         if outage.has_had(Trouble::Shortage) {
             say(Notice::ShortageOver);
