@@ -1,7 +1,8 @@
 //! The inside of a start tag -> attributes with places, the lenient way of sersync2's parser.
 //! Does not know which attributes mean something.
 
-use super::report::{Problem, Problems, Span, quoted};
+use super::report::{Problem, Problems, quoted};
+use super::text::Span;
 
 /// From the `&` of an entity to its `;`; further on nobody need look for its end.
 const ENTITY_BYTES_MAX: usize = 16;

@@ -8,8 +8,9 @@ use super::params::check_params;
 use super::places::Places;
 use super::plugins::check_plugins;
 use super::raw::{RawAuth, RawConfig, RawCrontab, RawFilter, RawSwitched};
-use super::report::{Span, quoted};
+use super::report::quoted;
 use super::schema::Field;
+use super::text::Span;
 use super::values::Values;
 use super::{
     Auth, ChangeSwitches, Config, Crontab, FailLog, FilterRules, Guard, Host, Mirror, PluginName,

@@ -121,9 +121,13 @@ fn read_bytes(
     machine: Machine,
 ) -> Result<Loaded, LoadError> {
     let no_text = |reason| LoadError::NoText { path: name.to_owned(), reason };
-    let (source, guessed) = Source::decode(name, bytes).map_err(no_text)?;
+    let source = Source::decode(name, bytes).map_err(no_text)?;
     let mut problems = Problems::default();
-    guessed.into_iter().for_each(|problem| problems.push(problem));
+    if let Some((encoding, place)) = source.guess() {
+        let sentence = format!("the file is no UTF-8; it is read as {encoding}");
+        let help = "save it as UTF-8 to be sure that names are read as you mean them";
+        problems.push(Problem::warning(place, sentence).help(help));
+    }
     let elements = parse_elements(&source.text, &mut problems);
     let damaged = problems.has_errors();
     let checked = read_elements(&elements, &mut problems).map(|raw| {

@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::places::Places;
-use super::report::{Problem, Problems, Span};
+use super::report::{Problem, Problems};
+use super::text::Span;
 use super::{Auth, Config};
 
 /// Mode bits with which rsync refuses a password file: readable or writable by others.

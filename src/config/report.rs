@@ -2,14 +2,10 @@
 //! Does not print; the caller decides where the text goes.
 
 use std::fmt;
-use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
-use super::text::Source;
-
-/// Byte range in [`Source::text`].
-pub type Span = Range<usize>;
+use super::text::{Source, Span};
 
 /// Reports are cut after this many problems; a file with more is no configuration.
 const SHOWN_MAX: usize = 50;
@@ -294,7 +290,7 @@ mod tests {
     #[test]
     fn the_report_shows_file_line_column_the_line_and_a_mark() {
         let text = "<head>\n\t<debug start=\"flase\"/>\n</head>";
-        let (source, _) = Source::decode("conf.xml", text.as_bytes()).unwrap();
+        let source = Source::decode("conf.xml", text.as_bytes()).unwrap();
         let at = text.find("flase").unwrap();
         let problem = Problem::error(at..at + 5, "found `flase`").help("did you mean `false`?");
         let report = render(&source, std::slice::from_ref(&problem));
@@ -309,7 +305,7 @@ mod tests {
     #[test]
     fn a_mark_at_the_very_end_or_over_many_lines_is_shown() {
         let text = "<head>\r\n<a\r\nb";
-        let (source, _) = Source::decode("c.xml", text.as_bytes()).unwrap();
+        let source = Source::decode("c.xml", text.as_bytes()).unwrap();
         for span in [text.len()..text.len(), 8..text.len(), 7..9, 6..7, 10..99] {
             assert!(render(&source, &[Problem::error(span, "x")]).contains("c.xml:"));
         }

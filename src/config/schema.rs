@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::report::{Problem, Problems, Span, near_word, quoted};
+use super::report::{Problem, Problems, near_word, quoted};
+use super::text::Span;
 use super::xml::Element;
 
 /// One element that may stand in a configuration.

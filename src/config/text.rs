@@ -2,10 +2,12 @@
 //! Does not believe the encoding that the XML declaration names, because legacy files lie about it.
 
 use std::iter::once;
+use std::ops::Range;
 
 use encoding_rs::{Encoding, GBK, UTF_8, WINDOWS_1252};
 
-use super::report::{Problem, Span};
+/// Byte range in [`Source::text`].
+pub type Span = Range<usize>;
 
 /// A configuration is a few kilobytes; what is larger than this was named by mistake.
 pub const MAX_BYTES: u64 = 1 << 20;
@@ -23,19 +25,22 @@ pub struct Source {
 }
 
 impl Source {
-    /// Decodes `bytes`; the second value is a warning when the encoding had to be guessed.
+    /// Decodes `bytes`.
     ///
     /// # Errors
     /// A sentence that says why the bytes are no text.
-    pub fn decode(name: &str, bytes: &[u8]) -> Result<(Self, Option<Problem>), String> {
+    pub fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
         refuse_what_is_no_text(bytes)?;
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let (text, encoding) = decode(bytes);
-        let warning = (encoding != UTF_8).then(|| guessed(&text, encoding));
         let name = name.to_owned();
         let lines = once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        let source = Self { name, text, lines, encoding };
-        Ok((source, warning))
+        Ok(Self { name, text, lines, encoding })
+    }
+
+    /// The encoding, when it had to be guessed, and the first character that depends on it.
+    pub fn guess(&self) -> Option<(&'static str, Span)> {
+        (!self.is_utf8()).then(|| (self.encoding.name(), first_beyond_ascii(&self.text)))
     }
 
     /// Line and column of a byte offset, both from 1; columns count characters.
@@ -94,13 +99,6 @@ fn decode(bytes: &[u8]) -> (String, &'static Encoding) {
     (text.into_owned(), WINDOWS_1252)
 }
 
-fn guessed(text: &str, encoding: &'static Encoding) -> Problem {
-    let place = first_beyond_ascii(text);
-    let name = encoding.name();
-    Problem::warning(place, format!("the file is no UTF-8; it is read as {name}"))
-        .help("save it as UTF-8 to be sure that names are read as you mean them")
-}
-
 fn first_beyond_ascii(text: &str) -> Span {
     let start = text.find(|c: char| !c.is_ascii()).unwrap_or(0);
     let len = text[start..].chars().next().map_or(0, char::len_utf8);
@@ -111,32 +109,33 @@ fn first_beyond_ascii(text: &str) -> Span {
 mod tests {
     use super::*;
 
-    fn decoded(bytes: &[u8]) -> (Source, Option<Problem>) {
+    fn decoded(bytes: &[u8]) -> Source {
         Source::decode("x.xml", bytes).unwrap()
     }
 
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_text() {
-        let (source, warning) = decoded("\u{feff}<head/>".as_bytes());
+        let source = decoded("\u{feff}<head/>".as_bytes());
         assert_eq!(source.text, "<head/>");
-        assert!(warning.is_none());
+        assert!(source.guess().is_none());
     }
 
     #[test]
-    fn gbk_is_read_with_a_warning_and_its_bytes_come_back() {
+    fn gbk_is_guessed_and_its_bytes_come_back() {
         let bytes = b"<head/>\n# \xb1\xb8\xb7\xdd";
-        let (source, warning) = decoded(bytes);
+        let source = decoded(bytes);
         assert!(source.text.ends_with("备份"));
         assert_eq!(source.bytes_of("备份"), b"\xb1\xb8\xb7\xdd");
-        let place = warning.unwrap().span.unwrap();
+        let (encoding, place) = source.guess().unwrap();
+        assert_eq!(encoding, "GBK");
         assert_eq!(source.line_column(place.start), (2, 3));
     }
 
     #[test]
     fn latin_bytes_that_are_no_gbk_are_still_read() {
-        let (source, warning) = decoded(b"<head/># caf\xe9 ");
+        let source = decoded(b"<head/># caf\xe9 ");
         assert!(source.text.ends_with("café "));
-        assert!(warning.is_some());
+        assert_eq!(source.guess().unwrap().0, "windows-1252");
     }
 
     #[test]
@@ -151,13 +150,13 @@ mod tests {
 
     #[test]
     fn columns_count_characters() {
-        let (source, _) = decoded("ab\n中文x".as_bytes());
+        let source = decoded("ab\n中文x".as_bytes());
         assert_eq!(source.line_column(source.text.len() - 1), (2, 3));
     }
 
     #[test]
     fn a_line_ends_with_its_line_end() {
-        let (source, _) = decoded(b"ab\n\nc\n");
+        let source = decoded(b"ab\n\nc\n");
         let places: Vec<_> = (0..=6).map(|offset| source.line_column(offset)).collect();
         assert_eq!(places, [(1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (3, 2), (4, 1)]);
         assert_eq!(source.line_column(99), (4, 1));

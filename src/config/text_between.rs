@@ -1,7 +1,8 @@
 //! What stands between elements and is no element: remarks, stray ends of comments, template language.
 //! Nothing of it is read; what an operator may have meant is told.
 
-use super::report::{Problem, Problems, Span, quoted};
+use super::report::{Problem, Problems, quoted};
+use super::text::Span;
 
 /// Marks of template languages: a file that holds them was never rendered.
 const TEMPLATE_MARKS: [&str; 5] = ["{{", "{%", "<%", "${", "{#"];

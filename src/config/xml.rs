@@ -6,7 +6,8 @@ use quick_xml::errors::{Error as XmlError, SyntaxError};
 use quick_xml::events::Event;
 
 use super::attributes::{Attribute, parse_attributes};
-use super::report::{Problem, Problems, Span, near_word, quoted};
+use super::report::{Problem, Problems, near_word, quoted};
+use super::text::Span;
 use super::text_between::note_text;
 
 /// Deeper nesting than this is no configuration.

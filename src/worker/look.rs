@@ -71,6 +71,39 @@ impl Look {
         let named = self.trees.is_empty() && self.listings.is_empty();
         !(named && self.absent_dirs.is_empty() && self.moves.is_empty())
     }
+
+    /// Takes out what may be done only after the moves: whatever concerns their old names. The directories in which
+    /// the moves work must be there before, and are added to what goes first.
+    pub fn put_off_old_names(&mut self) -> Look {
+        let Self { moves, present, absent, absent_dirs, .. } = self;
+        let late = |path: &RelPath| moves.iter().any(|m| path.is_within(&m.old));
+        let above = |path: &RelPath| moves.iter().any(|m| m.old.is_within(path));
+        let later = Look {
+            present: present.extract_if(.., |entry| late(&entry.path)).collect(),
+            absent: absent.iter().filter(|path| late(path) || above(path)).cloned().collect(),
+            absent_dirs: absent_dirs
+                .iter()
+                .filter(|path| late(path) || above(path))
+                .cloned()
+                .collect(),
+            ..Look::default()
+        };
+        absent.retain(|path| !later.absent.contains(path));
+        for path in moves.iter().filter_map(Move::directory).filter(|path| !path.is_root()) {
+            if !present.iter().any(|entry| entry.path == path) {
+                present.push(Present::plain(path, Presence::Directory));
+            }
+        }
+        later
+    }
+
+    /// Adds what another look found.
+    pub fn extend(&mut self, other: Look) {
+        self.present.extend(other.present);
+        self.absent.extend(other.absent);
+        self.absent_dirs.extend(other.absent_dirs);
+        self.returned.extend(other.returned);
+    }
 }
 
 /// What decides what a look leads to.

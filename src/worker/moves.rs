@@ -5,10 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use rustix::io::Errno;
 
-use super::look::{Look, Present};
 use crate::engine::Job;
 use crate::path::RelPath;
-use crate::rsync::Presence;
 
 /// A smaller file is sent sooner than a run for it alone is started.
 const FILE_MIN: u64 = 1 << 20;
@@ -68,7 +66,7 @@ pub struct Move {
 
 impl Move {
     /// The directory that must stand before its run: where a file stood before, none can be moved to.
-    fn directory(&self) -> Option<RelPath> {
+    pub fn directory(&self) -> Option<RelPath> {
         match self.what {
             Moved::Directory => Some(self.new.clone()),
             Moved::File(_) => self.new.parent(),
@@ -136,41 +134,6 @@ impl<'a> Moves<'a> {
             true => Origin::Here(Move { new: new.clone(), old: old.clone(), what }),
             false => Origin::Unknown,
         }
-    }
-}
-
-impl Look {
-    /// Takes out what may be done only after the moves: whatever concerns their old names. The directories in which
-    /// the moves work must be there before, and are added to what goes first.
-    pub fn put_off_old_names(&mut self) -> Look {
-        let Self { moves, present, absent, absent_dirs, .. } = self;
-        let late = |path: &RelPath| moves.iter().any(|m| path.is_within(&m.old));
-        let above = |path: &RelPath| moves.iter().any(|m| m.old.is_within(path));
-        let later = Look {
-            present: present.extract_if(.., |entry| late(&entry.path)).collect(),
-            absent: absent.iter().filter(|path| late(path) || above(path)).cloned().collect(),
-            absent_dirs: absent_dirs
-                .iter()
-                .filter(|path| late(path) || above(path))
-                .cloned()
-                .collect(),
-            ..Look::default()
-        };
-        absent.retain(|path| !later.absent.contains(path));
-        for path in moves.iter().filter_map(Move::directory).filter(|path| !path.is_root()) {
-            if !present.iter().any(|entry| entry.path == path) {
-                present.push(Present::plain(path, Presence::Directory));
-            }
-        }
-        later
-    }
-
-    /// Adds what another look found.
-    pub fn extend(&mut self, other: Look) {
-        self.present.extend(other.present);
-        self.absent.extend(other.absent);
-        self.absent_dirs.extend(other.absent_dirs);
-        self.returned.extend(other.returned);
     }
 }
 
@@ -243,21 +206,5 @@ mod tests {
         let both = job(&["new", "old"], &[("new", "old")]);
         assert!(is_found(&both, "new", Moved::Directory, Some(Errno::NOENT)));
         assert!(!is_found(&both, "new", Moved::Directory, None));
-    }
-
-    #[test]
-    fn old_names_wait_and_the_directories_to_move_to_go_first() {
-        let moved = Move { new: path("p/new"), old: path("q/old"), what: Moved::Directory };
-        let mut look = Look {
-            moves: vec![moved],
-            present: vec![Present::plain(path("f"), Presence::Other)],
-            absent: ["q", "z"].map(path).into(),
-            ..Look::default()
-        };
-        let later = look.put_off_old_names();
-        assert_eq!(later.absent, [path("q")].into());
-        assert_eq!(look.absent, [path("z")].into());
-        let first: Vec<_> = look.present.iter().map(|entry| entry.path.clone()).collect();
-        assert_eq!(first, [path("f"), path("p/new")]);
     }
 }

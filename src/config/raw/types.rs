@@ -1,8 +1,8 @@
 //! What `raw.rs` reads: the elements of a file as plain data, each attribute with its place.
 //! Holds no behaviour.
 
-use crate::config::report::Span;
 use crate::config::schema::Field;
+use crate::config::text::Span;
 
 /// A whole file. What is `None` is not in it.
 #[derive(Debug)]

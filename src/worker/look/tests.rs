@@ -129,3 +129,19 @@ fn a_move_counts_only_when_the_old_name_is_gone() {
     assert!(look.moves.is_empty());
     assert_eq!(look.trees, [path("old"), path("new")]);
 }
+
+#[test]
+fn old_names_wait_and_the_directories_to_move_to_go_first() {
+    let moved = Move { new: path("p/new"), old: path("q/old"), what: Moved::Directory };
+    let mut look = Look {
+        moves: vec![moved],
+        present: vec![Present::plain(path("f"), Presence::Other)],
+        absent: ["q", "z"].map(path).into(),
+        ..Look::default()
+    };
+    let later = look.put_off_old_names();
+    assert_eq!(later.absent, [path("q")].into());
+    assert_eq!(look.absent, [path("z")].into());
+    let first: Vec<_> = look.present.iter().map(|entry| entry.path.clone()).collect();
+    assert_eq!(first, [path("f"), path("p/new")]);
+}
