@@ -4,12 +4,13 @@
 pub mod calm;
 pub mod delivered;
 mod echoes;
-pub mod exact;
 pub mod fresh;
 mod job_run;
 pub mod link;
 pub mod look;
 pub mod moves;
+mod remote;
+pub mod rules;
 mod sessions;
 pub mod shards;
 mod warmer;

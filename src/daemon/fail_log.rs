@@ -8,7 +8,7 @@ use crate::fail_log::{FailLog, Failure};
 use crate::path::RelPath;
 use crate::rsync::{Endpoint, Presence};
 use crate::source::Source;
-use crate::worker::exact::{Coverage, Rules};
+use crate::worker::rules::{Coverage, Rules};
 
 /// Knows how each remote is reached.
 #[derive(Debug)]

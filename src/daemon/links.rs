@@ -18,8 +18,8 @@ use crate::rsync::{Endpoint, Presence, RunSpec};
 use crate::source::Source;
 use crate::watch::Exclude;
 use crate::worker::calm::Calm;
-use crate::worker::exact::{Coverage, Rules};
 use crate::worker::link::{Link, LinkSetup, Recorder};
+use crate::worker::rules::{Coverage, Rules};
 use crate::worker::shards::Sharding;
 
 /// How every remote is reached, in the order of their ids.

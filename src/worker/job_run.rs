@@ -1,16 +1,18 @@
 //! One job as rsync runs: which names go in which kind of run, and what failed on the way.
 //! Does not start anything itself; the sessions do.
 
+mod exact;
+
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::delivered::{Delivered, Version};
-use super::exact::{Coverage, Rules};
 use super::fresh::{FreshStamps, Granularity, coarse_now};
-use super::link::{Link, Stop};
 use super::look::{Look, Present};
 use super::moves::{Move, Moved, Mover};
+use super::remote::{Remote, Stop};
+use super::rules::{Coverage, Rules};
 use crate::change::Scope;
 use crate::engine::PathFailure;
 use crate::path::RelPath;
@@ -30,7 +32,7 @@ const PATTERNS_MAX: usize = 1_000;
 
 /// One job under way.
 pub struct JobRun<'a> {
-    link: &'a Link,
+    remote: &'a Remote,
     abilities: Abilities,
     /// Trees that may have taken another's place: equal size and time prove nothing there.
     pub by_content: HashSet<RelPath>,
@@ -57,14 +59,14 @@ enum Treatment {
 
 impl<'a> JobRun<'a> {
     /// Nothing has run yet.
-    pub fn new(link: &'a Link, abilities: Abilities) -> Self {
+    pub fn new(remote: &'a Remote, abilities: Abilities) -> Self {
         let (failed, sent) = (Vec::new(), Vec::new());
-        Self { link, abilities, by_content: HashSet::new(), failed, sent, has_run: false }
+        Self { remote, abilities, by_content: HashSet::new(), failed, sent, has_run: false }
     }
 
     /// Sends what is there and deletes what is gone, each in the way that the remote understands.
     pub fn batch(&mut self, look: &Look) -> Result<(), Stop> {
-        let endpoint = self.link.endpoint();
+        let endpoint = self.remote.endpoint();
         let treatments = self.treatments(look);
         let (mut listed, mut forced_listed, mut replacing) = (Vec::new(), Vec::new(), Vec::new());
         let (mut matched, mut listings, mut guarded) = (Vec::new(), Vec::new(), Vec::new());
@@ -121,16 +123,16 @@ impl<'a> JobRun<'a> {
         self.deletes()
             && self.rules().may_outlive_directories()
             && look.absent_dirs.contains(absent)
-            && self.link.endpoint().way(Presence::Absent, self.abilities) != Way::ListingOfParent
+            && self.remote.endpoint().way(Presence::Absent, self.abilities) != Way::ListingOfParent
     }
 
     /// What each present entry needs. Settled versions are noted, for the case that all goes well.
     fn treatments(&mut self, look: &Look) -> Vec<Treatment> {
-        let exact = self.link.endpoint().compares_nanoseconds(self.abilities);
+        let exact = self.remote.endpoint().compares_nanoseconds(self.abilities);
         let granularity = if exact { Granularity::Nanoseconds } else { Granularity::Seconds };
         let now = coarse_now();
-        let mut fresh = self.link.fresh();
-        let delivered = self.link.delivered();
+        let mut fresh = self.remote.fresh();
+        let delivered = self.remote.delivered();
         let mut treat = |entry: &Present| {
             let Some(version) = entry.version else {
                 return if entry.force { Treatment::Force } else { Treatment::Send };
@@ -166,14 +168,14 @@ impl<'a> JobRun<'a> {
         let older = replaced && entry.moved == Some(Mover::Somebody)
             || fresh.has_newer(&entry.path, version.stamp)
             || delivered.has_newer(&entry.path, &version);
-        self.link.endpoint().keeps_newer() && older && entry.moved != Some(Mover::Receiver)
+        self.remote.endpoint().keeps_newer() && older && entry.moved != Some(Mover::Receiver)
     }
 
     /// What is sent whatever the remote has.
     pub fn replacements(&self, look: &Look) -> HashSet<RelPath> {
-        let exact = self.link.endpoint().compares_nanoseconds(self.abilities);
+        let exact = self.remote.endpoint().compares_nanoseconds(self.abilities);
         let now = coarse_now();
-        let (fresh, delivered) = (self.link.fresh(), self.link.delivered());
+        let (fresh, delivered) = (self.remote.fresh(), self.remote.delivered());
         let replaces = |entry: &&Present| {
             let is_new = entry.version.is_some_and(|version| is_new(version, exact, now));
             self.replaces(entry, entry.moved.is_some() && !is_new, &fresh, &delivered)
@@ -239,22 +241,22 @@ impl<'a> JobRun<'a> {
 
     /// What is not mirrored.
     pub fn rules(&self) -> &'a Rules {
-        self.link.rules()
+        self.remote.rules()
     }
 
     /// False when nothing is ever deleted on the remote.
     pub fn deletes(&self) -> bool {
-        self.link.endpoint().deletes()
+        self.remote.endpoint().deletes()
     }
 
     /// The watch root, while it is the directory that is watched.
     pub fn open_root(&self) -> Result<OwnedFd, Unhealthy> {
-        self.link.source().open_healthy()
+        self.remote.source().open_healthy()
     }
 
     /// One rsync run; what it could not deliver is noted.
     pub fn run(&mut self, kind: &RunKind, input: Vec<u8>, names: &[&RelPath]) -> Result<(), Stop> {
-        let outcome = self.link.sessions().run(kind, self.abilities, &input);
+        let outcome = self.remote.sessions().run(kind, self.abilities, &input);
         self.note(kind, outcome, names)
     }
 
@@ -265,7 +267,7 @@ impl<'a> JobRun<'a> {
         input: &[u8],
         names: &[&RelPath],
     ) -> Result<Option<Vec<(RelPath, bool)>>, Stop> {
-        match self.link.sessions().preview(kind, self.abilities, input) {
+        match self.remote.sessions().preview(kind, self.abilities, input) {
             Ok(gone) => Ok(Some(gone)),
             Err(outcome) => self.note(kind, outcome, names).map(|()| None),
         }
@@ -274,7 +276,7 @@ impl<'a> JobRun<'a> {
     /// True when the remote can be asked whether it has what is to be deleted.
     pub fn can_ask_for_deletions(&self) -> bool {
         self.deletes()
-            && self.link.endpoint().way(Presence::Absent, self.abilities) == Way::Batch
+            && self.remote.endpoint().way(Presence::Absent, self.abilities) == Way::Batch
             && !self.rules().may_outlive_directories()
     }
 
@@ -282,14 +284,14 @@ impl<'a> JobRun<'a> {
     pub fn ask(&self, paths: &[RelPath]) -> Result<Answer, Stop> {
         let input = input::names(paths);
         let kind = RunKind::Batch { ignore_times: false };
-        match self.link.sessions().ask(&kind, self.abilities, &input) {
+        match self.remote.sessions().ask(&kind, self.abilities, &input) {
             Ok(answer) => Ok(answer),
             // What the run itself cannot deliver, the run itself will say.
             Err(Outcome::Partial { .. } | Outcome::Kept { .. }) => {
                 let all = || paths.iter().cloned().collect();
                 Ok(Answer { lacking: all(), extraneous: all() })
             }
-            Err(outcome) => Err(self.link.stop(outcome)),
+            Err(outcome) => Err(self.remote.stop(outcome)),
         }
     }
 
@@ -303,7 +305,7 @@ impl<'a> JobRun<'a> {
             Outcome::Delivered => {}
             Outcome::Partial { failed, deletions_skipped } => {
                 if deletions_skipped {
-                    let label = self.link.endpoint().label();
+                    let label = self.remote.endpoint().label();
                     log::warn!(
                         "{label}: nothing was deleted, for a part of the source cannot be read"
                     );
@@ -323,9 +325,9 @@ impl<'a> JobRun<'a> {
                 // Directories compared as a whole lose what does not belong there when they are compared again.
                 let by_name = !matches!(kind, RunKind::Trees { .. } | RunKind::Listing { .. });
                 if by_name && is_cut(&outcome) {
-                    self.link.note_leftovers(names);
+                    self.remote.note_leftovers(names);
                 }
-                return Err(self.link.stop(outcome));
+                return Err(self.remote.stop(outcome));
             }
         }
         self.has_run = true;
@@ -334,19 +336,19 @@ impl<'a> JobRun<'a> {
 
     /// Removes what runs that broke off have left on the remote: a receiver that is killed leaves its temporary file.
     pub fn clean_up(&self) {
-        let names = self.link.take_leftovers();
+        let names = self.remote.take_leftovers();
         if names.is_empty() {
             return;
         }
         let list = input::temporary_names(names.iter());
-        let outcome = self.link.sessions().run(&RunKind::CleanTemp, self.abilities, &list);
+        let outcome = self.remote.sessions().run(&RunKind::CleanTemp, self.abilities, &list);
         log::debug!(
             "{}: leftovers of {} paths: {outcome:?}",
-            self.link.endpoint().label(),
+            self.remote.endpoint().label(),
             names.len()
         );
         if is_cut(&outcome) {
-            self.link.note_leftovers(&names.iter().collect::<Vec<_>>());
+            self.remote.note_leftovers(&names.iter().collect::<Vec<_>>());
         }
     }
 }

@@ -43,7 +43,7 @@ impl Drop for Warmer {
 fn warm(links: &[Link], calm: &Calm) {
     loop {
         let now = calm.now();
-        let worst = links.iter().map(|link| (link.sessions().lack(), link)).max_by_key(|(l, _)| *l);
+        let worst = links.iter().map(|link| (link.lack(), link)).max_by_key(|(l, _)| *l);
         match worst {
             Some((Lack::Urgent, link)) => link.start_session(),
             Some((Lack::Some, link)) if now.is_calm => link.start_session(),

@@ -14,8 +14,8 @@ use sersync::path::RelPath;
 use sersync::rsync::Endpoint;
 use sersync::rsync::excludes::Excludes;
 use sersync::source::Source;
-use sersync::worker::exact::{Coverage, Rules};
 use sersync::worker::link::{Link, LinkSetup};
+use sersync::worker::rules::{Coverage, Rules};
 use sersync::worker::shards::Sharding;
 
 use crate::support::mirror::{Mirror, Setup};

@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
-use super::{Link, Stop, lock};
+use super::Link;
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::postponed::POSTPONED;
@@ -11,6 +11,7 @@ use crate::engine::{Job, JobKind};
 use crate::worker::echoes::Echoes;
 use crate::worker::job_run::JobRun;
 use crate::worker::look::Look;
+use crate::worker::remote::{Stop, lock};
 use crate::worker::sessions;
 
 impl Link {
@@ -22,7 +23,8 @@ impl Link {
         job: &Job,
         run: &JobRun<'_>,
     ) -> Result<Vec<Item>, Stop> {
-        if !matches!(job.kind, JobKind::Batch | JobKind::Large) || !self.endpoint.can_ask() {
+        if !matches!(job.kind, JobKind::Batch | JobKind::Large) || !self.remote.endpoint().can_ask()
+        {
             return Ok(Vec::new());
         }
         let now = sessions::now();
@@ -36,7 +38,7 @@ impl Link {
         Echoes::give_back_changed(look, &again, job);
         let (postponed, news) = lock(&self.echoes).conclude(look, job, &answer, sorted, now);
         if news {
-            let (label, rest) = (self.endpoint.label(), POSTPONED.as_secs());
+            let (label, rest) = (self.remote.endpoint().label(), POSTPONED.as_secs());
             log::info!(
                 "{label} mirrors back: what may come from there, and deletions, rest for {rest} s"
             );

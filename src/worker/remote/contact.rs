@@ -1,24 +1,15 @@
-//! What a remote can do: asked at first contact, taken on trust by a first full sync, learned from refusals.
+//! What a remote can do: asked at first contact, shown by runs, learned from refusals.
 //! Sends nothing.
 
-use std::sync::atomic::Ordering;
-
-use super::{Link, Stop, lock};
-use crate::engine::{Job, JobKind};
+use super::{Remote, Stop, lock};
 use crate::rsync::Abilities;
 use crate::rsync::exit::Ability;
 use crate::rsync::probe::{Probed, run_probe};
 use crate::worker::sessions;
 
-impl Link {
-    /// True once, for whole trees: their first run shows all that a probe shows, but how missing names are deleted, and
-    /// a batch that is refused for that is sent again at once.
-    pub(super) fn may_trust(&self, job: &Job) -> bool {
-        matches!(job.kind, JobKind::Trees(_)) && !self.was_trusted.swap(true, Ordering::Relaxed)
-    }
-
+impl Remote {
     /// What the remote can do; asked at first contact.
-    pub(super) fn contact(&self) -> Result<Abilities, Stop> {
+    pub fn contact(&self) -> Result<Abilities, Stop> {
         if let Some(abilities) = *lock(&self.abilities) {
             return Ok(abilities);
         }
@@ -35,8 +26,19 @@ impl Link {
         }
     }
 
-    pub(super) fn abilities(&self) -> Option<Abilities> {
+    /// What is known of that.
+    pub fn abilities(&self) -> Option<Abilities> {
         *lock(&self.abilities)
+    }
+
+    /// It may have changed.
+    pub fn forget_abilities(&self) {
+        *lock(&self.abilities) = None;
+    }
+
+    /// A run has shown it, where nothing was known.
+    pub fn note_abilities(&self, abilities: Abilities) {
+        lock(&self.abilities).get_or_insert(abilities);
     }
 
     pub(super) fn forget(&self, ability: Ability) {

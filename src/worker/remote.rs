@@ -1,0 +1,145 @@
+//! One remote as the workers see it: how it is reached, what it can do, its warm sessions, what was sent to it lately.
+//! Remembers; runs no job.
+
+mod contact;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::calm::Calm;
+use super::delivered::Delivered;
+use super::fresh::FreshStamps;
+use super::rules::Rules;
+use super::sessions::Sessions;
+use crate::engine::Verdict;
+use crate::path::RelPath;
+use crate::rsync::exit::Outcome;
+use crate::rsync::{Abilities, Endpoint};
+use crate::source::Source;
+
+/// rsync's exit code for "partial transfer due to error".
+const PARTIAL: i32 = 23;
+
+/// Beside so many paths leftovers are looked for.
+const LEFTOVERS_MAX: usize = 10_000;
+
+/// What one job's runs share with those of other jobs for the same remote.
+#[derive(Debug)]
+pub struct Remote {
+    endpoint: Endpoint,
+    source: Arc<Source>,
+    rules: Rules,
+    abilities: Mutex<Option<Abilities>>,
+    fresh: Mutex<FreshStamps>,
+    delivered: Mutex<Delivered>,
+    /// What runs that broke off were sending.
+    leftovers: Mutex<BTreeSet<RelPath>>,
+    sessions: Sessions,
+}
+
+/// What a step of a job came to when it was not delivered as a whole.
+#[derive(Debug)]
+pub enum Stop {
+    /// The job ends here, with this.
+    Verdict(Verdict),
+    /// The remote cannot do something: the job begins again without it.
+    Again,
+    /// The program ends: everything goes back.
+    Stopped,
+}
+
+impl Remote {
+    /// A remote of which nothing is known yet.
+    pub fn new(endpoint: Endpoint, source: Arc<Source>, rules: Rules, calm: Arc<Calm>) -> Self {
+        Self {
+            sessions: Sessions::new(endpoint.clone(), Arc::clone(&source), calm),
+            endpoint,
+            source,
+            rules,
+            abilities: Mutex::default(),
+            fresh: Mutex::default(),
+            delivered: Mutex::default(),
+            leftovers: Mutex::default(),
+        }
+    }
+
+    /// How the remote is reached.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Its sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The watch root.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// What is neither sent nor deleted.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What was sent lately.
+    pub fn fresh(&self) -> MutexGuard<'_, FreshStamps> {
+        lock(&self.fresh)
+    }
+
+    /// Remembers what a run was sending when it broke off.
+    pub fn note_leftovers(&self, names: &[&RelPath]) {
+        let mut leftovers = lock(&self.leftovers);
+        let room = LEFTOVERS_MAX.saturating_sub(leftovers.len());
+        leftovers.extend(names.iter().take(room).map(|name| (*name).clone()));
+    }
+
+    /// What runs that broke off were sending; forgotten here by that.
+    pub fn take_leftovers(&self) -> BTreeSet<RelPath> {
+        std::mem::take(&mut *lock(&self.leftovers))
+    }
+
+    /// What the remote has got lately.
+    pub fn delivered(&self) -> MutexGuard<'_, Delivered> {
+        lock(&self.delivered)
+    }
+
+    /// What an outcome that ends a job means for the engine.
+    pub fn stop(&self, outcome: Outcome) -> Stop {
+        let verdict = match outcome {
+            Outcome::Refused(ability) => {
+                self.forget(ability);
+                return Stop::Again;
+            }
+            Outcome::Stopped => return Stop::Stopped,
+            Outcome::RemoteDown { code, reason } => {
+                Verdict::RemoteDown { code: code.unwrap_or(-1), reason }
+            }
+            Outcome::MaxConnections => {
+                let reason = "serves as many clients as its `max connections` allows: raise it, 0 means no limit";
+                Verdict::Busy { code: 5, reason: reason.into() }
+            }
+            Outcome::Denied { code, reason } => Verdict::Denied { code, reason },
+            Outcome::Shortage { reason } => Verdict::Shortage(reason),
+            Outcome::BadOptions { reason } => Verdict::Misconfigured { code: 1, reason },
+            Outcome::RootChanged => {
+                let reason =
+                    "is not the directory it was: it was replaced, mounted over or unmounted";
+                Verdict::SourceUnhealthy(reason.into())
+            }
+            Outcome::Delivered | Outcome::Partial { .. } | Outcome::Kept { .. } => {
+                Verdict::RemoteDown {
+                    code: PARTIAL,
+                    reason: "rsync's answer is not understood".into(),
+                }
+            }
+        };
+        Stop::Verdict(verdict)
+    }
+}
+
+/// A panic elsewhere leaves what is remembered whole: every change to it is one call.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
