@@ -22,7 +22,7 @@ pub struct Mark {
     pub force: bool,
     /// A large file: it travels alone, beside the batches of small ones.
     pub large: bool,
-    /// A shard of a large tree, or a listing above shards: travels beside the batches, not divided again.
+    /// A shard of a large tree: travels beside the batches, not divided again.
     pub whole: bool,
 }
 
@@ -41,11 +41,7 @@ impl Mark {
             force: self.force || other.force,
             large: (self.large || other.large) && scope == Scope::Entry,
             // A finer hint does not make a shard larger; a fresh hint about a tree says nothing of its size.
-            whole: match scope {
-                _ if fine.scope < coarse.scope => coarse.whole,
-                Scope::Tree => fine.whole && coarse.whole,
-                _ => fine.whole || coarse.whole,
-            },
+            whole: coarse.whole && (fine.whole || fine.scope < scope),
         }
     }
 }

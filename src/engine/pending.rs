@@ -254,14 +254,25 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_goes_before_the_trees_below_it() {
-        let mut p = Pending::default();
-        for (text, scope) in [("", Scope::Listing), ("a", Scope::Tree), ("b", Scope::Tree)] {
-            p.mark(&path(text), Mark { whole: true, ..Mark::new(scope) });
+    fn shards_go_by_themselves_and_no_more_than_are_wanted() {
+        let mut p = pending(&[("small", Scope::Entry)]);
+        for text in ["a", "b", "c"] {
+            p.mark(&path(text), Mark { whole: true, ..Mark::new(Scope::Tree) });
         }
-        assert_eq!(names(&p.take(&Held::default(), Want::Trees(9))), ["./"]);
-        assert_eq!(names(&p.take(&Held::default(), Want::Trees(1))), ["a"]);
-        assert_eq!(names(&p.take(&Held::default(), Want::Trees(9))), ["b"]);
+        assert_eq!(names(&p.take(&Held::default(), Want::Trees(2))), ["a", "b"]);
+        assert_eq!(names(&p.take(&Held::default(), Want::Batch(9))), ["small"]);
+        assert_eq!(names(&p.take(&Held::default(), Want::Trees(2))), ["c"]);
+    }
+
+    #[test]
+    fn a_shard_stays_one_unless_its_tree_is_new() {
+        let shard = || Mark { whole: true, ..Mark::new(Scope::Tree) };
+        for scope in [Scope::Entry, Scope::Listing] {
+            assert_eq!(shard().merge(Mark::new(scope)), shard());
+            assert_eq!(Mark::new(scope).merge(shard()), shard());
+        }
+        assert_eq!(shard().merge(shard()), shard());
+        assert_eq!(shard().merge(Mark::new(Scope::Tree)), Mark::new(Scope::Tree));
     }
 
     #[test]

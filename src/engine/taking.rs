@@ -3,7 +3,6 @@
 
 use super::mark::{Item, Mark};
 use super::trie::{Node, NodeId, Trie};
-use crate::change::Scope;
 use crate::path::RelPath;
 
 /// Which pending paths a job may hold.
@@ -13,7 +12,7 @@ pub enum Want {
     Batch(usize),
     /// One large file.
     Large,
-    /// A listing, or up to so many trees, of those marked whole.
+    /// Up to so many trees, of those marked whole.
     Trees(usize),
 }
 
@@ -117,13 +116,8 @@ impl<'a> Taking<'a> {
 
     fn is_full(&self) -> bool {
         match self.want {
-            Want::Batch(limit) => self.items.len() >= limit,
+            Want::Batch(limit) | Want::Trees(limit) => self.items.len() >= limit,
             Want::Large => !self.items.is_empty(),
-            // A listing makes and deletes the directories below it: the trees there come after it.
-            Want::Trees(limit) => {
-                self.items.len() >= limit
-                    || self.items.last().is_some_and(|item| item.mark.scope == Scope::Listing)
-            }
         }
     }
 }

@@ -2,7 +2,6 @@
 //! Changes nothing.
 
 use super::*;
-use crate::engine::pending::Mark;
 use model::Tree;
 
 impl World {
@@ -142,16 +141,13 @@ fn covers(item: &Item, path: &RelPath, source: &Tree) -> bool {
     if !path.is_within(at) {
         return false;
     }
-    let listed = mark.scope == Scope::Listing && covers_name(mark, at, path, source);
+    let listed = mark.scope == Scope::Listing && lists_the_end_of(at, path, source);
     listed || !source.is_dir(at)
 }
 
-/// True when a listing of `at` makes `path` below it equal.
-fn covers_name(mark: &Mark, at: &RelPath, path: &RelPath, source: &Tree) -> bool {
+/// True when a listing of `at` deletes `path` below it.
+fn lists_the_end_of(at: &RelPath, path: &RelPath, source: &Tree) -> bool {
     let name = path.components().nth(at.components().count());
     let child = name.and_then(|name| at.join(name));
-    child.is_some_and(|child| {
-        let there = mark.whole && (child == *path || !source.is_dir(&child));
-        there || source.get(&child).is_none()
-    })
+    child.is_some_and(|child| source.get(&child).is_none())
 }

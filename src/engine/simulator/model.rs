@@ -157,21 +157,20 @@ impl Look<'_> {
         let children = self.source.children(path);
         let directories: Vec<_> = children.iter().filter(|p| self.source.is_dir(p)).collect();
         let divides = mark.scope == Scope::Tree && !mark.whole && !directories.is_empty();
-        if divides && rng.chance(2, 3) {
-            returned.push(piece(path, Scope::Listing, true, false));
-            let trees = directories.iter().map(|p| piece(p, Scope::Tree, true, false));
-            returned.extend(trees);
-            return ops;
-        }
+        let divides = divides && rng.chance(2, 3);
         self.put_with_parents(path, mark.force, &mut ops);
         if !self.source.is_dir(path) || mark.scope == Scope::Entry {
             return ops;
         }
         ops.push(Op::Only(path.clone(), children.iter().cloned().collect()));
-        // A listing that is no shard says which names there are; its files have hints of their own.
         let below = match mark.scope {
+            // What holds the shards is made here and now, so that each of them can go by itself.
+            Scope::Tree if divides => {
+                returned.extend(directories.iter().map(|p| piece(p, Scope::Tree, true, false)));
+                children
+            }
             Scope::Tree => self.source.within(path).split_off(1),
-            _ if mark.whole => children,
+            // A listing says which names there are; its files have hints of their own.
             _ => Vec::new(),
         };
         for p in below {
@@ -180,7 +179,7 @@ impl Look<'_> {
                 continue;
             }
             self.put(&p, mark.force, &mut ops);
-            if mark.scope == Scope::Tree && self.source.is_dir(&p) {
+            if !divides && self.source.is_dir(&p) {
                 let names = self.source.children(&p).into_iter().collect();
                 ops.push(Op::Only(p, names));
             }
