@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser};
 
@@ -44,7 +44,11 @@ pub struct Args {
 
     /// The configuration
     #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_hyphen_values = true, action = clap::ArgAction::Append)]
+    configs: Vec<PathBuf>,
+
+    /// The last one that was named.
+    #[arg(skip)]
     pub config: PathBuf,
 
     /// Run this plugin alone, without any sync: refreshCDN, socket, http or command
@@ -80,6 +84,25 @@ pub struct Args {
     pub ignored: Vec<OsString>,
 }
 
+impl Args {
+    /// What was said and has no effect, a sentence for each.
+    pub fn warnings(&self) -> Vec<String> {
+        let (_, unused) = self.configs.split_last().unwrap_or((&self.config, &[]));
+        let unused = unused.iter().filter(|file| **file != self.config).map(|file| {
+            format!(
+                "-o is given more than once: {} is read, {} is not; start one sersync2 for each",
+                self.config.display(),
+                file.display()
+            )
+        });
+        let ignored = self.ignored.iter().map(|word| {
+            let word = word.display();
+            format!("the word {word} belongs to no option and is ignored; a configuration is named with -o FILE")
+        });
+        unused.chain(ignored).collect()
+    }
+}
+
 /// The process should end with this text and exit code instead of running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndEarly {
@@ -99,11 +122,12 @@ pub fn parse_args(words: impl IntoIterator<Item = OsString>) -> Result<Args, End
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
             _ => 1,
         },
-        text: error.to_string(),
+        text: sentence(&error),
     };
     let mut command = command();
     let matches = command.try_get_matches_from_mut(words).map_err(end)?;
     let mut args = Args::from_arg_matches(&matches).map_err(end)?;
+    args.config = args.configs.last().cloned().unwrap_or_default();
     args.threads_given = matches.value_source("threads") == Some(ValueSource::CommandLine);
     Ok(args)
 }
@@ -111,6 +135,22 @@ pub fn parse_args(words: impl IntoIterator<Item = OsString>) -> Result<Args, End
 /// The command line's description, for completions and the manual page.
 pub fn command() -> clap::Command {
     Args::command()
+}
+
+/// clap's words, but for an option that does not exist: to that it gives advice that leads nowhere.
+fn sentence(error: &clap::Error) -> String {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let unknown =
+        text(ContextKind::InvalidArg).filter(|_| error.kind() == ErrorKind::UnknownArgument);
+    let Some(option) = unknown else { return error.to_string() };
+    let hint = match text(ContextKind::SuggestedArg) {
+        Some(near) => format!("did you mean {near}? "),
+        None => String::new(),
+    };
+    format!("error: there is no option {option}; {hint}sersync2 -h shows all of them\n")
 }
 
 fn parse_threads(text: &str) -> Result<usize, String> {
@@ -164,8 +204,10 @@ mod tests {
     #[test]
     fn the_last_of_a_repeated_option_wins() {
         let args = parse("sersync2 -r -r -n 3 -n 4 -o a -o b -m socket -m command").unwrap();
-        assert_eq!((args.threads, args.config), (4, PathBuf::from("b")));
+        assert_eq!((args.threads, &args.config), (4, &PathBuf::from("b")));
         assert_eq!(args.plugin_alone, Some(PluginName::Command));
+        let warnings = args.warnings();
+        assert!(warnings.len() == 1 && warnings[0].contains("b is read, a is not"), "{warnings:?}");
     }
 
     #[test]
@@ -180,9 +222,13 @@ mod tests {
 
     #[test]
     fn an_unknown_option_ends_with_one_and_is_named() {
-        assert!(refused("sersync2 -x").contains("-x"));
-        assert!(refused("sersync2 -rx").contains("-x"));
-        assert!(refused("sersync2 --deamon").contains("--daemon"));
+        for line in ["sersync2 -x", "sersync2 -rx"] {
+            let text = refused(line);
+            assert_eq!(text, "error: there is no option -x; sersync2 -h shows all of them\n");
+        }
+        assert!(
+            refused("sersync2 --deamon").contains("no option --deamon; did you mean --daemon?")
+        );
         assert!(refused("sersync2 -o").contains("--config"));
     }
 
@@ -206,5 +252,9 @@ mod tests {
     fn words_without_option_are_kept_for_a_warning() {
         let args = parse("sersync2 -r -o a.xml 2").unwrap();
         assert_eq!(args.ignored, [OsString::from("2")]);
+        let warnings = args.warnings();
+        assert!(warnings.len() == 1 && warnings[0].contains("the word 2 belongs to no option"));
+        assert!(parse("sersync2 -r -o a.xml -o a.xml").unwrap().warnings().is_empty());
+        assert!(parse("sersync2").unwrap().warnings().is_empty());
     }
 }
