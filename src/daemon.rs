@@ -50,6 +50,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(end.code);
         }
     };
+    for warning in args.warnings() {
+        eprintln!("warning: {warning}");
+    }
     if let Some(file) = &args.check {
         return check(file, &args);
     }
@@ -95,10 +98,19 @@ fn start(args: &Args) -> Result<ExitCode, Failure> {
     print(&banner::host(&loaded.config.host));
     let places = Places::of_this_process(args.state_dir.clone());
     // A plugin alone keeps no state: people run the same file with -d and with -m side by side.
-    let state = match args.plugin_alone {
-        Some(_) => None,
+    let (state, without) = match args.plugin_alone {
+        Some(_) => (None, None),
         None => StateDir::open_if_possible(&args.config, &places, STATE_PATIENCE)?,
     };
+    let without = without.map(|reason| {
+        format!("working without a journal, what is pending is forgotten at exit: {reason}")
+    });
+    if let Some(without) = without.as_ref().filter(|_| args.daemon) {
+        // In the background there may not even be a log then.
+        let log = "the log goes nowhere; name a file with --log-file PATH";
+        let log = if args.log_file.is_none() { log } else { "the log says so as well" };
+        eprintln!("warning: {without}; {log}");
+    }
     let state_path = state.as_ref().map(StateDir::path);
     let log_file = args.log_file.clone().unwrap_or_else(|| logging::default_file(state_path));
     let readiness = if args.daemon {
@@ -122,6 +134,9 @@ fn start(args: &Args) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::FAILURE);
         }
     };
+    if let Some(without) = without {
+        log::warn!("{without}");
+    }
     if let Some(state) = &state {
         state.record_holder()?;
     }

@@ -69,7 +69,11 @@ impl FailLog {
             Err(e) => {
                 self.written = None;
                 if !self.warned {
-                    log::warn!("cannot write the fail log {}: {e}", self.path.display());
+                    log::warn!(
+                        "cannot write the fail log {}: {e}; correct path=\"…\" in <failLog>, or make that \
+                         directory writable for this user; what fails is tried again all the same",
+                        self.path.display()
+                    );
                 }
                 self.warned = true;
             }
@@ -98,8 +102,10 @@ impl FailLog {
             _ => {}
         }
         DirBuilder::new().recursive(true).mode(0o750).create(self.dir())?;
-        let mut file =
-            tempfile::Builder::new().prefix(".sersync-fail-log-").tempfile_in(self.dir())?;
+        // Its error would name the temporary file, which nobody knows.
+        let bare = |e: io::Error| io::Error::from(e.kind());
+        let file = tempfile::Builder::new().prefix(".sersync-fail-log-").tempfile_in(self.dir());
+        let mut file = file.map_err(bare)?;
         file.write_all(text)?;
         file.as_file().set_permissions(Permissions::from_mode(0o640))?;
         file.persist(&self.path)?;

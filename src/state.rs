@@ -135,23 +135,19 @@ impl StateDir {
         Ok(state)
     }
 
-    /// As [`StateDir::open`], but a directory that cannot be made is only a warning when the operator named none:
+    /// As [`StateDir::open`], but a directory that cannot be made is only worth a warning when the operator named none:
     /// deployments in read-only containers run as they always did, without a journal. A locked one stays an error.
+    /// Without a directory the second value is the reason. The caller tells it: at this time there is no log yet.
     pub fn open_if_possible(
         config: &Path,
         places: &Places,
         patience: Duration,
-    ) -> Result<Option<Self>, StateError> {
+    ) -> Result<(Option<Self>, Option<StateError>), StateError> {
         match Self::open(config, places, patience) {
-            Ok(state) => Ok(Some(state)),
+            Ok(state) => Ok((Some(state), None)),
             Err(error @ StateError::Locked { .. }) => Err(error),
             Err(error) if places.explicit.is_some() => Err(error),
-            Err(error) => {
-                log::warn!(
-                    "working without a journal, what is pending is forgotten at exit: {error}"
-                );
-                Ok(None)
-            }
+            Err(error) => Ok((None, Some(error))),
         }
     }
 
@@ -366,8 +362,8 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let one = config(&dir, "one.xml");
         let home = Places { home: Some(one.clone().into()), ..Places::default() };
-        let none = StateDir::open_if_possible(&one, &home, Duration::ZERO).unwrap();
-        assert!(none.is_none());
+        let (none, why) = StateDir::open_if_possible(&one, &home, Duration::ZERO).unwrap();
+        assert!(none.is_none() && why.is_some());
         let asked = Places { explicit: Some(one.clone()), ..Places::default() };
         let error = StateDir::open_if_possible(&one, &asked, Duration::ZERO).unwrap_err();
         assert!(error.to_string().contains("--state-dir"), "{error}");

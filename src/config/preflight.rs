@@ -4,6 +4,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
 use super::places::Places;
 use super::report::{Problem, Problems};
 use super::text::Span;
@@ -140,9 +142,27 @@ fn look_at_fail_log(config: &Config, places: &Places, problems: &mut Problems) {
         let problem = Problem::error(places.fail_log.clone(), sentence);
         problems.push(problem.help("name a file"));
     }
+    if let Some(dir) = path.parent().and_then(existing)
+        && let Err(error) = accessat(CWD, dir, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+    {
+        let error = std::io::Error::from(error).kind();
+        let sentence = format!(
+            "the fail log {shown} cannot be written, for {} refuses it: {error}",
+            dir.display()
+        );
+        let problem = Problem::warning(places.fail_log.clone(), sentence);
+        problems.push(
+            problem.help("name another place, or make that directory writable for this user"),
+        );
+    }
     if config.mirrors.iter().any(|mirror| path.starts_with(&mirror.watch)) {
         let sentence = format!("the fail log {shown} lies in the watch path and is mirrored");
         let problem = Problem::warning(places.fail_log.clone(), sentence);
         problems.push(problem.help("move it to a place outside"));
     }
+}
+
+/// The directory, or the nearest above it that is there: those in between are made.
+fn existing(dir: &Path) -> Option<&Path> {
+    dir.ancestors().find(|dir| dir.symlink_metadata().is_ok())
 }

@@ -172,14 +172,12 @@ fn it_survives_a_launcher_that_ignores_sigchld() {
     assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & sigchld, 0);
 }
 
-#[test]
-fn an_ordinary_user_can_run_it() {
+/// The program as an ordinary user runs it, without arguments; `None` when this is an ordinary user.
+fn as_nobody(setup: &Setup) -> Option<Command> {
     if !rustix::process::geteuid().is_root() {
-        // Then every other test of this file has shown it already.
-        return;
+        // Then every other test of this file shows it.
+        return None;
     }
-    let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
     let program = setup.dir.join("sersync2");
     fs::copy(PROGRAM, &program).unwrap();
     let nobody = Some(65534);
@@ -189,12 +187,48 @@ fn an_ordinary_user_can_run_it() {
     fs::set_permissions(setup.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
-    command.args(setup.arguments(&["-o", setup.config.to_str().unwrap()]));
     command.current_dir(setup.dir.path()).stdin(Stdio::null());
+    Some(command)
+}
+
+#[test]
+fn an_ordinary_user_can_run_it() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    let Some(mut command) = as_nobody(&setup) else { return };
+    command.args(setup.arguments(&["-o", setup.config.to_str().unwrap()]));
     let _running = setup.start_command(&mut command);
-    let source = setup.source.join("file");
-    fs::write(&source, "file").unwrap();
+    fs::write(setup.source.join("file"), "file").unwrap();
     wait_until("the file arrives", || remote.at("file").exists());
+}
+
+#[test]
+fn who_has_no_place_for_the_state_hears_so_and_is_served_all_the_same() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    let Some(mut command) = as_nobody(&setup) else { return };
+    command.env_remove("HOME").env_remove("XDG_STATE_HOME").arg("-o").arg(&setup.config);
+    let running = setup.start_command(&mut command);
+    let said = running.output();
+    assert!(said.contains("working without a journal") && said.contains("--state-dir"), "{said}");
+    fs::write(setup.source.join("file"), "file").unwrap();
+    wait_until("the file arrives", || remote.at("file").exists());
+}
+
+#[test]
+fn a_fail_log_that_this_user_cannot_write_is_told_before_it_is_needed() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    let Some(mut command) = as_nobody(&setup) else { return };
+    let text = fs::read_to_string(&setup.config).unwrap();
+    let own = setup.dir.join("fail.sh");
+    fs::write(&setup.config, text.replace(own.to_str().unwrap(), "/etc/none/fail.sh")).unwrap();
+    let check = command.arg("--check").arg(&setup.config).output().unwrap();
+    let said = String::from_utf8(check.stdout).unwrap();
+    assert!(
+        said.contains("the fail log /etc/none/fail.sh cannot be written, for /etc refuses it"),
+        "{said}"
+    );
 }
 
 /// Starts the program in a mount namespace in which `max_user_watches` is a file of ours, holding `value`.
