@@ -99,7 +99,7 @@ fn load_for(path: &Path, options: &LoadOptions, machine: Machine) -> Result<Load
     let name = path.display().to_string();
     let bytes = read_file(path).map_err(|error| match error {
         ReadError::Io(source) => {
-            LoadError::Read { path: name.clone(), help: help_for(&source), source }
+            LoadError::Read { path: name.clone(), help: help_for(&source, machine), source }
         }
         ReadError::Refused(reason) => LoadError::NoText { path: name.clone(), reason },
     })?;
@@ -225,8 +225,9 @@ fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {
     Ok(bytes)
 }
 
-fn help_for(error: &std::io::Error) -> &'static str {
+fn help_for(error: &std::io::Error, machine: Machine) -> &'static str {
     match error.kind() {
+        std::io::ErrorKind::NotFound if machine == Machine::Told => "; is its name right?",
         std::io::ErrorKind::NotFound => "; name the file with -o FILE",
         std::io::ErrorKind::PermissionDenied => "; make it readable for this user",
         _ => "",

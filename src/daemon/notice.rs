@@ -181,9 +181,10 @@ impl Names {
     }
 }
 
-/// `1 change waits and is`, `2 changes wait and are`.
+/// `1 change waits and is`, `2 changes wait and are`; before anything has changed, what will be done.
 fn waiting(pending: usize) -> String {
     match pending {
+        0 => "what changes is kept and".into(),
         1 => "1 change waits and is".into(),
         many => format!("{many} changes wait and are"),
     }
@@ -192,6 +193,19 @@ fn waiting(pending: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_told_of_no_changes_that_wait() {
+        let names = Names { roots: Vec::new(), remotes: vec!["h::m".into()] };
+        let sentence = |pending| {
+            let (remote, reason) = (RemoteId(0), "it is silent".to_owned());
+            names.sentence(&Notice::RemoteDown { remote, reason, pending }).1
+        };
+        let end = |pending| sentence(pending).split_once("; ").unwrap().1.to_owned();
+        assert_eq!(end(0), "what changes is kept and sent when it is back");
+        assert_eq!(end(1), "1 change waits and is sent when it is back");
+        assert_eq!(end(2), "2 changes wait and are sent when it is back");
+    }
 
     #[test]
     fn a_fault_of_the_program_blames_neither_rsync_nor_the_configuration() {

@@ -1,12 +1,12 @@
 //! What a finished rsync run means: exit code and error lines become an [`Outcome`].
 //! Pure; decides nothing about when to try again.
 
-mod advice;
+pub mod advice;
 mod lines;
 mod shortage;
 
 use crate::path::RelPath;
-use advice::advice;
+use advice::{advice, with_hint};
 use lines::Line;
 pub use shortage::lacking;
 
@@ -146,7 +146,7 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &Places) ->
     match code {
         25 => Outcome::Kept { reason: "deletions stopped at --max-delete".into() },
         3 | 5 | 10..=14 | 23 | 19..=22 | 30 | 35 | 126 | 127 | 255 => {
-            Outcome::RemoteDown { code: Some(code), reason }
+            Outcome::RemoteDown { code: Some(code), reason: with_hint(reason) }
         }
         _ => Outcome::BadOptions { reason: format!("{reason} (exit code {code})") },
     }

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::Endpoint;
+use super::exit::advice::with_hint;
 
 /// How long one knock may take in all. The kernel repeats an unanswered SYN after a second.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -51,6 +52,7 @@ impl Endpoint {
             return Ok(());
         };
         knock_at(&addresses.collect::<Vec<_>>(), PATIENCE)
+            .map_err(|NoAnswer { code, reason }| NoAnswer { code, reason: with_hint(reason) })
     }
 }
 

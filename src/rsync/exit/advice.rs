@@ -71,6 +71,36 @@ const ADVICE: &[(&str, &str)] = &[
     ),
 ];
 
+/// What to look at when nobody answers: a piece of rsync's, ssh's or the kernel's words, and the advice.
+const HINTS: &[(&str, &str)] = &[
+    (
+        "Connection refused",
+        "nobody listens there: start the daemon, or correct <userDefinedPort> or the remote's ip",
+    ),
+    ("Name or service not known", "correct the remote's ip, or this machine's name service"),
+    ("Could not resolve hostname", "correct the remote's ip, or this machine's name service"),
+    ("Temporary failure in name resolution", "look at this machine's name service"),
+    (
+        "rather than greeting",
+        "no rsync daemon listens there: correct <userDefinedPort> or the remote's ip",
+    ),
+    (
+        "without a greeting",
+        "look at the log of the daemon there; another service may listen at that port",
+    ),
+    ("No route to host", "look at the network and the firewalls in between"),
+    ("Network is unreachable", "look at the network of this machine"),
+    ("onnection timed out", "look at the network and the firewalls in between"),
+];
+
+/// The reason why a remote is down, and what to look at.
+pub fn with_hint(reason: String) -> String {
+    match HINTS.iter().find(|(words, _)| reason.contains(words)) {
+        Some((_, hint)) => format!("{reason} ({hint})"),
+        None => reason,
+    }
+}
+
 /// What is wrong and what to do, when the words of a failure are known: a clause whose subject is the remote.
 pub(super) fn advice(text: &str, places: &Places) -> Option<String> {
     let (_, advice) = ADVICE.iter().find(|(words, _)| text.contains(words))?;
@@ -87,4 +117,18 @@ pub(super) fn advice(text: &str, places: &Places) -> Option<String> {
     };
     let filled = advice.replace("{module}", places.module).replace("{file}", &file);
     Some(filled.replace("{user}", &user))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_answer_is_told_with_what_to_look_at() {
+        let refused = with_hint("failed to connect to 10.0.0.1:873: Connection refused".into());
+        assert!(refused.ends_with("Connection refused (nobody listens there: start the daemon, or correct <userDefinedPort> or the remote's ip)"));
+        let unknown = with_hint("getaddrinfo: nosuch 873: Name or service not known".into());
+        assert!(unknown.contains("(correct the remote's ip, or"), "{unknown}");
+        assert_eq!(with_hint("no progress for 60 s".into()), "no progress for 60 s");
+    }
 }
