@@ -165,9 +165,10 @@ fn check_long(option: &str, field: &Field, values: &mut Values<'_>) -> bool {
         let found = format!("the option --{name} cannot stand here: {reason}");
         values.refuse(field, &found, "remove it");
     }
-    if name == "remove-source-files" {
-        let found = "--remove-source-files deletes what was sent from the watch path";
-        values.warn(field, found, "is that meant?");
+    if matches!(name, "remove-source-files" | "remove-sent-files") {
+        let found =
+            format!("--{name} is left out: it would delete what was sent from the watch path");
+        values.warn(field, &found, "remove it");
     }
     let known = LONG_WITH_VALUE.iter().chain(&MORE_WITH_VALUE);
     value.is_none() && known.into_iter().any(|known| *known == name)

@@ -127,11 +127,11 @@ fn numbers_that_are_none_are_refused_when_they_are_used() {
 
 #[test]
 fn a_schedule_of_zero_means_ten_hours_as_it_always_did() {
-    let text = stock_with(
-        "<crontab start=\"false\" schedule=\"600\"",
-        "<crontab start=\"true\" schedule=\"0\"",
-    );
-    assert_eq!(read(text).unwrap().config.crontab.unwrap().minutes, 600);
+    for schedule in ["0", "-5"] {
+        let on = format!("<crontab start=\"true\" schedule=\"{schedule}\"");
+        let text = stock_with("<crontab start=\"false\" schedule=\"600\"", &on);
+        assert_eq!(read(text).unwrap().config.crontab.unwrap().minutes, 600, "{schedule}");
+    }
 }
 
 #[test]
@@ -241,6 +241,17 @@ fn params_that_would_not_mirror_are_refused() {
             &format!("params=\"{params}\""),
             &["<commonParams params>", words],
         );
+    }
+}
+
+#[test]
+fn params_that_delete_the_source_are_told_as_left_out() {
+    for option in ["--remove-source-files", "--remove-sent-files"] {
+        let loaded =
+            read(stock_with("params=\"-artuz\"", &format!("params=\"-a {option}\""))).unwrap();
+        let warnings = loaded.warning_lines();
+        let told = format!("{option} is left out: it would delete");
+        assert!(warnings.len() == 1 && warnings[0].contains(&told), "{warnings:?}");
     }
 }
 
