@@ -50,7 +50,10 @@ impl FailLog {
                 path.display(),
                 aside.display()
             ),
-            Err(e) => log::warn!("cannot set the old fail log {} aside: {e}", path.display()),
+            Err(e) => log::warn!(
+                "cannot set the old fail log {} aside: {e}; look at its owner and the rights of its directory",
+                path.display()
+            ),
         }
         log
     }
