@@ -199,6 +199,10 @@ mod tests {
         ] {
             assert_eq!(parse(line).unwrap(), expected, "{line}");
         }
+        let expected = parse("sersync2 -m http -o a.xml").unwrap();
+        for line in ["sersync2 -mhttp -oa.xml", "sersync2 -oa.xml --plugin=http"] {
+            assert_eq!(parse(line).unwrap(), expected, "{line}");
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ fn a_missing_watch_path_is_the_parents_failure_with_the_reason() {
     let setup = Setup::new(&remote);
     fs::remove_dir(&setup.source).unwrap();
     let parent = setup.run_background();
-    assert!(!parent.status.success());
+    assert_eq!(parent.status.code(), Some(1));
     let reason = text(&parent.stderr);
     assert!(reason.contains(setup.source.to_str().unwrap()), "{reason}");
     wait_until("nothing runs on", || setup.pids().is_empty());
@@ -122,6 +122,44 @@ fn sigterm_ends_the_daemon_and_its_children() {
     setup.signal(Signal::TERM);
     wait_until("the daemon ends", || !is_running(pid));
     wait_until("no child is left", || !children.iter().any(|&child| is_running(child)));
+}
+
+#[test]
+fn the_program_prints_its_lines_in_the_order_of_the_tutorials() {
+    const LINES: [&str; 15] = [
+        "set the system param",
+        "parse the command param",
+        "option: -r ",
+        "option: -d ",
+        "option: -o ",
+        "daemon thread num: 10",
+        "parse xml config file",
+        "host ip : localhost",
+        "daemon start，sersync run behind the console",
+        "config xml parse success",
+        "sersync working thread 12",
+        "rsync the directory recursivly to the remote servers once",
+        "execute command: cd ",
+        "run the sersync:",
+        "watch path is: ",
+    ];
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    let config = setup.config.to_str().unwrap();
+    let parent = setup.command(PROGRAM, &["-r", "-d", "-o", config]).output().unwrap();
+    assert!(parent.status.success(), "{}", text(&parent.stderr));
+    let output = text(&parent.stdout);
+    let known = |line: &&str| LINES.iter().any(|begin| line.starts_with(begin));
+    let printed: Vec<&str> = output.lines().filter(known).collect();
+    assert_eq!(printed.len(), LINES.len(), "{output}");
+    // The parent and its child print beside each other: where the parent's only line stands is not certain.
+    let is_parents = |line: &&str| line.starts_with("daemon start");
+    let of_one = |lines: &[&str]| -> Vec<String> {
+        lines.iter().filter(|line| !is_parents(line)).map(|line| (*line).to_owned()).collect()
+    };
+    for (line, begin) in of_one(&printed).iter().zip(of_one(&LINES)) {
+        assert!(line.starts_with(&begin), "{line} in place of {begin}:\n{output}");
+    }
 }
 
 #[test]

@@ -139,6 +139,7 @@ fn sections_may_be_missing_or_closed_at_once() {
         assert_eq!(read(&text).config, config, "{section}");
         assert_eq!(read(&text).warning_lines(), Vec::<String>::new(), "{section}");
     }
+    same_as_stock(stock_with("xfs=\"false\"", "xfs=\"true\""), "");
     for section in ["failLog", "crontab"] {
         let text = short.replace("<rsync>", &format!("<{section}/><rsync>"));
         assert_eq!(read(&text).config, config, "{section}");

@@ -333,18 +333,24 @@ fn what_only_crontabfilter_excludes_is_mirrored_in_real_time() {
 /// The shortest schedule there is takes a minute, which this test waits for in full.
 #[test]
 fn a_scheduled_full_sync_comes_by_itself_and_keeps_to_its_filter() {
-    let daemon = Rsyncd::start();
-    let mut setup = Setup::to(&daemon);
-    setup.sersync = "<crontab start=\"true\" schedule=\"1\"><crontabfilter start=\"true\">\
-                     <exclude expression=\"*.php\"></exclude></crontabfilter></crontab>"
-        .into();
-    let mirror = Mirror::start(&setup);
-    mirror.write("f", "x");
-    wait_for_content(&daemon.at("f"), "x");
-    put(&daemon.at("remote.php"), "x");
-    put(&daemon.at("remote"), "x");
+    let crontab = |inner: &str| format!("<crontab start=\"true\" schedule=\"1\">{inner}</crontab>");
+    let patterns =
+        "<crontabfilter start=\"true\"><exclude expression=\"*.php\"></exclude></crontabfilter>";
+    // One with a filter of its own, and one with the <filter> alone: there sersync2 refused to run.
+    let both = [(crontab(patterns), "php"), (crontab(""), "log")].map(|(sersync, kept)| {
+        let daemon = Rsyncd::start();
+        let head = if kept == "log" { filter("", &[LOGS[0]]) } else { String::new() };
+        let mirror = Mirror::start(&Setup { sersync, head, ..Setup::to(&daemon) });
+        mirror.write("f", "x");
+        wait_for_content(&daemon.at("f"), "x");
+        put(&daemon.at(format!("remote.{kept}")), "x");
+        put(&daemon.at("remote"), "x");
+        (daemon, mirror, kept)
+    });
     let limit = std::time::Duration::from_secs(60) + crate::support::LIMIT;
-    wait_until_within("the schedule comes", limit, || !daemon.at("remote").exists());
-    assert!(daemon.at("remote.php").exists());
-    assert!(daemon.at("f").exists());
+    for (daemon, _mirror, kept) in &both {
+        wait_until_within("the schedule comes", limit, || !daemon.at("remote").exists());
+        assert!(daemon.at(format!("remote.{kept}")).exists(), "{kept}");
+        assert!(daemon.at("f").exists());
+    }
 }

@@ -217,8 +217,13 @@ fn a_full_sync_at_start_makes_the_trees_equal() {
     fs::write(daemon.at("gone/f"), "extra").unwrap();
     fs::write(daemon.at("d2"), "a file in place of a directory").unwrap();
     mirror.launch();
-    wait_until("the trees are equal", || tree(&mirror.source) == tree(&daemon.data));
+    mirror.wait_ready();
+    mirror.write("d59/e0/while-it-runs", "changed");
     mirror.wait_for_output("is done in");
+    let output = mirror.output();
+    let at = |words: &str| output.find(words).unwrap_or_else(|| panic!("{words}: {output}"));
+    assert!(at("watch path is: ") < at("full sync at start (-r) begins"), "{output}");
+    wait_until("the trees are equal", || tree(&mirror.source) == tree(&daemon.data));
 }
 
 #[test]
@@ -262,4 +267,42 @@ fn a_dead_remote_does_not_delay_the_others() {
         mirror.write(format!("f{i}"), "x");
         wait_for_content(&live.at(format!("f{i}")), "x");
     }
+}
+
+#[test]
+fn an_empty_file_arrives_by_its_creation_only_when_create_file_is_on() {
+    for is_on in [false, true] {
+        let daemon = Rsyncd::start();
+        let on = if is_on { vec!["modify", "createFile"] } else { vec!["modify"] };
+        let mirror = Mirror::start(&Setup { off: vec!["closeWrite"], on, ..Setup::to(&daemon) });
+        fs::File::create(mirror.at("empty")).unwrap();
+        if is_on {
+            wait_until("the empty file arrives", || daemon.at("empty").exists());
+        }
+        for name in ["full", "fuller"] {
+            mirror.write(name, "x");
+            wait_for_content(&daemon.at(name), "x");
+        }
+        assert_eq!(daemon.at("empty").exists(), is_on);
+    }
+}
+
+#[test]
+fn a_name_may_go_below_its_module_and_each_watch_path_has_its_own_remotes() {
+    let one = Rsyncd::start();
+    fs::create_dir_all(one.at("sub/deep")).unwrap();
+    let mut setup = Setup::to(&one);
+    setup.remotes = vec![("127.0.0.1".into(), "data/sub/deep".into())];
+    let second = crate::support::TestDir::new();
+    // The port is common to all remotes: what differs is the place.
+    setup.sersync = format!(
+        "<localpath watch=\"{}\"><remote ip=\"127.0.0.1\" name=\"data/other\"/></localpath>",
+        second.path().display()
+    );
+    let mirror = Mirror::start(&setup);
+    mirror.write("first", "1");
+    fs::write(second.path().join("second"), "2").unwrap();
+    wait_for_content(&one.at("sub/deep/first"), "1");
+    wait_for_content(&one.at("other/second"), "2");
+    assert!(!one.at("sub/deep/second").exists() && !one.at("other/first").exists());
 }

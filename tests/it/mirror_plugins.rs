@@ -47,20 +47,25 @@ fn the_command_plugin_runs_after_the_delivery() {
 
 #[test]
 fn a_plugin_alone_needs_no_remote_and_mirrors_nothing() {
-    let daemon = Rsyncd::start();
-    let mut setup = Setup::to(&daemon);
-    setup.remotes.clear();
-    setup.args = vec!["-m".into(), "command".into()];
-    let mut mirror = Mirror::prepare(&setup);
-    let (record, plugin) = recording(&mirror);
-    add_plugin(&mirror, &plugin);
-    mirror.launch();
-    mirror.wait_ready();
-    mirror.write("x.php", "content");
-    wait_until("the script has run", || {
-        fs::read_to_string(&record).is_ok_and(|text| text.contains("x.php"))
-    });
-    assert!(mirror.stop().success());
+    for has_remote in [false, true] {
+        let daemon = Rsyncd::start();
+        let mut setup = Setup::to(&daemon);
+        if !has_remote {
+            setup.remotes.clear();
+        }
+        setup.args = vec!["-m".into(), "command".into()];
+        let mut mirror = Mirror::prepare(&setup);
+        let (record, plugin) = recording(&mirror);
+        add_plugin(&mirror, &plugin);
+        mirror.launch();
+        mirror.wait_ready();
+        mirror.write("x.php", "content");
+        wait_until("the script has run", || {
+            fs::read_to_string(&record).is_ok_and(|text| text.contains("x.php"))
+        });
+        assert!(mirror.stop().success());
+        assert_eq!(fs::read_dir(&daemon.data).unwrap().count(), 0, "it mirrored something");
+    }
 }
 
 /// The definition of a plugin that talks to `address`, watching the mirror's own directory.
@@ -135,7 +140,9 @@ fn socket_http_and_refresh_cdn_run_alone_without_a_remote() {
         let daemon = Rsyncd::start();
         let listener = Listener::start(manner(name));
         let mut setup = Setup::to(&daemon);
-        setup.remotes.clear();
+        if name == TALKING[0] {
+            setup.remotes.clear();
+        }
         setup.args = vec!["-m".into(), name.into()];
         let mut mirror = Mirror::prepare(&setup);
         add_plugin(&mirror, &talking(&mirror, name, listener.address));
