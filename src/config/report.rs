@@ -252,9 +252,12 @@ impl fmt::Display for Quoted<'_> {
 /// The known word that `word` most probably stands for: equal but for letter case, or nearly.
 pub fn near_word<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
-    let limit = if word.chars().count() < 5 { 1 } else { 2 };
+    let length = word.chars().count();
+    let limit = if length < 5 { 1 } else { 2 };
     known
         .into_iter()
+        // Words of other lengths are never near: most need no closer look.
+        .filter(|k| k.chars().count().abs_diff(length) <= limit)
         .map(|k| (distance(&word, &k.to_ascii_lowercase()), k))
         .filter(|&(distance, k)| distance <= limit && distance < k.len())
         .min_by_key(|&(distance, _)| distance)
