@@ -20,7 +20,7 @@ use crate::config::{ChangeSwitches, Remote, RsyncOptions};
 use crate::path::RelPath;
 use params::{Filters, Params};
 
-pub use knock::NoAnswer;
+pub use knock::{Knock, NoAnswer};
 pub use preview::{Answer, deleted_names};
 
 /// `--timeout` of runs for which the operator says none, in seconds: long enough for a checksum of a very large file.

@@ -74,6 +74,13 @@ impl Workers {
         self.send(Task::Job(job));
     }
 
+    /// From now on a remote that has answered has warm sessions, until it rests.
+    pub fn keep_sessions_ready(&self, remote: RemoteId) {
+        if let Some(link) = self.links.get(remote.0) {
+            link.keep_sessions_ready();
+        }
+    }
+
     /// Ends the warm sessions of a remote that has rested.
     pub fn close_sessions(&self, remote: RemoteId) {
         self.send(Task::CloseSessions(remote));

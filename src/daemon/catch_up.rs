@@ -34,18 +34,6 @@ enum Again {
     Yes,
 }
 
-/// How much a walk matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Haste {
-    /// What it finds is delivered by nobody else.
-    Full,
-    /// A full sync finds it too, and needs the processor for that.
-    BesideFullSync,
-}
-
-/// Priority of a walk beside a full sync, as `nice` counts: it takes what is left over.
-const NICE: i32 = 19;
-
 /// What a finished walk means for the mirror.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
@@ -103,7 +91,7 @@ impl CatchUp {
     }
 
     /// Starts a walk below `root`; false when there is no record to compare with.
-    pub fn start(&mut self, root: RootId, haste: Haste) -> bool {
+    pub fn start(&mut self, root: RootId) -> bool {
         let (Some(Some(record)), Some(walking)) =
             (self.records.get_mut(root.0), self.walking.get_mut(root.0))
         else {
@@ -124,10 +112,6 @@ impl CatchUp {
         let guard = self.guard.clone();
         let thread = std::thread::Builder::new().name("catch-up".into());
         let walk = thread.spawn(move || {
-            if haste == Haste::BesideFullSync {
-                // This thread alone, and those that it starts; refused, it is as fast as any other.
-                _ = rustix::process::setpriority_process(None, NICE);
-            }
             walk(root, surveyor, &exclude, &guard, &wakes);
         });
         if let Err(error) = walk {
@@ -154,7 +138,7 @@ impl CatchUp {
             (Err(error), _) => Err(error),
         };
         if again == Some(Again::Yes) {
-            self.start(root, Haste::Full);
+            self.start(root);
         }
         use crate::record::Unknown;
         let verdict = match kept {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::catch_up::{CatchUp, Found, Haste};
+use super::catch_up::{CatchUp, Found};
 use super::fail_log::FailLogWriter;
 use super::guard::{Count, Remains};
 use super::notice::Names;
@@ -16,7 +16,9 @@ use super::progress::Progress;
 use super::wake::{self, Counted, Wake, Walked};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
 use crate::engine::pending::Item;
-use crate::engine::{Action, Engine, Event, FullSync, JobId, JobReport, Notice, Settled, Verdict};
+use crate::engine::{
+    Action, Engine, Event, FullSync, JobId, JobKind, JobReport, Notice, Settled, Verdict,
+};
 use crate::journal::{Journal, Seq};
 use crate::path::RelPath;
 use crate::process::signals::Signal;
@@ -32,6 +34,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 pub struct InFlight {
     root: RootId,
+    /// Whether it carries single changes or more than that.
+    kind: JobKind,
     /// The journal's number when it started.
     seq: Seq,
 }
@@ -64,6 +68,8 @@ pub struct Mirror {
     pub plugins: Option<Plugins>,
     /// The record of each root; `None` where no state can be kept.
     pub catch_up: Option<CatchUp>,
+    /// Roots that are walked when no full sync needs the processors: it finds all that the walk would find.
+    pub walk_later: Vec<RootId>,
     /// Roots that came back and are counted before they are trusted.
     pub counts: HashMap<RootId, Count>,
     /// Roots below which so much is gone that nothing of it is deleted.
@@ -208,20 +214,20 @@ impl Mirror {
         self.counts.remove(&root);
         let go_on = self.take_in(Event::Watch(WatchEvent::RootBack { root, replaced: true }));
         if self.catch_up.as_ref().is_some_and(|it| it.is_of_another_root(root)) {
-            self.look_for_changes(root, Haste::Full);
+            self.look_for_changes(root);
         }
         go_on
     }
 
     /// Looks for what changed unseen below `root`; false when that takes a comparison with the remotes.
-    pub fn look_for_changes(&mut self, root: RootId, haste: Haste) -> bool {
-        self.catch_up.as_mut().is_some_and(|catch_up| catch_up.start(root, haste))
+    pub fn look_for_changes(&mut self, root: RootId) -> bool {
+        self.catch_up.as_mut().is_some_and(|catch_up| catch_up.start(root))
     }
 
     /// Gives an event to the engine; false when everything is over.
     pub fn handle(&mut self, event: Event) -> bool {
         if let Event::Watch(WatchEvent::Overflow { root }) = event
-            && self.look_for_changes(root, Haste::Full)
+            && self.look_for_changes(root)
         {
             self.notify(&Notice::Overflow { root });
             return true;
@@ -272,7 +278,18 @@ impl Mirror {
         }
         self.compact_journal();
         memory::put_by_reserve();
+        self.walk_postponed();
         go_on
+    }
+
+    fn walk_postponed(&mut self) {
+        let compares =
+            |job: &InFlight| matches!(job.kind, JobKind::Trees(_)) || job.kind.is_question();
+        if !self.jobs.values().any(compares) {
+            for root in std::mem::take(&mut self.walk_later) {
+                self.look_for_changes(root);
+            }
+        }
     }
 
     /// Writes what an event makes pending to the journal, before it is acted on.
@@ -313,7 +330,7 @@ impl Mirror {
         match action {
             Action::Run(job) => {
                 let seq = self.journal.as_mut().map_or(Seq::default(), Journal::begin_job);
-                self.jobs.insert(job.id, InFlight { root: job.root, seq });
+                self.jobs.insert(job.id, InFlight { root: job.root, kind: job.kind, seq });
                 self.workers.run(job);
             }
             Action::CloseSessions(remote) => self.workers.close_sessions(remote),
@@ -345,10 +362,8 @@ impl Mirror {
     }
 
     fn notify(&mut self, notice: &Notice) {
-        if let Notice::FullSyncDone { remote, .. } = notice
-            && let (Some(journal), Some(seq)) = (&mut self.journal, self.full_syncs.remove(remote))
-        {
-            journal.append_delivered(*remote, seq, &[(RelPath::root(), Scope::Tree)]);
+        if let Notice::FullSyncDone { remote, .. } = notice {
+            self.full_sync_done(*remote);
         }
         if let (
             Notice::RemoteDown { remote, .. } | Notice::RemoteDenies { remote, .. },
@@ -359,6 +374,13 @@ impl Mirror {
         }
         let (level, sentence) = self.names.sentence(notice);
         self.progress.suspend(|| log::log!(level, "{sentence}"));
+    }
+
+    fn full_sync_done(&mut self, remote: RemoteId) {
+        self.workers.keep_sessions_ready(remote);
+        if let (Some(journal), Some(seq)) = (&mut self.journal, self.full_syncs.remove(&remote)) {
+            journal.append_delivered(remote, seq, &[(RelPath::root(), Scope::Tree)]);
+        }
     }
 
     fn compact_journal(&mut self) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Failure;
-use super::catch_up::{CatchUp, Haste};
+use super::catch_up::CatchUp;
 use super::guard::Guard;
 use super::links::{Links, exclude_of};
 use super::mirror::Mirror;
@@ -115,6 +115,7 @@ impl Standing {
                 let guard = Guard::new(config.guard, state.path());
                 CatchUp::new(records, exclude, guard, sender)
             }),
+            walk_later: Vec::new(),
             early_signals: Vec::new(),
             stop_at: None,
         };
@@ -133,8 +134,11 @@ impl Standing {
             // A root that is still counted is walked when it is trusted: until then its record stands.
             let trusted = |root: &RootId| !mirror.counts.contains_key(root);
             let roots: Vec<_> = (0..config.mirrors.len()).map(RootId).filter(trusted).collect();
-            let haste = if args.full_sync { Haste::BesideFullSync } else { Haste::Full };
-            roots.into_iter().for_each(|root| _ = mirror.look_for_changes(root, haste));
+            if args.full_sync {
+                mirror.walk_later = roots;
+            } else {
+                roots.into_iter().for_each(|root| _ = mirror.look_for_changes(root));
+            }
         }
         if args.full_sync {
             mirror.handle(Event::FullSync(FullSync::Start));

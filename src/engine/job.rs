@@ -33,6 +33,8 @@ pub struct Job {
 /// may be under way next to their items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobKind {
+    /// Learn whether anybody answers there; what the remote can do is learned from the jobs that follow.
+    Knock,
     /// Learn what the remote can do.
     Probe,
     /// Many small things.
@@ -41,6 +43,13 @@ pub enum JobKind {
     Large,
     /// Shards of a tree.
     Trees(FullSyncFilter),
+}
+
+impl JobKind {
+    /// True for what carries nothing and only wants an answer.
+    pub fn is_question(self) -> bool {
+        matches!(self, Self::Knock | Self::Probe)
+    }
 }
 
 /// Whether the patterns of `crontabfilter` hold in a tree job.

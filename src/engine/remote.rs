@@ -325,7 +325,7 @@ impl RemoteState {
     }
 
     fn batches_in_flight(&self) -> usize {
-        self.count_flights(|kind| matches!(kind, JobKind::Batch | JobKind::Probe))
+        self.count_flights(|kind| kind == JobKind::Batch || kind.is_question())
     }
 
     fn count_flights(&self, which: impl Fn(JobKind) -> bool) -> usize {

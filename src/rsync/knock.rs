@@ -31,45 +31,54 @@ pub struct NoAnswer {
     pub reason: String,
 }
 
+/// What a knock that did not fail has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knock {
+    /// A daemon greets.
+    Greeted,
+    /// Nothing: only rsync itself can find out.
+    Unsure,
+}
+
 impl Endpoint {
     /// Knocks at the remote's daemon. Fails only when it is sure that nobody answers; where rsync would go through a
     /// shell, a proxy or an address of its own, and where the name is not known, nothing is sure.
     ///
     /// # Errors
     /// Nobody accepts, or nobody greets.
-    pub fn knock(&self) -> Result<(), NoAnswer> {
+    pub fn knock(&self) -> Result<Knock, NoAnswer> {
         let proxied =
             ["RSYNC_PROXY", "RSYNC_CONNECT_PROG"].iter().any(|v| std::env::var_os(v).is_some());
         let odd = |word: &std::ffi::OsString| {
             OTHER_WAYS.iter().any(|way| word.to_string_lossy().starts_with(way))
         };
         if proxied || self.remote_shell().is_some() || self.params.kept.iter().any(odd) {
-            return Ok(());
+            return Ok(Knock::Unsure);
         }
         let host = self.remote.ip.trim_start_matches('[').trim_end_matches(']');
         let port = self.port.unwrap_or(PORT);
         let Ok(addresses) = (host, port).to_socket_addrs() else {
-            return Ok(());
+            return Ok(Knock::Unsure);
         };
         knock_at(&addresses.collect::<Vec<_>>(), PATIENCE)
             .map_err(|NoAnswer { code, reason }| NoAnswer { code, reason: with_hint(reason) })
     }
 }
 
-fn knock_at(addresses: &[SocketAddr], patience: Duration) -> Result<(), NoAnswer> {
+fn knock_at(addresses: &[SocketAddr], patience: Duration) -> Result<Knock, NoAnswer> {
     let end = now() + patience;
-    let mut last = Ok(());
+    let mut last = Ok(Knock::Unsure);
     for (done, address) in addresses.iter().enumerate() {
         let share = (end - now().min(end)) / (addresses.len() - done) as u32;
         last = knock_one(*address, share.max(Duration::from_millis(100)));
         if last.is_ok() {
-            return Ok(());
+            return last;
         }
     }
     last
 }
 
-fn knock_one(address: SocketAddr, patience: Duration) -> Result<(), NoAnswer> {
+fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, NoAnswer> {
     let end = now() + patience;
     let mut stream = TcpStream::connect_timeout(&address, patience).map_err(|error| {
         let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
@@ -79,10 +88,10 @@ fn knock_one(address: SocketAddr, patience: Duration) -> Result<(), NoAnswer> {
     let rest = (end - now().min(end)).max(Duration::from_millis(100));
     // A socket that takes no time limit would be waited for without one: then rsync itself has to find out.
     if stream.set_read_timeout(Some(rest)).is_err() {
-        return Ok(());
+        return Ok(Knock::Unsure);
     }
     match stream.read(&mut [0; 1]) {
-        Ok(1..) => Ok(()),
+        Ok(1..) => Ok(Knock::Greeted),
         Ok(0) => Err(NoAnswer {
             code: REFUSED,
             reason: format!("{address} closes the connection without a greeting"),
@@ -135,7 +144,7 @@ mod tests {
         let code = |addresses: &[SocketAddr]| knock_at(addresses, SHORT).unwrap_err().code;
         assert_eq!(code(&[nowhere]), REFUSED);
         assert_eq!(code(&[mute]), SILENT);
-        assert_eq!(knock_at(&[nowhere, there], Duration::from_secs(20)), Ok(()));
+        assert_eq!(knock_at(&[nowhere, there], Duration::from_secs(20)), Ok(Knock::Greeted));
         greeter.unwrap().join().unwrap();
     }
 }

@@ -22,7 +22,7 @@ use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, Verdict};
 use crate::path::RelPath;
 use crate::record::{self, Eyes};
 use crate::rsync::excludes::Excludes;
-use crate::rsync::{Abilities, Endpoint, NoAnswer};
+use crate::rsync::{Abilities, Endpoint, Knock, NoAnswer};
 use crate::source::{Source, Unhealthy};
 use crate::watch::Exclude;
 
@@ -76,7 +76,7 @@ impl std::fmt::Debug for Recorder {
 impl Recorder {
     /// What the record will say when the job has succeeded. A full sync's shards need none: a walk records them.
     fn look(&self, job: &Job) -> Option<record::Look> {
-        if matches!(job.kind, JobKind::Trees(_) | JobKind::Probe) {
+        if matches!(job.kind, JobKind::Trees(_)) || job.kind.is_question() {
             return None;
         }
         let items: Vec<_> =
@@ -111,6 +111,13 @@ impl Link {
         self.remote.sessions().lack()
     }
 
+    /// From now on warm sessions are kept ready, if the remote has answered.
+    pub fn keep_sessions_ready(&self) {
+        if let Some(abilities) = self.remote.abilities() {
+            self.remote.sessions().keep_ready(abilities);
+        }
+    }
+
     /// Starts a warm session, if one is missing.
     pub fn start_session(&self) {
         self.remote.sessions().start_one();
@@ -129,10 +136,16 @@ impl Link {
     /// Does a job; blocks until it is done or has failed. The look is what was there before it.
     pub fn run(&self, job: &Job) -> (JobReport, Option<record::Look>) {
         // Nothing else is done, not even a look at the disk, for a remote that may be down and does not answer.
-        if self.doubt.load(Ordering::Relaxed)
-            && let Err(NoAnswer { code, reason }) = self.remote.endpoint().knock()
-        {
-            return (JobReport::nothing(Verdict::RemoteDown { code, reason }), None);
+        if self.doubt.load(Ordering::Relaxed) || job.kind == JobKind::Knock {
+            match self.remote.endpoint().knock() {
+                Err(NoAnswer { code, reason }) => {
+                    return (JobReport::nothing(Verdict::RemoteDown { code, reason }), None);
+                }
+                Ok(Knock::Greeted) if job.kind == JobKind::Knock => {
+                    return (JobReport::done(), None);
+                }
+                Ok(_) => {}
+            }
         }
         let look = self.recorder.as_ref().and_then(|recorder| recorder.look(job));
         let report = self.run_job(job);
@@ -148,8 +161,10 @@ impl Link {
             let is_trusted = known.is_none() && self.may_trust(job);
             match self.try_run(job, known.or(is_trusted.then_some(Abilities::ALL))) {
                 Ok(report) => {
-                    if let Some(abilities) = self.remote.abilities() {
-                        self.remote.sessions().keep_ready(abilities);
+                    // A full sync needs the processors; what changes meanwhile makes them wanted.
+                    let is_full_sync = matches!(job.kind, JobKind::Trees(_));
+                    if !is_full_sync || self.remote.sessions().are_wanted() {
+                        self.keep_sessions_ready();
                     }
                     return report;
                 }
@@ -174,12 +189,12 @@ impl Link {
     }
 
     fn try_run(&self, job: &Job, abilities: Option<Abilities>) -> Result<JobReport, Stop> {
-        if job.kind == JobKind::Probe {
+        if job.kind.is_question() {
             // What it can do may have changed while it was away.
             self.remote.forget_abilities();
         }
         let abilities = abilities.map_or_else(|| self.remote.contact(), Ok)?;
-        if job.kind == JobKind::Probe {
+        if job.kind.is_question() {
             return Ok(JobReport::done());
         }
         let root = self.remote.source().open_healthy().map_err(|error| unhealthy(&error))?;

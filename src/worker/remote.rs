@@ -30,6 +30,8 @@ pub struct Remote {
     source: Arc<Source>,
     rules: Rules,
     abilities: Mutex<Option<Abilities>>,
+    /// Held by the one who asks for them.
+    asking: Mutex<()>,
     fresh: Mutex<FreshStamps>,
     delivered: Mutex<Delivered>,
     /// What runs that broke off were sending.
@@ -57,6 +59,7 @@ impl Remote {
             source,
             rules,
             abilities: Mutex::default(),
+            asking: Mutex::default(),
             fresh: Mutex::default(),
             delivered: Mutex::default(),
             leftovers: Mutex::default(),

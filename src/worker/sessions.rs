@@ -216,6 +216,11 @@ impl Sessions {
         self.calm.tell();
     }
 
+    /// True while sessions are kept ready.
+    pub fn are_wanted(&self) -> bool {
+        lock(&self.pool).wanted.is_some()
+    }
+
     /// The first change after a rest finds no session; the second, which often follows at once, is to find one.
     fn wake(&self, abilities: Abilities) {
         let was_at_rest = std::mem::take(&mut lock(&self.pool).at_rest);

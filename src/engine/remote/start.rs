@@ -139,10 +139,13 @@ impl RemoteState {
         if self.is_in_doubt_and_tried() || outage.next > now || !self.wants_trial(&outage, room) {
             return None;
         }
-        let probe = NextJob { kind: JobKind::Probe, origin: Origin::Pending, items: Vec::new() };
+        // The first run of a full sync shows what a probe shows, and a probe would be waited for.
+        let is_first = outage.tries == 0 && self.sweep.is_some();
+        let kind = if is_first { JobKind::Knock } else { JobKind::Probe };
+        let question = NextJob { kind, origin: Origin::Pending, items: Vec::new() };
         if !self.flights.is_empty() {
             // What hangs keeps its paths; all that is wanted is an answer.
-            return Some(probe);
+            return Some(question);
         }
         let paths = if outage.tries == 0 { self.limits.batch_paths } else { TRIAL_PATHS };
         let job = self.next_batch(None, paths);
@@ -151,7 +154,7 @@ impl RemoteState {
             None | Some(Trouble::Away | Trouble::Shortage) => None,
             Some(_) => self.next_long_job(room).0,
         });
-        job.or(Some(probe))
+        job.or(Some(question))
     }
 
     /// Whether there is anything to learn from a job for a remote that may be down.
@@ -163,7 +166,7 @@ impl RemoteState {
     pub fn start_job(&mut self, now: Now, id: JobId, next: NextJob) -> Job {
         let NextJob { kind, origin, items } = next;
         let hold = match kind {
-            JobKind::Batch | JobKind::Probe => Hold::Short,
+            JobKind::Batch | JobKind::Knock | JobKind::Probe => Hold::Short,
             JobKind::Large | JobKind::Trees(_) => Hold::Long,
         };
         for item in &items {

@@ -11,7 +11,7 @@ impl World {
         assert!(self.flying.len() < workers, "no worker is free for {job:?}");
         assert!(!self.lost[job.root.0], "{job:?} leaves a lost root");
         assert_eq!(job.root, self.remotes[job.remote.0].root);
-        assert_eq!(job.items.is_empty(), job.kind == JobKind::Probe);
+        assert_eq!(job.items.is_empty(), job.kind.is_question());
         let long = matches!(job.kind, JobKind::Large | JobKind::Trees(_));
         assert!(
             !long || workers == 1 || self.flying.len() + 1 < workers,
@@ -23,7 +23,7 @@ impl World {
         }
         for other in self.flights_of(job.remote) {
             assert!(
-                !self.is_doubtful(job.remote) || job.kind == JobKind::Probe,
+                !self.is_doubtful(job.remote) || job.kind.is_question(),
                 "{job:?} starts beside {other:?} although the remote is down"
             );
             for a in &job.items {

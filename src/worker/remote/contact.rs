@@ -10,7 +10,9 @@ use crate::worker::sessions;
 impl Remote {
     /// What the remote can do; asked at first contact.
     pub fn contact(&self) -> Result<Abilities, Stop> {
-        if let Some(abilities) = *lock(&self.abilities) {
+        // Beside a full sync several jobs may be the first: one asks, and the others have its answer.
+        let _asking = lock(&self.asking);
+        if let Some(abilities) = self.abilities() {
             return Ok(abilities);
         }
         let nonce = self.source.identity().ino ^ u64::from(std::process::id()) << 32;
