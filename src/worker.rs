@@ -9,6 +9,7 @@ mod job_run;
 pub mod link;
 pub mod look;
 pub mod moves;
+mod ours;
 mod remote;
 pub mod rules;
 mod sessions;

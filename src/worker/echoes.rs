@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::delivered::Version;
 use super::look::{Look, Present};
+use super::ours::Ours;
 use crate::change::Scope;
 use crate::engine::Job;
 use crate::engine::pending::{Item, Mark};
@@ -29,6 +30,8 @@ pub struct Echoes {
     strangers: u32,
     /// Batches with arrivals that have been seen.
     arrivals: u64,
+    /// What the remote may have from us.
+    ours: Ours,
     resting: HashMap<RelPath, Resting>,
 }
 
@@ -50,6 +53,16 @@ pub struct Sorted {
 }
 
 impl Echoes {
+    /// Nothing is known; what was here at `now`, by the clock of the files, says nothing.
+    pub fn new(now: Duration) -> Self {
+        Self { ours: Ours::new(now), ..Self::default() }
+    }
+
+    /// What the remote may have from us.
+    pub fn ours(&mut self) -> &mut Ours {
+        &mut self.ours
+    }
+
     /// Takes out of `look` what may be an echo and must rest, and tells what has rested. `own`: what goes to the remote whatever
     /// it has; `deletions`: whether the remote can be asked for what is to be deleted.
     pub fn sort(
@@ -119,7 +132,7 @@ impl Echoes {
         let asked: HashSet<RelPath> = asked.into_iter().collect();
         let has =
             |entry: &Present| asked.contains(&entry.path) && !answer.lacking.contains(&entry.path);
-        self.mirrors_back |= look.present.iter().any(has);
+        self.mirrors_back |= look.present.iter().any(|entry| has(entry) && self.proves(job, entry));
         look.present.retain(|entry| {
             if !asked.contains(&entry.path) {
                 return true;
@@ -173,6 +186,14 @@ impl Echoes {
             let item = job.items.iter().find(|item| item.path == entry.path);
             look.returned.extend(item.cloned());
         }
+    }
+
+    /// True for what the remote cannot have from us. Who copies or unpacks files sets their times as rsync does, and two jobs
+    /// in a row may meet one file: then the remote has it from the first.
+    fn proves(&self, job: &Job, entry: &Present) -> bool {
+        let Some(version) = entry.version else { return false };
+        self.ours.nothing_since(version.changed)
+            || arrived(job, &entry.path) && self.ours.lack(&entry.path, version)
     }
 
     /// Whether what arrives now may come from the remote. One that was found not to mirror back is asked less and less often.

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 
 use super::calm::Calm;
 use super::echoes::Echoes;
+use super::fresh::coarse_now;
 use super::job_run::JobRun;
 use super::look::{Look, LookOptions, look_at};
 use super::moves::{Hints, Move};
-use super::remote::{Remote, Stop};
+use super::remote::{Remote, Stop, lock};
 use super::rules::Rules;
 use super::sessions::Lack;
 use super::shards::Sharding;
@@ -25,6 +26,7 @@ use crate::rsync::excludes::Excludes;
 use crate::rsync::{Abilities, Endpoint, Knock, NoAnswer};
 use crate::source::{Source, Unhealthy};
 use crate::watch::Exclude;
+use resting::Sending;
 
 /// Does the jobs of one remote.
 #[derive(Debug)]
@@ -96,7 +98,7 @@ impl Link {
             sharding,
             recorder,
             was_trusted: AtomicBool::default(),
-            echoes: Mutex::default(),
+            echoes: Mutex::new(Echoes::new(coarse_now())),
             doubt: AtomicBool::new(true),
         }
     }
@@ -213,6 +215,9 @@ impl Link {
         let mut run = JobRun::new(&self.remote, abilities);
         let postponed = self.rest_echoes(&mut look, &root, job, &run)?;
         drop(root);
+        let looks = [&look, &later, &doubtful];
+        let sends = looks.iter().any(|look| look.is_something());
+        let _sending = sends.then(|| Sending::begin(&self.echoes, &looks));
         let forced = job.items.iter().filter(|item| item.mark.force);
         run.by_content = forced.map(|item| item.path.clone()).collect();
         run.batch(&look)?;

@@ -66,6 +66,11 @@ impl Present {
 }
 
 impl Look {
+    /// True when there is anything to send or to delete.
+    pub fn is_something(&self) -> bool {
+        !(self.present.is_empty() && self.absent.is_empty()) || self.reaches_below()
+    }
+
     /// True when more than the named entries may change on the remote.
     pub fn reaches_below(&self) -> bool {
         let named = self.trees.is_empty() && self.listings.is_empty();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::{Options, Rsyncd};
@@ -266,5 +267,25 @@ fn what_arrives_by_rsync_goes_on_to_the_next_in_a_chain() {
     fs::remove_file(middle.daemon.at("f")).unwrap();
     wait_until("the deletion goes on", || !last.at("f").exists());
     let output = middle.mirror.as_ref().unwrap().output();
+    assert!(!output.contains("mirrors back"), "{output}");
+}
+
+#[test]
+fn what_is_copied_here_with_its_times_is_taken_for_no_echo() {
+    let (mut side, remote) = (Side::new(), Rsyncd::start());
+    let origin = TestDir::new();
+    for i in 0..2_000 {
+        let file = origin.file(format!("tree/d{}/f{i}", i % 50), "x".repeat(i));
+        let file = fs::File::options().write(true).open(file).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+    }
+    side.mirror_to(&remote, false);
+    for copy in ["one", "two", "three"] {
+        let to = side.daemon.at(copy);
+        let mut copy = std::process::Command::new("cp");
+        assert!(copy.arg("-a").arg(origin.join("tree")).arg(to).status().unwrap().success());
+        wait_until("the copy arrives", || tree(&side.daemon.data) == tree(&remote.data));
+    }
+    let output = side.mirror.as_ref().unwrap().output();
     assert!(!output.contains("mirrors back"), "{output}");
 }

@@ -92,6 +92,28 @@ fn what_the_remote_has_needs_no_run_and_shows_that_it_mirrors_back() {
 }
 
 #[test]
+fn what_the_remote_may_have_from_us_shows_nothing() {
+    let now = sessions::now();
+    let (copied, arrived) = (job(&["f"], &[]), job(&["f"], &[("f", ".f.aB3xY9")]));
+    let proves = |sent: u64, job: &Job| {
+        let mut echoes = Echoes::new(Duration::ZERO);
+        let mut look = Look { present: vec![file("f", sent, 5)], ..Look::default() };
+        let reach = echoes.ours().begin(&[&look], Duration::from_millis(4));
+        echoes.ours().end(reach, Duration::from_millis(6));
+        look.present = vec![file("f", 1, 5)];
+        let sorted = echoes.sort(&mut look, job, &HashSet::new(), true, now);
+        let (_, news) = echoes.conclude(&mut look, job, &answer(&[], &[]), sorted, now);
+        assert!(look.present.is_empty(), "what the remote has is not sent");
+        news
+    };
+    // The first job was sending when the file got its times, so it has sent it.
+    assert!(!proves(3, &copied));
+    // What an rsync put here meanwhile came from elsewhere, unless it is what was sent.
+    assert!(proves(3, &arrived));
+    assert!(!proves(1, &arrived));
+}
+
+#[test]
 fn what_was_written_while_the_remote_was_asked_has_a_turn_of_its_own() {
     let job = job(&["f", "g"], &[]);
     let mut look = Look { present: vec![file("f", 1, 2), file("g", 1, 2)], ..Look::default() };

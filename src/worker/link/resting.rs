@@ -2,6 +2,7 @@
 //! Sends nothing.
 
 use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 
 use super::Link;
 use crate::change::Scope;
@@ -9,10 +10,31 @@ use crate::engine::pending::{Item, Mark};
 use crate::engine::postponed::POSTPONED;
 use crate::engine::{Job, JobKind};
 use crate::worker::echoes::Echoes;
+use crate::worker::fresh::coarse_now;
 use crate::worker::job_run::JobRun;
 use crate::worker::look::Look;
+use crate::worker::ours::Reach;
 use crate::worker::remote::{Stop, lock};
 use crate::worker::sessions;
+
+/// A job that sends something; dropped when it has ended, in whatever way.
+pub(super) struct Sending<'a> {
+    echoes: &'a Mutex<Echoes>,
+    reach: Reach,
+}
+
+impl<'a> Sending<'a> {
+    pub(super) fn begin(echoes: &'a Mutex<Echoes>, looks: &[&Look]) -> Self {
+        let reach = lock(echoes).ours().begin(looks, coarse_now());
+        Self { echoes, reach }
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        lock(self.echoes).ours().end(self.reach, coarse_now());
+    }
+}
 
 impl Link {
     /// Takes out of the look what may have come from the remote itself and must rest; returns the items of that.
