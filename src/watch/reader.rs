@@ -1,7 +1,7 @@
 //! The watch thread's loop: waits for the kernel, for the roots and for the order to stop.
 //! Neither interprets events nor knows which backend it drives.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -108,27 +108,35 @@ impl Reader {
 
     fn wait(&mut self) -> Woken {
         if let Some(rest) = self.backend.rest() {
-            let woken = self.wait_for(Some(rest), PollFlags::empty());
+            let woken = self.wait_for(Some(rest), None);
             if woken.stop || woken.roots {
                 return woken;
             }
         }
-        self.wait_for(self.backend.timeout(), PollFlags::IN)
+        self.wait_for(self.backend.timeout(), Some(self.backend.fd()))
     }
 
-    fn wait_for(&self, limit: Option<Duration>, events: PollFlags) -> Woken {
+    /// Waits for what ends a wait, with the queue of events among it or not: a queue that is named is a wake-up inside
+    /// the kernel for each event, even if nothing of it is asked for.
+    fn wait_for(&self, limit: Option<Duration>, queue: Option<BorrowedFd<'_>>) -> Woken {
         let roots = &self.desk.roots;
         let mut fds = vec![
             PollFd::new(&self.wake, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.backend.fd(), events),
             PollFd::from_borrowed_fd(roots.sentinel(), PollFlags::IN),
         ];
+        let with_queue = fds.len();
+        fds.extend(queue.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let with_mounts = fds.len();
         fds.extend(roots.mount_table().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::PRI)));
         let timeout = limit.and_then(|limit| Timespec::try_from(limit).ok());
         // An interrupted or failed poll leaves the flags as they were: nothing is ready.
         let _ = poll(&mut fds, timeout.as_ref());
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        Woken { stop: ready[0], events: ready[1], roots: ready[2..].contains(&true) }
+        let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        Woken {
+            stop: is_ready(&fds[0]),
+            events: fds[with_queue..with_mounts].iter().any(is_ready),
+            roots: is_ready(&fds[1]) || fds[with_mounts..].iter().any(is_ready),
+        }
     }
 
     /// After lost events: brings every watch up to date with the disk before saying that anything may differ.
