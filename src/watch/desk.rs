@@ -37,6 +37,11 @@ pub trait Backend: Send {
     /// Takes in what one read of the kernel's queue gives.
     fn read(&mut self, desk: &mut Desk) -> ReadOutcome;
 
+    /// True when the last read ended with the first half of a move, and the second may come with the next.
+    fn is_mid_move(&self) -> bool {
+        false
+    }
+
     /// When to call [`tick`](Self::tick), if nothing comes before.
     fn timeout(&self) -> Option<Duration>;
 
@@ -121,6 +126,10 @@ impl Desk {
                 RootNews::SubtreeBack { root, path } => {
                     backend.watch(self, &(root, path.clone()));
                     self.batch.send(WatchEvent::SubtreeBack { root, path });
+                }
+                RootNews::Moved { root } => {
+                    self.watch_root(root, backend);
+                    self.batch.push(root, Change::tree(RelPath::root(), Cause::Found));
                 }
                 RootNews::Mounted { root, path } => {
                     backend.watch(self, &(root, path.clone()));

@@ -19,7 +19,7 @@ use crate::path::RelPath;
 use crate::sys::fanotify::{DirAndName, FanEvent, hear_all, ignore_in, init, parse};
 use crate::watch::desk::{Backend, Desk, ReadOutcome};
 use crate::watch::troubles::{Trouble, Troubles};
-use crate::watch::views::{Sighting, Views};
+use crate::watch::views::{Sighting, Sightings, Views, errno_of};
 
 /// Room for what one read returns: some two thousand events.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -93,8 +93,7 @@ impl FanotifyWatch {
         self.forget_places();
         self.troubles.clear();
         for (place, error) in self.views.renew(desk, self.group.as_fd(), self.mask) {
-            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            self.troubles.add(place, Trouble::Failed(errno));
+            self.troubles.add(place, Trouble::Failed(errno_of(error)));
         }
     }
 
@@ -121,9 +120,19 @@ impl FanotifyWatch {
         if self.remembered.len() >= REMEMBERED_MAX {
             self.forget_places();
         }
-        let seen: Arc<[Sighting]> = self.views.sight(desk, dir).into();
-        self.remembered.insert(dir.into(), Known { seen: seen.clone(), events: 1 });
+        let Sightings { seen, unsure } = self.views.sight(desk, dir);
+        let seen: Arc<[Sighting]> = seen.into();
         self.only_others &= seen.is_empty();
+        if unsure.is_empty() {
+            self.remembered.insert(dir.into(), Known { seen: seen.clone(), events: 1 });
+        }
+        for (place, errno) in unsure {
+            // When the way to it is gone, its own fate is told. Else its file system is compared later, and the next event
+            // asks anew.
+            if !matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) {
+                self.troubles.add(place, Trouble::Failed(errno));
+            }
+        }
         seen
     }
 
@@ -181,6 +190,11 @@ impl FanotifyWatch {
             // Everything below has another path now. Forgotten first and reported then: what happened there in between
             // is delivered with it.
             self.forget_places();
+            let old_places =
+                from.iter().filter_map(|seen| Some((seen.root, path_in(seen, at.name)?)));
+            if old_places.into_iter().any(|old| self.views.has_below(&old)) {
+                self.renew(desk);
+            }
         }
         for seen in from.iter() {
             log_raw(desk, event.mask, seen, at.name);

@@ -1,10 +1,10 @@
 //! The mount table of this process: which mount covers a path, and what is mounted below it.
-//! Reads /proc/self/mountinfo when asked; waiting for a change is the caller's poll.
+//! Reads the open /proc/self/mountinfo when asked; waiting for a change is the caller's poll.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -19,8 +19,16 @@ pub struct Mounts(BTreeMap<PathBuf, u64>);
 
 impl Mounts {
     /// The mounts as they are now.
-    pub fn read() -> io::Result<Self> {
-        Ok(Self::parse(&fs::read(MOUNT_TABLE)?))
+    pub fn now() -> io::Result<Self> {
+        Self::read(&File::open(MOUNT_TABLE)?)
+    }
+
+    /// The same from the open table: a shortage of files must not hide a mount.
+    pub fn read(mut table: &File) -> io::Result<Self> {
+        let mut text = Vec::new();
+        table.rewind()?;
+        table.read_to_end(&mut text)?;
+        Ok(Self::parse(&text))
     }
 
     fn parse(table: &[u8]) -> Self {

@@ -4,16 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{Access, AtFlags, CWD, FileType, StatxFlags, accessat, statx};
 use rustix::io::Errno;
 
 use crate::change::RootId;
 use crate::path::RelPath;
 use crate::watch::mounts::{MOUNT_TABLE, Mounts};
+use crate::watch::open::stat;
 
 /// So many symbolic links in a row are followed at most, as the kernel does.
 const LINKS_MAX: usize = 40;
@@ -55,6 +57,10 @@ pub enum RootNews {
         root: RootId,
         path: RelPath,
     },
+    /// It is where it was, but was not for a moment: what happened meanwhile may have been taken for another's.
+    Moved {
+        root: RootId,
+    },
 }
 
 /// One directory as it is found under a root's path.
@@ -77,10 +83,17 @@ pub struct Root {
     lost_mounts: BTreeSet<RelPath>,
 }
 
+/// An inotify instance on every way to a root.
+struct Sentinel {
+    inotify: OwnedFd,
+    /// On whose way a watch is.
+    ways: Vec<(i32, RootId)>,
+}
+
 /// All roots, and what tells us that one of them may be another.
 pub struct Roots {
     list: Vec<Root>,
-    sentinel: OwnedFd,
+    sentinel: Sentinel,
     mount_table: Option<File>,
 }
 
@@ -88,7 +101,7 @@ impl Root {
     /// The root as it is now: what it is compared with from now on.
     pub fn new(id: RootId, path: &Path) -> io::Result<Self> {
         let sight = look(path)?;
-        let mounts = Mounts::read().unwrap_or_default();
+        let mounts = Mounts::now().unwrap_or_default();
         let mount_point = mounts.covering(&sight.real_path).map(|(point, _)| point.to_path_buf());
         Ok(Self {
             id,
@@ -151,9 +164,18 @@ impl Root {
             })
     }
 
+    /// True when nothing stands at the path. What is unmounted leaves its mount point.
+    fn is_empty_place(&self, path: &RelPath) -> bool {
+        stat(&self.path, path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     fn check_mounts(&mut self, now: BTreeMap<RelPath, u64>, news: &mut Vec<RootNews>) {
         let root = self.id;
-        for path in self.mounts.keys().filter(|path| !now.contains_key(path)) {
+        for (path, id) in self.mounts.iter().filter(|(path, _)| !now.contains_key(path)) {
+            // Moved along with a directory above it: its events are told, and its new place is one that is mounted.
+            if now.values().any(|other| other == id) && self.is_empty_place(path) {
+                continue;
+            }
             if !self.lost_mounts.iter().any(|lost| path.is_within(lost)) {
                 let reason = "the file system there was unmounted".into();
                 news.push(RootNews::SubtreeLost { root, path: path.clone(), reason });
@@ -190,7 +212,12 @@ impl Roots {
 
     /// Readable when a root may be another.
     pub fn sentinel(&self) -> BorrowedFd<'_> {
-        self.sentinel.as_fd()
+        self.sentinel.inotify.as_fd()
+    }
+
+    /// The mounts as they are now.
+    pub fn mounts(&self) -> io::Result<Mounts> {
+        self.mount_table.as_ref().map_or_else(Mounts::now, Mounts::read)
     }
 
     /// Has POLLPRI when the mount table has changed.
@@ -208,17 +235,21 @@ impl Roots {
     /// Looks at all roots and mounts; returns what is not as it was.
     pub fn check(&mut self) -> Vec<RootNews> {
         // What it said is the reason for this look; and armed before looking, what changes meanwhile is said anew.
-        while rustix::io::read(&self.sentinel, &mut [0; 4096]).is_ok_and(|length| length > 0) {}
+        let moved = self.sentinel.moved();
         match arm(&self.list) {
             Ok(sentinel) => self.sentinel = sentinel,
             Err(error) => {
                 log::warn!("the watch roots are not guarded until the next change: {error}")
             }
         }
-        let mounts = Mounts::read().ok();
+        let mounts = self.mounts().ok();
         let mut news = Vec::new();
         for root in &mut self.list {
+            let before = root.current;
             root.check(mounts.as_ref(), &mut news);
+            if before.is_some() && root.current == before && moved.contains(&root.id) {
+                news.push(RootNews::Moved { root: root.id });
+            }
         }
         news
     }
@@ -254,13 +285,14 @@ fn reason_of(error: &io::Error) -> String {
 
 /// A fresh sentinel: every directory and link that leads to a root reports its own fate, and where a name is
 /// missing, the directory that would hold it reports what is made there.
-fn arm(roots: &[Root]) -> io::Result<OwnedFd> {
-    let sentinel = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+fn arm(roots: &[Root]) -> io::Result<Sentinel> {
+    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    let mut sentinel = Sentinel { inotify, ways: Vec::new() };
     for root in roots {
         let mut way = steps_to(&root.path);
         // What is made between looking and watching says nothing: another look shows it.
         for _ in 0..LOOKS_MAX {
-            guard(&sentinel, &way);
+            sentinel.guard(root.id, &way);
             let before = std::mem::replace(&mut way, steps_to(&root.path));
             if before == way {
                 break;
@@ -270,17 +302,32 @@ fn arm(roots: &[Root]) -> io::Result<OwnedFd> {
     Ok(sentinel)
 }
 
-/// Makes the sentinel speak of every step, and of what is made where the way ends early.
-fn guard(sentinel: &OwnedFd, (steps, holder): &(Vec<PathBuf>, Option<PathBuf>)) {
-    let own = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB;
-    for step in steps {
-        let mask = own | WatchFlags::DONT_FOLLOW | WatchFlags::MASK_ADD;
-        // Where we may not watch, the directories above and below still tell.
-        let _ = inotify::add_watch(sentinel, step, mask);
+impl Sentinel {
+    /// Speaks from now on of every step, and of what is made where the way ends early.
+    fn guard(&mut self, root: RootId, (steps, holder): &(Vec<PathBuf>, Option<PathBuf>)) {
+        let own = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB;
+        let made = WatchFlags::CREATE | WatchFlags::MOVED_TO;
+        let steps = steps.iter().map(|step| (step, own | WatchFlags::DONT_FOLLOW));
+        for (path, mask) in steps.chain(holder.iter().map(|holder| (holder, own | made))) {
+            // Where we may not watch, the directories above and below still tell.
+            if let Ok(wd) = inotify::add_watch(&self.inotify, path, mask | WatchFlags::MASK_ADD) {
+                self.ways.push((wd, root));
+            }
+        }
     }
-    if let Some(holder) = holder {
-        let mask = own | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MASK_ADD;
-        let _ = inotify::add_watch(sentinel, holder, mask);
+
+    /// Takes everything that it has said; returns the roots to which a step has got another name.
+    fn moved(&self) -> Vec<RootId> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.inotify, &mut buffer);
+        let mut moved = Vec::new();
+        while let Ok(event) = events.next() {
+            if event.events().contains(ReadFlags::MOVE_SELF) {
+                let ways = self.ways.iter().filter(|(wd, _)| *wd == event.wd());
+                moved.extend(ways.map(|(_, root)| *root));
+            }
+        }
+        moved
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where below our roots a directory is that an event names by handle: the file systems that the roots show.
 //! Remembers no directory; keeps none open longer than asked, as that would keep file systems from being unmounted.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +14,6 @@ use crate::change::{Place, RootId};
 use crate::path::RelPath;
 use crate::sys::fanotify::{mark_filesystem, open_dir as open_by_handle};
 use crate::watch::desk::Desk;
-use crate::watch::mounts::Mounts;
 use crate::watch::open::{open_dir, path_of_fd};
 
 /// A directory below a root.
@@ -41,6 +41,15 @@ struct View {
 #[derive(Default)]
 pub struct Views(Vec<View>);
 
+/// Where a directory is below our roots.
+#[derive(Default)]
+pub struct Sightings {
+    /// Nowhere, somewhere, or with bind mounts at several places.
+    pub seen: Vec<Sighting>,
+    /// Where it may be as well: the kernel could not say, for want of something that may be there the next time.
+    pub unsure: Vec<(Place, Errno)>,
+}
+
 impl Views {
     /// Looks at the roots and mounts as they are now, and marks their file systems. Returns what cannot be marked.
     pub fn renew(
@@ -50,13 +59,24 @@ impl Views {
         mask: u64,
     ) -> Vec<(Place, io::Error)> {
         self.0.clear();
-        let mounts = Mounts::read().unwrap_or_default();
-        let mut failed = Vec::new();
+        let (mounts, mut failed) = (desk.roots.mounts(), Vec::new());
         for root in desk.roots.list().iter().filter(|root| root.is_there()) {
-            let Ok(real_path) = root.path.canonicalize() else {
-                continue;
+            let whole = (root.id, RelPath::root());
+            let real_path = match root.path.canonicalize() {
+                Ok(real_path) => real_path,
+                Err(error) => {
+                    failed.push((whole, error));
+                    continue;
+                }
             };
-            let below = mounts.below(&real_path).into_keys();
+            let below = match &mounts {
+                Ok(mounts) => mounts.below(&real_path),
+                Err(error) => {
+                    failed.push((whole, error.kind().into()));
+                    BTreeMap::new()
+                }
+            };
+            let below = below.into_keys();
             for path in std::iter::once(RelPath::root()).chain(below) {
                 if desk.batch.is_within_excluded(root.id, &path) {
                     continue;
@@ -79,17 +99,28 @@ impl Views {
         self.0.retain(|view| view.root != *root || !view.path.is_within(path));
     }
 
-    /// Where the directory is below our roots at this moment: nowhere, somewhere, or with bind mounts at several
-    /// places. What is excluded is nowhere.
-    pub fn sight(&mut self, desk: &Desk, dir: &[u8]) -> Vec<Sighting> {
-        let views = self.0.iter_mut().filter(|view| dir.starts_with(&view.filesystem));
-        let seen = views.filter_map(|view| view.sight(dir));
-        seen.filter(|seen| !desk.batch.is_within_excluded(seen.root, &seen.path)).collect()
+    /// True when another file system is seen below the place.
+    pub fn has_below(&self, (root, path): &Place) -> bool {
+        self.0.iter().any(|view| view.root == *root && view.path.is_within(path))
+    }
+
+    /// Where the directory is below our roots at this moment. What is excluded is nowhere.
+    pub fn sight(&mut self, desk: &Desk, dir: &[u8]) -> Sightings {
+        let mut found = Sightings::default();
+        for view in self.0.iter_mut().filter(|view| dir.starts_with(&view.filesystem)) {
+            match view.sight(dir) {
+                Ok(Some(seen)) if desk.batch.is_within_excluded(seen.root, &seen.path) => {}
+                Ok(seen) => found.seen.extend(seen),
+                Err(errno) => found.unsure.push(((view.root, view.path.clone()), errno)),
+            }
+        }
+        found
     }
 
     /// The directory, opened as a mere place, on a file system that we show.
     pub fn open(&mut self, dir: &[u8]) -> Option<OwnedFd> {
-        self.0.iter_mut().find(|view| dir.starts_with(&view.filesystem))?.open(dir)
+        let view = self.0.iter_mut().find(|view| dir.starts_with(&view.filesystem))?;
+        view.open(dir).ok().flatten()
     }
 
     /// Lets go of what was opened to answer quickly.
@@ -100,32 +131,43 @@ impl Views {
 
 impl View {
     /// A deleted directory has no handle any more; what happened to it was said of its parent.
-    fn open(&mut self, dir: &[u8]) -> Option<OwnedFd> {
-        if self.mount.is_none() {
-            self.mount = open_dir(&self.real_path, &RelPath::root()).ok();
+    fn open(&mut self, dir: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+        let mount = match &self.mount {
+            Some(mount) => mount,
+            None => {
+                let opened = open_dir(&self.real_path, &RelPath::root()).map_err(errno_of)?;
+                self.mount.insert(opened)
+            }
+        };
+        match open_by_handle(mount, dir).map_err(errno_of) {
+            Err(Errno::STALE) => Ok(None),
+            opened => opened.map(Some),
         }
-        open_by_handle(self.mount.as_ref()?, dir).ok()
     }
 
-    fn sight(&mut self, dir: &[u8]) -> Option<Sighting> {
-        let mut opened = self.open(dir)?;
+    /// An error says nothing of where the directory is.
+    fn sight(&mut self, dir: &[u8]) -> Result<Option<Sighting>, Errno> {
+        let Some(mut opened) = self.open(dir)? else { return Ok(None) };
         let mut is_exact = true;
         let real_path = loop {
-            if fstat(&opened).ok()?.st_nlink == 0 {
-                return None;
+            if fstat(&opened)?.st_nlink == 0 {
+                return Ok(None);
             }
             match rustix::fs::readlink(path_of_fd(&opened), Vec::new()) {
                 Ok(path) => break path,
                 Err(Errno::NAMETOOLONG) => opened = parent_of(&opened)?,
-                Err(_) => return None,
+                Err(error) => return Err(error),
             }
             is_exact = false;
         };
         let real_path = Path::new(std::ffi::OsStr::from_bytes(real_path.as_bytes()));
-        let below = real_path.strip_prefix(&self.real_path).ok()?;
-        // The path may be one that this mount does not show, or that another mount hides.
-        if !is_same(&fstat(&opened).ok()?, &stat(real_path).ok()?) {
-            return None;
+        let Ok(below) = real_path.strip_prefix(&self.real_path) else { return Ok(None) };
+        // The path may be one that this mount does not show, or that another mount hides; or another by now, which is
+        // an event that follows.
+        match stat(real_path) {
+            Ok(found) if is_same(&fstat(&opened)?, &found) => {}
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(error),
         }
         let below = below.as_os_str().as_bytes();
         let bytes = match (self.path.is_root(), below.is_empty()) {
@@ -133,14 +175,19 @@ impl View {
             (_, true) => self.path.as_bytes().to_vec(),
             _ => [self.path.as_bytes(), below].join(&b'/'),
         };
-        let path = RelPath::new(&bytes)?;
-        Some(Sighting { root: self.root, path, is_exact })
+        let path = RelPath::new(&bytes);
+        Ok(path.map(|path| Sighting { root: self.root, path, is_exact }))
     }
 }
 
-fn parent_of(dir: &OwnedFd) -> Option<OwnedFd> {
+fn parent_of(dir: &OwnedFd) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat(dir, c"..", flags, Mode::empty()).ok()
+    openat(dir, c"..", flags, Mode::empty())
+}
+
+/// What the kernel said; an input/output error where it was not the kernel that said it.
+pub fn errno_of(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 fn is_same(one: &Stat, two: &Stat) -> bool {

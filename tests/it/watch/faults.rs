@@ -25,8 +25,14 @@ fn run_in_namespace(test: &str) {
         eprintln!("not tried: user namespaces are not allowed here");
         return;
     }
-    let output = std::process::Command::new("unshare")
-        .args(["-U", "-r"])
+    run_alone(test, &["unshare", "-U", "-r"]);
+}
+
+/// Runs one of the tests below that need a process of their own, through these words.
+#[expect(clippy::disallowed_methods, reason = "the test runs itself")]
+fn run_alone(test: &str, through: &[&str]) {
+    let output = std::process::Command::new(through[0])
+        .args(&through[1..])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", &format!("watch::faults::{test}"), "--include-ignored", "--nocapture"])
         .output()
@@ -96,6 +102,46 @@ fn with_few_files() {
         watched.changes.clear();
         watched.until("a comparison", |changes| !changes.is_empty());
     }
+    watched.every_directory_is_watched();
+}
+
+#[test]
+fn a_shortage_of_files_hides_no_directory_from_fanotify() {
+    if !may_use_fanotify() {
+        eprintln!("not tried: fanotify needs root");
+        return;
+    }
+    run_alone("with_few_files_for_fanotify", &["env"]);
+}
+
+#[test]
+#[ignore = "uses up the files of its process; run by the test above"]
+fn with_few_files_for_fanotify() {
+    let mut watched = Watched::with(
+        Fanotify,
+        |root| fs::create_dir(root.join("dir")).unwrap(),
+        |options| options.rescan_interval = Duration::from_millis(300),
+    );
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
+    let mut held = Vec::new();
+    while let Ok(file) = fs::File::open("/dev/null") {
+        held.push(file);
+    }
+    // What needs no file: the directory cannot be looked up.
+    let link = |name: &str| std::os::unix::fs::symlink("x", watched.root.join(name)).unwrap();
+    link("dir/during");
+    watched.until_path("dir/during");
+    assert_eq!(unwatched(&watched), 1);
+    drop(held);
+    let deadline = now() + LIMIT;
+    while unwatched(&watched) > 0 && now() < deadline {
+        watched.changes.clear();
+        watched.until("a comparison", |changes| !changes.is_empty());
+    }
+    watched.changes.clear();
+    std::os::unix::fs::symlink("x", watched.root.join("dir/after")).unwrap();
+    watched
+        .until("the change itself", |changes| changes.iter().any(|c| c.path == rel("dir/after")));
     watched.every_directory_is_watched();
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
@@ -24,6 +25,9 @@ both_backends! {
     a_file_system_unmounted_below_the_root_is_a_lost_subtree
     a_file_system_mounted_below_the_root_is_watched
     a_bind_mount_is_reported_at_both_places
+    a_root_that_is_a_part_of_a_file_system_mounted_elsewhere_is_watched
+    a_directory_above_a_mount_point_is_renamed
+    a_root_that_is_elsewhere_for_a_moment_loses_nothing
     several_roots_are_told_apart_even_one_in_another
     a_root_that_is_missing_at_start_is_an_error
 }
@@ -225,6 +229,77 @@ fn a_bind_mount_is_reported_at_both_places(backend: WatchBackend) {
     let both = ["again/renamed/file", "real/renamed/file"];
     assert_eq!(paths(&watched.all_until_now()), both);
     drop((watched, bind));
+}
+
+fn a_root_that_is_a_part_of_a_file_system_mounted_elsewhere_is_watched(backend: WatchBackend) {
+    let (_dir, above) = temp_dir();
+    for dir in ["whole/part/sub", "whole/beside", "point"] {
+        fs::create_dir_all(above.join(dir)).unwrap();
+    }
+    let (whole, point) = (above.join("whole"), above.join("point"));
+    let bind = Tmpfs::bind(&whole.join("part"), &point);
+    let mut watched = Watched::start(options(&point, backend));
+    fs::write(whole.join("beside/file"), "x").unwrap();
+    fs::write(whole.join("part/sub/file"), "x").unwrap();
+    assert_eq!(paths(&watched.all_until_now()), ["sub/file"]);
+    fs::rename(whole.join("beside"), whole.join("part/beside")).unwrap();
+    assert_eq!(paths(&watched.all_until_now()), ["beside"]);
+    watched.every_directory_is_watched();
+    drop((watched, bind));
+}
+
+fn a_directory_above_a_mount_point_is_renamed(backend: WatchBackend) {
+    let (_dir, root) = temp_dir();
+    let (_other, outside) = temp_dir();
+    fs::create_dir_all(root.join("a/b/point")).unwrap();
+    let mut tmpfs = Tmpfs::on(&root.join("a/b/point"));
+    fs::create_dir(root.join("a/b/point/sub")).unwrap();
+    let mut watched = Watched::start(options(&root, backend));
+    fs::rename(root.join("a"), root.join("z")).unwrap();
+    tmpfs.0 = root.join("z/b/point");
+    watched.until_path("z/b/point/sub");
+    watched.every_directory_is_watched();
+    // The mounts are looked at: the one below the new name is the one that was below the old one.
+    drop(Tmpfs::on(&outside));
+    watched.every_directory_is_watched();
+    drop((watched, tmpfs));
+}
+
+fn a_root_that_is_elsewhere_for_a_moment_loses_nothing(backend: WatchBackend) {
+    let (_dir, above) = temp_dir();
+    let (root, aside) = (above.join("above/root"), above.join("aside"));
+    fs::create_dir_all(root.join("sub")).unwrap();
+    let gates: [Gate; 3] = Default::default();
+    let mut options = options(&root, backend);
+    let closed = gates.clone();
+    options.exclude = Some(Arc::new(move |path, _| {
+        // What is read together: `gate` stops the reader at its first look at each of these names.
+        let which = ["first/gate", "second/gate", "third/gate"];
+        if let Some(at) = which.iter().position(|gate| *path == rel(gate)) {
+            closed[at].wait_at(path);
+        }
+        false
+    }));
+    for dir in ["first", "second", "third"] {
+        fs::create_dir(root.join(dir)).unwrap();
+    }
+    let mut watched = Watched::start(options);
+    fs::write(root.join("third/file"), "x").unwrap();
+    watched.until_path("third/file");
+    fs::write(root.join("first/gate"), "x").unwrap();
+    gates[0].is_reached();
+    fs::write(root.join("second/gate"), "x").unwrap();
+    fs::create_dir(root.join("sub/new")).unwrap();
+    fs::write(root.join("third/gate"), "x").unwrap();
+    gates[0].open();
+    gates[1].is_reached();
+    fs::rename(&root, &aside).unwrap();
+    gates[1].open();
+    gates[2].is_reached();
+    fs::rename(&aside, &root).unwrap();
+    gates[2].open();
+    watched.until_path("sub/new");
+    watched.every_directory_is_watched();
 }
 
 fn several_roots_are_told_apart_even_one_in_another(backend: WatchBackend) {

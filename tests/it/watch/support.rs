@@ -301,18 +301,34 @@ impl Snapshot {
 
 /// Stops the reader at a path called `gate` until it is opened: events pile up meanwhile.
 #[derive(Clone, Default)]
-pub struct Gate(std::sync::Arc<(std::sync::Mutex<bool>, std::sync::Condvar)>);
+pub struct Gate(std::sync::Arc<(std::sync::Mutex<Passage>, std::sync::Condvar)>);
+
+#[derive(Default)]
+struct Passage {
+    is_reached: bool,
+    is_open: bool,
+}
 
 impl Gate {
     pub fn wait_at(&self, path: &RelPath) {
         if path.name() == Some(b"gate") {
-            let is_open = self.0.0.lock().unwrap();
-            drop(self.0.1.wait_while(is_open, |is_open| !*is_open).unwrap());
+            let mut passage = self.0.0.lock().unwrap();
+            passage.is_reached = true;
+            self.0.1.notify_all();
+            drop(self.0.1.wait_while(passage, |passage| !passage.is_open).unwrap());
         }
     }
 
+    /// Waits until the reader stands at the gate.
+    pub fn is_reached(&self) {
+        let passage = self.0.0.lock().unwrap();
+        let not_yet = |passage: &mut Passage| !passage.is_reached;
+        let (_passage, waited) = self.0.1.wait_timeout_while(passage, LIMIT, not_yet).unwrap();
+        assert!(!waited.timed_out(), "the reader does not come to the gate");
+    }
+
     pub fn open(&self) {
-        *self.0.0.lock().unwrap() = true;
+        self.0.0.lock().unwrap().is_open = true;
         self.0.1.notify_all();
     }
 }
