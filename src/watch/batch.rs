@@ -94,7 +94,7 @@ impl Batch {
         }
         self.changes.push((root, change));
         if self.changes.len() >= CHANGES_MAX {
-            self.flush();
+            self.flush_but_half_a_move();
         }
     }
 
@@ -129,6 +129,14 @@ impl Batch {
             }
             (self.sink)(WatchEvent::Changed { root, changes: run });
         }
+    }
+
+    /// The same, but keeps back a last change that may be the first half of a move: without the second it would be
+    /// delivered as a deletion, and the second as new data.
+    pub fn flush_but_half_a_move(&mut self) {
+        let half = self.changes.pop_if(|(_, change)| change.cause == Cause::MovedFrom);
+        self.flush();
+        self.changes.extend(half);
     }
 
     /// Hands on another event, after everything that was collected before it.

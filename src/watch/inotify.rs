@@ -19,7 +19,7 @@ use crate::watch::scan::{Scan, locked, remove_watches};
 use crate::watch::tree::{DirId, Tree};
 use crate::watch::troubles::Troubles;
 
-/// How long the second half of a directory's rename may take to follow the first; the kernel queues them together.
+/// How long the second half of a rename may take to follow the first; the kernel queues them together.
 const MOVE_PAIR_LIMIT: Duration = Duration::from_millis(5);
 
 /// The first half of a rename, whose second half has not been seen.
@@ -43,6 +43,8 @@ pub struct InotifyWatch {
     pub(super) horizon: u64,
     /// Moves that were begun before this position have no second half.
     settled: u64,
+    /// Where the last event of the last read began.
+    last: u64,
     mask: WatchFlags,
 }
 
@@ -59,6 +61,7 @@ impl InotifyWatch {
             troubles: Mutex::new(Troubles::new(rescan_interval)),
             horizon: 0,
             settled: 0,
+            last: 0,
             mask: mask_for(switches),
         })
     }
@@ -179,6 +182,7 @@ impl Backend for InotifyWatch {
             Vec::new()
         });
         self.settled = events.first().map_or(u64::MAX, |event| event.position);
+        self.last = events.last().map_or(self.last, |event| event.position);
         for event in &events {
             if self.apply(desk, event) == ReadOutcome::Overflow {
                 outcome = ReadOutcome::Overflow;
@@ -187,9 +191,17 @@ impl Backend for InotifyWatch {
         outcome
     }
 
+    fn is_mid_move(&self) -> bool {
+        self.moving.iter().any(|moving| moving.position == self.last)
+    }
+
     fn timeout(&self) -> Option<Duration> {
         let on_the_move = self.moving.iter().any(|moving| moving.dir.is_some());
-        if on_the_move { Some(MOVE_PAIR_LIMIT) } else { locked(&self.troubles).timeout() }
+        if on_the_move || self.is_mid_move() {
+            Some(MOVE_PAIR_LIMIT)
+        } else {
+            locked(&self.troubles).timeout()
+        }
     }
 
     fn tick(&mut self, desk: &mut Desk) {
@@ -213,4 +225,93 @@ fn mask_for(switches: &ChangeSwitches) -> WatchFlags {
     mask.set(WatchFlags::MODIFY, switches.modify);
     mask.set(WatchFlags::ATTRIB, switches.attrib);
     mask
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use crossbeam_channel::{Receiver, unbounded};
+    use rustix::event::{EventfdFlags, eventfd};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::change::WatchEvent;
+    use crate::path::RelPath;
+    use crate::watch::WatchStatus;
+    use crate::watch::batch::Batch;
+    use crate::watch::reader::Reader;
+    use crate::watch::roots::Root;
+
+    /// A reader that is given one event of a short name with each read.
+    fn reader_of_single_events(dir: &TempDir) -> (Reader, Receiver<WatchEvent>) {
+        let switches = ChangeSwitches {
+            delete: true,
+            create_folder: true,
+            create_file: false,
+            close_write: true,
+            move_from: true,
+            move_to: true,
+            attrib: false,
+            modify: false,
+        };
+        let (sender, events) = unbounded();
+        let sink = Box::new(move |event| sender.send(event).unwrap());
+        let roots = Roots::new(vec![Root::new(RootId(0), dir.path()).unwrap()]).unwrap();
+        let desk = Desk::new(
+            roots,
+            Batch::new(switches, None, sink),
+            false,
+            Arc::new(WatchStatus::default()),
+        );
+        let make = move |_: &Desk| {
+            let queue = Queue::with_room(40)?;
+            let watch = InotifyWatch::new(&switches, Duration::from_secs(60))?;
+            Ok(Box::new(InotifyWatch { queue, ..watch }) as Box<dyn Backend>)
+        };
+        let wake = Arc::new(eventfd(0, EventfdFlags::empty()).unwrap());
+        (Reader::new(Box::new(make), desk, wake).unwrap(), events)
+    }
+
+    #[test]
+    fn both_halves_of_a_rename_are_handed_on_together_also_when_a_read_ends_between_them() {
+        let dir = TempDir::new().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), "x").unwrap();
+        fs::create_dir(at("dir")).unwrap();
+        let (mut reader, events) = reader_of_single_events(&dir);
+        reader.begin();
+        assert!(matches!(events.try_recv(), Ok(WatchEvent::Ready { .. })));
+        for (from, to) in [("file", "new"), ("new", "newer"), ("dir", "new")] {
+            fs::rename(at(from), at(to)).unwrap();
+        }
+        let mut moves = 0;
+        while moves < 3 {
+            assert!(reader.take_turn());
+            for event in events.try_iter() {
+                let WatchEvent::Changed { changes, .. } = event else { panic!("{event:?}") };
+                let [from, to] = &changes[..] else { panic!("{changes:?}") };
+                assert_eq!((from.cause, to.cause), (Cause::MovedFrom, Cause::MovedTo));
+                assert_eq!(to.moved_from.as_ref(), Some(&from.path));
+                moves += 1;
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_moves_away_is_reported_although_no_second_half_comes() {
+        let (dir, outside) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        fs::write(dir.path().join("file"), "x").unwrap();
+        let (mut reader, events) = reader_of_single_events(&dir);
+        reader.begin();
+        assert!(matches!(events.try_recv(), Ok(WatchEvent::Ready { .. })));
+        fs::rename(dir.path().join("file"), outside.path().join("file")).unwrap();
+        while events.is_empty() {
+            assert!(reader.take_turn());
+        }
+        let Ok(WatchEvent::Changed { changes, .. }) = events.try_recv() else { panic!() };
+        let path = RelPath::new(b"file").unwrap();
+        assert_eq!(changes, [Change::entry(path, Cause::MovedFrom)]);
+    }
 }

@@ -40,9 +40,17 @@ impl Queue {
     /// # Errors
     /// When fs.inotify.max_user_instances or the limit on open files is used up.
     pub fn new() -> io::Result<Self> {
+        Self::with_room(BUFFER_BYTES)
+    }
+
+    /// The same, with room for so many bytes of events in one read.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn with_room(buffer_bytes: usize) -> io::Result<Self> {
         Ok(Self {
             inotify: Inotify::init()?,
-            buffer: vec![0; BUFFER_BYTES],
+            buffer: vec![0; buffer_bytes],
             names: Vec::new(),
             position: 0,
         })

@@ -69,6 +69,12 @@ impl Reader {
 
     /// Watches everything, then reads events until told to stop.
     pub fn run(&mut self) {
+        self.begin();
+        while self.take_turn() {}
+    }
+
+    /// Watches everything.
+    pub(super) fn begin(&mut self) {
         for root in self.desk.roots_there() {
             let directories = self.desk.watch_root(root, &mut *self.backend);
             self.backend.tick(&mut self.desk);
@@ -79,23 +85,30 @@ impl Reader {
         }
         self.desk.check_roots(&mut *self.backend);
         crate::sys::memory::release_unused();
-        loop {
-            let woken = self.wait();
-            if woken.stop {
-                return;
-            }
-            if woken.roots {
-                self.desk.check_roots(&mut *self.backend);
-            }
-            if woken.events {
-                self.read();
-            } else {
-                self.in_overflow = false;
-            }
-            self.backend.tick(&mut self.desk);
-            self.desk.batch.flush();
-            set(&self.desk.status.directories, self.backend.directories());
+    }
+
+    /// Waits for something and sees to it; false when told to stop.
+    pub(super) fn take_turn(&mut self) -> bool {
+        let woken = self.wait();
+        if woken.stop {
+            return false;
         }
+        if woken.roots {
+            self.desk.check_roots(&mut *self.backend);
+        }
+        if woken.events {
+            self.read();
+        } else {
+            self.in_overflow = false;
+        }
+        self.backend.tick(&mut self.desk);
+        if woken.events && self.backend.is_mid_move() {
+            self.desk.batch.flush_but_half_a_move();
+        } else {
+            self.desk.batch.flush();
+        }
+        set(&self.desk.status.directories, self.backend.directories());
+        true
     }
 
     fn read(&mut self) {
