@@ -27,6 +27,8 @@ both_backends! {
     any_byte_may_stand_in_a_name
     a_path_longer_than_4096_bytes_is_watched
     a_symbolic_link_to_a_directory_is_not_followed
+    a_file_that_is_closed_after_its_directory_was_deleted_is_nobodys_business
+    what_others_do_beside_the_root_is_not_reported_and_becomes_ours_with_a_move
 }
 
 fn a_file_written_is_reported_once(backend: WatchBackend) {
@@ -249,4 +251,50 @@ fn a_symbolic_link_to_a_directory_is_not_followed(backend: WatchBackend) {
     fs::create_dir(outside.join("sub")).unwrap();
     fs::write(outside.join("file"), "x").unwrap();
     assert_eq!(paths(&watched.all_until_now()), ["later"]);
+}
+
+fn a_file_that_is_closed_after_its_directory_was_deleted_is_nobodys_business(
+    backend: WatchBackend,
+) {
+    let mut watched = Watched::new(backend, |root| fs::create_dir_all(root.join("a/b")).unwrap());
+    let dir = fs::File::open(watched.root.join("a/b")).unwrap();
+    let mut file = fs::File::create(watched.root.join("a/b/file")).unwrap();
+    watched.all_until_now();
+    fs::remove_dir_all(watched.root.join("a")).unwrap();
+    std::io::Write::write_all(&mut file, b"late").unwrap();
+    drop((file, dir));
+    let all = watched.all_until_now();
+    assert!(all.contains(&Change::tree(rel("a"), Cause::Delete)), "{all:?}");
+    assert!(all.iter().all(|change| change.path.is_within(&rel("a"))), "{all:?}");
+    fs::create_dir_all(watched.root.join("a/b")).unwrap();
+    watched.every_directory_is_watched();
+}
+
+fn what_others_do_beside_the_root_is_not_reported_and_becomes_ours_with_a_move(
+    backend: WatchBackend,
+) {
+    let (_other, outside) = temp_dir();
+    let mut watched = Watched::new(backend, |_| {});
+    for round in 0..30 {
+        let dir = outside.join(format!("d{round}/below"));
+        fs::create_dir_all(&dir).unwrap();
+        for file in 0..20 {
+            fs::write(dir.join(format!("{file}")), "x").unwrap();
+        }
+        if round % 10 < 9 {
+            continue;
+        }
+        assert_eq!(watched.all_until_now(), []);
+        let (there, here) = (outside.join(format!("d{round}")), watched.root.join("here"));
+        fs::rename(&there, &here).unwrap();
+        assert_eq!(watched.all_until_now(), [Change::tree(rel("here"), Cause::MovedTo)]);
+        for file in 0..20 {
+            fs::write(here.join(format!("below/{file}")), "y").unwrap();
+        }
+        assert_eq!(paths(&watched.all_until_now()).len(), 20);
+        fs::rename(&here, &there).unwrap();
+        assert_eq!(watched.all_until_now(), [Change::tree(rel("here"), Cause::MovedFrom)]);
+        fs::write(there.join("below/0"), "z").unwrap();
+        assert_eq!(watched.all_until_now(), []);
+    }
 }
