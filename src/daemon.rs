@@ -38,6 +38,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Runs the program with these words, its own name first.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     process::prepare();
+    sys::memory::share_between_threads();
     sys::memory::take_stack();
     let args = match args::parse_args(words) {
         Ok(args) => args,

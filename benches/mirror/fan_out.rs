@@ -43,7 +43,7 @@ fn until_on_all(tool: Tool, count: usize, rounds: usize) -> io::Result<(Option<D
     let modules = (0..count).map(|n| format!("m{n}")).collect();
     fs::write(rig.source.join("first"), "x")?;
     let args = vec!["-r".into()];
-    let running = Running::launch(tool, &rig, &More { args, modules })?;
+    let running = Running::launch(tool, &rig, &More { args, modules, ..More::default() })?;
     until_there(&rig, "first", Instant::now());
     let mut times = Vec::new();
     for round in 0..rounds {

@@ -13,30 +13,82 @@ use super::{Bench, rest};
 
 const KB_PER_MIB: f64 = 1024.0;
 
-/// With 10,000 and with 100,000 directories.
+/// The kernel's kB is 1,024 bytes.
+const BYTES_PER_KB: f64 = 1024.0;
+
+/// With ten thousand, a hundred thousand and a million directories.
 pub fn standing(bench: &mut Bench) -> io::Result<()> {
     let line = |what, unit, target| Line { figure: "standing", what, unit, target };
-    let ready =
-        line("100,000 directories: watches stand after", Unit::Seconds, Target::AtMost(0.6));
-    let memory = line("100,000 directories: resident", Unit::Mebibytes, Target::AtMost(13.0));
+    let seconds = |what| line(what, Unit::Seconds, Target::AtMost(0.6));
+    let memory = |what| line(what, Unit::Megabytes, Target::AtMost(13.0));
     let count = bench.size(100_000, 1_000);
     let mut tools = vec![Tool::Sersync, Tool::Lsyncd];
     tools.retain(|tool| bench.mirrors.contains(tool));
-    for tool in tools {
-        let rig = Rig::new(Reach::Loopback)?;
-        many_directories(&rig.source, count)?;
-        rig.equalise()?;
-        let start = Instant::now();
-        let running = Running::launch(tool, &rig, &More::default())?;
-        let sign = if tool == Tool::Sersync { "watch path is:" } else { "recursive startup rsync" };
-        bench.report.add_time(ready, tool, running.says(sign, start, LIMIT));
-        running.prove(&rig)?;
-        // The walk for what changed while nobody looked takes memory and time of its own.
-        until_it_rests(&running);
-        bench.report.add(memory, tool, Some(counted(&running).rss_kb as f64 / KB_PER_MIB));
-        noise(bench, tool, &rig, &running)?;
+    for (backend, tools, ready, resident) in [
+        (
+            "inotify",
+            &tools[..],
+            seconds("100,000 directories, inotify: watches stand after"),
+            memory("100,000 directories, inotify: resident"),
+        ),
+        (
+            "fanotify",
+            &[Tool::Sersync],
+            seconds("100,000 directories, fanotify: the mark stands after"),
+            memory("100,000 directories, fanotify: resident"),
+        ),
+    ] {
+        for &tool in tools {
+            let rig = Rig::new(Reach::Loopback)?;
+            many_directories(&rig.source, count)?;
+            rig.equalise()?;
+            let running = launched(bench, tool, &rig, backend, ready)?;
+            running.prove(&rig)?;
+            // The walk for what changed while nobody looked takes memory and time of its own.
+            until_it_rests(&running);
+            let rss_kb = counted(&running).rss_kb as f64;
+            bench.report.add(resident, tool, Some(rss_kb * BYTES_PER_KB / 1e6));
+            if backend == "fanotify" || tool != Tool::Sersync {
+                noise(bench, tool, &rig, &running)?;
+            }
+        }
+    }
+    if !bench.options.short {
+        million(bench)?;
     }
     idle(bench)
+}
+
+/// Starts the tool, and notes when its watches stand.
+fn launched(
+    bench: &mut Bench,
+    tool: Tool,
+    rig: &Rig,
+    backend: &'static str,
+    ready: Line,
+) -> io::Result<Running> {
+    let start = Instant::now();
+    let running = Running::launch(tool, rig, &More { backend, ..More::default() })?;
+    let sign = if tool == Tool::Sersync { "watch path is:" } else { "recursive startup rsync" };
+    bench.report.add_time(ready, tool, running.says(sign, start, LIMIT));
+    Ok(running)
+}
+
+/// One mark needs no walk, whatever the number of directories. From the start of the program on: it reads its
+/// configuration and its state, too.
+fn million(bench: &mut Bench) -> io::Result<()> {
+    let (unit, target) = (Unit::Ms, Target::AtMost(50.0));
+    let what = "a million directories, fanotify: the mark stands after";
+    let rig = Rig::new(Reach::Loopback)?;
+    many_directories(&rig.source, 1_000_000)?;
+    launched(
+        bench,
+        Tool::Sersync,
+        &rig,
+        "fanotify",
+        Line { figure: "standing", what, unit, target },
+    )?;
+    Ok(())
 }
 
 fn until_it_rests(running: &Running) {

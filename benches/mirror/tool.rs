@@ -64,6 +64,8 @@ pub struct More {
     pub args: Vec<String>,
     /// In place of the one remote `data`: these modules (for lsyncd as well).
     pub modules: Vec<String>,
+    /// How the kernel is asked for changes; empty: as sersync2 chooses.
+    pub backend: &'static str,
 }
 
 /// A mirror at work; ended when dropped.
@@ -165,6 +167,9 @@ fn sersync(rig: &Rig, more: &More) -> Command {
     if !more.modules.is_empty() {
         let remote = |name: &String| ("127.0.0.1".into(), name.clone());
         setup.remotes = more.modules.iter().map(remote).collect();
+    }
+    if !more.backend.is_empty() {
+        setup.head = format!("<fileSystem backend=\"{}\"/>", more.backend);
     }
     let xml = setup.xml(&rig.source, &rig.dir.join("failed.sh"));
     command.arg("-o").arg(rig.dir.file("confxml.xml", xml));

@@ -15,21 +15,23 @@ const NONE: u32 = u32::MAX;
 /// "No watch", as a watch descriptor.
 const UNWATCHED: i32 = -1;
 
+/// Beside a name's place: a directory in here is not watched because it is excluded.
+const HIDES_EXCLUDED: u32 = 1 << 31;
+
 /// A directory in the [`Tree`]; valid until it is forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DirId(u32);
 
-/// One directory. Its name lies in [`Tree::names`]; siblings are linked in both directions, so that a move costs
+/// One directory. Its name lies in [`Tree::names`], behind its length; siblings are linked in both directions, so that a move costs
 /// the same whatever the number of siblings and descendants.
 struct Node {
     parent: u32,
     first_child: u32,
     next: u32,
     previous: u32,
+    /// Where its name begins in [`Tree::names`]; with [`HIDES_EXCLUDED`].
     name_at: u32,
     wd: i32,
-    name_len: u8,
-    hides_excluded: bool,
 }
 
 /// All directories below all roots.
@@ -162,12 +164,14 @@ impl Tree {
 
     /// True when a directory in `dir` is not watched because it is excluded.
     pub fn hides_excluded(&self, dir: DirId) -> bool {
-        self.nodes[dir.0 as usize].hides_excluded
+        self.nodes[dir.0 as usize].name_at & HIDES_EXCLUDED != 0
     }
 
     /// Notes whether a directory in `dir` is excluded.
     pub fn set_hides_excluded(&mut self, dir: DirId, hides: bool) {
-        self.nodes[dir.0 as usize].hides_excluded = hides;
+        let node = &mut self.nodes[dir.0 as usize];
+        node.name_at &= !HIDES_EXCLUDED;
+        node.name_at |= if hides { HIDES_EXCLUDED } else { 0 };
     }
 
     /// Takes the directory, with all below, out of its place; its watches stay. Costs the same whatever is below.
@@ -177,12 +181,11 @@ impl Tree {
 
     /// Puts a detached directory at `name` in `parent`, where no directory may be known.
     pub fn attach(&mut self, dir: DirId, parent: DirId, name: &[u8]) {
-        self.names_wasted += self.name_of(dir.0).len();
+        self.names_wasted += 1 + self.name_of(dir.0).len();
         let name_at = self.store_name(name);
         let node = &mut self.nodes[dir.0 as usize];
         node.parent = parent.0;
-        node.name_at = name_at;
-        node.name_len = name.len() as u8;
+        node.name_at = name_at | (node.name_at & HIDES_EXCLUDED);
         self.link(dir.0);
     }
 
@@ -200,7 +203,7 @@ impl Tree {
                 todo.push(child);
             }
             unused.extend(self.drop_wd(node));
-            self.names_wasted += self.name_of(node).len();
+            self.names_wasted += 1 + self.name_of(node).len();
             self.free.push(node);
         }
         self.compact_names();
@@ -260,8 +263,6 @@ impl Tree {
             previous: NONE,
             name_at: self.store_name(name),
             wd: UNWATCHED,
-            name_len: name.len() as u8,
-            hides_excluded: false,
         };
         if let Some(free) = self.free.pop() {
             self.nodes[free as usize] = node;
@@ -273,6 +274,8 @@ impl Tree {
 
     fn store_name(&mut self, name: &[u8]) -> u32 {
         let at = self.names.len() as u32;
+        // No file system has longer names than 255 bytes.
+        self.names.push(name.len() as u8);
         self.names.extend_from_slice(name);
         at
     }
@@ -357,8 +360,11 @@ impl Tree {
         let mut names = Vec::with_capacity(self.names.len() - self.names_wasted);
         for number in (0..self.nodes.len() as u32).filter(|n| !free.contains(n)) {
             let at = names.len() as u32;
-            names.extend_from_slice(self.name_of(number));
-            self.nodes[number as usize].name_at = at;
+            let name = self.name_of(number);
+            names.push(name.len() as u8);
+            names.extend_from_slice(name);
+            let node = &mut self.nodes[number as usize];
+            node.name_at = at | (node.name_at & HIDES_EXCLUDED);
         }
         self.names = names;
         self.names_wasted = 0;
@@ -366,8 +372,9 @@ impl Tree {
 }
 
 fn stored_name<'a>(names: &'a [u8], node: &Node) -> &'a [u8] {
-    let at = node.name_at as usize;
-    &names[at..at + node.name_len as usize]
+    let at = (node.name_at & !HIDES_EXCLUDED) as usize;
+    let (length, from) = (names[at] as usize, at + 1);
+    &names[from..from + length]
 }
 
 #[cfg(test)]

@@ -70,6 +70,7 @@ fn a_shared_watch_stays_until_its_last_directory_goes() {
 #[test]
 fn names_survive_being_compacted() {
     let mut tree = tree(&["kept", "kept/below"]);
+    tree.set_hides_excluded(dir(&tree, 2), true);
     for n in 0..5_000 {
         let name = format!("directory-{n}");
         let dir = tree.insert(dir(&tree, 0), name.as_bytes());
@@ -77,6 +78,7 @@ fn names_survive_being_compacted() {
     }
     assert!(tree.names.len() < 10_000);
     assert_eq!(paths_of(&tree, 2), ["kept/below"]);
+    assert!(tree.hides_excluded(dir(&tree, 2)) && !tree.hides_excluded(dir(&tree, 1)));
 }
 
 #[test]

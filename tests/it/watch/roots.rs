@@ -299,6 +299,7 @@ fn a_root_that_is_elsewhere_for_a_moment_loses_nothing(backend: WatchBackend) {
     fs::rename(&aside, &root).unwrap();
     gates[2].open();
     watched.until_path("sub/new");
+    watched.until_path("");
     watched.every_directory_is_watched();
 }
 
