@@ -13,7 +13,7 @@ use super::fresh::coarse_now;
 use super::job_run::JobRun;
 use super::look::{Look, LookOptions, look_at};
 use super::moves::{Hints, Move};
-use super::remote::{Remote, Stop, lock};
+use super::remote::{Remote, Stop};
 use super::rules::Rules;
 use super::sessions::Lack;
 use super::shards::Sharding;
