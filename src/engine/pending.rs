@@ -79,6 +79,11 @@ impl Pending {
         self.trie.touches(path)
     }
 
+    /// True when a mark stands at `path` itself.
+    pub fn holds(&self, path: &RelPath) -> bool {
+        self.trie.get(path).is_some_and(|node| node.value.is_some())
+    }
+
     /// Adds a hint; a mark on an ancestor's tree absorbs it, a tree mark absorbs what is below.
     pub fn mark(&mut self, path: &RelPath, mark: Mark) -> Marked {
         let mut at = Trie::<Mark>::ROOT;

@@ -117,8 +117,18 @@ impl Echoes {
         sorted
     }
 
+    /// Takes in what the remote has of what it was asked for; true when it is news that it mirrors back.
+    pub fn learn(&mut self, look: &Look, job: &Job, answer: &Answer, sorted: &Sorted) -> bool {
+        let asked: HashSet<&RelPath> = sorted.asked.iter().collect();
+        let has =
+            |entry: &Present| asked.contains(&entry.path) && !answer.lacking.contains(&entry.path);
+        let is_news = !self.mirrors_back
+            && look.present.iter().any(|entry| has(entry) && self.proves(job, entry));
+        self.mirrors_back |= is_news;
+        is_news
+    }
+
     /// Takes out of `look` what the remote has already, and what it lacks but is given more time for; returns the items of these.
-    /// True when it is news that the remote mirrors back.
     pub fn conclude(
         &mut self,
         look: &mut Look,
@@ -126,13 +136,9 @@ impl Echoes {
         answer: &Answer,
         sorted: Sorted,
         now: Instant,
-    ) -> (Vec<Item>, bool) {
+    ) -> Vec<Item> {
         let Sorted { resting: mut items, asked } = sorted;
-        let knew = self.mirrors_back;
         let asked: HashSet<RelPath> = asked.into_iter().collect();
-        let has =
-            |entry: &Present| asked.contains(&entry.path) && !answer.lacking.contains(&entry.path);
-        self.mirrors_back |= look.present.iter().any(|entry| has(entry) && self.proves(job, entry));
         look.present.retain(|entry| {
             if !asked.contains(&entry.path) {
                 return true;
@@ -174,7 +180,7 @@ impl Echoes {
                 self.resting.insert(path, Resting { since: now, ..resting });
             }
         }
-        (items, self.mirrors_back && !knew)
+        items
     }
 
     /// Takes out of `look` what was written since, while the remote was asked: whoever wrote it has a turn of his own.
@@ -192,8 +198,10 @@ impl Echoes {
     /// in a row may meet one file: then the remote has it from the first.
     fn proves(&self, job: &Job, entry: &Present) -> bool {
         let Some(version) = entry.version else { return false };
-        self.ours.nothing_since(version.changed)
-            || arrived(job, &entry.path) && self.ours.lack(&entry.path, version)
+        let (path, ours) = (&entry.path, &self.ours);
+        // To set its times makes a file older than it was when the first of the two jobs looked at it.
+        let from_elsewhere = arrived(job, path) || ours.are_older(path, version);
+        ours.nothing_since(version.changed) || from_elsewhere && ours.lack(path, version)
     }
 
     /// Whether what arrives now may come from the remote. One that was found not to mirror back is asked less and less often.

@@ -74,6 +74,11 @@ impl Ours {
         self.sending == 0 && changed > self.last
     }
 
+    /// True when nothing as young as this file was sent under its name.
+    pub fn are_older(&self, path: &RelPath, version: Version) -> bool {
+        self.sent.get(path).is_none_or(|stamp| version.stamp.modified > stamp.modified)
+    }
+
     /// True when this version of the file has not been sent.
     pub fn lack(&self, path: &RelPath, version: Version) -> bool {
         let is_sent = self.sent.get(path) == Some(&version.stamp);
@@ -97,6 +102,18 @@ mod tests {
 
     fn path(name: &str) -> RelPath {
         RelPath::new(name.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_was_sent_under_a_name_may_be_older() {
+        let mut ours = Ours::new(at(1));
+        assert!(ours.are_older(&path("f"), version(7, 6)), "nothing was sent");
+        let mut sent = look("f", 7);
+        _ = ours.begin(&[&sent], at(5));
+        assert!(!ours.are_older(&path("f"), version(8, 6)));
+        sent.present[0].version.as_mut().unwrap().stamp.modified = at(0);
+        _ = ours.begin(&[&sent], at(5));
+        assert!(ours.are_older(&path("f"), version(8, 6)));
     }
 
     fn look(name: &str, size: u64) -> Look {

@@ -62,7 +62,17 @@ fn pair(attrib: bool) -> (Side, Side) {
     let (mut a, mut b) = (Side::new(), Side::new());
     a.mirror_to(&b.daemon, attrib);
     b.mirror_to(&a.daemon, attrib);
+    know_each_other(&a, &b);
     (a, b)
+}
+
+/// Each side has received something, and has found that the other one has it.
+#[track_caller]
+fn know_each_other(a: &Side, b: &Side) {
+    for (from, to, name) in [(a, b, "from a"), (b, a, "from b")] {
+        from.write(name, name);
+        to.mirror.as_ref().unwrap().wait_for_output("mirrors back");
+    }
 }
 
 /// Waits until neither daemon has had anything to do for two seconds.
@@ -205,7 +215,7 @@ fn writers_who_take_turns_on_both_sides_lose_nothing() {
         fs::create_dir(a.daemon.at(dir)).unwrap();
         wait_until("the directory arrives", || b.daemon.at(dir).exists());
     }
-    let mut expected = Tree::new();
+    let mut expected = contents(&a.daemon.data);
     for turn in 0..20 {
         let (from, to) = if turn % 2 == 0 { (&a, &b) } else { (&b, &a) };
         take_a_turn(turn, from, &mut expected);

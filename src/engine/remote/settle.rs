@@ -214,9 +214,11 @@ impl RemoteState {
         log
     }
 
-    /// Move hints of what has arrived are used up.
+    /// Move hints of what has arrived are used up; but what is pending again came with another one.
     fn forget_moves(&mut self, item: &Item) {
-        self.moves.remove(&item.path);
+        if !self.pending.holds(&item.path) {
+            self.moves.remove(&item.path);
+        }
         if item.mark.scope == Scope::Tree && !self.moves.is_empty() {
             let near = self.moves.range(item.path.clone()..);
             let near = near.take_while(|(p, _)| p.as_bytes().starts_with(item.path.as_bytes()));

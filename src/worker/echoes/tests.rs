@@ -85,7 +85,8 @@ fn what_the_remote_has_needs_no_run_and_shows_that_it_mirrors_back() {
     let job = job(&["f", "g"], &[("f", ".f.aB3xY9")]);
     let sorted = echoes.sort(&mut look, &job, &HashSet::new(), true, now);
     assert_eq!(names(&sorted.asked), ["f", "g"]);
-    let (items, news) = echoes.conclude(&mut look, &job, &answer(&["g"], &[]), sorted, now);
+    let news = echoes.learn(&look, &job, &answer(&["g"], &[]), &sorted);
+    let items = echoes.conclude(&mut look, &job, &answer(&["g"], &[]), sorted, now);
     assert!(news && look.present.is_empty());
     // The other one has changed there already.
     assert_eq!(names(items.iter().map(|item| &item.path)), ["g"]);
@@ -102,7 +103,8 @@ fn what_the_remote_may_have_from_us_shows_nothing() {
         echoes.ours().end(reach, Duration::from_millis(6));
         look.present = vec![file("f", 1, 5)];
         let sorted = echoes.sort(&mut look, job, &HashSet::new(), true, now);
-        let (_, news) = echoes.conclude(&mut look, job, &answer(&[], &[]), sorted, now);
+        let news = echoes.learn(&look, job, &answer(&[], &[]), &sorted);
+        _ = echoes.conclude(&mut look, job, &answer(&[], &[]), sorted, now);
         assert!(look.present.is_empty(), "what the remote has is not sent");
         news
     };
@@ -136,7 +138,7 @@ fn the_next_in_a_chain_waits_twice_and_is_asked_less_and_less_often() {
         if !sorted.asked.is_empty() {
             asked.push(arrival);
         }
-        let (items, _) = echoes.conclude(&mut first, &hinted, &answer(&["f"], &[]), sorted, now);
+        let items = echoes.conclude(&mut first, &hinted, &answer(&["f"], &[]), sorted, now);
         assert_eq!(items.len() + first.present.len(), 1);
         if items.is_empty() {
             continue;
@@ -147,7 +149,7 @@ fn the_next_in_a_chain_waits_twice_and_is_asked_less_and_less_often() {
         // The hint is used up by then.
         let sorted = echoes.sort(&mut again, &plain, &HashSet::new(), true, now);
         assert_eq!(names(&sorted.asked), ["f"]);
-        let (items, _) = echoes.conclude(&mut again, &plain, &answer(&["f"], &[]), sorted, now);
+        let items = echoes.conclude(&mut again, &plain, &answer(&["f"], &[]), sorted, now);
         assert!(items.is_empty() && again.present.len() == 1);
     }
     assert_eq!(rested, [1, 2]);
@@ -160,7 +162,7 @@ fn what_was_copied_here_with_its_times_does_not_wait_for_an_unknown_remote() {
     let (now, mut echoes, job) = (sessions::now(), Echoes::default(), job(&["f"], &[]));
     let mut look = Look { present: vec![file("f", 1, 2)], ..Look::default() };
     let sorted = echoes.sort(&mut look, &job, &HashSet::new(), true, now);
-    let (items, _) = echoes.conclude(&mut look, &job, &answer(&["f"], &[]), sorted, now);
+    let items = echoes.conclude(&mut look, &job, &answer(&["f"], &[]), sorted, now);
     assert!(items.is_empty() && look.present.len() == 1);
 }
 
@@ -197,13 +199,13 @@ fn in_a_pair_a_deletion_that_both_sides_have_is_over_and_another_one_is_made() {
     let sorted = echoes.sort(&mut again, &job, &HashSet::new(), true, later);
     assert_eq!((sorted.resting.len(), sorted.asked.len()), (0, 3));
     let there = answer(&[], &["here", "d"]);
-    let (items, _) = echoes.conclude(&mut again, &job, &there, sorted, later);
+    let items = echoes.conclude(&mut again, &job, &there, sorted, later);
     assert_eq!(names(items.iter().map(|i| &i.path)).len(), 4, "once may be a passing name");
     assert!(again.absent.is_empty());
     let (last, mut again) = (later + POSTPONED, look());
     again.absent.remove(&path("both"));
     let sorted = echoes.sort(&mut again, &job, &HashSet::new(), true, last);
-    let (items, _) = echoes.conclude(&mut again, &job, &there, sorted, last);
+    let items = echoes.conclude(&mut again, &job, &there, sorted, last);
     assert_eq!((items.len(), names(&again.absent)), (0, vec!["d".into(), "here".into()]));
     assert!(echoes.resting.is_empty());
     // Who cannot be asked gets his deletions at once.
@@ -217,7 +219,7 @@ fn what_the_other_side_of_a_pair_lacks_is_sent_in_the_end() {
         let now = start + POSTPONED * *round;
         let mut look = Look { present: vec![file("f", 1, 2)], ..Look::default() };
         let sorted = echoes.sort(&mut look, &job, &HashSet::new(), true, now);
-        let (items, _) = echoes.conclude(&mut look, &job, &answer(&["f"], &[]), sorted, now);
+        let items = echoes.conclude(&mut look, &job, &answer(&["f"], &[]), sorted, now);
         assert_eq!(items.is_empty(), !look.present.is_empty());
         items.is_empty()
     });

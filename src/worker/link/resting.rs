@@ -56,15 +56,14 @@ impl Link {
             return Ok(sorted.resting);
         }
         let answer = run.ask(&sorted.asked)?;
-        let again = self.look_again(sorted.asked.clone(), Mark::new(Scope::Entry), root, job);
-        Echoes::give_back_changed(look, &again, job);
-        let (postponed, news) = lock(&self.echoes).conclude(look, job, &answer, sorted, now);
-        if news {
+        if lock(&self.echoes).learn(look, job, &answer, &sorted) {
             let (label, rest) = (self.remote.endpoint().label(), POSTPONED.as_secs());
             log::info!(
                 "{label} mirrors back: what may come from there, and deletions, rest for {rest} s"
             );
         }
-        Ok(postponed)
+        let again = self.look_again(sorted.asked.clone(), Mark::new(Scope::Entry), root, job);
+        Echoes::give_back_changed(look, &again, job);
+        Ok(lock(&self.echoes).conclude(look, job, &answer, sorted, now))
     }
 }
