@@ -1,5 +1,5 @@
 //! How soon a remote that was away has everything, on virtual time: by design, and not by the luck of a moment.
-//! The engine's part of the promise; real daemons are tried in `tests/it/faults/network.rs`.
+//! The engine's part of the promise; real daemons are tried in `tests/it/faults/outages.rs`.
 
 use std::time::Duration;
 

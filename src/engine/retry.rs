@@ -47,7 +47,7 @@ impl Trouble {
             Self::Away | Self::Shortage => AWAY,
             Self::Denied | Self::Options | Self::Fault | Self::Source => UNWILLING,
         };
-        (lasts / 16).clamp(shortest, longest)
+        (lasts / 32).clamp(shortest, longest)
     }
 
     fn bit(self) -> u8 {
@@ -90,7 +90,7 @@ impl Outage {
         Self { since, tries: 0, next, code: 0, trouble: None, troubles: 0 }
     }
 
-    /// After another failed try. The pause grows with the outage (a sixteenth of it) up to what the trouble allows;
+    /// After another failed try. The pause grows with the outage (a thirty-second part of it) up to what the trouble allows;
     /// `salt` spreads the tries of many remotes.
     pub fn after_failure(before: Option<Self>, now: Now, salt: u64, failure: Failure) -> Self {
         let Failure { trouble, code, began } = failure;
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn what_somebody_has_to_mend_is_tried_soon_at_first_and_rarely_in_the_end() {
         let quick = Duration::from_millis(100);
-        assert!(longest_gap(Trouble::Denied, quick, SHORT) < Duration::from_secs(3));
+        assert!(longest_gap(Trouble::Denied, quick, SHORT) < Duration::from_secs(2));
         let after_long = longest_gap(Trouble::Denied, quick, LONG);
         assert!(after_long > UNWILLING.1 && after_long < UNWILLING.1 * 4 / 3, "{after_long:?}");
     }

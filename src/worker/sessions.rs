@@ -60,7 +60,7 @@ struct Pool {
     starts_left: usize,
     /// True while sessions are missing only because nothing happened for a while.
     at_rest: bool,
-    /// True after a run that did not reach the remote.
+    /// True after a run that did not reach the remote, or was turned away: the next one may fare no better.
     is_down: bool,
     /// True while the remote is known to have no place for more than one run at a time.
     is_crowded: bool,
@@ -326,7 +326,10 @@ impl Sessions {
 
     fn feed(&self, session: Session, input: &[u8], limits: Limits) -> Outcome {
         let outcome = self.watched(session, input, limits).judge(&self.endpoint);
-        lock(&self.pool).is_down = matches!(outcome, Outcome::RemoteDown { .. });
+        lock(&self.pool).is_down = matches!(
+            outcome,
+            Outcome::RemoteDown { .. } | Outcome::Denied { .. } | Outcome::MaxConnections
+        );
         outcome
     }
 

@@ -7,6 +7,7 @@ mod journal;
 mod limits;
 mod names;
 mod network;
+mod outages;
 mod remotes;
 mod source;
 mod storm;

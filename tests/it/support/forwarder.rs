@@ -80,9 +80,9 @@ impl Forwarder {
         self.shared.changed.notify_all();
     }
 
-    /// Lets only so many bytes a second through to the remote.
-    pub fn set_rate(&self, rate: usize) {
-        self.shared.state.lock().unwrap().rate = Some(rate);
+    /// Lets only so many bytes a second through to the remote; `None`: as many as come.
+    pub fn set_rate(&self, rate: Option<usize>) {
+        self.shared.state.lock().unwrap().rate = rate;
     }
 
     /// Ends all connections that stand.

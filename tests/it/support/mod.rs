@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 #![expect(clippy::disallowed_methods, reason = "tests start programs and look at the clock")]
 
+pub mod crowd;
 pub mod forwarder;
 pub mod mirror;
 pub mod rsyncd;

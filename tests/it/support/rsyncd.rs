@@ -68,11 +68,13 @@ impl Rsyncd {
             "use chroot = no\nmunge symlinks = no\n"
         };
         let text = format!(
-            "{chroot}{global}\nlog file = {log}\n\n[data]\npath = {data}\nread only = no\n{module}\n\n\
+            "{chroot}{global}\nlog file = {log}\nlock file = {lock}\n\n[data]\npath = {data}\nread only = no\n{module}\n\n\
              [auth]\npath = {data}\nread only = no\nauth users = bob\nsecrets file = {secrets}\n",
             global = options.global,
             module = options.module,
             log = self.log_file().display(),
+            // The default one counts the connections of all daemons of the machine.
+            lock = self.dir.join("rsyncd.lock").display(),
             data = self.data.display(),
             secrets = self.dir.join("secrets").display(),
         );
@@ -129,6 +131,11 @@ impl Rsyncd {
     /// The daemon's log.
     pub fn log_file(&self) -> PathBuf {
         self.dir.join("rsyncd.log")
+    }
+
+    /// Changes what `bob` has to say to module `auth`.
+    pub fn set_password(&self, password: &str) {
+        fs::write(self.dir.join("secrets"), format!("bob:{password}\n")).unwrap();
     }
 
     /// A password file for the module `auth` with the right mode.
