@@ -190,7 +190,8 @@ impl Mirror {
         if let Some(count) = count {
             self.counts.insert(root, count);
             let reason = "it is another directory than the one that was mirrored last".into();
-            self.handle(Event::Watch(WatchEvent::RootLost { root, reason }));
+            // Taken in as it is: what the watch thread says of a lost root ends its count, and this one has just begun.
+            self.take_in(Event::Watch(WatchEvent::RootLost { root, reason }));
         }
     }
 

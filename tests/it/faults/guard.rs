@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::same::{picture, wait_until_same};
-use crate::support::wait_for_content;
+use crate::support::{wait_for_content, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -88,4 +88,30 @@ fn a_root_that_comes_back_nearly_empty_is_not_mirrored_until_it_holds_more() {
     mirror.write("after", "y");
     wait_for_content(&daemon.at("after"), "y");
     wait_until_same(&mirror.source, &daemon.data, SOON, "when the root is whole again");
+    // The same once more, and this time it is meant.
+    fs::rename(&mirror.source, &away).unwrap();
+    fs::create_dir(&mirror.source).unwrap();
+    mirror.write("d0/only", "x");
+    let said = || mirror.output().matches("are known: nothing is sent or deleted").count();
+    wait_until("it is said again", || said() == 2);
+    confirm(&mirror);
+    mirror.kill();
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when it is confirmed");
+}
+
+#[test]
+fn another_directory_found_at_the_start_is_mirrored_when_it_holds_enough() {
+    let daemon = Rsyncd::start();
+    let mut mirror = stopped_after_a_full_sync(&daemon, "");
+    // Restored from a backup, as it were: another directory with nearly the same in it.
+    fs::rename(&mirror.source, mirror.dir.join("away")).unwrap();
+    for i in 0..1_000 {
+        mirror.write(format!("d{}/f{i}", i % 12), format!("{i}"));
+    }
+    mirror.launch();
+    mirror.wait_for_output("it is another directory than the one that was mirrored last");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "with the other directory");
+    mirror.write("d0/later", "y");
+    wait_for_content(&daemon.at("d0/later"), "y");
 }
