@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sersync::config::{Config, LoadOptions, load_bytes};
 use sersync::journal::{Layout, Replay};
-use sersync::rsync::exit::{Ending, Places, judge};
+use sersync::rsync::exit::{Ending, Outcome, Places, judge};
 
 /// The reader of configurations, the preflight of the machine left out.
 pub fn config(bytes: &[u8]) {
@@ -29,7 +29,7 @@ pub fn journal(bytes: &[u8]) {
     }
 }
 
-/// The reader of rsync's messages; the first byte chooses the exit code.
+/// The reader of rsync's messages; the first byte chooses the exit code. Whatever they name stands below the root.
 pub fn rsync_output(bytes: &[u8]) {
     let Some((code, text)) = bytes.split_first() else { return };
     let places = Places {
@@ -39,7 +39,14 @@ pub fn rsync_output(bytes: &[u8]) {
         root: b"/srv/www",
         remote_directory: b"/sub",
     };
-    _ = judge(Ending::Code(i32::from(*code)), text, code % 2 == 1, &places);
+    let outcome = judge(Ending::Code(i32::from(*code)), text, code % 2 == 1, &places);
+    if let Outcome::Partial { failed, .. } = outcome {
+        for (path, _) in &failed {
+            let is_name = |name: &[u8]| ![&b""[..], b".", b".."].contains(&name);
+            assert!(path.components().all(is_name), "a name that leads out of the tree: {path}");
+            assert!(!path.as_bytes().contains(&0) && !path.as_bytes().starts_with(b"/"));
+        }
+    }
 }
 
 fn two_remotes() -> Config {

@@ -1,14 +1,15 @@
 //! Names and trees at the limits of the file system, and entries that change while they are looked at.
 //! The names that mean something to rsync or a shell are tried in `mirror.rs`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, mknodat, openat};
 
@@ -41,6 +42,64 @@ fn names_of_255_bytes_arrive_and_disappear() {
     }
     fs::remove_dir_all(mirror.at(OsStr::from_bytes(&[b'd'; 255]))).unwrap();
     wait_until_same(&mirror.source, &daemon.data, SOON, "without long names");
+}
+
+/// Names that hold this byte: alone, at the start, in the middle, at the end. Not those that mean a directory, nor what editors leave behind.
+fn names_with(byte: u8) -> Vec<Vec<u8>> {
+    let names = [vec![byte], vec![byte, b'x'], vec![b'x', byte, b'x'], vec![b'x', byte]];
+    names.into_iter().filter(|name| name != b"." && !name.ends_with(b"~")).collect()
+}
+
+#[test]
+fn names_with_each_byte_but_nul_and_slash_arrive_change_and_disappear() {
+    // By lists of names, and by patterns, which is how names disappear where the params hold a filter.
+    for params in ["-artz", "-artz --exclude=no-such-name"] {
+        let daemon = Rsyncd::start();
+        let mirror = standing(&daemon, params);
+        let bytes = (1..=255).filter(|byte| *byte != b'/');
+        let names: BTreeSet<_> = bytes.flat_map(names_with).collect();
+        assert!(names.len() > 4 * 254 - 20);
+        let at = |dir: &str, name: &Vec<u8>| mirror.at(dir).join(OsStr::from_bytes(name));
+        fs::create_dir(mirror.at("files")).unwrap();
+        for name in &names {
+            fs::write(at("files", name), name).unwrap();
+            let dir = at("directories", name);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join(OsStr::from_bytes(name)), name).unwrap();
+        }
+        wait_until_same(&mirror.source, &daemon.data, SOON, "with every byte");
+        names.iter().for_each(|name| fs::write(at("files", name), "other").unwrap());
+        wait_until_same(&mirror.source, &daemon.data, SOON, "written again");
+        for name in &names {
+            fs::remove_file(at("files", name)).unwrap();
+            fs::remove_dir_all(at("directories", name)).unwrap();
+        }
+        wait_until_same(&mirror.source, &daemon.data, SOON, "without them");
+    }
+}
+
+#[test]
+fn the_longest_path_that_can_be_said_arrives_changes_moves_and_disappears() {
+    const PATH_MAX: usize = 4_095;
+    let daemon = Rsyncd::start();
+    let mirror = standing(&daemon, "-artz");
+    let levels = |count: usize| std::iter::repeat_n("l".repeat(199), count).collect::<PathBuf>();
+    let room = |path: &PathBuf| PATH_MAX - mirror.at(path).as_os_str().len();
+    let mut long = levels((PATH_MAX - mirror.source.as_os_str().len() - 2) / 200);
+    long.push("f".repeat(room(&long) - 1));
+    assert_eq!(room(&long), 0);
+    for content in ["first", "second"] {
+        mirror.write(&long, content);
+        wait_for_content(&daemon.at(&long), content);
+    }
+    let other = "m".repeat(199);
+    fs::rename(mirror.at(levels(1)), mirror.at(&other)).unwrap();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "moved at the top");
+    let long = PathBuf::from(&other).join(long.strip_prefix(levels(1)).unwrap());
+    fs::remove_file(mirror.at(&long)).unwrap();
+    wait_until("the file is gone", || !daemon.at(&long).exists());
+    fs::remove_dir_all(mirror.at(&other)).unwrap();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "without it");
 }
 
 #[test]
@@ -109,19 +168,57 @@ fn every_kind_of_entry_arrives_as_what_it_is() {
 }
 
 #[test]
+fn a_change_of_mode_owner_or_time_alone_arrives() {
+    let daemon = Rsyncd::start();
+    let params = "-artz".to_string();
+    let setup = Setup { params, on: vec!["attrib"], ..Setup::to(&daemon) };
+    let mirror = Mirror::start(&setup);
+    mirror.write("d/f", "x");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    let (dir, file) = (mirror.at("d"), mirror.at("d/f"));
+    for mode in [0o600, 0o4755, 0o000, 0o644] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        wait_until_same(&mirror.source, &daemon.data, SOON, "with another mode");
+    }
+    for mode in [0o700, 0o2775, 0o1777] {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
+        wait_until_same(&mirror.source, &daemon.data, SOON, "with another mode of the directory");
+    }
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_234_567_890_123_456_789);
+    // Both times: of the one alone the kernel tells as of written bytes.
+    let times = fs::FileTimes::new().set_accessed(long_ago).set_modified(long_ago);
+    fs::File::open(&file).unwrap().set_times(times).unwrap();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "with another time");
+    if std::os::unix::fs::chown(&file, Some(12_345), None).is_err() {
+        eprintln!("owners are left out: they may not be changed here");
+    }
+    wait_until_same(&mirror.source, &daemon.data, SOON, "with another owner");
+}
+
+#[test]
 fn a_sparse_file_and_one_that_grows_arrive_whole() {
     let daemon = Rsyncd::start();
-    let mirror = standing(&daemon, "-artzS");
+    let params = "-artzS".to_string();
+    let mirror = Mirror::start(&Setup { params, on: vec!["modify"], ..Setup::to(&daemon) });
     let sparse = fs::File::create(mirror.at("sparse")).unwrap();
     sparse.set_len(64 << 20).unwrap();
     drop(sparse);
     let mut grows = OpenOptions::new().append(true).create(true).open(mirror.at("log")).unwrap();
-    for line in 0..200 {
+    let arrived = || fs::metadata(daemon.at("log")).map_or(0, |meta| meta.len());
+    let mut sizes = Vec::new();
+    for line in 0..2_000 {
         writeln!(grows, "line {line} {}", "x".repeat(4_000)).unwrap();
-        if line % 50 == 0 {
-            mirror.write("log.position", format!("{line}"));
+        if line % 200 == 100 {
+            // Nobody has closed it, and it goes on growing while it is sent.
+            let last = sizes.last().copied().unwrap_or(0);
+            wait_until("more of it arrives", || {
+                writeln!(grows, "between {line}").unwrap();
+                arrived() > last
+            });
+            sizes.push(arrived());
         }
     }
+    assert!(sizes.len() == 10 && arrived() < fs::metadata(mirror.at("log")).unwrap().len());
     drop(grows);
     wait_until_same(&mirror.source, &daemon.data, SOON, "when it has stopped growing");
     assert!(fs::metadata(daemon.at("sparse")).unwrap().blocks() < 2_048, "it is not sparse");

@@ -63,7 +63,10 @@ fn a_root_that_is_deleted_deletes_nothing_until_there_is_one_again() {
     mirror.signal(rustix::process::Signal::CONT);
     mirror.wait_for_output("ALARM");
     nothing_is_deleted(&daemon, before);
+    // An empty one is what an unmounted file system leaves behind.
     fs::create_dir(&mirror.source).unwrap();
+    mirror.wait_for_output("are known: nothing is sent or deleted");
+    nothing_is_deleted(&daemon, before);
     fill(&mirror);
     mirror.wait_for_output("is back");
     wait_until_same(&mirror.source, &daemon.data, SOON, "with a new root");
@@ -121,8 +124,10 @@ fn a_subdirectory_that_is_unmounted_deletes_nothing_below_it() {
     wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
     let before = picture(&daemon.data).len();
     drop(disk);
-    mirror.wait_for_output("volume");
+    mirror.wait_for_output("ALARM: volume in ");
     nothing_is_deleted(&daemon, before);
+    // What somebody writes into the mount point is none of the file system's.
+    mirror.write("volume/beneath", "x");
     // The rest goes on.
     mirror.write("d0/f0", "changed");
     wait_for_content(&daemon.at("d0/f0"), "changed");
@@ -131,6 +136,35 @@ fn a_subdirectory_that_is_unmounted_deletes_nothing_below_it() {
     mirror.launch();
     mirror.wait_ready();
     nothing_is_deleted(&daemon, before);
+}
+
+#[test]
+fn a_subdirectory_that_is_renamed_away_or_replaced_takes_nothing_else_along() {
+    let daemon = Rsyncd::start();
+    let mirror = standing(&daemon);
+    let (here, away) = (mirror.at("d1"), mirror.dir.join("away"));
+    let same = |when: &str| {
+        wait_until_same(&mirror.source, &daemon.data, SOON, when);
+        assert!(daemon.at("d0/f0").exists() && daemon.at("d2/f2").exists());
+    };
+    fs::rename(&here, &away).unwrap();
+    same("while it is away");
+    fs::rename(&away, &here).unwrap();
+    same("when it is back");
+    let other = mirror.dir.dir("other");
+    fs::write(other.join("f1"), "of another").unwrap();
+    fs::rename(&here, &away).unwrap();
+    fs::rename(&other, &here).unwrap();
+    same("with another in its place");
+    fs::rename(&here, &other).unwrap();
+    std::os::unix::fs::symlink(&away, &here).unwrap();
+    fs::write(here.join("f1"), "through the link").unwrap();
+    same("with a link in its place");
+    assert!(daemon.at("d1").is_symlink());
+    fs::remove_file(&here).unwrap();
+    fs::rename(&away, &here).unwrap();
+    same("with the first one again");
+    wait_for_content(&daemon.at("d1/f1"), "through the link");
 }
 
 #[test]
@@ -166,7 +200,11 @@ fn an_unreadable_subdirectory_deletes_nothing_and_converges_when_it_can_be_read(
     mirror.wait_ready();
     mirror.write("d2/f6", "changed");
     wait_for_content(&daemon.at("d2/f6"), "changed");
-    assert!(picture(&daemon.data).len() >= before - 1, "what cannot be read was deleted");
+    // Of one of these the kernel has told that it is gone.
+    for i in [5, 9, 13, 17] {
+        assert!(daemon.at(format!("d1/f{i}")).exists(), "what cannot be read was deleted");
+    }
+    assert!(picture(&daemon.data).len() >= before - 1, "something else was deleted");
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o777)).unwrap();
     let same = |path: &std::path::Path| fs::read(path).unwrap_or_default();
     crate::support::wait_until("the unreadable part arrives", || {
