@@ -195,8 +195,6 @@ impl Three {
         let back = SystemTime::now();
         (kind.mends)(&mut self);
         let third = &self.daemons[2].data;
-        self.mirror.wait_for_output("is back after");
-        let answered = back.elapsed().unwrap();
         // How soon is the engine's promise, kept on virtual time in `src/engine/comeback.rs`; here it is printed.
         wait_until_same(&self.mirror.source, third, LIMIT, "the third remote after its return");
         let soon = last_change(third).duration_since(back).unwrap();
@@ -206,7 +204,7 @@ impl Three {
         }
         eprintln!(
             "{} for {} s: the others {:.1?} (worst {:.1?}) before, {median:.1?} (worst {worst:.1?}) meanwhile; \
-             said to be back after {answered:.1?}, {missing} differences made good after {soon:.1?}, no temporary file left",
+             {missing} differences made good after {soon:.1?}, no temporary file left",
             kind.name,
             length.as_secs(),
             middle(&usual),
