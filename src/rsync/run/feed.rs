@@ -16,6 +16,12 @@ const STDERR_MAX: usize = 256 * 1024;
 /// After so long what is small has arrived where the network is fast, and the run's processes only take their leave.
 const MEANWHILE: Duration = Duration::from_millis(5);
 
+/// A run is looked at as often as this, however long it may stand still.
+const LOOK: Duration = Duration::from_secs(4);
+
+/// Where the kernel says that a process sleeps which opens a fifo that nobody writes to.
+const WAITS_FOR_A_WRITER: &str = "wait_for_partner";
+
 /// What came out of the pipes.
 pub(super) struct Fed {
     /// Set when the run was ended from here.
@@ -89,8 +95,8 @@ pub(super) fn feed(
         {
             meanwhile();
         }
-        if progress.stands_still(moved) {
-            fed.ending = Some(Ending::Stalled(limits.stall.as_secs()));
+        if let Some(ending) = progress.given_up(moved) {
+            fed.ending = Some(ending);
             return fed;
         }
     }
@@ -217,30 +223,34 @@ impl Progress {
 
     /// How long to wait before the processes' counters are looked at again.
     fn pause(&self) -> Duration {
-        (self.stall / 4).clamp(Duration::from_millis(50), Duration::from_secs(15))
+        (self.stall / 4).clamp(Duration::from_millis(50), LOOK)
     }
 
     #[expect(
         clippy::disallowed_methods,
         reason = "a thread that waits for a child reads the clock"
     )]
-    fn stands_still(&mut self, pipe_moved: bool) -> bool {
+    fn given_up(&mut self, pipe_moved: bool) -> Option<Ending> {
         let now = Instant::now();
         if pipe_moved {
             self.moved = now;
-            return false;
+            return None;
         }
         if now - self.looked < self.pause() {
-            return false;
+            return None;
         }
         self.looked = now;
+        if waits_for_a_writer(self.pid) {
+            // No fault of the remote: the run is done again, and sends the fifo as what it is.
+            return Some(Ending::Killed);
+        }
         let counted = bytes_moved(self.pid);
         // Where the counters cannot be read, rsync's own --timeout has to do.
         if counted.is_none() || counted != self.counted {
             self.counted = counted;
             self.moved = now;
         }
-        now - self.moved >= self.stall
+        (now - self.moved >= self.stall).then_some(Ending::Stalled(self.stall.as_secs()))
     }
 }
 
@@ -252,10 +262,19 @@ fn bytes_moved(pid: u32) -> Option<u64> {
         .filter(|line| line.starts_with("rchar:") || line.starts_with("wchar:"))
         .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
         .fold(0, u64::wrapping_add);
-    let children =
-        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    for child in children.split_whitespace().filter_map(|word| word.parse().ok()) {
+    for child in children(pid) {
         sum = sum.wrapping_add(bytes_moved(child).unwrap_or(0));
     }
     Some(sum)
+}
+
+/// True when rsync has found a fifo where a file was when it made its list: it would wait for ever, and no `--timeout` counts there.
+fn waits_for_a_writer(pid: u32) -> bool {
+    let place = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+    place == WAITS_FOR_A_WRITER || children(pid).into_iter().any(waits_for_a_writer)
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    list.unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect()
 }

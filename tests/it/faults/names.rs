@@ -13,10 +13,11 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, mknodat, openat};
 
+use crate::support::forwarder::Forwarder;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::same::wait_until_same;
-use crate::support::{wait_for_content, wait_until};
+use crate::support::{free_port, wait_for_content, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -248,4 +249,28 @@ fn entries_replaced_by_others_faster_than_runs_end_right() {
         }
     }
     wait_until_same(&mirror.source, &daemon.data, SOON, "in the end");
+}
+
+#[test]
+fn a_file_that_becomes_a_fifo_while_it_waits_to_be_sent_holds_nothing_up() {
+    let daemon = Rsyncd::start();
+    let port = free_port();
+    let forwarder = Forwarder::start(6, port, daemon.port);
+    let remotes = vec![(forwarder.ip(), "data".to_string())];
+    let mirror = Mirror::start(&Setup { remotes, port, ..Setup::to(&daemon) });
+    mirror.write("d/first", "x");
+    wait_for_content(&daemon.at("d/first"), "x");
+    // Both in one run, which lists both and opens the second one only when the first has gone.
+    forwarder.set_rate(Some(256 << 10));
+    let noise: Vec<u8> = (0..1u64 << 20).map(|i| (i.wrapping_mul(i) >> 11) as u8).collect();
+    mirror.signal(rustix::process::Signal::STOP);
+    mirror.write("d/a", &noise);
+    mirror.write("d/b", "y");
+    mirror.signal(rustix::process::Signal::CONT);
+    let arriving = || fs::read_dir(daemon.at("d")).unwrap().count() > 1;
+    wait_until("the first is under way", arriving);
+    fs::remove_file(mirror.at("d/b")).unwrap();
+    mknodat(CWD, mirror.at("d/b"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "with the fifo");
+    assert!(!mirror.output().contains("is down"), "{}", mirror.output());
 }
