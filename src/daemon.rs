@@ -13,6 +13,7 @@ mod progress;
 mod shortage;
 mod standing;
 mod timers;
+mod trust;
 mod wake;
 
 use std::ffi::OsString;

@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod comeback;
+mod deletions;
 #[cfg(test)]
 mod golden;
 mod job;
@@ -23,6 +24,7 @@ pub mod trie;
 use std::time::Duration;
 
 use crate::change::{Change, RemoteId, RootId, WatchEvent};
+pub use deletions::Deletions;
 pub use job::{FullSyncFilter, Job, JobId, JobKind, JobReport, PathFailure, Settled, Verdict};
 pub use notice::{FailLogEntry, Notice};
 use pending::Item;
@@ -59,6 +61,8 @@ pub enum Event {
     FullSync(FullSync),
     /// One root is to be compared, for this reason.
     CompareRoot(RootId, FullSync),
+    /// Whether what one root lacks may be deleted from its copies, other than single paths that somebody saw go.
+    Deletions(RootId, Deletions),
     /// The retry thread: what stands in the fail log is due.
     RetryFailLog,
     /// Left over from the last run (journal), or found by the walk after downtime.
@@ -171,13 +175,14 @@ impl Engine {
                 }
             }
             Event::CompareRoot(root, why) => self.compare_root(now, root, why, &mut actions),
+            Event::Deletions(root, verdict) => {
+                self.of_root(root).for_each(|remote| remote.decide_deletions(verdict));
+            }
             Event::RetryFailLog => self.remotes.iter_mut().for_each(RemoteState::retry_fail_log),
             Event::Restored(remote, items) => {
                 let share = self.share();
                 if let Some(remote) = self.remotes.get_mut(remote.0) {
-                    for item in items {
-                        remote.mark(&item.path, item.mark);
-                    }
+                    items.iter().for_each(|item| remote.restore(item));
                     remote.limit(share, &mut actions);
                 }
             }

@@ -25,7 +25,7 @@ mod walk;
 mod writer;
 
 pub use eyes::{Eyes, Look};
-pub use survey::{Survey, Unknown};
+pub use survey::{Losses, Survey, Unknown};
 pub use walk::Wanted;
 
 use format::Header;
@@ -68,6 +68,7 @@ enum State {
 pub struct Surveyor {
     paths: survey::Paths,
     header: Header,
+    losses: Losses,
     _turn: Arc<()>,
 }
 
@@ -138,8 +139,17 @@ impl Record {
 
     /// How many entries are on record; 0 when that cannot be read.
     pub fn count_known(&self) -> u64 {
-        let known = self.found.map(|found| survey::count_known(&self.paths()?, &found));
+        self.count_known_up_to(u64::MAX)
+    }
+
+    fn count_known_up_to(&self, enough: u64) -> u64 {
+        let known = self.found.map(|found| survey::count_known(&self.paths()?, &found, enough));
         known.unwrap_or(Ok(0)).unwrap_or(0)
+    }
+
+    /// True when at least so many entries are on record.
+    pub fn knows(&self, enough: u64) -> bool {
+        self.count_known_up_to(enough) >= enough
     }
 
     fn paths(&self) -> io::Result<survey::Paths> {
@@ -213,7 +223,8 @@ impl Record {
         self.delta_len = 0;
         // From here on deliveries are part of the snapshot to come.
         self.state = State::Kept;
-        Ok(Surveyor { paths, header, _turn: Arc::clone(&self.turn) })
+        let losses = Losses::Accidents;
+        Ok(Surveyor { paths, header, losses, _turn: Arc::clone(&self.turn) })
     }
 
     /// Replaces the record by what the survey found. Call it only when every change that it reported is in the journal,
@@ -252,6 +263,11 @@ impl Header {
 }
 
 impl Surveyor {
+    /// What a mount point without its file system means; at first an accident.
+    pub fn with(self, losses: Losses) -> Self {
+        Self { losses, ..self }
+    }
+
     /// Walks the tree on `threads` threads (0: one per processor) and gives what differs from the record to `sink`, sorted by
     /// path. Without a usable record `sink` gets nothing and [`Survey::unknown`] says why; the new record is made all the same.
     pub fn compare(
@@ -260,7 +276,7 @@ impl Surveyor {
         threads: usize,
         sink: &mut dyn FnMut(Change),
     ) -> io::Result<Survey> {
-        survey::run(&self.paths, &self.header, wanted, sink, |meet| {
+        survey::run(&self.paths, &self.header, wanted, sink, self.losses, |meet| {
             walk::walk(&self.paths.root, wanted, threads, meet)
         })
     }

@@ -77,17 +77,21 @@ pub enum RunKind {
         /// Compare contents: size and time may be equal although the content is not.
         ignore_times: bool,
     },
-    /// Directories and the sets of their names, not what is below those: extraneous names are deleted ([`input::filters`]).
+    /// Directories and the sets of their names, not what is below those ([`input::filters`]).
     Listing {
         /// Which; together at most [`DIRS_BYTES_MAX`].
         dirs: Vec<RelPath>,
+        /// Extraneous names are deleted.
+        deletes: bool,
     },
-    /// Directories with everything below, extraneous names deleted; a file among them is sent alone ([`input::filters`]).
+    /// Directories with everything below; a file among them is sent alone ([`input::filters`]).
     Trees {
         /// Which; together at most [`DIRS_BYTES_MAX`].
         dirs: Vec<RelPath>,
         /// Compare contents: what stood there before may have had the same size and time.
         checksum: bool,
+        /// Extraneous names are deleted.
+        deletes: bool,
     },
     /// Only the deletions of a listing or of trees: nothing is sent ([`excludes::Excludes::rules`]).
     Extraneous {

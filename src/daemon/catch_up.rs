@@ -10,7 +10,8 @@ use super::guard::{Count, Guard, Remains};
 use super::wake::{Wake, Walked};
 use crate::change::{Cause, Change, RootId, Scope, WatchEvent};
 use crate::engine::Event;
-use crate::record::{Look, Record, Survey, Surveyor};
+use crate::path::RelPath;
+use crate::record::{Look, Losses, Record, Survey, Surveyor, Unknown};
 use crate::watch::Exclude;
 
 /// Changes in one message of a walk.
@@ -41,10 +42,14 @@ pub enum Found {
     All,
     /// This is the first start: nothing was recorded, and nothing is assumed.
     FirstStart,
+    /// The same, but these mount points have lost their file systems, and what was in them is not removed.
+    Unmounted(Vec<RelPath>),
     /// So much is gone that nothing is deleted: what was added and changed is reported, and the old record stands.
     TooMuchGone(Remains),
     /// The record cannot tell; everything has to be compared with the remotes. The clause says why.
     Unknown(String),
+    /// The walk did not get to its end. The clause says why.
+    Nothing(String),
 }
 
 impl CatchUp {
@@ -90,8 +95,26 @@ impl CatchUp {
         }
     }
 
-    /// Starts a walk below `root`; false when there is no record to compare with.
-    pub fn start(&mut self, root: RootId) -> bool {
+    /// True when there is something to compare the tree with.
+    pub fn has_record(&self, root: RootId) -> bool {
+        let record = self.records.get(root.0).and_then(Option::as_ref);
+        record.is_some_and(|record| record.knows(1))
+    }
+
+    /// True when so much is on record of `root` that its loss would be an accident.
+    pub fn is_guarded(&self, root: RootId) -> bool {
+        let record = self.records.get(root.0).and_then(Option::as_ref);
+        record.is_some_and(|record| self.guard.guards(|enough| record.knows(enough)))
+    }
+
+    /// True while a walk is under way below `root`.
+    pub fn is_walking(&self, root: RootId) -> bool {
+        self.walking.get(root.0).is_some_and(Option::is_some)
+    }
+
+    /// Starts a walk below `root`; false when there is no record to compare with. `is_confirmed`: however much is gone, it is
+    /// meant to be.
+    pub fn start(&mut self, root: RootId, is_confirmed: bool) -> bool {
         let (Some(Some(record)), Some(walking)) =
             (self.records.get_mut(root.0), self.walking.get_mut(root.0))
         else {
@@ -102,6 +125,7 @@ impl CatchUp {
             return true;
         }
         let surveyor = match record.start_survey() {
+            Ok(surveyor) if is_confirmed => surveyor.with(Losses::Meant),
             Ok(surveyor) => surveyor,
             Err(error) => {
                 log::warn!("cannot write the record of the tree: {error}");
@@ -112,7 +136,8 @@ impl CatchUp {
         let guard = self.guard.clone();
         let thread = std::thread::Builder::new().name("catch-up".into());
         let walk = thread.spawn(move || {
-            walk(root, surveyor, &exclude, &guard, &wakes);
+            let holds = |survey: &Survey| !is_confirmed && guard.holds(remains(survey));
+            walk(root, surveyor, &exclude, &holds, &wakes);
         });
         if let Err(error) = walk {
             log::warn!("cannot start the thread that looks for changes: {error}");
@@ -124,53 +149,55 @@ impl CatchUp {
 
     /// Takes the result of a walk in. Call it when all that the walk found is in the journal for good.
     pub fn finish(&mut self, walked: Walked) -> (RootId, Found) {
-        let Walked { root, surveyor, survey, is_held } = walked;
-        let again = self.walking.get_mut(root.0).and_then(Option::take);
-        let record = self.records.get(root.0).and_then(Option::as_ref);
-        let unfinished = record.is_some_and(Record::is_unfinished);
-        if is_held {
-            let remains = survey.map_or(Remains { known: 0, gone: 0 }, |survey| remains(&survey));
-            return (root, Found::TooMuchGone(remains));
+        let root = walked.root;
+        let again = self.walking.get_mut(root.0).and_then(Option::take) == Some(Again::Yes);
+        let verdict = self.judge(walked, again);
+        if again {
+            self.start(root, false);
         }
-        let kept = match (survey, self.records.get_mut(root.0)) {
-            (Ok(survey), Some(Some(record))) => record.keep(surveyor).map(|()| survey),
-            (Ok(survey), _) => Ok(survey),
-            (Err(error), _) => Err(error),
-        };
-        if again == Some(Again::Yes) {
-            self.start(root);
-        }
-        use crate::record::Unknown;
-        let verdict = match kept {
-            Ok(survey) => {
-                for path in survey.unreadable.iter().chain(&survey.lost_mounts) {
-                    log::warn!(
-                        "{path} cannot be read or is not mounted: nothing below it is deleted"
-                    );
-                }
-                match survey.unknown {
-                    None => Found::All,
-                    Some(Unknown::Missing) if unfinished => {
-                        Found::Unknown("the first start ended before the tree was on record".into())
-                    }
-                    // What the kernel dropped meanwhile is part of the record now.
-                    Some(Unknown::Missing) if again == Some(Again::Yes) => Found::Unknown(
-                        "change notices were lost before the tree was on record".into(),
-                    ),
-                    Some(Unknown::Missing) => Found::FirstStart,
-                    Some(Unknown::Damaged) => {
-                        Found::Unknown("the record of the tree is damaged".into())
-                    }
-                    Some(Unknown::OtherFileSystem) => {
-                        Found::Unknown("another file system is mounted at the watch path".into())
-                    }
-                }
-            }
-            Err(error) => {
-                Found::Unknown(format!("the record of the tree cannot be written: {error}"))
-            }
-        };
         (root, verdict)
+    }
+
+    fn judge(&mut self, walked: Walked, again: bool) -> Found {
+        let Walked { root, surveyor, survey, is_held } = walked;
+        let survey = match survey {
+            Ok(survey) => survey,
+            Err(error) => {
+                return Found::Nothing(format!("it cannot be compared with its record: {error}"));
+            }
+        };
+        if is_held {
+            return Found::TooMuchGone(remains(&survey));
+        }
+        let mut unfinished = false;
+        if let Some(Some(record)) = self.records.get_mut(root.0) {
+            unfinished = record.is_unfinished();
+            if let Err(error) = record.keep(surveyor) {
+                return Found::Unknown(format!(
+                    "the record of the tree cannot be written: {error}"
+                ));
+            }
+        }
+        for path in &survey.unreadable {
+            log::warn!("{path} cannot be read: nothing below it is deleted");
+        }
+        let unknown = |reason: &str| Found::Unknown(reason.into());
+        match survey.unknown {
+            None if !survey.lost_mounts.is_empty() => Found::Unmounted(survey.lost_mounts),
+            None => Found::All,
+            Some(Unknown::Missing) if unfinished => {
+                unknown("the first start ended before the tree was on record")
+            }
+            // What the kernel dropped meanwhile is part of the record now.
+            Some(Unknown::Missing) if again => {
+                unknown("change notices were lost before the tree was on record")
+            }
+            Some(Unknown::Missing) => Found::FirstStart,
+            Some(Unknown::Damaged) => unknown("the record of the tree is damaged"),
+            Some(Unknown::OtherFileSystem) => {
+                unknown("another file system is mounted at the watch path")
+            }
+        }
     }
 
     /// Puts on record what a worker saw before a job that has succeeded.
@@ -186,7 +213,13 @@ impl CatchUp {
     }
 }
 
-fn walk(root: RootId, surveyor: Surveyor, exclude: &Exclude, guard: &Guard, wakes: &Sender<Wake>) {
+fn walk(
+    root: RootId,
+    surveyor: Surveyor,
+    exclude: &Exclude,
+    holds: &dyn Fn(&Survey) -> bool,
+    wakes: &Sender<Wake>,
+) {
     let mut changes: Vec<Change> = Vec::new();
     // What deletes waits for the end of the walk: only then it is known whether it is too much.
     let mut deleting: Vec<Change> = Vec::new();
@@ -195,7 +228,7 @@ fn walk(root: RootId, surveyor: Surveyor, exclude: &Exclude, guard: &Guard, wake
         let event = WatchEvent::Changed { root, changes };
         _ = wakes.send(Wake::Event(Event::Watch(event)));
     };
-    let wanted = |path: &crate::path::RelPath, is_dir: bool| !exclude(path, is_dir);
+    let wanted = |path: &RelPath, is_dir: bool| !exclude(path, is_dir);
     let survey = surveyor.compare(&wanted, 0, &mut |change| {
         if change.cause == Cause::Delete || change.scope == Scope::Listing {
             return deleting.push(change);
@@ -205,7 +238,7 @@ fn walk(root: RootId, surveyor: Surveyor, exclude: &Exclude, guard: &Guard, wake
             send(std::mem::take(&mut changes));
         }
     });
-    let is_held = survey.as_ref().is_ok_and(|survey| guard.holds(remains(survey)));
+    let is_held = survey.as_ref().is_ok_and(holds);
     if !is_held {
         changes.append(&mut deleting);
     }

@@ -55,7 +55,12 @@ impl Guard {
     pub fn holds(&self, remains: Remains) -> bool {
         let Remains { known, gone } = remains;
         let too_much = |share| known >= KNOWN_MIN && gone * 100 >= known * share;
-        self.share.is_some_and(too_much) && !self.is_confirmed()
+        self.share.is_some_and(too_much)
+    }
+
+    /// True when a tree is guarded of which `knows` says whether so many entries are known.
+    pub fn guards(&self, knows: impl Fn(u64) -> bool) -> bool {
+        self.share.is_some() && knows(KNOWN_MIN)
     }
 
     /// How many entries a root must hold to be trusted when it is another directory than before; 0: it need not be counted.
@@ -74,7 +79,7 @@ impl Guard {
     }
 
     /// True once after the operator has confirmed.
-    pub fn is_confirmed(&self) -> bool {
+    pub fn take_confirmation(&self) -> bool {
         fs::remove_file(&self.confirmation).is_ok()
     }
 
@@ -163,9 +168,10 @@ mod tests {
         assert!(!on.holds(Remains { known: 1_000, gone: 499 }));
         assert!(!on.holds(Remains { known: 999, gone: 999 }));
         assert!(!guard(None, state.path()).holds(Remains { known: 9_999, gone: 9_999 }));
+        assert!(on.guards(|enough| enough <= 1_000) && !on.guards(|enough| enough <= 999));
         fs::write(state.path().join("confirm-deletions"), "").unwrap();
-        assert!(!on.holds(Remains { known: 1_000, gone: 1_000 }));
-        assert!(on.holds(Remains { known: 1_000, gone: 1_000 }), "a word counts once");
+        assert!(on.take_confirmation());
+        assert!(!on.take_confirmation(), "a word counts once");
     }
 
     #[test]

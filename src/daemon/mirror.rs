@@ -1,23 +1,23 @@
 //! The main loop: feeds the engine with events, and carries its actions out.
 //! Decides nothing itself; the journal is written before an event is acted on.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::catch_up::{CatchUp, Found};
+use super::catch_up::CatchUp;
 use super::fail_log::FailLogWriter;
-use super::guard::{Count, Remains};
+use super::guard::Count;
 use super::notice::Names;
 use super::plugins::Plugins;
 use super::progress::Progress;
-use super::wake::{self, Counted, Wake, Walked};
+use super::wake::Wake;
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
 use crate::engine::pending::Item;
 use crate::engine::{
-    Action, Engine, Event, FullSync, JobId, JobKind, JobReport, Notice, Settled, Verdict,
+    Action, Deletions, Engine, Event, FullSync, JobId, JobKind, JobReport, Notice, Settled, Verdict,
 };
 use crate::journal::{Journal, Seq};
 use crate::path::RelPath;
@@ -35,7 +35,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 pub struct InFlight {
     root: RootId,
     /// Whether it carries single changes or more than that.
-    kind: JobKind,
+    pub kind: JobKind,
     /// The journal's number when it started.
     seq: Seq,
 }
@@ -72,8 +72,10 @@ pub struct Mirror {
     pub walk_later: Vec<RootId>,
     /// Roots that came back and are counted before they are trusted.
     pub counts: HashMap<RootId, Count>,
-    /// Roots below which so much is gone that nothing of it is deleted.
-    pub held: BTreeSet<RootId>,
+    /// Roots below which not everything may be deleted, or not yet.
+    pub restrained: BTreeMap<RootId, Deletions>,
+    /// Roots whose next walk or count an operator has confirmed.
+    pub confirmed: BTreeSet<RootId>,
     /// The journal's number when the last full sync of a remote was asked for.
     pub full_syncs: HashMap<RemoteId, Seq>,
     /// Signals that came before the watches stood.
@@ -112,6 +114,16 @@ impl Mirror {
         }
     }
 
+    /// Takes in what happened before the watches stood.
+    pub fn wake_early(&mut self, wake: Wake) {
+        match wake {
+            Wake::Event(event) => _ = self.handle(event),
+            Wake::Signal(signal) => self.early_signals.push(signal),
+            // No job and no walk had been started.
+            Wake::JobDone(..) | Wake::CaughtUp(_) | Wake::Counted(_) => {}
+        }
+    }
+
     fn signal(&mut self, signal: Signal) -> bool {
         match signal {
             Signal::Reopen => {
@@ -144,85 +156,14 @@ impl Mirror {
         if let (Some(catch_up), Some(look)) = (&mut self.catch_up, look)
             && report.verdict == Verdict::Done
             && let Some(root) = self.jobs.get(&job).map(|job| job.root)
+            // What is gone must stay on record as long as it is not deleted.
+            && !self.restrained.contains_key(&root)
         {
             catch_up.append(root, &look);
         }
         let go_on = self.handle(Event::JobDone(job, report));
         self.jobs.remove(&job);
         go_on
-    }
-
-    /// A walk is over: what it found is pending already.
-    fn caught_up(&mut self, walked: Walked) -> bool {
-        if let Some(journal) = &mut self.journal {
-            journal.commit_durably();
-        }
-        let Some(catch_up) = &mut self.catch_up else { return true };
-        let (root, verdict) = catch_up.finish(walked);
-        memory::release_unused();
-        match verdict {
-            Found::All | Found::FirstStart => {
-                self.held.remove(&root);
-                true
-            }
-            Found::TooMuchGone(Remains { known, gone }) => {
-                let advice = catch_up.guard().advice();
-                let path = self.names.root(root);
-                log::error!(
-                    "ALARM: {gone} of {known} known entries below {path} are gone, and nobody saw them go: \
-                     they are not deleted on the remotes; {advice}"
-                );
-                self.held.insert(root);
-                true
-            }
-            Found::Unknown(reason) => {
-                log::warn!("{reason}: everything is compared with the remotes");
-                self.handle(Event::CompareRoot(root, FullSync::Unrecorded))
-            }
-        }
-    }
-
-    /// Nothing leaves a root that is another than before until it has been counted.
-    pub fn distrust(&mut self, root: RootId) {
-        let catch_up = self.catch_up.as_ref().filter(|it| it.is_of_another_root(root));
-        let source = self.sources.get(root.0);
-        let count = catch_up.zip(source).and_then(|(it, source)| it.count(root, source.path()));
-        if let Some(count) = count {
-            self.counts.insert(root, count);
-            let reason = "it is another directory than the one that was mirrored last".into();
-            // Taken in as it is: what the watch thread says of a lost root ends its count, and this one has just begun.
-            self.take_in(Event::Watch(WatchEvent::RootLost { root, reason }));
-        }
-    }
-
-    /// A root that came back is trusted, or not yet.
-    fn counted(&mut self, counted: &Counted) -> bool {
-        let root = counted.root;
-        if !self.counts.contains_key(&root) {
-            return true;
-        }
-        if let wake::Verdict::TooFew(found, known) = counted.verdict
-            && let Some(catch_up) = &self.catch_up
-            && !catch_up.guard().is_confirmed()
-        {
-            let (path, advice) = (self.names.root(root), catch_up.guard().advice());
-            log::error!(
-                "ALARM: watch path {path} holds {found} entries, and {known} are known: nothing is sent or deleted \
-                 until it holds more; {advice}"
-            );
-            return true;
-        }
-        self.counts.remove(&root);
-        let go_on = self.take_in(Event::Watch(WatchEvent::RootBack { root, replaced: true }));
-        if self.catch_up.as_ref().is_some_and(|it| it.is_of_another_root(root)) {
-            self.look_for_changes(root);
-        }
-        go_on
-    }
-
-    /// Looks for what changed unseen below `root`; false when that takes a comparison with the remotes.
-    pub fn look_for_changes(&mut self, root: RootId) -> bool {
-        self.catch_up.as_mut().is_some_and(|catch_up| catch_up.start(root))
     }
 
     /// Gives an event to the engine; false when everything is over.
@@ -238,27 +179,14 @@ impl Mirror {
             Event::Watch(WatchEvent::RootBack { root, .. }) if self.is_to_be_counted(*root) => {
                 return true;
             }
-            Event::FullSync(FullSync::Schedule) if !self.held.is_empty() => {
-                log::warn!(
-                    "the scheduled full sync is left out: it would delete what is held back"
-                );
-                return true;
-            }
+            Event::FullSync(_) => self.warn_of_restraint(),
             _ => {}
         }
         self.take_in(event)
     }
 
-    /// True when a root that came back has to be counted first; it stays lost until then.
-    fn is_to_be_counted(&mut self, root: RootId) -> bool {
-        let (Some(catch_up), Some(source)) = (&self.catch_up, self.sources.get(root.0)) else {
-            return false;
-        };
-        let count = catch_up.count(root, source.path());
-        count.map(|count| self.counts.insert(root, count)).is_some()
-    }
-
-    fn take_in(&mut self, event: Event) -> bool {
+    /// The same for what has been looked at already.
+    pub fn take_in(&mut self, event: Event) -> bool {
         if memory::take_shortage() {
             let actions = self.engine.handle(self.started.elapsed(), Event::MemoryShort);
             memory::release_unused();
@@ -281,16 +209,6 @@ impl Mirror {
         memory::put_by_reserve();
         self.walk_postponed();
         go_on
-    }
-
-    fn walk_postponed(&mut self) {
-        let compares =
-            |job: &InFlight| matches!(job.kind, JobKind::Trees(_)) || job.kind.is_question();
-        if !self.jobs.values().any(compares) {
-            for root in std::mem::take(&mut self.walk_later) {
-                self.look_for_changes(root);
-            }
-        }
     }
 
     /// Writes what an event makes pending to the journal, before it is acted on.
@@ -348,6 +266,7 @@ impl Mirror {
         let job = self.jobs.remove(&settled.job);
         if let (Some(plugins), Some(job)) = (&mut self.plugins, job) {
             plugins.delivered(settled.remote, job.root, &settled.delivered);
+            plugins.delivered(settled.remote, job.root, &settled.withheld);
         }
         let seq = job.map(|job| job.seq);
         let (Some(journal), Some(seq)) = (&mut self.journal, seq) else {
@@ -363,8 +282,8 @@ impl Mirror {
     }
 
     fn notify(&mut self, notice: &Notice) {
-        if let Notice::FullSyncDone { remote, .. } = notice {
-            self.full_sync_done(*remote);
+        if let Notice::FullSyncDone { remote, deletes, .. } = notice {
+            self.full_sync_done(*remote, *deletes);
         }
         if let (
             Notice::RemoteDown { remote, .. } | Notice::RemoteDenies { remote, .. },
@@ -377,8 +296,12 @@ impl Mirror {
         self.progress.suspend(|| log::log!(level, "{sentence}"));
     }
 
-    fn full_sync_done(&mut self, remote: RemoteId) {
+    fn full_sync_done(&mut self, remote: RemoteId, deletes: bool) {
         self.workers.keep_sessions_ready(remote);
+        if !deletes {
+            // It is owed until it may delete.
+            return;
+        }
         if let (Some(journal), Some(seq)) = (&mut self.journal, self.full_syncs.remove(&remote)) {
             journal.append_delivered(remote, seq, &[(RelPath::root(), Scope::Tree)]);
         }

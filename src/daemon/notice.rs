@@ -155,14 +155,11 @@ impl Names {
                 };
                 (Level::Info, format!("full sync {cause} begins"))
             }
-            Notice::FullSyncDone { remote, took } => (
-                Level::Info,
-                format!(
-                    "full sync to {} is done in {:.1} s",
-                    self.remote(*remote),
-                    took.as_secs_f64()
-                ),
-            ),
+            Notice::FullSyncDone { remote, took, deletes } => {
+                let (remote, took) = (self.remote(*remote), took.as_secs_f64());
+                let but = if *deletes { "" } else { "; nothing was deleted (see the alarm)" };
+                (Level::Info, format!("full sync to {remote} is done in {took:.1} s{but}"))
+            }
             Notice::FullSyncSkipped { remote } => (
                 Level::Warn,
                 format!(

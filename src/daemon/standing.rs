@@ -1,7 +1,7 @@
 //! Every part of a running mirror, started in the order in which they need each other, ended in the reverse one.
 //! Returns when the watches stand; the main loop is `daemon/mirror.rs`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -110,7 +110,8 @@ impl Standing {
             full_syncs: HashMap::new(),
             plugins: start_plugins(config)?,
             counts: HashMap::new(),
-            held: BTreeSet::new(),
+            restrained: BTreeMap::new(),
+            confirmed: BTreeSet::new(),
             catch_up: state.map(|state| {
                 let guard = Guard::new(config.guard, state.path());
                 CatchUp::new(records, exclude, guard, sender)
@@ -119,26 +120,24 @@ impl Standing {
             early_signals: Vec::new(),
             stop_at: None,
         };
-        wait_for_watches(&wakes, config.mirrors.len(), &mut mirror);
+        let early = wait_for_watches(&wakes, config.mirrors.len());
+        if !args.no_catch_up {
+            mirror.doubt_recorded_roots();
+        }
+        early.into_iter().for_each(|wake| mirror.wake_early(wake));
         if let Some(catch_up) = mirror.catch_up.as_ref().filter(|_| !args.no_catch_up) {
             catch_up.begin();
         }
         print(&banner::watching(config.mirrors.iter().map(|mirror| mirror.watch.as_path())));
         (0..config.mirrors.len()).for_each(|root| mirror.distrust(RootId(root)));
+        mirror.heed_confirmation(!args.no_catch_up);
         restore(&mut mirror, replay);
         if mirror.journal.is_some() {
             // What the last run left in it is pending again, and is tried at once.
             mirror.fail_log.write(&mirror.engine.fail_log());
         }
         if !args.no_catch_up {
-            // A root that is still counted is walked when it is trusted: until then its record stands.
-            let trusted = |root: &RootId| !mirror.counts.contains_key(root);
-            let roots: Vec<_> = (0..config.mirrors.len()).map(RootId).filter(trusted).collect();
-            if args.full_sync {
-                mirror.walk_later = roots;
-            } else {
-                roots.into_iter().for_each(|root| _ = mirror.look_for_changes(root));
-            }
+            mirror.look_for_changes_since_the_last_run(args.full_sync);
         }
         if args.full_sync {
             mirror.handle(Event::FullSync(FullSync::Start));
@@ -254,8 +253,8 @@ pub fn reopen(log: &Log) -> Box<dyn Fn()> {
     })
 }
 
-/// What happens meanwhile waits: the engine hears of it when all roots are ready.
-fn wait_for_watches(wakes: &Receiver<Wake>, roots: usize, mirror: &mut Mirror) {
+/// Returns what happened meanwhile.
+fn wait_for_watches(wakes: &Receiver<Wake>, roots: usize) -> Vec<Wake> {
     let mut ready = 0;
     let mut early = Vec::new();
     while ready < roots {
@@ -268,14 +267,7 @@ fn wait_for_watches(wakes: &Receiver<Wake>, roots: usize, mirror: &mut Mirror) {
             Err(_) => break,
         }
     }
-    for wake in early {
-        match wake {
-            Wake::Event(event) => _ = mirror.handle(event),
-            Wake::Signal(signal) => mirror.early_signals.push(signal),
-            // No job and no walk has been started.
-            Wake::JobDone(..) | Wake::CaughtUp(_) | Wake::Counted(_) => {}
-        }
-    }
+    early
 }
 
 /// What the last run left undone.

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use super::pending::{Item, Mark};
 use super::{
-    Action, Engine, Event, FullSync, Job, JobId, JobReport, Notice, Now, PathFailure, Setup,
-    Verdict,
+    Action, Deletions, Engine, Event, FullSync, Job, JobId, JobReport, Notice, Now, PathFailure,
+    Setup, Verdict,
 };
-use crate::change::{Cause, Change, RootId, Scope, WatchEvent};
+use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
 use crate::path::RelPath;
 
 const ROOT: RootId = RootId(0);
@@ -132,6 +132,12 @@ fn parse_event(text: &str) -> Event {
         ["root", "back"] => Event::Watch(WatchEvent::RootBack { root: ROOT, replaced: false }),
         ["full", "sync", "start"] => Event::FullSync(FullSync::Start),
         ["full", "sync", "schedule"] => Event::FullSync(FullSync::Schedule),
+        ["deletions", "allowed"] => Event::Deletions(ROOT, Deletions::Allowed),
+        ["deletions", "undecided"] => Event::Deletions(ROOT, Deletions::Undecided),
+        ["deletions", "withheld"] => Event::Deletions(ROOT, Deletions::Withheld),
+        ["restored", items @ ..] => {
+            Event::Restored(RemoteId(0), items.iter().map(|item| parse_item(item)).collect())
+        }
         ["retry", "fail", "log"] => Event::RetryFailLog,
         ["stop"] => Event::Stop,
         other => panic!("no such event: {other:?}"),
@@ -141,6 +147,9 @@ fn parse_event(text: &str) -> Event {
 fn show_job(job: &Job) -> String {
     let mut text = format!("run {} for remote {}: ", job.id.0, job.remote.0);
     text += &format!("{:?} {}", job.kind, show_items(&job.items)).to_lowercase();
+    if !job.deletes_below && !job.items.is_empty() {
+        text += " without deletions";
+    }
     for (new, old) in &job.moves {
         let _ = write!(text, ", {new} was {old}");
     }
@@ -167,9 +176,11 @@ fn show_action(action: &Action) -> String {
         Action::Abort(remote) => format!("break off what flies for remote {}", remote.0),
         Action::Settled(settled) => {
             let mut text = format!("settled {}", settled.job.0);
-            for (what, items) in
-                [("delivered", &settled.delivered), ("returned", &settled.returned)]
-            {
+            for (what, items) in [
+                ("delivered", &settled.delivered),
+                ("withheld", &settled.withheld),
+                ("returned", &settled.returned),
+            ] {
                 if !items.is_empty() {
                     let _ = write!(text, ", {what} {}", show_items(items));
                 }

@@ -24,6 +24,8 @@ pub struct Job {
     pub items: Vec<Item>,
     /// Of these items, what was moved: (new, old).
     pub moves: Vec<(RelPath, RelPath)>,
+    /// False: of listings and trees nothing is deleted ([`Deletions`](super::Deletions)).
+    pub deletes_below: bool,
 }
 
 /// The sorts of work.
@@ -151,6 +153,8 @@ pub struct Settled {
     pub remote: RemoteId,
     /// Equal now.
     pub delivered: Vec<Item>,
+    /// Sent, but what is extraneous there was not deleted: still owed.
+    pub withheld: Vec<Item>,
     /// Not yet, and perhaps in other pieces than before.
     pub returned: Vec<Item>,
 }

@@ -29,7 +29,7 @@ pub enum Notice {
     SourceHealthy { root: RootId },
     Overflow { root: RootId },
     FullSyncStarted { cause: FullSync },
-    FullSyncDone { remote: RemoteId, took: Duration },
+    FullSyncDone { remote: RemoteId, took: Duration, deletes: bool },
     FullSyncSkipped { remote: RemoteId },
     Collapsed { remote: RemoteId, from: usize, to: usize },
 }

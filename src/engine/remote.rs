@@ -9,6 +9,7 @@ mod start;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::deletions::{Deletions, Rein};
 use super::parents::Parents;
 use super::pending::{Held, Hold, Item, Mark, Marked, Pending};
 use super::postponed::Postponed;
@@ -49,6 +50,8 @@ struct Flight {
     /// Started while the remote was not known to answer: what comes of it decides.
     is_trial: bool,
     items: Vec<Item>,
+    /// What is extraneous in its directories is deleted.
+    deletes_below: bool,
     parents: Parents,
     /// What may leave only after this job, because it was moved away from one of its paths.
     waited_for_by: Vec<RelPath>,
@@ -84,6 +87,7 @@ pub struct RemoteState {
     sweep: Option<Sweep>,
     /// Once more after this full sync, for notices were lost meanwhile.
     sweep_again: bool,
+    rein: Rein,
     /// New name -> old name of what was moved and not yet delivered.
     moves: BTreeMap<RelPath, RelPath>,
     held: Held,
@@ -117,6 +121,7 @@ impl RemoteState {
             pending: Pending::default(),
             sweep: None,
             sweep_again: false,
+            rein: Rein::default(),
             moves: BTreeMap::new(),
             held: Held::default(),
             disputed: BTreeSet::new(),
@@ -138,6 +143,21 @@ impl RemoteState {
     pub fn mark(&mut self, path: &RelPath, mark: Mark) -> Marked {
         self.stuck = self.stuck && self.held.touches(path);
         self.pending.mark(path, mark)
+    }
+
+    /// Takes in what the last run left. What vanished since then is nobody's deletion, so whole directories wait for a decision.
+    pub fn restore(&mut self, item: &Item) {
+        if self.rein.is_undecided() && item.mark.scope != Scope::Entry {
+            self.rein.owe(item);
+        } else {
+            self.mark(&item.path, item.mark);
+        }
+    }
+
+    pub fn decide_deletions(&mut self, verdict: Deletions) {
+        for item in self.rein.decide(verdict) {
+            self.mark(&item.path, item.mark);
+        }
     }
 
     /// Takes in what the watch thread saw.
@@ -223,7 +243,7 @@ impl RemoteState {
     pub fn owed(&self) -> usize {
         let sweep = self.sweep.as_ref().map_or(0, |sweep| sweep.left.len());
         let flying: usize = self.flights.values().map(|flight| flight.items.len()).sum();
-        self.pending.len() + sweep + flying + self.postponed.count()
+        self.pending.len() + sweep + flying + self.postponed.count() + self.rein.owed().count()
     }
 
     pub fn undelivered(&self) -> impl Iterator<Item = Item> {
@@ -235,7 +255,7 @@ impl RemoteState {
         let whole = sweep.map(|_| Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) });
         let again = self.disputed.iter().map(|path| (path.clone(), Mark::new(Scope::Entry)));
         let again = again.map(|(path, mark)| Item { path, mark });
-        let later = self.failing.items().chain(self.postponed.items());
+        let later = self.failing.items().chain(self.postponed.items()).chain(self.rein.owed());
         self.pending.iter().chain(flying).chain(whole).chain(later).chain(again)
     }
 

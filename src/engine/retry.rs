@@ -196,11 +196,14 @@ impl FailingPaths {
     }
 
     /// `whole` was not delivered but divided into pieces: a piece with its path takes its place, and what fails below
-    /// it is returned, to be tried once more by itself.
-    pub fn divided(&mut self, whole: &RelPath, piece: Option<Mark>) -> (FailLog, Vec<Item>) {
-        let mut log = FailLog::Same;
+    /// it is returned, to be tried once more by itself. So is `whole` where more caution is due than it was divided with.
+    pub fn divided(&mut self, item: &Item, piece: Option<Mark>) -> (FailLog, Vec<Item>) {
+        let whole = &item.path;
+        let (mut log, mut careless) = (FailLog::Same, false);
         if let Some(failing) = self.paths.get_mut(whole) {
+            careless = failing.mark.force && !item.mark.force;
             match piece {
+                _ if careless => {}
                 Some(mark) => failing.mark = mark,
                 None => {
                     if failing.logged {
@@ -211,7 +214,7 @@ impl FailingPaths {
             }
         }
         let mut below = self.within(whole);
-        below.retain(|path| path != whole);
+        below.retain(|path| path != whole || careless);
         let again = below.into_iter().filter_map(|path| {
             let failing = self.paths.get(&path).filter(|f| f.due.is_none())?;
             let mark = failing.mark;

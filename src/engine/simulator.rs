@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::pending::{Item, Mark};
-use super::{Action, Engine, Event, FullSync, Job, JobId, JobKind, JobReport, Now, Setup, Verdict};
+use super::*;
 use crate::change::{RemoteId, RootId, Scope, WatchEvent};
 use crate::path::RelPath;
 use chance::Rng;
@@ -39,6 +39,7 @@ enum Wake {
     RootSeen(RootId),
     Overflow(RootId),
     FullSync(FullSync),
+    Deletions(RootId, Deletions),
     RetryFailLog,
     Crash,
 }
@@ -86,6 +87,8 @@ struct World {
     flying: BTreeMap<JobId, Flying>,
     /// As the engine has been told.
     lost: Vec<bool>,
+    /// By root, as the engine has been told.
+    deletions: Vec<Deletions>,
     wakes: BTreeMap<(Now, u64), Wake>,
     next_wake: u64,
     steps: usize,
@@ -136,6 +139,7 @@ impl World {
             remotes: remotes.iter().map(remote).collect(),
             flying: BTreeMap::new(),
             lost: vec![false; roots],
+            deletions: vec![Deletions::Allowed; roots],
             wakes: BTreeMap::new(),
             next_wake: 0,
             steps: 0,
@@ -163,6 +167,9 @@ impl World {
         for root in (0..self.sources.len()).map(RootId) {
             plan(self, 2, Wake::Root(root));
             plan(self, 2, Wake::Overflow(root));
+            for verdict in [Deletions::Undecided, Deletions::Withheld, Deletions::Allowed] {
+                plan(self, 2, Wake::Deletions(root, verdict));
+            }
         }
         for remote in (0..self.remotes.len()).map(RemoteId) {
             plan(self, 4, Wake::Health(remote));
@@ -260,6 +267,7 @@ impl World {
             Wake::FullSync(cause) => {
                 self.feed(Event::FullSync(cause));
             }
+            Wake::Deletions(root, verdict) => self.decide_deletions(root, verdict),
             Wake::RetryFailLog => {
                 self.feed(Event::RetryFailLog);
             }
@@ -287,6 +295,14 @@ impl World {
             self.say(|| format!("  {changes:?}"));
             self.feed(Event::Watch(WatchEvent::Changed { root, changes }));
             self.check_bounded(root);
+        }
+    }
+
+    fn decide_deletions(&mut self, root: RootId, verdict: Deletions) {
+        self.deletions[root.0] = verdict;
+        self.feed(Event::Deletions(root, verdict));
+        for remote in (0..self.remotes.len()).map(RemoteId) {
+            self.check_nothing_is_forgotten(remote);
         }
     }
 
@@ -342,6 +358,7 @@ impl World {
             if self.sources[root.0].gone {
                 self.flip_root(root);
             }
+            self.decide_deletions(root, Deletions::Allowed);
             self.wake_in(0, 100, Wake::Hints(root));
         }
         self.run_until(Duration::MAX);

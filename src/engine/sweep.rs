@@ -17,6 +17,8 @@ pub struct Sweep {
     /// Whether the patterns of `crontabfilter` hold.
     pub filter: FullSyncFilter,
     pub since: Now,
+    /// What is extraneous was deleted, in all jobs so far.
+    pub deletes: bool,
     /// Shards in jobs.
     pub in_flight: usize,
     /// Shards seen so far, for the progress line.
@@ -29,6 +31,7 @@ impl Sweep {
             left: Pending::default(),
             filter: FullSyncFilter::Off,
             since: now,
+            deletes: true,
             in_flight: 0,
             shards: 0,
         }
@@ -40,6 +43,7 @@ impl Sweep {
             FullSync::Schedule => FullSyncFilter::Crontab,
             _ => FullSyncFilter::Off,
         };
+        self.deletes = true;
         self.left.mark(&RelPath::root(), Mark::new(Scope::Tree));
         self.shards += 1;
     }

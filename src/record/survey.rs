@@ -105,6 +105,16 @@ struct Surveyor<'a> {
     blind: Option<DirKey>,
     /// Mount points that lost their file system, until the walk gets to them.
     lost: BTreeSet<DirKey>,
+    losses: Losses,
+}
+
+/// What to make of a mount point without its file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Losses {
+    /// It will be back: nothing in it is taken for removed, and the record remembers it.
+    Accidents,
+    /// It is meant to be gone, with everything in it.
+    Meant,
 }
 
 /// What a walk calls for each directory, in sorted order.
@@ -117,6 +127,7 @@ pub(super) fn run(
     now: &Header,
     wanted: Wanted<'_>,
     sink: &mut dyn FnMut(Change),
+    losses: Losses,
     walk: impl FnOnce(Meet<'_>) -> io::Result<()>,
 ) -> io::Result<Survey> {
     let (known, alive, unknown) = match read_known(paths, now)? {
@@ -133,6 +144,7 @@ pub(super) fn run(
         covered: BTreeSet::new(),
         blind: None,
         lost: BTreeSet::new(),
+        losses,
     };
     walk(&mut |found| surveyor.meet(found))?;
     surveyor.skip_to(None)?;
@@ -252,6 +264,7 @@ impl Surveyor<'_> {
             if let Some(old) = old
                 && old.has(MOUNT)
                 && !new.has(MOUNT)
+                && self.losses == Losses::Accidents
             {
                 self.lost.insert(DirKey::new(&path));
                 self.result.lost_mounts.push(path);
@@ -306,10 +319,12 @@ impl Surveyor<'_> {
 }
 
 /// How many entries are known of the tree whose snapshot has the header `then`.
-pub(super) fn count_known(paths: &Paths, then: &Header) -> io::Result<u64> {
+pub(super) fn count_known(paths: &Paths, then: &Header, enough: u64) -> io::Result<u64> {
     let mut count = 0;
     if let Ok((mut known, _)) = read_known(paths, then)? {
-        while let Some(listing) = known.next()? {
+        while count < enough
+            && let Some(listing) = known.next()?
+        {
             count += listing.names();
         }
     }

@@ -70,7 +70,11 @@ impl Bed {
 }
 
 fn compare(record: &mut Record) -> (Survey, Changes) {
-    let mut surveyor = record.start_survey().unwrap();
+    compare_with(record, Losses::Accidents)
+}
+
+fn compare_with(record: &mut Record, losses: Losses) -> (Survey, Changes) {
+    let mut surveyor = record.start_survey().unwrap().with(losses);
     // As if the program had lived on for a while: what was there at the walk has settled.
     surveyor.header.alive = i64::MAX;
     let mut found = Changes::new();

@@ -34,7 +34,9 @@ impl Endpoint {
             _ => &self.params.kept,
         };
         args.extend(params.iter().cloned());
-        if self.delete && matches!(kind, RunKind::Trees { .. } | RunKind::Extraneous { .. }) {
+        if self.delete
+            && matches!(kind, RunKind::Trees { deletes: true, .. } | RunKind::Extraneous { .. })
+        {
             args.extend(self.params.delete.iter().cloned());
         }
         self.push_kind(&mut args, kind, abilities);
@@ -84,13 +86,13 @@ impl Endpoint {
                 push(delete);
                 push(&["--force", "--from0", "--include-from=-", "--no-from0", "--exclude=*"]);
             }
-            RunKind::Listing { .. } => {
+            RunKind::Listing { deletes, .. } => {
                 push(&["--no-r", "-d", "-R", "--ignore-missing-args", "--force"]);
-                push(delete);
+                push(if *deletes { delete } else { &[] });
             }
-            RunKind::Trees { .. } => {
+            RunKind::Trees { deletes, .. } => {
                 push(&["-r", "-R", "--ignore-missing-args", "--force"]);
-                push(delete);
+                push(if *deletes { delete } else { &[] });
             }
             RunKind::Extraneous { scope, .. } => {
                 let depth =
@@ -223,7 +225,7 @@ impl Endpoint {
     /// Source and destination.
     fn push_places(&self, args: &mut Vec<OsString>, kind: &RunKind) {
         match kind {
-            RunKind::Listing { dirs } | RunKind::Extraneous { dirs, scope: Scope::Listing } => {
+            RunKind::Listing { dirs, .. } | RunKind::Extraneous { dirs, scope: Scope::Listing } => {
                 args.extend(dirs.iter().map(|dir| source_word(dir, "/")))
             }
             RunKind::Trees { dirs, .. } | RunKind::Extraneous { dirs, .. } => {

@@ -14,7 +14,7 @@ use super::moves::{Move, Moved, Mover};
 use super::remote::{Remote, Stop};
 use super::rules::{Coverage, Rules};
 use crate::change::Scope;
-use crate::engine::PathFailure;
+use crate::engine::{Job, PathFailure};
 use crate::path::RelPath;
 use crate::rsync::excludes::Excludes;
 use crate::rsync::exit::Outcome;
@@ -23,6 +23,9 @@ use crate::source::Unhealthy;
 
 /// rsync's exit code for "partial transfer due to error".
 const PARTIAL: i32 = 23;
+
+/// Why a name is not deleted on a remote whose rules only whole directories can serve.
+const WITHHELD: &str = "not deleted while deletions are held back (see the alarm in the log)";
 
 /// A file younger than this was made after anything that it replaces.
 const YOUNG: Duration = Duration::from_secs(2);
@@ -42,6 +45,8 @@ pub struct JobRun<'a> {
     pub sent: Vec<(RelPath, Version)>,
     /// The remote has answered a run.
     pub has_run: bool,
+    /// What is extraneous in whole directories is deleted.
+    pub deletes_below: bool,
 }
 
 /// What a present entry needs.
@@ -59,9 +64,16 @@ enum Treatment {
 
 impl<'a> JobRun<'a> {
     /// Nothing has run yet.
-    pub fn new(remote: &'a Remote, abilities: Abilities) -> Self {
-        let (failed, sent) = (Vec::new(), Vec::new());
-        Self { remote, abilities, by_content: HashSet::new(), failed, sent, has_run: false }
+    pub fn new(remote: &'a Remote, abilities: Abilities, job: &Job) -> Self {
+        Self {
+            remote,
+            abilities,
+            by_content: HashSet::new(),
+            failed: Vec::new(),
+            sent: Vec::new(),
+            has_run: false,
+            deletes_below: job.deletes_below,
+        }
     }
 
     /// Sends what is there and deletes what is gone, each in the way that the remote understands.
@@ -89,7 +101,10 @@ impl<'a> JobRun<'a> {
                     any_forced_match |= force;
                     matched.push((path, presence));
                 }
-                Way::ListingOfParent => listings.push(path.parent().unwrap_or_default()),
+                Way::ListingOfParent if self.deletes_below => {
+                    listings.push(path.parent().unwrap_or_default());
+                }
+                Way::ListingOfParent => self.failed.push(fail(path, WITHHELD.into())),
             }
         }
         let by_name = [
@@ -228,13 +243,13 @@ impl<'a> JobRun<'a> {
         excludes: &Excludes,
     ) -> Result<(), Stop> {
         let names: Vec<&RelPath> = dirs.iter().collect();
-        let dirs = dirs.to_vec();
+        let (dirs, deletes) = (dirs.to_vec(), self.deletes_below);
         let kind = match scope {
             Scope::Tree => {
                 let checksum = dirs.iter().any(|dir| self.by_content.contains(dir));
-                RunKind::Trees { dirs, checksum }
+                RunKind::Trees { dirs, checksum, deletes }
             }
-            _ => RunKind::Listing { dirs },
+            _ => RunKind::Listing { dirs, deletes },
         };
         self.run(&kind, excludes.rules(), &names)
     }
@@ -296,11 +311,6 @@ impl<'a> JobRun<'a> {
     }
 
     fn note(&mut self, kind: &RunKind, outcome: Outcome, names: &[&RelPath]) -> Result<(), Stop> {
-        let fail = |path: &RelPath, message: String| PathFailure {
-            path: path.clone(),
-            code: PARTIAL,
-            message,
-        };
         match outcome {
             Outcome::Delivered => {}
             Outcome::Partial { failed, deletions_skipped } => {
@@ -351,6 +361,10 @@ impl<'a> JobRun<'a> {
             self.remote.note_leftovers(&names.iter().collect::<Vec<_>>());
         }
     }
+}
+
+fn fail(path: &RelPath, message: String) -> PathFailure {
+    PathFailure { path: path.clone(), code: PARTIAL, message }
 }
 
 /// True when a run may have left something unfinished on the remote.

@@ -212,7 +212,7 @@ impl Link {
         let mut later = look.put_off_old_names();
         later.extend(self.doubtful_after(&look.moves, &root, job));
         let doubtful = self.doubtful_below(&look.trees, &root, job);
-        let mut run = JobRun::new(&self.remote, abilities);
+        let mut run = JobRun::new(&self.remote, abilities, job);
         let postponed = self.rest_echoes(&mut look, &root, job, &run)?;
         drop(root);
         let looks = [&look, &later, &doubtful];

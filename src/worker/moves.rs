@@ -167,6 +167,7 @@ mod tests {
             kind: JobKind::Batch,
             items: items.iter().map(item).collect(),
             moves: moves.iter().map(|(new, old)| (path(new), path(old))).collect(),
+            deletes_below: true,
         }
     }
 

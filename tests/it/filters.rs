@@ -285,6 +285,7 @@ fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patter
             kind: JobKind::Trees(FullSyncFilter::Crontab),
             items: vec![item],
             moves: Vec::new(),
+            deletes_below: true,
         });
         assert_eq!((report.verdict, report.failed), (Verdict::Done, vec![]));
         items.extend(report.returned.into_iter().rev());

@@ -109,13 +109,13 @@ impl Rig {
     fn trees(&self, dirs: &[&str], excludes: &[&str]) -> Outcome {
         let dirs = dirs.iter().map(|dir| path(dir)).collect();
         let rules = input::filters(excludes);
-        self.run(&RunKind::Trees { dirs, checksum: false }, &rules)
+        self.run(&RunKind::Trees { dirs, checksum: false, deletes: true }, &rules)
     }
 
     fn listing(&self, dirs: &[&str], excludes: &[&str]) -> Outcome {
         let dirs = dirs.iter().map(|dir| path(dir)).collect();
         let rules = input::filters(excludes);
-        self.run(&RunKind::Listing { dirs }, &rules)
+        self.run(&RunKind::Listing { dirs, deletes: true }, &rules)
     }
 
     /// Writes a file on the remote only.

@@ -59,12 +59,12 @@ impl RemoteState {
         }
     }
 
-    /// Lets go of them, but of none that a job holds as its own.
-    pub fn release_origins(&mut self, origins: &[RelPath]) {
-        for origin in origins {
-            let is_own = |item: &Item| item.path == *origin;
+    /// Lets go of paths that waited for a job, but of none that another one holds as its own.
+    pub fn release(&mut self, paths: &[RelPath]) {
+        for path in paths {
+            let is_own = |item: &Item| item.path == *path;
             if !self.flights.values().any(|flight| flight.items.iter().any(is_own)) {
-                self.held.remove(origin);
+                self.held.remove(path);
             }
         }
     }

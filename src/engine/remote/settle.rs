@@ -43,10 +43,8 @@ impl RemoteState {
         for item in &flight.items {
             self.held.remove(&item.path);
         }
-        for path in &flight.waited_for_by {
-            self.held.remove(path);
-        }
-        self.release_origins(&flight.origins);
+        self.release(&flight.waited_for_by);
+        self.release(&flight.origins);
         self.hold_origins();
         for path in &self.lost {
             self.held.insert(path, Hold::Long);
@@ -174,7 +172,7 @@ impl RemoteState {
         }
         let blame = self.blame(&flight.items, failed);
         let mut log = FailLog::Same;
-        let mut delivered = Vec::new();
+        let (mut delivered, mut withheld) = (Vec::new(), Vec::new());
         // What a filter leaves out is not delivered: the failing paths have their own retries.
         let unfiltered = flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
         for item in &flight.items {
@@ -188,7 +186,12 @@ impl RemoteState {
             }
             if piece.is_none() && !keep(&item.path) {
                 self.forget_moves(item);
-                delivered.push(item.clone());
+                let is_whole = flight.deletes_below || item.mark.scope == Scope::Entry;
+                let to = if is_whole { &mut delivered } else { &mut withheld };
+                to.push(item.clone());
+            }
+            if unfiltered && !flight.deletes_below {
+                self.compare_again(item);
             }
         }
         log = log.max(self.note_failures(now, blame, actions));
@@ -198,16 +201,26 @@ impl RemoteState {
         self.postponed.add(now, &postponed);
         let returned = [returned, postponed].concat();
         if flight.origin == Origin::Sweep {
-            self.finish_sweep(now, returned.len(), actions);
+            self.finish_sweep(now, returned.len(), flight.deletes_below, actions);
         }
         if log == FailLog::Changed {
             actions.push(Action::FailLogChanged);
         }
-        actions.push(Action::Settled(Settled { job, remote: self.id, delivered, returned }));
+        let remote = self.id;
+        actions.push(Action::Settled(Settled { job, remote, delivered, withheld, returned }));
+    }
+
+    /// What was sent without deletions is sent once more when they are allowed.
+    fn compare_again(&mut self, item: &Item) {
+        if !self.rein.is_allowed() {
+            self.rein.owe(item);
+        } else if item.mark.scope != Scope::Entry {
+            self.pending.mark(&item.path, item.mark);
+        }
     }
 
     fn divide(&mut self, item: &Item, piece: Option<Mark>) -> FailLog {
-        let (log, again) = self.failing.divided(&item.path, piece);
+        let (log, again) = self.failing.divided(item, piece);
         for item in again {
             self.pending.mark(&item.path, item.mark);
         }
@@ -274,15 +287,22 @@ impl RemoteState {
         log
     }
 
-    fn finish_sweep(&mut self, now: Now, new_shards: usize, actions: &mut Vec<Action>) {
+    fn finish_sweep(
+        &mut self,
+        now: Now,
+        new_shards: usize,
+        deletes_below: bool,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(sweep) = &mut self.sweep else { return };
         sweep.shards += new_shards;
+        sweep.deletes &= deletes_below;
         if sweep.is_done() && std::mem::take(&mut self.sweep_again) {
             sweep.restart(FullSync::Overflow);
         } else if sweep.is_done() {
-            let took = now - sweep.since;
+            let (took, deletes) = (now - sweep.since, sweep.deletes);
             self.sweep = None;
-            actions.push(Action::Notify(Notice::FullSyncDone { remote: self.id, took }));
+            actions.push(Action::Notify(Notice::FullSyncDone { remote: self.id, took, deletes }));
         }
     }
 }

@@ -92,7 +92,7 @@ impl RemoteState {
             return (None, None);
         }
         let trees = self.count_flights(|kind| matches!(kind, JobKind::Trees(_)));
-        if trees < TREE_JOBS {
+        if trees < TREE_JOBS && !self.rein.is_undecided() {
             if let Some(sweep) = &mut self.sweep {
                 let (items, sweep_waits) = sweep.take(&self.held, TREE_JOBS);
                 let job = NextJob::new(JobKind::Trees(sweep.filter), Origin::Sweep, items);
@@ -181,7 +181,9 @@ impl RemoteState {
             .iter()
             .filter_map(|item| Some((item.path.clone(), self.moves.get(&item.path)?.clone())))
             .collect();
-        let job = Job { id, remote: self.id, root: self.root, kind, items, moves };
+        let deletes_below = self.rein.is_allowed();
+        let (remote, root) = (self.id, self.root);
+        let job = Job { id, remote, root, kind, items, moves, deletes_below };
         let items = job.items.clone();
         let origins = origins_elsewhere(&job);
         let parents = Parents::of(&items);
@@ -190,8 +192,17 @@ impl RemoteState {
         }
         let (began, is_trial) = (now, self.outage.is_some());
         let waited_for_by = Vec::new();
-        let flight =
-            Flight { kind, origin, began, is_trial, items, parents, waited_for_by, origins };
+        let flight = Flight {
+            kind,
+            origin,
+            began,
+            is_trial,
+            items,
+            deletes_below,
+            parents,
+            waited_for_by,
+            origins,
+        };
         self.flights.insert(id, flight);
         self.hold_origins();
         job

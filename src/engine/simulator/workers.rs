@@ -11,7 +11,10 @@ impl World {
         remote.sessions = true;
         let source = &self.sources[job.root.0];
         let look = Look { source: &source.tree, kind: job.kind, fresh: &remote.copy.fresh };
-        let plan = look.plan(&job.items, &mut self.rng);
+        let mut plan = look.plan(&job.items, &mut self.rng);
+        if !job.deletes_below {
+            plan.ops.iter_mut().for_each(|ops| ops.retain(|op| !matches!(op, Op::Only(..))));
+        }
         let slow = if remote.health == Health::Slow { 100 } else { 1 };
         let id = job.id;
         let mut flying = Flying {
@@ -131,9 +134,15 @@ impl World {
         for (index, source) in self.sources.iter_mut().enumerate() {
             source.restart();
             self.lost[index] = false;
+            self.deletions[index] = Deletions::Allowed;
             if source.gone {
                 self.wakes.insert((self.now, 0), Wake::RootSeen(RootId(index)));
             }
+        }
+        for root in (0..self.sources.len()).map(RootId) {
+            self.deletions[root.0] = Deletions::Undecided;
+            self.feed(Event::Deletions(root, Deletions::Undecided));
+            self.wake_in(0, 2_000, Wake::Deletions(root, Deletions::Allowed));
         }
         for event in restored {
             self.feed(event);

@@ -36,6 +36,17 @@ fn unmounted_directory_is_not_taken_for_an_emptied_one() {
         let (survey, found, _) = bed.start();
         assert_eq!((survey.lost_mounts, found), (vec![path("m")], changes([])));
     }
+    // Somebody says that it is meant to be gone: its content is, and that is not asked about again.
+    let mut record = bed.open();
+    let (survey, found) = compare_with(&mut record, Losses::Meant);
+    assert_eq!(survey.lost_mounts, []);
+    assert!(found.contains(&("m/x".into(), ENTRY)), "{found:?}");
+    record.close();
+    assert_eq!(bed.start().0.lost_mounts, []);
+    mount_it().unwrap();
+    bed.write("m/x/y", "old");
+    bed.start();
+    unmount(bed.at("m"), UnmountFlags::DETACH).unwrap();
     // Another one, empty: that is a change of the tree.
     mount_it().unwrap();
     let found = bed.found();
@@ -55,15 +66,22 @@ fn unreadable_directory_is_not_taken_for_an_empty_one() {
     let mut found = Vec::new();
     let mut sink = |change: Change| found.push(change.path.to_string());
     let blind = format::DirKey::new(&path("d"));
-    let result = survey::run(&surveyor.paths, &surveyor.header, wanted, &mut sink, |meet| {
-        walk::walk(bed.tree.path(), wanted, 1, |listed| match listed {
-            walk::Found::Listed(listing) if listing.dir == blind => {
-                meet(walk::Found::Blind(blind.clone(), io::ErrorKind::PermissionDenied.into()))
-            }
-            walk::Found::Listed(listing) if listing.dir.is_within(&blind) => Ok(()),
-            other => meet(other),
-        })
-    });
+    let result = survey::run(
+        &surveyor.paths,
+        &surveyor.header,
+        wanted,
+        &mut sink,
+        Losses::Accidents,
+        |meet| {
+            walk::walk(bed.tree.path(), wanted, 1, |listed| match listed {
+                walk::Found::Listed(listing) if listing.dir == blind => {
+                    meet(walk::Found::Blind(blind.clone(), io::ErrorKind::PermissionDenied.into()))
+                }
+                walk::Found::Listed(listing) if listing.dir.is_within(&blind) => Ok(()),
+                other => meet(other),
+            })
+        },
+    );
     assert_eq!(result.unwrap().unreadable, [path("d")]);
     record.keep(surveyor).unwrap();
     assert_eq!(found, ["./", "a"]);

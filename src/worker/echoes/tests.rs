@@ -19,6 +19,7 @@ fn job(items: &[&str], moves: &[(&str, &str)]) -> Job {
         kind: JobKind::Batch,
         items: items.iter().map(item).collect(),
         moves: moves.iter().map(|(new, old)| (path(new), path(old))).collect(),
+        deletes_below: true,
     }
 }
 

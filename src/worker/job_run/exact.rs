@@ -34,7 +34,7 @@ impl JobRun<'_> {
             let guarded = guarded.with(hidden.iter().map(exact_pattern));
             return self.by_patterns(dirs, scope, &guarded);
         }
-        if self.deletes() {
+        if self.deletes() && self.deletes_below {
             self.run(&kind, guarded.rules(), &names)?;
         }
         let present = self.below(dirs, scope, Wanted::Yes);

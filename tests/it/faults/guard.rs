@@ -27,11 +27,6 @@ fn stopped_after_a_full_sync(daemon: &Rsyncd, head: &str) -> Mirror {
     mirror
 }
 
-fn confirm(mirror: &Mirror) {
-    let state = mirror.state_files()[0].parent().unwrap().to_path_buf();
-    fs::write(state.join("confirm-deletions"), "").unwrap();
-}
-
 #[test]
 fn half_a_tree_gone_during_downtime_is_deleted_only_when_that_is_confirmed() {
     let daemon = Rsyncd::start();
@@ -48,9 +43,77 @@ fn half_a_tree_gone_during_downtime_is_deleted_only_when_that_is_confirmed() {
         assert!(picture(&daemon.data).len() > 1_200, "something was deleted");
         mirror.kill();
     }
-    confirm(&mirror);
+    mirror.confirm_deletions();
     mirror.launch();
     wait_until_same(&mirror.source, &daemon.data, SOON, "when it is confirmed");
+}
+
+/// The same with the usual command line of old installations: the full sync must not delete what the guard holds back.
+#[test]
+fn a_full_sync_at_start_deletes_half_a_tree_only_when_that_is_confirmed() {
+    let daemon = Rsyncd::start();
+    let mut mirror = stopped_after_a_full_sync(&daemon, "");
+    mirror.set_args(&["-r"]);
+    (0..7).for_each(|dir| fs::remove_dir_all(mirror.at(format!("d{dir}"))).unwrap());
+    fs::write(daemon.at("d8/foreign"), "x").unwrap();
+    mirror.write("d8/new", "x");
+    for round in 0..2 {
+        mirror.launch();
+        mirror.wait_for_output(&format!("ALARM: {} of 1212", 707 + round));
+        mirror.wait_for_output("nothing was deleted (see the alarm)");
+        // The rest goes on: what the full sync finds, and what changes now, deletions too.
+        wait_for_content(&daemon.at("d8/new"), "x");
+        mirror.write(format!("later{round}"), "y");
+        wait_for_content(&daemon.at(format!("later{round}")), "y");
+        let gone = format!("d9/f{}", 9 + 12 * round);
+        fs::remove_file(mirror.at(&gone)).unwrap();
+        wait_until("a deletion that was seen arrives", || !daemon.at(&gone).exists());
+        // A directory that comes from elsewhere is sent whole.
+        fs::create_dir_all(mirror.dir.join("elsewhere/deep")).unwrap();
+        fs::write(mirror.dir.join("elsewhere/deep/f"), "z").unwrap();
+        let moved = format!("moved{round}");
+        fs::rename(mirror.dir.join("elsewhere"), mirror.at(&moved)).unwrap();
+        wait_for_content(&daemon.at(format!("{moved}/deep/f")), "z");
+        assert!((0..7).all(|dir| daemon.at(format!("d{dir}/f{dir}")).exists()), "deleted");
+        assert!(daemon.at("d8/foreign").exists(), "a comparison has deleted");
+        mirror.kill();
+    }
+    mirror.confirm_deletions();
+    mirror.launch();
+    mirror.wait_for_output("deletions are confirmed");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when it is confirmed");
+    assert!(!mirror.output().contains("ALARM"));
+}
+
+#[test]
+fn what_a_full_sync_did_not_delete_is_compared_again_after_the_confirmation_without_r() {
+    let daemon = Rsyncd::start();
+    let mut mirror = stopped_after_a_full_sync(&daemon, "");
+    mirror.set_args(&["-r"]);
+    (0..7).for_each(|dir| fs::remove_dir_all(mirror.at(format!("d{dir}"))).unwrap());
+    // The record does not know of it: only a comparison finds it.
+    fs::write(daemon.at("d8/foreign"), "x").unwrap();
+    mirror.launch();
+    mirror.wait_for_output("nothing was deleted (see the alarm)");
+    mirror.kill();
+    mirror.confirm_deletions();
+    mirror.set_args(&[]);
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when it is confirmed");
+}
+
+#[test]
+fn a_full_sync_at_start_deletes_less_than_the_limit_and_everything_with_the_guard_off() {
+    for (limit, gone) in [("<guard maxDelete=\"70%\"/>", 7), ("<guard maxDelete=\"off\"/>", 12)] {
+        let daemon = Rsyncd::start();
+        let mut mirror = stopped_after_a_full_sync(&daemon, limit);
+        mirror.set_args(&["-r"]);
+        (0..gone).for_each(|dir| fs::remove_dir_all(mirror.at(format!("d{dir}"))).unwrap());
+        fs::create_dir(daemon.at("foreign")).unwrap();
+        mirror.launch();
+        wait_until_same(&mirror.source, &daemon.data, SOON, limit);
+        assert!(!mirror.output().contains("ALARM"));
+    }
 }
 
 #[test]
@@ -95,7 +158,7 @@ fn a_root_that_comes_back_nearly_empty_is_not_mirrored_until_it_holds_more() {
     fs::create_dir(&mirror.source).unwrap();
     mirror.write("d0/only", "x");
     wait_until("it is said again", || said() > before);
-    confirm(&mirror);
+    mirror.confirm_deletions();
     mirror.kill();
     mirror.launch();
     wait_until_same(&mirror.source, &daemon.data, SOON, "when it is confirmed");

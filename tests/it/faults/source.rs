@@ -139,6 +139,33 @@ fn a_subdirectory_that_is_unmounted_deletes_nothing_below_it() {
 }
 
 #[test]
+fn a_subdirectory_that_is_not_mounted_at_the_start_deletes_nothing_before_that_is_confirmed() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::prepare(&Setup { args: vec!["-r".into()], ..Setup::to(&daemon) });
+    let Some(disk) = Tmpfs::mount(&mirror.at("volume"), "size=4m") else { return };
+    fill(&mirror);
+    mirror.write("volume/a/b", "x");
+    mirror.launch();
+    mirror.wait_for_output("is done in");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    mirror.wait_for_record();
+    mirror.stop();
+    drop(disk);
+    mirror.write("d0/f0", "changed");
+    for args in [vec!["-r"], vec![], vec!["-r"]] {
+        mirror.set_args(&args);
+        mirror.launch();
+        mirror.wait_for_output("ALARM: volume in ");
+        wait_for_content(&daemon.at("d0/f0"), "changed");
+        assert!(daemon.at("volume/a/b").exists());
+        mirror.kill();
+    }
+    mirror.confirm_deletions();
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when it is confirmed");
+}
+
+#[test]
 fn a_subdirectory_that_is_renamed_away_or_replaced_takes_nothing_else_along() {
     let daemon = Rsyncd::start();
     let mirror = standing(&daemon);

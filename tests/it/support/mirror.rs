@@ -242,6 +242,13 @@ impl Mirror {
         list(&self.dir.join("state")).flat_map(|dir| list(&dir).collect::<Vec<_>>()).collect()
     }
 
+    /// Does what the alarm of a mass deletion asks for: what is gone is meant to be.
+    pub fn confirm_deletions(&self) {
+        let files = self.state_files();
+        let state = files[0].parent().unwrap();
+        fs::write(state.join("confirm-deletions"), "").unwrap();
+    }
+
     /// Waits until the program has printed or logged `text`.
     pub fn wait_for_output(&self, text: &str) {
         wait_until(&format!("the program says {text:?}"), || self.output().contains(text));
