@@ -32,6 +32,9 @@ pub const CONNECT_TIMEOUT_S: u32 = 10;
 /// How many bytes of names may stand in the words of one run; the kernel takes 2 MB with the environment.
 pub const DIRS_BYTES_MAX: usize = 512 * 1024;
 
+/// From so many bytes of names on, a batch is better given as words: some 300 names, which take 20 ms to read.
+pub const LONG_BATCH_BYTES: usize = 16 * 1024;
+
 /// What a receiver can do beyond plain rsync; learned by a probe and from refusals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Abilities {
@@ -68,6 +71,14 @@ pub enum RunKind {
     /// Exactly the names in the list ([`input::names`]): present ones are sent, absent ones deleted, nothing recurses.
     Batch {
         /// Compare contents: size and time may be equal although the content is not.
+        ignore_times: bool,
+    },
+    /// The same for many names, which are words of the command: rsync reads a list from standard input byte by byte, with two
+    /// system calls for each byte (rsync 3.5.0, io.c, read_line), and soon that costs more than a new process.
+    LongBatch {
+        /// Which; together at least [`LONG_BATCH_BYTES`], at most [`DIRS_BYTES_MAX`].
+        names: Vec<RelPath>,
+        /// As above.
         ignore_times: bool,
     },
     /// The same for names over which somebody has moved something older: contents are compared, and `-u` does not hold.

@@ -1,6 +1,7 @@
 //! What runs read from standard input: lists of names, patterns, filter rules.
 //! Pure; knows rsync's escaping rules, and nothing of options.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::Presence;
@@ -15,10 +16,18 @@ pub fn names<'a>(paths: impl IntoIterator<Item = &'a RelPath>) -> Vec<u8> {
     let mut list = Vec::new();
     for path in paths {
         list.extend_from_slice(b"./");
-        list.extend_from_slice(if path.is_root() { NO_SUCH_NAME } else { path.as_bytes() });
+        list.extend_from_slice(name(path).as_bytes());
         list.push(0);
     }
     list
+}
+
+/// The name that brings `path` along, and nothing else.
+pub fn name(path: &RelPath) -> Cow<'_, RelPath> {
+    match path.is_root() {
+        true => Cow::Owned(RelPath::new(NO_SUCH_NAME).unwrap_or_default()),
+        false => Cow::Borrowed(path),
+    }
 }
 
 /// The list of a moved file's run: its name alone when the run starts in its directory, else its path.

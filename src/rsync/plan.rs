@@ -81,6 +81,7 @@ impl Endpoint {
             RunKind::Batch { .. } | RunKind::Replacement | RunKind::Probe => {
                 push(&["--no-r", "-R", "--from0", "--files-from=-", missing, "--force"]);
             }
+            RunKind::LongBatch { .. } => push(&["--no-r", "-d", "-R", missing, "--force"]),
             RunKind::Fallback { .. } | RunKind::CleanTemp => {
                 push(&["-r", "--no-R"]);
                 push(delete);
@@ -122,6 +123,7 @@ impl Endpoint {
         }
         match kind {
             RunKind::Batch { ignore_times: true }
+            | RunKind::LongBatch { ignore_times: true, .. }
             | RunKind::Fallback { ignore_times: true }
             | RunKind::Replacement => push(&["-c"]),
             RunKind::Trees { checksum: true, .. } => args.push("--checksum".into()),
@@ -228,7 +230,9 @@ impl Endpoint {
             RunKind::Listing { dirs, .. } | RunKind::Extraneous { dirs, scope: Scope::Listing } => {
                 args.extend(dirs.iter().map(|dir| source_word(dir, "/")))
             }
-            RunKind::Trees { dirs, .. } | RunKind::Extraneous { dirs, .. } => {
+            RunKind::Trees { dirs, .. }
+            | RunKind::LongBatch { names: dirs, .. }
+            | RunKind::Extraneous { dirs, .. } => {
                 args.extend(dirs.iter().map(|dir| source_word(dir, "")))
             }
             RunKind::MoveDirectory { new, .. } => args.push(source_word(new, "/")),

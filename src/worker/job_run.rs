@@ -2,6 +2,7 @@
 //! Does not start anything itself; the sessions do.
 
 mod exact;
+mod names;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -18,8 +19,9 @@ use crate::engine::{Job, PathFailure};
 use crate::path::RelPath;
 use crate::rsync::excludes::Excludes;
 use crate::rsync::exit::Outcome;
-use crate::rsync::{Abilities, Answer, DIRS_BYTES_MAX, Presence, RunKind, Way, input};
+use crate::rsync::{Abilities, Answer, Presence, RunKind, Way, input};
 use crate::source::Unhealthy;
+use names::{by_name, in_portions};
 
 /// rsync's exit code for "partial transfer due to error".
 const PARTIAL: i32 = 23;
@@ -107,14 +109,14 @@ impl<'a> JobRun<'a> {
                 Way::ListingOfParent => self.failed.push(fail(path, WITHHELD.into())),
             }
         }
-        let by_name = [
+        let lists = [
             (listed, RunKind::Batch { ignore_times: false }),
             (forced_listed, RunKind::Batch { ignore_times: true }),
             (replacing, RunKind::Replacement),
         ];
-        for (names, kind) in by_name {
+        for (names, kind) in lists {
             if !names.is_empty() {
-                let input = input::names(names.iter().copied());
+                let (kind, input) = by_name(kind, &names);
                 self.run(&kind, input, &names)?;
             }
         }
@@ -373,19 +375,6 @@ fn is_cut(outcome: &Outcome) -> bool {
         outcome,
         Outcome::RemoteDown { .. } | Outcome::Shortage { .. } | Outcome::Denied { .. }
     )
-}
-
-/// Cuts a list of directories so that each part fits a command line.
-fn in_portions(dirs: &[RelPath]) -> impl Iterator<Item = &[RelPath]> {
-    let mut bytes = 0;
-    dirs.chunk_by(move |_, next| {
-        bytes += next.as_bytes().len() + 8;
-        let fits = bytes < DIRS_BYTES_MAX / 2;
-        if !fits {
-            bytes = 0;
-        }
-        fits
-    })
 }
 
 /// True when a file was made after anything that it replaces: only a stamp of this moment cannot be that of what stood here before.

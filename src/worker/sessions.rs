@@ -348,6 +348,7 @@ impl Sessions {
     fn stall(&self, kind: &RunKind) -> Duration {
         match kind {
             RunKind::Batch { ignore_times: false }
+            | RunKind::LongBatch { ignore_times: false, .. }
             | RunKind::Fallback { ignore_times: false }
             | RunKind::Listing { .. } => STALL_SMALL,
             RunKind::Probe | RunKind::CleanTemp => STALL_CONTACT,

@@ -91,6 +91,12 @@ impl Rig {
         self.run(&BATCH, &input::names(&paths))
     }
 
+    /// The same with the names as words.
+    fn long_batch(&self, names: &[&str]) -> Outcome {
+        let names = names.iter().map(|name| input::name(&path(name)).into_owned()).collect();
+        self.run(&RunKind::LongBatch { names, ignore_times: false }, &[])
+    }
+
     /// A fallback run; what the disk says about each name decides.
     fn fallback(&self, names: &[&str]) -> Outcome {
         let items: Vec<_> = names.iter().map(|name| (path(name), self.presence(name))).collect();

@@ -34,31 +34,35 @@ const ODD_NAMES: &[&[u8]] = &[
 
 #[test]
 fn one_batch_sends_what_is_there_and_deletes_what_is_gone() {
-    let rig = Rig::new(&["-artuz"]);
-    rig.source.file("a/kept", "1");
-    rig.source.file("a/new", "2");
-    rig.source.dir("now-a-directory");
-    rig.source.file("now-a-file", "3");
-    rig.remote_file("a/gone");
-    rig.remote_file("a/bystander");
-    rig.remote_file("gone/with/content");
-    rig.remote_file("now-a-directory");
-    rig.remote_file("now-a-file/with/content");
-    let outcome = rig.batch(&["a/new", "a/gone", "gone", "now-a-directory", "now-a-file"]);
-    assert_eq!(outcome, Outcome::Delivered);
-    assert_eq!(rig.remote_names(""), ["a", "now-a-directory", "now-a-file"]);
-    assert_eq!(rig.remote_names("a"), ["bystander", "new"]);
-    assert!(rig.daemon.at("now-a-directory").is_dir());
-    assert!(rig.daemon.at("now-a-file").is_file());
+    for batch in [Rig::batch, Rig::long_batch] {
+        let rig = Rig::new(&["-artuz"]);
+        rig.source.file("a/kept", "1");
+        rig.source.file("a/new", "2");
+        rig.source.dir("now-a-directory");
+        rig.source.file("now-a-file", "3");
+        rig.remote_file("a/gone");
+        rig.remote_file("a/bystander");
+        rig.remote_file("gone/with/content");
+        rig.remote_file("now-a-directory");
+        rig.remote_file("now-a-file/with/content");
+        let names = ["a/new", "a/gone", "gone", "now-a-directory", "now-a-file"];
+        assert_eq!(batch(&rig, &names), Outcome::Delivered);
+        assert_eq!(rig.remote_names(""), ["a", "now-a-directory", "now-a-file"]);
+        assert_eq!(rig.remote_names("a"), ["bystander", "new"]);
+        assert!(rig.daemon.at("now-a-directory").is_dir());
+        assert!(rig.daemon.at("now-a-file").is_file());
+    }
 }
 
 #[test]
 fn a_listed_directory_does_not_bring_its_content() {
-    let rig = Rig::new(&["-artuz"]);
-    rig.source.file("d/inside", "1");
-    assert_eq!(rig.batch(&["d"]), Outcome::Delivered);
-    assert_eq!(rig.remote_names(""), ["d"]);
-    assert!(rig.remote_names("d").is_empty());
+    for batch in [Rig::batch, Rig::long_batch] {
+        let rig = Rig::new(&["-artuz"]);
+        rig.source.file("d/inside", "1");
+        assert_eq!(batch(&rig, &["d"]), Outcome::Delivered);
+        assert_eq!(rig.remote_names(""), ["d"]);
+        assert!(rig.remote_names("d").is_empty());
+    }
 }
 
 #[test]
@@ -68,7 +72,7 @@ fn the_watch_root_itself_travels_without_what_it_holds() {
     rig.source.file("inside", "1");
     let mode = std::fs::Permissions::from_mode(0o711);
     std::fs::set_permissions(rig.source.path(), mode).unwrap();
-    for send in [Rig::batch, Rig::fallback] {
+    for send in [Rig::batch, Rig::long_batch, Rig::fallback] {
         std::fs::set_permissions(&rig.daemon.data, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(send(&rig, &[""]), Outcome::Delivered);
         assert_eq!(rig.daemon.data.metadata().unwrap().mode() & 0o777, 0o711);
@@ -78,18 +82,26 @@ fn the_watch_root_itself_travels_without_what_it_holds() {
 
 #[test]
 fn names_of_any_bytes_arrive_and_go_by_a_batch() {
-    odd_names_come_and_go(&super::BATCH, |_, paths| input::names(paths));
+    odd_names_come_and_go(|rig, paths| rig.run(&super::BATCH, &input::names(paths)));
+}
+
+#[test]
+fn names_of_any_bytes_arrive_and_go_as_words() {
+    odd_names_come_and_go(|rig, paths| {
+        rig.run(&RunKind::LongBatch { names: paths.to_vec(), ignore_times: false }, &[])
+    });
 }
 
 #[test]
 fn names_of_any_bytes_arrive_and_go_by_a_fallback_run() {
-    odd_names_come_and_go(&super::FALLBACK, |rig, paths| {
+    odd_names_come_and_go(|rig, paths| {
         let presence = |path: &RelPath| rig.presence(OsStr::from_bytes(path.as_bytes()));
-        input::patterns(paths.iter().map(|path| (path, presence(path))))
+        let input = input::patterns(paths.iter().map(|path| (path, presence(path))));
+        rig.run(&super::FALLBACK, &input)
     });
 }
 
-fn odd_names_come_and_go(kind: &RunKind, input: impl Fn(&Rig, &[RelPath]) -> Vec<u8>) {
+fn odd_names_come_and_go(send: impl Fn(&Rig, &[RelPath]) -> Outcome) {
     let rig = Rig::new(&["-a"]);
     let parents = [RelPath::root(), RelPath::root().join(ODD_NAMES[6]).unwrap()];
     let mut paths = Vec::new();
@@ -101,12 +113,12 @@ fn odd_names_come_and_go(kind: &RunKind, input: impl Fn(&Rig, &[RelPath]) -> Vec
             paths.push(path);
         }
     }
-    assert_eq!(rig.run(kind, &input(&rig, &paths)), Outcome::Delivered);
+    assert_eq!(send(&rig, &paths), Outcome::Delivered);
     assert_eq!(tree(&rig.daemon.data), tree(rig.source.path()));
     for path in &paths {
         std::fs::remove_file(rig.source.join(OsStr::from_bytes(path.as_bytes()))).unwrap();
     }
-    assert_eq!(rig.run(kind, &input(&rig, &paths)), Outcome::Delivered);
+    assert_eq!(send(&rig, &paths), Outcome::Delivered);
     assert_eq!(tree(&rig.daemon.data), tree(rig.source.path()));
     assert!(!rig.source.join("hacked").exists());
 }

@@ -6,11 +6,11 @@ use sersync::rsync::exit::Outcome;
 use sersync::rsync::{Abilities, RunKind, Way, input};
 
 /// Sends each name the way the endpoint says.
-fn deliver(rig: &Rig, names: &[&str]) {
+fn deliver(rig: &Rig, names: &[&str], batch: fn(&Rig, &[&str]) -> Outcome) {
     let endpoint = rig.endpoint();
     for name in names {
         let outcome = match endpoint.way(rig.presence(name), Abilities::ALL) {
-            Way::Batch => rig.batch(&[name]),
+            Way::Batch => batch(rig, &[name]),
             Way::Fallback => rig.fallback(&[name]),
             Way::ListingOfParent => {
                 let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
@@ -22,16 +22,18 @@ fn deliver(rig: &Rig, names: &[&str]) {
 }
 
 fn excluded_names_are_neither_sent_nor_deleted(params: &[&str]) {
-    let rig = Rig::new(params);
-    rig.source.file("a/new.o", "1");
-    rig.source.file("a/new.c", "1");
-    rig.remote_file("a/gone.o");
-    rig.remote_file("a/gone.c");
-    rig.remote_file("gone-dir/x.o");
-    rig.remote_file("gone-dir/x.c");
-    deliver(&rig, &["a/new.o", "a/new.c", "a/gone.o", "a/gone.c", "gone-dir"]);
-    assert_eq!(rig.remote_names("a"), ["gone.o", "new.c"]);
-    assert_eq!(rig.remote_names("gone-dir"), ["x.o"]);
+    for batch in [Rig::batch, Rig::long_batch] {
+        let rig = Rig::new(params);
+        rig.source.file("a/new.o", "1");
+        rig.source.file("a/new.c", "1");
+        rig.remote_file("a/gone.o");
+        rig.remote_file("a/gone.c");
+        rig.remote_file("gone-dir/x.o");
+        rig.remote_file("gone-dir/x.c");
+        deliver(&rig, &["a/new.o", "a/new.c", "a/gone.o", "a/gone.c", "gone-dir"], batch);
+        assert_eq!(rig.remote_names("a"), ["gone.o", "new.c"]);
+        assert_eq!(rig.remote_names("gone-dir"), ["x.o"]);
+    }
 }
 
 #[test]
@@ -63,7 +65,7 @@ fn rules_in_each_directory_hold() {
     rig.source.file("a/new.c", "1");
     rig.remote_file("a/gone.c");
     rig.remote_file("a/bystander.c");
-    deliver(&rig, &["a/new.o", "a/new.c", "a/gone.c"]);
+    deliver(&rig, &["a/new.o", "a/new.c", "a/gone.c"], Rig::batch);
     assert_eq!(rig.remote_names("a"), ["bystander.c", "new.c"]);
 }
 
@@ -74,7 +76,7 @@ fn names_with_line_breaks_travel_beside_rules_in_each_directory() {
     rig.source.file("a\nb/x.o", "1");
     rig.source.file("a\nb/.rsync-filter", "- *.tmp\n- *.o\n");
     rig.remote_file("a\nb/gone\n");
-    deliver(&rig, &["a\nb/c\rd", "a\nb/x.o", "a\nb/gone\n"]);
+    deliver(&rig, &["a\nb/c\rd", "a\nb/x.o", "a\nb/gone\n"], Rig::batch);
     assert_eq!(rig.remote_names("a\nb"), ["c\rd"]);
 }
 
@@ -115,7 +117,7 @@ fn delete_excluded_of_the_operator_holds_in_full_syncs_only() {
     let rig = Rig::new(&["-a", "--exclude=*.o", "--delete-excluded"]);
     rig.source.file("d/f", "1");
     rig.remote_file("d/x.o");
-    deliver(&rig, &["d/f", "d/x.o"]);
+    deliver(&rig, &["d/f", "d/x.o"], Rig::batch);
     assert!(rig.holds("d/x.o"));
     assert_eq!(rig.trees(&["d"], &[]), Outcome::Delivered);
     assert!(!rig.holds("d/x.o"));
