@@ -101,6 +101,11 @@ impl CatchUp {
         record.is_some_and(|record| record.knows(1))
     }
 
+    /// False where the record could not be opened: nobody knows what it says.
+    pub fn can_record(&self, root: RootId) -> bool {
+        self.records.get(root.0).is_some_and(Option::is_some)
+    }
+
     /// True when so much is on record of `root` that its loss would be an accident.
     pub fn is_guarded(&self, root: RootId) -> bool {
         let record = self.records.get(root.0).and_then(Option::as_ref);

@@ -184,7 +184,11 @@ fn open_records(config: &Config, state: Option<&StateDir>) -> Vec<Option<Record>
     let open = |watch: &PathBuf| {
         let record = Record::open(state?.path(), watch);
         let warn = |error| {
-            log::warn!("cannot open the record of {}: {error}; run with -r once", watch.display());
+            log::error!(
+                "cannot open the record of {}: {error}; what changed while this program was down is not found, and \
+                 comparisons delete nothing: mend that and restart",
+                watch.display()
+            );
         };
         record.map_err(warn).ok()
     };

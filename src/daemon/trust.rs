@@ -31,8 +31,11 @@ impl Mirror {
     /// Call it before anything is sent.
     pub fn doubt_recorded_roots(&mut self) {
         for root in (0..self.sources.len()).map(RootId) {
-            if self.catch_up.as_ref().is_some_and(|catch_up| catch_up.has_record(root)) {
+            let Some(catch_up) = &self.catch_up else { continue };
+            if catch_up.has_record(root) {
                 self.decide_deletions(root, Deletions::Undecided);
+            } else if !catch_up.can_record(root) {
+                self.decide_deletions(root, Deletions::Withheld);
             }
         }
     }
@@ -49,7 +52,8 @@ impl Mirror {
             if with_full_sync && !undecided {
                 self.walk_later.push(root);
             } else if !self.look_for_changes(root) && undecided {
-                self.do_without_walk(root, "nobody can tell what is gone");
+                let is_confirmed = self.confirmed.remove(&root);
+                self.do_without_walk(root, is_confirmed, "nobody can tell what is gone");
             }
         }
     }
@@ -78,7 +82,7 @@ impl Mirror {
         let Some(catch_up) = &mut self.catch_up else { return true };
         let (root, verdict) = catch_up.finish(walked);
         memory::release_unused();
-        self.confirmed.remove(&root);
+        let is_confirmed = self.confirmed.remove(&root);
         match verdict {
             Found::Unmounted(lost) if self.deletions(root) != Deletions::Allowed => {
                 let (path, advice) = (self.names.root(root), self.advice());
@@ -109,17 +113,17 @@ impl Mirror {
                 self.handle(Event::CompareRoot(root, FullSync::Unrecorded))
             }
             Found::Nothing(reason) => {
-                self.do_without_walk(root, &reason);
+                self.do_without_walk(root, is_confirmed, &reason);
                 self.handle(Event::CompareRoot(root, FullSync::Unrecorded))
             }
         }
     }
 
     /// Nobody knows what is gone below `root`: a large one is not trusted then.
-    fn do_without_walk(&mut self, root: RootId, reason: &str) {
+    fn do_without_walk(&mut self, root: RootId, is_confirmed: bool, reason: &str) {
         let path = self.names.root(root);
         let is_guarded = self.catch_up.as_ref().is_some_and(|catch_up| catch_up.is_guarded(root));
-        if is_guarded && self.deletions(root) == Deletions::Undecided {
+        if is_guarded && !is_confirmed && self.deletions(root) == Deletions::Undecided {
             log::error!(
                 "{path}: {reason}; directories are sent and nothing in them is deleted: mend that and restart"
             );

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::same::{picture, wait_until_same};
+use crate::support::tmpfs::Tmpfs;
 use crate::support::{wait_for_content, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -14,7 +15,11 @@ const SOON: Duration = Duration::from_secs(20);
 /// A mirror of 1,200 files in twelve directories that have arrived and are on record, stopped.
 fn stopped_after_a_full_sync(daemon: &Rsyncd, head: &str) -> Mirror {
     let args = vec!["-r".into()];
-    let mut mirror = Mirror::prepare(&Setup { args, head: head.into(), ..Setup::to(daemon) });
+    let setup = Setup { args, head: head.into(), ..Setup::to(daemon) };
+    after_a_full_sync(daemon, Mirror::prepare(&setup))
+}
+
+fn after_a_full_sync(daemon: &Rsyncd, mut mirror: Mirror) -> Mirror {
     for i in 0..1_200 {
         mirror.write(format!("d{}/f{i}", i % 12), format!("{i}"));
     }
@@ -114,6 +119,33 @@ fn a_full_sync_at_start_deletes_less_than_the_limit_and_everything_with_the_guar
         wait_until_same(&mirror.source, &daemon.data, SOON, limit);
         assert!(!mirror.output().contains("ALARM"));
     }
+}
+
+#[test]
+fn a_full_sync_at_start_deletes_nothing_when_nobody_can_tell_what_is_gone() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::prepare(&Setup { args: vec!["-r".into()], ..Setup::to(&daemon) });
+    let Some(disk) = Tmpfs::mount(&mirror.dir.join("state"), "size=2m") else { return };
+    let mut mirror = after_a_full_sync(&daemon, mirror);
+    mirror.set_args(&["-r"]);
+    (0..7).for_each(|dir| fs::remove_dir_all(mirror.at(format!("d{dir}"))).unwrap());
+    mirror.write("d8/new", "x");
+    disk.fill();
+    mirror.launch();
+    mirror.wait_for_output("nothing was deleted (see the alarm)");
+    mirror.wait_for_output(
+        "directories are sent and nothing in them is deleted: mend that and restart",
+    );
+    wait_for_content(&daemon.at("d8/new"), "x");
+    assert!((0..7).all(|dir| daemon.at(format!("d{dir}/f{dir}")).exists()), "deleted");
+    mirror.kill();
+    disk.empty();
+    mirror.launch();
+    mirror.wait_for_output("ALARM: 707 of 12");
+    mirror.kill();
+    mirror.confirm_deletions();
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when it is confirmed");
 }
 
 #[test]
