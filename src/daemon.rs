@@ -17,7 +17,7 @@ mod trust;
 mod wake;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -98,7 +98,9 @@ fn start(args: &Args) -> Result<ExitCode, Failure> {
         eprintln!("{warning}");
     }
     print(&banner::host(&loaded.config.host));
-    let places = Places::of_this_process(args.state_dir.clone());
+    // What an alarm names has to be found from anywhere.
+    let absolute = |dir: PathBuf| std::path::absolute(&dir).unwrap_or(dir);
+    let places = Places::of_this_process(args.state_dir.clone().map(absolute));
     // A plugin alone keeps no state: people run the same file with -d and with -m side by side.
     let (state, without) = match args.plugin_alone {
         Some(_) => (None, None),
