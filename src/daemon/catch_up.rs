@@ -49,7 +49,7 @@ pub enum Found {
     /// The record cannot tell; everything has to be compared with the remotes. The clause says why.
     Unknown(String),
     /// The walk did not get to its end. The clause says why.
-    Nothing(String),
+    Unfinished(String),
 }
 
 impl CatchUp {
@@ -168,7 +168,9 @@ impl CatchUp {
         let survey = match survey {
             Ok(survey) => survey,
             Err(error) => {
-                return Found::Nothing(format!("it cannot be compared with its record: {error}"));
+                return Found::Unfinished(format!(
+                    "it cannot be compared with its record: {error}"
+                ));
             }
         };
         if is_held {

@@ -86,9 +86,10 @@ impl Mirror {
         match verdict {
             Found::Unmounted(lost) if self.deletions(root) != Deletions::Allowed => {
                 let (path, advice) = (self.names.root(root), self.advice());
-                let lost: Vec<String> =
+                let mut told: Vec<String> =
                     lost.iter().take(PATHS_TOLD).map(RelPath::to_string).collect();
-                let lost = lost.join(", ");
+                told.extend((lost.len() > PATHS_TOLD).then(|| "…".into()));
+                let lost = told.join(", ");
                 log::error!(
                     "ALARM: {lost} in {path} is not mounted any more: directories are sent, and nothing in them is \
                      deleted on the remotes; mount it and restart; {advice}"
@@ -109,10 +110,10 @@ impl Mirror {
             }
             Found::Unknown(reason) => {
                 log::warn!("{reason}: everything is compared with the remotes");
-                self.decide_deletions(root, Deletions::Allowed);
+                self.do_without_verdict(root);
                 self.handle(Event::CompareRoot(root, FullSync::Unrecorded))
             }
-            Found::Nothing(reason) => {
+            Found::Unfinished(reason) => {
                 self.do_without_walk(root, is_confirmed, &reason);
                 self.handle(Event::CompareRoot(root, FullSync::Unrecorded))
             }
@@ -130,6 +131,13 @@ impl Mirror {
             self.decide_deletions(root, Deletions::Withheld);
         } else {
             log::warn!("{path}: {reason}; everything is compared with the remotes");
+            self.do_without_verdict(root);
+        }
+    }
+
+    /// What was found to be wrong before is not right because nobody knows better.
+    fn do_without_verdict(&mut self, root: RootId) {
+        if self.deletions(root) == Deletions::Undecided {
             self.decide_deletions(root, Deletions::Allowed);
         }
     }
