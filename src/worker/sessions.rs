@@ -338,10 +338,12 @@ impl Sessions {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.running).insert(id, session.killer());
         let delivering = self.calm.delivering();
-        // Where sessions are getting scarce, others are made ready while this one takes its leave.
-        let report = session.feed_and(input, limits, || self.calm.tell());
+        // What is small has arrived: the next session is made ready while this one takes its leave.
+        let report = session.feed_and(input, limits, || {
+            drop(delivering);
+            self.calm.tell();
+        });
         lock(&self.running).remove(&id);
-        drop(delivering);
         report
     }
 
