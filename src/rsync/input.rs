@@ -82,8 +82,9 @@ pub fn temporary_names<'a>(paths: impl IntoIterator<Item = &'a RelPath>) -> Vec<
         let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
             continue;
         };
+        // A name that begins with a dot gets no second one.
         let mut temporary = b".".to_vec();
-        temporary.extend_from_slice(name);
+        temporary.extend_from_slice(name.strip_prefix(b".").unwrap_or(name));
         if let Some(temporary) = parent.join(&temporary) {
             push_pattern(&mut list, &temporary, b".??????");
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::delivered::Version;
 use super::look::{Look, Present};
+use super::moves::is_temporary;
 use super::ours::Ours;
 use crate::change::Scope;
 use crate::engine::Job;
@@ -251,20 +252,6 @@ fn arrived(job: &Job, path: &RelPath) -> bool {
 /// True for what was renamed by somebody else than rsync.
 fn was_renamed(job: &Job, path: &RelPath) -> bool {
     origin(job, path).is_some_and(|old| !is_temporary(old, path))
-}
-
-/// True when `old` is the name under which rsync receives `new`: `.NAME.XXXXXX`, beside it.
-fn is_temporary(old: &RelPath, new: &RelPath) -> bool {
-    let (Some(old_name), Some(name)) = (old.name(), new.name()) else { return false };
-    let Some(received) = old_name.strip_prefix(b".") else { return false };
-    let Some((stem, end)) = received.split_at_checked(received.len().saturating_sub(7)) else {
-        return false;
-    };
-    // A long name is cut to make room.
-    old.parent() == new.parent()
-        && end.first() == Some(&b'.')
-        && end.iter().skip(1).all(u8::is_ascii_alphanumeric)
-        && (stem == name || stem.len() > 200 && name.starts_with(stem))
 }
 
 #[cfg(test)]

@@ -44,13 +44,24 @@ pub enum Mover {
 
 /// True when `old` is what rsync calls a file that it receives as `new`.
 fn is_receivers(old: &RelPath, new: &RelPath) -> bool {
-    let (Some(was), Some(is)) = (old.name(), new.name()) else { return false };
-    let unfinished = was.len() == is.len() + 8
-        && was.starts_with(b".")
-        && was[1..].starts_with(is)
-        && was[is.len() + 1] == b'.';
     let held_back = |name: &[u8]| name == b".~tmp~" || name == b".rsync-partial";
-    unfinished && old.parent() == new.parent() || old.components().any(held_back)
+    is_temporary(old, new) || old.components().any(held_back)
+}
+
+/// True when `old` is the name under which rsync receives `new`: `.NAME.XXXXXX`, beside it.
+pub fn is_temporary(old: &RelPath, new: &RelPath) -> bool {
+    let (Some(old_name), Some(name)) = (old.name(), new.name()) else { return false };
+    let Some(received) = old_name.strip_prefix(b".") else { return false };
+    let Some((stem, end)) = received.split_at_checked(received.len().saturating_sub(7)) else {
+        return false;
+    };
+    // A name that begins with a dot gets no second one.
+    let name = name.strip_prefix(b".").unwrap_or(name);
+    // A long name is cut to make room.
+    old.parent() == new.parent()
+        && end.first() == Some(&b'.')
+        && end.iter().skip(1).all(u8::is_ascii_alphanumeric)
+        && (stem == name || stem.len() > 200 && name.starts_with(stem))
 }
 
 /// Something that is made from its old copy.
@@ -152,6 +163,7 @@ mod tests {
     fn what_rsync_receives_is_told_from_what_somebody_moves() {
         let is = |old: &str, new: &str| is_receivers(&path(old), &path(new));
         assert!(is("a/.f.tXt012", "a/f") && is(".~tmp~/f", "f") && is("a/.rsync-partial/f", "a/f"));
+        assert!(is(".env.tXt012", ".env"), "a name that begins with a dot gets no second one");
         for (old, new) in [("a/f.bak", "a/f"), (".f.bak", "f"), ("b/.f.tXt012", "a/f"), ("f", "g")]
         {
             assert!(!is(old, new), "{old} to {new}");

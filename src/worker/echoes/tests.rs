@@ -52,6 +52,8 @@ fn pair() -> Echoes {
 fn what_rsync_received_is_known_by_its_names() {
     for (old, new, is) in [
         ("d/.f.aB3xY9", "d/f", true),
+        ("d/.f.aB3xY9", "d/.f", true),
+        ("..f.aB3xY9", ".f", false),
         (".f.aB3xY9", "d/f", false),
         (".g.aB3xY9", "f", false),
         (".f.aB3xY", "f", false),

@@ -267,7 +267,9 @@ fn leftovers_of_a_killed_receiver_are_removed_and_nothing_else() {
     for name in ["d/.file.AbCdEf", "d/.file.AbCdEfg", "d/.other.AbCdEf", "d/extra", "d/file"] {
         rig.remote_file(name);
     }
-    let list = input::temporary_names(&[path("d/file")]);
+    // A name that begins with a dot gets no second one.
+    rig.remote_file("d/.env.AbCdEf");
+    let list = input::temporary_names(&[path("d/file"), path("d/.env")]);
     assert_eq!(rig.run(&RunKind::CleanTemp, &list), Outcome::Delivered);
     let left = rig.remote_names("d");
     assert_eq!(left, [".file.AbCdEfg", ".file.backup", ".other.AbCdEf", "extra", "file"]);
