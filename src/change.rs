@@ -1,6 +1,8 @@
 //! What crosses from the watch thread to the engine: a path that may differ from its copy.
 //! Holds no behaviour; the disk is the truth, a change is only a hint.
 
+use std::time::Duration;
+
 use crate::path::RelPath;
 
 /// How much below a path a hint covers. The order is from fine to coarse: coarser is always safe.
@@ -84,6 +86,8 @@ pub enum WatchEvent {
         root: RootId,
         /// In the kernel's order.
         changes: Vec<Change>,
+        /// Everything that happened before this time, by the clock of the files, has been reported with these.
+        known_until: Duration,
     },
     /// The kernel's queue overflowed, or events were lost otherwise: anything below the root may differ.
     Overflow {
@@ -120,4 +124,11 @@ pub enum WatchEvent {
         /// The mount point.
         path: RelPath,
     },
+}
+
+impl WatchEvent {
+    /// Paths that may differ; nothing is known of what the kernel has still to say.
+    pub fn changed(root: RootId, changes: Vec<Change>) -> Self {
+        Self::Changed { root, changes, known_until: Duration::ZERO }
+    }
 }

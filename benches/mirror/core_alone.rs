@@ -66,7 +66,7 @@ fn engine(pending_max: usize) -> Engine {
 
 fn event(numbers: std::ops::Range<usize>, pick: impl Fn(usize) -> usize) -> Event {
     let changes = numbers.map(|n| distinct(pick(n))).collect();
-    Event::Watch(WatchEvent::Changed { root: RootId(0), changes })
+    Event::Watch(WatchEvent::changed(RootId(0), changes))
 }
 
 /// One of a million paths in ten thousand directories.

@@ -29,9 +29,7 @@ fn changes(count: usize, per_event: usize, order: Order, size: Size) -> Vec<Even
     };
     let all: Vec<Change> =
         (0..count).map(|i| Change::entry(file(index(i)), Cause::CloseWrite)).collect();
-    let event = |changes: &[Change]| {
-        Event::Watch(WatchEvent::Changed { root: RootId(0), changes: changes.to_vec() })
-    };
+    let event = |changes: &[Change]| Event::Watch(WatchEvent::changed(RootId(0), changes.to_vec()));
     all.chunks(per_event).map(event).collect()
 }
 

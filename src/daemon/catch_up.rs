@@ -232,7 +232,7 @@ fn walk(
     let mut deleting: Vec<Change> = Vec::new();
     // Sending fails only when the main loop has ended.
     let send = |changes| {
-        let event = WatchEvent::Changed { root, changes };
+        let event = WatchEvent::changed(root, changes);
         _ = wakes.send(Wake::Event(Event::Watch(event)));
     };
     let wanted = |path: &RelPath, is_dir: bool| !exclude(path, is_dir);

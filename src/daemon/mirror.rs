@@ -214,7 +214,7 @@ impl Mirror {
     /// Writes what an event makes pending to the journal, before it is acted on.
     fn record(&mut self, event: &Event) {
         match event {
-            Event::Watch(WatchEvent::Changed { root, changes }) => {
+            Event::Watch(WatchEvent::Changed { root, changes, .. }) => {
                 if let Some(journal) = &mut self.journal {
                     journal.append_changes(*root, changes);
                 }

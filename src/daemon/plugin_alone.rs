@@ -76,7 +76,7 @@ impl PluginAlone {
     fn hear(&mut self, wake: Wake) -> Option<Signal> {
         match wake {
             Wake::Signal(signal) => return Some(signal),
-            Wake::Event(Event::Watch(WatchEvent::Changed { root, changes })) => {
+            Wake::Event(Event::Watch(WatchEvent::Changed { root, changes, .. })) => {
                 let root = self.roots.get(root.0)?;
                 for change in changes {
                     self.plugin.offer(PluginEvent {

@@ -67,7 +67,7 @@ impl Rig {
     fn change(&mut self, name: &str) {
         let path = RelPath::new(name.as_bytes()).unwrap();
         let changes = vec![Change::entry(path, Cause::CloseWrite)];
-        self.feed(Event::Watch(WatchEvent::Changed { root: ROOT, changes }));
+        self.feed(Event::Watch(WatchEvent::changed(ROOT, changes)));
     }
 
     /// Lets time pass, with a change now and then.

@@ -109,15 +109,13 @@ fn parse_event(text: &str) -> Event {
         |job: &str, verdict| Event::JobDone(JobId(number(job)), JobReport::nothing(verdict));
     let reason = "as the script says".to_owned();
     match words.as_slice() {
-        ["changed", paths @ ..] => {
-            Event::Watch(WatchEvent::Changed { root: ROOT, changes: parse_changes(paths) })
-        }
+        ["changed", paths @ ..] => Event::Watch(WatchEvent::changed(ROOT, parse_changes(paths))),
         // So many files below a directory.
         ["storm", count, below] => {
             let names: Vec<String> =
                 (0..number::<u32>(count)).map(|i| format!("{below}/f{i:05}")).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            Event::Watch(WatchEvent::Changed { root: ROOT, changes: parse_changes(&names) })
+            Event::Watch(WatchEvent::changed(ROOT, parse_changes(&names)))
         }
         ["done", job, rest @ ..] => Event::JobDone(JobId(number(job)), parse_report(rest)),
         ["down", job] => ended(job, Verdict::RemoteDown { code: 12, reason }),

@@ -90,6 +90,8 @@ pub struct RemoteState {
     rein: Rein,
     /// New name -> old name of what was moved and not yet delivered.
     moves: BTreeMap<RelPath, RelPath>,
+    /// Everything that happened before this has been taken in.
+    known_until: Duration,
     held: Held,
     /// Directories whose times two runs may have set in the wrong order: sent once more when it is quiet.
     disputed: BTreeSet<RelPath>,
@@ -123,6 +125,7 @@ impl RemoteState {
             sweep_again: false,
             rein: Rein::default(),
             moves: BTreeMap::new(),
+            known_until: Duration::ZERO,
             held: Held::default(),
             disputed: BTreeSet::new(),
             lost: BTreeSet::new(),
@@ -157,6 +160,14 @@ impl RemoteState {
     pub fn decide_deletions(&mut self, verdict: Deletions) {
         for item in self.rein.decide(verdict) {
             self.mark(&item.path, item.mark);
+        }
+    }
+
+    /// Notes what time, by the clock of the files, the changes reach to that are being taken in.
+    pub fn know_until(&mut self, time: Duration) {
+        // Not the latest of all: a clock may be set back. Who has read nothing from the kernel does not know.
+        if !time.is_zero() {
+            self.known_until = time;
         }
     }
 

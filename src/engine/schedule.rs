@@ -81,7 +81,7 @@ mod tests {
         let change = |name: String| {
             let path = RelPath::new(name.as_bytes()).unwrap_or_default();
             let changes = vec![Change::entry(path, Cause::CloseWrite)];
-            Event::Watch(WatchEvent::Changed { root, changes })
+            Event::Watch(WatchEvent::changed(root, changes))
         };
         // So many changes at once that the next one has to wait for the pace.
         for count in 0..100 {

@@ -293,7 +293,7 @@ impl World {
         }
         if !changes.is_empty() {
             self.say(|| format!("  {changes:?}"));
-            self.feed(Event::Watch(WatchEvent::Changed { root, changes }));
+            self.feed(Event::Watch(WatchEvent::changed(root, changes)));
             self.check_bounded(root);
         }
     }

@@ -30,6 +30,8 @@ pub struct Batch {
     recent_trees: VecDeque<(Instant, Place)>,
     /// Mount points whose file system is gone: nothing there is a change.
     lost: Arc<BTreeSet<Place>>,
+    /// When the last read of the kernel's queue began, by the clock of the files.
+    known_until: Duration,
 }
 
 impl Batch {
@@ -42,7 +44,13 @@ impl Batch {
             changes: Vec::new(),
             recent_trees: VecDeque::new(),
             lost: Arc::default(),
+            known_until: Duration::ZERO,
         }
+    }
+
+    /// Notes that the kernel's queue is about to be read: what happened before this moment is in it.
+    pub fn note_read(&mut self) {
+        self.known_until = time_of_day();
     }
 
     /// Which kinds of change count.
@@ -127,7 +135,7 @@ impl Batch {
             while let Some((_, next)) = changes.next_if(|(of, _)| *of == root) {
                 run.push(next);
             }
-            (self.sink)(WatchEvent::Changed { root, changes: run });
+            (self.sink)(WatchEvent::Changed { root, changes: run, known_until: self.known_until });
         }
     }
 
@@ -159,6 +167,13 @@ fn is_switched_on(switches: &ChangeSwitches, change: &Change) -> bool {
         Cause::Delete => switches.delete,
         Cause::Found => !change.is_dir || change.scope == Scope::Tree || switches.create_folder,
     }
+}
+
+/// Since the epoch. A file's stamps are never ahead of this clock, and up to a tick behind it.
+fn time_of_day() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let nanoseconds = u32::try_from(now.tv_nsec).unwrap_or(0);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), nanoseconds)
 }
 
 #[expect(clippy::disallowed_methods, reason = "this thread waits: it reads the clock")]
@@ -204,7 +219,7 @@ mod tests {
     fn flushed(batch: &mut Batch, events: &Receiver<WatchEvent>) -> Vec<(RootId, Vec<Change>)> {
         batch.flush();
         let changed = |event| match event {
-            WatchEvent::Changed { root, changes } => (root, changes),
+            WatchEvent::Changed { root, changes, .. } => (root, changes),
             other => panic!("{other:?}"),
         };
         events.try_iter().map(changed).collect()

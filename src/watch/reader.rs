@@ -112,6 +112,7 @@ impl Reader {
     }
 
     fn read(&mut self) {
+        self.desk.batch.note_read();
         let outcome = self.backend.read(&mut self.desk);
         self.desk.settle_unsure();
         if outcome == ReadOutcome::Overflow {

@@ -59,6 +59,11 @@ impl Echoes {
         Self { ours: Ours::new(now), ..Self::default() }
     }
 
+    /// True when the remote is known to mirror back.
+    pub fn mirrors_back(&self) -> bool {
+        self.mirrors_back
+    }
+
     /// What the remote may have from us.
     pub fn ours(&mut self) -> &mut Ours {
         &mut self.ours
@@ -86,8 +91,8 @@ impl Echoes {
                 _ if !came_with_its_times(entry) || own.contains(&entry.path) => false,
                 _ => {
                     let known = self.resting.get(&entry.path);
-                    known.is_some_and(|resting| resting.version == entry.version)
-                        || suspects && !was_renamed(job, &entry.path)
+                    let rests = known.is_some_and(|resting| resting.version == entry.version);
+                    (rests || suspects) && !self.was_renamed(job, entry)
                 }
             };
             if !may_be_echo {
@@ -205,9 +210,18 @@ impl Echoes {
         ours.nothing_since(version.changed) || from_elsewhere && ours.lack(path, version)
     }
 
+    /// True for what was renamed by somebody else than rsync. Of two mirrors of each other a rename says nothing of what is younger
+    /// than all that the kernel had said by then: that may have taken its place, and has a notice of its own on the way.
+    fn was_renamed(&self, job: &Job, entry: &Present) -> bool {
+        let path = &entry.path;
+        let is_known = entry.version.is_none_or(|version| version.changed <= job.known_until);
+        (is_known || !self.mirrors_back)
+            && origin(job, path).is_some_and(|old| !is_temporary(old, path))
+    }
+
     /// Whether what arrives now may come from the remote. One that was found not to mirror back is asked less and less often.
     fn suspects(&mut self, look: &Look, job: &Job) -> bool {
-        let came = |entry: &Present| came_with_its_times(entry) && !was_renamed(job, &entry.path);
+        let came = |entry: &Present| came_with_its_times(entry) && !self.was_renamed(job, entry);
         let any = look.present.iter().any(came);
         self.arrivals += u64::from(any);
         self.mirrors_back || self.strangers < STRANGERS || self.arrivals.is_power_of_two()
@@ -247,11 +261,6 @@ fn origin<'a>(job: &'a Job, path: &RelPath) -> Option<&'a RelPath> {
 /// True for what an rsync from elsewhere has just put there.
 fn arrived(job: &Job, path: &RelPath) -> bool {
     origin(job, path).is_some_and(|old| is_temporary(old, path))
-}
-
-/// True for what was renamed by somebody else than rsync.
-fn was_renamed(job: &Job, path: &RelPath) -> bool {
-    origin(job, path).is_some_and(|old| !is_temporary(old, path))
 }
 
 #[cfg(test)]

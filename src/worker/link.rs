@@ -207,8 +207,9 @@ impl Link {
             _ => (&self.remote.rules().patterns, self.sharding),
         };
         let exclude = &self.remote.rules().exclude;
+        let options = LookOptions { sharding, hints: self.hints(abilities), exclude };
         let mut look =
-            look_at(&root, job, LookOptions { sharding, hints: self.hints(abilities), exclude });
+            self.settled(job, look_at(&root, job, options), || look_at(&root, job, options));
         let mut later = look.put_off_old_names();
         later.extend(self.doubtful_after(&look.moves, &root, job));
         let doubtful = self.doubtful_below(&look.trees, &root, job);

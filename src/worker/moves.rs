@@ -179,6 +179,7 @@ mod tests {
             kind: JobKind::Batch,
             items: items.iter().map(item).collect(),
             moves: moves.iter().map(|(new, old)| (path(new), path(old))).collect(),
+            known_until: std::time::Duration::ZERO,
             deletes_below: true,
         }
     }

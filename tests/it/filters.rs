@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sersync::change::{RemoteId, RootId, Scope};
 use sersync::config::{ChangeSwitches, FilterRules, Remote, RsyncOptions};
@@ -285,6 +286,7 @@ fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patter
             kind: JobKind::Trees(FullSyncFilter::Crontab),
             items: vec![item],
             moves: Vec::new(),
+            known_until: Duration::ZERO,
             deletes_below: true,
         });
         assert_eq!((report.verdict, report.failed), (Verdict::Done, vec![]));

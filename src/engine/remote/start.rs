@@ -183,7 +183,8 @@ impl RemoteState {
             .collect();
         let deletes_below = self.rein.is_allowed();
         let (remote, root) = (self.id, self.root);
-        let job = Job { id, remote, root, kind, items, moves, deletes_below };
+        let known_until = self.known_until;
+        let job = Job { id, remote, root, kind, items, moves, known_until, deletes_below };
         let items = job.items.clone();
         let origins = origins_elsewhere(&job);
         let parents = Parents::of(&items);

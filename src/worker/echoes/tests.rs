@@ -19,6 +19,7 @@ fn job(items: &[&str], moves: &[(&str, &str)]) -> Job {
         kind: JobKind::Batch,
         items: items.iter().map(item).collect(),
         moves: moves.iter().map(|(new, old)| (path(new), path(old))).collect(),
+        known_until: Duration::MAX,
         deletes_below: true,
     }
 }
@@ -185,6 +186,27 @@ fn in_a_pair_what_is_written_here_does_not_rest() {
     let sorted = pair().sort(&mut look, &job, &HashSet::new(), true, sessions::now());
     assert_eq!(resting(&sorted), ["arrived", "dir", "gone"]);
     assert_eq!(names(look.present.iter().map(|e| &e.path)), ["written", "renamed"]);
+}
+
+#[test]
+fn in_a_pair_a_rename_says_nothing_of_what_is_younger_than_its_notice_and_ends_a_rest() {
+    let (now, mut echoes) = (sessions::now(), pair());
+    let look = || Look { present: vec![file("f", 1, 5)], ..Look::default() };
+    let at = |known_until, old| Job {
+        known_until: Duration::from_millis(known_until),
+        ..job(&["f"], &[("f", old)])
+    };
+    let mut rests =
+        |job| resting(&echoes.sort(&mut look(), &job, &HashSet::new(), true, now)).len();
+    // An earlier version was renamed here; this one may have arrived since.
+    assert_eq!(rests(at(4, "f.new")), 1);
+    assert_eq!(rests(at(4, ".f.aB3xY9")), 1);
+    // This one was renamed here, over what had arrived.
+    assert_eq!(rests(at(5, "f.new")), 0);
+    assert_eq!(rests(at(6, ".f.aB3xY9")), 1);
+    // Where nobody is known to mirror back, nothing waits for a notice.
+    let sorted = Echoes::default().sort(&mut look(), &at(4, "f.new"), &HashSet::new(), true, now);
+    assert_eq!((resting(&sorted).len(), sorted.asked.len()), (0, 0));
 }
 
 #[test]
