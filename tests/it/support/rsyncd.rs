@@ -93,10 +93,12 @@ impl Rsyncd {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
+            // Another test's daemon may have taken the port meanwhile, and greets as well; but that is not in this one's log.
+            let before = self.connections();
             let mut ended = false;
             wait_until("the rsync daemon greets", || {
                 ended = child.try_wait().unwrap().is_some();
-                ended || greets(self.port, b"@RSYNCD:")
+                ended || greets(self.port, b"@RSYNCD:") && self.connections() > before
             });
             self.child = Some(child);
             if !ended {
@@ -131,6 +133,12 @@ impl Rsyncd {
     /// The daemon's log.
     pub fn log_file(&self) -> PathBuf {
         self.dir.join("rsyncd.log")
+    }
+
+    /// How many clients the daemon has been connected to so far.
+    fn connections(&self) -> usize {
+        let log = fs::read_to_string(self.log_file()).unwrap_or_default();
+        log.matches("connect from").count()
     }
 
     /// Changes what `bob` has to say to module `auth`.
