@@ -118,6 +118,15 @@ impl Record {
         self.found.is_some_and(|then| now.is_ok_and(|now| !survey::same_file_system(&then, &now)))
     }
 
+    /// True when the root is on another file system than the one that was recorded.
+    pub fn is_on_another_file_system(&self) -> bool {
+        let now = Header::of_root(&self.root);
+        let other = |then: Header, now: Header| {
+            !survey::same_file_system(&then, &Header { ino: then.ino, ..now })
+        };
+        self.found.is_some_and(|then| now.is_ok_and(|now| other(then, now)))
+    }
+
     /// Notes that from now on changes are watched, although the tree is not on record yet: without its record, the next start has
     /// to take everything for changed. Call it when the watches stand.
     pub fn begin(&self) -> io::Result<()> {

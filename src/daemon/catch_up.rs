@@ -77,12 +77,14 @@ impl CatchUp {
 
     /// Counts what is below a root that came back, where it has to be counted before it is trusted.
     pub fn count(&self, root: RootId, path: &Path) -> Option<Count> {
-        let known = self.records.get(root.0)?.as_ref()?.count_known();
-        if self.guard.needed(known) == 0 {
+        let record = self.records.get(root.0)?.as_ref()?;
+        let known = record.count_known();
+        let needed = self.guard.needed(known, record.is_on_another_file_system());
+        if needed == 0 {
             return None;
         }
         let (exclude, wakes) = (Arc::clone(&self.exclude), self.wakes.clone());
-        let count = self.guard.start_count(root, path, known, exclude, wakes);
+        let count = self.guard.start_count(root, path, (known, needed), exclude, wakes);
         count.map_err(|error| log::error!("cannot start the thread that counts: {error}")).ok()
     }
 

@@ -64,9 +64,13 @@ impl Guard {
     }
 
     /// How many entries a root must hold to be trusted when it is another directory than before; 0: it need not be counted.
-    pub fn needed(&self, known: u64) -> u64 {
+    /// `is_elsewhere`: it is on another file system, as when the one that was mirrored is not mounted. What is written
+    /// below it then is no replacement, so that small trees are counted too.
+    pub fn needed(&self, known: u64, is_elsewhere: bool) -> u64 {
         match self.share {
-            Some(share) if known >= KNOWN_MIN => (known * (100 - share) / 100).max(1),
+            Some(share) if known >= KNOWN_MIN || is_elsewhere && known > 0 => {
+                (known * (100 - share) / 100).max(1)
+            }
             // An empty directory is what an unmounted file system leaves behind.
             Some(_) if known > 0 => 1,
             _ => 0,
@@ -83,17 +87,17 @@ impl Guard {
         fs::remove_file(&self.confirmation).is_ok()
     }
 
-    /// Counts what is below `path` until it is enough. Sends a verdict at first, and when it changes.
+    /// Counts what is below `path` until it is as much as is needed of what is known. Sends a verdict at first, and when it changes.
     pub fn start_count(
         &self,
         root: RootId,
         path: &Path,
-        known: u64,
+        (known, needed): (u64, u64),
         exclude: Exclude,
         wakes: Sender<Wake>,
     ) -> std::io::Result<Count> {
         let (stop, stopped) = bounded::<()>(0);
-        let (path, needed) = (path.to_path_buf(), self.needed(known));
+        let path = path.to_path_buf();
         let thread = std::thread::Builder::new().name("guard".into()).spawn(move || {
             let mut told = false;
             loop {
@@ -178,8 +182,11 @@ mod tests {
     fn another_directory_must_not_be_empty_nor_half_empty() {
         let state = tempfile::tempdir().unwrap();
         let on = guard(Some(50), state.path());
-        assert_eq!([0, 1, 999, 1_000, 5_000].map(|known| on.needed(known)), [0, 1, 1, 500, 2_500]);
-        assert_eq!(guard(None, state.path()).needed(5_000), 0);
+        let needed =
+            |is_elsewhere| [0, 1, 999, 1_000, 5_000].map(|known| on.needed(known, is_elsewhere));
+        assert_eq!(needed(false), [0, 1, 1, 500, 2_500]);
+        assert_eq!(needed(true), [0, 1, 499, 500, 2_500]);
+        assert_eq!(guard(None, state.path()).needed(5_000, true), 0);
     }
 
     #[test]

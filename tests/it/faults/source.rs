@@ -112,6 +112,29 @@ fn a_root_that_is_unmounted_deletes_nothing() {
 }
 
 #[test]
+fn what_is_written_where_a_root_is_not_mounted_is_not_taken_for_the_tree() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::prepare(&Setup { args: vec!["-r".into()], ..Setup::to(&daemon) });
+    let Some(disk) = Tmpfs::mount(&mirror.source, "size=4m") else { return };
+    fill(&mirror);
+    mirror.launch();
+    mirror.wait_for_output("is done in");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    let before = picture(&daemon.data).len();
+    mirror.wait_for_record();
+    mirror.stop();
+    drop(disk);
+    mirror.write("beneath", "x");
+    mirror.launch();
+    mirror.wait_for_output("holds 1 entries");
+    assert_eq!(picture(&daemon.data).len(), before);
+    mirror.kill();
+    mirror.confirm_deletions();
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when it is confirmed");
+}
+
+#[test]
 fn a_subdirectory_that_is_unmounted_deletes_nothing_below_it() {
     let daemon = Rsyncd::start();
     let mut mirror = Mirror::prepare(&Setup::to(&daemon));
