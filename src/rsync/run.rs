@@ -231,11 +231,16 @@ impl Session {
     ///
     /// When the watch root is no longer the directory it was started in, it gets nothing and is ended.
     pub fn feed(self, input: &[u8], limits: Limits) -> Report {
-        self.feed_and(input, limits, || {})
+        self.feed_and(input, limits, (Duration::ZERO, || {}))
     }
 
-    /// The same; does `meanwhile` once in between, when the run takes longer than a small delivery does.
-    pub fn feed_and(mut self, input: &[u8], limits: Limits, meanwhile: impl FnOnce()) -> Report {
+    /// The same; does something else once in between, when the run has taken so long.
+    pub fn feed_and(
+        mut self,
+        input: &[u8],
+        limits: Limits,
+        meanwhile: (Duration, impl FnOnce()),
+    ) -> Report {
         let same_root = self.expected.is_none_or(|expected| {
             RootIdentity::of(&self.spec.root).is_ok_and(|found| found == expected)
         });

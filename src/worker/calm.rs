@@ -2,6 +2,10 @@
 //! Counts; does not know what is delivered, nor who waits.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// After so long what is small has arrived where the network is fast, and its run's processes only take their leave.
+const SMALL_DELIVERY: Duration = Duration::from_millis(5);
 
 /// Shared by all remotes: they share the processors.
 #[derive(Debug, Default)]
@@ -12,7 +16,7 @@ pub struct Calm {
 
 #[derive(Debug, Default)]
 struct State {
-    delivering: usize,
+    delivering: u32,
     /// Counts what may be news to one who waits.
     news: u64,
     ended: bool,
@@ -20,7 +24,18 @@ struct State {
 
 /// A run that is delivering; dropped when it has ended.
 #[derive(Debug)]
-pub struct Delivering(Arc<Calm>);
+pub struct Delivering {
+    calm: Arc<Calm>,
+    /// Runs that were delivering when this one began, itself included.
+    beside: u32,
+}
+
+impl Delivering {
+    /// How long the delivery takes if it is a small one: what goes to many remotes at once shares the processors.
+    pub fn patience(&self) -> Duration {
+        SMALL_DELIVERY * self.beside
+    }
+}
 
 /// What one who waits is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +49,9 @@ pub struct Moment {
 impl Calm {
     /// From now on something is being delivered.
     pub fn delivering(self: &Arc<Self>) -> Delivering {
-        self.lock().delivering += 1;
-        Delivering(Arc::clone(self))
+        let mut state = self.lock();
+        state.delivering += 1;
+        Delivering { calm: Arc::clone(self), beside: state.delivering }
     }
 
     /// How things are.
@@ -70,11 +86,11 @@ impl Calm {
 
 impl Drop for Delivering {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.calm.lock();
         state.delivering -= 1;
         if state.delivering == 0 {
             state.news += 1;
-            self.0.changed.notify_all();
+            self.calm.changed.notify_all();
         }
     }
 }
@@ -94,6 +110,16 @@ mod tests {
         drop(two);
         assert!(calm.wait(before));
         assert!(calm.now().is_calm);
+    }
+
+    #[test]
+    fn what_goes_to_many_remotes_at_once_may_take_longer() {
+        let calm = Arc::new(Calm::default());
+        let one = calm.delivering();
+        let two = calm.delivering();
+        assert_eq!([&one, &two].map(Delivering::patience), [1, 2].map(|n| SMALL_DELIVERY * n));
+        drop(one);
+        assert_eq!(calm.delivering().patience(), SMALL_DELIVERY * 2);
     }
 
     #[test]

@@ -339,10 +339,12 @@ impl Sessions {
         lock(&self.running).insert(id, session.killer());
         let delivering = self.calm.delivering();
         // What is small has arrived: the next session is made ready while this one takes its leave.
-        let report = session.feed_and(input, limits, || {
+        let patience = delivering.patience();
+        let leave = || {
             drop(delivering);
             self.calm.tell();
-        });
+        };
+        let report = session.feed_and(input, limits, (patience, leave));
         lock(&self.running).remove(&id);
         report
     }

@@ -13,9 +13,6 @@ use super::{Ending, Limits, Session};
 /// How much of standard error is kept, in bytes.
 const STDERR_MAX: usize = 256 * 1024;
 
-/// After so long what is small has arrived where the network is fast, and the run's processes only take their leave.
-const MEANWHILE: Duration = Duration::from_millis(5);
-
 /// A run is looked at as often as this, however long it may stand still.
 const LOOK: Duration = Duration::from_secs(4);
 
@@ -61,20 +58,20 @@ impl Fed {
     }
 }
 
-/// Moves everything until the child has ended or stands still. Leaves reaping to the caller. A run that lasts gives time
-/// to do something else once: `meanwhile`.
+/// Moves everything until the child has ended or stands still. Leaves reaping to the caller. A run that lasts longer than
+/// `patience` gives time to do something else once: `meanwhile`.
 pub(super) fn feed(
     session: &mut Session,
     input: &[u8],
     limits: Limits,
-    meanwhile: impl FnOnce(),
+    (patience, meanwhile): (Duration, impl FnOnce()),
 ) -> Fed {
     let mut fed = Fed::begun();
     let mut pipes = Pipes::of(session, input);
     let mut progress = Progress::start(session.pid(), limits.stall);
     let mut meanwhile = Some(meanwhile);
     loop {
-        let pause = if meanwhile.is_some() { MEANWHILE } else { progress.pause() };
+        let pause = if meanwhile.is_some() { patience } else { progress.pause() };
         let woken = match wait(session, &pipes, pause) {
             Ok(woken) => woken,
             Err(error) => {
@@ -90,7 +87,7 @@ pub(super) fn feed(
             fed.deaf = pipes.deaf || !pipes.rest.is_empty();
             return fed;
         }
-        if progress.age() >= MEANWHILE
+        if progress.age() >= patience
             && let Some(meanwhile) = meanwhile.take()
         {
             meanwhile();
