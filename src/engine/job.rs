@@ -34,9 +34,8 @@ pub struct Job {
 
 /// The sorts of work.
 ///
-/// Only a batch may delete above its items (the topmost absent ancestor). A large file or a tree that is absent when
-/// the worker looks is returned as a plain [`Scope::Entry`](crate::change::Scope): beside these long jobs, batches
-/// may be under way next to their items.
+/// Only a batch may delete its items. A large file or a tree that is absent when the worker looks is returned as a plain
+/// [`Scope::Tree`](crate::change::Scope), for a batch: beside these long jobs, batches may be under way next to their items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobKind {
     /// Learn whether anybody answers there; what the remote can do is learned from the jobs that follow.

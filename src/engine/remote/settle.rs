@@ -55,7 +55,7 @@ impl RemoteState {
         if report.verdict == Verdict::Done {
             return self.settle(now, id, flight, report, actions);
         }
-        self.put_back(&flight, &flight.items);
+        self.put_back(&flight);
         if flight.began < self.up_since {
             // It hung on a connection that has seen the outage; a job of today will tell.
             return;
@@ -132,24 +132,33 @@ impl RemoteState {
         }
     }
 
-    /// Marks what a job leaves undone where its items came from.
-    fn put_back(&mut self, flight: &Flight, undone: &[Item]) {
-        if let Some(sweep) = &mut self.sweep
-            && flight.origin == Origin::Sweep
-        {
-            sweep.in_flight = sweep.in_flight.saturating_sub(flight.items.len());
-            for item in undone {
-                // Single paths that a full sync met, large files above all, have jobs of their own.
-                let to = match item.mark.scope {
-                    Scope::Entry => &mut self.pending,
-                    Scope::Listing | Scope::Tree => &mut sweep.left,
-                };
-                to.mark(&item.path, item.mark);
+    /// Marks what a job that came to nothing was to do, where it came from.
+    fn put_back(&mut self, flight: &Flight) {
+        let to = match &mut self.sweep {
+            Some(sweep) if flight.origin == Origin::Sweep => {
+                sweep.in_flight = sweep.in_flight.saturating_sub(flight.items.len());
+                &mut sweep.left
             }
-            return;
+            _ => &mut self.pending,
+        };
+        for item in &flight.items {
+            to.mark(&item.path, item.mark);
         }
-        for item in undone {
-            self.pending.mark(&item.path, item.mark);
+    }
+
+    /// Marks what a worker left to other jobs: shards are the full sync's. Large files that it met, and what it did not find
+    /// any more, are for jobs of their own: those may delete.
+    fn take_back(&mut self, flight: &Flight, returned: &[Item]) {
+        let mut sweep = self.sweep.as_mut().filter(|_| flight.origin == Origin::Sweep);
+        if let Some(sweep) = &mut sweep {
+            sweep.in_flight = sweep.in_flight.saturating_sub(flight.items.len());
+        }
+        for item in returned {
+            let to = match &mut sweep {
+                Some(sweep) if item.mark.whole => &mut sweep.left,
+                _ => &mut self.pending,
+            };
+            to.mark(&item.path, item.mark);
         }
     }
 
@@ -195,7 +204,7 @@ impl RemoteState {
             }
         }
         log = log.max(self.note_failures(now, blame, actions));
-        self.put_back(&flight, &returned);
+        self.take_back(&flight, &returned);
         returned.iter().for_each(|item| self.wait_for_origin(&item.path));
         postponed.iter().for_each(|item| self.forget_moves(item));
         self.postponed.add(now, &postponed);
