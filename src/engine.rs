@@ -24,6 +24,7 @@ pub mod trie;
 use std::time::Duration;
 
 use crate::change::{Change, RemoteId, RootId, WatchEvent};
+use crate::path::RelPath;
 pub use deletions::Deletions;
 pub use job::{FullSyncFilter, Job, JobId, JobKind, JobReport, PathFailure, Settled, Verdict};
 pub use notice::{FailLogEntry, Notice};
@@ -67,6 +68,9 @@ pub enum Event {
     RetryFailLog,
     /// Left over from the last run (journal), or found by the walk after downtime.
     Restored(RemoteId, Vec<Item>),
+    /// A worker has looked: these paths of its job are directories, and are sent as what they are. What is below them need
+    /// not wait for the job's end.
+    JobOpened(JobId, Vec<RelPath>),
     /// A worker is done.
     JobDone(JobId, JobReport),
     /// There is hardly any memory left: make do with less.
@@ -185,6 +189,9 @@ impl Engine {
                     items.iter().for_each(|item| remote.restore(item));
                     remote.limit(share, &mut actions);
                 }
+            }
+            Event::JobOpened(job, directories) => {
+                self.remotes.iter_mut().for_each(|remote| remote.open(job, &directories));
             }
             Event::JobDone(job, report) => self.job_done(now, job, report, &mut actions),
             Event::MemoryShort => self.make_do(now, &mut actions),

@@ -25,6 +25,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::change::RemoteId;
 use crate::engine::{Job, JobId, JobReport, Verdict};
+use crate::path::RelPath;
 use crate::record::Look;
 use calm::Calm;
 use link::Link;
@@ -37,6 +38,15 @@ enum Task {
     CloseSessions(RemoteId),
 }
 
+/// What a worker says of its job.
+#[derive(Debug)]
+pub enum Said {
+    /// These of its paths are directories that are sent as what they are; what is below them may leave meanwhile.
+    Opened(JobId, Vec<RelPath>),
+    /// It is over; the look is what was there before.
+    Done(JobId, JobReport, Option<Look>),
+}
+
 /// The pool. Dropping it ends every session and every thread.
 #[derive(Debug)]
 pub struct Workers {
@@ -47,7 +57,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` workers; each finished job is given to `done`. The links were made with this `calm`.
+    /// Starts `count` workers; what they have to say is given to `tell`. The links were made with this `calm`.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -55,16 +65,16 @@ impl Workers {
         count: usize,
         links: Vec<Link>,
         calm: Arc<Calm>,
-        done: impl Fn(JobId, JobReport, Option<Look>) + Clone + Send + 'static,
+        tell: impl Fn(Said) + Clone + Send + 'static,
     ) -> io::Result<Self> {
         let links: Arc<[Link]> = links.into();
         let (sender, tasks) = unbounded();
         let warmer = Some(Warmer::start(Arc::clone(&links), calm)?);
         let mut workers = Self { tasks: Some(sender), threads: Vec::new(), links, warmer };
         for index in 0..count {
-            let (tasks, links, done) = (tasks.clone(), Arc::clone(&workers.links), done.clone());
+            let (tasks, links, tell) = (tasks.clone(), Arc::clone(&workers.links), tell.clone());
             let thread = std::thread::Builder::new().name(format!("worker {}", index + 1));
-            let work = move || work(&tasks, &links, &done);
+            let work = move || work(&tasks, &links, &tell);
             workers.threads.push(thread.stack_size(512 << 10).spawn(work)?);
         }
         Ok(workers)
@@ -119,15 +129,16 @@ impl Drop for Workers {
     }
 }
 
-fn work(tasks: &Receiver<Task>, links: &[Link], done: &impl Fn(JobId, JobReport, Option<Look>)) {
+fn work(tasks: &Receiver<Task>, links: &[Link], tell: &impl Fn(Said)) {
     for task in tasks {
         match task {
             Task::Job(job) => {
                 let done_anyway = || (JobReport::done(), None);
                 let link = links.get(job.remote.0);
+                let opened = |directories| tell(Said::Opened(job.id, directories));
                 let (report, look) =
-                    link.map_or_else(done_anyway, |link| guarded(|| link.run(&job)));
-                done(job.id, report, look);
+                    link.map_or_else(done_anyway, |link| guarded(|| link.run(&job, &opened)));
+                tell(Said::Done(job.id, report, look));
             }
             Task::CloseSessions(remote) => {
                 if let Some(link) = links.get(remote.0) {

@@ -227,10 +227,10 @@ fn start_workers(
 ) -> Result<Workers, Failure> {
     let sender = sender.clone();
     // Fails only when the main loop has ended.
-    let done = move |job, report, look| _ = sender.send(Wake::JobDone(job, report, look));
+    let tell = move |said| _ = sender.send(Wake::from(said));
     let calm = Arc::default();
     let links = links.into_links(records, exclude, &calm);
-    Ok(Workers::start(workers, links, calm, done)?)
+    Ok(Workers::start(workers, links, calm, tell)?)
 }
 
 /// The plugin that runs after each delivery.

@@ -5,6 +5,7 @@ use crate::change::{RootId, WatchEvent};
 use crate::engine::{Event, JobId, JobReport};
 use crate::process::signals::Signal;
 use crate::record::{Look, Survey, Surveyor};
+use crate::worker::Said;
 
 /// Everything that can wake the main loop.
 #[derive(Debug)]
@@ -24,6 +25,15 @@ pub enum Wake {
 impl From<WatchEvent> for Wake {
     fn from(event: WatchEvent) -> Self {
         Self::Event(Event::Watch(event))
+    }
+}
+
+impl From<Said> for Wake {
+    fn from(said: Said) -> Self {
+        match said {
+            Said::Opened(job, directories) => Self::Event(Event::JobOpened(job, directories)),
+            Said::Done(job, report, look) => Self::JobDone(job, report, look),
+        }
     }
 }
 

@@ -117,6 +117,10 @@ fn parse_event(text: &str) -> Event {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             Event::Watch(WatchEvent::changed(ROOT, parse_changes(&names)))
         }
+        ["opened", job, paths @ ..] => {
+            let paths = paths.iter().map(|path| parse_item(path).path).collect();
+            Event::JobOpened(JobId(number(job)), paths)
+        }
         ["done", job, rest @ ..] => Event::JobDone(JobId(number(job)), parse_report(rest)),
         ["down", job] => ended(job, Verdict::RemoteDown { code: 12, reason }),
         ["denied", job] => ended(job, Verdict::Denied { code: 5, reason }),

@@ -39,6 +39,11 @@ impl Parents {
         parents
     }
 
+    /// The run sets the times of this directory too, which is one of its paths.
+    pub fn touch(&mut self, directory: RelPath) {
+        self.touched.insert(directory);
+    }
+
     /// The directories whose times may end up older than they are when both jobs are in flight at once.
     pub fn disputed<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a RelPath> {
         let theirs = other.changing.intersection(&self.touched);

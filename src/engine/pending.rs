@@ -3,7 +3,7 @@
 
 pub use super::mark::{Item, Mark};
 use super::taking::Taking;
-pub use super::taking::{Held, Hold, Want};
+pub use super::taking::{Held, Hold, Want, keeps_back};
 use super::trie::{Node, NodeId, Trie};
 use crate::change::Scope;
 use crate::path::RelPath;

@@ -2,6 +2,7 @@
 //! Does not know how many workers or other remotes there are. What a job's end means stands in `settle.rs`, what starts
 //! next in `start.rs`.
 
+mod open;
 mod origins;
 mod settle;
 mod start;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use super::deletions::{Deletions, Rein};
 use super::parents::Parents;
-use super::pending::{Held, Hold, Item, Mark, Marked, Pending};
+use super::pending::{Held, Hold, Item, Mark, Marked, Pending, keeps_back};
 use super::postponed::Postponed;
 use super::retry::{FailingPaths, Outage, Trouble};
 use super::schedule::Pace;
@@ -144,7 +145,7 @@ impl RemoteState {
 
     /// Adds a hint.
     pub fn mark(&mut self, path: &RelPath, mark: Mark) -> Marked {
-        self.stuck = self.stuck && self.held.touches(path);
+        self.stuck = self.stuck && keeps_back(&self.held, path);
         self.pending.mark(path, mark)
     }
 

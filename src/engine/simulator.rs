@@ -5,6 +5,7 @@ mod chance;
 mod checks;
 mod model;
 mod source;
+mod troubles;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,10 @@ const SEEDS: u64 = 1_000;
 enum Wake {
     Change,
     Hints(RootId),
+    /// A worker looks at the disk.
+    Look(JobId),
+    /// The engine hears which directories need not keep back what is below them.
+    Opened(JobId, Vec<RelPath>),
     /// The effect of one item of a job becomes visible.
     Effect(JobId, usize),
     Done(JobId),
@@ -52,13 +57,15 @@ enum Health {
     Down,
 }
 
-/// A job in flight, with what its worker decided when it began.
+/// A job in flight, with what its worker decides when it looks.
 #[derive(Debug)]
 struct Flying {
     job: Job,
     began: Now,
     /// Started while the remote was not known to answer.
     is_trial: bool,
+    /// As the engine has been told: directories below which others may be at work.
+    opened: Vec<RelPath>,
     ops: Vec<Vec<Op>>,
     report: JobReport,
 }
@@ -152,35 +159,6 @@ impl World {
         world
     }
 
-    /// What will happen, and when; the seed also says how much of it.
-    fn plan_troubles(&mut self) {
-        let end = self.rng.ms(100, 60_000);
-        self.end = end;
-        let plan = |world: &mut World, most: u64, wake: Wake| {
-            let count = world.rng.below(most + 1);
-            for _ in 0..count {
-                let at = world.rng.ms(0, end.as_millis() as u64);
-                world.wake_at(at, wake.clone());
-            }
-        };
-        plan(self, 120, Wake::Change);
-        for root in (0..self.sources.len()).map(RootId) {
-            plan(self, 2, Wake::Root(root));
-            plan(self, 2, Wake::Overflow(root));
-            for verdict in [Deletions::Undecided, Deletions::Withheld, Deletions::Allowed] {
-                plan(self, 2, Wake::Deletions(root, verdict));
-            }
-        }
-        for remote in (0..self.remotes.len()).map(RemoteId) {
-            plan(self, 4, Wake::Health(remote));
-            plan(self, 3, Wake::Refuse(remote));
-        }
-        plan(self, 2, Wake::Crash);
-        plan(self, 2, Wake::RetryFailLog);
-        plan(self, 2, Wake::FullSync(FullSync::Start));
-        plan(self, 1, Wake::FullSync(FullSync::Schedule));
-    }
-
     fn wake_at(&mut self, at: Now, wake: Wake) {
         self.next_wake += 1;
         self.wakes.insert((at.max(self.now), self.next_wake), wake);
@@ -235,6 +213,8 @@ impl World {
         match wake {
             Wake::Change => self.change(),
             Wake::Hints(root) => self.send_hints(root),
+            Wake::Look(job) => self.look(job),
+            Wake::Opened(job, directories) => self.opened(job, directories),
             Wake::Effect(job, item) => self.effect(job, item),
             Wake::Done(job) => {
                 if let Some(flying) = self.flying.remove(&job) {
@@ -272,60 +252,6 @@ impl World {
                 self.feed(Event::RetryFailLog);
             }
             Wake::Crash => self.crash(),
-        }
-    }
-
-    fn change(&mut self) {
-        let root = self.rng.below(self.sources.len() as u64) as usize;
-        self.sources[root].change(&mut self.rng);
-        self.wake_in(0, 100, Wake::Hints(RootId(root)));
-    }
-
-    fn send_hints(&mut self, root: RootId) {
-        let source = &mut self.sources[root.0];
-        if std::mem::take(&mut source.overflowed) {
-            self.feed(Event::Watch(WatchEvent::Overflow { root }));
-        }
-        let source = &mut self.sources[root.0];
-        let changes = source.take_hints(&mut self.rng);
-        if !self.sources[root.0].hints.is_empty() {
-            self.wake_in(1, 200, Wake::Hints(root));
-        }
-        if !changes.is_empty() {
-            self.say(|| format!("  {changes:?}"));
-            self.feed(Event::Watch(WatchEvent::changed(root, changes)));
-            self.check_bounded(root);
-        }
-    }
-
-    fn decide_deletions(&mut self, root: RootId, verdict: Deletions) {
-        self.deletions[root.0] = verdict;
-        self.feed(Event::Deletions(root, verdict));
-        for remote in (0..self.remotes.len()).map(RemoteId) {
-            self.check_nothing_is_forgotten(remote);
-        }
-    }
-
-    fn flip_root(&mut self, root: RootId) {
-        let source = &mut self.sources[root.0];
-        source.gone = !source.gone;
-        if source.gone {
-            source.blinked = true;
-            source.hints.clear();
-        }
-        self.wake_in(0, 500, Wake::RootSeen(root));
-    }
-
-    fn root_seen(&mut self, root: RootId) {
-        let blinked = std::mem::take(&mut self.sources[root.0].blinked);
-        if blinked && !self.lost[root.0] {
-            self.lost[root.0] = true;
-            let reason = "unmounted".into();
-            self.feed(Event::Watch(WatchEvent::RootLost { root, reason }));
-        }
-        if self.lost[root.0] && !self.sources[root.0].gone {
-            self.lost[root.0] = false;
-            self.feed(Event::Watch(WatchEvent::RootBack { root, replaced: false }));
         }
     }
 

@@ -26,6 +26,21 @@ pub enum Hold {
     Short,
     /// A large file or a tree: nobody may be made to wait for someone who waits for it.
     Long,
+    /// A directory that is there and is sent as one: what is below it may leave beside it.
+    Directory,
+}
+
+/// True when a job that holds something keeps `path` back.
+pub fn keeps_back(held: &Held, path: &RelPath) -> bool {
+    let mut at = held.root();
+    for name in path.components() {
+        if at.value.is_some_and(|hold| hold != Hold::Directory) {
+            return true;
+        }
+        let Some(child) = at.child(name) else { return false };
+        at = child;
+    }
+    !at.is_empty()
 }
 
 /// A batch being taken: the walk's position and what it has so far.
@@ -51,10 +66,15 @@ impl<'a> Taking<'a> {
 
     /// Takes what it may from the node and below; `held` is what is held at the same path.
     fn visit(&mut self, at: NodeId, held: Option<&Node<Hold>>) {
-        if let Some(hold) = held.and_then(|held| held.value) {
-            return self.note_wait(hold);
+        let mark = self.trie.value(at);
+        match held.and_then(|held| held.value) {
+            Some(Hold::Directory) if mark.is_none() => {}
+            // What is pending here has its turn next: nothing new leaves below it either.
+            Some(Hold::Directory) => return self.note_wait(Hold::Short),
+            Some(hold) => return self.note_wait(hold),
+            None => {}
         }
-        if let Some(mark) = self.trie.value(at) {
+        if let Some(mark) = mark {
             let below = held.filter(|held| !held.is_empty());
             match below {
                 None if self.wants(mark) => self.keep(at, mark),

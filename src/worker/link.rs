@@ -23,10 +23,13 @@ use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, Verdict};
 use crate::path::RelPath;
 use crate::record::{self, Eyes};
 use crate::rsync::excludes::Excludes;
-use crate::rsync::{Abilities, Endpoint, Knock, NoAnswer};
+use crate::rsync::{Abilities, Endpoint, Knock, NoAnswer, Presence, Way};
 use crate::source::{Source, Unhealthy};
 use crate::watch::Exclude;
 use resting::Sending;
+
+/// Who is told which directories of a job need not keep back what is below them.
+type Opened<'a> = &'a dyn Fn(Vec<RelPath>);
 
 /// Does the jobs of one remote.
 #[derive(Debug)]
@@ -135,8 +138,9 @@ impl Link {
         self.remote.sessions().kill();
     }
 
-    /// Does a job; blocks until it is done or has failed. The look is what was there before it.
-    pub fn run(&self, job: &Job) -> (JobReport, Option<record::Look>) {
+    /// Does a job; blocks until it is done or has failed. The look is what was there before it. Calls `opened` with what need not
+    /// wait for its end.
+    pub fn run(&self, job: &Job, opened: Opened<'_>) -> (JobReport, Option<record::Look>) {
         // Nothing else is done, not even a look at the disk, for a remote that may be down and does not answer.
         if self.doubt.load(Ordering::Relaxed) || job.kind == JobKind::Knock {
             match self.remote.endpoint().knock() {
@@ -150,18 +154,18 @@ impl Link {
             }
         }
         let look = self.recorder.as_ref().and_then(|recorder| recorder.look(job));
-        let report = self.run_job(job);
+        let report = self.run_job(job, opened);
         let is_down = matches!(report.verdict, Verdict::RemoteDown { .. });
         self.doubt.store(is_down, Ordering::Relaxed);
         (report, look)
     }
 
-    fn run_job(&self, job: &Job) -> JobReport {
+    fn run_job(&self, job: &Job, opened: Opened<'_>) -> JobReport {
         // Each round knows one inability more, and there are two; trust may be in vain as well.
         for _ in 0..5 {
             let known = self.remote.abilities();
             let is_trusted = known.is_none() && self.may_trust(job);
-            match self.try_run(job, known.or(is_trusted.then_some(Abilities::ALL))) {
+            match self.try_run(job, known.or(is_trusted.then_some(Abilities::ALL)), opened) {
                 Ok(report) => {
                     // A full sync needs the processors; what changes meanwhile makes them wanted.
                     let is_full_sync = matches!(job.kind, JobKind::Trees(_));
@@ -190,7 +194,12 @@ impl Link {
         matches!(job.kind, JobKind::Trees(_)) && !self.was_trusted.swap(true, Ordering::Relaxed)
     }
 
-    fn try_run(&self, job: &Job, abilities: Option<Abilities>) -> Result<JobReport, Stop> {
+    fn try_run(
+        &self,
+        job: &Job,
+        abilities: Option<Abilities>,
+        opened: Opened<'_>,
+    ) -> Result<JobReport, Stop> {
         if job.kind.is_question() {
             // What it can do may have changed while it was away.
             self.remote.forget_abilities();
@@ -221,6 +230,10 @@ impl Link {
         let _sending = sends.then(|| Sending::begin(&self.echoes, &looks));
         let forced = job.items.iter().filter(|item| item.mark.force);
         run.by_content = forced.map(|item| item.path.clone()).collect();
+        let directories = self.plain_directories(&look, job, abilities);
+        if !directories.is_empty() {
+            opened(directories);
+        }
         run.batch(&look)?;
         run.moves(&look.moves)?;
         // At once: until then both names share their inodes on the remote.
@@ -243,6 +256,16 @@ impl Link {
         look.returned.extend(later.returned);
         look.returned.extend(doubtful.returned);
         Ok(JobReport { verdict: Verdict::Done, failed, returned: look.returned, postponed })
+    }
+
+    /// Items that are directories and go by name, as what they are: no run of the job reads or deletes anything below them.
+    fn plain_directories(&self, look: &Look, job: &Job, abilities: Abilities) -> Vec<RelPath> {
+        let by_name = self.remote.endpoint().way(Presence::Directory, abilities) == Way::Batch;
+        if !by_name || !look.moves.is_empty() || job.kind != JobKind::Batch {
+            return Vec::new();
+        }
+        let present = look.present.iter().filter(|entry| entry.presence == Presence::Directory);
+        present.map(|entry| entry.path.clone()).collect()
     }
 
     /// Whether moves can be made on the remote.

@@ -13,8 +13,9 @@ use crate::rsync::run::{Killer, Limits, Report, Session, StartError};
 use crate::rsync::{Abilities, Answer, Endpoint, RunKind, RunSpec, deleted_names};
 use crate::source::Source;
 
-/// Sessions kept ready: a second change need not wait until the first run's process has gone, nor a third.
-const READY: usize = 3;
+/// Sessions kept ready, as many as batches may be in flight at once: a second change need not wait until the first run's
+/// process has gone, nor a third, nor the fourth when somebody makes a directory in a directory in a directory and a file there.
+const READY: usize = 4;
 
 /// So few sessions are not enough when changes come one after the other: others are started at once.
 const SCARCE: usize = 1;

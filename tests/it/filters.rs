@@ -279,7 +279,7 @@ fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patter
     });
     let mut items = vec![Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) }];
     while let Some(item) = items.pop() {
-        let (report, _) = link.run(&Job {
+        let job = Job {
             id: JobId(0),
             remote: RemoteId(0),
             root: RootId(0),
@@ -288,7 +288,8 @@ fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patter
             moves: Vec::new(),
             known_until: Duration::ZERO,
             deletes_below: true,
-        });
+        };
+        let (report, _) = link.run(&job, &|_| {});
         assert_eq!((report.verdict, report.failed), (Verdict::Done, vec![]));
         items.extend(report.returned.into_iter().rev());
     }

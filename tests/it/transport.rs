@@ -4,6 +4,7 @@
 mod deletions;
 mod filters;
 mod latency;
+mod opened;
 mod sessions;
 mod troubles;
 

@@ -4,13 +4,13 @@
 use super::{Flight, RemoteState};
 use crate::change::Scope;
 use crate::engine::JobKind;
-use crate::engine::pending::{Hold, Item};
+use crate::engine::pending::{Hold, Item, keeps_back};
 use crate::path::RelPath;
 
 impl RemoteState {
     /// What was moved leaves after the run that brings its origin: only then need no data be sent again.
     pub fn wait_for(&mut self, origin: &RelPath, moved: &RelPath) {
-        if !self.is_in_flight(origin) || self.held.touches(moved) {
+        if !self.is_in_flight(origin) || keeps_back(&self.held, moved) {
             return;
         }
         // A small file that gets its final name a moment after it was written (as editors do) is sent twice
@@ -41,7 +41,7 @@ impl RemoteState {
         let holds =
             |flight: &&mut Flight| flight.kind == JobKind::Batch && flight.items.iter().any(near);
         match self.flights.values_mut().find(holds) {
-            Some(_) if self.held.touches(moved) => {}
+            Some(_) if keeps_back(&self.held, moved) => {}
             Some(flight) => {
                 self.held.insert(moved, Hold::Short);
                 flight.waited_for_by.push(moved.clone());

@@ -30,8 +30,11 @@ impl World {
                 !self.is_doubtful(job.remote) || job.kind.is_question(),
                 "{job:?} starts beside {other:?} although the remote is down"
             );
+            let opened = &self.flying[&other.id].opened;
             for a in &job.items {
-                let overlaps = |b: &Item| a.path.is_within(&b.path) || b.path.is_within(&a.path);
+                let beside = |b: &Item| a.path != b.path && opened.contains(&b.path);
+                let overlaps =
+                    |b: &Item| a.path.is_within(&b.path) && !beside(b) || b.path.is_within(&a.path);
                 let clash = other.items.iter().find(|b| overlaps(b));
                 assert!(clash.is_none(), "{a:?} overlaps {clash:?} in flight");
             }

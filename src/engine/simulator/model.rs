@@ -124,13 +124,29 @@ impl Look<'_> {
     pub fn plan(&self, items: &[Item], rng: &mut Rng) -> Plan {
         let mut plan = Plan::default();
         for item in items {
-            let ops = self.plan_item(item, &mut plan.returned, rng);
+            let ops = self.plan_item(item, items, &mut plan.returned, rng);
             plan.ops.push(ops);
         }
         plan
     }
 
-    fn plan_item(&self, item: &Item, returned: &mut Vec<Item>, rng: &mut Rng) -> Vec<Op> {
+    /// Items that are directories and go as what they are.
+    pub fn directories(&self, items: &[Item]) -> Vec<RelPath> {
+        let is_plain = |item: &&Item| {
+            self.kind == JobKind::Batch
+                && item.mark.scope == Scope::Entry
+                && self.source.is_dir(&item.path)
+        };
+        items.iter().filter(is_plain).map(|item| item.path.clone()).collect()
+    }
+
+    fn plan_item(
+        &self,
+        item: &Item,
+        all: &[Item],
+        returned: &mut Vec<Item>,
+        rng: &mut Rng,
+    ) -> Vec<Op> {
         let Item { path, mark } = item;
         let mut ops = Vec::new();
         let batch = self.kind == JobKind::Batch;
@@ -139,11 +155,11 @@ impl Look<'_> {
             mark: Mark { whole, large, force: mark.force, ..Mark::new(scope) },
         };
         if let Some(absent) = self.source.topmost_absent(path) {
-            if batch {
+            // No job deletes anything above its paths, and a long one not even these: other jobs may be under way there.
+            if batch && all.iter().any(|own| absent.is_within(&own.path)) {
                 ops.push(Op::Delete(absent));
             } else {
-                // A long job deletes nothing above its paths: small jobs may be under way there.
-                returned.push(piece(path, Scope::Entry, false, false));
+                returned.push(Item { path: absent, mark: Mark::new(Scope::Tree) });
             }
             return ops;
         }

@@ -7,23 +7,33 @@ impl World {
     pub(super) fn start(&mut self, job: Job) {
         self.check_job(&job);
         let is_trial = self.is_doubtful(job.remote);
-        let remote = &mut self.remotes[job.remote.0];
-        remote.sessions = true;
+        self.remotes[job.remote.0].sessions = true;
+        let id = job.id;
+        let report = JobReport::done();
+        let (began, opened, ops) = (self.now, Vec::new(), Vec::new());
+        self.flying.insert(id, Flying { job, began, is_trial, opened, ops, report });
+        self.wake_in(0, 5, Wake::Look(id));
+    }
+
+    /// What the worker decides, and when it will show.
+    pub(super) fn look(&mut self, id: JobId) {
+        let broken_off = |flying: &Flying| flying.report.verdict == Verdict::Stopped;
+        if self.flying.get(&id).is_none_or(broken_off) {
+            return;
+        }
+        let Some(mut flying) = self.flying.remove(&id) else { return };
+        let job = &flying.job;
+        let remote = &self.remotes[job.remote.0];
         let source = &self.sources[job.root.0];
         let look = Look { source: &source.tree, kind: job.kind, fresh: &remote.copy.fresh };
         let mut plan = look.plan(&job.items, &mut self.rng);
         if !job.deletes_below {
             plan.ops.iter_mut().for_each(|ops| ops.retain(|op| !matches!(op, Op::Only(..))));
         }
+        let opened = look.directories(&job.items);
         let slow = if remote.health == Health::Slow { 100 } else { 1 };
-        let id = job.id;
-        let mut flying = Flying {
-            began: self.now,
-            is_trial,
-            job,
-            ops: plan.ops,
-            report: JobReport { returned: plan.returned, ..JobReport::done() },
-        };
+        flying.ops = plan.ops;
+        flying.report = JobReport { returned: plan.returned, ..JobReport::done() };
         if source.gone {
             flying.report = JobReport::nothing(Verdict::SourceUnhealthy("gone".into()));
         } else if remote.health == Health::Down {
@@ -41,6 +51,9 @@ impl World {
         if !works || matches!(flying.report.verdict, Verdict::Misconfigured { .. }) {
             flying.ops.clear();
         }
+        if !opened.is_empty() && self.rng.chance(3, 4) {
+            self.wake_in(0, 10, Wake::Opened(id, opened));
+        }
         let first = self.rng.ms(1, 40) * slow;
         let second = first + self.rng.ms(0, 20) * slow;
         for item in 0..flying.ops.len() {
@@ -51,6 +64,13 @@ impl World {
         let rest = self.rng.ms(1, if hangs { 30_000 } else { 50 });
         self.wake_at(self.now + second + rest, Wake::Done(id));
         self.flying.insert(id, flying);
+    }
+
+    pub(super) fn opened(&mut self, job: JobId, directories: Vec<RelPath>) {
+        // What a worker says comes in order: never after its report.
+        let Some(flying) = self.flying.get_mut(&job) else { return };
+        flying.opened.clone_from(&directories);
+        self.feed(Event::JobOpened(job, directories));
     }
 
     /// What the engine knows of a remote after this job.
@@ -90,6 +110,16 @@ impl World {
             flying.report = JobReport::nothing(down());
             return;
         }
+        let path = &flying.job.items[item].path;
+        let tree = &self.sources[flying.job.root.0].tree;
+        // rsync looks once more: what has vanished since the worker's look is deleted by its name.
+        let vanished = flying.job.kind == JobKind::Batch
+            && !flying.ops[item].is_empty()
+            && tree.topmost_absent(path).as_ref() == Some(path)
+            && self.rng.chance(1, 2);
+        if vanished {
+            flying.ops[item] = vec![Op::Delete(path.clone())];
+        }
         for op in &flying.ops[item] {
             let failed = remote.copy.apply(op);
             if flying.report.verdict == Verdict::Done {
@@ -109,7 +139,9 @@ impl World {
                 });
             }
         }
-        let ours = |wake: &Wake| !matches!(wake, Wake::Effect(..) | Wake::Done(_));
+        let ours = |wake: &Wake| {
+            !matches!(wake, Wake::Look(_) | Wake::Opened(..) | Wake::Effect(..) | Wake::Done(_))
+        };
         self.wakes.retain(|_, wake| ours(wake));
         let mut restored = Vec::new();
         for (index, remote) in self.remotes.iter_mut().enumerate() {
