@@ -28,7 +28,9 @@ pub struct Reader {
 /// What ended a wait.
 struct Woken {
     stop: bool,
-    roots: bool,
+    /// Something was said of the ways to the roots, or beside them.
+    ways: bool,
+    mounts: bool,
     events: bool,
 }
 
@@ -93,7 +95,7 @@ impl Reader {
         if woken.stop {
             return false;
         }
-        if woken.roots {
+        if woken.mounts || woken.ways && self.desk.roots.hear() {
             self.desk.check_roots(&mut *self.backend);
         }
         if woken.events {
@@ -123,7 +125,7 @@ impl Reader {
     fn wait(&mut self) -> Woken {
         if let Some(rest) = self.backend.rest() {
             let woken = self.wait_for(Some(rest), None);
-            if woken.stop || woken.roots {
+            if woken.stop || woken.ways || woken.mounts {
                 return woken;
             }
         }
@@ -149,7 +151,8 @@ impl Reader {
         Woken {
             stop: is_ready(&fds[0]),
             events: fds[with_queue..with_mounts].iter().any(is_ready),
-            roots: is_ready(&fds[1]) || fds[with_mounts..].iter().any(is_ready),
+            ways: is_ready(&fds[1]),
+            mounts: fds[with_mounts..].iter().any(is_ready),
         }
     }
 

@@ -88,6 +88,8 @@ struct Sentinel {
     inotify: OwnedFd,
     /// On whose way a watch is.
     ways: Vec<(i32, RootId)>,
+    /// Of what has been heard: to which roots a step has got another name.
+    moved: Vec<RootId>,
 }
 
 /// All roots, and what tells us that one of them may be another.
@@ -232,10 +234,16 @@ impl Roots {
         }
     }
 
+    /// Takes in what the sentinel says; false when it is only about what stands beside the ways to the roots.
+    pub fn hear(&mut self) -> bool {
+        self.sentinel.hear()
+    }
+
     /// Looks at all roots and mounts; returns what is not as it was.
     pub fn check(&mut self) -> Vec<RootNews> {
         // What it said is the reason for this look; and armed before looking, what changes meanwhile is said anew.
-        let moved = self.sentinel.moved();
+        self.sentinel.hear();
+        let moved = std::mem::take(&mut self.sentinel.moved);
         match arm(&self.list) {
             Ok(sentinel) => self.sentinel = sentinel,
             Err(error) => {
@@ -287,7 +295,7 @@ fn reason_of(error: &io::Error) -> String {
 /// missing, the directory that would hold it reports what is made there.
 fn arm(roots: &[Root]) -> io::Result<Sentinel> {
     let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    let mut sentinel = Sentinel { inotify, ways: Vec::new() };
+    let mut sentinel = Sentinel { inotify, ways: Vec::new(), moved: Vec::new() };
     for root in roots {
         let mut way = steps_to(&root.path);
         // What is made between looking and watching says nothing: another look shows it.
@@ -316,18 +324,21 @@ impl Sentinel {
         }
     }
 
-    /// Takes everything that it has said; returns the roots to which a step has got another name.
-    fn moved(&self) -> Vec<RootId> {
+    /// Takes everything that it has said; true when some of it is about the ways. Whoever watches a directory is told of new
+    /// modes and times of all that stands in it, too.
+    fn hear(&mut self) -> bool {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.inotify, &mut buffer);
-        let mut moved = Vec::new();
+        let mut concerns = false;
         while let Ok(event) = events.next() {
             if event.events().contains(ReadFlags::MOVE_SELF) {
                 let ways = self.ways.iter().filter(|(wd, _)| *wd == event.wd());
-                moved.extend(ways.map(|(_, root)| *root));
+                self.moved.extend(ways.map(|(_, root)| *root));
             }
+            let is_made = event.events().intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
+            concerns |= is_made || event.file_name().is_none();
         }
-        moved
+        concerns
     }
 }
 
@@ -353,3 +364,6 @@ fn steps_to(path: &Path) -> (Vec<PathBuf>, Option<PathBuf>) {
     }
     (steps, None)
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use super::moves::{Move, Moved, Mover};
 use super::remote::{Remote, Stop};
 use super::rules::{Coverage, Rules};
 use crate::change::Scope;
+use crate::engine::pending::{Item, Mark};
 use crate::engine::{Job, PathFailure};
 use crate::path::RelPath;
 use crate::rsync::excludes::Excludes;
@@ -45,6 +46,8 @@ pub struct JobRun<'a> {
     pub failed: Vec<PathFailure>,
     /// What was sent, as it was before.
     pub sent: Vec<(RelPath, Version)>,
+    /// What has to be done by another job.
+    pub returned: Vec<Item>,
     /// The remote has answered a run.
     pub has_run: bool,
     /// What is extraneous in whole directories is deleted.
@@ -73,6 +76,7 @@ impl<'a> JobRun<'a> {
             by_content: HashSet::new(),
             failed: Vec::new(),
             sent: Vec::new(),
+            returned: Vec::new(),
             has_run: false,
             deletes_below: job.deletes_below,
         }
@@ -83,7 +87,7 @@ impl<'a> JobRun<'a> {
         let endpoint = self.remote.endpoint();
         let treatments = self.treatments(look);
         let (mut listed, mut forced_listed, mut replacing) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut matched, mut listings, mut guarded) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut matched, mut guarded) = (Vec::new(), Vec::new());
         let mut any_forced_match = false;
         let present = look.present.iter().zip(treatments);
         let present = present.filter(|(_, treatment)| *treatment != Treatment::Skip);
@@ -103,9 +107,7 @@ impl<'a> JobRun<'a> {
                     any_forced_match |= force;
                     matched.push((path, presence));
                 }
-                Way::ListingOfParent if self.deletes_below => {
-                    listings.push(path.parent().unwrap_or_default());
-                }
+                Way::ListingOfParent if self.deletes_below => self.give_back_parent(path),
                 Way::ListingOfParent => self.failed.push(fail(path, WITHHELD.into())),
             }
         }
@@ -130,9 +132,17 @@ impl<'a> JobRun<'a> {
         for absent in guarded.chunks(PATTERNS_MAX) {
             self.delete_guarded(absent)?;
         }
-        listings.sort();
-        listings.dedup();
-        self.equal(&listings, Scope::Listing, &self.rules().patterns)
+        Ok(())
+    }
+
+    /// A directory whose names are compared needs a job that holds it: what another job sends into it meanwhile would be
+    /// taken for extraneous.
+    fn give_back_parent(&mut self, path: &RelPath) {
+        let mark = Mark::new(Scope::Listing);
+        let item = Item { path: path.parent().unwrap_or_default(), mark };
+        if self.returned.last() != Some(&item) {
+            self.returned.push(item);
+        }
     }
 
     /// True for a directory in whose copy something excluded may stand.

@@ -241,7 +241,7 @@ impl Link {
         run.directories(&look, excludes)?;
         run.batch(&doubtful)?;
         run.clean_up();
-        let JobRun { failed, sent, has_run, .. } = run;
+        let JobRun { failed, sent, returned, has_run, .. } = run;
         if has_run {
             self.remote.note_abilities(abilities);
         }
@@ -253,6 +253,7 @@ impl Link {
         } else {
             self.remote.delivered().clear();
         }
+        look.returned.extend(returned);
         look.returned.extend(later.returned);
         look.returned.extend(doubtful.returned);
         Ok(JobReport { verdict: Verdict::Done, failed, returned: look.returned, postponed })

@@ -3,8 +3,9 @@
 
 mod deletions;
 mod filters;
+mod jobs;
 mod latency;
-mod opened;
+
 mod sessions;
 mod troubles;
 

@@ -1,4 +1,4 @@
-//! Which directories of a job a worker names, so that what is below them need not wait, and when it does.
+//! Jobs against a real daemon: which directories a worker names while others may go on below them, and what it gives back.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -31,19 +31,26 @@ fn link(rig: &Rig) -> Link {
     })
 }
 
-/// The directories that are named while such a job is done, and that stand nowhere on the remote at that moment.
-fn named(rig: &Rig, kind: JobKind, items: &[(&str, Scope)]) -> BTreeSet<String> {
-    let items = items.iter().map(|(p, scope)| Item { path: path(p), mark: Mark::new(*scope) });
-    let job = Job {
+fn item(name: &str, scope: Scope) -> Item {
+    Item { path: path(name), mark: Mark::new(scope) }
+}
+
+fn batch(items: Vec<Item>) -> Job {
+    Job {
         id: JobId(0),
         remote: RemoteId(0),
         root: RootId(0),
-        kind,
-        items: items.collect(),
+        kind: JobKind::Batch,
+        items,
         moves: Vec::new(),
         known_until: Duration::ZERO,
         deletes_below: true,
-    };
+    }
+}
+
+/// The directories that are named while such a batch is sent, and that stand nowhere on the remote at that moment.
+fn named(rig: &Rig, items: Vec<Item>) -> BTreeSet<String> {
+    let job = batch(items);
     let named: RefCell<BTreeSet<String>> = RefCell::default();
     let opened = |directories: Vec<_>| {
         let new = directories.iter().map(ToString::to_string).filter(|name| !rig.holds(name));
@@ -61,14 +68,14 @@ fn directories_of_a_batch_are_named_before_they_are_sent() {
     rig.source.dir("listed/below");
     rig.source.dir("whole/below");
     rig.remote_file("gone/file");
-    let items = [
-        ("a", Scope::Entry),
-        ("a/b/file", Scope::Entry),
-        ("gone", Scope::Tree),
-        ("listed", Scope::Listing),
-        ("whole", Scope::Tree),
+    let items = vec![
+        item("a", Scope::Entry),
+        item("a/b/file", Scope::Entry),
+        item("gone", Scope::Tree),
+        item("listed", Scope::Listing),
+        item("whole", Scope::Tree),
     ];
-    assert_eq!(named(&rig, JobKind::Batch, &items), ["a".to_owned()].into());
+    assert_eq!(named(&rig, items), ["a".to_owned()].into());
     assert!(rig.holds("a/b/file") && rig.holds("listed") && rig.holds("whole/below"));
     assert!(!rig.holds("gone"));
 }
@@ -78,6 +85,21 @@ fn where_directories_go_by_patterns_none_is_named() {
     // Rules in each directory are read by rsync alone: below a directory that it reads, it may delete.
     let rig = Rig::new(&["-a", "-F"]);
     rig.source.dir("a");
-    assert_eq!(named(&rig, JobKind::Batch, &[("a", Scope::Entry)]), BTreeSet::new());
+    assert_eq!(named(&rig, vec![item("a", Scope::Entry)]), BTreeSet::new());
     assert!(rig.holds("a"));
+}
+
+#[test]
+fn a_directory_is_compared_to_delete_from_it_only_by_a_job_that_holds_it() {
+    // With an operator's own include rules only the comparison of a directory deletes in it.
+    let rig = Rig::new(&["-a", "--include=*.txt"]);
+    rig.source.file("a/kept.txt", "1");
+    rig.remote_file("a/gone.txt");
+    let link = link(&rig);
+    let (report, _) = link.run(&batch(vec![item("a/gone.txt", Scope::Entry)]), &|_| {});
+    assert_eq!(report.returned, [item("a", Scope::Listing)]);
+    assert!(rig.holds("a/gone.txt"));
+    let (report, _) = link.run(&batch(report.returned), &|_| {});
+    assert_eq!((report.verdict, report.returned), (Verdict::Done, vec![]));
+    assert!(!rig.holds("a/gone.txt"));
 }
