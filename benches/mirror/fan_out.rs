@@ -12,34 +12,70 @@ use super::rig::{Reach, Rig};
 use super::tool::{LIMIT, More, Running, SETTLE_MS, Tool};
 use super::{Bench, median, rest, until};
 
-/// One remote beside twenty.
+/// One remote beside twenty: on this machine, where the receivers take the processors from the senders, and at the other end
+/// of a network.
 pub fn fan_out(bench: &mut Bench) -> io::Result<()> {
     let line = |what, unit, target| Line { figure: "fan-out", what, unit, target };
-    let one = line("1 KB file on one remote, median", Unit::Ms, Target::None);
-    let all = line("1 KB file on all of twenty, median", Unit::Ms, Target::None);
-    let factor = line("... over the time for one", Unit::Times, Target::AtMost(3.0));
+    let times = |one, all, factor| {
+        let factor = line(factor, Unit::Times, Target::AtMost(3.0));
+        [line(one, Unit::Ms, Target::None), line(all, Unit::Ms, Target::None), factor]
+    };
+    let places = [
+        (
+            Reach::RoundTrip,
+            times(
+                "1 KB file on one remote through 40 ms, median",
+                "1 KB file on all of twenty through 40 ms, median",
+                "... over the time for one, through 40 ms",
+            ),
+        ),
+        (
+            Reach::Loopback,
+            times(
+                "1 KB file on one remote, median",
+                "1 KB file on all of twenty, median",
+                "... over the time for one",
+            ),
+        ),
+    ];
     let memory = line("... resident, without the sessions", Unit::Mebibytes, Target::None);
     let rounds = bench.size(20, 2);
     let many = bench.size(20, 3);
-    for tool in bench.mirrors.iter().copied().filter(|tool| *tool != Tool::Loop) {
-        let (single, _) = until_on_all(tool, 1, rounds)?;
-        let (twenty, rss_kb) = until_on_all(tool, many, rounds)?;
-        bench.report.add_time(one, tool, single);
-        bench.report.add_time(all, tool, twenty);
-        let over = single.zip(twenty).map(|(one, all)| all.as_secs_f64() / one.as_secs_f64());
-        bench.report.add(factor, tool, over);
-        bench.report.add(memory, tool, Some(rss_kb as f64 / 1024.0));
+    for (reach, lines) in places {
+        for tool in bench.mirrors.clone().into_iter().filter(|tool| *tool != Tool::Loop) {
+            let (single, _) = until_on_all(tool, reach, 1, rounds)?;
+            let (twenty, rss_kb) = until_on_all(tool, reach, many, rounds)?;
+            add(bench, lines, tool, single, twenty);
+            if reach == Reach::Loopback {
+                bench.report.add(memory, tool, Some(rss_kb as f64 / 1024.0));
+            }
+        }
+        let (single, twenty) = (by_hand(reach, 1, rounds)?, by_hand(reach, many, rounds)?);
+        add(bench, lines, Tool::Rsync, single, twenty);
     }
-    let (single, twenty) = (by_hand(1, rounds)?, by_hand(many, rounds)?);
-    bench.report.add_time(one, Tool::Rsync, single);
-    bench.report.add_time(all, Tool::Rsync, twenty);
-    let over = single.zip(twenty).map(|(one, all)| all.as_secs_f64() / one.as_secs_f64());
-    bench.report.add(factor, Tool::Rsync, over);
     Ok(())
 }
 
-fn until_on_all(tool: Tool, count: usize, rounds: usize) -> io::Result<(Option<Duration>, u64)> {
-    let rig = Rig::with_modules(Reach::Loopback, count)?;
+fn add(
+    bench: &mut Bench,
+    [one, all, factor]: [Line; 3],
+    tool: Tool,
+    single: Option<Duration>,
+    twenty: Option<Duration>,
+) {
+    bench.report.add_time(one, tool, single);
+    bench.report.add_time(all, tool, twenty);
+    let over = single.zip(twenty).map(|(one, all)| all.as_secs_f64() / one.as_secs_f64());
+    bench.report.add(factor, tool, over);
+}
+
+fn until_on_all(
+    tool: Tool,
+    reach: Reach,
+    count: usize,
+    rounds: usize,
+) -> io::Result<(Option<Duration>, u64)> {
+    let rig = Rig::with_modules(reach, count)?;
     let modules = (0..count).map(|n| format!("m{n}")).collect();
     fs::write(rig.source.join("first"), "x")?;
     let args = vec!["-r".into()];
@@ -56,8 +92,8 @@ fn until_on_all(tool: Tool, count: usize, rounds: usize) -> io::Result<(Option<D
 }
 
 /// What the processors allow: rsync started for each remote beforehand, and all given the name in one go.
-fn by_hand(count: usize, rounds: usize) -> io::Result<Option<Duration>> {
-    let rig = Rig::with_modules(Reach::Loopback, count)?;
+fn by_hand(reach: Reach, count: usize, rounds: usize) -> io::Result<Option<Duration>> {
+    let rig = Rig::with_modules(reach, count)?;
     let mut times = Vec::new();
     for round in 0..rounds {
         let start_one = |n| {

@@ -85,6 +85,24 @@ fn ten_in_a_row(rig: &Rig, rounds: usize) -> io::Result<Vec<Option<Duration>>> {
     Ok(times)
 }
 
+/// A file in a directory in a directory in a directory, each made 5 ms after the one before.
+fn in_new_directories(rig: &Rig, count: usize) -> io::Result<Vec<Option<Duration>>> {
+    let one = |n| {
+        let mut name = String::new();
+        for directory in [format!("new{n}"), "/below".into(), "/below".into()] {
+            name += &directory;
+            fs::create_dir(rig.source.join(&name))?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        name += "/file";
+        let since = write(rig, &name)?;
+        let time = visible(rig, &name, since);
+        rest(2 * SETTLE_MS);
+        Ok(time)
+    };
+    (0..count).map(one).collect()
+}
+
 /// `rsync -a` of one file by hand, from its start until the file is visible.
 fn by_hand(rig: &Rig, count: usize) -> io::Result<Vec<Option<Duration>>> {
     let one = |n| {
@@ -107,6 +125,7 @@ pub fn loopback(bench: &mut Bench) -> io::Result<()> {
         line("latency", "a second one right after the first, p99", Target::AtMost(20.0));
     let row = line("latency", "ten changes 20 ms apart, median", Target::AtMost(5.0));
     let row_99 = line("latency", "ten changes 20 ms apart, p99", Target::AtMost(20.0));
+    let new = line("latency", "in directories made 5 ms before, median", Target::AtMost(5.0));
     let rig = Rig::new(Reach::Loopback)?;
     let times = by_hand(&rig, bench.size(20, 2))?;
     bench.report.add_time(single, Tool::Rsync, median(&times));
@@ -124,6 +143,8 @@ pub fn loopback(bench: &mut Bench) -> io::Result<()> {
         let times = ten_in_a_row(&rig, bench.size(full / 10, 1))?;
         bench.report.add_time(row, tool, median(&times));
         bench.report.add_time(row_99, tool, percentile(&times, 99));
+        let times = in_new_directories(&rig, bench.size(full / 5, 1))?;
+        bench.report.add_time(new, tool, median(&times));
     }
     Ok(())
 }
