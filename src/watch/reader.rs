@@ -4,13 +4,14 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::change::WatchEvent;
 use crate::watch::desk::{Backend, Desk, ReadOutcome};
 use crate::watch::set;
+use crate::watch::stream::Stream;
 
 /// Makes the backend; called again after a failure.
 pub type MakeBackend = Box<dyn FnMut(&Desk) -> std::io::Result<Box<dyn Backend>> + Send>;
@@ -21,6 +22,7 @@ pub struct Reader {
     make_backend: MakeBackend,
     desk: Desk,
     wake: Arc<OwnedFd>,
+    stream: Stream,
     in_overflow: bool,
     has_failed: bool,
 }
@@ -45,7 +47,8 @@ impl Reader {
         wake: Arc<OwnedFd>,
     ) -> std::io::Result<Self> {
         let backend = make_backend(&desk)?;
-        Ok(Self { backend, make_backend, desk, wake, in_overflow: false, has_failed: false })
+        let (in_overflow, has_failed, stream) = (false, false, Stream::default());
+        Ok(Self { backend, make_backend, desk, wake, stream, in_overflow, has_failed })
     }
 
     /// After a failure: forgets everything, so that [`run`](Self::run) begins again.
@@ -123,13 +126,18 @@ impl Reader {
     }
 
     fn wait(&mut self) -> Woken {
-        if let Some(rest) = self.backend.rest() {
+        if let Some(rest) = self.backend.rest().max(self.stream.rest()) {
             let woken = self.wait_for(Some(rest), None);
             if woken.stop || woken.ways || woken.mounts {
                 return woken;
             }
         }
-        self.wait_for(self.backend.timeout(), Some(self.backend.fd()))
+        let begun = now();
+        let woken = self.wait_for(self.backend.timeout(), Some(self.backend.fd()));
+        if woken.events {
+            self.stream.note(begun.elapsed());
+        }
+        woken
     }
 
     /// Waits for what ends a wait, with the queue of events among it or not: a queue that is named is a wake-up inside
@@ -171,4 +179,9 @@ impl Reader {
             self.desk.batch.send(WatchEvent::Overflow { root });
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this thread waits: it reads the clock")]
+fn now() -> Instant {
+    Instant::now()
 }
