@@ -5,14 +5,20 @@ use std::time::Duration;
 
 use super::Now;
 
-/// Runs that may start at once after rest.
-const BURST: u32 = 10;
-
 /// Mean distance of runs in a sustained stream. At 80 ms some 70 runs carry 5,000 files in 5 s, at a seventh
 /// of the processor time that run after run would cost (docs/ARCHITECTURE.md, "Group commit").
 const SPACING: Duration = Duration::from_millis(80);
 
-/// A bucket of permits: one is spent by a run, one comes back every [`SPACING`], at most [`BURST`] are kept.
+/// The same for runs that carry less than [`FEW`] paths: waiting longer would not make them much fewer.
+const SPACING_FEW: Duration = Duration::from_millis(40);
+
+/// Two dozen changes a second are no stream, and go each on its own.
+const FEW: usize = 4;
+
+/// What may start at once after rest: ten runs of many paths, some twenty of few.
+const BURST: Duration = Duration::from_millis(800);
+
+/// A bucket of time: a run takes out its distance from the next one, time fills it up again to [`BURST`].
 #[derive(Debug, Clone, Default)]
 pub struct Pace {
     /// What is missing in the bucket, in time until it is full again, as of `at`.
@@ -23,7 +29,7 @@ pub struct Pace {
 impl Pace {
     /// The earliest time at which a run may start; in the past when one may start now.
     pub fn ready_at(&self) -> Now {
-        self.at + (self.debt + SPACING).saturating_sub(SPACING * BURST)
+        self.at + (self.debt + SPACING).saturating_sub(BURST)
     }
 
     /// True when a run may start.
@@ -31,9 +37,10 @@ impl Pace {
         self.ready_at() <= now
     }
 
-    /// Spends a permit.
-    pub fn spend(&mut self, now: Now) {
-        self.debt = self.debt.saturating_sub(now - self.at) + SPACING;
+    /// A run of so many paths starts.
+    pub fn spend(&mut self, now: Now, paths: usize) {
+        let spacing = if paths < FEW { SPACING_FEW } else { SPACING };
+        self.debt = self.debt.saturating_sub(now - self.at) + spacing;
         self.at = now;
     }
 }
@@ -47,29 +54,34 @@ mod tests {
 
     const START: Duration = Duration::from_secs(100);
 
+    /// How many runs of so many paths start at this moment.
+    fn burst(pace: &mut Pace, now: Now, paths: usize) -> u32 {
+        let mut runs = 0;
+        while pace.is_ready(now) {
+            pace.spend(now, paths);
+            runs += 1;
+        }
+        runs
+    }
+
     #[test]
     fn after_rest_a_burst_goes_at_once_then_runs_are_spaced() {
-        let mut pace = Pace::default();
-        for _ in 0..BURST {
-            assert!(pace.is_ready(START));
-            pace.spend(START);
+        for (paths, runs, spacing) in [(1, 19, SPACING_FEW), (FEW, 10, SPACING)] {
+            let mut pace = Pace::default();
+            assert_eq!(burst(&mut pace, START, paths), runs);
+            let ready = pace.ready_at();
+            assert!(ready > START && ready <= START + SPACING, "{ready:?}");
+            assert_eq!(burst(&mut pace, ready, paths), 1);
+            assert_eq!(pace.ready_at(), ready + spacing);
         }
-        assert!(!pace.is_ready(START));
-        assert_eq!(pace.ready_at(), START + SPACING);
-        assert!(pace.is_ready(START + SPACING));
     }
 
     #[test]
     fn rest_fills_the_bucket_but_no_more_than_full() {
         let mut pace = Pace::default();
-        pace.spend(START);
+        burst(&mut pace, START, FEW);
         let later = START + Duration::from_secs(3600);
-        let mut runs = 0;
-        while pace.is_ready(later) {
-            pace.spend(later);
-            runs += 1;
-        }
-        assert_eq!(runs, BURST);
+        assert_eq!(burst(&mut pace, later, FEW), 10);
     }
 
     #[test]

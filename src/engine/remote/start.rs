@@ -174,7 +174,7 @@ impl RemoteState {
         }
         self.batch_was_last = hold == Hold::Short;
         if kind == JobKind::Batch {
-            self.pace.spend(now);
+            self.pace.spend(now, items.len());
         }
         self.sessions_until = Some(now + SESSION_REST);
         let moves = items
