@@ -53,7 +53,7 @@ fn one(
     // A remote is another machine: what is written there is no news to a mark on the file system of the source.
     let _own_file_system = Tmpfs::mount(rig.remote(), "mode=755");
     for (is_empty, (time, factor)) in [(true, empty), (false, equal)] {
-        let rounds = bench.size(if is_empty { 2 } else { 5 }, 1);
+        let rounds = bench.size(if is_empty { 3 } else { 5 }, 1);
         let (mut ours, mut by_hand) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             if is_empty {

@@ -292,7 +292,7 @@ impl RemoteState {
     /// It is back: everything below it may differ.
     pub fn find_again(&mut self, path: &RelPath) {
         if self.lost.remove(path) {
-            self.held.remove(path);
+            self.release(std::slice::from_ref(path));
             self.stuck = false;
             self.mark(path, Mark::new(Scope::Tree));
         }

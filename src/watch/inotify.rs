@@ -229,7 +229,8 @@ fn mask_for(switches: &ChangeSwitches) -> WatchFlags {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
 
     use crossbeam_channel::{Receiver, unbounded};
@@ -313,5 +314,28 @@ mod tests {
         let Ok(WatchEvent::Changed { changes, .. }) = events.try_recv() else { panic!() };
         let path = RelPath::new(b"file").unwrap();
         assert_eq!(changes, [Change::entry(path, Cause::MovedFrom)]);
+    }
+
+    #[test]
+    fn every_turn_of_a_stream_reads_on_whatever_else_is_said() {
+        let dir = TempDir::new().unwrap();
+        let beside = dir.path().join("beside");
+        fs::write(&beside, "x").unwrap();
+        let (mut reader, events) = reader_of_single_events(&dir);
+        reader.begin();
+        assert!(matches!(events.try_recv(), Ok(WatchEvent::Ready { .. })));
+        // Each file is made and closed: two events, two turns.
+        let files = 20;
+        for n in 0..files {
+            fs::write(dir.path().join(format!("f{n}")), "x").unwrap();
+        }
+        for turn in 0..2 * files {
+            // New modes of what stands in a root are said to whoever guards the way to it.
+            fs::set_permissions(&beside, Permissions::from_mode(0o600 + turn % 8)).unwrap();
+            assert!(reader.take_turn());
+        }
+        let last = format!("f{}", files - 1);
+        let has_last = |event: WatchEvent| matches!(event, WatchEvent::Changed { changes, .. } if changes.iter().any(|c| c.path.as_bytes() == last.as_bytes()));
+        assert!(events.try_iter().any(has_last));
     }
 }

@@ -1,7 +1,7 @@
 //! The watch thread's loop: waits for the kernel, for the roots and for the order to stop.
 //! Neither interprets events nor knows which backend it drives.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -126,40 +126,38 @@ impl Reader {
     }
 
     fn wait(&mut self) -> Woken {
-        if let Some(rest) = self.backend.rest().max(self.stream.rest()) {
-            let woken = self.wait_for(Some(rest), None);
-            if woken.stop || woken.ways || woken.mounts {
-                return woken;
-            }
+        // Only the order to stop ends a rest: a queue that is named in a wait, or what is said of the ways to the roots again and
+        // again, would end it at once.
+        if let Some(rest) = self.backend.rest().max(self.stream.rest())
+            && self.is_stopped_within(rest)
+        {
+            return Woken { stop: true, ways: false, mounts: false, events: false };
         }
         let begun = now();
-        let woken = self.wait_for(self.backend.timeout(), Some(self.backend.fd()));
+        let woken = self.wait_for_news();
         if woken.events {
             self.stream.note(begun.elapsed());
         }
         woken
     }
 
-    /// Waits for what ends a wait, with the queue of events among it or not: a queue that is named is a wake-up inside
-    /// the kernel for each event, even if nothing of it is asked for.
-    fn wait_for(&self, limit: Option<Duration>, queue: Option<BorrowedFd<'_>>) -> Woken {
+    fn wait_for_news(&self) -> Woken {
         let roots = &self.desk.roots;
         let mut fds = vec![
             PollFd::new(&self.wake, PollFlags::IN),
             PollFd::from_borrowed_fd(roots.sentinel(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.backend.fd(), PollFlags::IN),
         ];
-        let with_queue = fds.len();
-        fds.extend(queue.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let with_mounts = fds.len();
         fds.extend(roots.mount_table().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::PRI)));
-        let timeout = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        let timeout = self.backend.timeout().and_then(|limit| Timespec::try_from(limit).ok());
         // An interrupted or failed poll leaves the flags as they were: nothing is ready.
         let _ = poll(&mut fds, timeout.as_ref());
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         Woken {
             stop: is_ready(&fds[0]),
-            events: fds[with_queue..with_mounts].iter().any(is_ready),
             ways: is_ready(&fds[1]),
+            events: is_ready(&fds[2]),
             mounts: fds[with_mounts..].iter().any(is_ready),
         }
     }

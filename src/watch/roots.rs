@@ -2,10 +2,12 @@
 //! Notices every loss and return without polling; what follows from it is the caller's business.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -88,6 +90,8 @@ struct Sentinel {
     inotify: OwnedFd,
     /// On whose way a watch is.
     ways: Vec<(i32, RootId)>,
+    /// Names of steps that we may not watch: only the directories above them speak of them.
+    unwatched: BTreeSet<OsString>,
     /// Of what has been heard: to which roots a step has got another name.
     moved: Vec<RootId>,
 }
@@ -295,13 +299,14 @@ fn reason_of(error: &io::Error) -> String {
 /// missing, the directory that would hold it reports what is made there.
 fn arm(roots: &[Root]) -> io::Result<Sentinel> {
     let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    let mut sentinel = Sentinel { inotify, ways: Vec::new(), moved: Vec::new() };
+    let (ways, unwatched, moved) = (Vec::new(), BTreeSet::new(), Vec::new());
+    let mut sentinel = Sentinel { inotify, ways, unwatched, moved };
     for root in roots {
-        let mut way = steps_to(&root.path);
+        let mut way = way_to(&root.path);
         // What is made between looking and watching says nothing: another look shows it.
         for _ in 0..LOOKS_MAX {
             sentinel.guard(root.id, &way);
-            let before = std::mem::replace(&mut way, steps_to(&root.path));
+            let before = std::mem::replace(&mut way, way_to(&root.path));
             if before == way {
                 break;
             }
@@ -312,14 +317,15 @@ fn arm(roots: &[Root]) -> io::Result<Sentinel> {
 
 impl Sentinel {
     /// Speaks from now on of every step, and of what is made where the way ends early.
-    fn guard(&mut self, root: RootId, (steps, holder): &(Vec<PathBuf>, Option<PathBuf>)) {
+    fn guard(&mut self, root: RootId, way: &Way) {
         let own = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB;
         let made = WatchFlags::CREATE | WatchFlags::MOVED_TO;
-        let steps = steps.iter().map(|step| (step, own | WatchFlags::DONT_FOLLOW));
-        for (path, mask) in steps.chain(holder.iter().map(|holder| (holder, own | made))) {
-            // Where we may not watch, the directories above and below still tell.
-            if let Ok(wd) = inotify::add_watch(&self.inotify, path, mask | WatchFlags::MASK_ADD) {
-                self.ways.push((wd, root));
+        let steps = way.steps.iter().map(|step| (step, own | WatchFlags::DONT_FOLLOW));
+        for (path, mask) in steps.chain(way.ends.iter().map(|end| (end, own | made))) {
+            match inotify::add_watch(&self.inotify, path, mask | WatchFlags::MASK_ADD) {
+                Ok(wd) => self.ways.push((wd, root)),
+                // Where we may not watch, the directory above still tells.
+                Err(_) => self.unwatched.extend(path.file_name().map(OsStr::to_os_string)),
             }
         }
     }
@@ -336,15 +342,24 @@ impl Sentinel {
                 self.moved.extend(ways.map(|(_, root)| *root));
             }
             let is_made = event.events().intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
-            concerns |= is_made || event.file_name().is_none();
+            let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
+            concerns |= is_made || name.is_none_or(|name| self.unwatched.contains(name));
         }
         concerns
     }
 }
 
-/// Every directory and symbolic link on the way to `path`; when the way ends early, the directory where it does.
-fn steps_to(path: &Path) -> (Vec<PathBuf>, Option<PathBuf>) {
-    let mut steps = Vec::new();
+/// What leads to a root.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Way {
+    /// Directories and symbolic links.
+    steps: Vec<PathBuf>,
+    /// Directories in which the next step is missing: of a way that ends early, or of a link that leads nowhere.
+    ends: Vec<PathBuf>,
+}
+
+fn way_to(path: &Path) -> Way {
+    let mut way = Way::default();
     let mut todo = vec![path.to_path_buf()];
     for _ in 0..LINKS_MAX {
         let Some(path) = todo.pop() else { break };
@@ -352,9 +367,10 @@ fn steps_to(path: &Path) -> (Vec<PathBuf>, Option<PathBuf>) {
         above.reverse();
         for step in above {
             let Ok(meta) = std::fs::symlink_metadata(step) else {
-                return (steps, step.parent().map(Path::to_path_buf));
+                way.ends.extend(step.parent().map(Path::to_path_buf));
+                break;
             };
-            steps.push(step.to_path_buf());
+            way.steps.push(step.to_path_buf());
             if meta.is_symlink()
                 && let (Ok(target), Some(parent)) = (std::fs::read_link(step), step.parent())
             {
@@ -362,7 +378,7 @@ fn steps_to(path: &Path) -> (Vec<PathBuf>, Option<PathBuf>) {
             }
         }
     }
-    (steps, None)
+    way
 }
 
 #[cfg(test)]

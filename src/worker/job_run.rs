@@ -333,6 +333,7 @@ impl<'a> JobRun<'a> {
                     );
                 }
                 for (path, words) in failed {
+                    let path = self.to_blame(kind, path);
                     // What is listed below a directory that failed was skipped with it.
                     let below =
                         names.iter().filter(|name| name.is_within(&path) && ***name != path);
@@ -354,6 +355,16 @@ impl<'a> JobRun<'a> {
         }
         self.has_run = true;
         Ok(())
+    }
+
+    /// What is tried again for a path that a run could not deliver: where names are deleted by comparing their directory, that
+    /// one, or the name would be handed on to such a comparison again and again, and each time as if for the first time.
+    fn to_blame(&self, kind: &RunKind, path: RelPath) -> RelPath {
+        let RunKind::Listing { dirs, .. } = kind else { return path };
+        let by_listing =
+            self.remote.endpoint().way(Presence::Absent, self.abilities) == Way::ListingOfParent;
+        let parent = path.parent().filter(|parent| by_listing && dirs.contains(parent));
+        parent.unwrap_or(path)
     }
 
     /// Removes what runs that broke off have left on the remote: a receiver that is killed leaves its temporary file.

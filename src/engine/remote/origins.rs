@@ -31,7 +31,7 @@ impl RemoteState {
     /// Where neither will be soon, the hint is of no use.
     pub fn wait_for_origin(&mut self, moved: &RelPath) {
         let Some(origin) = self.moves.get(moved) else { return };
-        if !self.held.touches(origin) {
+        if !keeps_back(&self.held, origin) {
             if !self.pending.touches(origin) {
                 self.moves.remove(moved);
             }

@@ -146,19 +146,21 @@ impl RemoteState {
         }
     }
 
-    /// Marks what a worker left to other jobs: shards are the full sync's. Large files that it met, and what it did not find
-    /// any more, are for jobs of their own: those may delete.
-    fn take_back(&mut self, flight: &Flight, returned: &[Item]) {
+    /// Marks what a worker left to other jobs: shards are the full sync's. Large files that it met have jobs of their own. So has
+    /// what it did not find any more, a little later: those may delete, and if a file system was unmounted, we hear of it first.
+    fn take_back(&mut self, now: Now, flight: &Flight, returned: &[Item]) {
         let mut sweep = self.sweep.as_mut().filter(|_| flight.origin == Origin::Sweep);
         if let Some(sweep) = &mut sweep {
             sweep.in_flight = sweep.in_flight.saturating_sub(flight.items.len());
         }
         for item in returned {
-            let to = match &mut sweep {
-                Some(sweep) if item.mark.whole => &mut sweep.left,
-                _ => &mut self.pending,
-            };
-            to.mark(&item.path, item.mark);
+            match &mut sweep {
+                Some(sweep) if item.mark.whole => _ = sweep.left.mark(&item.path, item.mark),
+                Some(_) if item.mark.scope == Scope::Tree => {
+                    self.postponed.add(now, std::slice::from_ref(item));
+                }
+                _ => _ = self.pending.mark(&item.path, item.mark),
+            }
         }
     }
 
@@ -204,7 +206,7 @@ impl RemoteState {
             }
         }
         log = log.max(self.note_failures(now, blame, actions));
-        self.take_back(&flight, &returned);
+        self.take_back(now, &flight, &returned);
         returned.iter().for_each(|item| self.wait_for_origin(&item.path));
         postponed.iter().for_each(|item| self.forget_moves(item));
         self.postponed.add(now, &postponed);

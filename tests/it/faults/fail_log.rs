@@ -100,3 +100,19 @@ fn a_script_that_sersync2_left_is_set_aside_and_never_run() {
     wait_for_content(&daemon.at("f"), "x");
     assert!(!mark.exists());
 }
+
+#[test]
+fn what_cannot_be_deleted_by_comparing_its_directory_reaches_the_fail_log_too() {
+    let daemon = Rsyncd::start();
+    let params = "-a --include=*.txt".to_owned();
+    let mirror = Mirror::start(&Setup { params, ..Setup::to(&daemon) });
+    mirror.write("locked/gone.txt", "x");
+    wait_for_content(&daemon.at("locked/gone.txt"), "x");
+    mirror.wait_for_record();
+    let Some(lock) = Immutable::make(daemon.at("locked")) else { return };
+    fs::remove_file(mirror.at("locked/gone.txt")).unwrap();
+    wait_until("the directory is in the fail log", || script(&mirror).contains("locked"));
+    mirror.wait_for_output("locked");
+    drop(lock);
+    assert!(daemon.at("locked/gone.txt").exists());
+}
