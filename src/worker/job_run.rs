@@ -14,6 +14,7 @@ use super::look::{Look, Present};
 use super::moves::{Move, Moved, Mover};
 use super::remote::{Remote, Stop};
 use super::rules::{Coverage, Rules};
+use super::shards::are_short;
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::{Job, PathFailure};
@@ -259,7 +260,8 @@ impl<'a> JobRun<'a> {
         let kind = match scope {
             Scope::Tree => {
                 let checksum = dirs.iter().any(|dir| self.by_content.contains(dir));
-                RunKind::Trees { dirs, checksum, deletes }
+                let at_once = self.open_root().is_ok_and(|root| are_short(&root, &dirs));
+                RunKind::Trees { dirs, checksum, deletes, at_once }
             }
             _ => RunKind::Listing { dirs, deletes },
         };
