@@ -1,6 +1,7 @@
 //! One job as rsync runs: which names go in which kind of run, and what failed on the way.
 //! Does not start anything itself; the sessions do.
 
+mod directories;
 mod exact;
 mod names;
 
@@ -13,17 +14,14 @@ use super::fresh::{FreshStamps, Granularity, coarse_now};
 use super::look::{Look, Present};
 use super::moves::{Move, Moved, Mover};
 use super::remote::{Remote, Stop};
-use super::rules::{Coverage, Rules};
-use super::shards::are_short;
-use crate::change::Scope;
-use crate::engine::pending::{Item, Mark};
+use super::rules::Rules;
+use crate::engine::pending::Item;
 use crate::engine::{Job, PathFailure};
 use crate::path::RelPath;
-use crate::rsync::excludes::Excludes;
 use crate::rsync::exit::Outcome;
 use crate::rsync::{Abilities, Answer, Presence, RunKind, Way, input};
 use crate::source::Unhealthy;
-use names::{by_name, in_portions};
+use names::by_name;
 
 /// rsync's exit code for "partial transfer due to error".
 const PARTIAL: i32 = 23;
@@ -136,16 +134,6 @@ impl<'a> JobRun<'a> {
         Ok(())
     }
 
-    /// A directory whose names are compared needs a job that holds it: what another job sends into it meanwhile would be
-    /// taken for extraneous.
-    fn give_back_parent(&mut self, path: &RelPath) {
-        let mark = Mark::new(Scope::Listing);
-        let item = Item { path: path.parent().unwrap_or_default(), mark };
-        if self.returned.last() != Some(&item) {
-            self.returned.push(item);
-        }
-    }
-
     /// True for a directory in whose copy something excluded may stand.
     fn is_guarded(&self, absent: &RelPath, look: &Look) -> bool {
         self.deletes()
@@ -230,42 +218,6 @@ impl<'a> JobRun<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Whole directories: first the sets of names, then what stands below.
-    pub fn directories(&mut self, look: &Look, excludes: &Excludes) -> Result<(), Stop> {
-        self.equal(&look.listings, Scope::Listing, excludes)?;
-        self.equal(&look.trees, Scope::Tree, excludes)
-    }
-
-    fn equal(&mut self, dirs: &[RelPath], scope: Scope, excludes: &Excludes) -> Result<(), Stop> {
-        for dirs in in_portions(dirs) {
-            match self.rules().coverage {
-                Coverage::Whole => self.by_patterns(dirs, scope, excludes)?,
-                Coverage::Partial => self.exactly(dirs, scope, excludes)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes directories equal, except for what the patterns say.
-    pub fn by_patterns(
-        &mut self,
-        dirs: &[RelPath],
-        scope: Scope,
-        excludes: &Excludes,
-    ) -> Result<(), Stop> {
-        let names: Vec<&RelPath> = dirs.iter().collect();
-        let (dirs, deletes) = (dirs.to_vec(), self.deletes_below);
-        let kind = match scope {
-            Scope::Tree => {
-                let checksum = dirs.iter().any(|dir| self.by_content.contains(dir));
-                let at_once = self.open_root().is_ok_and(|root| are_short(&root, &dirs));
-                RunKind::Trees { dirs, checksum, deletes, at_once }
-            }
-            _ => RunKind::Listing { dirs, deletes },
-        };
-        self.run(&kind, excludes.rules(), &names)
     }
 
     /// What is not mirrored.
@@ -357,16 +309,6 @@ impl<'a> JobRun<'a> {
         }
         self.has_run = true;
         Ok(())
-    }
-
-    /// What is tried again for a path that a run could not deliver: where names are deleted by comparing their directory, that
-    /// one, or the name would be handed on to such a comparison again and again, and each time as if for the first time.
-    fn to_blame(&self, kind: &RunKind, path: RelPath) -> RelPath {
-        let RunKind::Listing { dirs, .. } = kind else { return path };
-        let by_listing =
-            self.remote.endpoint().way(Presence::Absent, self.abilities) == Way::ListingOfParent;
-        let parent = path.parent().filter(|parent| by_listing && dirs.contains(parent));
-        parent.unwrap_or(path)
     }
 
     /// Removes what runs that broke off have left on the remote: a receiver that is killed leaves its temporary file.
