@@ -11,7 +11,6 @@ use crate::rsync::{Presence, RunKind, Way};
 use crate::worker::look::Look;
 use crate::worker::remote::Stop;
 use crate::worker::rules::Coverage;
-use crate::worker::shards::are_short;
 
 impl JobRun<'_> {
     /// Whole directories: first the sets of names, then what stands below.
@@ -42,8 +41,7 @@ impl JobRun<'_> {
         let kind = match scope {
             Scope::Tree => {
                 let checksum = dirs.iter().any(|dir| self.by_content.contains(dir));
-                let at_once = self.open_root().is_ok_and(|root| are_short(&root, &dirs));
-                RunKind::Trees { dirs, checksum, deletes, at_once }
+                RunKind::Trees { dirs, checksum, deletes }
             }
             _ => RunKind::Listing { dirs, deletes },
         };
