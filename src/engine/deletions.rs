@@ -52,7 +52,7 @@ impl Rein {
 
     /// What was sent without deletions, or is not sent before it is decided.
     pub fn owe(&mut self, item: &Item) {
-        if item.mark.scope == Scope::Entry || self.owed.contains_key(&RelPath::root()) {
+        if item.mark.scope == Scope::Entry || self.owes_everything() {
             return;
         }
         let known = self.owed.entry(item.path.clone()).or_insert(item.mark);
@@ -62,6 +62,11 @@ impl Rein {
             let whole_tree = Mark { force, ..Mark::new(Scope::Tree) };
             self.owed = BTreeMap::from([(RelPath::root(), whole_tree)]);
         }
+    }
+
+    /// The root's set of names alone is not everything.
+    fn owes_everything(&self) -> bool {
+        self.owed.get(&RelPath::root()).is_some_and(|mark| mark.scope == Scope::Tree)
     }
 
     pub fn owed(&self) -> impl Iterator<Item = Item> {
@@ -89,6 +94,15 @@ mod tests {
         assert_eq!(rein.owed().collect::<Vec<_>>(), [item("a", Scope::Tree)]);
         assert_eq!(rein.decide(Deletions::Allowed), [item("a", Scope::Tree)]);
         assert_eq!(rein.owed().next(), None);
+    }
+
+    #[test]
+    fn the_names_of_the_root_do_not_stand_for_what_is_below_it() {
+        let mut rein = Rein::default();
+        rein.owe(&item("", Scope::Listing));
+        rein.owe(&item("a", Scope::Tree));
+        let both = [item("", Scope::Listing), item("a", Scope::Tree)];
+        assert_eq!(rein.owed().collect::<Vec<_>>(), both);
     }
 
     #[test]

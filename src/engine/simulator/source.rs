@@ -85,9 +85,15 @@ impl Source {
         sent
     }
 
-    /// What the engine has not been told of, as a walk after downtime would find it.
+    /// What the engine has not been told of, as a walk after downtime would find it: with the sets of names of the directories
+    /// in which something changed.
     pub fn unreported(&self) -> impl Iterator<Item = Item> {
-        self.hints.iter().map(|hint| Item { path: hint.path.clone(), mark: Mark::new(hint.scope) })
+        self.hints.iter().flat_map(|hint| {
+            let own = Item { path: hint.path.clone(), mark: Mark::new(hint.scope) };
+            let parent = hint.path.parent().filter(|parent| self.tree.is_dir(parent));
+            let names = parent.map(|path| Item { path, mark: Mark::new(Scope::Listing) });
+            [own].into_iter().chain(names)
+        })
     }
 
     /// True when more may differ than the hints say.
