@@ -103,6 +103,9 @@ pub enum RunKind {
         checksum: bool,
         /// Extraneous names are deleted.
         deletes: bool,
+        /// The list of all that is there is made before anything is sent. It takes a fifteenth of the work less than piece by
+        /// piece, but stands in memory on both sides, some 100 bytes for each entry.
+        at_once: bool,
     },
     /// Only the deletions of a listing or of trees: nothing is sent ([`excludes::Excludes::rules`]).
     Extraneous {

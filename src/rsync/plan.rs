@@ -91,8 +91,9 @@ impl Endpoint {
                 push(&["--no-r", "-d", "-R", "--ignore-missing-args", "--force"]);
                 push(if *deletes { delete } else { &[] });
             }
-            RunKind::Trees { deletes, .. } => {
+            RunKind::Trees { deletes, at_once, .. } => {
                 push(&["-r", "-R", "--ignore-missing-args", "--force"]);
+                push(if *at_once { &["--no-inc-recursive"] } else { &[] });
                 push(if *deletes { delete } else { &[] });
             }
             RunKind::Extraneous { scope, .. } => {

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstatvfs, openat, statat};
 use rustix::io::Errno;
 
 use crate::path::RelPath;
@@ -18,6 +18,9 @@ const SMALL_TREE: usize = 2_000;
 const SHARDS: usize = 32;
 /// How far down shards are looked for.
 const SHARD_DEPTH: usize = 6;
+
+/// A list of so many entries may stand in memory on both sides: some 100 MB if one run had them all, as a rule an eighth of that.
+const SHORT_LIST: u64 = 1_000_000;
 
 /// Whether a tree may be divided into shards; from one run to many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,6 +131,18 @@ pub fn entries(root: &OwnedFd, path: &RelPath) -> Vec<(RelPath, bool)> {
         Some((path, is_dir))
     });
     entries.collect()
+}
+
+/// True for trees that cannot be long, because there is not so much on their file systems. Where a file system does not say how
+/// much there is on it, they may be.
+pub fn are_short(root: &OwnedFd, paths: &[RelPath]) -> bool {
+    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let entries = |path: &RelPath| {
+        let directory = openat(root, as_path(path), flags, Mode::empty()).ok()?;
+        let stat = fstatvfs(directory).ok().filter(|stat| stat.f_files > 0)?;
+        Some(stat.f_files.saturating_sub(stat.f_ffree))
+    };
+    paths.iter().all(|path| entries(path).is_some_and(|entries| entries <= SHORT_LIST))
 }
 
 /// True for a directory's stat.

@@ -117,7 +117,7 @@ impl Rig {
     fn trees(&self, dirs: &[&str], excludes: &[&str]) -> Outcome {
         let dirs = dirs.iter().map(|dir| path(dir)).collect();
         let rules = input::filters(excludes);
-        self.run(&RunKind::Trees { dirs, checksum: false, deletes: true }, &rules)
+        self.run(&RunKind::Trees { dirs, checksum: false, deletes: true, at_once: true }, &rules)
     }
 
     fn listing(&self, dirs: &[&str], excludes: &[&str]) -> Outcome {

@@ -107,3 +107,13 @@ fn moved_places_are_relative_to_each_other() {
     let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
     assert_eq!(link_dest(&path("a/old"), &path("b/c/new")), "--link-dest=../../.././a/old");
 }
+
+#[test]
+fn only_short_lists_of_trees_are_made_at_once() {
+    for at_once in [false, true] {
+        let dirs = vec![RelPath::root()];
+        let kind = RunKind::Trees { dirs, checksum: false, deletes: true, at_once };
+        let line = line(&endpoint("10.0.0.5", "www", |_| {}), &kind);
+        assert_eq!(line.contains(" --no-inc-recursive "), at_once, "{line}");
+    }
+}

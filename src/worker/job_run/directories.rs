@@ -11,6 +11,7 @@ use crate::rsync::{Presence, RunKind, Way};
 use crate::worker::look::Look;
 use crate::worker::remote::Stop;
 use crate::worker::rules::Coverage;
+use crate::worker::shards::are_short;
 
 impl JobRun<'_> {
     /// Whole directories: first the sets of names, then what stands below.
@@ -41,7 +42,8 @@ impl JobRun<'_> {
         let kind = match scope {
             Scope::Tree => {
                 let checksum = dirs.iter().any(|dir| self.by_content.contains(dir));
-                RunKind::Trees { dirs, checksum, deletes }
+                let at_once = self.open_root().is_ok_and(|root| are_short(&root, &dirs));
+                RunKind::Trees { dirs, checksum, deletes, at_once }
             }
             _ => RunKind::Listing { dirs, deletes },
         };

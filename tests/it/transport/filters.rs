@@ -96,7 +96,8 @@ fn rules_of_every_kind_hold_in_a_full_sync() {
     rig.remote_file("a/there.obj");
     rig.remote_file("a/extra");
     let excludes: Vec<_> = odd.iter().map(input::exact_pattern).collect();
-    let kind = RunKind::Trees { dirs: vec![path("")], checksum: false, deletes: true };
+    let kind =
+        RunKind::Trees { dirs: vec![path("")], checksum: false, deletes: true, at_once: false };
     assert_eq!(rig.run(&kind, &input::filters(&excludes)), Outcome::Delivered);
     assert_eq!(rig.remote_names("a"), [".rsync-filter", "b", "sent", "there.obj"]);
 }
