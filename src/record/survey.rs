@@ -284,8 +284,9 @@ impl Surveyor<'_> {
         // A path that the filter hides now is not gone.
         if let Some(path) = path.filter(|path| (self.wanted)(path, is_dir)) {
             self.result.gone += 1;
-            let gone = Change::entry(path, Cause::Delete);
-            (self.sink)(Change { is_dir, ..gone });
+            // Another directory may have this name before anybody has seen to it: then all that is in the copy is of the old one.
+            let scope = if is_dir { Scope::Tree } else { Scope::Entry };
+            (self.sink)(Change { is_dir, scope, ..Change::entry(path, Cause::Delete) });
         }
     }
 

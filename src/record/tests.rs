@@ -165,10 +165,19 @@ fn directory_replaced_by_an_older_one_is_compared_entry_by_entry() {
         ("d/a", ENTRY),
         ("d/b", ENTRY),
         ("d/c", ENTRY),
-        ("d/sub", ENTRY),
+        ("d/sub", TREE),
         ("d/more", TREE),
     ]);
     assert_eq!(bed.found(), wanted);
+}
+
+#[test]
+fn directory_that_is_gone_is_named_with_all_below_it_for_another_may_take_its_name_at_once() {
+    let bed = Bed::new(&["d/sub/x", "f"]);
+    bed.start();
+    fs::remove_dir_all(bed.at("d")).unwrap();
+    fs::remove_file(bed.at("f")).unwrap();
+    assert_eq!(bed.found(), changes([("", NAMES), ("d", TREE), ("f", ENTRY)]));
 }
 
 #[test]
