@@ -139,6 +139,8 @@ impl Params {
                 self.delete.extend(option.written);
                 return;
             }
+            // Nobody sees what rsync says to standard output but we, and it says there whether it has deleted.
+            "q" | "quiet" => return,
             "timeout" => self.timeout_s = Some(number(option.value.as_ref())),
             "contimeout" => self.has_contimeout = true,
             "sockopts" => self.has_sockopts = true,
@@ -307,6 +309,7 @@ mod tests {
             assert_eq!(params.notes.len(), 1, "{words:?}");
         }
         assert_eq!(kept(&["-avznT", "/tmp"]), ["-avzT", "/tmp"]);
+        assert_eq!(kept(&["-aqz", "--quiet"]), ["-az"]);
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub struct Limits {
 pub struct Report {
     /// How it ended.
     pub ending: Ending,
-    /// What it wrote to standard error, up to a limit.
+    /// What it wrote to standard error, up to a limit, and what it said elsewhere of deletions that it left out.
     pub stderr: Vec<u8>,
     /// True when it wrote more than was kept.
     pub truncated: bool,

@@ -4,6 +4,7 @@
 mod directories;
 mod exact;
 mod names;
+mod sparing;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -51,6 +52,8 @@ pub struct JobRun<'a> {
     pub has_run: bool,
     /// What is extraneous in whole directories is deleted.
     pub deletes_below: bool,
+    /// The last run deleted nothing, because it could not read all of the source.
+    deletions_skipped: bool,
 }
 
 /// What a present entry needs.
@@ -78,6 +81,7 @@ impl<'a> JobRun<'a> {
             returned: Vec::new(),
             has_run: false,
             deletes_below: job.deletes_below,
+            deletions_skipped: false,
         }
     }
 
@@ -121,12 +125,14 @@ impl<'a> JobRun<'a> {
                 self.run(&kind, input, &names)?;
             }
         }
+        // Such runs are rare, so what need not be forced may go along with what must.
+        let kind = RunKind::Fallback { ignore_times: any_forced_match };
         for matched in matched.chunks(PATTERNS_MAX) {
-            let names: Vec<&RelPath> = matched.iter().map(|(path, _)| *path).collect();
-            let input = input::patterns(matched.iter().copied());
-            // Such runs are rare, so what need not be forced may go along with what must.
-            let kind = RunKind::Fallback { ignore_times: any_forced_match };
-            self.run(&kind, input, &names)?;
+            let by_patterns = |run: &mut Self, matched: &[(&RelPath, Presence)]| {
+                let names: Vec<&RelPath> = matched.iter().map(|(path, _)| *path).collect();
+                run.run(&kind, input::patterns(matched.iter().copied()), &names)
+            };
+            self.sparing(matched, |(path, _)| path, by_patterns)?;
         }
         for absent in guarded.chunks(PATTERNS_MAX) {
             self.delete_guarded(absent)?;
@@ -213,7 +219,9 @@ impl<'a> JobRun<'a> {
                     let rules = self.rules().patterns.rules();
                     let checksum = self.by_content.contains(&new);
                     let kind = RunKind::MoveDirectory { old, new, checksum };
-                    self.run(&kind, rules, &names)?;
+                    let by_move =
+                        |run: &mut Self, _: &[&RelPath]| run.run(&kind, rules.clone(), &names);
+                    self.sparing(&names, |new| new, by_move)?;
                 }
             }
         }
@@ -250,7 +258,12 @@ impl<'a> JobRun<'a> {
     ) -> Result<Option<Vec<(RelPath, bool)>>, Stop> {
         match self.remote.sessions().preview(kind, self.abilities, input) {
             Ok(gone) => Ok(Some(gone)),
-            Err(outcome) => self.note(kind, outcome, names).map(|()| None),
+            Err(outcome) => {
+                self.note(kind, outcome, names)?;
+                // Without a preview nothing at all is done.
+                self.deletions_skipped = true;
+                Ok(None)
+            }
         }
     }
 
@@ -280,12 +293,7 @@ impl<'a> JobRun<'a> {
         match outcome {
             Outcome::Delivered => {}
             Outcome::Partial { failed, deletions_skipped } => {
-                if deletions_skipped {
-                    let label = self.remote.endpoint().label();
-                    log::warn!(
-                        "{label}: nothing was deleted, for a part of the source cannot be read"
-                    );
-                }
+                self.deletions_skipped |= deletions_skipped;
                 for (path, words) in failed {
                     let path = self.to_blame(kind, path);
                     // What is listed below a directory that failed was skipped with it.

@@ -23,6 +23,9 @@ pub(super) enum Line {
 const SUMMARIES: &[&str] =
     &["rsync error:", "rsync warning:", "*** Skipping", "sent ", "total size "];
 
+/// What the sender says without a word of who it is.
+const SENDERS: &[&str] = &["symlink has no referent: ", "cannot send long-named file "];
+
 /// Reads one line.
 pub(super) fn read(line: &[u8], places: &Places) -> Line {
     let line = line.trim_ascii();
@@ -78,7 +81,8 @@ fn named(line: &[u8]) -> Option<&[u8]> {
 /// The path below the root that a shown name means, on whichever side it is.
 fn locate(shown: &[u8], line: &[u8], places: &Places) -> Option<RelPath> {
     let name = unescape(shown);
-    let receiver = !contains(line, b"[sender]");
+    let is_senders = |start: &&str| line.starts_with(start.as_bytes());
+    let receiver = !contains(line, b"[sender]") && !SENDERS.iter().any(is_senders);
     let below = if receiver {
         below_remote(&name, places)?
     } else {

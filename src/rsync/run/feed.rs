@@ -16,6 +16,10 @@ const STDERR_MAX: usize = 256 * 1024;
 /// A run is looked at as often as this, however long it may stand still.
 const LOOK: Duration = Duration::from_secs(4);
 
+/// What rsync writes to standard output when it deletes nothing, because it could not read all of the source (rsync 3.5.0,
+/// generator.c, delete_in_dir; the same words since 2.6).
+const DELETIONS_SKIPPED: &[u8] = b"IO error encountered -- skipping file deletion";
+
 /// Where the kernel says that a process sleeps which opens a fifo that nobody writes to.
 const WAITS_FOR_A_WRITER: &str = "wait_for_partner";
 
@@ -27,6 +31,8 @@ pub(super) struct Fed {
     pub(super) truncated: bool,
     /// Standard output, as far as it is wanted; `None` when there was more of it.
     pub(super) output: Option<Vec<u8>>,
+    /// The end of what was written to standard output: a sentence may come in two pieces.
+    tail: Vec<u8>,
     /// True when the child closed its standard input early.
     pub(super) deaf: bool,
 }
@@ -38,8 +44,30 @@ impl Fed {
     }
 
     fn begun() -> Self {
-        let output = Some(Vec::new());
-        Self { ending: None, stderr: Vec::new(), truncated: false, output, deaf: false }
+        Self {
+            ending: None,
+            stderr: Vec::new(),
+            truncated: false,
+            output: Some(Vec::new()),
+            tail: Vec::new(),
+            deaf: false,
+        }
+    }
+
+    /// Keeps what standard output says of deletions with the errors, for that is what it is.
+    fn listen(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.tail.extend_from_slice(bytes);
+        let mut windows = self.tail.windows(DELETIONS_SKIPPED.len());
+        if windows.any(|window| window == DELETIONS_SKIPPED) {
+            // rsync says it once.
+            self.tail.clear();
+            return self.keep(&[b"\n", DELETIONS_SKIPPED, b"\n"].concat());
+        }
+        let known = self.tail.len().saturating_sub(DELETIONS_SKIPPED.len() - 1);
+        self.tail.drain(..known);
     }
 
     fn keep_output(&mut self, bytes: &[u8], max: usize) {
@@ -169,6 +197,7 @@ impl<'a> Pipes<'a> {
     fn read(&mut self, fed: &mut Fed, output_max: usize) -> bool {
         let stdout = read_once(&mut self.stdout, &mut self.buffer);
         fed.keep_output(&self.buffer[..stdout], output_max);
+        fed.listen(&self.buffer[..stdout]);
         let bytes = read_once(&mut self.stderr, &mut self.buffer);
         fed.keep(&self.buffer[..bytes]);
         stdout > 0 || bytes > 0
@@ -274,4 +303,27 @@ fn waits_for_a_writer(pid: u32) -> bool {
 fn children(pid: u32) -> Vec<u32> {
     let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     list.unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_deletions_is_heard_in_pieces_and_among_other_words() {
+        let words = [b"a/file\n".as_slice(), DELETIONS_SKIPPED, b"\nb/file\n"].concat();
+        let kept = [b"\n", DELETIONS_SKIPPED, b"\n"].concat();
+        for cut in 0..=words.len() {
+            let mut fed = Fed::begun();
+            fed.listen(&words[..cut]);
+            fed.listen(&words[cut..]);
+            assert_eq!(fed.stderr, kept, "cut at {cut}");
+        }
+        let mut fed = Fed::begun();
+        words.iter().for_each(|byte| fed.listen(std::slice::from_ref(byte)));
+        assert_eq!(fed.stderr, kept);
+        let mut fed = Fed::begun();
+        fed.listen(&DELETIONS_SKIPPED[1..]);
+        assert_eq!(fed.stderr, b"");
+    }
 }

@@ -37,17 +37,23 @@ impl JobRun<'_> {
         scope: Scope,
         excludes: &Excludes,
     ) -> Result<(), Stop> {
-        let names: Vec<&RelPath> = dirs.iter().collect();
-        let (dirs, deletes) = (dirs.to_vec(), self.deletes_below);
-        let kind = match scope {
-            Scope::Tree => {
-                let checksum = dirs.iter().any(|dir| self.by_content.contains(dir));
-                let at_once = self.open_root().is_ok_and(|root| are_short(&root, &dirs));
-                RunKind::Trees { dirs, checksum, deletes, at_once }
-            }
-            _ => RunKind::Listing { dirs, deletes },
-        };
-        self.run(&kind, excludes.rules(), &names)
+        self.sparing(
+            dirs,
+            |dir| dir,
+            |run, dirs| {
+                let names: Vec<&RelPath> = dirs.iter().collect();
+                let (dirs, deletes) = (dirs.to_vec(), run.deletes_below);
+                let kind = match scope {
+                    Scope::Tree => {
+                        let checksum = dirs.iter().any(|dir| run.by_content.contains(dir));
+                        let at_once = run.open_root().is_ok_and(|root| are_short(&root, &dirs));
+                        RunKind::Trees { dirs, checksum, deletes, at_once }
+                    }
+                    _ => RunKind::Listing { dirs, deletes },
+                };
+                run.run(&kind, excludes.rules(), &names)
+            },
+        )
     }
 
     /// A directory whose names are compared needs a job that holds it: what another job sends into it meanwhile would be

@@ -22,6 +22,15 @@ impl JobRun<'_> {
         scope: Scope,
         excludes: &Excludes,
     ) -> Result<(), Stop> {
+        self.sparing(dirs, |dir| dir, |run, dirs| run.exactly_together(dirs, scope, excludes))
+    }
+
+    fn exactly_together(
+        &mut self,
+        dirs: &[RelPath],
+        scope: Scope,
+        excludes: &Excludes,
+    ) -> Result<(), Stop> {
         let kind = RunKind::Extraneous { dirs: dirs.to_vec(), scope };
         let names: Vec<&RelPath> = dirs.iter().collect();
         let Some(guarded) = self.guard(&kind, excludes, |excludes| excludes.rules(), &names)?
@@ -47,6 +56,10 @@ impl JobRun<'_> {
 
     /// Deletes directories that are gone, but not what is excluded in them.
     pub fn delete_guarded(&mut self, absent: &[&RelPath]) -> Result<(), Stop> {
+        self.sparing(absent, |path| path, Self::delete_guarded_together)
+    }
+
+    fn delete_guarded_together(&mut self, absent: &[&RelPath]) -> Result<(), Stop> {
         let base = self.rules().patterns.clone();
         let kind = RunKind::GuardedDeletion;
         let input = |excludes: &Excludes| input::guarded(excludes, absent.iter().copied());

@@ -103,3 +103,27 @@ fn a_directory_is_compared_to_delete_from_it_only_by_a_job_that_holds_it() {
     assert_eq!((report.verdict, report.returned), (Verdict::Done, vec![]));
     assert!(!rig.holds("a/gone.txt"));
 }
+
+#[test]
+fn a_directory_that_cannot_be_read_keeps_nobody_else_from_being_deleted() {
+    // With -L, rsync cannot read what a link that leads nowhere stands for, and deletes nothing more in that run.
+    let words: [&[&str]; 3] = [&["-aL"], &["-aLq"], &["-aLF"]];
+    for words in words {
+        let rig = Rig::new(words);
+        let names = ["a", "b", "c", "d", "e"];
+        names.iter().for_each(|name| drop(rig.source.file(format!("{name}/file"), "1")));
+        std::os::unix::fs::symlink("nowhere", rig.source.join("b/dangling")).unwrap();
+        names.iter().for_each(|name| rig.remote_file(&format!("{name}/extra")));
+        rig.remote_file("gone");
+        let mut items: Vec<_> = names.iter().map(|name| item(name, Scope::Tree)).collect();
+        items.push(item("gone", Scope::Entry));
+        let (report, _) = link(&rig).run(&batch(items), &|_| {});
+        let failed: BTreeSet<_> =
+            report.failed.iter().map(|failure| failure.path.to_string()).collect();
+        assert_eq!(failed, ["b".to_owned(), "b/dangling".to_owned()].into(), "{words:?}");
+        let left: Vec<_> =
+            names.iter().filter(|name| rig.holds(&format!("{name}/extra"))).collect();
+        assert_eq!(left, [&"b"], "{words:?}");
+        assert!(names.iter().all(|name| rig.holds(&format!("{name}/file"))) && !rig.holds("gone"));
+    }
+}
