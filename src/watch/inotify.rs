@@ -247,6 +247,11 @@ mod tests {
 
     /// A reader that is given one event of a short name with each read.
     fn reader_of_single_events(dir: &TempDir) -> (Reader, Receiver<WatchEvent>) {
+        reader_with_room(dir, 40)
+    }
+
+    /// A reader that is given so many bytes of events with each read.
+    fn reader_with_room(dir: &TempDir, bytes: usize) -> (Reader, Receiver<WatchEvent>) {
         let switches = ChangeSwitches {
             delete: true,
             create_folder: true,
@@ -267,12 +272,24 @@ mod tests {
             Arc::new(WatchStatus::default()),
         );
         let make = move |_: &Desk| {
-            let queue = Queue::with_room(40)?;
+            let queue = Queue::with_room(bytes)?;
             let watch = InotifyWatch::new(&switches, Duration::from_secs(60))?;
             Ok(Box::new(InotifyWatch { queue, ..watch }) as Box<dyn Backend>)
         };
         let wake = Arc::new(eventfd(0, EventfdFlags::empty()).unwrap());
         (Reader::new(Box::new(make), desk, wake).unwrap(), events)
+    }
+
+    #[test]
+    fn a_new_file_whose_events_come_with_one_read_is_reported_once() {
+        let dir = TempDir::new().unwrap();
+        let (mut reader, events) = reader_with_room(&dir, 4096);
+        reader.begin();
+        assert!(matches!(events.try_recv(), Ok(WatchEvent::Ready { .. })));
+        fs::write(dir.path().join("file"), "x").unwrap();
+        assert!(reader.take_turn());
+        let Ok(WatchEvent::Changed { changes, .. }) = events.try_recv() else { panic!() };
+        assert_eq!(changes, [Change::entry(RelPath::new(b"file").unwrap(), Cause::CloseWrite)]);
     }
 
     #[test]

@@ -146,6 +146,8 @@ fn socket_http_and_refresh_cdn_run_alone_without_a_remote() {
         setup.args = vec!["-m".into(), name.into()];
         let mut mirror = Mirror::prepare(&setup);
         add_plugin(&mirror, &talking(&mirror, name, listener.address));
+        // A new one might be seen before its close, and then is heard of as a new one.
+        mirror.write("a.txt", "old");
         mirror.launch();
         mirror.wait_ready();
         mirror.write("a.txt", "content");

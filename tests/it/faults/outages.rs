@@ -69,9 +69,12 @@ const BUSY: Kind = Kind {
     name: "max connections reached",
     module: "data",
     breaks: |three| {
+        // Meanwhile the mirror's own sessions cannot come before the others.
+        three.forwarders[2].set(Network::Refusing);
         let module = format!("max connections = {CONNECTIONS}");
         three.daemons[2].reconfigure(&Options { module, ..Options::default() });
         three.crowd = Some(Crowd::take(three.daemons[2].port, "data", CONNECTIONS));
+        three.forwarders[2].set(Network::Sound);
     },
     mends: |three| three.crowd = None,
     words: "127.0.0.4::data serves as many clients as its `max connections` allows",
