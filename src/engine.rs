@@ -186,7 +186,7 @@ impl Engine {
             Event::Restored(remote, items) => {
                 let share = self.share();
                 if let Some(remote) = self.remotes.get_mut(remote.0) {
-                    items.iter().for_each(|item| remote.restore(item));
+                    items.iter().for_each(|item| remote.restore(now, item));
                     remote.limit(share, &mut actions);
                 }
             }

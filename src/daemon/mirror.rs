@@ -278,7 +278,8 @@ impl Mirror {
         if !settled.returned.is_empty() {
             journal.append_pending(settled.remote, &pairs(&settled.returned));
         }
-        journal.append_delivered(settled.remote, seq, &pairs(&settled.delivered));
+        let delivered = [settled.delivered.as_slice(), &settled.rechecked].concat();
+        journal.append_delivered(settled.remote, seq, &pairs(&delivered));
     }
 
     fn notify(&mut self, notice: &Notice) {

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::pending::{Item, Mark};
+use super::pending::{Item, Mark, Recheck};
 use super::{
     Action, Deletions, Engine, Event, FullSync, Job, JobId, JobReport, Notice, Now, PathFailure,
     Setup, Verdict,
@@ -49,7 +49,13 @@ fn show_item(item: &Item) -> String {
     let Item { path, mark } = item;
     let mut text = if path.is_root() { ".".to_owned() } else { path.to_string() };
     text += ["", "/", "//"][mark.scope as usize];
-    let flags = [(mark.large, "large"), (mark.whole, "whole"), (mark.force, "force")];
+    let flags = [
+        (mark.large, "large"),
+        (mark.whole, "whole"),
+        (mark.force, "force"),
+        (mark.recheck == Recheck::Only, "recheck"),
+        (mark.recheck == Recheck::Also, "recheck too"),
+    ];
     let flags: Vec<_> = flags.iter().filter(|(on, _)| *on).map(|f| f.1).collect();
     if !flags.is_empty() {
         let _ = write!(text, "[{}]", flags.join(","));
@@ -181,6 +187,7 @@ fn show_action(action: &Action) -> String {
             for (what, items) in [
                 ("delivered", &settled.delivered),
                 ("withheld", &settled.withheld),
+                ("rechecked", &settled.rechecked),
                 ("returned", &settled.returned),
             ] {
                 if !items.is_empty() {

@@ -158,6 +158,8 @@ pub struct Settled {
     pub delivered: Vec<Item>,
     /// Sent, but what is extraneous there was not deleted: still owed.
     pub withheld: Vec<Item>,
-    /// Not yet, and perhaps in other pieces than before.
+    /// Looked at once more, and equal: nobody need be told.
+    pub rechecked: Vec<Item>,
+    /// Not yet, and perhaps in other pieces than before; or to be looked at once more.
     pub returned: Vec<Item>,
 }

@@ -24,12 +24,34 @@ pub struct Mark {
     pub large: bool,
     /// A shard of a large tree: travels beside the batches, not divided again.
     pub whole: bool,
+    /// Whether it is only to be made sure of.
+    pub recheck: Recheck,
+}
+
+/// Whether a copy is looked at once more although nothing has changed here: a run that was broken off may have spoilt it since
+/// its delivery (`remote/aftermath.rs`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Recheck {
+    /// No: something has changed.
+    #[default]
+    No,
+    /// For that reason alone. Nobody is told of such a delivery.
+    Only,
+    /// For that reason, too.
+    Also,
+}
+
+impl Recheck {
+    /// Both at once.
+    pub fn merge(self, other: Self) -> Self {
+        if self == other { self } else { Self::Also }
+    }
 }
 
 impl Mark {
     /// A plain mark of this scope.
     pub fn new(scope: Scope) -> Self {
-        Self { scope, force: false, large: false, whole: false }
+        Self { scope, force: false, large: false, whole: false, recheck: Recheck::No }
     }
 
     /// Both hints at once: the coarser scope, and every caution of either.
@@ -42,6 +64,7 @@ impl Mark {
             large: (self.large || other.large) && scope == Scope::Entry,
             // A finer hint does not make a shard larger; a fresh hint about a tree says nothing of its size.
             whole: coarse.whole && (fine.whole || fine.scope < scope),
+            recheck: self.recheck.merge(other.recheck),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a remote still owes: the set of paths that may differ from their copies, and the batches taken out of it.
 //! Does not decide when a batch leaves; `schedule.rs` and the engine do.
 
-pub use super::mark::{Item, Mark};
+pub use super::mark::{Item, Mark, Recheck};
 use super::taking::Taking;
 pub use super::taking::{Held, Hold, Want, keeps_back};
 use super::trie::{Node, NodeId, Trie};
@@ -92,6 +92,7 @@ impl Pending {
                 && above.scope == Scope::Tree
             {
                 above.force |= mark.force;
+                above.recheck = above.recheck.merge(mark.recheck);
                 return Marked::Absorbed;
             }
             at = self.trie.child_or_new(at, name);
@@ -110,6 +111,7 @@ impl Pending {
             self.trie.cut_below(at, |below| {
                 self.tally.subtract(below);
                 merged.force |= below.force;
+                merged.recheck = merged.recheck.merge(below.recheck);
             });
         }
         self.tally.add(merged);

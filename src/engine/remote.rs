@@ -2,6 +2,7 @@
 //! Does not know how many workers or other remotes there are. What a job's end means stands in `settle.rs`, what starts
 //! next in `start.rs`.
 
+mod aftermath;
 mod open;
 mod origins;
 mod settle;
@@ -10,6 +11,7 @@ mod start;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use self::aftermath::Aftermath;
 use super::deletions::{Deletions, Rein};
 use super::parents::Parents;
 use super::pending::{Held, Hold, Item, Mark, Marked, Pending, keeps_back};
@@ -105,6 +107,8 @@ pub struct RemoteState {
     stuck: bool,
     failing: FailingPaths,
     postponed: Postponed,
+    /// What runs that were broken off may still change.
+    aftermath: Aftermath,
     outage: Option<Outage>,
     /// When the last outage ended: what a job says that began before that is no news.
     up_since: Now,
@@ -135,6 +139,7 @@ impl RemoteState {
             stuck: false,
             failing: FailingPaths::default(),
             postponed: Postponed::default(),
+            aftermath: Aftermath::default(),
             outage: Some(Outage::unknown()),
             up_since: Now::ZERO,
             pace: Pace::default(),
@@ -150,7 +155,8 @@ impl RemoteState {
     }
 
     /// Takes in what the last run left. What vanished since then is nobody's deletion, so whole directories wait for a decision.
-    pub fn restore(&mut self, item: &Item) {
+    pub fn restore(&mut self, now: Now, item: &Item) {
+        self.aftermath.expect(now, item);
         if self.rein.is_undecided() && item.mark.scope != Scope::Entry {
             self.rein.owe(item);
         } else {
@@ -268,6 +274,7 @@ impl RemoteState {
         let again = self.disputed.iter().map(|path| (path.clone(), Mark::new(Scope::Entry)));
         let again = again.map(|(path, mark)| Item { path, mark });
         let later = self.failing.items().chain(self.postponed.items()).chain(self.rein.owed());
+        let later = later.chain(self.aftermath.items());
         self.pending.iter().chain(flying).chain(whole).chain(later).chain(again)
     }
 
@@ -300,7 +307,9 @@ impl RemoteState {
 
     /// What falls due by time alone.
     pub fn deadlines(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let due = [self.failing.take_due(now), self.postponed.take_due(now)];
+        let is_up = self.outage.is_none();
+        let aftermath = if is_up { self.aftermath.take_due(now) } else { Vec::new() };
+        let due = [self.failing.take_due(now), self.postponed.take_due(now), aftermath];
         for item in due.concat() {
             self.mark(&item.path, item.mark);
         }

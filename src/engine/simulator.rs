@@ -36,6 +36,8 @@ enum Wake {
     /// The effect of one item of a job becomes visible.
     Effect(JobId, usize),
     Done(JobId),
+    /// What a run that was broken off has sent takes effect.
+    Late(RemoteId, Vec<Op>),
     Health(RemoteId),
     Refuse(RemoteId),
     /// The root goes, or comes back.
@@ -67,6 +69,8 @@ struct Flying {
     /// As the engine has been told: directories below which others may be at work.
     opened: Vec<RelPath>,
     ops: Vec<Vec<Op>>,
+    /// Where a directory might appear before rsync looks, over the copy of another one.
+    open_ends: Vec<RelPath>,
     report: JobReport,
 }
 
@@ -217,14 +221,16 @@ impl World {
             Wake::Opened(job, directories) => self.opened(job, directories),
             Wake::Effect(job, item) => self.effect(job, item),
             Wake::Done(job) => {
-                if let Some(flying) = self.flying.remove(&job) {
+                if let Some(mut flying) = self.flying.remove(&job) {
                     self.note_health(&flying);
+                    self.note_appeared(&mut flying);
                     self.say(|| format!("  {:?}", flying.report.failed));
                     let remote = flying.job.remote;
                     self.feed(Event::JobDone(job, flying.report));
                     self.check_nothing_is_forgotten(remote);
                 }
             }
+            Wake::Late(remote, ops) => self.late(remote, ops),
             Wake::Health(remote) => {
                 let health = [Health::Up, Health::Slow, Health::Down];
                 self.remotes[remote.0].health = health[self.rng.below(3) as usize];

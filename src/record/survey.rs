@@ -298,6 +298,8 @@ impl Surveyor<'_> {
         let is_dir = new.has(DIR);
         let below_is_known = old.is_some_and(|old| old.has(DIR) && !old.has(UNKNOWN_BELOW));
         let scope = match (is_dir, below_is_known) {
+            // As for what is gone.
+            (false, _) if old.is_some_and(|old| old.has(DIR)) => Scope::Tree,
             (false, _) => Scope::Entry,
             // A run may have brought names along that were gone again before anybody could be told, and then we ended:
             // the directory's time is all that tells, and only its copy knows them.

@@ -145,7 +145,7 @@ fn exactly_what_changed_during_the_downtime_is_named() {
         ("new-name", ENTRY),
         ("link", ENTRY),
         ("n", TREE),
-        ("e", ENTRY),
+        ("e", TREE),
         ("link-to", TREE),
     ]);
     assert_eq!(bed.found(), wanted);

@@ -163,7 +163,8 @@ impl<'a> JobRun<'a> {
             let replaces = self.replaces(entry, replaced, &fresh, &delivered);
             // What is newer there stays remembered until this has arrived; contents are compared anyway.
             let hidden = !replaces && fresh.note(&entry.path, version.stamp, now, granularity);
-            if !hidden && !entry.force && delivered.has(&entry.path, &version) {
+            let is_trusted = !hidden && !entry.force && !entry.recheck;
+            if is_trusted && delivered.has(&entry.path, &version) {
                 return Treatment::Skip;
             }
             if version.is_settled(now) {

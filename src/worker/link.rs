@@ -1,6 +1,7 @@
 //! The jobs of one remote: looks at the disk, and has rsync do what is to be done.
 //! Does not decide which jobs, nor when.
 
+mod appeared;
 mod resting;
 
 use std::os::fd::OwnedFd;
@@ -254,8 +255,10 @@ impl Link {
             self.remote.delivered().clear();
         }
         look.returned.extend(returned);
+        let appeared = self.appeared([&look, &later, &doubtful], job)?;
         look.returned.extend(later.returned);
         look.returned.extend(doubtful.returned);
+        look.returned.extend(appeared);
         Ok(JobReport { verdict: Verdict::Done, failed, returned: look.returned, postponed })
     }
 

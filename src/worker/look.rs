@@ -13,7 +13,7 @@ use super::fresh::Stamp;
 use super::moves::{Hints, Move, Moved, Mover, Moves, Origin};
 use super::shards::{Divided, Sharding, Shards, is_directory, stat};
 use crate::change::Scope;
-use crate::engine::pending::{Item, Mark};
+use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{Job, JobKind};
 use crate::path::RelPath;
 use crate::rsync::Presence;
@@ -54,6 +54,8 @@ pub struct Present {
     pub version: Option<Version>,
     /// Must be sent whatever its stamp says.
     pub force: bool,
+    /// Its copy may not be what was delivered.
+    pub recheck: bool,
     /// It was moved here, by whom: what stood here before may have had the same stamp.
     pub moved: Option<Mover>,
 }
@@ -61,7 +63,7 @@ pub struct Present {
 impl Present {
     /// An entry of which nothing special is known.
     pub fn plain(path: RelPath, presence: Presence) -> Self {
-        Self { path, presence, version: None, force: false, moved: None }
+        Self { path, presence, version: None, force: false, recheck: false, moved: None }
     }
 }
 
@@ -262,9 +264,10 @@ impl Looking<'_> {
     }
 
     fn entry(&mut self, item: &Item, presence: Presence, version: Option<Version>) {
+        let recheck = item.mark.recheck != Recheck::No;
         let (path, force, moved) =
             (item.path.clone(), item.mark.force, self.moves.mover(&item.path));
-        self.look.present.push(Present { path, presence, version, force, moved });
+        self.look.present.push(Present { path, presence, version, force, recheck, moved });
     }
 
     fn tree(&mut self, item: &Item) {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::{Flight, Origin, RemoteState, SESSION_REST};
 use crate::change::Scope;
-use crate::engine::pending::{Hold, Item, Mark};
+use crate::engine::pending::{Hold, Item, Mark, Recheck};
+use crate::engine::postponed::POSTPONED;
 use crate::engine::retry::{FailLog, Failure, Outage, Trouble};
 use crate::engine::trie::{Node, Trie};
 use crate::engine::{
@@ -56,6 +57,7 @@ impl RemoteState {
             return self.settle(now, id, flight, report, actions);
         }
         self.put_back(&flight);
+        flight.items.iter().for_each(|item| self.aftermath.expect(now, item));
         if flight.began < self.up_since {
             // It hung on a connection that has seen the outage; a job of today will tell.
             return;
@@ -104,9 +106,11 @@ impl RemoteState {
     }
 
     fn comes_up(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let Some(outage) = self.outage.take().filter(|outage| outage.tries > 0) else {
+        let Some(outage) = self.outage.take() else { return };
+        self.aftermath.begin(now, outage.since);
+        if outage.tries == 0 {
             return;
-        };
+        }
         self.up_since = now;
         let (remote, root) = (self.id, self.root);
         let (after, pending) = (now - outage.since, self.owed());
@@ -157,7 +161,7 @@ impl RemoteState {
             match &mut sweep {
                 Some(sweep) if item.mark.whole => _ = sweep.left.mark(&item.path, item.mark),
                 Some(_) if item.mark.scope == Scope::Tree => {
-                    self.postponed.add(now, std::slice::from_ref(item));
+                    self.postponed.add(now + POSTPONED, std::slice::from_ref(item));
                 }
                 _ => _ = self.pending.mark(&item.path, item.mark),
             }
@@ -183,7 +187,7 @@ impl RemoteState {
         }
         let blame = self.blame(&flight.items, failed);
         let mut log = FailLog::Same;
-        let (mut delivered, mut withheld) = (Vec::new(), Vec::new());
+        let (mut delivered, mut withheld, mut rechecked) = (Vec::new(), Vec::new(), Vec::new());
         // What a filter leaves out is not delivered: the failing paths have their own retries.
         let unfiltered = flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
         for item in &flight.items {
@@ -198,7 +202,11 @@ impl RemoteState {
             if piece.is_none() && !keep(&item.path) {
                 self.forget_moves(item);
                 let is_whole = flight.deletes_below || item.mark.scope == Scope::Entry;
-                let to = if is_whole { &mut delivered } else { &mut withheld };
+                let to = match item.mark.recheck {
+                    _ if !is_whole => &mut withheld,
+                    Recheck::Only => &mut rechecked,
+                    Recheck::No | Recheck::Also => &mut delivered,
+                };
                 to.push(item.clone());
             }
             if unfiltered && !flight.deletes_below {
@@ -209,16 +217,18 @@ impl RemoteState {
         self.take_back(now, &flight, &returned);
         returned.iter().for_each(|item| self.wait_for_origin(&item.path));
         postponed.iter().for_each(|item| self.forget_moves(item));
-        self.postponed.add(now, &postponed);
-        let returned = [returned, postponed].concat();
+        self.postponed.add(now + POSTPONED, &postponed);
+        let mut returned = [returned, postponed].concat();
         if flight.origin == Origin::Sweep {
             self.finish_sweep(now, returned.len(), flight.deletes_below, actions);
         }
+        returned.extend(self.aftermath.note_sent(&flight.items));
         if log == FailLog::Changed {
             actions.push(Action::FailLogChanged);
         }
         let remote = self.id;
-        actions.push(Action::Settled(Settled { job, remote, delivered, withheld, returned }));
+        let settled = Settled { job, remote, delivered, withheld, rechecked, returned };
+        actions.push(Action::Settled(settled));
     }
 
     /// What was sent without deletions is sent once more when they are allowed.

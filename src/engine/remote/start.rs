@@ -48,7 +48,9 @@ impl RemoteState {
             let waits = self.pending.small() > 0 && self.batches_in_flight() < BATCHES;
             waits.then(|| self.pace.ready_at()).filter(|at| *at > now)
         };
-        let again = [self.failing.next_due(), self.postponed.next_due(), self.quiet_at()];
+        let aftermath = self.aftermath.next_due().filter(|_| self.outage.is_none());
+        let again =
+            [self.failing.next_due(), self.postponed.next_due(), self.quiet_at(), aftermath];
         [sessions, start].into_iter().chain(again).flatten().min()
     }
 

@@ -141,6 +141,10 @@ fn covers(item: &Item, path: &RelPath, source: &Tree) -> bool {
     if at == path || mark.scope == Scope::Tree && path.is_within(at) {
         return true;
     }
+    if let Some(file) = source.in_the_way(at) {
+        // It has its turn then, with all that its copy holds.
+        return path.is_within(&file);
+    }
     if let Some(absent) = source.topmost_absent(at) {
         return path.is_within(&absent);
     }

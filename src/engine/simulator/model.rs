@@ -76,6 +76,18 @@ impl Tree {
         differ.cloned().collect()
     }
 
+    /// The file that stands where `path` needs a directory.
+    pub fn in_the_way(&self, path: &RelPath) -> Option<RelPath> {
+        let mut above = path.parent();
+        while let Some(path) = above {
+            if matches!(self.get(&path), Some(Thing::File { .. })) {
+                return Some(path);
+            }
+            above = path.parent();
+        }
+        None
+    }
+
     /// From which path on `path` is absent; `None` when it is there.
     pub fn topmost_absent(&self, path: &RelPath) -> Option<RelPath> {
         let mut at = RelPath::root();
@@ -88,6 +100,15 @@ impl Tree {
             }
         }
         None
+    }
+}
+
+impl Op {
+    /// What it is about.
+    pub fn path(&self) -> &RelPath {
+        match self {
+            Self::Delete(path) | Self::Put { path, .. } | Self::Only(path, _) => path,
+        }
     }
 }
 
@@ -140,6 +161,22 @@ impl Look<'_> {
         items.iter().filter(is_plain).map(|item| item.path.clone()).collect()
     }
 
+    /// Where something else than a directory, or nothing, takes the place of what may have been one.
+    pub fn open_ends(&self, items: &[Item], ops: &[Vec<Op>]) -> Vec<RelPath> {
+        let mut ends = Vec::new();
+        for (item, ops) in items.iter().zip(ops) {
+            ends.extend(ops.iter().filter_map(|op| match op {
+                Op::Delete(path) if item.mark.scope != Scope::Entry || *path != item.path => {
+                    Some(path.clone())
+                }
+                _ => None,
+            }));
+            let is_file = self.source.get(&item.path).is_some() && !self.source.is_dir(&item.path);
+            ends.extend((item.mark.scope != Scope::Entry && is_file).then(|| item.path.clone()));
+        }
+        ends
+    }
+
     fn plan_item(
         &self,
         item: &Item,
@@ -154,9 +191,18 @@ impl Look<'_> {
             path: path.clone(),
             mark: Mark { whole, large, force: mark.force, ..Mark::new(scope) },
         };
+        // No job deletes anything above its paths, and a long one not even these: other jobs may be under way there.
+        let holds = |path: &RelPath| batch && all.iter().any(|own| path.is_within(&own.path));
+        if let Some(file) = self.source.in_the_way(path) {
+            if holds(&file) {
+                self.put_with_parents(&file, mark.force, &mut ops);
+            } else {
+                returned.push(Item { path: file, mark: Mark::new(Scope::Tree) });
+            }
+            return ops;
+        }
         if let Some(absent) = self.source.topmost_absent(path) {
-            // No job deletes anything above its paths, and a long one not even these: other jobs may be under way there.
-            if batch && all.iter().any(|own| absent.is_within(&own.path)) {
+            if holds(&absent) {
                 ops.push(Op::Delete(absent));
             } else {
                 returned.push(Item { path: absent, mark: Mark::new(Scope::Tree) });

@@ -10,8 +10,8 @@ impl World {
         self.remotes[job.remote.0].sessions = true;
         let id = job.id;
         let report = JobReport::done();
-        let (began, opened, ops) = (self.now, Vec::new(), Vec::new());
-        self.flying.insert(id, Flying { job, began, is_trial, opened, ops, report });
+        let (began, opened, ops, open_ends) = (self.now, Vec::new(), Vec::new(), Vec::new());
+        self.flying.insert(id, Flying { job, began, is_trial, opened, ops, open_ends, report });
         self.wake_in(0, 5, Wake::Look(id));
     }
 
@@ -31,7 +31,9 @@ impl World {
             plan.ops.iter_mut().for_each(|ops| ops.retain(|op| !matches!(op, Op::Only(..))));
         }
         let opened = look.directories(&job.items);
+        let mut late = Vec::new();
         let slow = if remote.health == Health::Slow { 100 } else { 1 };
+        flying.open_ends = look.open_ends(&job.items, &plan.ops);
         flying.ops = plan.ops;
         flying.report = JobReport { returned: plan.returned, ..JobReport::done() };
         if source.gone {
@@ -42,7 +44,7 @@ impl World {
             // Killed: what its effects do before that, they do.
             flying.report = JobReport::nothing(down());
             let keep = self.rng.below(flying.ops.len() as u64 + 1) as usize;
-            flying.ops.truncate(keep);
+            late = flying.ops.split_off(keep);
         } else if !self.calm && self.rng.chance(1, 60) {
             let (code, reason) = (1, "unknown option".into());
             flying.report = JobReport::nothing(Verdict::Misconfigured { code, reason });
@@ -60,6 +62,7 @@ impl World {
             let at = if self.rng.chance(1, 2) { first } else { second };
             self.wake_at(self.now + at, Wake::Effect(id, item));
         }
+        self.arrive_late(flying.job.remote, late);
         let hangs = !works && self.rng.chance(1, 3);
         let rest = self.rng.ms(1, if hangs { 30_000 } else { 50 });
         self.wake_at(self.now + second + rest, Wake::Done(id));
@@ -71,6 +74,16 @@ impl World {
         let Some(flying) = self.flying.get_mut(&job) else { return };
         flying.opened.clone_from(&directories);
         self.feed(Event::JobOpened(job, directories));
+    }
+
+    /// The worker looks once more where a directory may have appeared.
+    pub(super) fn note_appeared(&self, flying: &mut Flying) {
+        let tree = &self.sources[flying.job.root.0].tree;
+        let appeared = flying.open_ends.iter().filter(|path| tree.is_dir(path));
+        let trees = appeared.map(|path| Item { path: path.clone(), mark: Mark::new(Scope::Tree) });
+        if flying.report.verdict == Verdict::Done {
+            flying.report.returned.extend(trees);
+        }
     }
 
     /// What the engine knows of a remote after this job.
@@ -93,11 +106,31 @@ impl World {
     pub(super) fn abort(&mut self, remote: RemoteId) {
         let mut aborted = Vec::new();
         for (id, flying) in self.flying.iter_mut().filter(|(_, f)| f.job.remote == remote) {
-            flying.ops.iter_mut().for_each(Vec::clear);
+            let ops = flying.ops.iter_mut().map(std::mem::take).collect();
             flying.report = JobReport::nothing(Verdict::Stopped);
-            aborted.push(*id);
+            aborted.push((*id, ops));
         }
-        aborted.into_iter().for_each(|id| self.wake_in(0, 20, Wake::Done(id)));
+        for (id, ops) in aborted {
+            self.wake_in(0, 20, Wake::Done(id));
+            self.arrive_late(remote, ops);
+        }
+    }
+
+    /// What a run that is broken off has sent: its receiver may use it as late as the engine expects.
+    fn arrive_late(&mut self, remote: RemoteId, ops: Vec<Vec<Op>>) {
+        let ops: Vec<Op> = ops.into_iter().flatten().collect();
+        if !ops.is_empty() && self.rng.chance(1, 2) {
+            self.wake_in(20, 4_900, Wake::Late(remote, ops));
+        }
+    }
+
+    /// Nothing arrives while the remote does not answer.
+    pub(super) fn late(&mut self, id: RemoteId, ops: Vec<Op>) {
+        if self.remotes[id.0].health == Health::Down || self.remotes[id.0].told_down {
+            return self.wake_in(50, 500, Wake::Late(id, ops));
+        }
+        ops.iter().for_each(|op| _ = self.remotes[id.0].copy.apply(op));
+        self.check_nothing_is_forgotten(id);
     }
 
     pub(super) fn effect(&mut self, job: JobId, item: usize) {
@@ -120,6 +153,17 @@ impl World {
         if vanished {
             flying.ops[item] = vec![Op::Delete(path.clone())];
         }
+        // And what has appeared is sent as what it is.
+        if self.rng.chance(1, 2) {
+            for op in &mut flying.ops[item] {
+                let path = op.path();
+                if flying.open_ends.contains(path)
+                    && let Some(thing) = tree.get(path).filter(|_| tree.is_dir(path))
+                {
+                    *op = Op::Put { path: path.clone(), thing, force: false };
+                }
+            }
+        }
         for op in &flying.ops[item] {
             let failed = remote.copy.apply(op);
             if flying.report.verdict == Verdict::Done {
@@ -137,6 +181,8 @@ impl World {
                 flying.ops.iter().flatten().for_each(|op| {
                     remote.copy.apply(op);
                 });
+            } else if works {
+                self.arrive_late(flying.job.remote, flying.ops);
             }
         }
         let ours = |wake: &Wake| {

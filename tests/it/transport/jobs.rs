@@ -127,3 +127,31 @@ fn a_directory_that_cannot_be_read_keeps_nobody_else_from_being_deleted() {
         assert!(names.iter().all(|name| rig.holds(&format!("{name}/file"))) && !rig.holds("gone"));
     }
 }
+
+#[test]
+fn a_directory_that_appears_after_the_look_keeps_nothing_of_an_older_one() {
+    let rig = Rig::new(&["-a"]);
+    rig.source.dir("other");
+    rig.source.file("was-file", "1");
+    ["absent", "was-file"].iter().for_each(|name| rig.remote_file(&format!("{name}/old")));
+    let link = link(&rig);
+    let items = vec![
+        item("other", Scope::Entry),
+        item("absent", Scope::Tree),
+        item("was-file", Scope::Tree),
+    ];
+    // Between the worker's look and rsync's.
+    let appear = |_| {
+        std::fs::remove_file(rig.source.join("was-file")).unwrap();
+        ["absent", "was-file"]
+            .iter()
+            .for_each(|name| drop(rig.source.file(format!("{name}/new"), "1")));
+    };
+    let (report, _) = link.run(&batch(items), &appear);
+    assert_eq!((report.verdict, report.failed), (Verdict::Done, vec![]));
+    let whole = ["absent", "was-file"].map(|name| item(name, Scope::Tree));
+    assert_eq!(report.returned, whole);
+    let (report, _) = link.run(&batch(report.returned), &|_| {});
+    assert_eq!((report.verdict, report.returned), (Verdict::Done, vec![]));
+    ["absent", "was-file"].iter().for_each(|name| assert_eq!(rig.remote_names(name), ["new"]));
+}

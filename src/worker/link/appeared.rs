@@ -1,0 +1,37 @@
+//! Directories that appear between a worker's look at the disk and rsync's.
+//! Looks at the disk once more; sends nothing.
+
+use std::collections::HashSet;
+
+use super::{Link, unhealthy};
+use crate::change::Scope;
+use crate::engine::Job;
+use crate::engine::pending::{Item, Mark};
+use crate::path::RelPath;
+use crate::rsync::Presence;
+use crate::worker::look::{Look, Present};
+use crate::worker::remote::Stop;
+use crate::worker::shards::{is_directory, stat};
+
+impl Link {
+    /// Directories that stand now where there was something else or nothing, and whose copies may have been directories before.
+    /// rsync may have found them, and then it has sent them as such, over all that the copy of the other one held.
+    pub(super) fn appeared(&self, looks: [&Look; 3], job: &Job) -> Result<Vec<Item>, Stop> {
+        let whole = job.items.iter().filter(|item| item.mark.scope != Scope::Entry);
+        let whole: HashSet<&RelPath> = whole.map(|item| &item.path).collect();
+        let is_other =
+            |entry: &&Present| entry.presence == Presence::Other && whole.contains(&entry.path);
+        let mut others: Vec<&RelPath> = Vec::new();
+        for look in looks {
+            others.extend(&look.absent_dirs);
+            others.extend(look.present.iter().filter(is_other).map(|entry| &entry.path));
+        }
+        if others.is_empty() {
+            return Ok(Vec::new());
+        }
+        let root = self.remote.source().open_healthy().map_err(|error| unhealthy(&error))?;
+        others.retain(|path| stat(&root, path).is_ok_and(|stat| is_directory(&stat)));
+        let mark = Mark::new(Scope::Tree);
+        Ok(others.into_iter().map(|path| Item { path: path.clone(), mark }).collect())
+    }
+}
