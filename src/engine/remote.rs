@@ -156,7 +156,7 @@ impl RemoteState {
 
     /// Takes in what the last run left. What vanished since then is nobody's deletion, so whole directories wait for a decision.
     pub fn restore(&mut self, now: Now, item: &Item) {
-        self.aftermath.expect(now, item);
+        self.aftermath.note(now, item);
         if self.rein.is_undecided() && item.mark.scope != Scope::Entry {
             self.rein.owe(item);
         } else {
@@ -375,29 +375,4 @@ impl RemoteState {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::change::Cause;
-
-    fn path(text: &str) -> RelPath {
-        RelPath::new(text.as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn move_hints_stay_bounded_although_trees_absorb_the_marks() {
-        let mut remote = RemoteState::new(RemoteId(0), RootId(0));
-        for directory in 0..100 {
-            for name in 0..20 {
-                let new = path(&format!("d{directory}/new{name}"));
-                remote.change(&Change {
-                    moved_from: Some(path(&format!("d{directory}/old{name}"))),
-                    ..Change::entry(new, Cause::MovedTo)
-                });
-            }
-            remote.change(&Change::tree(path(&format!("d{directory}")), Cause::MovedTo));
-            remote.limit(200, &mut Vec::new());
-            let (marks, moves) = remote.sizes();
-            assert!(marks <= 200 && moves <= 200, "{marks} marks, {moves} moves");
-        }
-    }
-}
+mod tests;

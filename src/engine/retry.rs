@@ -26,8 +26,10 @@ const BREATH: Duration = Duration::from_millis(250);
 /// Why nothing can be sent to a remote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// It does not answer, or serves as many as it may.
+    /// It does not answer.
     Away,
+    /// It serves as many as it may.
+    Busy,
     /// It answers, and somebody has to mend something there: password, module, disk.
     Denied,
     /// rsync rejects its options.
@@ -44,7 +46,7 @@ impl Trouble {
     /// The next try comes after this.
     fn pause(self, lasts: Duration) -> Duration {
         let (shortest, longest) = match self {
-            Self::Away | Self::Shortage => AWAY,
+            Self::Away | Self::Busy | Self::Shortage => AWAY,
             Self::Denied | Self::Options | Self::Fault | Self::Source => UNWILLING,
         };
         (lasts / 32).clamp(shortest, longest)
@@ -100,7 +102,9 @@ impl Outage {
         let jitter =
             pause.mul_f64((salt.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as f64 / 1024.0);
         let next = match trouble {
-            Trouble::Away | Trouble::Shortage => (began + pause + jitter).max(now + BREATH),
+            Trouble::Away | Trouble::Busy | Trouble::Shortage => {
+                (began + pause + jitter).max(now + BREATH)
+            }
             Trouble::Denied | Trouble::Options | Trouble::Fault | Trouble::Source => {
                 now + pause + jitter
             }

@@ -30,7 +30,7 @@ pub struct Aftermath {
 
 impl Aftermath {
     /// The run that had `item` was broken off just now.
-    pub fn expect(&mut self, now: Now, item: &Item) {
+    pub fn note(&mut self, now: Now, item: &Item) {
         let due = now + SHORTEST;
         let recheck = |path, mark| Item { path, mark: Mark { recheck: Recheck::Only, ..mark } };
         self.expected.add(due, &[recheck(item.path.clone(), item.mark)]);
@@ -110,7 +110,7 @@ mod tests {
         let seconds = Duration::from_secs;
         for (lost, waits) in [(1, SHORTEST), (60, seconds(60)), (1_000, LONGEST)] {
             let mut aftermath = Aftermath::default();
-            aftermath.expect(seconds(1), &item("a"));
+            aftermath.note(seconds(1), &item("a"));
             let back = seconds(1 + lost);
             aftermath.begin(back, seconds(1));
             assert_eq!(aftermath.next_due(), Some(back + waits));
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn what_is_delivered_meanwhile_where_something_is_expected_is_looked_at_too() {
         let mut aftermath = Aftermath::default();
-        ["a", "d/b"].iter().for_each(|path| aftermath.expect(Duration::ZERO, &item(path)));
+        ["a", "d/b"].iter().for_each(|path| aftermath.note(Duration::ZERO, &item(path)));
         let mut spoilt = |delivered: Item| {
             let items = aftermath.note_sent(&[delivered]);
             items.iter().map(|item| (item.path.to_string(), item.mark.scope)).collect::<Vec<_>>()
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn too_many_paths_become_the_whole_tree() {
         let mut aftermath = Aftermath::default();
-        (0..=PATHS_MAX).for_each(|n| aftermath.expect(Duration::ZERO, &item(&n.to_string())));
+        (0..=PATHS_MAX).for_each(|n| aftermath.note(Duration::ZERO, &item(&n.to_string())));
         let items: Vec<_> = aftermath.items().collect();
         assert_eq!((items.len(), items[0].path.clone()), (1, RelPath::root()));
         assert_eq!(items[0].mark.scope, Scope::Tree);

@@ -57,7 +57,10 @@ impl RemoteState {
             return self.settle(now, id, flight, report, actions);
         }
         self.put_back(&flight);
-        flight.items.iter().for_each(|item| self.aftermath.expect(now, item));
+        if flight.kind != JobKind::Trees(FullSyncFilter::Crontab) {
+            // What a scheduled sync leaves out, nobody else may compare; and the next one comes by itself.
+            flight.items.iter().for_each(|item| self.aftermath.note(now, item));
+        }
         if flight.began < self.up_since {
             // It hung on a connection that has seen the outage; a job of today will tell.
             return;
@@ -69,7 +72,7 @@ impl RemoteState {
                 (Trouble::Away, code, Notice::RemoteDown { remote, reason, pending })
             }
             Verdict::Busy { code, reason } => {
-                (Trouble::Away, code, Notice::RemoteDenies { remote, reason, pending })
+                (Trouble::Busy, code, Notice::RemoteDenies { remote, reason, pending })
             }
             Verdict::Denied { code, reason } => {
                 (Trouble::Denied, code, Notice::RemoteDenies { remote, reason, pending })
@@ -115,7 +118,8 @@ impl RemoteState {
         let (remote, root) = (self.id, self.root);
         let (after, pending) = (now - outage.since, self.owed());
         let mut say = |notice| actions.push(Action::Notify(notice));
-        if [Trouble::Away, Trouble::Denied, Trouble::Options].iter().any(|t| outage.has_had(*t)) {
+        let remotes = [Trouble::Away, Trouble::Busy, Trouble::Denied, Trouble::Options];
+        if remotes.iter().any(|trouble| outage.has_had(*trouble)) {
             say(Notice::RemoteUp { remote, after, pending });
         }
         if outage.has_had(Trouble::Fault) {

@@ -153,7 +153,7 @@ impl RemoteState {
         let job = self.next_batch(None, paths);
         let job = job.or_else(|| match outage.trouble {
             // Whether it answers need not be learned from a job that takes long, beside which nothing else may start.
-            None | Some(Trouble::Away | Trouble::Shortage) => None,
+            None | Some(Trouble::Away | Trouble::Busy | Trouble::Shortage) => None,
             Some(_) => self.next_long_job(room).0,
         });
         job.or(Some(question))
