@@ -77,6 +77,8 @@ pub struct JobReport {
     pub returned: Vec<Item>,
     /// Items that were left alone because it is better to look at them again a little later.
     pub postponed: Vec<Item>,
+    /// A run of it was broken off, before another one did what is said here.
+    pub broken_off: bool,
 }
 
 impl JobReport {
@@ -87,6 +89,7 @@ impl JobReport {
             failed: Vec::new(),
             returned: Vec::new(),
             postponed: Vec::new(),
+            broken_off: false,
         }
     }
 

@@ -52,6 +52,8 @@ pub struct JobRun<'a> {
     pub has_run: bool,
     /// What is extraneous in whole directories is deleted.
     pub deletes_below: bool,
+    /// A run was broken off, and another one has done its work.
+    pub broken_off: bool,
     /// The last run deleted nothing, because it could not read all of the source.
     deletions_skipped: bool,
 }
@@ -81,6 +83,7 @@ impl<'a> JobRun<'a> {
             returned: Vec::new(),
             has_run: false,
             deletes_below: job.deletes_below,
+            broken_off: false,
             deletions_skipped: false,
         }
     }
@@ -246,7 +249,8 @@ impl<'a> JobRun<'a> {
 
     /// One rsync run; what it could not deliver is noted.
     pub fn run(&mut self, kind: &RunKind, input: Vec<u8>, names: &[&RelPath]) -> Result<(), Stop> {
-        let outcome = self.remote.sessions().run(kind, self.abilities, &input);
+        let sessions = self.remote.sessions();
+        let outcome = sessions.run(kind, self.abilities, &input, &mut self.broken_off);
         self.note(kind, outcome, names)
     }
 
@@ -327,7 +331,8 @@ impl<'a> JobRun<'a> {
             return;
         }
         let list = input::temporary_names(names.iter());
-        let outcome = self.remote.sessions().run(&RunKind::CleanTemp, self.abilities, &list);
+        let sessions = self.remote.sessions();
+        let outcome = sessions.run(&RunKind::CleanTemp, self.abilities, &list, &mut false);
         log::debug!(
             "{}: leftovers of {} paths: {outcome:?}",
             self.remote.endpoint().label(),

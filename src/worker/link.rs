@@ -19,7 +19,7 @@ use super::rules::Rules;
 use super::sessions::Lack;
 use super::shards::Sharding;
 use crate::change::Scope;
-use crate::engine::pending::{Item, Mark};
+use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, Verdict};
 use crate::path::RelPath;
 use crate::record::{self, Eyes};
@@ -241,8 +241,9 @@ impl Link {
         run.batch(&later)?;
         run.directories(&look, excludes)?;
         run.batch(&doubtful)?;
+        self.note_what_was_broken_off(job);
         run.clean_up();
-        let JobRun { failed, sent, returned, has_run, .. } = run;
+        let JobRun { failed, sent, returned, has_run, broken_off, .. } = run;
         if has_run {
             self.remote.note_abilities(abilities);
         }
@@ -259,7 +260,16 @@ impl Link {
         look.returned.extend(later.returned);
         look.returned.extend(doubtful.returned);
         look.returned.extend(appeared);
-        Ok(JobReport { verdict: Verdict::Done, failed, returned: look.returned, postponed })
+        let (verdict, returned) = (Verdict::Done, look.returned);
+        Ok(JobReport { verdict, failed, returned, postponed, broken_off })
+    }
+
+    /// A run that was broken off may have left its temporary files, also one of an earlier program.
+    fn note_what_was_broken_off(&self, job: &Job) {
+        let rechecked = job.items.iter().filter(|item| item.mark.recheck != Recheck::No);
+        let rechecked = rechecked.filter(|item| item.mark.scope == Scope::Entry);
+        let names: Vec<&RelPath> = rechecked.map(|item| &item.path).collect();
+        self.remote.note_leftovers(&names);
     }
 
     /// Items that are directories and go by name, as what they are: no run of the job reads or deletes anything below them.

@@ -101,8 +101,15 @@ impl Sessions {
         }
     }
 
-    /// Runs rsync, in a warm session where one fits. One that fails unused is no fault of the remote: a fresh one decides.
-    pub fn run(&self, kind: &RunKind, abilities: Abilities, input: &[u8]) -> Outcome {
+    /// Runs rsync, in a warm session where one fits. One that fails is no fault of the remote, for it may have been dead long ago: a
+    /// fresh one decides. What the dead one has done meanwhile nobody knows: then `broken_off` is set.
+    pub fn run(
+        &self,
+        kind: &RunKind,
+        abilities: Abilities,
+        input: &[u8],
+        broken_off: &mut bool,
+    ) -> Outcome {
         let spec = self.endpoint.plan(kind, abilities);
         let limits = Limits { stall: self.stall(kind), output_max: 0 };
         if log::log_enabled!(log::Level::Debug) {
@@ -113,6 +120,7 @@ impl Sessions {
                 Outcome::MaxConnections => _ = self.make_room(),
                 Outcome::RemoteDown { reason, .. } | Outcome::Shortage { reason } => {
                     log::debug!("{}: a warm session was dead: {reason}", self.endpoint.label());
+                    *broken_off = true;
                     self.close();
                 }
                 outcome => return outcome,

@@ -57,10 +57,7 @@ impl RemoteState {
             return self.settle(now, id, flight, report, actions);
         }
         self.put_back(&flight);
-        if flight.kind != JobKind::Trees(FullSyncFilter::Crontab) {
-            // What a scheduled sync leaves out, nobody else may compare; and the next one comes by itself.
-            flight.items.iter().for_each(|item| self.aftermath.note(now, item));
-        }
+        self.note_broken_off(now, &flight);
         if flight.began < self.up_since {
             // It hung on a connection that has seen the outage; a job of today will tell.
             return;
@@ -140,6 +137,14 @@ impl RemoteState {
         }
     }
 
+    /// What a run that was broken off had is to be looked at once more. What a scheduled sync leaves out, nobody else may compare; and
+    /// the next one comes by itself.
+    fn note_broken_off(&mut self, now: Now, flight: &Flight) {
+        if flight.kind != JobKind::Trees(FullSyncFilter::Crontab) {
+            flight.items.iter().for_each(|item| self.aftermath.note(now, item));
+        }
+    }
+
     /// Marks what a job that came to nothing was to do, where it came from.
     fn put_back(&mut self, flight: &Flight) {
         let to = match &mut self.sweep {
@@ -183,6 +188,9 @@ impl RemoteState {
         // What was in flight already when the remote went down says nothing about who asks today.
         if flight.is_trial {
             self.comes_up(now, actions);
+        }
+        if report.broken_off {
+            self.note_broken_off(now, &flight);
         }
         let JobReport { failed, returned, postponed, .. } = report;
         let mut back = Trie::default();

@@ -45,6 +45,10 @@ impl World {
             flying.report = JobReport::nothing(down());
             let keep = self.rng.below(flying.ops.len() as u64 + 1) as usize;
             late = flying.ops.split_off(keep);
+        } else if !self.calm && self.rng.chance(1, 25) {
+            // The same, but another run does it all at once.
+            late.clone_from(&flying.ops);
+            flying.report.broken_off = true;
         } else if !self.calm && self.rng.chance(1, 60) {
             let (code, reason) = (1, "unknown option".into());
             flying.report = JobReport::nothing(Verdict::Misconfigured { code, reason });

@@ -1,4 +1,4 @@
-//! A transfer that is cut off by the death of the receiver: nothing of it stays.
+//! A transfer that is cut off by the death of the receiver, or of the sender: nothing of it stays.
 //! Whole outages, and what they mean for other remotes, are tried in `outages.rs`.
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::support::forwarder::Forwarder;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::same::wait_until_same;
-use crate::support::{free_port, wait_for_content, wait_until};
+use crate::support::{children_of, free_port, kill, wait_for_content, wait_until};
 
 #[test]
 fn a_transfer_that_is_cut_leaves_no_temporary_file_on_the_remote() {
@@ -37,4 +37,40 @@ fn a_transfer_that_is_cut_leaves_no_temporary_file_on_the_remote() {
         std::fs::read_dir(&data).unwrap().count() == 2
     });
     wait_until_same(&mirror.source, &daemon.data, Duration::from_secs(5), "after the cut");
+}
+
+#[test]
+fn what_a_run_that_was_broken_off_has_sent_does_not_stay_when_it_arrives_late() {
+    let daemon = Rsyncd::start();
+    let port = free_port();
+    let forwarder = Forwarder::start(8, port, daemon.port);
+    let remotes = vec![(forwarder.ip(), "data".to_string())];
+    let params = "-artu".into();
+    let mirror = Mirror::start(&Setup { remotes, port, params, ..Setup::to(&daemon) });
+    mirror.write("first", "x");
+    wait_for_content(&daemon.at("first"), "x");
+    let outside = mirror.dir.dir("outside");
+    let noise: Vec<u8> = (0..256u64 << 10).map(|i| (i.wrapping_mul(i) >> 11) as u8).collect();
+    std::fs::write(outside.join("a-large"), &noise).unwrap();
+    std::fs::write(outside.join("file"), "old").unwrap();
+    forwarder.hold_back();
+    std::fs::rename(&outside, mirror.at("d")).unwrap();
+    // All but the beginning lies in the network, and the sender waits for an answer.
+    let mut before = 0;
+    wait_until("all is sent", || {
+        std::thread::sleep(Duration::from_millis(100));
+        let held = forwarder.held();
+        std::mem::replace(&mut before, held) == held && held > noise.len() - (64 << 10)
+    });
+    forwarder.hold_back_only_these();
+    children_of(mirror.pid()).into_iter().for_each(kill);
+    mirror.write("d/file", "new");
+    wait_for_content(&daemon.at("d/file"), "new");
+    // What is written now leaves after all that.
+    mirror.write("d/after", "x");
+    wait_for_content(&daemon.at("d/after"), "x");
+    forwarder.release();
+    wait_for_content(&daemon.at("d/file"), "old");
+    wait_for_content(&daemon.at("d/file"), "new");
+    wait_until_same(&mirror.source, &daemon.data, Duration::from_secs(5), "in the end");
 }

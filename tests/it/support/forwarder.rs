@@ -19,6 +19,9 @@ pub enum Network {
     Silent,
 }
 
+/// A connection that has sent so many bytes has said who it is and what it will send.
+const UNDER_WAY: usize = 32 << 10;
+
 /// A forwarder that listens on an address of its own.
 pub struct Forwarder {
     address: SocketAddr,
@@ -39,6 +42,12 @@ struct State {
     /// Bytes a second, towards the remote; `None`: as fast as it goes.
     rate: Option<usize>,
     open: Vec<TcpStream>,
+    /// How many connections there were so far.
+    connections: u64,
+    /// What connections with a lower number send is held back, once they have got under way.
+    held_before: u64,
+    /// Bytes that are held back.
+    held: usize,
     /// Counts up with each listener, so that the thread of an old one ends.
     epoch: u64,
 }
@@ -46,7 +55,15 @@ struct State {
 impl Forwarder {
     /// Listens on 127.0.0.`host`:`port`, and forwards to 127.0.0.1:`to`.
     pub fn start(host: u8, port: u16, to: u16) -> Self {
-        let state = State { network: Network::Sound, rate: None, open: Vec::new(), epoch: 0 };
+        let state = State {
+            network: Network::Sound,
+            rate: None,
+            open: Vec::new(),
+            connections: 0,
+            held_before: 0,
+            held: 0,
+            epoch: 0,
+        };
         let mut forwarder = Self {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), port),
             to: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), to),
@@ -83,6 +100,28 @@ impl Forwarder {
     /// Lets only so many bytes a second through to the remote; `None`: as many as come.
     pub fn set_rate(&self, rate: Option<usize>) {
         self.shared.state.lock().unwrap().rate = rate;
+    }
+
+    /// Holds back what is sent towards the remote, but for the beginning of each connection, until it is released.
+    pub fn hold_back(&self) {
+        self.shared.state.lock().unwrap().held_before = u64::MAX;
+    }
+
+    /// Connections made from now on are not held back.
+    pub fn hold_back_only_these(&self) {
+        let mut state = self.shared.state.lock().unwrap();
+        state.held_before = state.connections;
+    }
+
+    /// Lets what was held back arrive, of connections whose sender has gone.
+    pub fn release(&self) {
+        self.shared.state.lock().unwrap().held_before = 0;
+        self.shared.changed.notify_all();
+    }
+
+    /// How many bytes are held back.
+    pub fn held(&self) -> usize {
+        self.shared.state.lock().unwrap().held
     }
 
     /// Ends all connections that stand.
@@ -155,11 +194,12 @@ fn bind(address: SocketAddr) -> TcpListener {
 
 /// Two threads that copy, one for each direction.
 fn serve(client: TcpStream, to: SocketAddr, shared: &Arc<Shared>) {
-    let silent = {
+    let (silent, number) = {
         let mut state = shared.state.lock().unwrap();
+        state.connections += 1;
         state.open.retain(|stream| stream.peer_addr().is_ok());
         state.open.push(client.try_clone().unwrap());
-        state.network == Network::Silent
+        (state.network == Network::Silent, state.connections - 1)
     };
     if silent {
         return;
@@ -174,25 +214,43 @@ fn serve(client: TcpStream, to: SocketAddr, shared: &Arc<Shared>) {
     }
     let ends = (client.try_clone().unwrap(), remote.try_clone().unwrap());
     let (up, down) = (Arc::clone(shared), Arc::clone(shared));
-    std::thread::spawn(move || copy(client, remote, &up, true));
-    std::thread::spawn(move || copy(ends.1, ends.0, &down, false));
+    std::thread::spawn(move || copy(client, remote, &up, Some(number)));
+    std::thread::spawn(move || copy(ends.1, ends.0, &down, None));
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream, shared: &Shared, upwards: bool) {
+/// Copies one direction; towards the remote with the `number` of the connection.
+fn copy(mut from: TcpStream, mut to: TcpStream, shared: &Shared, number: Option<u64>) {
+    let upwards = number.is_some();
+    let (mut sent, mut held) = (0, Vec::new());
     let mut buffer = vec![0; 16 << 10];
+    let is_held = |state: &State| number.is_some_and(|number| number < state.held_before);
     while let Ok(read @ 1..) = from.read(&mut buffer) {
         let mut state = shared.state.lock().unwrap();
         while matches!(state.network, Network::Silent | Network::BlackHole) {
             state = shared.changed.wait(state).unwrap();
         }
+        let under_way = !held.is_empty() || sent + read > UNDER_WAY;
+        if under_way && is_held(&state) {
+            state.held += read;
+            held.extend_from_slice(&buffer[..read]);
+            continue;
+        }
         let rate = state.rate.filter(|_| upwards);
         drop(state);
-        if to.write_all(&buffer[..read]).is_err() {
+        sent += read;
+        if to.write_all(&held).is_err() || to.write_all(&buffer[..read]).is_err() {
             break;
         }
+        held.clear();
         if let Some(rate) = rate {
             std::thread::sleep(Duration::from_secs_f64(read as f64 / rate as f64));
         }
     }
+    let mut state = shared.state.lock().unwrap();
+    while !held.is_empty() && is_held(&state) {
+        state = shared.changed.wait(state).unwrap();
+    }
+    drop(state);
+    let _ = to.write_all(&held);
     let _ = to.shutdown(Shutdown::Write);
 }
