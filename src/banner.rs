@@ -150,7 +150,7 @@ mod tests {
             host(&localhost),
             background(),
             threads(10, 10),
-            full_sync(&[RunSpec { args: argv, root: www.into() }]),
+            full_sync(&[RunSpec { args: argv, root: www.into(), owner: None }]),
             watching([www]),
         ];
         let expected = "\

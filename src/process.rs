@@ -1,6 +1,7 @@
 //! The process around the mirror: background mode whose parent tells the truth, systemd's messages.
-//! Knows nothing of configurations or remotes; signals are in `process/signals.rs`.
+//! Knows nothing of configurations or remotes; signals are in `process/signals.rs`, what a killed one left in `process/orphans.rs`.
 
+pub mod orphans;
 pub mod signals;
 
 use std::fs::File;

@@ -63,6 +63,7 @@ pub struct Endpoint {
     timeout_s: Option<u32>,
     delete: bool,
     params: Params,
+    owner: Option<PathBuf>,
 }
 
 /// The kinds of run. What each reads from standard input is made by the function of [`input`] that it names.
@@ -168,6 +169,8 @@ pub struct RunSpec {
     pub args: Vec<OsString>,
     /// The watch root; rsync is started inside it and reads `./`.
     pub root: PathBuf,
+    /// The state directory of whoever starts it, for [`crate::process::orphans`].
+    pub owner: Option<PathBuf>,
 }
 
 impl RunSpec {
@@ -246,7 +249,14 @@ impl Endpoint {
             timeout_s: options.timeout_s,
             delete: changes.delete,
             params: Params::parse(&options.params),
+            owner: None,
         }
+    }
+
+    /// The same, for the holder of this state directory.
+    #[must_use]
+    pub fn owned_by(self, state: &Path) -> Self {
+        Self { owner: Some(state.to_path_buf()), ..self }
     }
 
     /// The remote as an operator writes it: `host::module` or `host:path`.

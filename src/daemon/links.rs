@@ -32,12 +32,21 @@ pub struct Links {
 }
 
 impl Links {
-    /// Everything that is needed to reach the remotes of `config`.
-    pub fn new(config: &Config, sources: &[Arc<Source>], filter: &Arc<Filter>) -> Self {
+    /// Everything that is needed to reach the remotes of `config`, by the holder of the state directory `state`.
+    pub fn new(
+        config: &Config,
+        sources: &[Arc<Source>],
+        filter: &Arc<Filter>,
+        state: Option<&Path>,
+    ) -> Self {
         let mut endpoints = Vec::new();
         for (root, (mirror, source)) in config.mirrors.iter().zip(sources).enumerate() {
             for remote in &mirror.remotes {
                 let endpoint = Endpoint::new(&mirror.watch, remote, &config.rsync, &config.changes);
+                let endpoint = match state {
+                    Some(state) => endpoint.owned_by(state),
+                    None => endpoint,
+                };
                 endpoints.push((endpoint, Arc::clone(source), RootId(root)));
             }
         }

@@ -28,8 +28,8 @@ use crate::filter::Filter;
 use crate::journal::{Journal, Layout, Replay};
 use crate::logging::Log;
 use crate::path::RelPath;
-use crate::process::print;
 use crate::process::signals::{Mode, Signals, start_signals};
+use crate::process::{orphans, print};
 use crate::record::Record;
 use crate::source::Source;
 use crate::state::StateDir;
@@ -78,7 +78,8 @@ impl Standing {
         };
         let filter = Arc::new(Filter::new(&config.filter)?);
         let sources = open_sources(config)?;
-        let links = Links::new(config, &sources, &filter);
+        let links = Links::new(config, &sources, &filter, state.map(StateDir::path));
+        end_orphans(state);
         let exclude = exclude_of(&filter);
         let (journal, replay) = open_journal(config, state)?;
         let records = open_records(config, state);
@@ -149,6 +150,14 @@ impl Standing {
     /// Mirrors until a signal ends it.
     pub fn work(&mut self) {
         self.mirror.run(&self.wakes);
+    }
+}
+
+/// What a killed program left running would bring what was true then, beside what this one sends.
+fn end_orphans(state: Option<&StateDir>) {
+    let ended = state.map_or(0, |state| orphans::end_orphans(state.path()));
+    if ended > 0 {
+        log::info!("ended {ended} rsync that the last run had left at work, because it was killed");
     }
 }
 

@@ -45,7 +45,7 @@ impl Endpoint {
         // Behind `--` nothing is an option, whatever a name or a host looks like.
         args.push("--".into());
         self.push_places(&mut args, kind);
-        RunSpec { args, root: self.root.clone() }
+        RunSpec { args, root: self.root.clone(), owner: self.owner.clone() }
     }
 
     /// The same run without any effect, which says on standard output what it would delete ([`deleted_names`]).
@@ -222,7 +222,7 @@ impl Endpoint {
         }
         self.push_connection(&mut args);
         args.extend(["--".into(), source, self.destination(None)]);
-        RunSpec { args, root: self.root.clone() }
+        RunSpec { args, root: self.root.clone(), owner: self.owner.clone() }
     }
 
     /// Source and destination.

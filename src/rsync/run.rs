@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::RunSpec;
 use super::exit::{Ending, Places};
+use crate::process::orphans::OWNER;
 
 /// How long a session that is closed unused may take to leave by itself.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
@@ -329,6 +330,9 @@ fn spawn(spec: &RunSpec, dir: &OwnedFd) -> Result<Child, StartError> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
+    if let Some(owner) = &spec.owner {
+        command.env(OWNER, owner);
+    }
     if std::env::var_os("RSYNC_PASSWORD").is_none() {
         // Without one, rsync would ask at the terminal and stand still for ever.
         command.env("RSYNC_PASSWORD", "");

@@ -7,7 +7,7 @@ use crate::support::forwarder::Forwarder;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::same::wait_until_same;
-use crate::support::{children_of, free_port, kill, wait_for_content, wait_until};
+use crate::support::{children_of, free_port, is_running, kill, wait_for_content, wait_until};
 
 #[test]
 fn a_transfer_that_is_cut_leaves_no_temporary_file_on_the_remote() {
@@ -72,5 +72,36 @@ fn what_a_run_that_was_broken_off_has_sent_does_not_stay_when_it_arrives_late() 
     forwarder.release();
     wait_for_content(&daemon.at("d/file"), "old");
     wait_for_content(&daemon.at("d/file"), "new");
+    wait_until_same(&mirror.source, &daemon.data, Duration::from_secs(5), "in the end");
+}
+
+#[test]
+fn what_a_killed_program_left_at_work_is_ended_and_cleared_away() {
+    let daemon = Rsyncd::start();
+    let port = free_port();
+    let forwarder = Forwarder::start(9, port, daemon.port);
+    let remotes = vec![(forwarder.ip(), "data".to_string())];
+    let mut mirror = Mirror::start(&Setup { remotes, port, ..Setup::to(&daemon) });
+    mirror.write("d/first", "x");
+    wait_for_content(&daemon.at("d/first"), "x");
+    forwarder.set_rate(Some(64 << 10));
+    let noise: Vec<u8> = (0..8u64 << 20).map(|i| (i.wrapping_mul(i) >> 11) as u8).collect();
+    mirror.write("d/large", &noise);
+    let dir = daemon.at("d");
+    let names = || std::fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.file_name());
+    wait_until("the transfer is under way", || {
+        names().any(|name| name.to_string_lossy().starts_with(".large."))
+    });
+    let left = children_of(mirror.pid());
+    mirror.kill();
+    let is_at_work = || left.iter().any(|pid| is_running(*pid));
+    assert!(is_at_work(), "nothing outlives the program");
+    std::fs::write(mirror.at("d/large"), "new").unwrap();
+    mirror.launch();
+    mirror.wait_for_output("that the last run had left at work");
+    wait_until("nothing of the last run is at work", || !is_at_work());
+    forwarder.set_rate(None);
+    wait_for_content(&daemon.at("d/large"), "new");
+    wait_until("its temporary file is gone", || names().count() == 2);
     wait_until_same(&mirror.source, &daemon.data, Duration::from_secs(5), "in the end");
 }

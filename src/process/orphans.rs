@@ -1,0 +1,40 @@
+//! rsync processes that outlived their sersync2, because it was killed: until they end, they bring what was true then.
+//! Ends them; they are known by the state directory in their environment, which only its lock's holder may act on.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// The environment variable in which every rsync of ours carries the state directory.
+pub const OWNER: &str = "SERSYNC_STATE";
+
+/// What is killed is gone at once, unless it waits for a disk or a network file system.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Ends every rsync that an earlier holder of the state directory `state` has left running; says how many there were.
+pub fn end_orphans(state: &Path) -> usize {
+    let owner = [OWNER.as_bytes(), b"=", state.as_os_str().as_bytes()].concat();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let ended: Vec<OwnedFd> = pids.filter_map(|pid| end(pid, &owner)).collect();
+    for process in &ended {
+        let patience = Timespec::try_from(PATIENCE).ok();
+        _ = poll(&mut [PollFd::new(process, PollFlags::IN)], patience.as_ref());
+    }
+    ended.len()
+}
+
+/// Ends the process if it is an rsync of this owner.
+fn end(pid: i32, owner: &[u8]) -> Option<OwnedFd> {
+    let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    // The number is this process's as long as the signal that follows reaches it.
+    let is_rsync = fs::read(format!("/proc/{pid}/comm")).ok()? == b"rsync\n";
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let is_ours = is_rsync && environment.split(|&byte| byte == 0).any(|word| word == owner);
+    (is_ours && pidfd_send_signal(&process, Signal::KILL).is_ok()).then_some(process)
+}
