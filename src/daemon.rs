@@ -14,6 +14,7 @@ mod shortage;
 mod standing;
 mod timers;
 mod trust;
+mod unconfirmed;
 mod wake;
 
 use std::ffi::OsString;

@@ -237,7 +237,7 @@ impl Engine {
 
     fn watch(&mut self, now: Now, event: WatchEvent, actions: &mut Vec<Action>) {
         match event {
-            WatchEvent::Ready { .. } => {}
+            WatchEvent::Ready { .. } | WatchEvent::AllTold => {}
             WatchEvent::SubtreeLost { root, path, reason } => {
                 self.of_root(root).for_each(|remote| remote.lose(&path));
                 actions.push(Action::Notify(Notice::SubtreeLost { root, path, reason }));

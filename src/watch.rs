@@ -20,6 +20,7 @@ pub mod troubles;
 mod views;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -85,9 +86,22 @@ pub struct WatchStatus {
     pub overflows: AtomicUsize,
 }
 
+/// Asks the watch thread to say when it has told everything; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Asker(Arc<OwnedFd>);
+
+impl Asker {
+    /// [`WatchEvent::AllTold`] follows all that has happened until now. Of several questions at once one may be answered.
+    pub fn ask(&self) {
+        // Fails only when it has been asked more often than can be counted, and then it knows.
+        _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
 /// The running watch thread; dropping it stops and joins the thread.
 pub struct Watcher {
-    wake: Arc<std::os::fd::OwnedFd>,
+    wake: Arc<OwnedFd>,
+    asker: Asker,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
     status: Arc<WatchStatus>,
@@ -120,7 +134,8 @@ impl Watcher {
         });
         let roots = Roots::new(roots.collect::<Result<_, _>>()?).map_err(WatchError::Inotify)?;
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let wake = Arc::new(eventfd(0, flags).map_err(|e| WatchError::Inotify(e.into()))?);
+        let bell = || eventfd(0, flags).map(Arc::new).map_err(|e| WatchError::Inotify(e.into()));
+        let (wake, asked) = (bell()?, bell()?);
         let status = Arc::new(WatchStatus::default());
         let batch = Batch::new(options.switches, options.exclude.clone(), sink);
         let desk = Desk::new(roots, batch, options.debug, status.clone());
@@ -128,18 +143,25 @@ impl Watcher {
             (options.backend, options.switches, options.rescan_interval);
         let make: MakeBackend =
             Box::new(move |desk| choose::make_backend(choice, desk, &switches, interval));
-        let reader = Reader::new(make, desk, wake.clone()).map_err(WatchError::Inotify)?;
+        let reader =
+            Reader::new(make, desk, wake.clone(), asked.clone()).map_err(WatchError::Inotify)?;
         let backend = reader.backend_name();
         let thread = std::thread::Builder::new()
             .name("watch".into())
             .spawn(move || run(reader))
             .map_err(WatchError::Thread)?;
-        Ok(Self { wake, stop: Some(stop), thread: Some(thread), status, backend })
+        let asker = Asker(asked);
+        Ok(Self { wake, asker, stop: Some(stop), thread: Some(thread), status, backend })
     }
 
     /// `inotify` or `fanotify`: what watches.
     pub fn backend(&self) -> &'static str {
         self.backend
+    }
+
+    /// Asks when everything is told.
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
     }
 
     /// How the thread is doing.

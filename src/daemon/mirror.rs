@@ -13,6 +13,7 @@ use super::guard::Count;
 use super::notice::Names;
 use super::plugins::Plugins;
 use super::progress::Progress;
+use super::unconfirmed::{Delivery, Unconfirmed};
 use super::wake::Wake;
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
 use crate::engine::pending::Item;
@@ -26,6 +27,9 @@ use crate::record::Look;
 use crate::source::Source;
 use crate::sys::memory;
 use crate::worker::Workers;
+
+/// How long the watch thread may take to say that it has told everything, at the end: as a rule it is some microseconds.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long runs in flight may go on after SIGTERM.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -82,6 +86,10 @@ pub struct Mirror {
     pub early_signals: Vec<Signal>,
     /// When what is in flight is broken off, after the order to stop.
     pub stop_at: Option<Instant>,
+    /// Nothing is in flight any more; what was delivered last may still have to be confirmed.
+    pub is_finished: bool,
+    /// What the record and the journal are not told yet.
+    pub unconfirmed: Unconfirmed,
 }
 
 impl Mirror {
@@ -142,6 +150,10 @@ impl Mirror {
     }
 
     fn deadline(&mut self) -> bool {
+        if self.is_finished {
+            // The next start does once more what is not confirmed.
+            return false;
+        }
         if self.stop_at.is_some_and(|at| at <= self.started + self.started.elapsed()) {
             log::warn!(
                 "what is in flight did not end in time and is broken off; the journal keeps it"
@@ -153,13 +165,13 @@ impl Mirror {
     }
 
     fn job_done(&mut self, job: JobId, report: JobReport, look: Option<Look>) -> bool {
-        if let (Some(catch_up), Some(look)) = (&mut self.catch_up, look)
+        if let (true, Some(look)) = (self.catch_up.is_some(), look)
             && report.verdict == Verdict::Done
             && let Some(root) = self.jobs.get(&job).map(|job| job.root)
             // What is gone must stay on record as long as it is not deleted.
             && !self.restrained.contains_key(&root)
         {
-            catch_up.append(root, &look);
+            self.unconfirmed.add(Delivery::Seen(root, look));
         }
         let go_on = self.handle(Event::JobDone(job, report));
         self.jobs.remove(&job);
@@ -168,6 +180,11 @@ impl Mirror {
 
     /// Gives an event to the engine; false when everything is over.
     pub fn handle(&mut self, event: Event) -> bool {
+        match &event {
+            Event::Watch(WatchEvent::AllTold) => return self.confirm(),
+            Event::Watch(WatchEvent::Overflow { .. }) => self.unconfirmed.give_up(),
+            _ => {}
+        }
         if let Event::Watch(WatchEvent::Overflow { root }) = event
             && self.look_for_changes(root)
         {
@@ -201,6 +218,7 @@ impl Mirror {
         }
         let actions = self.engine.handle(self.started.elapsed(), event);
         let go_on = actions.into_iter().all(|action| self.carry_out(action));
+        self.unconfirmed.ask();
         self.progress.show(self.engine.full_sync_progress());
         if let Some(journal) = &mut self.journal {
             journal.commit();
@@ -209,6 +227,30 @@ impl Mirror {
         memory::put_by_reserve();
         self.walk_postponed();
         go_on
+    }
+
+    /// All that happened before some deliveries ended is in the journal now: the record and the journal are told of them.
+    fn confirm(&mut self) -> bool {
+        for delivery in self.unconfirmed.take_confirmed() {
+            match delivery {
+                Delivery::Seen(root, look) => {
+                    if let Some(catch_up) = &mut self.catch_up {
+                        catch_up.append(root, &look);
+                    }
+                }
+                Delivery::Delivered(remote, seq, paths) => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.append_delivered(remote, seq, &paths);
+                    }
+                }
+            }
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.commit();
+        }
+        self.compact_journal();
+        self.unconfirmed.ask();
+        !(self.is_finished && self.unconfirmed.is_empty())
     }
 
     /// Writes what an event makes pending to the journal, before it is acted on.
@@ -244,7 +286,7 @@ impl Mirror {
         self.full_syncs.extend(remotes.map(|(remote, _)| (RemoteId(remote), seq)));
     }
 
-    /// False for [`Action::Finished`].
+    /// False for [`Action::Finished`], if nothing has to be confirmed.
     fn carry_out(&mut self, action: Action) -> bool {
         match action {
             Action::Run(job) => {
@@ -257,7 +299,11 @@ impl Mirror {
             Action::Settled(settled) => self.settled(&settled),
             Action::FailLogChanged => self.fail_log.write(&self.engine.fail_log()),
             Action::Notify(notice) => self.notify(&notice),
-            Action::Finished => return false,
+            Action::Finished => {
+                self.is_finished = true;
+                self.stop_at = Some(self.started + self.started.elapsed() + CONFIRM_PATIENCE);
+                return !self.unconfirmed.is_empty();
+            }
         }
         true
     }
@@ -279,7 +325,10 @@ impl Mirror {
             journal.append_pending(settled.remote, &pairs(&settled.returned));
         }
         let delivered = [settled.delivered.as_slice(), &settled.rechecked].concat();
-        journal.append_delivered(settled.remote, seq, &pairs(&delivered));
+        if !delivered.is_empty() {
+            let delivery = Delivery::Delivered(settled.remote, seq, pairs(&delivered));
+            self.unconfirmed.add(delivery);
+        }
     }
 
     fn notify(&mut self, notice: &Notice) {
@@ -303,8 +352,9 @@ impl Mirror {
             // It is owed until it may delete.
             return;
         }
-        if let (Some(journal), Some(seq)) = (&mut self.journal, self.full_syncs.remove(&remote)) {
-            journal.append_delivered(remote, seq, &[(RelPath::root(), Scope::Tree)]);
+        if let (true, Some(seq)) = (self.journal.is_some(), self.full_syncs.remove(&remote)) {
+            let all = vec![(RelPath::root(), Scope::Tree)];
+            self.unconfirmed.add(Delivery::Delivered(remote, seq, all));
         }
     }
 
@@ -312,6 +362,10 @@ impl Mirror {
         let Some(journal) = &mut self.journal else {
             return;
         };
+        if !self.unconfirmed.is_empty() {
+            // The engine has forgotten what the journal must not forget yet.
+            return;
+        }
         let remotes = || (0..self.roots_of_remotes.len()).map(RemoteId);
         let owed = remotes().map(|remote| self.engine.pending(remote)).sum();
         if journal.is_worth_compacting(owed) {

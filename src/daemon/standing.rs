@@ -17,6 +17,7 @@ use super::plugins::Plugins;
 use super::progress::Progress;
 use super::shortage::ShortageWatch;
 use super::timers::Timer;
+use super::unconfirmed::Unconfirmed;
 use super::wake::Wake;
 use crate::args::Args;
 use crate::banner;
@@ -120,6 +121,8 @@ impl Standing {
             walk_later: Vec::new(),
             early_signals: Vec::new(),
             stop_at: None,
+            is_finished: false,
+            unconfirmed: Unconfirmed::new(watcher.asker()),
         };
         let early = wait_for_watches(&wakes, config.mirrors.len());
         if !args.no_catch_up {

@@ -147,6 +147,11 @@ impl Batch {
         self.changes.extend(half);
     }
 
+    /// True when everything has been handed on.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
     /// Hands on another event, after everything that was collected before it.
     pub fn send(&mut self, event: WatchEvent) {
         self.flush();

@@ -42,6 +42,14 @@ pub trait Backend: Send {
         false
     }
 
+    /// True when the last read may have left something.
+    fn was_full(&self) -> bool;
+
+    /// True while what was read is not told, for something may follow that belongs to it.
+    fn keeps_back(&self) -> bool {
+        false
+    }
+
     /// When to call [`tick`](Self::tick), if nothing comes before.
     fn timeout(&self) -> Option<Duration>;
 

@@ -24,6 +24,9 @@ use crate::watch::views::{Sighting, Sightings, Views, errno_of};
 /// Room for what one read returns: some two thousand events.
 const BUFFER_BYTES: usize = 128 * 1024;
 
+/// The longest event: of a rename, with two handles and two names.
+const EVENT_BYTES_MAX: usize = 24 + 2 * (12 + 8 + 128 + 256);
+
 /// So many directories are remembered at most, ours and those of others on the same file system.
 const REMEMBERED_MAX: usize = 50_000;
 
@@ -40,6 +43,8 @@ pub struct FanotifyWatch {
     group: OwnedFd,
     mask: u64,
     buffer: Vec<u8>,
+    /// The last read may have left something, for the next event might not have found room.
+    was_full: bool,
     views: Views,
     remembered: HashMap<Box<[u8]>, Known>,
     hearing: Hearing,
@@ -75,6 +80,7 @@ impl FanotifyWatch {
             group: init()?,
             mask: mask_for(switches),
             buffer: vec![0; BUFFER_BYTES],
+            was_full: false,
             views: Views::default(),
             remembered: HashMap::new(),
             // What is moved here while it is not heard must be reported by the move.
@@ -253,6 +259,7 @@ impl Backend for FanotifyWatch {
             }
         };
         self.only_others = length > 0;
+        self.was_full = length + EVENT_BYTES_MAX > self.buffer.len();
         let mut outcome = ReadOutcome::Complete;
         let buffer = std::mem::take(&mut self.buffer);
         for event in parse(&buffer[..length]) {
@@ -264,6 +271,10 @@ impl Backend for FanotifyWatch {
         self.buffer = buffer;
         self.views.close();
         outcome
+    }
+
+    fn was_full(&self) -> bool {
+        self.was_full
     }
 
     fn timeout(&self) -> Option<Duration> {

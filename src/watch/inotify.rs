@@ -195,6 +195,14 @@ impl Backend for InotifyWatch {
         self.moving.iter().any(|moving| moving.position == self.last)
     }
 
+    fn was_full(&self) -> bool {
+        self.queue.was_full()
+    }
+
+    fn keeps_back(&self) -> bool {
+        !self.moving.is_empty()
+    }
+
     fn timeout(&self) -> Option<Duration> {
         let on_the_move = self.moving.iter().any(|moving| moving.dir.is_some());
         if on_the_move || self.is_mid_move() {
@@ -228,131 +236,4 @@ fn mask_for(switches: &ChangeSwitches) -> WatchFlags {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::PermissionsExt;
-    use std::sync::Arc;
-
-    use crossbeam_channel::{Receiver, unbounded};
-    use rustix::event::{EventfdFlags, eventfd};
-    use tempfile::TempDir;
-
-    use super::*;
-    use crate::change::WatchEvent;
-    use crate::path::RelPath;
-    use crate::watch::WatchStatus;
-    use crate::watch::batch::Batch;
-    use crate::watch::reader::Reader;
-    use crate::watch::roots::Root;
-
-    /// A reader that is given one event of a short name with each read.
-    fn reader_of_single_events(dir: &TempDir) -> (Reader, Receiver<WatchEvent>) {
-        reader_with_room(dir, 40)
-    }
-
-    /// A reader that is given so many bytes of events with each read.
-    fn reader_with_room(dir: &TempDir, bytes: usize) -> (Reader, Receiver<WatchEvent>) {
-        let switches = ChangeSwitches {
-            delete: true,
-            create_folder: true,
-            create_file: false,
-            close_write: true,
-            move_from: true,
-            move_to: true,
-            attrib: false,
-            modify: false,
-        };
-        let (sender, events) = unbounded();
-        let sink = Box::new(move |event| sender.send(event).unwrap());
-        let roots = Roots::new(vec![Root::new(RootId(0), dir.path()).unwrap()]).unwrap();
-        let desk = Desk::new(
-            roots,
-            Batch::new(switches, None, sink),
-            false,
-            Arc::new(WatchStatus::default()),
-        );
-        let make = move |_: &Desk| {
-            let queue = Queue::with_room(bytes)?;
-            let watch = InotifyWatch::new(&switches, Duration::from_secs(60))?;
-            Ok(Box::new(InotifyWatch { queue, ..watch }) as Box<dyn Backend>)
-        };
-        let wake = Arc::new(eventfd(0, EventfdFlags::empty()).unwrap());
-        (Reader::new(Box::new(make), desk, wake).unwrap(), events)
-    }
-
-    #[test]
-    fn a_new_file_whose_events_come_with_one_read_is_reported_once() {
-        let dir = TempDir::new().unwrap();
-        let (mut reader, events) = reader_with_room(&dir, 4096);
-        reader.begin();
-        assert!(matches!(events.try_recv(), Ok(WatchEvent::Ready { .. })));
-        fs::write(dir.path().join("file"), "x").unwrap();
-        assert!(reader.take_turn());
-        let Ok(WatchEvent::Changed { changes, .. }) = events.try_recv() else { panic!() };
-        assert_eq!(changes, [Change::entry(RelPath::new(b"file").unwrap(), Cause::CloseWrite)]);
-    }
-
-    #[test]
-    fn both_halves_of_a_rename_are_handed_on_together_also_when_a_read_ends_between_them() {
-        let dir = TempDir::new().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        fs::write(at("file"), "x").unwrap();
-        fs::create_dir(at("dir")).unwrap();
-        let (mut reader, events) = reader_of_single_events(&dir);
-        reader.begin();
-        assert!(matches!(events.try_recv(), Ok(WatchEvent::Ready { .. })));
-        for (from, to) in [("file", "new"), ("new", "newer"), ("dir", "new")] {
-            fs::rename(at(from), at(to)).unwrap();
-        }
-        let mut moves = 0;
-        while moves < 3 {
-            assert!(reader.take_turn());
-            for event in events.try_iter() {
-                let WatchEvent::Changed { changes, .. } = event else { panic!("{event:?}") };
-                let [from, to] = &changes[..] else { panic!("{changes:?}") };
-                assert_eq!((from.cause, to.cause), (Cause::MovedFrom, Cause::MovedTo));
-                assert_eq!(to.moved_from.as_ref(), Some(&from.path));
-                moves += 1;
-            }
-        }
-    }
-
-    #[test]
-    fn a_file_that_moves_away_is_reported_although_no_second_half_comes() {
-        let (dir, outside) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-        fs::write(dir.path().join("file"), "x").unwrap();
-        let (mut reader, events) = reader_of_single_events(&dir);
-        reader.begin();
-        assert!(matches!(events.try_recv(), Ok(WatchEvent::Ready { .. })));
-        fs::rename(dir.path().join("file"), outside.path().join("file")).unwrap();
-        while events.is_empty() {
-            assert!(reader.take_turn());
-        }
-        let Ok(WatchEvent::Changed { changes, .. }) = events.try_recv() else { panic!() };
-        let path = RelPath::new(b"file").unwrap();
-        assert_eq!(changes, [Change::entry(path, Cause::MovedFrom)]);
-    }
-
-    #[test]
-    fn every_turn_of_a_stream_reads_on_whatever_else_is_said() {
-        let dir = TempDir::new().unwrap();
-        let beside = dir.path().join("beside");
-        fs::write(&beside, "x").unwrap();
-        let (mut reader, events) = reader_of_single_events(&dir);
-        reader.begin();
-        assert!(matches!(events.try_recv(), Ok(WatchEvent::Ready { .. })));
-        // Each file is made and closed: two events, two turns.
-        let files = 20;
-        for n in 0..files {
-            fs::write(dir.path().join(format!("f{n}")), "x").unwrap();
-        }
-        for turn in 0..2 * files {
-            // New modes of what stands in a root are said to whoever guards the way to it.
-            fs::set_permissions(&beside, Permissions::from_mode(0o600 + turn % 8)).unwrap();
-            assert!(reader.take_turn());
-        }
-        let last = format!("f{}", files - 1);
-        let has_last = |event: WatchEvent| matches!(event, WatchEvent::Changed { changes, .. } if changes.iter().any(|c| c.path.as_bytes() == last.as_bytes()));
-        assert!(events.try_iter().any(has_last));
-    }
-}
+mod tests;

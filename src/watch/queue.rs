@@ -12,6 +12,9 @@ use rustix::io::ioctl_fionread;
 /// Room for what one read returns: some two thousand events.
 const BUFFER_BYTES: usize = 64 * 1024;
 
+/// The longest event: a name of 255 bytes.
+const EVENT_BYTES_MAX: u64 = 16 + 256;
+
 /// One event as the kernel gave it.
 #[derive(Debug, Clone)]
 pub struct RawEvent {
@@ -32,6 +35,7 @@ pub struct Queue {
     buffer: Vec<u8>,
     names: Vec<u8>,
     position: u64,
+    was_full: bool,
 }
 
 impl Queue {
@@ -53,6 +57,7 @@ impl Queue {
             buffer: vec![0; buffer_bytes],
             names: Vec::new(),
             position: 0,
+            was_full: false,
         })
     }
 
@@ -67,6 +72,8 @@ impl Queue {
     /// The crate panics on mask bits that it does not know; the events of this read are lost then.
     pub fn read(&mut self) -> io::Result<Vec<RawEvent>> {
         self.names.clear();
+        self.was_full = false;
+        let (begun, room) = (self.position, self.buffer.len() as u64);
         let events = match self.inotify.read_events(&mut self.buffer) {
             Ok(events) => events,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Vec::new()),
@@ -86,7 +93,13 @@ impl Queue {
             });
             self.position += event_bytes(name.len());
         }
+        self.was_full = self.position - begun + EVENT_BYTES_MAX > room;
         Ok(read)
+    }
+
+    /// True when the last read may have left something, for the next event might not have found room.
+    pub fn was_full(&self) -> bool {
+        self.was_full
     }
 
     /// The name in an event of the last read; empty when it is about the watched directory itself.

@@ -22,18 +22,30 @@ pub struct Reader {
     make_backend: MakeBackend,
     desk: Desk,
     wake: Arc<OwnedFd>,
+    /// Readable when somebody wants to know whether all is told.
+    asked: Arc<OwnedFd>,
+    /// That question is still to be answered.
+    owes_answer: bool,
     stream: Stream,
     in_overflow: bool,
     has_failed: bool,
 }
 
 /// What ended a wait.
+#[derive(Default)]
 struct Woken {
     stop: bool,
+    asked: bool,
     /// Something was said of the ways to the roots, or beside them.
     ways: bool,
     mounts: bool,
     events: bool,
+}
+
+impl Woken {
+    fn is_question_only(&self) -> bool {
+        self.asked && !(self.ways || self.mounts || self.events)
+    }
 }
 
 impl Reader {
@@ -45,10 +57,19 @@ impl Reader {
         mut make_backend: MakeBackend,
         desk: Desk,
         wake: Arc<OwnedFd>,
+        asked: Arc<OwnedFd>,
     ) -> std::io::Result<Self> {
-        let backend = make_backend(&desk)?;
-        let (in_overflow, has_failed, stream) = (false, false, Stream::default());
-        Ok(Self { backend, make_backend, desk, wake, stream, in_overflow, has_failed })
+        Ok(Self {
+            backend: make_backend(&desk)?,
+            make_backend,
+            desk,
+            wake,
+            asked,
+            owes_answer: false,
+            stream: Stream::default(),
+            in_overflow: false,
+            has_failed: false,
+        })
     }
 
     /// After a failure: forgets everything, so that [`run`](Self::run) begins again.
@@ -89,6 +110,8 @@ impl Reader {
             });
         }
         self.desk.check_roots(&mut *self.backend);
+        // Who asked before a failure has been told that anything may differ.
+        self.answer();
         crate::sys::memory::release_unused();
     }
 
@@ -97,6 +120,15 @@ impl Reader {
         let woken = self.wait();
         if woken.stop {
             return false;
+        }
+        if woken.asked {
+            // What happens from now on is not asked about.
+            _ = rustix::io::read(&self.asked, &mut [0; 8]);
+            self.owes_answer = true;
+        }
+        if woken.is_question_only() && self.backend.keeps_back() {
+            // The first half of a move waits for the second one as long as ever.
+            return true;
         }
         if woken.mounts || woken.ways && self.desk.roots.hear() {
             self.desk.check_roots(&mut *self.backend);
@@ -112,8 +144,18 @@ impl Reader {
         } else {
             self.desk.batch.flush();
         }
+        let is_through = !woken.events || !self.backend.was_full();
+        if is_through && !self.backend.keeps_back() && self.desk.batch.is_empty() {
+            self.answer();
+        }
         set(&self.desk.status.directories, self.backend.directories());
         true
+    }
+
+    fn answer(&mut self) {
+        if std::mem::take(&mut self.owes_answer) {
+            self.desk.batch.send(WatchEvent::AllTold);
+        }
     }
 
     fn read(&mut self) {
@@ -131,7 +173,7 @@ impl Reader {
         if let Some(rest) = self.backend.rest().max(self.stream.rest())
             && self.is_stopped_within(rest)
         {
-            return Woken { stop: true, ways: false, mounts: false, events: false };
+            return Woken { stop: true, ..Woken::default() };
         }
         let begun = now();
         let woken = self.wait_for_news();
@@ -147,10 +189,14 @@ impl Reader {
             PollFd::new(&self.wake, PollFlags::IN),
             PollFd::from_borrowed_fd(roots.sentinel(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.backend.fd(), PollFlags::IN),
+            PollFd::new(&self.asked, PollFlags::IN),
         ];
         let with_mounts = fds.len();
         fds.extend(roots.mount_table().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::PRI)));
-        let timeout = self.backend.timeout().and_then(|limit| Timespec::try_from(limit).ok());
+        // Who asks is answered as soon as nothing more is there.
+        let is_waited_for = self.owes_answer && !self.backend.keeps_back();
+        let timeout = is_waited_for.then_some(Duration::ZERO).or(self.backend.timeout());
+        let timeout = timeout.and_then(|limit| Timespec::try_from(limit).ok());
         // An interrupted or failed poll leaves the flags as they were: nothing is ready.
         let _ = poll(&mut fds, timeout.as_ref());
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
@@ -158,6 +204,7 @@ impl Reader {
             stop: is_ready(&fds[0]),
             ways: is_ready(&fds[1]),
             events: is_ready(&fds[2]),
+            asked: is_ready(&fds[3]),
             mounts: fds[with_mounts..].iter().any(is_ready),
         }
     }

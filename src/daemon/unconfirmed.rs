@@ -1,0 +1,64 @@
+//! Deliveries of which the record and the journal are not told yet, for something may have happened before their end that nobody
+//! has heard of: a directory that was renamed away and back while rsync looked was not delivered, whatever rsync says.
+//! Decides nothing; the watch thread says when it has told all.
+
+use crate::change::{RemoteId, RootId, Scope};
+use crate::journal::Seq;
+use crate::path::RelPath;
+use crate::record::Look;
+use crate::watch::Asker;
+
+/// What the end of a job leads to.
+#[derive(Debug)]
+pub enum Delivery {
+    /// The record is to hold what was seen below this root before the job.
+    Seen(RootId, Look),
+    /// The journal is to forget these paths, as they were up to this number.
+    Delivered(RemoteId, Seq, Vec<(RelPath, Scope)>),
+}
+
+/// What waits for the watch thread's word, in the order in which the jobs have ended.
+#[derive(Debug)]
+pub struct Unconfirmed {
+    asker: Asker,
+    waiting: Vec<Delivery>,
+    /// How many of them an answer that is under way will confirm.
+    asked_for: Option<usize>,
+}
+
+impl Unconfirmed {
+    /// Nothing waits.
+    pub fn new(asker: Asker) -> Self {
+        Self { asker, waiting: Vec::new(), asked_for: None }
+    }
+
+    /// A job has ended just now.
+    pub fn add(&mut self, delivery: Delivery) {
+        self.waiting.push(delivery);
+    }
+
+    /// Asks the watch thread, if there is a reason and it has not been asked already.
+    pub fn ask(&mut self) {
+        if self.asked_for.is_none() && !self.waiting.is_empty() {
+            self.asked_for = Some(self.waiting.len());
+            self.asker.ask();
+        }
+    }
+
+    /// The watch thread has answered: what is confirmed by that.
+    pub fn take_confirmed(&mut self) -> Vec<Delivery> {
+        let count = self.asked_for.take().unwrap_or(0);
+        self.waiting.drain(..count).collect()
+    }
+
+    /// Something was lost that might have told otherwise: none of it is ever confirmed.
+    pub fn give_up(&mut self) {
+        self.waiting.clear();
+        self.asked_for = self.asked_for.map(|_| 0);
+    }
+
+    /// True when nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
