@@ -175,6 +175,7 @@ impl Mirror {
         }
         let go_on = self.handle(Event::JobDone(job, report));
         self.jobs.remove(&job);
+        self.unconfirmed.ask(self.jobs.is_empty());
         go_on
     }
 
@@ -218,7 +219,6 @@ impl Mirror {
         }
         let actions = self.engine.handle(self.started.elapsed(), event);
         let go_on = actions.into_iter().all(|action| self.carry_out(action));
-        self.unconfirmed.ask();
         self.progress.show(self.engine.full_sync_progress());
         if let Some(journal) = &mut self.journal {
             journal.commit();
@@ -249,7 +249,7 @@ impl Mirror {
             journal.commit();
         }
         self.compact_journal();
-        self.unconfirmed.ask();
+        self.unconfirmed.ask(self.jobs.is_empty());
         !(self.is_finished && self.unconfirmed.is_empty())
     }
 
@@ -302,6 +302,7 @@ impl Mirror {
             Action::Finished => {
                 self.is_finished = true;
                 self.stop_at = Some(self.started + self.started.elapsed() + CONFIRM_PATIENCE);
+                self.unconfirmed.ask(true);
                 return !self.unconfirmed.is_empty();
             }
         }

@@ -8,6 +8,9 @@ use crate::path::RelPath;
 use crate::record::Look;
 use crate::watch::Asker;
 
+/// So many are not left waiting, however much is under way.
+const MANY: usize = 64;
+
 /// What the end of a job leads to.
 #[derive(Debug)]
 pub enum Delivery {
@@ -37,9 +40,11 @@ impl Unconfirmed {
         self.waiting.push(delivery);
     }
 
-    /// Asks the watch thread, if there is a reason and it has not been asked already.
-    pub fn ask(&mut self) {
-        if self.asked_for.is_none() && !self.waiting.is_empty() {
+    /// Asks the watch thread, if there is a reason and it has not been asked already. While jobs are under way (`at_rest` is false) that
+    /// can wait: it would take the processor from them, and for nothing but work that is done twice after a kill.
+    pub fn ask(&mut self, at_rest: bool) {
+        let is_due = if at_rest { !self.waiting.is_empty() } else { self.waiting.len() >= MANY };
+        if self.asked_for.is_none() && is_due {
             self.asked_for = Some(self.waiting.len());
             self.asker.ask();
         }
