@@ -26,6 +26,8 @@ pub struct Aftermath {
     expected: Postponed,
     /// The directories above: they went along with what they were then.
     above: Postponed,
+    /// There were too many of them: it is the whole tree.
+    is_whole: bool,
 }
 
 impl Aftermath {
@@ -33,15 +35,16 @@ impl Aftermath {
     pub fn note(&mut self, now: Now, item: &Item) {
         let due = now + SHORTEST;
         let recheck = |path, mark| Item { path, mark: Mark { recheck: Recheck::Only, ..mark } };
+        if self.is_whole || self.expected.count() >= PATHS_MAX {
+            *self = Self { is_whole: true, ..Self::default() };
+            self.expected.add(due, &[recheck(RelPath::root(), Mark::new(Scope::Tree))]);
+            return;
+        }
         self.expected.add(due, &[recheck(item.path.clone(), item.mark)]);
         let mut parent = item.path.parent();
         while let Some(path) = parent {
             parent = path.parent();
             self.above.add(due, &[recheck(path, Mark::new(Scope::Entry))]);
-        }
-        if self.expected.count() > PATHS_MAX {
-            *self = Self::default();
-            self.expected.add(due, &[recheck(RelPath::root(), Mark::new(Scope::Tree))]);
         }
     }
 
@@ -54,7 +57,9 @@ impl Aftermath {
 
     /// What is to be looked at now.
     pub fn take_due(&mut self, now: Now) -> Vec<Item> {
-        [self.expected.take_due(now), self.above.take_due(now)].concat()
+        let due = [self.expected.take_due(now), self.above.take_due(now)].concat();
+        self.is_whole &= self.expected.count() > 0;
+        due
     }
 
     /// When something is due next, or earlier, provided that the remote answers.
@@ -140,9 +145,12 @@ mod tests {
     #[test]
     fn too_many_paths_become_the_whole_tree() {
         let mut aftermath = Aftermath::default();
-        (0..=PATHS_MAX).for_each(|n| aftermath.note(Duration::ZERO, &item(&n.to_string())));
+        (0..PATHS_MAX + 10).for_each(|n| aftermath.note(Duration::ZERO, &item(&n.to_string())));
         let items: Vec<_> = aftermath.items().collect();
         assert_eq!((items.len(), items[0].path.clone()), (1, RelPath::root()));
         assert_eq!(items[0].mark.scope, Scope::Tree);
+        assert_eq!(due(&mut aftermath, SHORTEST), ["./"]);
+        aftermath.note(SHORTEST, &item("a"));
+        assert_eq!(due(&mut aftermath, 2 * SHORTEST), ["a", "./"]);
     }
 }
