@@ -34,18 +34,25 @@ impl Aftermath {
     /// The run that had `item` was broken off just now.
     pub fn note(&mut self, now: Now, item: &Item) {
         let due = now + SHORTEST;
-        let recheck = |path, mark| Item { path, mark: Mark { recheck: Recheck::Only, ..mark } };
-        if self.is_whole || self.expected.count() >= PATHS_MAX {
-            *self = Self { is_whole: true, ..Self::default() };
-            self.expected.add(due, &[recheck(RelPath::root(), Mark::new(Scope::Tree))]);
-            return;
-        }
-        self.expected.add(due, &[recheck(item.path.clone(), item.mark)]);
-        let mut parent = item.path.parent();
+        self.add(due, item.clone());
+        let mut parent = item.path.parent().filter(|_| !self.is_whole);
         while let Some(path) = parent {
             parent = path.parent();
             self.above.add(due, &[recheck(path, Mark::new(Scope::Entry))]);
         }
+    }
+
+    /// Notes that the item is to be looked at once more; returns what stands for it.
+    fn add(&mut self, due: Now, item: Item) -> Item {
+        let mut item = recheck(item.path, item.mark);
+        if self.is_whole || self.expected.count() >= PATHS_MAX {
+            if !self.is_whole {
+                *self = Self { is_whole: true, ..Self::default() };
+            }
+            item = recheck(RelPath::root(), Mark::new(Scope::Tree));
+        }
+        self.expected.add(due, std::slice::from_ref(&item));
+        item
     }
 
     /// The remote answers again, for the first time since `lost`: from now on things may arrive late.
@@ -89,13 +96,15 @@ impl Aftermath {
         }
         let mut rechecks = BTreeMap::new();
         for (due, item) in spoilt {
-            let mark = Mark { recheck: Recheck::Only, ..item.mark };
-            let item = Item { mark, ..item };
-            self.expected.add(due, std::slice::from_ref(&item));
+            let item = self.add(due, item);
             rechecks.insert(item.path.clone(), item);
         }
         rechecks.into_values().collect()
     }
+}
+
+fn recheck(path: RelPath, mark: Mark) -> Item {
+    Item { path, mark: Mark { recheck: Recheck::Only, ..mark } }
 }
 
 #[cfg(test)]
@@ -149,6 +158,8 @@ mod tests {
         let items: Vec<_> = aftermath.items().collect();
         assert_eq!((items.len(), items[0].path.clone()), (1, RelPath::root()));
         assert_eq!(items[0].mark.scope, Scope::Tree);
+        let sent: Vec<_> = (0..10).map(|n| item(&format!("new/{n}"))).collect();
+        assert_eq!(aftermath.note_sent(&sent), items);
         assert_eq!(due(&mut aftermath, SHORTEST), ["./"]);
         aftermath.note(SHORTEST, &item("a"));
         assert_eq!(due(&mut aftermath, 2 * SHORTEST), ["a", "./"]);
