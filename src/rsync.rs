@@ -253,10 +253,10 @@ impl Endpoint {
         }
     }
 
-    /// The same, for the holder of this state directory.
+    /// The same, for the holder of this state directory, where there is one.
     #[must_use]
-    pub fn owned_by(self, state: &Path) -> Self {
-        Self { owner: Some(state.to_path_buf()), ..self }
+    pub fn owned_by(self, state: Option<&Path>) -> Self {
+        Self { owner: state.map(Path::to_path_buf), ..self }
     }
 
     /// The remote as an operator writes it: `host::module` or `host:path`.

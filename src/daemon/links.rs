@@ -43,11 +43,7 @@ impl Links {
         for (root, (mirror, source)) in config.mirrors.iter().zip(sources).enumerate() {
             for remote in &mirror.remotes {
                 let endpoint = Endpoint::new(&mirror.watch, remote, &config.rsync, &config.changes);
-                let endpoint = match state {
-                    Some(state) => endpoint.owned_by(state),
-                    None => endpoint,
-                };
-                endpoints.push((endpoint, Arc::clone(source), RootId(root)));
+                endpoints.push((endpoint.owned_by(state), Arc::clone(source), RootId(root)));
             }
         }
         let translation = filter.to_rsync_patterns();

@@ -165,7 +165,8 @@ impl Mirror {
     }
 
     fn job_done(&mut self, job: JobId, report: JobReport, look: Option<Look>) -> bool {
-        if let (true, Some(look)) = (self.catch_up.is_some(), look)
+        if let Some(look) = look
+            && self.catch_up.is_some()
             && report.verdict == Verdict::Done
             && let Some(root) = self.jobs.get(&job).map(|job| job.root)
             // What is gone must stay on record as long as it is not deleted.
@@ -319,16 +320,15 @@ impl Mirror {
         let (Some(journal), Some(seq)) = (&mut self.journal, seq) else {
             return;
         };
-        let pairs = |items: &[Item]| -> Vec<(RelPath, Scope)> {
-            items.iter().map(|item| (item.path.clone(), item.mark.scope)).collect()
-        };
+        let pair = |item: &Item| (item.path.clone(), item.mark.scope);
         if !settled.returned.is_empty() {
-            journal.append_pending(settled.remote, &pairs(&settled.returned));
+            let returned: Vec<_> = settled.returned.iter().map(pair).collect();
+            journal.append_pending(settled.remote, &returned);
         }
-        let delivered = [settled.delivered.as_slice(), &settled.rechecked].concat();
+        let delivered = settled.delivered.iter().chain(&settled.rechecked);
+        let delivered: Vec<_> = delivered.map(pair).collect();
         if !delivered.is_empty() {
-            let delivery = Delivery::Delivered(settled.remote, seq, pairs(&delivered));
-            self.unconfirmed.add(delivery);
+            self.unconfirmed.add(Delivery::Delivered(settled.remote, seq, delivered));
         }
     }
 

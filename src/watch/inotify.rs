@@ -200,16 +200,12 @@ impl Backend for InotifyWatch {
     }
 
     fn keeps_back(&self) -> bool {
-        !self.moving.is_empty()
+        // The first half of a file's move is told, unless the second may come with the next read.
+        self.moving.iter().any(|moving| moving.dir.is_some()) || self.is_mid_move()
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let on_the_move = self.moving.iter().any(|moving| moving.dir.is_some());
-        if on_the_move || self.is_mid_move() {
-            Some(MOVE_PAIR_LIMIT)
-        } else {
-            locked(&self.troubles).timeout()
-        }
+        if self.keeps_back() { Some(MOVE_PAIR_LIMIT) } else { locked(&self.troubles).timeout() }
     }
 
     fn tick(&mut self, desk: &mut Desk) {

@@ -103,15 +103,6 @@ impl Tree {
     }
 }
 
-impl Op {
-    /// What it is about.
-    pub fn path(&self) -> &RelPath {
-        match self {
-            Self::Delete(path) | Self::Put { path, .. } | Self::Only(path, _) => path,
-        }
-    }
-}
-
 /// One thing that rsync does on the remote.
 #[derive(Debug, Clone)]
 pub enum Op {
@@ -123,6 +114,15 @@ pub enum Op {
     },
     /// Deletes what is in the directory but not in the set.
     Only(RelPath, BTreeSet<RelPath>),
+}
+
+impl Op {
+    /// What it is about.
+    pub fn path(&self) -> &RelPath {
+        match self {
+            Self::Delete(path) | Self::Put { path, .. } | Self::Only(path, _) => path,
+        }
+    }
 }
 
 /// What a worker decides when it looks at the disk.

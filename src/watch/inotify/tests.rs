@@ -97,6 +97,23 @@ fn who_asks_is_answered_when_all_that_had_happened_is_told_and_no_half_of_a_move
 }
 
 #[test]
+fn who_asks_does_not_wait_for_the_second_half_of_a_move_out_of_the_tree_when_more_was_read_after_the_first()
+ {
+    let (dir, outside) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    fs::write(dir.path().join("goes"), "x").unwrap();
+    let (mut reader, events, asker) = reader_with_room(&dir, 4096);
+    reader.begin();
+    assert!(matches!(events.try_recv(), Ok(WatchEvent::Ready { .. })));
+    fs::rename(dir.path().join("goes"), outside.path().join("gone")).unwrap();
+    fs::write(dir.path().join("stays"), "x").unwrap();
+    asker.ask();
+    assert!(reader.take_turn());
+    let Ok(WatchEvent::Changed { changes, .. }) = events.try_recv() else { panic!() };
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert!(matches!(events.try_recv(), Ok(WatchEvent::AllTold)));
+}
+
+#[test]
 fn both_halves_of_a_rename_are_handed_on_together_also_when_a_read_ends_between_them() {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name);
