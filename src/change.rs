@@ -89,8 +89,8 @@ pub enum WatchEvent {
         /// Everything that happened before this time, by the clock of the files, has been reported with these.
         known_until: Duration,
     },
-    /// All that had happened when [`crate::watch::Asker::ask`] was called has been reported before this.
-    AllTold,
+    /// All that had happened when [`crate::watch::Barrier::ask`] was called has been reported before this.
+    BarrierReached,
     /// The kernel's queue overflowed, or events were lost otherwise: anything below the root may differ.
     Overflow {
         /// Which root.

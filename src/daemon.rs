@@ -4,18 +4,18 @@
 mod catch_up;
 mod fail_log;
 mod guard;
-mod links;
+mod main_event;
 mod mirror;
 mod notice;
 mod plugin_alone;
 mod plugins;
 mod progress;
+mod remote_workers;
+mod running;
 mod shortage;
-mod standing;
 mod timers;
 mod trust;
-mod unconfirmed;
-mod wake;
+mod unacknowledged;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ use crate::process::{self, Background, Readiness, print};
 use crate::state::{Places, StateDir};
 use crate::{banner, config, sys};
 use plugin_alone::PluginAlone;
-use standing::Standing;
+use running::RunningDaemon;
 
 /// How long a predecessor with the same configuration may take to end.
 const STATE_PATIENCE: Duration = Duration::from_secs(2);
@@ -86,7 +86,7 @@ fn start(args: &Args) -> Result<ExitCode, Failure> {
     let options = config::LoadOptions { plugin_alone: args.plugin_alone, preflight: true };
     // The number of workers may depend on the file, and its line stands before the file's.
     let loaded = config::load(&args.config, &options);
-    let of_file = loaded.as_ref().ok().map(|loaded| standing::workers_for(args, &loaded.config));
+    let of_file = loaded.as_ref().ok().map(|loaded| running::workers_for(args, &loaded.config));
     print(&banner::options(banner::Options {
         full_sync: args.full_sync,
         background: args.daemon,
@@ -162,8 +162,8 @@ fn work(
             let log = log.clone();
             Box::new(move || alone.work(&log)) as Box<dyn FnOnce()>
         }),
-        None => Standing::start(args, config, state.as_ref(), log)
-            .map(|mut standing| Box::new(move || standing.work()) as Box<dyn FnOnce()>),
+        None => RunningDaemon::start(args, config, state.as_ref(), log)
+            .map(|mut running| Box::new(move || running.work()) as Box<dyn FnOnce()>),
     };
     match started {
         Ok(work) => match readiness.ready(log) {

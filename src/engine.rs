@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod comeback;
 mod deletions;
+mod full_sync;
 #[cfg(test)]
 mod golden;
 mod job;
@@ -17,7 +18,6 @@ pub mod retry;
 mod schedule;
 #[cfg(test)]
 mod simulator;
-mod sweep;
 mod taking;
 pub mod trie;
 
@@ -59,9 +59,9 @@ pub enum Event {
     /// The watch thread saw something.
     Watch(WatchEvent),
     /// Everything below every root is to be compared: `-r`, or the crontab thread.
-    FullSync(FullSync),
+    FullSync(FullSyncCause),
     /// One root is to be compared, for this reason.
-    CompareRoot(RootId, FullSync),
+    CompareRoot(RootId, FullSyncCause),
     /// Whether what one root lacks may be deleted from its copies, other than single paths that somebody saw go.
     Deletions(RootId, Deletions),
     /// The retry thread: what stands in the fail log is due.
@@ -102,7 +102,7 @@ pub enum Action {
 
 /// Why everything is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FullSync {
+pub enum FullSyncCause {
     /// `-r`.
     Start,
     /// `<crontab>`; `crontabfilter` holds for it.
@@ -237,7 +237,7 @@ impl Engine {
 
     fn watch(&mut self, now: Now, event: WatchEvent, actions: &mut Vec<Action>) {
         match event {
-            WatchEvent::Ready { .. } | WatchEvent::AllTold => {}
+            WatchEvent::Ready { .. } | WatchEvent::BarrierReached => {}
             WatchEvent::SubtreeLost { root, path, reason } => {
                 self.of_root(root).for_each(|remote| remote.lose(&path));
                 actions.push(Action::Notify(Notice::SubtreeLost { root, path, reason }));
@@ -256,7 +256,7 @@ impl Engine {
             }
             WatchEvent::Overflow { root } => {
                 actions.push(Action::Notify(Notice::Overflow { root }));
-                self.compare_root(now, root, FullSync::Overflow, actions);
+                self.compare_root(now, root, FullSyncCause::Overflow, actions);
             }
             WatchEvent::RootLost { root, reason } => {
                 self.lost[root.0] = true;
@@ -265,7 +265,7 @@ impl Engine {
             WatchEvent::RootBack { root, .. } => {
                 self.lost[root.0] = false;
                 actions.push(Action::Notify(Notice::RootBack { root }));
-                self.compare_root(now, root, FullSync::RootBack, actions);
+                self.compare_root(now, root, FullSyncCause::RootBack, actions);
             }
         }
     }
@@ -281,7 +281,13 @@ impl Engine {
         self.remotes.iter_mut().for_each(|remote| remote.limit(few, &mut Vec::new()));
     }
 
-    fn compare_root(&mut self, now: Now, root: RootId, why: FullSync, actions: &mut Vec<Action>) {
+    fn compare_root(
+        &mut self,
+        now: Now,
+        root: RootId,
+        why: FullSyncCause,
+        actions: &mut Vec<Action>,
+    ) {
         self.of_root(root).for_each(|remote| remote.start_full_sync(now, why, actions));
     }
 

@@ -4,7 +4,7 @@
 mod apply;
 pub mod batch;
 mod choose;
-pub mod desk;
+pub mod context;
 pub mod fanotify;
 pub mod inotify;
 pub mod limits;
@@ -35,7 +35,7 @@ use crate::change::{RootId, WatchEvent};
 use crate::config::{ChangeSwitches, WatchBackend};
 use crate::path::RelPath;
 use batch::{Batch, Sink};
-use desk::Desk;
+use context::WatchContext;
 use reader::{MakeBackend, Reader};
 use roots::{Root, Roots};
 
@@ -88,10 +88,10 @@ pub struct WatchStatus {
 
 /// Asks the watch thread to say when it has told everything; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Asker(Arc<OwnedFd>);
+pub struct Barrier(Arc<OwnedFd>);
 
-impl Asker {
-    /// [`WatchEvent::AllTold`] follows all that has happened until now. Of several questions at once one may be answered.
+impl Barrier {
+    /// [`WatchEvent::BarrierReached`] follows all that has happened until now. Of several questions at once one may be answered.
     pub fn ask(&self) {
         // Fails only when it has been asked more often than can be counted, and then it knows.
         _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
@@ -101,7 +101,7 @@ impl Asker {
 /// The running watch thread; dropping it stops and joins the thread.
 pub struct Watcher {
     wake: Arc<OwnedFd>,
-    asker: Asker,
+    barrier: Barrier,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
     status: Arc<WatchStatus>,
@@ -138,20 +138,20 @@ impl Watcher {
         let (wake, asked) = (bell()?, bell()?);
         let status = Arc::new(WatchStatus::default());
         let batch = Batch::new(options.switches, options.exclude.clone(), sink);
-        let desk = Desk::new(roots, batch, options.debug, status.clone());
+        let context = WatchContext::new(roots, batch, options.debug, status.clone());
         let (choice, switches, interval) =
             (options.backend, options.switches, options.rescan_interval);
         let make: MakeBackend =
-            Box::new(move |desk| choose::make_backend(choice, desk, &switches, interval));
+            Box::new(move |context| choose::make_backend(choice, context, &switches, interval));
         let reader =
-            Reader::new(make, desk, wake.clone(), asked.clone()).map_err(WatchError::Inotify)?;
+            Reader::new(make, context, wake.clone(), asked.clone()).map_err(WatchError::Inotify)?;
         let backend = reader.backend_name();
         let thread = std::thread::Builder::new()
             .name("watch".into())
             .spawn(move || run(reader))
             .map_err(WatchError::Thread)?;
-        let asker = Asker(asked);
-        Ok(Self { wake, asker, stop: Some(stop), thread: Some(thread), status, backend })
+        let barrier = Barrier(asked);
+        Ok(Self { wake, barrier, stop: Some(stop), thread: Some(thread), status, backend })
     }
 
     /// `inotify` or `fanotify`: what watches.
@@ -160,8 +160,8 @@ impl Watcher {
     }
 
     /// Asks when everything is told.
-    pub fn asker(&self) -> Asker {
-        self.asker.clone()
+    pub fn barrier(&self) -> Barrier {
+        self.barrier.clone()
     }
 
     /// How the thread is doing.

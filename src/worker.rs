@@ -1,20 +1,20 @@
 //! The pool of workers: each takes one job at a time, blocks on it, and reports.
 //! Does not choose jobs; the engine hands out no more than there are workers.
 
-pub mod calm;
 pub mod delivered;
 mod echoes;
 pub mod fresh;
 mod job_run;
-pub mod link;
+pub mod load_gate;
 pub mod look;
 pub mod moves;
 mod ours;
 mod remote;
+pub mod remote_worker;
 pub mod rules;
+mod session_starter;
 mod sessions;
 pub mod shards;
-mod warmer;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,9 +27,9 @@ use crate::change::RemoteId;
 use crate::engine::{Job, JobId, JobReport, Verdict};
 use crate::path::RelPath;
 use crate::record::Look;
-use calm::Calm;
-use link::Link;
-use warmer::Warmer;
+use load_gate::LoadGate;
+use remote_worker::RemoteWorker;
+use session_starter::SessionStarter;
 
 /// What a worker is asked to do.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ enum Task {
 
 /// What a worker says of its job.
 #[derive(Debug)]
-pub enum Said {
+pub enum WorkerEvent {
     /// These of its paths are directories that are sent as what they are; what is below them may leave meanwhile.
     Opened(JobId, Vec<RelPath>),
     /// It is over; the look is what was there before.
@@ -52,8 +52,8 @@ pub enum Said {
 pub struct Workers {
     tasks: Option<Sender<Task>>,
     threads: Vec<JoinHandle<()>>,
-    links: Arc<[Link]>,
-    warmer: Option<Warmer>,
+    remotes: Arc<[RemoteWorker]>,
+    session_starter: Option<SessionStarter>,
 }
 
 impl Workers {
@@ -63,18 +63,20 @@ impl Workers {
     /// When the system refuses a thread.
     pub fn start(
         count: usize,
-        links: Vec<Link>,
-        calm: Arc<Calm>,
-        tell: impl Fn(Said) + Clone + Send + 'static,
+        remotes: Vec<RemoteWorker>,
+        load_gate: Arc<LoadGate>,
+        tell: impl Fn(WorkerEvent) + Clone + Send + 'static,
     ) -> io::Result<Self> {
-        let links: Arc<[Link]> = links.into();
+        let remotes: Arc<[RemoteWorker]> = remotes.into();
         let (sender, tasks) = unbounded();
-        let warmer = Some(Warmer::start(Arc::clone(&links), calm)?);
-        let mut workers = Self { tasks: Some(sender), threads: Vec::new(), links, warmer };
+        let session_starter = Some(SessionStarter::start(Arc::clone(&remotes), load_gate)?);
+        let mut workers =
+            Self { tasks: Some(sender), threads: Vec::new(), remotes, session_starter };
         for index in 0..count {
-            let (tasks, links, tell) = (tasks.clone(), Arc::clone(&workers.links), tell.clone());
+            let (tasks, remotes, tell) =
+                (tasks.clone(), Arc::clone(&workers.remotes), tell.clone());
             let thread = std::thread::Builder::new().name(format!("worker {}", index + 1));
-            let work = move || work(&tasks, &links, &tell);
+            let work = move || work(&tasks, &remotes, &tell);
             workers.threads.push(thread.stack_size(512 << 10).spawn(work)?);
         }
         Ok(workers)
@@ -87,8 +89,8 @@ impl Workers {
 
     /// From now on a remote that has answered has warm sessions, until it rests.
     pub fn keep_sessions_ready(&self, remote: RemoteId) {
-        if let Some(link) = self.links.get(remote.0) {
-            link.keep_sessions_ready();
+        if let Some(remote) = self.remotes.get(remote.0) {
+            remote.keep_sessions_ready();
         }
     }
 
@@ -99,14 +101,14 @@ impl Workers {
 
     /// Kills the runs of one remote that are under way; their jobs come back undone.
     pub fn abort(&self, remote: RemoteId) {
-        if let Some(link) = self.links.get(remote.0) {
-            link.abort();
+        if let Some(remote) = self.remotes.get(remote.0) {
+            remote.abort();
         }
     }
 
     /// Kills every run that is under way; its job comes back undone.
     pub fn kill(&self) {
-        self.links.iter().for_each(Link::kill);
+        self.remotes.iter().for_each(RemoteWorker::kill);
     }
 
     fn send(&self, task: Task) {
@@ -120,29 +122,29 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         self.kill();
-        self.warmer = None;
+        self.session_starter = None;
         self.tasks = None;
         for thread in self.threads.drain(..) {
             _ = thread.join();
         }
-        self.links.iter().for_each(Link::close_sessions);
+        self.remotes.iter().for_each(RemoteWorker::close_sessions);
     }
 }
 
-fn work(tasks: &Receiver<Task>, links: &[Link], tell: &impl Fn(Said)) {
+fn work(tasks: &Receiver<Task>, remotes: &[RemoteWorker], tell: &impl Fn(WorkerEvent)) {
     for task in tasks {
         match task {
             Task::Job(job) => {
                 let done_anyway = || (JobReport::done(), None);
-                let link = links.get(job.remote.0);
-                let opened = |directories| tell(Said::Opened(job.id, directories));
+                let remote = remotes.get(job.remote.0);
+                let opened = |directories| tell(WorkerEvent::Opened(job.id, directories));
                 let (report, look) =
-                    link.map_or_else(done_anyway, |link| guarded(|| link.run(&job, &opened)));
-                tell(Said::Done(job.id, report, look));
+                    remote.map_or_else(done_anyway, |remote| guarded(|| remote.run(&job, &opened)));
+                tell(WorkerEvent::Done(job.id, report, look));
             }
             Task::CloseSessions(remote) => {
-                if let Some(link) = links.get(remote.0) {
-                    link.close_sessions();
+                if let Some(remote) = remotes.get(remote.0) {
+                    remote.close_sessions();
                 }
             }
         }

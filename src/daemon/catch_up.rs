@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::guard::{Count, Guard, Remains};
-use super::wake::{Wake, Walked};
+use super::main_event::{MainEvent, Walked};
 use crate::change::{Cause, Change, RootId, Scope, WatchEvent};
 use crate::engine::Event;
 use crate::path::RelPath;
@@ -25,7 +25,7 @@ pub struct CatchUp {
     walking: Vec<Option<Again>>,
     exclude: Exclude,
     guard: Guard,
-    wakes: Sender<Wake>,
+    events: Sender<MainEvent>,
 }
 
 /// Whether a walk has to be repeated, for something was lost while it ran.
@@ -58,10 +58,10 @@ impl CatchUp {
         records: Vec<Option<Record>>,
         exclude: Exclude,
         guard: Guard,
-        wakes: Sender<Wake>,
+        events: Sender<MainEvent>,
     ) -> Self {
         let walking = records.iter().map(|_| None).collect();
-        Self { records, walking, exclude, guard, wakes }
+        Self { records, walking, exclude, guard, events }
     }
 
     /// The guard on mass deletion.
@@ -83,8 +83,8 @@ impl CatchUp {
         if needed == 0 {
             return None;
         }
-        let (exclude, wakes) = (Arc::clone(&self.exclude), self.wakes.clone());
-        let count = self.guard.start_count(root, path, (known, needed), exclude, wakes);
+        let (exclude, events) = (Arc::clone(&self.exclude), self.events.clone());
+        let count = self.guard.start_count(root, path, (known, needed), exclude, events);
         count.map_err(|error| log::error!("cannot start the thread that counts: {error}")).ok()
     }
 
@@ -139,12 +139,12 @@ impl CatchUp {
                 return false;
             }
         };
-        let (exclude, wakes) = (Arc::clone(&self.exclude), self.wakes.clone());
+        let (exclude, events) = (Arc::clone(&self.exclude), self.events.clone());
         let guard = self.guard.clone();
         let thread = std::thread::Builder::new().name("catch-up".into());
         let walk = thread.spawn(move || {
             let holds = |survey: &Survey| !is_confirmed && guard.holds(remains(survey));
-            walk(root, surveyor, &exclude, &holds, &wakes);
+            walk(root, surveyor, &exclude, &holds, &events);
         });
         if let Err(error) = walk {
             log::warn!("cannot start the thread that looks for changes: {error}");
@@ -227,7 +227,7 @@ fn walk(
     surveyor: Surveyor,
     exclude: &Exclude,
     holds: &dyn Fn(&Survey) -> bool,
-    wakes: &Sender<Wake>,
+    events: &Sender<MainEvent>,
 ) {
     let mut changes: Vec<Change> = Vec::new();
     // What deletes waits for the end of the walk: only then it is known whether it is too much.
@@ -235,7 +235,7 @@ fn walk(
     // Sending fails only when the main loop has ended.
     let send = |changes| {
         let event = WatchEvent::changed(root, changes);
-        _ = wakes.send(Wake::Event(Event::Watch(event)));
+        _ = events.send(MainEvent::Event(Event::Watch(event)));
     };
     let wanted = |path: &RelPath, is_dir: bool| !exclude(path, is_dir);
     let survey = surveyor.compare(&wanted, 0, &mut |change| {
@@ -252,7 +252,7 @@ fn walk(
         changes.append(&mut deleting);
     }
     changes.chunks(PORTION).for_each(|portion| send(portion.to_vec()));
-    _ = wakes.send(Wake::CaughtUp(Walked { root, surveyor, survey, is_held }));
+    _ = events.send(MainEvent::CaughtUp(Walked { root, surveyor, survey, is_held }));
 }
 
 fn remains(survey: &Survey) -> Remains {

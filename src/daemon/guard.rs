@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
-use super::wake::{Counted, Verdict, Wake};
+use super::main_event::{Counted, MainEvent, Verdict};
 use crate::change::RootId;
 use crate::config;
 use crate::path::RelPath;
@@ -94,7 +94,7 @@ impl Guard {
         path: &Path,
         (known, needed): (u64, u64),
         exclude: Exclude,
-        wakes: Sender<Wake>,
+        events: Sender<MainEvent>,
     ) -> std::io::Result<Count> {
         let (stop, stopped) = bounded::<()>(0);
         let path = path.to_path_buf();
@@ -109,7 +109,7 @@ impl Guard {
                 let enough = verdict == Verdict::Enough;
                 if enough || !told {
                     // Fails only when the main loop has ended.
-                    _ = wakes.send(Wake::Counted(Counted { root, verdict }));
+                    _ = events.send(MainEvent::Counted(Counted { root, verdict }));
                     told = true;
                 }
                 let pause = stopped.recv_timeout(COUNT_AGAIN);

@@ -10,15 +10,16 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::catch_up::CatchUp;
 use super::fail_log::FailLogWriter;
 use super::guard::Count;
+use super::main_event::MainEvent;
 use super::notice::Names;
 use super::plugins::Plugins;
 use super::progress::Progress;
-use super::unconfirmed::{Delivery, Unconfirmed};
-use super::wake::Wake;
+use super::unacknowledged::{Delivery, Unacknowledged};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
 use crate::engine::pending::Item;
 use crate::engine::{
-    Action, Deletions, Engine, Event, FullSync, JobId, JobKind, JobReport, Notice, Settled, Verdict,
+    Action, Deletions, Engine, Event, FullSyncCause, JobId, JobKind, JobReport, Notice, Settled,
+    Verdict,
 };
 use crate::journal::{Journal, Seq};
 use crate::path::RelPath;
@@ -89,28 +90,28 @@ pub struct Mirror {
     /// Nothing is in flight any more; what was delivered last may still have to be confirmed.
     pub is_finished: bool,
     /// What the record and the journal are not told yet.
-    pub unconfirmed: Unconfirmed,
+    pub unacknowledged: Unacknowledged,
 }
 
 impl Mirror {
     /// Works until it is told to stop and nothing is in flight.
-    pub fn run(&mut self, wakes: &Receiver<Wake>) {
+    pub fn run(&mut self, events: &Receiver<MainEvent>) {
         let early = std::mem::take(&mut self.early_signals);
         let mut go_on = early.into_iter().all(|signal| self.signal(signal));
         go_on = go_on && self.handle(Event::DeadlineReached);
         while go_on {
             let due = self.engine.next_deadline();
             let due = due.map(|due| self.started + due);
-            let wake = match [due, self.stop_at].into_iter().flatten().min() {
-                Some(due) => wakes.recv_deadline(due),
-                None => wakes.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            let event = match [due, self.stop_at].into_iter().flatten().min() {
+                Some(due) => events.recv_deadline(due),
+                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            go_on = match wake {
-                Ok(Wake::Event(event)) => self.handle(event),
-                Ok(Wake::JobDone(job, report, look)) => self.job_done(job, report, look),
-                Ok(Wake::CaughtUp(walked)) => self.caught_up(walked),
-                Ok(Wake::Counted(counted)) => self.counted(&counted),
-                Ok(Wake::Signal(signal)) => self.signal(signal),
+            go_on = match event {
+                Ok(MainEvent::Event(event)) => self.handle(event),
+                Ok(MainEvent::JobDone(job, report, look)) => self.job_done(job, report, look),
+                Ok(MainEvent::CaughtUp(walked)) => self.caught_up(walked),
+                Ok(MainEvent::Counted(counted)) => self.counted(&counted),
+                Ok(MainEvent::Signal(signal)) => self.signal(signal),
                 Err(RecvTimeoutError::Timeout) => self.deadline(),
                 Err(RecvTimeoutError::Disconnected) => false,
             };
@@ -123,12 +124,12 @@ impl Mirror {
     }
 
     /// Takes in what happened before the watches stood.
-    pub fn wake_early(&mut self, wake: Wake) {
-        match wake {
-            Wake::Event(event) => _ = self.handle(event),
-            Wake::Signal(signal) => self.early_signals.push(signal),
+    pub fn wake_early(&mut self, event: MainEvent) {
+        match event {
+            MainEvent::Event(event) => _ = self.handle(event),
+            MainEvent::Signal(signal) => self.early_signals.push(signal),
             // No job and no walk had been started.
-            Wake::JobDone(..) | Wake::CaughtUp(_) | Wake::Counted(_) => {}
+            MainEvent::JobDone(..) | MainEvent::CaughtUp(_) | MainEvent::Counted(_) => {}
         }
     }
 
@@ -172,19 +173,19 @@ impl Mirror {
             // What is gone must stay on record as long as it is not deleted.
             && !self.restrained.contains_key(&root)
         {
-            self.unconfirmed.add(Delivery::Seen(root, look));
+            self.unacknowledged.add(Delivery::Seen(root, look));
         }
         let go_on = self.handle(Event::JobDone(job, report));
         self.jobs.remove(&job);
-        self.unconfirmed.ask(self.jobs.is_empty());
+        self.unacknowledged.ask(self.jobs.is_empty());
         go_on
     }
 
     /// Gives an event to the engine; false when everything is over.
     pub fn handle(&mut self, event: Event) -> bool {
         match &event {
-            Event::Watch(WatchEvent::AllTold) => return self.confirm(),
-            Event::Watch(WatchEvent::Overflow { .. }) => self.unconfirmed.give_up(),
+            Event::Watch(WatchEvent::BarrierReached) => return self.confirm(),
+            Event::Watch(WatchEvent::Overflow { .. }) => self.unacknowledged.give_up(),
             _ => {}
         }
         if let Event::Watch(WatchEvent::Overflow { root }) = event
@@ -232,7 +233,7 @@ impl Mirror {
 
     /// All that happened before some deliveries ended is in the journal now: the record and the journal are told of them.
     fn confirm(&mut self) -> bool {
-        for delivery in self.unconfirmed.take_confirmed() {
+        for delivery in self.unacknowledged.take_confirmed() {
             match delivery {
                 Delivery::Seen(root, look) => {
                     if let Some(catch_up) = &mut self.catch_up {
@@ -250,8 +251,8 @@ impl Mirror {
             journal.commit();
         }
         self.compact_journal();
-        self.unconfirmed.ask(self.jobs.is_empty());
-        !(self.is_finished && self.unconfirmed.is_empty())
+        self.unacknowledged.ask(self.jobs.is_empty());
+        !(self.is_finished && self.unacknowledged.is_empty())
     }
 
     /// Writes what an event makes pending to the journal, before it is acted on.
@@ -268,7 +269,7 @@ impl Mirror {
             Event::Watch(WatchEvent::Overflow { root } | WatchEvent::RootBack { root, .. })
             | Event::CompareRoot(root, _) => self.owe_root(*root),
             // A scheduled one is not repeated after a crash: the next one comes by itself.
-            Event::FullSync(FullSync::Schedule) => {}
+            Event::FullSync(FullSyncCause::Schedule) => {}
             Event::FullSync(_) => {
                 (0..self.sources.len()).for_each(|root| self.owe_root(RootId(root)));
             }
@@ -303,8 +304,8 @@ impl Mirror {
             Action::Finished => {
                 self.is_finished = true;
                 self.stop_at = Some(self.started + self.started.elapsed() + CONFIRM_PATIENCE);
-                self.unconfirmed.ask(true);
-                return !self.unconfirmed.is_empty();
+                self.unacknowledged.ask(true);
+                return !self.unacknowledged.is_empty();
             }
         }
         true
@@ -328,7 +329,7 @@ impl Mirror {
         let delivered = settled.delivered.iter().chain(&settled.rechecked);
         let delivered: Vec<_> = delivered.map(pair).collect();
         if !delivered.is_empty() {
-            self.unconfirmed.add(Delivery::Delivered(settled.remote, seq, delivered));
+            self.unacknowledged.add(Delivery::Delivered(settled.remote, seq, delivered));
         }
     }
 
@@ -355,7 +356,7 @@ impl Mirror {
         }
         if let (true, Some(seq)) = (self.journal.is_some(), self.full_syncs.remove(&remote)) {
             let all = vec![(RelPath::root(), Scope::Tree)];
-            self.unconfirmed.add(Delivery::Delivered(remote, seq, all));
+            self.unacknowledged.add(Delivery::Delivered(remote, seq, all));
         }
     }
 
@@ -363,7 +364,7 @@ impl Mirror {
         let Some(journal) = &mut self.journal else {
             return;
         };
-        if !self.unconfirmed.is_empty() {
+        if !self.unacknowledged.is_empty() {
             // The engine has forgotten what the journal must not forget yet.
             return;
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use log::Level;
 
 use crate::change::{RemoteId, RootId};
-use crate::engine::{FullSync, Notice};
+use crate::engine::{FullSyncCause, Notice};
 
 /// The names behind the engine's ids.
 #[derive(Debug, Clone)]
@@ -147,11 +147,11 @@ impl Names {
             ),
             Notice::FullSyncStarted { cause } => {
                 let cause = match cause {
-                    FullSync::Start => "at start (-r)",
-                    FullSync::Schedule => "by <crontab>",
-                    FullSync::Overflow => "after lost change notices",
-                    FullSync::Unrecorded => "because the recorded state is not usable",
-                    FullSync::RootBack => "because the watch path is back",
+                    FullSyncCause::Start => "at start (-r)",
+                    FullSyncCause::Schedule => "by <crontab>",
+                    FullSyncCause::Overflow => "after lost change notices",
+                    FullSyncCause::Unrecorded => "because the recorded state is not usable",
+                    FullSyncCause::RootBack => "because the watch path is back",
                 };
                 (Level::Info, format!("full sync {cause} begins"))
             }

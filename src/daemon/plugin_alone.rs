@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::Failure;
+use super::main_event::MainEvent;
 use super::plugins::start_plugin;
-use super::standing::watch_options;
-use super::wake::Wake;
+use super::running::watch_options;
 use crate::args::Args;
 use crate::banner;
 use crate::change::WatchEvent;
@@ -28,7 +28,7 @@ const EVENTS: usize = 256;
 /// A plugin and what it listens to. The fields end in this order: first of all nobody listens any more, so that no
 /// thread waits for us while we wait for it.
 pub struct PluginAlone {
-    wakes: Receiver<Wake>,
+    events: Receiver<MainEvent>,
     _signals: Signals,
     _watcher: Watcher,
     plugin: Plugin,
@@ -38,23 +38,23 @@ pub struct PluginAlone {
 impl PluginAlone {
     /// Starts the plugin, and returns when the watches stand.
     pub fn start(args: &Args, config: &Config, name: PluginName) -> Result<Self, Failure> {
-        let (sender, wakes) = bounded(EVENTS);
+        let (sender, events) = bounded(EVENTS);
         let mode = if args.daemon { Mode::Background } else { Mode::Foreground };
         let to_us = sender.clone();
-        let signals = start_signals(mode, move |signal| _ = to_us.send(Wake::Signal(signal)))?;
+        let signals = start_signals(mode, move |signal| _ = to_us.send(MainEvent::Signal(signal)))?;
         let plugin = start_plugin(config, name)?;
         let filter = Filter::new(&config.filter)?;
         let exclude: Exclude = Arc::new(move |path, is_dir| filter.excludes(path, is_dir));
         let watcher = Watcher::start(watch_options(config, &exclude), sender)?;
         let roots = config.mirrors.iter().map(|mirror| Arc::from(mirror.watch.as_path()));
         let roots: Vec<Arc<Path>> = roots.collect();
-        let mut alone = Self { wakes, _signals: signals, _watcher: watcher, plugin, roots };
+        let mut alone = Self { events, _signals: signals, _watcher: watcher, plugin, roots };
         let mut ready = 0;
         while ready < alone.roots.len() {
-            match alone.wakes.recv()? {
-                Wake::Event(Event::Watch(WatchEvent::Ready { .. })) => ready += 1,
-                Wake::Signal(Signal::Stop) => return Err("ended by a signal".into()),
-                wake => _ = alone.hear(wake),
+            match alone.events.recv()? {
+                MainEvent::Event(Event::Watch(WatchEvent::Ready { .. })) => ready += 1,
+                MainEvent::Signal(Signal::Stop) => return Err("ended by a signal".into()),
+                event => _ = alone.hear(event),
             }
         }
         print(&banner::watching(alone.roots.iter().map(AsRef::as_ref)));
@@ -63,20 +63,20 @@ impl PluginAlone {
 
     /// Runs until a signal ends it.
     pub fn work(&mut self, log: &Log) {
-        while let Ok(wake) = self.wakes.recv() {
-            match self.hear(wake) {
+        while let Ok(event) = self.events.recv() {
+            match self.hear(event) {
                 None => {}
                 Some(Signal::Stop) => break,
-                Some(Signal::Reopen) => super::standing::reopen(log)(),
+                Some(Signal::Reopen) => super::running::reopen(log)(),
             }
         }
         tell_stopping();
     }
 
-    fn hear(&mut self, wake: Wake) -> Option<Signal> {
-        match wake {
-            Wake::Signal(signal) => return Some(signal),
-            Wake::Event(Event::Watch(WatchEvent::Changed { root, changes, .. })) => {
+    fn hear(&mut self, event: MainEvent) -> Option<Signal> {
+        match event {
+            MainEvent::Signal(signal) => return Some(signal),
+            MainEvent::Event(Event::Watch(WatchEvent::Changed { root, changes, .. })) => {
                 let root = self.roots.get(root.0)?;
                 for change in changes {
                     self.plugin.offer(PluginEvent {
@@ -88,14 +88,14 @@ impl PluginAlone {
                     });
                 }
             }
-            Wake::Event(Event::Watch(WatchEvent::RootLost { root, reason })) => {
+            MainEvent::Event(Event::Watch(WatchEvent::RootLost { root, reason })) => {
                 let path = self.roots.get(root.0)?.display();
                 log::error!("ALARM: watch path {path}: {reason}; nothing is seen until it is back");
             }
-            Wake::Event(Event::Watch(WatchEvent::RootBack { root, .. })) => {
+            MainEvent::Event(Event::Watch(WatchEvent::RootBack { root, .. })) => {
                 log::warn!("watch path {} is back", self.roots.get(root.0)?.display());
             }
-            Wake::Event(Event::Watch(WatchEvent::Overflow { root })) => {
+            MainEvent::Event(Event::Watch(WatchEvent::Overflow { root })) => {
                 let path = self.roots.get(root.0)?.display();
                 log::warn!(
                     "the kernel dropped change notices below {path}: the plugin missed them"

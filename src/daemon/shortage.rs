@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 
-use super::wake::Wake;
+use super::main_event::MainEvent;
 use crate::engine::Event;
 use crate::sys::memory::Bell;
 
@@ -25,7 +25,7 @@ impl ShortageWatch {
     ///
     /// # Errors
     /// When the system refuses a thread or a descriptor.
-    pub fn start(wakes: Sender<Wake>) -> io::Result<Self> {
+    pub fn start(events: Sender<MainEvent>) -> io::Result<Self> {
         let (bell, stop) = (Bell::hang()?, Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("memory".into()).stack_size(128 << 10);
@@ -36,7 +36,7 @@ impl ShortageWatch {
                     return;
                 }
                 // It sees by itself what is the matter. Fails only when it has ended.
-                _ = wakes.send(Wake::Event(Event::DeadlineReached));
+                _ = events.send(MainEvent::Event(Event::DeadlineReached));
             }
         })?;
         Ok(Self { bell, stop, thread: Some(thread) })

@@ -3,10 +3,10 @@
 
 use super::catch_up::Found;
 use super::guard::Remains;
+use super::main_event::{self, Counted, Walked};
 use super::mirror::Mirror;
-use super::wake::{self, Counted, Walked};
 use crate::change::{RootId, WatchEvent};
-use crate::engine::{Deletions, Event, FullSync, JobKind};
+use crate::engine::{Deletions, Event, FullSyncCause, JobKind};
 use crate::path::RelPath;
 use crate::sys::memory;
 
@@ -111,11 +111,11 @@ impl Mirror {
             Found::Unknown(reason) => {
                 log::warn!("{reason}: everything is compared with the remotes");
                 self.do_without_verdict(root);
-                self.handle(Event::CompareRoot(root, FullSync::Unrecorded))
+                self.handle(Event::CompareRoot(root, FullSyncCause::Unrecorded))
             }
             Found::Unfinished(reason) => {
                 self.do_without_walk(root, is_confirmed, &reason);
-                self.handle(Event::CompareRoot(root, FullSync::Unrecorded))
+                self.handle(Event::CompareRoot(root, FullSyncCause::Unrecorded))
             }
         }
     }
@@ -170,7 +170,7 @@ impl Mirror {
         if !self.counts.contains_key(&root) {
             return true;
         }
-        if let wake::Verdict::TooFew(found, known) = counted.verdict
+        if let main_event::Verdict::TooFew(found, known) = counted.verdict
             && !self.confirmed.contains(&root)
         {
             let (path, advice) = (self.names.root(root), self.advice());

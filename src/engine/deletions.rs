@@ -24,13 +24,13 @@ pub enum Deletions {
 
 /// What one remote's copies may lose.
 #[derive(Debug, Default)]
-pub struct Rein {
+pub struct DeletionGate {
     verdict: Deletions,
     /// Compared without deletions, or not at all.
     owed: BTreeMap<RelPath, Mark>,
 }
 
-impl Rein {
+impl DeletionGate {
     /// What is owed and may be done now.
     pub fn decide(&mut self, verdict: Deletions) -> Vec<Item> {
         self.verdict = verdict;
@@ -58,8 +58,8 @@ impl Rein {
         let known = self.owed.entry(item.path.clone()).or_insert(item.mark);
         *known = known.merge(item.mark);
         if self.owed.len() > OWED_MAX {
-            let force = self.owed.values().any(|mark| mark.force);
-            let whole_tree = Mark { force, ..Mark::new(Scope::Tree) };
+            let compare_content = self.owed.values().any(|mark| mark.compare_content);
+            let whole_tree = Mark { compare_content, ..Mark::new(Scope::Tree) };
             self.owed = BTreeMap::from([(RelPath::root(), whole_tree)]);
         }
     }
@@ -84,34 +84,34 @@ mod tests {
 
     #[test]
     fn what_was_sent_without_deletions_is_owed_until_they_are_allowed() {
-        let mut rein = Rein::default();
-        assert!(rein.is_allowed());
-        assert_eq!(rein.decide(Deletions::Undecided), []);
-        rein.owe(&item("a", Scope::Listing));
-        rein.owe(&item("a", Scope::Tree));
-        rein.owe(&item("b", Scope::Entry));
-        assert_eq!(rein.decide(Deletions::Withheld), []);
-        assert_eq!(rein.owed().collect::<Vec<_>>(), [item("a", Scope::Tree)]);
-        assert_eq!(rein.decide(Deletions::Allowed), [item("a", Scope::Tree)]);
-        assert_eq!(rein.owed().next(), None);
+        let mut deletion_gate = DeletionGate::default();
+        assert!(deletion_gate.is_allowed());
+        assert_eq!(deletion_gate.decide(Deletions::Undecided), []);
+        deletion_gate.owe(&item("a", Scope::Listing));
+        deletion_gate.owe(&item("a", Scope::Tree));
+        deletion_gate.owe(&item("b", Scope::Entry));
+        assert_eq!(deletion_gate.decide(Deletions::Withheld), []);
+        assert_eq!(deletion_gate.owed().collect::<Vec<_>>(), [item("a", Scope::Tree)]);
+        assert_eq!(deletion_gate.decide(Deletions::Allowed), [item("a", Scope::Tree)]);
+        assert_eq!(deletion_gate.owed().next(), None);
     }
 
     #[test]
     fn the_names_of_the_root_do_not_stand_for_what_is_below_it() {
-        let mut rein = Rein::default();
-        rein.owe(&item("", Scope::Listing));
-        rein.owe(&item("a", Scope::Tree));
+        let mut deletion_gate = DeletionGate::default();
+        deletion_gate.owe(&item("", Scope::Listing));
+        deletion_gate.owe(&item("a", Scope::Tree));
         let both = [item("", Scope::Listing), item("a", Scope::Tree)];
-        assert_eq!(rein.owed().collect::<Vec<_>>(), both);
+        assert_eq!(deletion_gate.owed().collect::<Vec<_>>(), both);
     }
 
     #[test]
     fn too_many_directories_become_the_whole_tree() {
-        let mut rein = Rein::default();
+        let mut deletion_gate = DeletionGate::default();
         for name in 0..=OWED_MAX {
-            rein.owe(&item(&name.to_string(), Scope::Tree));
+            deletion_gate.owe(&item(&name.to_string(), Scope::Tree));
         }
-        rein.owe(&item("more", Scope::Tree));
-        assert_eq!(rein.owed().collect::<Vec<_>>(), [item("", Scope::Tree)]);
+        deletion_gate.owe(&item("more", Scope::Tree));
+        assert_eq!(deletion_gate.owed().collect::<Vec<_>>(), [item("", Scope::Tree)]);
     }
 }

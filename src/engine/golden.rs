@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::pending::{Item, Mark, Recheck};
 use super::{
-    Action, Deletions, Engine, Event, FullSync, Job, JobId, JobReport, Notice, Now, PathFailure,
-    Setup, Verdict,
+    Action, Deletions, Engine, Event, FullSyncCause, Job, JobId, JobReport, Notice, Now,
+    PathFailure, Setup, Verdict,
 };
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
 use crate::path::RelPath;
@@ -37,8 +37,8 @@ fn parse_item(text: &str) -> Item {
     let name = if name == "." { "" } else { name };
     let mark = Mark {
         large: flags.contains("large"),
-        whole: flags.contains("whole"),
-        force: flags.contains("force"),
+        shard: flags.contains("shard"),
+        compare_content: flags.contains("compare_content"),
         ..Mark::new(scope)
     };
     let path = RelPath::new(name.as_bytes()).unwrap();
@@ -51,8 +51,8 @@ fn show_item(item: &Item) -> String {
     text += ["", "/", "//"][mark.scope as usize];
     let flags = [
         (mark.large, "large"),
-        (mark.whole, "whole"),
-        (mark.force, "force"),
+        (mark.shard, "shard"),
+        (mark.compare_content, "compare_content"),
         (mark.recheck == Recheck::Only, "recheck"),
         (mark.recheck == Recheck::Also, "recheck too"),
     ];
@@ -138,8 +138,8 @@ fn parse_event(text: &str) -> Event {
         ["overflow"] => Event::Watch(WatchEvent::Overflow { root: ROOT }),
         ["root", "lost"] => Event::Watch(WatchEvent::RootLost { root: ROOT, reason }),
         ["root", "back"] => Event::Watch(WatchEvent::RootBack { root: ROOT, replaced: false }),
-        ["full", "sync", "start"] => Event::FullSync(FullSync::Start),
-        ["full", "sync", "schedule"] => Event::FullSync(FullSync::Schedule),
+        ["full", "sync", "start"] => Event::FullSync(FullSyncCause::Start),
+        ["full", "sync", "schedule"] => Event::FullSync(FullSyncCause::Schedule),
         ["deletions", "allowed"] => Event::Deletions(ROOT, Deletions::Allowed),
         ["deletions", "undecided"] => Event::Deletions(ROOT, Deletions::Undecided),
         ["deletions", "withheld"] => Event::Deletions(ROOT, Deletions::Withheld),

@@ -78,7 +78,7 @@ pub struct JobReport {
     /// Items that were left alone because it is better to look at them again a little later.
     pub postponed: Vec<Item>,
     /// A run of it was broken off, before another one did what is said here.
-    pub broken_off: bool,
+    pub aborted: bool,
 }
 
 impl JobReport {
@@ -89,7 +89,7 @@ impl JobReport {
             failed: Vec::new(),
             returned: Vec::new(),
             postponed: Vec::new(),
-            broken_off: false,
+            aborted: false,
         }
     }
 

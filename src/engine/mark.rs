@@ -19,11 +19,11 @@ pub struct Mark {
     /// How much below the path is meant.
     pub scope: Scope,
     /// Size and times may be equal although the content is not: rsync must not trust them.
-    pub force: bool,
+    pub compare_content: bool,
     /// A large file: it travels alone, beside the batches of small ones.
     pub large: bool,
     /// A shard of a large tree: travels beside the batches, not divided again.
-    pub whole: bool,
+    pub shard: bool,
     /// Whether it is only to be made sure of.
     pub recheck: Recheck,
 }
@@ -51,7 +51,7 @@ impl Recheck {
 impl Mark {
     /// A plain mark of this scope.
     pub fn new(scope: Scope) -> Self {
-        Self { scope, force: false, large: false, whole: false, recheck: Recheck::No }
+        Self { scope, compare_content: false, large: false, shard: false, recheck: Recheck::No }
     }
 
     /// Both hints at once: the coarser scope, and every caution of either.
@@ -60,10 +60,10 @@ impl Mark {
         let [fine, coarse] = if self.scope <= other.scope { [self, other] } else { [other, self] };
         Mark {
             scope,
-            force: self.force || other.force,
+            compare_content: self.compare_content || other.compare_content,
             large: (self.large || other.large) && scope == Scope::Entry,
             // A finer hint does not make a shard larger; a fresh hint about a tree says nothing of its size.
-            whole: coarse.whole && (fine.whole || fine.scope < scope),
+            shard: coarse.shard && (fine.shard || fine.scope < scope),
             recheck: self.recheck.merge(other.recheck),
         }
     }
@@ -74,6 +74,6 @@ impl Item {
     pub fn covers(&self, path: &RelPath, mark: Mark) -> bool {
         let there = self.mark.scope == Scope::Tree && path.is_within(&self.path)
             || self.mark.scope >= mark.scope && *path == self.path;
-        there && (self.mark.force || !mark.force)
+        there && (self.mark.compare_content || !mark.compare_content)
     }
 }

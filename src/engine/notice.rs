@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{FullSync, PathFailure};
+use super::{FullSyncCause, PathFailure};
 use crate::change::{RemoteId, RootId};
 use crate::path::RelPath;
 
@@ -28,7 +28,7 @@ pub enum Notice {
     SourceUnhealthy { root: RootId, reason: String },
     SourceHealthy { root: RootId },
     Overflow { root: RootId },
-    FullSyncStarted { cause: FullSync },
+    FullSyncStarted { cause: FullSyncCause },
     FullSyncDone { remote: RemoteId, took: Duration, deletes: bool },
     FullSyncSkipped { remote: RemoteId },
     Collapsed { remote: RemoteId, from: usize, to: usize },

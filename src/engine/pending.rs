@@ -22,20 +22,20 @@ pub struct Pending {
 struct Tally {
     all: usize,
     large: usize,
-    whole: usize,
+    shard: usize,
 }
 
 impl Tally {
     fn add(&mut self, mark: Mark) {
         self.all += 1;
         self.large += usize::from(mark.large);
-        self.whole += usize::from(mark.whole);
+        self.shard += usize::from(mark.shard);
     }
 
     fn subtract(&mut self, mark: Mark) {
         self.all -= 1;
         self.large -= usize::from(mark.large);
-        self.whole -= usize::from(mark.whole);
+        self.shard -= usize::from(mark.shard);
     }
 }
 
@@ -61,7 +61,7 @@ impl Pending {
 
     /// How many marks there are that go in batches.
     pub fn small(&self) -> usize {
-        self.tally.all - self.tally.large - self.tally.whole
+        self.tally.all - self.tally.large - self.tally.shard
     }
 
     /// How many large files are marked.
@@ -70,8 +70,8 @@ impl Pending {
     }
 
     /// How many shards are marked.
-    pub fn whole(&self) -> usize {
-        self.tally.whole
+    pub fn shards(&self) -> usize {
+        self.tally.shard
     }
 
     /// True when a mark stands at `path`, above it or below it.
@@ -91,7 +91,7 @@ impl Pending {
             if let Some(above) = self.trie.value_mut(at)
                 && above.scope == Scope::Tree
             {
-                above.force |= mark.force;
+                above.compare_content |= mark.compare_content;
                 above.recheck = above.recheck.merge(mark.recheck);
                 return Marked::Absorbed;
             }
@@ -110,7 +110,7 @@ impl Pending {
         if merged.scope == Scope::Tree {
             self.trie.cut_below(at, |below| {
                 self.tally.subtract(below);
-                merged.force |= below.force;
+                merged.compare_content |= below.compare_content;
                 merged.recheck = merged.recheck.merge(below.recheck);
             });
         }
@@ -232,9 +232,9 @@ mod tests {
     #[test]
     fn a_forced_path_forces_the_tree_that_absorbs_it() {
         let mut p = Pending::default();
-        p.mark(&path("a/b"), Mark { force: true, ..Mark::new(Scope::Entry) });
+        p.mark(&path("a/b"), Mark { compare_content: true, ..Mark::new(Scope::Entry) });
         p.mark(&path("a"), Mark::new(Scope::Tree));
-        assert!(p.iter().all(|item| item.mark.force) && p.len() == 1);
+        assert!(p.iter().all(|item| item.mark.compare_content) && p.len() == 1);
     }
 
     #[test]
@@ -264,7 +264,7 @@ mod tests {
     fn shards_go_by_themselves_and_no_more_than_are_wanted() {
         let mut p = pending(&[("small", Scope::Entry)]);
         for text in ["a", "b", "c"] {
-            p.mark(&path(text), Mark { whole: true, ..Mark::new(Scope::Tree) });
+            p.mark(&path(text), Mark { shard: true, ..Mark::new(Scope::Tree) });
         }
         assert_eq!(names(&p.take(&Held::default(), Want::Trees(2))), ["a", "b"]);
         assert_eq!(names(&p.take(&Held::default(), Want::Batch(9))), ["small"]);
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_shard_stays_one_unless_its_tree_is_new() {
-        let shard = || Mark { whole: true, ..Mark::new(Scope::Tree) };
+        let shard = || Mark { shard: true, ..Mark::new(Scope::Tree) };
         for scope in [Scope::Entry, Scope::Listing] {
             assert_eq!(shard().merge(Mark::new(scope)), shard());
             assert_eq!(Mark::new(scope).merge(shard()), shard());

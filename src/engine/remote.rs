@@ -12,14 +12,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use self::aftermath::Aftermath;
-use super::deletions::{Deletions, Rein};
+use super::deletions::{DeletionGate, Deletions};
+use super::full_sync::FullSync;
 use super::parents::Parents;
 use super::pending::{Held, Hold, Item, Mark, Marked, Pending, keeps_back};
 use super::postponed::Postponed;
 use super::retry::{FailingPaths, Outage, Trouble};
 use super::schedule::Pace;
-use super::sweep::Sweep;
-use super::{Action, FailLogEntry, FullSync, FullSyncFilter, JobId, JobKind, Notice, Now};
+use super::{Action, FailLogEntry, FullSyncCause, FullSyncFilter, JobId, JobKind, Notice, Now};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope};
 use crate::path::RelPath;
 
@@ -66,7 +66,7 @@ struct Flight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
     Pending,
-    Sweep,
+    FullSync,
 }
 
 /// What the workers have room for.
@@ -87,10 +87,10 @@ pub struct RemoteState {
     pub root: RootId,
     pub limits: Limits,
     pending: Pending,
-    sweep: Option<Sweep>,
+    full_sync: Option<FullSync>,
     /// Once more after this full sync, for notices were lost meanwhile.
-    sweep_again: bool,
-    rein: Rein,
+    full_sync_again: bool,
+    deletion_gate: DeletionGate,
     /// New name -> old name of what was moved and not yet delivered.
     moves: BTreeMap<RelPath, RelPath>,
     /// Everything that happened before this has been taken in.
@@ -126,9 +126,9 @@ impl RemoteState {
             root,
             limits: Limits { batch_paths: BATCH_PATHS, failing_paths: FAILING_MAX },
             pending: Pending::default(),
-            sweep: None,
-            sweep_again: false,
-            rein: Rein::default(),
+            full_sync: None,
+            full_sync_again: false,
+            deletion_gate: DeletionGate::default(),
             moves: BTreeMap::new(),
             known_until: Duration::ZERO,
             held: Held::default(),
@@ -157,15 +157,15 @@ impl RemoteState {
     /// Takes in what the last run left. What vanished since then is nobody's deletion, so whole directories wait for a decision.
     pub fn restore(&mut self, now: Now, item: &Item) {
         self.aftermath.note(now, item);
-        if self.rein.is_undecided() && item.mark.scope != Scope::Entry {
-            self.rein.owe(item);
+        if self.deletion_gate.is_undecided() && item.mark.scope != Scope::Entry {
+            self.deletion_gate.owe(item);
         } else {
             self.mark(&item.path, item.mark);
         }
     }
 
     pub fn decide_deletions(&mut self, verdict: Deletions) {
-        for item in self.rein.decide(verdict) {
+        for item in self.deletion_gate.decide(verdict) {
             self.mark(&item.path, item.mark);
         }
     }
@@ -185,9 +185,9 @@ impl RemoteState {
         let unseen = change.is_dir && change.cause == Cause::Create && self.sends_trees();
         let scope = if unseen { change.scope.max(Scope::Listing) } else { change.scope };
         // Where something else stood a moment ago, its copy may be of the same size and time.
-        let force =
+        let compare_content =
             change.cause == Cause::MovedTo && scope == Scope::Tree && self.owes(&change.path);
-        let marked = self.mark(&change.path, Mark { force, ..Mark::new(scope) });
+        let marked = self.mark(&change.path, Mark { compare_content, ..Mark::new(scope) });
         let Some(old) = &change.moved_from else {
             return;
         };
@@ -225,23 +225,23 @@ impl RemoteState {
         }
     }
 
-    pub fn start_full_sync(&mut self, now: Now, cause: FullSync, actions: &mut Vec<Action>) {
-        if cause == FullSync::Schedule && self.sweep.is_some() {
+    pub fn start_full_sync(&mut self, now: Now, cause: FullSyncCause, actions: &mut Vec<Action>) {
+        if cause == FullSyncCause::Schedule && self.full_sync.is_some() {
             actions.push(Action::Notify(Notice::FullSyncSkipped { remote: self.id }));
             return;
         }
-        if let (FullSync::RootBack, Some(outage)) = (cause, &mut self.outage) {
+        if let (FullSyncCause::RootBack, Some(outage)) = (cause, &mut self.outage) {
             outage.next = outage.next.min(now);
         }
-        let lost_notices = matches!(cause, FullSync::Overflow | FullSync::Unrecorded);
-        let under_way = |sweep: &Sweep| sweep.filter == FullSyncFilter::Off;
-        if lost_notices && self.sweep.as_ref().is_some_and(under_way) {
+        let lost_notices = matches!(cause, FullSyncCause::Overflow | FullSyncCause::Unrecorded);
+        let under_way = |full_sync: &FullSync| full_sync.filter == FullSyncFilter::Off;
+        if lost_notices && self.full_sync.as_ref().is_some_and(under_way) {
             // Where notices are lost faster than a tree is compared, one comparison would interrupt the other for ever.
-            self.sweep_again = true;
+            self.full_sync_again = true;
             return;
         }
-        let sweep = self.sweep.get_or_insert_with(|| Sweep::new(now));
-        sweep.restart(cause);
+        let full_sync = self.full_sync.get_or_insert_with(|| FullSync::new(now));
+        full_sync.restart(cause);
     }
 
     /// Tries everything again that stands in the fail log.
@@ -259,27 +259,34 @@ impl RemoteState {
     }
 
     pub fn owed(&self) -> usize {
-        let sweep = self.sweep.as_ref().map_or(0, |sweep| sweep.left.len());
+        let full_sync = self.full_sync.as_ref().map_or(0, |full_sync| full_sync.left.len());
         let flying: usize = self.flights.values().map(|flight| flight.items.len()).sum();
-        self.pending.len() + sweep + flying + self.postponed.count() + self.rein.owed().count()
+        self.pending.len()
+            + full_sync
+            + flying
+            + self.postponed.count()
+            + self.deletion_gate.owed().count()
     }
 
     pub fn undelivered(&self) -> impl Iterator<Item = Item> {
-        let is_crontab = |sweep: &Sweep| sweep.filter == FullSyncFilter::Crontab;
+        let is_crontab = |full_sync: &FullSync| full_sync.filter == FullSyncFilter::Crontab;
         // What a scheduled sync was about to compare is nobody's change, and without its filter it is more.
         let owed = |flight: &&Flight| flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
         let flying = self.flights.values().filter(owed).flat_map(|f| f.items.iter().cloned());
-        let sweep = self.sweep.as_ref().filter(|sweep| !is_crontab(sweep));
-        let whole = sweep.map(|_| Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) });
+        let full_sync = self.full_sync.as_ref().filter(|full_sync| !is_crontab(full_sync));
+        let whole = full_sync.map(|_| Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) });
         let again = self.disputed.iter().map(|path| (path.clone(), Mark::new(Scope::Entry)));
         let again = again.map(|(path, mark)| Item { path, mark });
-        let later = self.failing.items().chain(self.postponed.items()).chain(self.rein.owed());
+        let later =
+            self.failing.items().chain(self.postponed.items()).chain(self.deletion_gate.owed());
         let later = later.chain(self.aftermath.items());
         self.pending.iter().chain(flying).chain(whole).chain(later).chain(again)
     }
 
     pub fn full_sync_progress(&self) -> Option<(usize, usize)> {
-        self.sweep.as_ref().map(|sweep| (sweep.left.len() + sweep.in_flight, sweep.shards))
+        self.full_sync
+            .as_ref()
+            .map(|full_sync| (full_sync.left.len() + full_sync.in_flight, full_sync.shards))
     }
 
     pub fn fail_log(&self) -> Vec<FailLogEntry> {
@@ -342,7 +349,7 @@ impl RemoteState {
 
     /// True while whole trees are on their way.
     fn sends_trees(&self) -> bool {
-        self.sweep.is_some() || self.count_flights(|kind| matches!(kind, JobKind::Trees(_))) > 0
+        self.full_sync.is_some() || self.count_flights(|kind| matches!(kind, JobKind::Trees(_))) > 0
     }
 
     /// Why nothing can be sent, as far as that is known.

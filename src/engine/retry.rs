@@ -205,7 +205,7 @@ impl FailingPaths {
         let whole = &item.path;
         let (mut log, mut careless) = (FailLog::Same, false);
         if let Some(failing) = self.paths.get_mut(whole) {
-            careless = failing.mark.force && !item.mark.force;
+            careless = failing.mark.compare_content && !item.mark.compare_content;
             match piece {
                 _ if careless => {}
                 Some(mark) => failing.mark = mark,

@@ -45,7 +45,7 @@ enum Wake {
     /// The watch thread says what became of the root.
     RootSeen(RootId),
     Overflow(RootId),
-    FullSync(FullSync),
+    FullSync(FullSyncCause),
     Deletions(RootId, Deletions),
     RetryFailLog,
     Crash,

@@ -121,9 +121,9 @@ impl<'a> Taking<'a> {
 
     fn wants(&self, mark: Mark) -> bool {
         match self.want {
-            Want::Batch(_) => !mark.large && !mark.whole,
+            Want::Batch(_) => !mark.large && !mark.shard,
             Want::Large => mark.large,
-            Want::Trees(_) => mark.whole,
+            Want::Trees(_) => mark.shard,
         }
     }
 

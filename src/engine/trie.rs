@@ -2,7 +2,7 @@
 //! Knows nothing of scopes or remotes; a value may stand on any node.
 //!
 //! A million paths take little memory and few allocations: nodes and names lie in one vector each, and a child is found
-//! by one hash of its parent and its name, however many brothers it has. Brothers stand in the order in which they came.
+//! by one hash of its parent and its name, however many siblings it has. Siblings stand in the order in which they came.
 
 use std::hash::BuildHasher;
 
@@ -201,7 +201,7 @@ impl<T: Copy> Trie<T> {
         id(self.slot(at).first_child)
     }
 
-    /// The brother that came next.
+    /// The sibling that came next.
     pub fn next(&self, at: NodeId) -> Option<NodeId> {
         id(self.slot(at).next)
     }

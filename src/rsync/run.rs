@@ -248,7 +248,7 @@ impl Session {
         let fed = if same_root {
             feed::feed(&mut self, input, limits, meanwhile)
         } else {
-            feed::Fed::broken_off(Ending::RootChanged)
+            feed::Fed::aborted(Ending::RootChanged)
         };
         let status = self.reap();
         let ending = match fed.ending.unwrap_or_else(|| self.ending(status)) {

@@ -5,7 +5,7 @@ use inotify::EventMask;
 
 use crate::change::{Cause, Change, Place, RootId};
 use crate::path::RelPath;
-use crate::watch::desk::{Backend, Desk, ReadOutcome};
+use crate::watch::context::{Backend, ReadOutcome, WatchContext};
 use crate::watch::inotify::{InotifyWatch, Moving};
 use crate::watch::queue::RawEvent;
 use crate::watch::scan::locked;
@@ -37,24 +37,24 @@ impl Occurrence<'_> {
 
 impl InotifyWatch {
     /// Takes one event in.
-    pub(super) fn apply(&mut self, desk: &mut Desk, event: &RawEvent) -> ReadOutcome {
-        if desk.debug {
+    pub(super) fn apply(&mut self, context: &mut WatchContext, event: &RawEvent) -> ReadOutcome {
+        if context.debug {
             self.log_raw(event);
         }
         if event.mask.contains(EventMask::Q_OVERFLOW) {
             return ReadOutcome::Overflow;
         }
         if event.mask.contains(EventMask::UNMOUNT) {
-            desk.check_roots(self);
+            context.check_roots(self);
         } else if event.mask.contains(EventMask::IGNORED) {
-            self.apply_end_of_watch(desk, event.wd);
+            self.apply_end_of_watch(context, event.wd);
         } else {
             let name = self.queue.name(event).to_vec();
             let dirs = locked(&self.tree).watched_by(event.wd);
             for parent in dirs {
                 // What happened in one directory may have ended what was known of the next.
                 if locked(&self.tree).wd(parent) == Some(event.wd) {
-                    self.apply_in(desk, event, parent, &name);
+                    self.apply_in(context, event, parent, &name);
                 }
             }
         }
@@ -70,7 +70,7 @@ impl InotifyWatch {
     }
 
     /// The kernel has ended a watch that we did not end: the directory is gone, or its file system is.
-    fn apply_end_of_watch(&mut self, desk: &mut Desk, wd: i32) {
+    fn apply_end_of_watch(&mut self, context: &mut WatchContext, wd: i32) {
         let dirs = locked(&self.tree).watched_by(wd);
         for dir in dirs {
             let mut tree = locked(&self.tree);
@@ -81,15 +81,21 @@ impl InotifyWatch {
             };
             drop(tree);
             if path.is_root() {
-                desk.roots.forget_identity(root);
-                desk.check_roots(self);
+                context.roots.forget_identity(root);
+                context.check_roots(self);
             } else {
-                self.walk(desk, root, dir);
+                self.walk(context, root, dir);
             }
         }
     }
 
-    fn apply_in(&mut self, desk: &mut Desk, event: &RawEvent, parent: DirId, name: &[u8]) {
+    fn apply_in(
+        &mut self,
+        context: &mut WatchContext,
+        event: &RawEvent,
+        parent: DirId,
+        name: &[u8],
+    ) {
         let Some((root, dir_path)) = locked(&self.tree).path(parent) else {
             // In a directory on the move: where it arrives, everything in it is looked at.
             self.horizon = self.queue.end();
@@ -99,7 +105,7 @@ impl InotifyWatch {
             // A directory's own event; its parent reports the same, but the root has no parent.
             if dir_path.is_root() && event.mask.contains(EventMask::ATTRIB) {
                 let change = Change { is_dir: true, ..Change::entry(dir_path, Cause::Attrib) };
-                desk.batch.push(root, change);
+                context.batch.push(root, change);
             }
             return;
         }
@@ -109,72 +115,74 @@ impl InotifyWatch {
         let here = Occurrence { event, parent, name, root, path };
         let mask = event.mask;
         match mask.contains(EventMask::ISDIR) {
-            true if mask.contains(EventMask::CREATE) => self.apply_new_dir(desk, &here),
-            true if mask.contains(EventMask::DELETE) => self.apply_deleted_dir(desk, &here),
-            true if mask.contains(EventMask::MOVED_FROM) => self.apply_dir_moved_from(desk, &here),
-            true if mask.contains(EventMask::MOVED_TO) => self.apply_dir_moved_to(desk, &here),
-            true if mask.contains(EventMask::ATTRIB) => self.apply_dir_attrib(desk, &here),
+            true if mask.contains(EventMask::CREATE) => self.apply_new_dir(context, &here),
+            true if mask.contains(EventMask::DELETE) => self.apply_deleted_dir(context, &here),
+            true if mask.contains(EventMask::MOVED_FROM) => {
+                self.apply_dir_moved_from(context, &here)
+            }
+            true if mask.contains(EventMask::MOVED_TO) => self.apply_dir_moved_to(context, &here),
+            true if mask.contains(EventMask::ATTRIB) => self.apply_dir_attrib(context, &here),
             true => {}
-            false => self.apply_file(desk, here),
+            false => self.apply_file(context, here),
         }
     }
 
-    fn apply_file(&mut self, desk: &mut Desk, here: Occurrence) {
+    fn apply_file(&mut self, context: &mut WatchContext, here: Occurrence) {
         let mask = here.event.mask;
         let root = here.root;
         if mask.contains(EventMask::CREATE) {
-            desk.push_new_file(root, here.path);
+            context.push_new_file(root, here.path);
         } else if mask.contains(EventMask::CLOSE_WRITE) {
-            desk.push_written(root, here.path, Cause::CloseWrite);
+            context.push_written(root, here.path, Cause::CloseWrite);
         } else if mask.contains(EventMask::MODIFY) {
-            desk.batch.push(root, Change::entry(here.path, Cause::Modify));
+            context.batch.push(root, Change::entry(here.path, Cause::Modify));
         } else if mask.contains(EventMask::ATTRIB) {
-            desk.batch.push(root, Change::entry(here.path, Cause::Attrib));
+            context.batch.push(root, Change::entry(here.path, Cause::Attrib));
         } else if mask.contains(EventMask::DELETE) {
-            desk.batch.push(root, Change::entry(here.path, Cause::Delete));
+            context.batch.push(root, Change::entry(here.path, Cause::Delete));
         } else if mask.contains(EventMask::MOVED_FROM) {
             self.moving.push(here.moving(None));
-            desk.batch.push(root, Change::entry(here.path, Cause::MovedFrom));
+            context.batch.push(root, Change::entry(here.path, Cause::MovedFrom));
         } else if mask.contains(EventMask::MOVED_TO) {
             let moving = self.take_moving(here.event.cookie, root);
-            let moved_from = moving.and_then(|moving| desk.hint(root, moving.from, false));
+            let moved_from = moving.and_then(|moving| context.hint(root, moving.from, false));
             let change = Change::entry(here.path, Cause::MovedTo);
-            desk.batch.push(root, Change { moved_from, ..change });
+            context.batch.push(root, Change { moved_from, ..change });
         }
     }
 
-    fn apply_new_dir(&mut self, desk: &mut Desk, here: &Occurrence) {
-        if desk.batch.is_excluded(here.root, &here.path, true) {
+    fn apply_new_dir(&mut self, context: &mut WatchContext, here: &Occurrence) {
+        if context.batch.is_excluded(here.root, &here.path, true) {
             return locked(&self.tree).set_hides_excluded(here.parent, true);
         }
-        desk.batch.push(here.root, here.dir_entry(Cause::Create));
+        context.batch.push(here.root, here.dir_entry(Cause::Create));
         let known = locked(&self.tree).child(here.parent, here.name);
-        if known.is_some_and(|dir| self.is_watched_at(desk, dir, &here.place())) {
+        if known.is_some_and(|dir| self.is_watched_at(context, dir, &here.place())) {
             return;
         }
         let dir = locked(&self.tree).insert(here.parent, here.name);
-        self.walk(desk, here.root, dir);
+        self.walk(context, here.root, dir);
     }
 
-    fn apply_deleted_dir(&mut self, desk: &mut Desk, here: &Occurrence) {
+    fn apply_deleted_dir(&mut self, context: &mut WatchContext, here: &Occurrence) {
         self.forget_child(here.parent, here.name);
-        desk.batch.push(here.root, Change::tree(here.path.clone(), Cause::Delete));
+        context.batch.push(here.root, Change::tree(here.path.clone(), Cause::Delete));
     }
 
-    fn apply_dir_moved_from(&mut self, desk: &mut Desk, here: &Occurrence) {
+    fn apply_dir_moved_from(&mut self, context: &mut WatchContext, here: &Occurrence) {
         let dir = locked(&self.tree).child(here.parent, here.name);
         if let Some(dir) = dir {
             locked(&self.tree).detach(dir);
         }
         self.moving.push(here.moving(dir));
-        desk.batch.push(here.root, Change::tree(here.path.clone(), Cause::MovedFrom));
+        context.batch.push(here.root, Change::tree(here.path.clone(), Cause::MovedFrom));
     }
 
-    fn apply_dir_moved_to(&mut self, desk: &mut Desk, here: &Occurrence) {
+    fn apply_dir_moved_to(&mut self, context: &mut WatchContext, here: &Occurrence) {
         let moving = self.take_moving(here.event.cookie, here.root);
         // A rename may have replaced an empty directory.
         self.forget_child(here.parent, here.name);
-        if desk.batch.is_excluded(here.root, &here.path, true) {
+        if context.batch.is_excluded(here.root, &here.path, true) {
             if let Some(dir) = moving.and_then(|moving| moving.dir) {
                 self.forget_dir(dir);
             }
@@ -183,54 +191,54 @@ impl InotifyWatch {
         // Watched first and handed on then: what is made there in between is delivered with it.
         let from = moving.as_ref().map(|moving| moving.from.clone());
         match moving.and_then(|moving| moving.dir.map(|dir| (dir, moving.from))) {
-            Some((dir, from)) => self.apply_known_dir_moved(desk, here, dir, from),
+            Some((dir, from)) => self.apply_known_dir_moved(context, here, dir, from),
             None => {
                 let dir = locked(&self.tree).insert(here.parent, here.name);
-                self.rescan(desk, dir);
+                self.rescan(context, dir);
             }
         }
-        let moved_from = from.and_then(|from| desk.hint(here.root, from, true));
+        let moved_from = from.and_then(|from| context.hint(here.root, from, true));
         let change = Change::tree(here.path.clone(), Cause::MovedTo);
-        desk.batch.push(here.root, Change { moved_from, ..change });
+        context.batch.push(here.root, Change { moved_from, ..change });
     }
 
     fn apply_known_dir_moved(
         &mut self,
-        desk: &mut Desk,
+        context: &mut WatchContext,
         here: &Occurrence,
         dir: DirId,
         from: Place,
     ) {
         locked(&self.tree).attach(dir, here.parent, here.name);
-        if !self.is_watched_at(desk, dir, &here.place()) {
+        if !self.is_watched_at(context, dir, &here.place()) {
             // Two names were exchanged, or more has happened since: look at both.
-            self.rescan(desk, dir);
-            self.watch(desk, &from);
-            desk.batch.push(from.0, Change::tree(from.1, Cause::Found));
+            self.rescan(context, dir);
+            self.watch(context, &from);
+            context.batch.push(from.0, Change::tree(from.1, Cause::Found));
         } else if here.event.position < self.horizon {
-            self.rescan(desk, dir);
-        } else if desk.batch.exclude().is_some() {
-            self.exclude_anew(desk, here.root, dir);
+            self.rescan(context, dir);
+        } else if context.batch.exclude().is_some() {
+            self.exclude_anew(context, here.root, dir);
         }
     }
 
-    fn apply_dir_attrib(&mut self, desk: &mut Desk, here: &Occurrence) {
-        desk.batch.push(here.root, here.dir_entry(Cause::Attrib));
+    fn apply_dir_attrib(&mut self, context: &mut WatchContext, here: &Occurrence) {
+        context.batch.push(here.root, here.dir_entry(Cause::Attrib));
         if locked(&self.troubles).contains(&here.place()) {
             let dir = locked(&self.tree).insert(here.parent, here.name);
-            self.walk(desk, here.root, dir);
+            self.walk(context, here.root, dir);
         }
     }
 
     /// Below new names other things may be excluded: forgets those, and looks where some were excluded.
-    fn exclude_anew(&mut self, desk: &Desk, root: RootId, moved: DirId) {
+    fn exclude_anew(&mut self, context: &WatchContext, root: RootId, moved: DirId) {
         let mut todo = vec![moved];
         while let Some(dir) = todo.pop() {
             let tree = locked(&self.tree);
             let path = tree.path(dir).map(|(_, path)| path).unwrap_or_default();
             let (hides, children) = (tree.hides_excluded(dir), tree.children(dir));
             drop(tree);
-            if dir != moved && desk.batch.is_excluded(root, &path, true) {
+            if dir != moved && context.batch.is_excluded(root, &path, true) {
                 let mut tree = locked(&self.tree);
                 if let Some(parent) = tree.parent(dir) {
                     tree.set_hides_excluded(parent, true);
@@ -238,7 +246,7 @@ impl InotifyWatch {
                 drop(tree);
                 self.forget_dir(dir);
             } else if hides {
-                self.rescan(desk, dir);
+                self.rescan(context, dir);
             } else {
                 todo.extend(children);
             }
@@ -246,9 +254,9 @@ impl InotifyWatch {
     }
 
     /// True when the directory at the place is the one that we watch as `dir`.
-    fn is_watched_at(&self, desk: &Desk, dir: DirId, place: &Place) -> bool {
+    fn is_watched_at(&self, context: &WatchContext, dir: DirId, place: &Place) -> bool {
         let known = locked(&self.tree).wd(dir);
-        known.is_some() && self.watch_at(desk, place) == known
+        known.is_some() && self.watch_at(context, place) == known
     }
 
     fn forget_child(&mut self, parent: DirId, name: &[u8]) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::ChangeSwitches;
 use crate::config::WatchBackend;
 use crate::path::RelPath;
-use crate::watch::desk::{Backend, Desk};
+use crate::watch::context::{Backend, WatchContext};
 use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::inotify::InotifyWatch;
 use crate::watch::open::{list, open_dir};
@@ -22,17 +22,17 @@ const LARGE_TREE_DIRECTORIES: usize = 5_000;
 /// When the kernel gives us no inotify instance.
 pub fn make_backend(
     choice: WatchBackend,
-    desk: &Desk,
+    context: &WatchContext,
     switches: &ChangeSwitches,
     rescan_interval: Duration,
 ) -> io::Result<Box<dyn Backend>> {
     let wants_fanotify = match choice {
         WatchBackend::Inotify => false,
         WatchBackend::Fanotify => true,
-        WatchBackend::Auto => is_large(desk),
+        WatchBackend::Auto => is_large(context),
     };
     if wants_fanotify {
-        match FanotifyWatch::new(desk, switches, rescan_interval) {
+        match FanotifyWatch::new(context, switches, rescan_interval) {
             Ok(watch) => return Ok(Box::new(watch)),
             Err(error) => {
                 log::warn!("fanotify cannot be used here ({error}); inotify is used instead");
@@ -43,9 +43,9 @@ pub fn make_backend(
 }
 
 /// Counts directories, but no further than needed.
-fn is_large(desk: &Desk) -> bool {
+fn is_large(context: &WatchContext) -> bool {
     let mut count = 0;
-    for root in desk.roots.list() {
+    for root in context.roots.list() {
         // What stands side by side is counted without being opened, so the wide way is the short one.
         let mut todo = VecDeque::from([RelPath::root()]);
         while let Some(dir) = todo.pop_front() {
@@ -59,7 +59,7 @@ fn is_large(desk: &Desk) -> bool {
             // What cannot be listed does not make the tree larger.
             let _ = list(&opened, |name, is_dir| {
                 let path = is_dir.then(|| dir.join(name)).flatten();
-                todo.extend(path.filter(|path| !desk.batch.is_excluded(root.id, path, true)));
+                todo.extend(path.filter(|path| !context.batch.is_excluded(root.id, path, true)));
             });
         }
     }

@@ -17,7 +17,7 @@ use crate::change::{Cause, Change, Place, RootId};
 use crate::config::ChangeSwitches;
 use crate::path::RelPath;
 use crate::sys::fanotify::{DirAndName, FanEvent, hear_all, ignore_in, init, parse};
-use crate::watch::desk::{Backend, Desk, ReadOutcome};
+use crate::watch::context::{Backend, ReadOutcome, WatchContext};
 use crate::watch::troubles::{Trouble, Troubles};
 use crate::watch::views::{Sighting, Sightings, Views, errno_of};
 
@@ -75,7 +75,11 @@ impl FanotifyWatch {
     ///
     /// # Errors
     /// When we may not, or when the kernel or one of the file systems cannot.
-    pub fn new(desk: &Desk, switches: &ChangeSwitches, interval: Duration) -> io::Result<Self> {
+    pub fn new(
+        context: &WatchContext,
+        switches: &ChangeSwitches,
+        interval: Duration,
+    ) -> io::Result<Self> {
         let mut watch = Self {
             group: init()?,
             mask: mask_for(switches),
@@ -88,23 +92,23 @@ impl FanotifyWatch {
             troubles: Troubles::new(interval),
             only_others: false,
         };
-        match watch.views.renew(desk, watch.group.as_fd(), watch.mask).into_iter().next() {
+        match watch.views.renew(context, watch.group.as_fd(), watch.mask).into_iter().next() {
             Some((_, error)) => Err(error),
             None => Ok(watch),
         }
     }
 
     /// Takes the mounts as they are now; what cannot be marked is compared from time to time.
-    fn renew(&mut self, desk: &Desk) {
+    fn renew(&mut self, context: &WatchContext) {
         self.forget_places();
         self.troubles.clear();
-        for (place, error) in self.views.renew(desk, self.group.as_fd(), self.mask) {
+        for (place, error) in self.views.renew(context, self.group.as_fd(), self.mask) {
             self.troubles.add(place, Trouble::Failed(errno_of(error)));
         }
     }
 
     /// Where the directory is below our roots.
-    fn sight(&mut self, desk: &Desk, dir: &[u8]) -> Arc<[Sighting]> {
+    fn sight(&mut self, context: &WatchContext, dir: &[u8]) -> Arc<[Sighting]> {
         let events = match self.remembered.get_mut(dir) {
             Some(known) => {
                 known.events = known.events.saturating_add(1);
@@ -114,7 +118,7 @@ impl FanotifyWatch {
                 }
                 known.events
             }
-            None => return self.look_for(desk, dir),
+            None => return self.look_for(context, dir),
         };
         if events >= EVENTS_OF_OTHERS && events.is_power_of_two() {
             self.ignore(dir);
@@ -122,11 +126,11 @@ impl FanotifyWatch {
         Arc::default()
     }
 
-    fn look_for(&mut self, desk: &Desk, dir: &[u8]) -> Arc<[Sighting]> {
+    fn look_for(&mut self, context: &WatchContext, dir: &[u8]) -> Arc<[Sighting]> {
         if self.remembered.len() >= REMEMBERED_MAX {
             self.forget_places();
         }
-        let Sightings { seen, unsure } = self.views.sight(desk, dir);
+        let Sightings { seen, unsure } = self.views.sight(context, dir);
         let seen: Arc<[Sighting]> = seen.into();
         self.only_others &= seen.is_empty();
         if unsure.is_empty() {
@@ -173,24 +177,24 @@ impl FanotifyWatch {
     }
 
     /// Takes one event in.
-    fn apply(&mut self, desk: &mut Desk, event: &FanEvent) {
+    fn apply(&mut self, context: &mut WatchContext, event: &FanEvent) {
         let Some(at) = event.at else { return };
         if event.mask & FAN_RENAME != 0 {
-            return self.apply_rename(desk, event, at);
+            return self.apply_rename(context, event, at);
         }
-        for seen in self.sight(desk, at.dir).iter() {
-            log_raw(desk, event.mask, seen, at.name);
+        for seen in self.sight(context, at.dir).iter() {
+            log_raw(context, event.mask, seen, at.name);
             match path_in(seen, at.name) {
-                Some(path) => push_all(desk, seen.root, path, event.mask, at.name == b"."),
-                None => push_coarse(desk, seen),
+                Some(path) => push_all(context, seen.root, path, event.mask, at.name == b"."),
+                None => push_coarse(context, seen),
             }
         }
     }
 
-    fn apply_rename(&mut self, desk: &mut Desk, event: &FanEvent, at: DirAndName) {
+    fn apply_rename(&mut self, context: &mut WatchContext, event: &FanEvent, at: DirAndName) {
         let is_dir = event.mask & FAN_ONDIR != 0;
-        let from = self.sight(desk, at.dir);
-        let to = event.to.map(|to| (self.sight(desk, to.dir), to.name));
+        let from = self.sight(context, at.dir);
+        let to = event.to.map(|to| (self.sight(context, to.dir), to.name));
         let is_ours = !from.is_empty() || to.as_ref().is_some_and(|(to, _)| !to.is_empty());
         if is_dir && is_ours {
             // Everything below has another path now. Forgotten first and reported then: what happened there in between
@@ -199,29 +203,29 @@ impl FanotifyWatch {
             let old_places =
                 from.iter().filter_map(|seen| Some((seen.root, path_in(seen, at.name)?)));
             if old_places.into_iter().any(|old| self.views.has_below(&old)) {
-                self.renew(desk);
+                self.renew(context);
             }
         }
         for seen in from.iter() {
-            log_raw(desk, event.mask, seen, at.name);
+            log_raw(context, event.mask, seen, at.name);
             match path_in(seen, at.name) {
-                Some(path) => desk.batch.push(seen.root, moved(path, Cause::MovedFrom, is_dir)),
-                None => push_coarse(desk, seen),
+                Some(path) => context.batch.push(seen.root, moved(path, Cause::MovedFrom, is_dir)),
+                None => push_coarse(context, seen),
             }
         }
         for (seen, name) in to.iter().flat_map(|(seen, name)| seen.iter().map(|seen| (seen, *name)))
         {
-            log_raw(desk, event.mask, seen, name);
+            log_raw(context, event.mask, seen, name);
             let Some(path) = path_in(seen, name) else {
-                push_coarse(desk, seen);
+                push_coarse(context, seen);
                 continue;
             };
             let old = from.iter().find(|old| old.root == seen.root);
             let old = old.and_then(|old| Some((old.root, path_in(old, at.name)?)));
-            let old = old.filter(|(root, path)| !desk.batch.is_excluded(*root, path, is_dir));
-            let moved_from = old.and_then(|old| desk.hint(seen.root, old, is_dir));
+            let old = old.filter(|(root, path)| !context.batch.is_excluded(*root, path, is_dir));
+            let moved_from = old.and_then(|old| context.hint(seen.root, old, is_dir));
             let change = moved(path, Cause::MovedTo, is_dir);
-            desk.batch.push(seen.root, Change { moved_from, ..change });
+            context.batch.push(seen.root, Change { moved_from, ..change });
         }
     }
 }
@@ -235,8 +239,8 @@ impl Backend for FanotifyWatch {
         self.group.as_fd()
     }
 
-    fn watch(&mut self, desk: &Desk, _place: &Place) {
-        self.renew(desk);
+    fn watch(&mut self, context: &WatchContext, _place: &Place) {
+        self.renew(context);
     }
 
     fn forget(&mut self, place: &Place) {
@@ -249,7 +253,7 @@ impl Backend for FanotifyWatch {
         0
     }
 
-    fn read(&mut self, desk: &mut Desk) -> ReadOutcome {
+    fn read(&mut self, context: &mut WatchContext) -> ReadOutcome {
         let length = match rustix::io::read(&self.group, &mut self.buffer) {
             Ok(length) => length,
             Err(Errno::AGAIN | Errno::INTR) => 0,
@@ -266,7 +270,7 @@ impl Backend for FanotifyWatch {
             if event.mask & FAN_Q_OVERFLOW != 0 {
                 outcome = ReadOutcome::Overflow;
             }
-            self.apply(desk, &event);
+            self.apply(context, &event);
         }
         self.buffer = buffer;
         self.views.close();
@@ -285,15 +289,15 @@ impl Backend for FanotifyWatch {
         std::mem::take(&mut self.only_others).then_some(REST)
     }
 
-    fn tick(&mut self, desk: &mut Desk) {
+    fn tick(&mut self, context: &mut WatchContext) {
         let due = self.troubles.take_due();
         if !due.is_empty() {
-            self.renew(desk);
+            self.renew(context);
         }
         for (root, path) in due {
-            desk.batch.push(root, Change::tree(path, Cause::Found));
+            context.batch.push(root, Change::tree(path, Cause::Found));
         }
-        self.troubles.report(desk);
+        self.troubles.report(context);
     }
 }
 
@@ -307,33 +311,33 @@ fn path_in(seen: &Sighting, name: &[u8]) -> Option<RelPath> {
 }
 
 /// Somewhere far below the directory something has changed.
-fn push_coarse(desk: &mut Desk, seen: &Sighting) {
-    desk.batch.push(seen.root, Change::tree(seen.path.clone(), Cause::Found));
+fn push_coarse(context: &mut WatchContext, seen: &Sighting) {
+    context.batch.push(seen.root, Change::tree(seen.path.clone(), Cause::Found));
 }
 
 /// Every kind of change that was merged into one event, in the order of a file's life.
-fn push_all(desk: &mut Desk, root: RootId, path: RelPath, mask: u64, is_itself: bool) {
+fn push_all(context: &mut WatchContext, root: RootId, path: RelPath, mask: u64, is_itself: bool) {
     let has = |bit| mask & bit != 0;
     let is_dir = has(FAN_ONDIR) || is_itself;
     let entry = |cause| Change { is_dir, ..Change::entry(path.clone(), cause) };
     if has(FAN_CREATE) && is_dir {
-        desk.batch.push(root, entry(Cause::Create));
+        context.batch.push(root, entry(Cause::Create));
     } else if has(FAN_CREATE) {
-        desk.push_new_file(root, path.clone());
+        context.push_new_file(root, path.clone());
     }
     if has(FAN_MODIFY) {
-        desk.batch.push(root, entry(Cause::Modify));
+        context.batch.push(root, entry(Cause::Modify));
     }
     if has(FAN_CLOSE_WRITE) {
-        desk.push_written(root, path.clone(), Cause::CloseWrite);
+        context.push_written(root, path.clone(), Cause::CloseWrite);
     }
     if has(FAN_ATTRIB) {
-        desk.batch.push(root, entry(Cause::Attrib));
+        context.batch.push(root, entry(Cause::Attrib));
     }
     if has(FAN_DELETE) && is_dir {
-        desk.batch.push(root, Change::tree(path, Cause::Delete));
+        context.batch.push(root, Change::tree(path, Cause::Delete));
     } else if has(FAN_DELETE) {
-        desk.batch.push(root, entry(Cause::Delete));
+        context.batch.push(root, entry(Cause::Delete));
     }
 }
 
@@ -341,8 +345,8 @@ fn moved(path: RelPath, cause: Cause, is_dir: bool) -> Change {
     if is_dir { Change::tree(path, cause) } else { Change::entry(path, cause) }
 }
 
-fn log_raw(desk: &Desk, mask: u64, seen: &Sighting, name: &[u8]) {
-    if desk.debug {
+fn log_raw(context: &WatchContext, mask: u64, seen: &Sighting, name: &[u8]) {
+    if context.debug {
         let name = String::from_utf8_lossy(name);
         log::info!("fanotify: mask {mask:#x} in {}: {name:?}", seen.path);
     }

@@ -12,7 +12,7 @@ use rustix::fs::inotify::WatchFlags;
 use crate::change::{Cause, Change, Place, RootId};
 use crate::config::ChangeSwitches;
 use crate::watch::Exclude;
-use crate::watch::desk::{Backend, Desk, ReadOutcome};
+use crate::watch::context::{Backend, ReadOutcome, WatchContext};
 use crate::watch::queue::Queue;
 use crate::watch::roots::Roots;
 use crate::watch::scan::{Scan, locked, remove_watches};
@@ -67,23 +67,23 @@ impl InotifyWatch {
     }
 
     /// Watches `dir` and all below it; whatever is found there is a change.
-    pub(super) fn walk(&mut self, desk: &mut Desk, root: RootId, dir: DirId) {
-        let (exclude, lost) = (desk.batch.exclude().cloned(), desk.batch.lost().clone());
-        let batch = &mut desk.batch;
-        let scan = self.scan(&desk.roots, exclude.as_ref(), &lost);
+    pub(super) fn walk(&mut self, context: &mut WatchContext, root: RootId, dir: DirId) {
+        let (exclude, lost) = (context.batch.exclude().cloned(), context.batch.lost().clone());
+        let batch = &mut context.batch;
+        let scan = self.scan(&context.roots, exclude.as_ref(), &lost);
         scan.walk(dir, |change| batch.push(root, change));
         self.horizon = self.queue.end();
     }
 
     /// Watches `dir` and all below it, about which the tree is not sure.
-    pub(super) fn rescan(&mut self, desk: &Desk, dir: DirId) {
-        self.scan(&desk.roots, desk.batch.exclude(), desk.batch.lost()).run(dir);
+    pub(super) fn rescan(&mut self, context: &WatchContext, dir: DirId) {
+        self.scan(&context.roots, context.batch.exclude(), context.batch.lost()).run(dir);
         self.horizon = self.queue.end();
     }
 
     /// The watch of the directory that is at the place now.
-    pub(super) fn watch_at(&self, desk: &Desk, place: &Place) -> Option<i32> {
-        self.scan(&desk.roots, None, desk.batch.lost()).watch_at(place)
+    pub(super) fn watch_at(&self, context: &WatchContext, place: &Place) -> Option<i32> {
+        self.scan(&context.roots, None, context.batch.lost()).watch_at(place)
     }
 
     fn scan<'a>(
@@ -116,7 +116,7 @@ impl InotifyWatch {
     }
 
     /// Forgets directories whose rename began before `position` and led nowhere below our roots.
-    fn settle_moves(&mut self, desk: &mut Desk, position: u64) {
+    fn settle_moves(&mut self, context: &mut WatchContext, position: u64) {
         let begun_before = |moving: &Moving| moving.position < position;
         let (lone, pending) = std::mem::take(&mut self.moving).into_iter().partition(begun_before);
         self.moving = pending;
@@ -125,9 +125,9 @@ impl InotifyWatch {
             let Some(dir) = dir else { continue };
             self.forget_dir(dir);
             // When two names were exchanged, the old name holds a directory and no event says so.
-            self.watch(desk, &from);
+            self.watch(context, &from);
             if self.find(&from).is_some() {
-                desk.batch.push(from.0, Change::tree(from.1, Cause::Found));
+                context.batch.push(from.0, Change::tree(from.1, Cause::Found));
             }
         }
     }
@@ -142,10 +142,10 @@ impl Backend for InotifyWatch {
         self.queue.fd()
     }
 
-    fn watch(&mut self, desk: &Desk, place: &Place) {
+    fn watch(&mut self, context: &WatchContext, place: &Place) {
         let (root, path) = place;
         let dir = match path.parent().zip(path.name()) {
-            Some(_) if desk.batch.is_excluded(*root, path, true) => None,
+            Some(_) if context.batch.is_excluded(*root, path, true) => None,
             Some((parent, name)) => {
                 let parent = self.find(&(*root, parent));
                 parent.map(|parent| locked(&self.tree).insert(parent, name))
@@ -156,7 +156,7 @@ impl Backend for InotifyWatch {
             }
         };
         if let Some(dir) = dir {
-            self.rescan(desk, dir);
+            self.rescan(context, dir);
         }
         if path.is_root() {
             locked(&self.tree).shrink();
@@ -174,7 +174,7 @@ impl Backend for InotifyWatch {
         locked(&self.tree).len()
     }
 
-    fn read(&mut self, desk: &mut Desk) -> ReadOutcome {
+    fn read(&mut self, context: &mut WatchContext) -> ReadOutcome {
         let mut outcome = ReadOutcome::Complete;
         let events = self.queue.read().unwrap_or_else(|error| {
             log::error!("cannot read file system events: {error}");
@@ -184,7 +184,7 @@ impl Backend for InotifyWatch {
         self.settled = events.first().map_or(u64::MAX, |event| event.position);
         self.last = events.last().map_or(self.last, |event| event.position);
         for event in &events {
-            if self.apply(desk, event) == ReadOutcome::Overflow {
+            if self.apply(context, event) == ReadOutcome::Overflow {
                 outcome = ReadOutcome::Overflow;
             }
         }
@@ -208,16 +208,16 @@ impl Backend for InotifyWatch {
         if self.keeps_back() { Some(MOVE_PAIR_LIMIT) } else { locked(&self.troubles).timeout() }
     }
 
-    fn tick(&mut self, desk: &mut Desk) {
+    fn tick(&mut self, context: &mut WatchContext) {
         // After a read: what was begun in an earlier one. After a wait in vain: everything.
         let position = std::mem::replace(&mut self.settled, u64::MAX);
-        self.settle_moves(desk, position);
+        self.settle_moves(context, position);
         let due = locked(&self.troubles).take_due();
         for place in due {
-            self.watch(desk, &place);
-            desk.batch.push(place.0, Change::tree(place.1, Cause::Found));
+            self.watch(context, &place);
+            context.batch.push(place.0, Change::tree(place.1, Cause::Found));
         }
-        locked(&self.troubles).report(desk);
+        locked(&self.troubles).report(context);
     }
 }
 

@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::change::WatchEvent;
-use crate::watch::desk::{Backend, Desk, ReadOutcome};
+use crate::watch::context::{Backend, ReadOutcome, WatchContext};
 use crate::watch::set;
 use crate::watch::stream::Stream;
 
 /// Makes the backend; called again after a failure.
-pub type MakeBackend = Box<dyn FnMut(&Desk) -> std::io::Result<Box<dyn Backend>> + Send>;
+pub type MakeBackend = Box<dyn FnMut(&WatchContext) -> std::io::Result<Box<dyn Backend>> + Send>;
 
 /// The state of the watch thread.
 pub struct Reader {
     backend: Box<dyn Backend>,
     make_backend: MakeBackend,
-    desk: Desk,
+    context: WatchContext,
     wake: Arc<OwnedFd>,
     /// Readable when somebody wants to know whether all is told.
     asked: Arc<OwnedFd>,
@@ -55,14 +55,14 @@ impl Reader {
     /// When the kernel does not give us what the backend needs.
     pub fn new(
         mut make_backend: MakeBackend,
-        desk: Desk,
+        context: WatchContext,
         wake: Arc<OwnedFd>,
         asked: Arc<OwnedFd>,
     ) -> std::io::Result<Self> {
         Ok(Self {
-            backend: make_backend(&desk)?,
+            backend: make_backend(&context)?,
             make_backend,
-            desk,
+            context,
             wake,
             asked,
             owes_answer: false,
@@ -78,7 +78,7 @@ impl Reader {
     /// As for [`new`](Self::new).
     pub fn reset(&mut self) -> std::io::Result<()> {
         self.has_failed = true;
-        self.backend = (self.make_backend)(&self.desk)?;
+        self.backend = (self.make_backend)(&self.context)?;
         Ok(())
     }
 
@@ -101,15 +101,15 @@ impl Reader {
 
     /// Watches everything.
     pub(super) fn begin(&mut self) {
-        for root in self.desk.roots_there() {
-            let directories = self.desk.watch_root(root, &mut *self.backend);
-            self.backend.tick(&mut self.desk);
-            self.desk.batch.send(match self.has_failed {
+        for root in self.context.roots_there() {
+            let directories = self.context.watch_root(root, &mut *self.backend);
+            self.backend.tick(&mut self.context);
+            self.context.batch.send(match self.has_failed {
                 true => WatchEvent::Overflow { root },
                 false => WatchEvent::Ready { root, directories },
             });
         }
-        self.desk.check_roots(&mut *self.backend);
+        self.context.check_roots(&mut *self.backend);
         // Who asked before a failure has been told that anything may differ.
         self.answer();
         crate::sys::memory::release_unused();
@@ -130,38 +130,38 @@ impl Reader {
             // The first half of a move waits for the second one as long as ever.
             return true;
         }
-        if woken.mounts || woken.ways && self.desk.roots.hear() {
-            self.desk.check_roots(&mut *self.backend);
+        if woken.mounts || woken.ways && self.context.roots.hear() {
+            self.context.check_roots(&mut *self.backend);
         }
         if woken.events {
             self.read();
         } else {
             self.in_overflow = false;
         }
-        self.backend.tick(&mut self.desk);
+        self.backend.tick(&mut self.context);
         if woken.events && self.backend.is_mid_move() {
-            self.desk.batch.flush_but_half_a_move();
+            self.context.batch.flush_but_half_a_move();
         } else {
-            self.desk.batch.flush();
+            self.context.batch.flush();
         }
         let is_through = !woken.events || !self.backend.was_full();
-        if is_through && !self.backend.keeps_back() && self.desk.batch.is_empty() {
+        if is_through && !self.backend.keeps_back() && self.context.batch.is_empty() {
             self.answer();
         }
-        set(&self.desk.status.directories, self.backend.directories());
+        set(&self.context.status.directories, self.backend.directories());
         true
     }
 
     fn answer(&mut self) {
         if std::mem::take(&mut self.owes_answer) {
-            self.desk.batch.send(WatchEvent::AllTold);
+            self.context.batch.send(WatchEvent::BarrierReached);
         }
     }
 
     fn read(&mut self) {
-        self.desk.batch.note_read();
-        let outcome = self.backend.read(&mut self.desk);
-        self.desk.settle_unsure();
+        self.context.batch.note_read();
+        let outcome = self.backend.read(&mut self.context);
+        self.context.settle_unsure();
         if outcome == ReadOutcome::Overflow {
             self.resync();
         }
@@ -184,7 +184,7 @@ impl Reader {
     }
 
     fn wait_for_news(&self) -> Woken {
-        let roots = &self.desk.roots;
+        let roots = &self.context.roots;
         let mut fds = vec![
             PollFd::new(&self.wake, PollFlags::IN),
             PollFd::from_borrowed_fd(roots.sentinel(), PollFlags::IN),
@@ -211,17 +211,17 @@ impl Reader {
 
     /// After lost events: brings every watch up to date with the disk before saying that anything may differ.
     fn resync(&mut self) {
-        let count = self.desk.status.overflows.fetch_add(1, Ordering::Relaxed) + 1;
+        let count = self.context.status.overflows.fetch_add(1, Ordering::Relaxed) + 1;
         if !self.in_overflow {
             log::warn!(
                 "file system events were lost (overflow number {count}); everything is compared"
             );
         }
         self.in_overflow = true;
-        self.desk.check_roots(&mut *self.backend);
-        for root in self.desk.roots_there() {
-            self.desk.watch_root(root, &mut *self.backend);
-            self.desk.batch.send(WatchEvent::Overflow { root });
+        self.context.check_roots(&mut *self.backend);
+        for root in self.context.roots_there() {
+            self.context.watch_root(root, &mut *self.backend);
+            self.context.batch.send(WatchEvent::Overflow { root });
         }
     }
 }

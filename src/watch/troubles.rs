@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::change::Place;
 use crate::path::RelPath;
-use crate::watch::desk::Desk;
+use crate::watch::context::WatchContext;
 use crate::watch::limits::Limit;
 
 /// With more directories without a watch than this, their whole root is compared.
@@ -87,13 +87,13 @@ impl Troubles {
     }
 
     /// Says what is new, and sees to it that it becomes due.
-    pub fn report(&mut self, desk: &Desk) {
+    pub fn report(&mut self, context: &WatchContext) {
         let count = self.places.len();
-        desk.status.unwatched.store(count, Ordering::Relaxed);
+        context.status.unwatched.store(count, Ordering::Relaxed);
         if count > self.said
             && let Some(((root, path), trouble)) = self.places.iter().next_back()
         {
-            let root = desk.roots.list().iter().find(|r| r.id == *root);
+            let root = context.roots.list().iter().find(|r| r.id == *root);
             let root = root.map(|root| root.path.display().to_string()).unwrap_or_default();
             log::warn!(
                 "{count} directories are not watched, below {root} {path} among them: {}; \

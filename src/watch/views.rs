@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::change::{Place, RootId};
 use crate::path::RelPath;
 use crate::sys::fanotify::{mark_filesystem, open_dir as open_by_handle};
-use crate::watch::desk::Desk;
+use crate::watch::context::WatchContext;
 use crate::watch::open::{open_dir, path_of_fd};
 
 /// A directory below a root.
@@ -54,13 +54,13 @@ impl Views {
     /// Looks at the roots and mounts as they are now, and marks their file systems. Returns what cannot be marked.
     pub fn renew(
         &mut self,
-        desk: &Desk,
+        context: &WatchContext,
         group: BorrowedFd<'_>,
         mask: u64,
     ) -> Vec<(Place, io::Error)> {
         self.0.clear();
-        let (mounts, mut failed) = (desk.roots.mounts(), Vec::new());
-        for root in desk.roots.list().iter().filter(|root| root.is_there()) {
+        let (mounts, mut failed) = (context.roots.mounts(), Vec::new());
+        for root in context.roots.list().iter().filter(|root| root.is_there()) {
             let whole = (root.id, RelPath::root());
             let real_path = match root.path.canonicalize() {
                 Ok(real_path) => real_path,
@@ -78,7 +78,7 @@ impl Views {
             };
             let below = below.into_keys();
             for path in std::iter::once(RelPath::root()).chain(below) {
-                if desk.batch.is_within_excluded(root.id, &path) {
+                if context.batch.is_within_excluded(root.id, &path) {
                     continue;
                 }
                 let real_path = path.below(&real_path);
@@ -105,11 +105,11 @@ impl Views {
     }
 
     /// Where the directory is below our roots at this moment. What is excluded is nowhere.
-    pub fn sight(&mut self, desk: &Desk, dir: &[u8]) -> Sightings {
+    pub fn sight(&mut self, context: &WatchContext, dir: &[u8]) -> Sightings {
         let mut found = Sightings::default();
         for view in self.0.iter_mut().filter(|view| dir.starts_with(&view.filesystem)) {
             match view.sight(dir) {
-                Ok(Some(seen)) if desk.batch.is_within_excluded(seen.root, &seen.path) => {}
+                Ok(Some(seen)) if context.batch.is_within_excluded(seen.root, &seen.path) => {}
                 Ok(seen) => found.seen.extend(seen),
                 Err(errno) => found.unsure.push(((view.root, view.path.clone()), errno)),
             }

@@ -207,7 +207,7 @@ impl Echoes {
         let (path, ours) = (&entry.path, &self.ours);
         // To set its times makes a file older than it was when the first of the two jobs looked at it.
         let from_elsewhere = arrived(job, path) || ours.are_older(path, version);
-        ours.nothing_since(version.changed) || from_elsewhere && ours.lack(path, version)
+        ours.nothing_since(version.changed) || from_elsewhere && ours.lacks(path, version)
     }
 
     /// True for what was renamed by somebody else than rsync. Of two mirrors of each other a rename says nothing of what is younger

@@ -53,7 +53,7 @@ pub struct JobRun<'a> {
     /// What is extraneous in whole directories is deleted.
     pub deletes_below: bool,
     /// A run was broken off, and another one has done its work.
-    pub broken_off: bool,
+    pub aborted: bool,
     /// The last run deleted nothing, because it could not read all of the source.
     deletions_skipped: bool,
 }
@@ -83,7 +83,7 @@ impl<'a> JobRun<'a> {
             returned: Vec::new(),
             has_run: false,
             deletes_below: job.deletes_below,
-            broken_off: false,
+            aborted: false,
             deletions_skipped: false,
         }
     }
@@ -100,17 +100,17 @@ impl<'a> JobRun<'a> {
         let present = present.map(|(entry, treatment)| (&entry.path, entry.presence, treatment));
         let absent = look.absent.iter().map(|path| (path, Presence::Absent, Treatment::Send));
         for (path, presence, treatment) in present.chain(absent) {
-            let force = treatment > Treatment::Send;
+            let compare_content = treatment > Treatment::Send;
             if presence == Presence::Absent && self.is_guarded(path, look) {
                 guarded.push(path);
                 continue;
             }
             match endpoint.way(presence, self.abilities) {
                 Way::Batch if treatment == Treatment::Replace => replacing.push(path),
-                Way::Batch if force => forced_listed.push(path),
+                Way::Batch if compare_content => forced_listed.push(path),
                 Way::Batch => listed.push(path),
                 Way::Fallback => {
-                    any_forced_match |= force;
+                    any_forced_match |= compare_content;
                     matched.push((path, presence));
                 }
                 Way::ListingOfParent if self.deletes_below => self.give_back_parent(path),
@@ -160,13 +160,13 @@ impl<'a> JobRun<'a> {
         let delivered = self.remote.delivered();
         let mut treat = |entry: &Present| {
             let Some(version) = entry.version else {
-                return if entry.force { Treatment::Force } else { Treatment::Send };
+                return if entry.compare_content { Treatment::Force } else { Treatment::Send };
             };
             let replaced = entry.moved.is_some() && !is_new(version, exact, now);
             let replaces = self.replaces(entry, replaced, &fresh, &delivered);
             // What is newer there stays remembered until this has arrived; contents are compared anyway.
             let hidden = !replaces && fresh.note(&entry.path, version.stamp, now, granularity);
-            let is_trusted = !hidden && !entry.force && !entry.recheck;
+            let is_trusted = !hidden && !entry.compare_content && !entry.recheck;
             if is_trusted && delivered.has(&entry.path, &version) {
                 return Treatment::Skip;
             }
@@ -176,7 +176,11 @@ impl<'a> JobRun<'a> {
             if replaces {
                 return Treatment::Replace;
             }
-            if hidden || replaced || entry.force { Treatment::Force } else { Treatment::Send }
+            if hidden || replaced || entry.compare_content {
+                Treatment::Force
+            } else {
+                Treatment::Send
+            }
         };
         look.present.iter().map(&mut treat).collect()
     }
@@ -250,7 +254,7 @@ impl<'a> JobRun<'a> {
     /// One rsync run; what it could not deliver is noted.
     pub fn run(&mut self, kind: &RunKind, input: Vec<u8>, names: &[&RelPath]) -> Result<(), Stop> {
         let sessions = self.remote.sessions();
-        let outcome = sessions.run(kind, self.abilities, &input, &mut self.broken_off);
+        let outcome = sessions.run(kind, self.abilities, &input, &mut self.aborted);
         self.note(kind, outcome, names)
     }
 

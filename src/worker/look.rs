@@ -53,7 +53,7 @@ pub struct Present {
     /// What a regular file is like.
     pub version: Option<Version>,
     /// Must be sent whatever its stamp says.
-    pub force: bool,
+    pub compare_content: bool,
     /// Its copy may not be what was delivered.
     pub recheck: bool,
     /// It was moved here, by whom: what stood here before may have had the same stamp.
@@ -63,7 +63,7 @@ pub struct Present {
 impl Present {
     /// An entry of which nothing special is known.
     pub fn plain(path: RelPath, presence: Presence) -> Self {
-        Self { path, presence, version: None, force: false, recheck: false, moved: None }
+        Self { path, presence, version: None, compare_content: false, recheck: false, moved: None }
     }
 }
 
@@ -252,7 +252,7 @@ impl Looking<'_> {
         let large = size >= LARGE_FILE && self.job.kind != JobKind::Large;
         let full = self.bytes > 0 && self.bytes + size > BATCH_BYTES;
         if large || full {
-            let mark = Mark { scope: Scope::Entry, large, whole: false, ..item.mark };
+            let mark = Mark { scope: Scope::Entry, large, shard: false, ..item.mark };
             self.look.returned.push(Item { path: item.path.clone(), mark });
             return;
         }
@@ -265,9 +265,16 @@ impl Looking<'_> {
 
     fn entry(&mut self, item: &Item, presence: Presence, version: Option<Version>) {
         let recheck = item.mark.recheck != Recheck::No;
-        let (path, force, moved) =
-            (item.path.clone(), item.mark.force, self.moves.mover(&item.path));
-        self.look.present.push(Present { path, presence, version, force, recheck, moved });
+        let (path, compare_content, moved) =
+            (item.path.clone(), item.mark.compare_content, self.moves.mover(&item.path));
+        self.look.present.push(Present {
+            path,
+            presence,
+            version,
+            compare_content,
+            recheck,
+            moved,
+        });
     }
 
     fn tree(&mut self, item: &Item) {
@@ -275,14 +282,14 @@ impl Looking<'_> {
         if self.find_move(item, Moved::Directory) {
             return;
         }
-        if item.mark.whole || self.options.sharding == Sharding::Off || self.shards().is_small(path)
+        if item.mark.shard || self.options.sharding == Sharding::Off || self.shards().is_small(path)
         {
             self.look.trees.push(path.clone());
             return;
         }
         // What holds the shards is made here and now, so that each of them can go by itself.
         let Divided { listings, shards } = self.shards().divide(path);
-        let mark = Mark { scope: Scope::Tree, whole: true, ..item.mark };
+        let mark = Mark { scope: Scope::Tree, shard: true, ..item.mark };
         self.look.listings.extend(listings);
         self.look.returned.extend(shards.into_iter().map(|path| Item { path, mark }));
     }

@@ -80,7 +80,7 @@ impl Ours {
     }
 
     /// True when this version of the file has not been sent.
-    pub fn lack(&self, path: &RelPath, version: Version) -> bool {
+    pub fn lacks(&self, path: &RelPath, version: Version) -> bool {
         let is_sent = self.sent.get(path) == Some(&version.stamp);
         !is_sent && self.sending_all == 0 && version.changed > self.last_of_all
     }
@@ -130,8 +130,8 @@ mod tests {
         assert_eq!(reach, Reach::Names);
         for _ in 0..2 {
             assert!(!ours.nothing_since(at(6)));
-            assert!(ours.lack(&path("g"), version(7, 6)) && ours.lack(&path("f"), version(8, 6)));
-            assert!(!ours.lack(&path("f"), version(7, 6)));
+            assert!(ours.lacks(&path("g"), version(7, 6)) && ours.lacks(&path("f"), version(8, 6)));
+            assert!(!ours.lacks(&path("f"), version(7, 6)));
             ours.end(reach, at(9));
         }
         assert!(ours.nothing_since(at(10)));
@@ -143,9 +143,9 @@ mod tests {
         let tree = Look { trees: vec![path("d")], ..Look::default() };
         let reach = ours.begin(&[&tree], at(5));
         assert_eq!(reach, Reach::Below);
-        assert!(!ours.lack(&path("f"), version(7, 6)));
+        assert!(!ours.lacks(&path("f"), version(7, 6)));
         ours.end(reach, at(9));
-        assert!(!ours.lack(&path("f"), version(7, 9)) && ours.lack(&path("f"), version(7, 10)));
+        assert!(!ours.lacks(&path("f"), version(7, 9)) && ours.lacks(&path("f"), version(7, 10)));
     }
 
     #[test]
@@ -155,6 +155,6 @@ mod tests {
             let reach = ours.begin(&[&look(&format!("f{number}"), 7)], at(20));
             ours.end(reach, at(2));
         }
-        assert!(!ours.lack(&path("f0"), version(7, 5)) && ours.lack(&path("f0"), version(7, 21)));
+        assert!(!ours.lacks(&path("f0"), version(7, 5)) && ours.lacks(&path("f0"), version(7, 21)));
     }
 }

@@ -6,9 +6,9 @@ mod contact;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::calm::Calm;
 use super::delivered::Delivered;
 use super::fresh::FreshStamps;
+use super::load_gate::LoadGate;
 use super::rules::Rules;
 use super::sessions::Sessions;
 use crate::engine::Verdict;
@@ -52,9 +52,14 @@ pub enum Stop {
 
 impl Remote {
     /// A remote of which nothing is known yet.
-    pub fn new(endpoint: Endpoint, source: Arc<Source>, rules: Rules, calm: Arc<Calm>) -> Self {
+    pub fn new(
+        endpoint: Endpoint,
+        source: Arc<Source>,
+        rules: Rules,
+        load_gate: Arc<LoadGate>,
+    ) -> Self {
         Self {
-            sessions: Sessions::new(endpoint.clone(), Arc::clone(&source), calm),
+            sessions: Sessions::new(endpoint.clone(), Arc::clone(&source), load_gate),
             endpoint,
             source,
             rules,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::calm::Calm;
+use super::load_gate::LoadGate;
 use crate::path::RelPath;
 use crate::rsync::exit::{Outcome, lacking};
 use crate::rsync::run::{Killer, Limits, Report, Session, StartError};
@@ -41,7 +41,7 @@ const PROBE: u64 = u64::MAX;
 pub struct Sessions {
     endpoint: Endpoint,
     source: Arc<Source>,
-    calm: Arc<Calm>,
+    load_gate: Arc<LoadGate>,
     pool: Mutex<Pool>,
     running: Mutex<HashMap<u64, Killer>>,
     /// Held by the one run that a crowded remote has place for.
@@ -71,7 +71,7 @@ struct Pool {
 
 /// How many sessions are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lack {
+pub enum SessionDemand {
     /// None, or nobody wants any.
     Nothing,
     /// Enough are left for the next changes.
@@ -88,11 +88,11 @@ struct Warm {
 
 impl Sessions {
     /// None yet.
-    pub fn new(endpoint: Endpoint, source: Arc<Source>, calm: Arc<Calm>) -> Self {
+    pub fn new(endpoint: Endpoint, source: Arc<Source>, load_gate: Arc<LoadGate>) -> Self {
         Self {
             endpoint,
             source,
-            calm,
+            load_gate,
             pool: Mutex::default(),
             running: Mutex::default(),
             turn: Mutex::default(),
@@ -102,13 +102,13 @@ impl Sessions {
     }
 
     /// Runs rsync, in a warm session where one fits. One that fails is no fault of the remote, for it may have been dead long ago: a
-    /// fresh one decides. What the dead one has done meanwhile nobody knows: then `broken_off` is set.
+    /// fresh one decides. What the dead one has done meanwhile nobody knows: then `aborted` is set.
     pub fn run(
         &self,
         kind: &RunKind,
         abilities: Abilities,
         input: &[u8],
-        broken_off: &mut bool,
+        aborted: &mut bool,
     ) -> Outcome {
         let spec = self.endpoint.plan(kind, abilities);
         let limits = Limits { stall: self.stall(kind), output_max: 0 };
@@ -120,7 +120,7 @@ impl Sessions {
                 Outcome::MaxConnections => _ = self.make_room(),
                 Outcome::RemoteDown { reason, .. } | Outcome::Shortage { reason } => {
                     log::debug!("{}: a warm session was dead: {reason}", self.endpoint.label());
-                    *broken_off = true;
+                    *aborted = true;
                     self.close();
                 }
                 outcome => return outcome,
@@ -222,7 +222,7 @@ impl Sessions {
             pool.wanted = (!pool.is_crowded).then_some(abilities);
             pool.starts_left = READY;
         }
-        self.calm.tell();
+        self.load_gate.tell();
     }
 
     /// True while sessions are kept ready.
@@ -239,16 +239,16 @@ impl Sessions {
     }
 
     /// How badly sessions are needed.
-    pub fn lack(&self) -> Lack {
+    pub fn demand(&self) -> SessionDemand {
         let mut pool = lock(&self.pool);
         if pool.wanted.is_none() || pool.starts_left == 0 || self.stopped.load(Ordering::Relaxed) {
-            return Lack::Nothing;
+            return SessionDemand::Nothing;
         }
         pool.ready.retain(|warm| warm.session.is_alive());
         match pool.ready.len() + pool.starting {
-            READY.. => Lack::Nothing,
-            ..=SCARCE => Lack::Urgent,
-            _ => Lack::Some,
+            READY.. => SessionDemand::Nothing,
+            ..=SCARCE => SessionDemand::Urgent,
+            _ => SessionDemand::Some,
         }
     }
 
@@ -346,12 +346,12 @@ impl Sessions {
     fn watched(&self, session: Session, input: &[u8], limits: Limits) -> Report {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.running).insert(id, session.killer());
-        let delivering = self.calm.delivering();
+        let delivering = self.load_gate.delivering();
         // What is small has arrived: the next session is made ready while this one takes its leave.
         let patience = delivering.patience();
         let leave = || {
             drop(delivering);
-            self.calm.tell();
+            self.load_gate.tell();
         };
         let report = session.feed_and(input, limits, (patience, leave));
         lock(&self.running).remove(&id);

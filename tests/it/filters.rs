@@ -15,7 +15,7 @@ use sersync::path::RelPath;
 use sersync::rsync::Endpoint;
 use sersync::rsync::excludes::Excludes;
 use sersync::source::Source;
-use sersync::worker::link::{Link, LinkSetup};
+use sersync::worker::remote_worker::{RemoteWorker, RemoteWorkerSetup};
 use sersync::worker::rules::{Coverage, Rules};
 use sersync::worker::shards::Sharding;
 
@@ -264,7 +264,7 @@ fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patter
     };
     let remote = Remote { ip: "127.0.0.1".into(), name: "data".into() };
     let changes = ChangeSwitches { delete: true, ..ChangeSwitches::default() };
-    let link = Link::new(LinkSetup {
+    let link = RemoteWorker::new(RemoteWorkerSetup {
         endpoint: Endpoint::new(source, &remote, &options, &changes),
         source: Arc::new(Source::open(source).unwrap()),
         rules: Rules {
@@ -275,7 +275,7 @@ fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patter
         },
         sharding: Sharding::On,
         recorder: None,
-        calm: std::sync::Arc::default(),
+        load_gate: std::sync::Arc::default(),
     });
     let mut items = vec![Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) }];
     while let Some(item) = items.pop() {

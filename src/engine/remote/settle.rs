@@ -11,8 +11,8 @@ use crate::engine::postponed::POSTPONED;
 use crate::engine::retry::{FailLog, Failure, Outage, Trouble};
 use crate::engine::trie::{Node, Trie};
 use crate::engine::{
-    Action, FullSync, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now, PathFailure, Settled,
-    Verdict,
+    Action, FullSyncCause, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now, PathFailure,
+    Settled, Verdict,
 };
 use crate::path::RelPath;
 
@@ -147,10 +147,10 @@ impl RemoteState {
 
     /// Marks what a job that came to nothing was to do, where it came from.
     fn put_back(&mut self, flight: &Flight) {
-        let to = match &mut self.sweep {
-            Some(sweep) if flight.origin == Origin::Sweep => {
-                sweep.in_flight = sweep.in_flight.saturating_sub(flight.items.len());
-                &mut sweep.left
+        let to = match &mut self.full_sync {
+            Some(full_sync) if flight.origin == Origin::FullSync => {
+                full_sync.in_flight = full_sync.in_flight.saturating_sub(flight.items.len());
+                &mut full_sync.left
             }
             _ => &mut self.pending,
         };
@@ -162,13 +162,15 @@ impl RemoteState {
     /// Marks what a worker left to other jobs: shards are the full sync's. Large files that it met have jobs of their own. So has
     /// what it did not find any more, a little later: those may delete, and if a file system was unmounted, we hear of it first.
     fn take_back(&mut self, now: Now, flight: &Flight, returned: &[Item]) {
-        let mut sweep = self.sweep.as_mut().filter(|_| flight.origin == Origin::Sweep);
-        if let Some(sweep) = &mut sweep {
-            sweep.in_flight = sweep.in_flight.saturating_sub(flight.items.len());
+        let mut full_sync = self.full_sync.as_mut().filter(|_| flight.origin == Origin::FullSync);
+        if let Some(full_sync) = &mut full_sync {
+            full_sync.in_flight = full_sync.in_flight.saturating_sub(flight.items.len());
         }
         for item in returned {
-            match &mut sweep {
-                Some(sweep) if item.mark.whole => _ = sweep.left.mark(&item.path, item.mark),
+            match &mut full_sync {
+                Some(full_sync) if item.mark.shard => {
+                    _ = full_sync.left.mark(&item.path, item.mark)
+                }
                 Some(_) if item.mark.scope == Scope::Tree => {
                     self.postponed.add(now + POSTPONED, std::slice::from_ref(item));
                 }
@@ -189,7 +191,7 @@ impl RemoteState {
         if flight.is_trial {
             self.comes_up(now, actions);
         }
-        if report.broken_off {
+        if report.aborted {
             self.note_broken_off(now, &flight);
         }
         let JobReport { failed, returned, postponed, .. } = report;
@@ -231,7 +233,7 @@ impl RemoteState {
         postponed.iter().for_each(|item| self.forget_moves(item));
         self.postponed.add(now + POSTPONED, &postponed);
         let mut returned = [returned, postponed].concat();
-        if flight.origin == Origin::Sweep {
+        if flight.origin == Origin::FullSync {
             self.finish_sweep(now, returned.len(), flight.deletes_below, actions);
         }
         returned.extend(self.aftermath.note_sent(&flight.items));
@@ -245,8 +247,8 @@ impl RemoteState {
 
     /// What was sent without deletions is sent once more when they are allowed.
     fn compare_again(&mut self, item: &Item) {
-        if !self.rein.is_allowed() {
-            self.rein.owe(item);
+        if !self.deletion_gate.is_allowed() {
+            self.deletion_gate.owe(item);
         } else if item.mark.scope != Scope::Entry {
             self.pending.mark(&item.path, item.mark);
         }
@@ -293,7 +295,10 @@ impl RemoteState {
                     if places == 0 {
                         // Above the limit the root stands for all of them.
                         path = RelPath::root();
-                        mark = Mark { force: mark.force, ..Mark::new(Scope::Tree) };
+                        mark = Mark {
+                            compare_content: mark.compare_content,
+                            ..Mark::new(Scope::Tree)
+                        };
                     }
                     places = places.saturating_sub(1);
                 }
@@ -327,14 +332,14 @@ impl RemoteState {
         deletes_below: bool,
         actions: &mut Vec<Action>,
     ) {
-        let Some(sweep) = &mut self.sweep else { return };
-        sweep.shards += new_shards;
-        sweep.deletes &= deletes_below;
-        if sweep.is_done() && std::mem::take(&mut self.sweep_again) {
-            sweep.restart(FullSync::Overflow);
-        } else if sweep.is_done() {
-            let (took, deletes) = (now - sweep.since, sweep.deletes);
-            self.sweep = None;
+        let Some(full_sync) = &mut self.full_sync else { return };
+        full_sync.shards += new_shards;
+        full_sync.deletes &= deletes_below;
+        if full_sync.is_done() && std::mem::take(&mut self.full_sync_again) {
+            full_sync.restart(FullSyncCause::Overflow);
+        } else if full_sync.is_done() {
+            let (took, deletes) = (now - full_sync.since, full_sync.deletes);
+            self.full_sync = None;
             actions.push(Action::Notify(Notice::FullSyncDone { remote: self.id, took, deletes }));
         }
     }
@@ -364,7 +369,7 @@ fn blame_one(flown: &Trie<Mark>, failed: &RelPath) -> Vec<(RelPath, Mark)> {
     for name in failed.components() {
         let below = at.join(name).unwrap_or_default();
         if let Some(mark) = node.value {
-            let inner = |scope| Mark { force: mark.force, ..Mark::new(scope) };
+            let inner = |scope| Mark { compare_content: mark.compare_content, ..Mark::new(scope) };
             nearest = match mark.scope {
                 Scope::Tree => (failed.clone(), inner(Scope::Tree)),
                 Scope::Listing => (below.clone(), inner(Scope::Entry)),

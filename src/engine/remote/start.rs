@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 
 use super::{Flight, Origin, RemoteState, Room, SESSION_REST};
+use crate::engine::full_sync::shards_per_job;
 use crate::engine::parents::Parents;
 use crate::engine::pending::{Hold, Item, Want};
 use crate::engine::retry::{Outage, Trouble};
-use crate::engine::sweep::shards_per_job;
 use crate::engine::{FullSyncFilter, Job, JobId, JobKind, Now};
 use crate::path::RelPath;
 
@@ -94,17 +94,17 @@ impl RemoteState {
             return (None, None);
         }
         let trees = self.count_flights(|kind| matches!(kind, JobKind::Trees(_)));
-        if trees < TREE_JOBS && !self.rein.is_undecided() {
-            if let Some(sweep) = &mut self.sweep {
-                let (items, sweep_waits) = sweep.take(&self.held, TREE_JOBS);
-                let job = NextJob::new(JobKind::Trees(sweep.filter), Origin::Sweep, items);
+        if trees < TREE_JOBS && !self.deletion_gate.is_undecided() {
+            if let Some(full_sync) = &mut self.full_sync {
+                let (items, sweep_waits) = full_sync.take(&self.held, TREE_JOBS);
+                let job = NextJob::new(JobKind::Trees(full_sync.filter), Origin::FullSync, items);
                 if job.is_some() {
                     return (job, None);
                 }
                 waits = sweep_waits;
             }
-            if self.pending.whole() > 0 {
-                let want = Want::Trees(shards_per_job(self.pending.whole(), 0, TREE_JOBS));
+            if self.pending.shards() > 0 {
+                let want = Want::Trees(shards_per_job(self.pending.shards(), 0, TREE_JOBS));
                 let items = self.take_beside(want, waits.as_ref().map(|(path, _)| path));
                 let kind = JobKind::Trees(FullSyncFilter::Off);
                 let job = NextJob::new(kind, Origin::Pending, items);
@@ -142,7 +142,7 @@ impl RemoteState {
             return None;
         }
         // The first run of a full sync shows what a probe shows, and a probe would be waited for.
-        let is_first = outage.tries == 0 && self.sweep.is_some();
+        let is_first = outage.tries == 0 && self.full_sync.is_some();
         let kind = if is_first { JobKind::Knock } else { JobKind::Probe };
         let question = NextJob { kind, origin: Origin::Pending, items: Vec::new() };
         if !self.flights.is_empty() {
@@ -183,7 +183,7 @@ impl RemoteState {
             .iter()
             .filter_map(|item| Some((item.path.clone(), self.moves.get(&item.path)?.clone())))
             .collect();
-        let deletes_below = self.rein.is_allowed();
+        let deletes_below = self.deletion_gate.is_allowed();
         let (remote, root) = (self.id, self.root);
         let known_until = self.known_until;
         let job = Job { id, remote, root, kind, items, moves, known_until, deletes_below };
@@ -212,8 +212,8 @@ impl RemoteState {
     }
 
     fn has_work(&self, room: Room) -> bool {
-        let sweep = self.sweep.as_ref().is_some_and(|s| !s.left.is_empty());
-        self.pending.small() > 0 || room == Room::Any && (sweep || !self.pending.is_empty())
+        let full_sync = self.full_sync.as_ref().is_some_and(|s| !s.left.is_empty());
+        self.pending.small() > 0 || room == Room::Any && (full_sync || !self.pending.is_empty())
     }
 }
 

@@ -110,7 +110,7 @@ pub enum Op {
     Put {
         path: RelPath,
         thing: Thing,
-        force: bool,
+        compare_content: bool,
     },
     /// Deletes what is in the directory but not in the set.
     Only(RelPath, BTreeSet<RelPath>),
@@ -187,15 +187,15 @@ impl Look<'_> {
         let Item { path, mark } = item;
         let mut ops = Vec::new();
         let batch = self.kind == JobKind::Batch;
-        let piece = |path: &RelPath, scope, whole, large| Item {
+        let piece = |path: &RelPath, scope, shard, large| Item {
             path: path.clone(),
-            mark: Mark { whole, large, force: mark.force, ..Mark::new(scope) },
+            mark: Mark { shard, large, compare_content: mark.compare_content, ..Mark::new(scope) },
         };
         // No job deletes anything above its paths, and a long one not even these: other jobs may be under way there.
         let holds = |path: &RelPath| batch && all.iter().any(|own| path.is_within(&own.path));
         if let Some(file) = self.source.in_the_way(path) {
             if holds(&file) {
-                self.put_with_parents(&file, mark.force, &mut ops);
+                self.put_with_parents(&file, mark.compare_content, &mut ops);
             } else {
                 returned.push(Item { path: file, mark: Mark::new(Scope::Tree) });
             }
@@ -218,9 +218,9 @@ impl Look<'_> {
         }
         let children = self.source.children(path);
         let directories: Vec<_> = children.iter().filter(|p| self.source.is_dir(p)).collect();
-        let divides = mark.scope == Scope::Tree && !mark.whole && !directories.is_empty();
+        let divides = mark.scope == Scope::Tree && !mark.shard && !directories.is_empty();
         let divides = divides && rng.chance(2, 3);
-        self.put_with_parents(path, mark.force, &mut ops);
+        self.put_with_parents(path, mark.compare_content, &mut ops);
         if !self.source.is_dir(path) || mark.scope == Scope::Entry {
             return ops;
         }
@@ -240,7 +240,7 @@ impl Look<'_> {
                 returned.push(piece(&p, Scope::Entry, false, true));
                 continue;
             }
-            self.put(&p, mark.force, &mut ops);
+            self.put(&p, mark.compare_content, &mut ops);
             if !divides && self.source.is_dir(&p) {
                 let names = self.source.children(&p).into_iter().collect();
                 ops.push(Op::Only(p, names));
@@ -250,20 +250,20 @@ impl Look<'_> {
     }
 
     /// Parents go along as implied directories.
-    fn put_with_parents(&self, path: &RelPath, force: bool, ops: &mut Vec<Op>) {
+    fn put_with_parents(&self, path: &RelPath, compare_content: bool, ops: &mut Vec<Op>) {
         let mut at = RelPath::root();
         for name in path.components() {
-            self.put(&at, force, ops);
+            self.put(&at, compare_content, ops);
             at = at.join(name).unwrap();
         }
-        self.put(path, force, ops);
+        self.put(path, compare_content, ops);
     }
 
-    fn put(&self, path: &RelPath, force: bool, ops: &mut Vec<Op>) {
+    fn put(&self, path: &RelPath, compare_content: bool, ops: &mut Vec<Op>) {
         ops.extend(self.source.get(path).map(|thing| Op::Put {
             path: path.clone(),
             thing,
-            force: force || self.fresh.contains(path),
+            compare_content: compare_content || self.fresh.contains(path),
         }));
     }
 }
@@ -283,8 +283,8 @@ impl Copy {
     pub fn apply(&mut self, op: &Op) -> Vec<PathFailure> {
         let failed = match op {
             Op::Delete(path) => self.delete(path).err().into_iter().collect(),
-            Op::Put { path, thing, force } => {
-                let put = self.put(path, *thing, *force);
+            Op::Put { path, thing, compare_content } => {
+                let put = self.put(path, *thing, *compare_content);
                 put.err().into_iter().collect()
             }
             Op::Only(path, names) => {
@@ -321,14 +321,14 @@ impl Copy {
         Ok(())
     }
 
-    fn put(&mut self, path: &RelPath, thing: Thing, force: bool) -> Result<(), RelPath> {
+    fn put(&mut self, path: &RelPath, thing: Thing, compare_content: bool) -> Result<(), RelPath> {
         let old = self.tree.get(path);
         if old == Some(thing) {
             return Ok(());
         }
         if let (Some(Thing::File { stamp: a, .. }), Thing::File { stamp: b, .. }) = (old, thing)
             && a == b
-            && !force
+            && !compare_content
         {
             return Ok(());
         }

@@ -29,8 +29,8 @@ impl World {
         }
         plan(self, 2, Wake::Crash);
         plan(self, 2, Wake::RetryFailLog);
-        plan(self, 2, Wake::FullSync(FullSync::Start));
-        plan(self, 1, Wake::FullSync(FullSync::Schedule));
+        plan(self, 2, Wake::FullSync(FullSyncCause::Start));
+        plan(self, 1, Wake::FullSync(FullSyncCause::Schedule));
     }
 
     pub(super) fn change(&mut self) {

@@ -17,8 +17,8 @@ impl World {
 
     /// What the worker decides, and when it will show.
     pub(super) fn look(&mut self, id: JobId) {
-        let broken_off = |flying: &Flying| flying.report.verdict == Verdict::Stopped;
-        if self.flying.get(&id).is_none_or(broken_off) {
+        let aborted = |flying: &Flying| flying.report.verdict == Verdict::Stopped;
+        if self.flying.get(&id).is_none_or(aborted) {
             return;
         }
         let Some(mut flying) = self.flying.remove(&id) else { return };
@@ -48,7 +48,7 @@ impl World {
         } else if !self.calm && self.rng.chance(1, 25) {
             // The same, but another run does it all at once.
             late.clone_from(&flying.ops);
-            flying.report.broken_off = true;
+            flying.report.aborted = true;
         } else if !self.calm && self.rng.chance(1, 60) {
             let (code, reason) = (1, "unknown option".into());
             flying.report = JobReport::nothing(Verdict::Misconfigured { code, reason });
@@ -169,7 +169,7 @@ impl World {
                 if flying.open_ends.contains(path)
                     && let Some(thing) = tree.get(path).filter(|_| tree.is_dir(path))
                 {
-                    *op = Op::Put { path: path.clone(), thing, force: false };
+                    *op = Op::Put { path: path.clone(), thing, compare_content: false };
                 }
             }
         }
@@ -212,7 +212,7 @@ impl World {
                 let (path, mark) = (RelPath::root(), Mark::new(Scope::Tree));
                 items.push(Item { path, mark });
             }
-            items.iter_mut().for_each(|item| item.mark.force = true);
+            items.iter_mut().for_each(|item| item.mark.compare_content = true);
             restored.push(Event::Restored(RemoteId(index), items));
         }
         let setup = self.engine.setup.clone();

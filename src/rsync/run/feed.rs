@@ -39,7 +39,7 @@ pub(super) struct Fed {
 
 impl Fed {
     /// A run that never got its names.
-    pub(super) fn broken_off(ending: Ending) -> Self {
+    pub(super) fn aborted(ending: Ending) -> Self {
         Self { ending: Some(ending), ..Self::begun() }
     }
 

@@ -15,15 +15,15 @@ use crate::path::RelPath;
 use crate::watch::batch::Batch;
 use crate::watch::reader::Reader;
 use crate::watch::roots::Root;
-use crate::watch::{Asker, WatchStatus};
+use crate::watch::{Barrier, WatchStatus};
 
 /// A reader that is given one event of a short name with each read.
-fn reader_of_single_events(dir: &TempDir) -> (Reader, Receiver<WatchEvent>, Asker) {
+fn reader_of_single_events(dir: &TempDir) -> (Reader, Receiver<WatchEvent>, Barrier) {
     reader_with_room(dir, 40)
 }
 
 /// A reader that is given so many bytes of events with each read.
-fn reader_with_room(dir: &TempDir, bytes: usize) -> (Reader, Receiver<WatchEvent>, Asker) {
+fn reader_with_room(dir: &TempDir, bytes: usize) -> (Reader, Receiver<WatchEvent>, Barrier) {
     let switches = ChangeSwitches {
         delete: true,
         create_folder: true,
@@ -37,17 +37,21 @@ fn reader_with_room(dir: &TempDir, bytes: usize) -> (Reader, Receiver<WatchEvent
     let (sender, events) = unbounded();
     let sink = Box::new(move |event| sender.send(event).unwrap());
     let roots = Roots::new(vec![Root::new(RootId(0), dir.path()).unwrap()]).unwrap();
-    let desk =
-        Desk::new(roots, Batch::new(switches, None, sink), false, Arc::new(WatchStatus::default()));
-    let make = move |_: &Desk| {
+    let context = WatchContext::new(
+        roots,
+        Batch::new(switches, None, sink),
+        false,
+        Arc::new(WatchStatus::default()),
+    );
+    let make = move |_: &WatchContext| {
         let queue = Queue::with_room(bytes)?;
         let watch = InotifyWatch::new(&switches, Duration::from_secs(60))?;
         Ok(Box::new(InotifyWatch { queue, ..watch }) as Box<dyn Backend>)
     };
     let bell = || Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
     let asked = bell();
-    let asker = Asker(asked.clone());
-    (Reader::new(Box::new(make), desk, bell(), asked).unwrap(), events, asker)
+    let barrier = Barrier(asked.clone());
+    (Reader::new(Box::new(make), context, bell(), asked).unwrap(), events, barrier)
 }
 
 #[test]
@@ -66,17 +70,17 @@ fn a_new_file_whose_events_come_with_one_read_is_reported_once() {
 fn who_asks_is_answered_when_all_that_had_happened_is_told_and_no_half_of_a_move_waits() {
     let (dir, outside) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     fs::create_dir_all(dir.path().join("goes/below")).unwrap();
-    let (mut reader, events, asker) = reader_of_single_events(&dir);
+    let (mut reader, events, barrier) = reader_of_single_events(&dir);
     reader.begin();
     assert!(matches!(events.try_recv(), Ok(WatchEvent::Ready { .. })));
-    asker.ask();
+    barrier.ask();
     assert!(reader.take_turn());
-    assert!(matches!(events.try_recv(), Ok(WatchEvent::AllTold)), "nothing has happened");
+    assert!(matches!(events.try_recv(), Ok(WatchEvent::BarrierReached)), "nothing has happened");
     // One event at a time is read, and a move has to be waited for.
     ["a", "b", "c"].iter().for_each(|name| fs::write(dir.path().join(name), "x").unwrap());
     fs::rename(dir.path().join("goes"), outside.path().join("gone")).unwrap();
-    asker.ask();
-    asker.ask();
+    barrier.ask();
+    barrier.ask();
     let mut told = BTreeSet::new();
     loop {
         assert!(reader.take_turn());
@@ -85,7 +89,7 @@ fn who_asks_is_answered_when_all_that_had_happened_is_told_and_no_half_of_a_move
                 WatchEvent::Changed { changes, .. } => {
                     told.extend(changes.into_iter().map(|change| change.path.to_string()));
                 }
-                WatchEvent::AllTold => {
+                WatchEvent::BarrierReached => {
                     let all = ["a", "b", "c", "goes"].map(str::to_owned);
                     assert_eq!(told, BTreeSet::from(all));
                     return;
@@ -101,16 +105,16 @@ fn who_asks_does_not_wait_for_the_second_half_of_a_move_out_of_the_tree_when_mor
  {
     let (dir, outside) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     fs::write(dir.path().join("goes"), "x").unwrap();
-    let (mut reader, events, asker) = reader_with_room(&dir, 4096);
+    let (mut reader, events, barrier) = reader_with_room(&dir, 4096);
     reader.begin();
     assert!(matches!(events.try_recv(), Ok(WatchEvent::Ready { .. })));
     fs::rename(dir.path().join("goes"), outside.path().join("gone")).unwrap();
     fs::write(dir.path().join("stays"), "x").unwrap();
-    asker.ask();
+    barrier.ask();
     assert!(reader.take_turn());
     let Ok(WatchEvent::Changed { changes, .. }) = events.try_recv() else { panic!() };
     assert_eq!(changes.len(), 2, "{changes:?}");
-    assert!(matches!(events.try_recv(), Ok(WatchEvent::AllTold)));
+    assert!(matches!(events.try_recv(), Ok(WatchEvent::BarrierReached)));
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn what_holds_the_parts_of_a_large_tree_is_listed_before_they_go_by_themselves()
     }
     let look = look(dir.path(), &job(&[("", Scope::Tree)], &[]));
     assert_eq!(look.listings, [path(""), path("top")]);
-    let whole = |item: &Item| item.mark.whole && item.mark.scope == Scope::Tree;
+    let whole = |item: &Item| item.mark.shard && item.mark.scope == Scope::Tree;
     assert!(look.returned.len() == 40 && look.returned.iter().all(whole));
     assert!(look.trees.is_empty());
 }

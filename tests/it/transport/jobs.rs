@@ -11,12 +11,12 @@ use sersync::engine::pending::{Item, Mark};
 use sersync::engine::{Job, JobId, JobKind, Verdict};
 use sersync::rsync::excludes::Excludes;
 use sersync::source::Source;
-use sersync::worker::link::{Link, LinkSetup};
+use sersync::worker::remote_worker::{RemoteWorker, RemoteWorkerSetup};
 use sersync::worker::rules::{Coverage, Rules};
 use sersync::worker::shards::Sharding;
 
-fn link(rig: &Rig) -> Link {
-    Link::new(LinkSetup {
+fn link(rig: &Rig) -> RemoteWorker {
+    RemoteWorker::new(RemoteWorkerSetup {
         endpoint: rig.endpoint(),
         source: Arc::new(Source::open(rig.source.path()).unwrap()),
         rules: Rules {
@@ -27,7 +27,7 @@ fn link(rig: &Rig) -> Link {
         },
         sharding: Sharding::On,
         recorder: None,
-        calm: Arc::default(),
+        load_gate: Arc::default(),
     })
 }
 
@@ -95,11 +95,11 @@ fn a_directory_is_compared_to_delete_from_it_only_by_a_job_that_holds_it() {
     let rig = Rig::new(&["-a", "--include=*.txt"]);
     rig.source.file("a/kept.txt", "1");
     rig.remote_file("a/gone.txt");
-    let link = link(&rig);
-    let (report, _) = link.run(&batch(vec![item("a/gone.txt", Scope::Entry)]), &|_| {});
+    let remote = link(&rig);
+    let (report, _) = remote.run(&batch(vec![item("a/gone.txt", Scope::Entry)]), &|_| {});
     assert_eq!(report.returned, [item("a", Scope::Listing)]);
     assert!(rig.holds("a/gone.txt"));
-    let (report, _) = link.run(&batch(report.returned), &|_| {});
+    let (report, _) = remote.run(&batch(report.returned), &|_| {});
     assert_eq!((report.verdict, report.returned), (Verdict::Done, vec![]));
     assert!(!rig.holds("a/gone.txt"));
 }
@@ -134,7 +134,7 @@ fn a_directory_that_appears_after_the_look_keeps_nothing_of_an_older_one() {
     rig.source.dir("other");
     rig.source.file("was-file", "1");
     ["absent", "was-file"].iter().for_each(|name| rig.remote_file(&format!("{name}/old")));
-    let link = link(&rig);
+    let remote = link(&rig);
     let items = vec![
         item("other", Scope::Entry),
         item("absent", Scope::Tree),
@@ -147,11 +147,11 @@ fn a_directory_that_appears_after_the_look_keeps_nothing_of_an_older_one() {
             .iter()
             .for_each(|name| drop(rig.source.file(format!("{name}/new"), "1")));
     };
-    let (report, _) = link.run(&batch(items), &appear);
+    let (report, _) = remote.run(&batch(items), &appear);
     assert_eq!((report.verdict, report.failed), (Verdict::Done, vec![]));
     let whole = ["absent", "was-file"].map(|name| item(name, Scope::Tree));
     assert_eq!(report.returned, whole);
-    let (report, _) = link.run(&batch(report.returned), &|_| {});
+    let (report, _) = remote.run(&batch(report.returned), &|_| {});
     assert_eq!((report.verdict, report.returned), (Verdict::Done, vec![]));
     ["absent", "was-file"].iter().for_each(|name| assert_eq!(rig.remote_names(name), ["new"]));
 }

@@ -9,7 +9,7 @@ const SMALL_DELIVERY: Duration = Duration::from_millis(5);
 
 /// Shared by all remotes: they share the processors.
 #[derive(Debug, Default)]
-pub struct Calm {
+pub struct LoadGate {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -25,7 +25,7 @@ struct State {
 /// A run that is delivering; dropped when it has ended.
 #[derive(Debug)]
 pub struct Delivering {
-    calm: Arc<Calm>,
+    load_gate: Arc<LoadGate>,
     /// Runs that were delivering when this one began, itself included.
     beside: u32,
 }
@@ -42,16 +42,16 @@ impl Delivering {
 pub struct Moment {
     /// True when nothing is being delivered.
     pub is_calm: bool,
-    /// For [`Calm::wait`].
+    /// For [`LoadGate::wait`].
     pub news: u64,
 }
 
-impl Calm {
+impl LoadGate {
     /// From now on something is being delivered.
     pub fn delivering(self: &Arc<Self>) -> Delivering {
         let mut state = self.lock();
         state.delivering += 1;
-        Delivering { calm: Arc::clone(self), beside: state.delivering }
+        Delivering { load_gate: Arc::clone(self), beside: state.delivering }
     }
 
     /// How things are.
@@ -60,7 +60,7 @@ impl Calm {
         Moment { is_calm: state.delivering == 0, news: state.news }
     }
 
-    /// Somebody has something to do now, or when it is calm.
+    /// Somebody has something to do now, or when it is quiet.
     pub fn tell(&self) {
         self.lock().news += 1;
         self.changed.notify_all();
@@ -86,11 +86,11 @@ impl Calm {
 
 impl Drop for Delivering {
     fn drop(&mut self) {
-        let mut state = self.calm.lock();
+        let mut state = self.load_gate.lock();
         state.delivering -= 1;
         if state.delivering == 0 {
             state.news += 1;
-            self.calm.changed.notify_all();
+            self.load_gate.changed.notify_all();
         }
     }
 }
@@ -101,35 +101,35 @@ mod tests {
 
     #[test]
     fn it_is_calm_again_when_the_last_delivery_is_over() {
-        let calm = Arc::new(Calm::default());
-        let (one, two) = (calm.delivering(), calm.delivering());
-        let before = calm.now();
+        let load_gate = Arc::new(LoadGate::default());
+        let (one, two) = (load_gate.delivering(), load_gate.delivering());
+        let before = load_gate.now();
         assert!(!before.is_calm);
         drop(one);
-        assert_eq!(calm.now(), before, "nobody is woken for that");
+        assert_eq!(load_gate.now(), before, "nobody is woken for that");
         drop(two);
-        assert!(calm.wait(before));
-        assert!(calm.now().is_calm);
+        assert!(load_gate.wait(before));
+        assert!(load_gate.now().is_calm);
     }
 
     #[test]
     fn what_goes_to_many_remotes_at_once_may_take_longer() {
-        let calm = Arc::new(Calm::default());
-        let one = calm.delivering();
-        let two = calm.delivering();
+        let load_gate = Arc::new(LoadGate::default());
+        let one = load_gate.delivering();
+        let two = load_gate.delivering();
         assert_eq!([&one, &two].map(Delivering::patience), [1, 2].map(|n| SMALL_DELIVERY * n));
         drop(one);
-        assert_eq!(calm.delivering().patience(), SMALL_DELIVERY * 2);
+        assert_eq!(load_gate.delivering().patience(), SMALL_DELIVERY * 2);
     }
 
     #[test]
     fn the_end_wakes_who_waits() {
-        let calm = Arc::new(Calm::default());
+        let load_gate = Arc::new(LoadGate::default());
         let waiting = {
-            let calm = Arc::clone(&calm);
-            std::thread::Builder::new().spawn(move || calm.wait(calm.now())).unwrap()
+            let load_gate = Arc::clone(&load_gate);
+            std::thread::Builder::new().spawn(move || load_gate.wait(load_gate.now())).unwrap()
         };
-        calm.end();
+        load_gate.end();
         assert!(!waiting.join().unwrap());
     }
 }

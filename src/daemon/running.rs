@@ -11,20 +11,20 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Failure;
 use super::catch_up::CatchUp;
 use super::guard::Guard;
-use super::links::{Links, exclude_of};
+use super::main_event::MainEvent;
 use super::mirror::Mirror;
 use super::plugins::Plugins;
 use super::progress::Progress;
+use super::remote_workers::{RemoteWorkers, exclude_of};
 use super::shortage::ShortageWatch;
 use super::timers::Timer;
-use super::unconfirmed::Unconfirmed;
-use super::wake::Wake;
+use super::unacknowledged::Unacknowledged;
 use crate::args::Args;
 use crate::banner;
 use crate::change::{RemoteId, RootId, Scope, WatchEvent};
 use crate::config::{self, Config};
 use crate::engine::pending::{Item, Mark};
-use crate::engine::{Engine, Event, FullSync, Setup};
+use crate::engine::{Engine, Event, FullSyncCause, Setup};
 use crate::filter::Filter;
 use crate::journal::{Journal, Layout, Replay};
 use crate::logging::Log;
@@ -52,8 +52,8 @@ const RESCAN: Duration = Duration::from_secs(60);
 
 /// Everything that lives as long as the mirror. The fields end in this order: first of all nobody listens any more,
 /// so that no thread waits for us while we wait for it.
-pub struct Standing {
-    wakes: Receiver<Wake>,
+pub struct RunningDaemon {
+    events: Receiver<MainEvent>,
     _signals: Signals,
     _timers: Vec<Timer>,
     _watcher: Watcher,
@@ -62,7 +62,7 @@ pub struct Standing {
     _shortage: ShortageWatch,
 }
 
-impl Standing {
+impl RunningDaemon {
     /// Starts every part, and returns when the watches stand.
     pub fn start(
         args: &Args,
@@ -70,16 +70,16 @@ impl Standing {
         state: Option<&StateDir>,
         log: &Log,
     ) -> Result<Self, Failure> {
-        let (sender, wakes) = bounded(EVENTS);
+        let (sender, events) = bounded(EVENTS);
         let shortage = ShortageWatch::start(sender.clone())?;
         let signals = {
             let sender = sender.clone();
             let mode = if args.daemon { Mode::Background } else { Mode::Foreground };
-            start_signals(mode, move |signal| _ = sender.send(Wake::Signal(signal)))?
+            start_signals(mode, move |signal| _ = sender.send(MainEvent::Signal(signal)))?
         };
         let filter = Arc::new(Filter::new(&config.filter)?);
         let sources = open_sources(config)?;
-        let links = Links::new(config, &sources, &filter, state.map(StateDir::path));
+        let remotes = RemoteWorkers::new(config, &sources, &filter, state.map(StateDir::path));
         end_orphans(state);
         let exclude = exclude_of(&filter);
         let (journal, replay) = open_journal(config, state)?;
@@ -88,10 +88,10 @@ impl Standing {
         let workers = workers_for(args, config);
         print(&banner::threads(workers, timers.len() - 1));
         if args.full_sync {
-            print(&links.full_sync_lines());
+            print(&remotes.full_sync_lines());
         }
         let watcher = Watcher::start(watch_options(config, &exclude), sender.clone())?;
-        let roots_of_remotes = links.roots();
+        let roots_of_remotes = remotes.roots();
         let mut mirror = Mirror {
             engine: Engine::new(Setup {
                 roots: config.mirrors.len(),
@@ -100,9 +100,9 @@ impl Standing {
                 pending_max: PENDING_MAX,
             }),
             journal,
-            names: links.names(&sources),
-            fail_log: links.fail_log(&config.fail_log.path),
-            workers: start_workers(workers, links, &records, &exclude, &sender)?,
+            names: remotes.names(&sources),
+            fail_log: remotes.fail_log(&config.fail_log.path),
+            workers: start_workers(workers, remotes, &records, &exclude, &sender)?,
             sources,
             roots_of_remotes,
             progress: if args.daemon { Progress::hidden() } else { Progress::on_terminal() },
@@ -122,13 +122,13 @@ impl Standing {
             early_signals: Vec::new(),
             stop_at: None,
             is_finished: false,
-            unconfirmed: Unconfirmed::new(watcher.asker()),
+            unacknowledged: Unacknowledged::new(watcher.barrier()),
         };
-        let early = wait_for_watches(&wakes, config.mirrors.len());
+        let early = wait_for_watches(&events, config.mirrors.len());
         if !args.no_catch_up {
             mirror.doubt_recorded_roots();
         }
-        early.into_iter().for_each(|wake| mirror.wake_early(wake));
+        early.into_iter().for_each(|event| mirror.wake_early(event));
         if let Some(catch_up) = mirror.catch_up.as_ref().filter(|_| !args.no_catch_up) {
             catch_up.begin();
         }
@@ -144,15 +144,15 @@ impl Standing {
             mirror.look_for_changes_since_the_last_run(args.full_sync);
         }
         if args.full_sync {
-            mirror.handle(Event::FullSync(FullSync::Start));
+            mirror.handle(Event::FullSync(FullSyncCause::Start));
         }
         let (_signals, _timers, _watcher, _shortage) = (signals, timers, watcher, shortage);
-        Ok(Self { wakes, _signals, _timers, _watcher, mirror, _shortage })
+        Ok(Self { events, _signals, _timers, _watcher, mirror, _shortage })
     }
 
     /// Mirrors until a signal ends it.
     pub fn work(&mut self) {
-        self.mirror.run(&self.wakes);
+        self.mirror.run(&self.events);
     }
 }
 
@@ -208,17 +208,17 @@ fn open_records(config: &Config, state: Option<&StateDir>) -> Vec<Option<Record>
 }
 
 /// The retry thread first, then the crontab thread where there is one.
-fn start_timers(config: &Config, sender: &Sender<Wake>) -> Result<Vec<Timer>, Failure> {
+fn start_timers(config: &Config, sender: &Sender<MainEvent>) -> Result<Vec<Timer>, Failure> {
     let tick = |event: Event| {
         let sender = sender.clone();
         // Fails only when the main loop has ended.
-        move || _ = sender.send(Wake::Event(event.clone()))
+        move || _ = sender.send(MainEvent::Event(event.clone()))
     };
     let minutes = |minutes: u32| Duration::from_secs(u64::from(minutes) * 60);
     let retry = minutes(config.fail_log.retry_minutes);
     let mut timers = vec![Timer::start("retry", retry, tick(Event::RetryFailLog))?];
     if let Some(crontab) = &config.crontab {
-        let event = Event::FullSync(FullSync::Schedule);
+        let event = Event::FullSync(FullSyncCause::Schedule);
         timers.push(Timer::start("crontab", minutes(crontab.minutes), tick(event))?);
     }
     Ok(timers)
@@ -232,17 +232,17 @@ pub fn workers_for(args: &Args, config: &Config) -> usize {
 
 fn start_workers(
     workers: usize,
-    links: Links,
+    remotes: RemoteWorkers,
     records: &[Option<Record>],
     exclude: &Exclude,
-    sender: &Sender<Wake>,
+    sender: &Sender<MainEvent>,
 ) -> Result<Workers, Failure> {
     let sender = sender.clone();
     // Fails only when the main loop has ended.
-    let tell = move |said| _ = sender.send(Wake::from(said));
-    let calm = Arc::default();
-    let links = links.into_links(records, exclude, &calm);
-    Ok(Workers::start(workers, links, calm, tell)?)
+    let tell = move |said| _ = sender.send(MainEvent::from(said));
+    let load_gate = Arc::default();
+    let remotes = remotes.into_links(records, exclude, &load_gate);
+    Ok(Workers::start(workers, remotes, load_gate, tell)?)
 }
 
 /// The plugin that runs after each delivery.
@@ -270,16 +270,16 @@ pub fn reopen(log: &Log) -> Box<dyn Fn()> {
 }
 
 /// Returns what happened meanwhile.
-fn wait_for_watches(wakes: &Receiver<Wake>, roots: usize) -> Vec<Wake> {
+fn wait_for_watches(events: &Receiver<MainEvent>, roots: usize) -> Vec<MainEvent> {
     let mut ready = 0;
     let mut early = Vec::new();
     while ready < roots {
-        match wakes.recv() {
-            Ok(Wake::Event(Event::Watch(WatchEvent::Ready { root, directories }))) => {
+        match events.recv() {
+            Ok(MainEvent::Event(Event::Watch(WatchEvent::Ready { root, directories }))) => {
                 log::debug!("{directories} directories are watched below root {}", root.0);
                 ready += 1;
             }
-            Ok(wake) => early.push(wake),
+            Ok(event) => early.push(event),
             Err(_) => break,
         }
     }
@@ -301,7 +301,7 @@ fn restore(mirror: &mut Mirror, replay: Option<Replay>) {
 /// The items of a restored journal: what was sent shortly before the end is not known any more, so no single path
 /// is trusted for its size and time. Whole trees are: to read them all would take too long.
 fn restored(pending: impl Iterator<Item = (RelPath, Scope)>) -> Vec<Item> {
-    let mark = |scope| Mark { force: scope == Scope::Entry, ..Mark::new(scope) };
+    let mark = |scope| Mark { compare_content: scope == Scope::Entry, ..Mark::new(scope) };
     pending.map(|(path, scope)| Item { path, mark: mark(scope) }).collect()
 }
 

@@ -8,15 +8,15 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::calm::Calm;
 use super::echoes::Echoes;
 use super::fresh::coarse_now;
 use super::job_run::JobRun;
+use super::load_gate::LoadGate;
 use super::look::{Look, LookOptions, look_at};
 use super::moves::{Hints, Move};
 use super::remote::{Remote, Stop};
 use super::rules::Rules;
-use super::sessions::Lack;
+use super::sessions::SessionDemand;
 use super::shards::Sharding;
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark, Recheck};
@@ -34,7 +34,7 @@ type Opened<'a> = &'a dyn Fn(Vec<RelPath>);
 
 /// Does the jobs of one remote.
 #[derive(Debug)]
-pub struct Link {
+pub struct RemoteWorker {
     remote: Remote,
     /// The rules' patterns and those of `<crontabfilter>`.
     crontab_excludes: Excludes,
@@ -49,7 +49,7 @@ pub struct Link {
 
 /// What a link is made of.
 #[derive(Debug)]
-pub struct LinkSetup {
+pub struct RemoteWorkerSetup {
     /// How the remote is reached.
     pub endpoint: Endpoint,
     /// The watch root.
@@ -61,7 +61,7 @@ pub struct LinkSetup {
     /// Notes what is there before a job, where a record is kept.
     pub recorder: Option<Recorder>,
     /// What all remotes have in common.
-    pub calm: Arc<Calm>,
+    pub load_gate: Arc<LoadGate>,
 }
 
 /// Looks at the disk for the record of the tree.
@@ -91,13 +91,13 @@ impl Recorder {
     }
 }
 
-impl Link {
+impl RemoteWorker {
     /// A link to a remote of which nothing is known yet.
-    pub fn new(setup: LinkSetup) -> Self {
-        let LinkSetup { endpoint, source, rules, sharding, recorder, calm } = setup;
+    pub fn new(setup: RemoteWorkerSetup) -> Self {
+        let RemoteWorkerSetup { endpoint, source, rules, sharding, recorder, load_gate } = setup;
         let crontab_excludes = rules.patterns.with(rules.crontab.iter().cloned());
         Self {
-            remote: Remote::new(endpoint, source, rules, calm),
+            remote: Remote::new(endpoint, source, rules, load_gate),
             crontab_excludes,
             sharding,
             recorder,
@@ -113,8 +113,8 @@ impl Link {
     }
 
     /// How badly warm sessions are needed.
-    pub fn lack(&self) -> Lack {
-        self.remote.sessions().lack()
+    pub fn demand(&self) -> SessionDemand {
+        self.remote.sessions().demand()
     }
 
     /// From now on warm sessions are kept ready, if the remote has answered.
@@ -229,7 +229,7 @@ impl Link {
         let looks = [&look, &later, &doubtful];
         let sends = looks.iter().any(|look| look.is_something());
         let _sending = sends.then(|| Sending::begin(&self.echoes, &looks));
-        let forced = job.items.iter().filter(|item| item.mark.force);
+        let forced = job.items.iter().filter(|item| item.mark.compare_content);
         run.by_content = forced.map(|item| item.path.clone()).collect();
         let directories = self.plain_directories(&look, job, abilities);
         if !directories.is_empty() {
@@ -241,9 +241,9 @@ impl Link {
         run.batch(&later)?;
         run.directories(&look, excludes)?;
         run.batch(&doubtful)?;
-        self.note_what_was_broken_off(job);
+        self.note_what_was_aborted(job);
         run.clean_up();
-        let JobRun { failed, sent, returned, has_run, broken_off, .. } = run;
+        let JobRun { failed, sent, returned, has_run, aborted, .. } = run;
         if has_run {
             self.remote.note_abilities(abilities);
         }
@@ -261,11 +261,11 @@ impl Link {
         look.returned.extend(doubtful.returned);
         look.returned.extend(appeared);
         let (verdict, returned) = (Verdict::Done, look.returned);
-        Ok(JobReport { verdict, failed, returned, postponed, broken_off })
+        Ok(JobReport { verdict, failed, returned, postponed, aborted })
     }
 
     /// A run that was broken off may have left its temporary files, also one of an earlier program.
-    fn note_what_was_broken_off(&self, job: &Job) {
+    fn note_what_was_aborted(&self, job: &Job) {
         let rechecked = job.items.iter().filter(|item| item.mark.recheck != Recheck::No);
         let rechecked = rechecked.filter(|item| item.mark.scope == Scope::Entry);
         let names: Vec<&RelPath> = rechecked.map(|item| &item.path).collect();
@@ -298,7 +298,7 @@ impl Link {
         let below = |moved: &Move| fresh.moved_along(&moved.old, &moved.new);
         let paths = moves.iter().flat_map(below).collect();
         drop(fresh);
-        self.look_again(paths, Mark { force: true, ..Mark::new(Scope::Entry) }, root, job)
+        self.look_again(paths, Mark { compare_content: true, ..Mark::new(Scope::Entry) }, root, job)
     }
 
     /// What below trees was sent lately: rsync's look at size and time may not see that it is another file now.

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::{Link, unhealthy};
+use super::{RemoteWorker, unhealthy};
 use crate::change::Scope;
 use crate::engine::Job;
 use crate::engine::pending::{Item, Mark};
@@ -13,7 +13,7 @@ use crate::worker::look::{Look, Present};
 use crate::worker::remote::Stop;
 use crate::worker::shards::{is_directory, stat};
 
-impl Link {
+impl RemoteWorker {
     /// Directories that stand now where there was something else or nothing, and whose copies may have been directories before.
     /// rsync may have found them, and then it has sent them as such, over all that the copy of the other one held.
     pub(super) fn appeared(&self, looks: [&Look; 3], job: &Job) -> Result<Vec<Item>, Stop> {

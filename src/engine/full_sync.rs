@@ -2,7 +2,7 @@
 //! Does not say when its jobs start.
 
 use super::pending::{Held, Hold, Item, Mark, Pending, Want};
-use super::{FullSync, FullSyncFilter, Now};
+use super::{FullSyncCause, FullSyncFilter, Now};
 use crate::change::Scope;
 use crate::path::RelPath;
 
@@ -11,7 +11,7 @@ const RUNS: usize = 2;
 
 /// A full sync under way.
 #[derive(Debug)]
-pub struct Sweep {
+pub struct FullSync {
     /// What of the tree is still to be compared.
     pub left: Pending,
     /// Whether the patterns of `crontabfilter` hold.
@@ -25,7 +25,7 @@ pub struct Sweep {
     pub shards: usize,
 }
 
-impl Sweep {
+impl FullSync {
     pub fn new(now: Now) -> Self {
         Self {
             left: Pending::default(),
@@ -38,9 +38,9 @@ impl Sweep {
     }
 
     /// Begins anew from the root: what has been compared may have changed unseen since.
-    pub fn restart(&mut self, cause: FullSync) {
+    pub fn restart(&mut self, cause: FullSyncCause) {
         self.filter = match cause {
-            FullSync::Schedule => FullSyncFilter::Crontab,
+            FullSyncCause::Schedule => FullSyncFilter::Crontab,
             _ => FullSyncFilter::Off,
         };
         self.deletes = true;
@@ -51,8 +51,8 @@ impl Sweep {
     /// Takes what the next tree job is to hold; else says what has to wait for which hold.
     pub fn take(&mut self, held: &Held, jobs: usize) -> (Vec<Item>, Option<(RelPath, Hold)>) {
         let (mut items, mut waits) = self.left.take_or_wait(held, Want::Batch(1));
-        if items.is_empty() && self.left.whole() > 0 {
-            let want = Want::Trees(shards_per_job(self.left.whole(), self.shards, jobs));
+        if items.is_empty() && self.left.shards() > 0 {
+            let want = Want::Trees(shards_per_job(self.left.shards(), self.shards, jobs));
             let (shards, shard_waits) = self.left.take_or_wait(held, want);
             items = shards;
             waits = waits.or(shard_waits);

@@ -26,7 +26,7 @@ pub trait Backend: Send {
     fn fd(&self) -> BorrowedFd<'_>;
 
     /// Watches what is at the place now, and all below it, whatever was there before.
-    fn watch(&mut self, desk: &Desk, place: &Place);
+    fn watch(&mut self, context: &WatchContext, place: &Place);
 
     /// Forgets the place and all below it.
     fn forget(&mut self, place: &Place);
@@ -35,7 +35,7 @@ pub trait Backend: Send {
     fn directories(&self) -> usize;
 
     /// Takes in what one read of the kernel's queue gives.
-    fn read(&mut self, desk: &mut Desk) -> ReadOutcome;
+    fn read(&mut self, context: &mut WatchContext) -> ReadOutcome;
 
     /// True when the last read ended with the first half of a move, and the second may come with the next.
     fn is_mid_move(&self) -> bool {
@@ -59,7 +59,7 @@ pub trait Backend: Send {
     }
 
     /// Does what is due because time has passed.
-    fn tick(&mut self, desk: &mut Desk);
+    fn tick(&mut self, context: &mut WatchContext);
 }
 
 /// What a read of the kernel's queue says beside the changes.
@@ -72,7 +72,7 @@ pub enum ReadOutcome {
 }
 
 /// The state that is the same whoever watches.
-pub struct Desk {
+pub struct WatchContext {
     /// The watch roots.
     pub roots: Roots,
     /// What is to be handed on.
@@ -85,7 +85,7 @@ pub struct Desk {
     unsure: Vec<Place>,
 }
 
-impl Desk {
+impl WatchContext {
     /// Nothing collected yet.
     pub fn new(roots: Roots, batch: Batch, debug: bool, status: Arc<WatchStatus>) -> Self {
         Self { roots, batch, debug, status, unsure: Vec::new() }

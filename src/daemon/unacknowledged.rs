@@ -6,7 +6,7 @@ use crate::change::{RemoteId, RootId, Scope};
 use crate::journal::Seq;
 use crate::path::RelPath;
 use crate::record::Look;
-use crate::watch::Asker;
+use crate::watch::Barrier;
 
 /// So many are not left waiting, however much is under way.
 const MANY: usize = 64;
@@ -22,17 +22,17 @@ pub enum Delivery {
 
 /// What waits for the watch thread's word, in the order in which the jobs have ended.
 #[derive(Debug)]
-pub struct Unconfirmed {
-    asker: Asker,
+pub struct Unacknowledged {
+    barrier: Barrier,
     waiting: Vec<Delivery>,
     /// How many of them an answer that is under way will confirm.
     asked_for: Option<usize>,
 }
 
-impl Unconfirmed {
+impl Unacknowledged {
     /// Nothing waits.
-    pub fn new(asker: Asker) -> Self {
-        Self { asker, waiting: Vec::new(), asked_for: None }
+    pub fn new(barrier: Barrier) -> Self {
+        Self { barrier, waiting: Vec::new(), asked_for: None }
     }
 
     /// A job has ended just now.
@@ -46,7 +46,7 @@ impl Unconfirmed {
         let is_due = if at_rest { !self.waiting.is_empty() } else { self.waiting.len() >= MANY };
         if self.asked_for.is_none() && is_due {
             self.asked_for = Some(self.waiting.len());
-            self.asker.ask();
+            self.barrier.ask();
         }
     }
 

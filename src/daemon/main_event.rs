@@ -5,11 +5,11 @@ use crate::change::{RootId, WatchEvent};
 use crate::engine::{Event, JobId, JobReport};
 use crate::process::signals::Signal;
 use crate::record::{Look, Survey, Surveyor};
-use crate::worker::Said;
+use crate::worker::WorkerEvent;
 
 /// Everything that can wake the main loop.
 #[derive(Debug)]
-pub enum Wake {
+pub enum MainEvent {
     /// For the engine.
     Event(Event),
     /// A worker is done; the look is what was there before.
@@ -22,17 +22,19 @@ pub enum Wake {
     Signal(Signal),
 }
 
-impl From<WatchEvent> for Wake {
+impl From<WatchEvent> for MainEvent {
     fn from(event: WatchEvent) -> Self {
         Self::Event(Event::Watch(event))
     }
 }
 
-impl From<Said> for Wake {
-    fn from(said: Said) -> Self {
+impl From<WorkerEvent> for MainEvent {
+    fn from(said: WorkerEvent) -> Self {
         match said {
-            Said::Opened(job, directories) => Self::Event(Event::JobOpened(job, directories)),
-            Said::Done(job, report, look) => Self::JobDone(job, report, look),
+            WorkerEvent::Opened(job, directories) => {
+                Self::Event(Event::JobOpened(job, directories))
+            }
+            WorkerEvent::Done(job, report, look) => Self::JobDone(job, report, look),
         }
     }
 }

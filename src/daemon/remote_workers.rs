@@ -17,13 +17,13 @@ use crate::rsync::excludes::Excludes;
 use crate::rsync::{Endpoint, Presence, RunSpec};
 use crate::source::Source;
 use crate::watch::Exclude;
-use crate::worker::calm::Calm;
-use crate::worker::link::{Link, LinkSetup, Recorder};
+use crate::worker::load_gate::LoadGate;
+use crate::worker::remote_worker::{Recorder, RemoteWorker, RemoteWorkerSetup};
 use crate::worker::rules::{Coverage, Rules};
 use crate::worker::shards::Sharding;
 
 /// How every remote is reached, in the order of their ids.
-pub struct Links {
+pub struct RemoteWorkers {
     endpoints: Vec<(Endpoint, Arc<Source>, RootId)>,
     rules: Rules,
     /// Filter expressions that no rsync command can say.
@@ -31,7 +31,7 @@ pub struct Links {
     sharding: Sharding,
 }
 
-impl Links {
+impl RemoteWorkers {
     /// Everything that is needed to reach the remotes of `config`, by the holder of the state directory `state`.
     pub fn new(
         config: &Config,
@@ -107,23 +107,23 @@ impl Links {
         self,
         records: &[Option<Record>],
         exclude: &Exclude,
-        calm: &Arc<Calm>,
-    ) -> Vec<Link> {
+        load_gate: &Arc<LoadGate>,
+    ) -> Vec<RemoteWorker> {
         let recorder = |root: RootId| {
             let record = records.get(root.0)?.as_ref()?;
             Some(Recorder { eyes: record.eyes(), exclude: Arc::clone(exclude) })
         };
-        let link = |(endpoint, source, root)| {
-            Link::new(LinkSetup {
+        let remote = |(endpoint, source, root)| {
+            RemoteWorker::new(RemoteWorkerSetup {
                 endpoint,
                 source,
                 rules: self.rules.clone(),
                 sharding: self.sharding,
                 recorder: recorder(root),
-                calm: Arc::clone(calm),
+                load_gate: Arc::clone(load_gate),
             })
         };
-        self.endpoints.into_iter().map(link).collect()
+        self.endpoints.into_iter().map(remote).collect()
     }
 }
 

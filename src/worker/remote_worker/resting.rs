@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::Link;
+use super::RemoteWorker;
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::postponed::POSTPONED;
@@ -40,7 +40,7 @@ impl Drop for Sending<'_> {
     }
 }
 
-impl Link {
+impl RemoteWorker {
     /// Of two mirrors of each other: a look at files that nobody can change any more without another stamp, if need be after the next
     /// tick of the clock. What was sent before that would be sent again with its next notice, and undo what the other side has
     /// written since. Where nobody mirrors back, nothing waits.
