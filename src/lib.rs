@@ -1,4 +1,4 @@
-//! sersync: a real-time file mirror; `docs/ARCHITECTURE.md` has the picture. The binary `sersync2` is one call of [`daemon::run`].
+//! sersync: a real-time file mirror; `docs/ARCHITECTURE.md` has the picture. The binary `sersync2` is one call of [`commands::run`].
 //! The modules in reading order, in groups: the words they share, the decisions, what carries them out, what puts it together.
 
 pub mod change;
@@ -30,3 +30,5 @@ pub mod process;
 pub mod sys;
 
 pub mod daemon;
+
+pub mod commands;

@@ -1,5 +1,5 @@
 //! The `sersync2` binary: parse, run, exit code.
 
 fn main() -> std::process::ExitCode {
-    sersync::daemon::run(std::env::args_os())
+    sersync::commands::run(std::env::args_os())
 }

@@ -1,12 +1,8 @@
-//! What a reviewer would otherwise check by eye: file headers, file sizes, paths that documents name, `unsafe`, `unwrap`.
+//! What a reviewer would otherwise check by eye: file headers, paths that documents name, `unsafe`, `unwrap`.
 //! Looks at the text of the repository alone; the compiler's and clippy's findings are not repeated here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Files that may be longer than [`LINES_MAX`], each with its reason.
-const LONG_FILES: [&str; 0] = [];
-const LINES_MAX: usize = 400;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -82,24 +78,6 @@ fn each_source_file_says_first_what_it_is_for() {
         .map(|path| path.display().to_string())
         .collect();
     assert_none(&bad, "files that do not open with a `//!` sentence");
-}
-
-#[test]
-fn no_source_file_is_long() {
-    let bad: Vec<String> = sources()
-        .iter()
-        .filter(|path| !LONG_FILES.iter().any(|long| *path == Path::new(long)))
-        .map(|path| (path, read(path).lines().count()))
-        .filter(|(_, lines)| *lines > LINES_MAX)
-        .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
-        .collect();
-    assert_none(&bad, &format!("files of more than {LINES_MAX} lines"));
-    for long in LONG_FILES {
-        assert!(
-            read(Path::new(long)).lines().count() > LINES_MAX,
-            "{long} is no exception any more"
-        );
-    }
 }
 
 #[test]
