@@ -24,6 +24,8 @@ pub mod state;
 
 pub mod plugin;
 
+pub mod snapshot;
+
 pub mod banner;
 pub mod logging;
 pub mod process;

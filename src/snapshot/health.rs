@@ -1,0 +1,151 @@
+//! Whether all is well, as a monitoring system asks: one verdict and its reasons, the same for `status`, `/healthz` and the heartbeat.
+//! Pure: what is too much is an argument.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{DeletionState, RemoteState, RootState, Snapshot};
+
+/// What is too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// A change may wait so long.
+    pub max_age: Duration,
+    /// So many paths may be pending for one remote; `None`: any number.
+    pub max_pending: Option<u64>,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { max_age: Duration::from_secs(60), max_pending: None }
+    }
+}
+
+/// How bad it is; the numbers are the exit codes of `sersync2 status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Everything is delivered, or on its way.
+    Ok = 0,
+    /// Something is behind or failing, or paused, or waits for an operator.
+    Behind = 1,
+    /// A remote or a watch path is down.
+    Down = 2,
+}
+
+/// The verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// The worst of all.
+    pub level: Level,
+    /// A sentence for each thing that is wrong, the worst first.
+    pub reasons: Vec<String>,
+}
+
+impl Snapshot {
+    /// Whether all is well at `now_ms`, by these thresholds.
+    pub fn health(&self, thresholds: &Thresholds, now_ms: u64) -> Health {
+        let mut found = Vec::new();
+        self.judge_roots(&mut found);
+        self.judge_remotes(thresholds, now_ms, &mut found);
+        found.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
+        let level = found.first().map_or(Level::Ok, |(level, _)| *level);
+        Health { level, reasons: found.into_iter().map(|(_, reason)| reason).collect() }
+    }
+
+    fn judge_roots(&self, found: &mut Vec<(Level, String)>) {
+        for root in &self.roots {
+            if root.state == RootState::Lost {
+                let path = &root.path;
+                found.push((Level::Down, format!("watch path {path} is lost")));
+            }
+            if root.deletions == DeletionState::Withheld {
+                let path = &root.path;
+                found.push((Level::Behind, format!("deletions below {path} are held back")));
+            }
+        }
+    }
+
+    fn judge_remotes(
+        &self,
+        thresholds: &Thresholds,
+        now_ms: u64,
+        found: &mut Vec<(Level, String)>,
+    ) {
+        for remote in &self.remotes {
+            let name = &remote.name;
+            match (remote.state, &remote.down) {
+                (RemoteState::Down, Some(down)) => {
+                    found.push((Level::Down, format!("{name} is down: {}", down.reason)));
+                }
+                (RemoteState::Down, None) => found.push((Level::Down, format!("{name} is down"))),
+                (RemoteState::Paused, _) => {
+                    found.push((Level::Behind, format!("{name} is paused")));
+                }
+                _ => {}
+            }
+            if remote.failing > 0 {
+                let reason = format!("{name}: {} paths cannot be delivered", remote.failing);
+                found.push((Level::Behind, reason));
+            }
+            let age = Duration::from_millis(remote.lag_ms(now_ms));
+            if age > thresholds.max_age {
+                let reason = format!("{name} is behind: a change waits for {} s", age.as_secs());
+                found.push((Level::Behind, reason));
+            }
+            if thresholds.max_pending.is_some_and(|max| remote.pending > max) {
+                found
+                    .push((Level::Behind, format!("{name}: {} paths are pending", remote.pending)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Down, Remote, Root};
+
+    fn remote(state: RemoteState) -> Remote {
+        Remote { name: "h::m".into(), state, ..Remote::default() }
+    }
+
+    fn level(remote: Remote) -> Level {
+        let snapshot = Snapshot { remotes: vec![remote], ..Snapshot::default() };
+        snapshot.health(&Thresholds::default(), 100_000).level
+    }
+
+    #[test]
+    fn the_worst_decides_and_stands_first() {
+        let down = Down { reason: "it does not answer".into(), ..Down::default() };
+        let failing = Remote { failing: 2, ..remote(RemoteState::Up) };
+        let away = Remote { down: Some(down), ..remote(RemoteState::Down) };
+        let snapshot = Snapshot { remotes: vec![failing, away], ..Snapshot::default() };
+        let health = snapshot.health(&Thresholds::default(), 0);
+        assert_eq!(health.level, Level::Down);
+        assert_eq!(health.reasons[0], "h::m is down: it does not answer");
+        assert_eq!(health.reasons[1], "h::m: 2 paths cannot be delivered");
+    }
+
+    #[test]
+    fn what_is_pending_is_no_fault_before_it_is_too_old() {
+        let waits = |since| Remote { oldest_pending_ms: Some(since), ..remote(RemoteState::Up) };
+        assert_eq!(level(waits(40_000)), Level::Ok);
+        assert_eq!(level(waits(39_000)), Level::Behind);
+        assert_eq!(level(remote(RemoteState::Paused)), Level::Behind);
+        assert_eq!(level(remote(RemoteState::Unknown)), Level::Ok);
+    }
+
+    #[test]
+    fn a_lost_root_is_down_and_withheld_deletions_wait_for_an_operator() {
+        let root = |state, deletions| {
+            let root = Root { path: "/w".into(), state, deletions, ..Root::default() };
+            let snapshot = Snapshot { roots: vec![root], ..Snapshot::default() };
+            snapshot.health(&Thresholds::default(), 0).level
+        };
+        assert_eq!(root(RootState::Lost, DeletionState::Allowed), Level::Down);
+        assert_eq!(root(RootState::Watched, DeletionState::Withheld), Level::Behind);
+        assert_eq!(root(RootState::Watched, DeletionState::Undecided), Level::Ok);
+    }
+}
