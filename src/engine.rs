@@ -8,6 +8,7 @@ mod full_sync;
 #[cfg(test)]
 mod golden;
 mod job;
+pub mod locks;
 mod mark;
 mod notice;
 mod parents;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use sersync::change::Scope;
-use sersync::engine::pending::{Held, Hold, Mark, Pending, Want};
+use sersync::engine::locks::{LockKind, Owner, PathLocks};
+use sersync::engine::pending::{Mark, Pending, Want};
 use sersync::path::RelPath;
 
 use super::{Size, file, measure};
@@ -38,10 +39,10 @@ pub fn mark(criterion: &mut Criterion, size: Size) {
 pub fn take(criterion: &mut Criterion, size: Size) {
     let mut group = criterion.benchmark_group("take");
     group.sample_size(10).measurement_time(size.time(Duration::from_secs(2)));
-    let free = Held::default();
-    let mut blocked = Held::default();
-    blocked.insert(&RelPath::root(), Hold::Short);
-    for (name, held, most) in [
+    let free = PathLocks::default();
+    let mut blocked = PathLocks::default();
+    blocked.lock(Owner::Reservation, &RelPath::root(), LockKind::Short);
+    for (name, locks, most) in [
         ("a batch of 4,000 out of a million", &free, 4_000),
         ("nothing out of a million below a held path", &blocked, 0),
     ] {
@@ -51,7 +52,7 @@ pub fn take(criterion: &mut Criterion, size: Size) {
                 if pending.len() < 10_000 {
                     pending = filled(size.million());
                 }
-                assert_eq!(pending.take(held, Want::Batch(4_000)).len(), most);
+                assert_eq!(pending.take(locks, Want::Batch(4_000)).len(), most);
             });
         });
     }

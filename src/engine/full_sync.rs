@@ -1,7 +1,8 @@
 //! A full sync of one remote: the tree as one mark first, then the shards into which workers divide it.
 //! Does not say when its jobs start.
 
-use super::pending::{Held, Hold, Item, Mark, Pending, Want};
+use super::locks::{LockKind, PathLocks};
+use super::pending::{Item, Mark, Pending, Want};
 use super::{FullSyncCause, FullSyncFilter, Now};
 use crate::change::Scope;
 use crate::path::RelPath;
@@ -48,12 +49,16 @@ impl FullSync {
         self.shards += 1;
     }
 
-    /// Takes what the next tree job is to hold; else says what has to wait for which hold.
-    pub fn take(&mut self, held: &Held, jobs: usize) -> (Vec<Item>, Option<(RelPath, Hold)>) {
-        let (mut items, mut waits) = self.left.take_or_wait(held, Want::Batch(1));
+    /// Takes the items of the next tree job; else returns what has to wait, and for which kind of lock.
+    pub fn take(
+        &mut self,
+        locks: &PathLocks,
+        jobs: usize,
+    ) -> (Vec<Item>, Option<(RelPath, LockKind)>) {
+        let (mut items, mut waits) = self.left.take_or_wait(locks, Want::Batch(1));
         if items.is_empty() && self.left.shards() > 0 {
             let want = Want::Trees(shards_per_job(self.left.shards(), self.shards, jobs));
-            let (shards, shard_waits) = self.left.take_or_wait(held, want);
+            let (shards, shard_waits) = self.left.take_or_wait(locks, want);
             items = shards;
             waits = waits.or(shard_waits);
         }

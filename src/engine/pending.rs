@@ -1,9 +1,10 @@
 //! What a remote still owes: the set of paths that may differ from their copies, and the batches taken out of it.
 //! Does not decide when a batch leaves; `schedule.rs` and the engine do.
 
+use super::locks::{LockKind, PathLocks};
 pub use super::mark::{Item, Mark, Recheck};
 use super::taking::Taking;
-pub use super::taking::{Held, Hold, Want, keeps_back};
+pub use super::taking::Want;
 use super::trie::{Node, NodeId, Trie};
 use crate::change::Scope;
 use crate::path::RelPath;
@@ -118,18 +119,18 @@ impl Pending {
         *self.trie.value_mut(at) = Some(merged);
     }
 
-    /// Takes a batch out: paths of the wanted kind of which neither one itself, nor an ancestor, nor a descendant is held.
-    pub fn take(&mut self, held: &Held, want: Want) -> Vec<Item> {
-        self.take_or_wait(held, want).0
+    /// Takes a batch out: paths of the wanted kind that no lock keeps back.
+    pub fn take(&mut self, locks: &PathLocks, want: Want) -> Vec<Item> {
+        self.take_or_wait(locks, want).0
     }
 
-    /// As [`Pending::take`]; says besides what could not be taken because of which hold.
+    /// As [`Pending::take`]; also returns a path that has to wait, and for which kind of lock.
     pub fn take_or_wait(
         &mut self,
-        held: &Held,
+        locks: &PathLocks,
         want: Want,
-    ) -> (Vec<Item>, Option<(RelPath, Hold)>) {
-        let (items, waits) = Taking::new(&mut self.trie, want).take(held);
+    ) -> (Vec<Item>, Option<(RelPath, LockKind)>) {
+        let (items, waits) = Taking::new(&mut self.trie, want).take(locks);
         for item in &items {
             self.tally.subtract(item.mark);
         }
@@ -198,6 +199,7 @@ fn depth(node: &Node<Mark>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::locks::Owner;
     use proptest::prelude::*;
 
     fn path(text: &str) -> RelPath {
@@ -212,8 +214,10 @@ mod tests {
         pending
     }
 
-    fn hold(held: &mut Held, text: &str, hold: Hold) {
-        held.insert(&path(text), hold);
+    fn locked(text: &str, kind: LockKind) -> PathLocks {
+        let mut locks = PathLocks::default();
+        locks.lock(Owner::Reservation, &path(text), kind);
+        locks
     }
 
     fn names(items: &[Item]) -> Vec<String> {
@@ -225,7 +229,7 @@ mod tests {
         let mut p = pending(&[("a/b", Scope::Entry), ("a/c/d", Scope::Entry), ("a", Scope::Tree)]);
         assert_eq!(p.len(), 1);
         p.mark(&path("a/x/y"), Mark::new(Scope::Tree));
-        assert_eq!(names(&p.take(&Held::default(), Want::Batch(9))), ["a"]);
+        assert_eq!(names(&p.take(&PathLocks::default(), Want::Batch(9))), ["a"]);
         assert!(p.is_empty());
     }
 
@@ -239,25 +243,22 @@ mod tests {
 
     #[test]
     fn what_flies_keeps_its_relatives_back() {
-        let mut held = Held::default();
-        hold(&mut held, "a/b", Hold::Short);
+        let locks = locked("a/b", LockKind::Short);
         let all = [("a", Scope::Entry), ("a/b", Scope::Entry), ("a/b/c", Scope::Entry)];
         let mut p = pending(&all);
         p.mark(&path("z"), Mark::new(Scope::Entry));
-        assert_eq!(names(&p.take(&held, Want::Batch(9))), ["z"]);
+        assert_eq!(names(&p.take(&locks, Want::Batch(9))), ["z"]);
         assert_eq!(p.len(), 3);
     }
 
     #[test]
     fn a_tree_that_waits_for_a_long_job_does_not_stop_its_children() {
-        let mut held = Held::default();
-        hold(&mut held, "a/big", Hold::Long);
+        let locks = locked("a/big", LockKind::Long);
         let mut p = pending(&[("a/small", Scope::Entry), ("a", Scope::Listing)]);
-        assert_eq!(names(&p.take(&held, Want::Batch(9))), ["a/small"]);
-        let mut held = Held::default();
-        hold(&mut held, "a/big", Hold::Short);
+        assert_eq!(names(&p.take(&locks, Want::Batch(9))), ["a/small"]);
+        let locks = locked("a/big", LockKind::Short);
         let mut p = pending(&[("a/small", Scope::Entry), ("a", Scope::Listing)]);
-        assert_eq!(names(&p.take(&held, Want::Batch(9))), Vec::<String>::new());
+        assert_eq!(names(&p.take(&locks, Want::Batch(9))), Vec::<String>::new());
     }
 
     #[test]
@@ -266,9 +267,9 @@ mod tests {
         for text in ["a", "b", "c"] {
             p.mark(&path(text), Mark { shard: true, ..Mark::new(Scope::Tree) });
         }
-        assert_eq!(names(&p.take(&Held::default(), Want::Trees(2))), ["a", "b"]);
-        assert_eq!(names(&p.take(&Held::default(), Want::Batch(9))), ["small"]);
-        assert_eq!(names(&p.take(&Held::default(), Want::Trees(2))), ["c"]);
+        assert_eq!(names(&p.take(&PathLocks::default(), Want::Trees(2))), ["a", "b"]);
+        assert_eq!(names(&p.take(&PathLocks::default(), Want::Batch(9))), ["small"]);
+        assert_eq!(names(&p.take(&PathLocks::default(), Want::Trees(2))), ["c"]);
     }
 
     #[test]
@@ -318,16 +319,14 @@ mod tests {
             flying in proptest::collection::vec(arb_path(), 0..3),
             limit in 1usize..10,
         ) {
-            let mut held = Held::default();
-            for path in &flying {
-                hold(&mut held, std::str::from_utf8(path.as_bytes()).unwrap(), Hold::Short);
-            }
+            let mut locks = PathLocks::default();
+            locks.lock_all(Owner::Reservation, &flying, LockKind::Short);
             let mut p = Pending::default();
             for (path, scope) in &marks {
                 p.mark(path, Mark::new(*scope));
             }
-            let mut seen = p.take(&held, Want::Batch(limit));
-            seen.extend(p.take(&held, Want::Trees(limit)));
+            let mut seen = p.take(&locks, Want::Batch(limit));
+            seen.extend(p.take(&locks, Want::Trees(limit)));
             for item in &seen {
                 for other in &flying {
                     prop_assert!(!item.path.is_within(other) && !other.is_within(&item.path));

@@ -14,8 +14,9 @@ use std::time::Duration;
 use self::aftermath::Aftermath;
 use super::deletions::{DeletionGate, Deletions};
 use super::full_sync::FullSync;
+use super::locks::{LockKind, Owner, PathLocks};
 use super::parents::Parents;
-use super::pending::{Held, Hold, Item, Mark, Marked, Pending, keeps_back};
+use super::pending::{Item, Mark, Marked, Pending};
 use super::postponed::Postponed;
 use super::retry::{FailingPaths, Outage, Trouble};
 use super::schedule::Pace;
@@ -56,10 +57,6 @@ struct Flight {
     /// What is extraneous in its directories is deleted.
     deletes_below: bool,
     parents: Parents,
-    /// What may leave only after this job, because it was moved away from one of its paths.
-    waited_for_by: Vec<RelPath>,
-    /// Old names of what moved, which other jobs hold or will: not deleted while this one may still have use for them.
-    origins: Vec<RelPath>,
 }
 
 /// Which set the items of a job came from, and go back to.
@@ -95,11 +92,9 @@ pub struct RemoteState {
     moves: BTreeMap<RelPath, RelPath>,
     /// Everything that happened before this has been taken in.
     known_until: Duration,
-    held: Held,
+    locks: PathLocks,
     /// Directories whose times two runs may have set in the wrong order: sent once more when it is quiet.
     disputed: BTreeSet<RelPath>,
-    /// Mount points whose file systems are gone.
-    lost: BTreeSet<RelPath>,
     flights: HashMap<JobId, Flight>,
     /// Long jobs and batches take turns when both could start.
     batch_was_last: bool,
@@ -131,9 +126,8 @@ impl RemoteState {
             deletion_gate: DeletionGate::default(),
             moves: BTreeMap::new(),
             known_until: Duration::ZERO,
-            held: Held::default(),
+            locks: PathLocks::default(),
             disputed: BTreeSet::new(),
-            lost: BTreeSet::new(),
             flights: HashMap::new(),
             batch_was_last: false,
             stuck: false,
@@ -150,7 +144,7 @@ impl RemoteState {
 
     /// Adds a hint.
     pub fn mark(&mut self, path: &RelPath, mark: Mark) -> Marked {
-        self.stuck = self.stuck && keeps_back(&self.held, path);
+        self.stuck = self.stuck && self.locks.keeps_back(path);
         self.pending.mark(path, mark)
     }
 
@@ -192,7 +186,7 @@ impl RemoteState {
             return;
         };
         // a -> b -> c before a run: the remote still has it as a; with b in flight it will have it as b.
-        let known = self.moves.remove(old).filter(|_| !self.is_in_flight(old));
+        let known = self.moves.remove(old).filter(|_| !self.locks.holds(old));
         if marked == Marked::Itself {
             let origin = known.unwrap_or_else(|| old.clone());
             self.wait_for(&origin, &change.path);
@@ -202,11 +196,7 @@ impl RemoteState {
 
     /// True when the path, or anything above or below it, is pending or in flight.
     fn owes(&self, path: &RelPath) -> bool {
-        self.pending.touches(path) || self.held.touches(path)
-    }
-
-    fn is_in_flight(&self, path: &RelPath) -> bool {
-        self.held.get(path).is_some_and(|node| node.value.is_some())
+        self.pending.touches(path) || self.locks.touches(path)
     }
 
     /// Keeps the pending set within `max` paths.
@@ -299,14 +289,14 @@ impl RemoteState {
 
     /// A file system below `path` is gone: nothing at or below it leaves until it is back.
     pub fn lose(&mut self, path: &RelPath) {
-        self.lost.insert(path.clone());
-        self.held.insert(path, Hold::Long);
+        let mount = Owner::LostMount(path.clone());
+        self.locks.drop_owner(&mount);
+        self.locks.lock(mount, path, LockKind::Long);
     }
 
     /// It is back: everything below it may differ.
     pub fn find_again(&mut self, path: &RelPath) {
-        if self.lost.remove(path) {
-            self.release(std::slice::from_ref(path));
+        if self.locks.drop_owner(&Owner::LostMount(path.clone())) {
             self.stuck = false;
             self.mark(path, Mark::new(Scope::Tree));
         }

@@ -1,54 +1,28 @@
-//! A walk over what is pending that takes out what a job may hold.
-//! Leaves alone whatever touches a job in flight: two runs for one remote never overlap.
+//! Takes the items of one job out of a pending set.
+//! Leaves every path that a lock keeps back: two runs for one remote never overlap.
 
+use super::locks::{LockKind, Locks, PathLocks};
 use super::mark::{Item, Mark};
 use super::trie::{Node, NodeId, Trie};
 use crate::path::RelPath;
 
-/// Which pending paths a job may hold.
+/// Which pending paths a job may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
-    /// Up to so many paths of any kind but large files and whole trees.
+    /// Up to so many paths of any kind except large files and shards.
     Batch(usize),
     /// One large file.
     Large,
-    /// Up to so many trees, of those marked whole.
+    /// Up to so many shards.
     Trees(usize),
 }
 
-/// The paths that jobs in flight hold, with the kind of job.
-pub type Held = Trie<Hold>;
-
-/// How a path is held by a job in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
-    /// The job ends soon: what waits for it may make others wait.
-    Short,
-    /// A large file or a tree: nobody may be made to wait for someone who waits for it.
-    Long,
-    /// A directory that is there and is sent as one: what is below it may leave beside it.
-    Directory,
-}
-
-/// True when a job that holds something keeps `path` back.
-pub fn keeps_back(held: &Held, path: &RelPath) -> bool {
-    let mut at = held.root();
-    for name in path.components() {
-        if at.value.is_some_and(|hold| hold != Hold::Directory) {
-            return true;
-        }
-        let Some(child) = at.child(name) else { return false };
-        at = child;
-    }
-    !at.is_empty()
-}
-
-/// A batch being taken: the walk's position and what it has so far.
+/// The walk through the pending set: where it is, and what it has taken.
 pub struct Taking<'a> {
     trie: &'a mut Trie<Mark>,
     want: Want,
     items: Vec<Item>,
-    waits: Option<(RelPath, Hold)>,
+    waits: Option<(RelPath, LockKind)>,
     path: Vec<u8>,
 }
 
@@ -58,34 +32,33 @@ impl<'a> Taking<'a> {
         Self { trie, want, items: Vec::new(), waits: None, path: Vec::new() }
     }
 
-    /// Takes what it may. Returns besides a path that must wait, and for what; rather one that waits for something short.
-    pub fn take(mut self, held: &Held) -> (Vec<Item>, Option<(RelPath, Hold)>) {
-        self.visit(Trie::<Mark>::ROOT, Some(&held.root()));
+    /// Takes what it may. Also returns one path that has to wait, and for which kind of lock; a short wait is preferred.
+    pub fn take(mut self, locks: &PathLocks) -> (Vec<Item>, Option<(RelPath, LockKind)>) {
+        self.visit(Trie::<Mark>::ROOT, Some(&locks.root()));
         (self.items, self.waits)
     }
 
-    /// Takes what it may from the node and below; `held` is what is held at the same path.
-    fn visit(&mut self, at: NodeId, held: Option<&Node<Hold>>) {
+    /// Takes what it may from the node and below; `locked` is the locks' node for the same path.
+    fn visit(&mut self, at: NodeId, locked: Option<&Node<Locks>>) {
         let mark = self.trie.value(at);
-        match held.and_then(|held| held.value) {
-            Some(Hold::Directory) if mark.is_none() => {}
-            // What is pending here has its turn next: nothing new leaves below it either.
-            Some(Hold::Directory) => return self.note_wait(Hold::Short),
-            Some(hold) => return self.note_wait(hold),
+        match locked.and_then(|locked| locked.value).map(Locks::kind) {
+            Some(LockKind::Directory) if mark.is_none() => {}
+            // Prevent starvation: start nothing new below a directory that is itself pending.
+            Some(LockKind::Directory) => return self.note_wait(LockKind::Short),
+            Some(kind) => return self.note_wait(kind),
             None => {}
         }
         if let Some(mark) = mark {
-            let below = held.filter(|held| !held.is_empty());
+            let below = locked.filter(|locked| !locked.is_empty());
             match below {
                 None if self.wants(mark) => self.keep(at, mark),
                 None => {}
                 Some(below) => {
                     let long = any_long(below);
                     if self.wants(mark) {
-                        self.note_wait(if long { Hold::Long } else { Hold::Short });
+                        self.note_wait(if long { LockKind::Long } else { LockKind::Short });
                     }
-                    // This path must wait for what flies below it. To let it have its turn, nothing new leaves
-                    // below it meanwhile, unless that wait is long.
+                    // Prevent starvation: start nothing new below a waiting ancestor, unless its wait is long.
                     if !long {
                         return;
                     }
@@ -95,27 +68,27 @@ impl<'a> Taking<'a> {
         let length = self.path.len();
         let mut next = self.trie.first_child(at);
         while let Some(child) = next.filter(|_| !self.is_full()) {
-            // Asked for now: the child goes when nothing is left of it.
+            // Read it now: `prune` may remove the child.
             next = self.trie.next(child);
             if length > 0 {
                 self.path.push(b'/');
             }
             let name = self.trie.name(child);
             self.path.extend_from_slice(name);
-            let held = held.and_then(|held| held.child(name));
-            self.visit(child, held.as_ref());
+            let locked = locked.and_then(|locked| locked.child(name));
+            self.visit(child, locked.as_ref());
             self.path.truncate(length);
             self.trie.prune(child);
         }
     }
 
-    fn note_wait(&mut self, hold: Hold) {
+    fn note_wait(&mut self, kind: LockKind) {
         let better = match self.waits {
             None => true,
-            Some((_, known)) => known == Hold::Long && hold == Hold::Short,
+            Some((_, known)) => known == LockKind::Long && kind == LockKind::Short,
         };
         if better && let Some(path) = RelPath::new(&self.path) {
-            self.waits = Some((path, hold));
+            self.waits = Some((path, kind));
         }
     }
 
@@ -142,6 +115,7 @@ impl<'a> Taking<'a> {
     }
 }
 
-fn any_long(held: &Node<Hold>) -> bool {
-    held.value == Some(Hold::Long) || held.children().any(|(_, child)| any_long(&child))
+fn any_long(locked: &Node<Locks>) -> bool {
+    locked.value.is_some_and(|locks| locks.kind() == LockKind::Long)
+        || locked.children().any(|(_, child)| any_long(&child))
 }

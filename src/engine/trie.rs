@@ -17,7 +17,7 @@ const NONE: u32 = u32::MAX;
 const KEPT: usize = 4_096;
 
 /// A node of a [`Trie`]; valid until it is pruned or cut off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeId(u32);
 
 /// One path component. Its name lies in [`Trie::names`]; of a free slot it is empty.
@@ -123,14 +123,22 @@ impl<T: Copy> Trie<T> {
 
     /// Sets the value at `path`; returns the one before.
     pub fn insert(&mut self, path: &RelPath, value: T) -> Option<T> {
-        let step = |at, name| self.child_or_new(at, name);
-        let at = path.components().fold(Self::ROOT, step);
+        let at = self.node_at(path);
         self.value_mut(at).replace(value)
     }
 
-    /// Removes the value at `path`, and the nodes that only led to it.
-    pub fn remove(&mut self, path: &RelPath) -> Option<T> {
-        let mut at = self.find(path)?;
+    /// The node at `path`, made when it is missing. Give it a value, or a child that has one.
+    pub fn node_at(&mut self, path: &RelPath) -> NodeId {
+        path.components().fold(Self::ROOT, |at, name| self.child_or_new(at, name))
+    }
+
+    /// The node at `path`, where there is one.
+    pub fn find(&self, path: &RelPath) -> Option<NodeId> {
+        path.components().try_fold(Self::ROOT, |at, name| self.child(at, name))
+    }
+
+    /// Removes the node's value, and the nodes that only led to it.
+    pub fn remove_at(&mut self, mut at: NodeId) -> Option<T> {
         let value = self.value_mut(at).take();
         while let Some(parent) = self.parent(at).filter(|_| self.is_bare(at)) {
             self.prune(at);
@@ -233,10 +241,6 @@ impl<T: Copy> Trie<T> {
 
     fn node(&self, id: NodeId) -> Node<'_, T> {
         Node { value: self.value(id), trie: self, id }
-    }
-
-    fn find(&self, path: &RelPath) -> Option<NodeId> {
-        path.components().try_fold(Self::ROOT, |at, name| self.child(at, name))
     }
 
     fn slot(&self, at: NodeId) -> &Slot<T> {

@@ -1,71 +1,53 @@
-//! What moved and its old name: who waits for whom, so that the copy under the old name is there for the new one.
-//! Only saves traffic; a hint that is of no use is dropped.
+//! Moves: a new name is sent while the copy under the old name still exists, so that rsync need not send the data again.
+//! Only saves traffic: a move hint that is of no use is dropped.
 
 use super::{Flight, RemoteState};
 use crate::change::Scope;
-use crate::engine::JobKind;
-use crate::engine::pending::{Hold, Item, keeps_back};
+use crate::engine::locks::{LockKind, Owner};
+use crate::engine::pending::Item;
+use crate::engine::{JobId, JobKind};
 use crate::path::RelPath;
 
 impl RemoteState {
-    /// What was moved leaves after the run that brings its origin: only then need no data be sent again.
+    /// Lets `moved` wait for the job that is just sending its old name.
     pub fn wait_for(&mut self, origin: &RelPath, moved: &RelPath) {
-        if !self.is_in_flight(origin) || keeps_back(&self.held, moved) {
+        if !self.locks.holds(origin) || self.locks.keeps_back(moved) {
             return;
         }
-        // A small file that gets its final name a moment after it was written (as editors do) is sent twice
-        // sooner than it has waited for the first run's end.
+        // Editors rename a small file right after they wrote it. Sending it twice takes less time than waiting.
         let is_dear = |flight: &Flight, item: &Item| {
             flight.kind != JobKind::Batch || item.mark.scope == Scope::Tree
         };
-        let holds = |flight: &&mut Flight| {
+        let sends_origin = |flight: &Flight| {
             flight.items.iter().any(|item| item.path == *origin && is_dear(flight, item))
         };
-        if let Some(flight) = self.flights.values_mut().find(holds) {
-            self.held.insert(moved, Hold::Short);
-            flight.waited_for_by.push(moved.clone());
+        if let Some(job) = self.flight_that(sends_origin) {
+            self.locks.lock(Owner::Job(job), moved, LockKind::Short);
         }
     }
 
-    /// What came back although it was moved leaves together with its old name, or after the batch that holds that.
-    /// Where neither will be soon, the hint is of no use.
+    /// A job returned `moved`: it is sent together with its old name, or after the batch that has the old name in flight.
+    /// If neither is near, drops the hint.
     pub fn wait_for_origin(&mut self, moved: &RelPath) {
         let Some(origin) = self.moves.get(moved) else { return };
-        if !keeps_back(&self.held, origin) {
+        if !self.locks.keeps_back(origin) {
             if !self.pending.touches(origin) {
                 self.moves.remove(moved);
             }
             return;
         }
         let near = |item: &Item| item.path.is_within(origin) || origin.is_within(&item.path);
-        let holds =
-            |flight: &&mut Flight| flight.kind == JobKind::Batch && flight.items.iter().any(near);
-        match self.flights.values_mut().find(holds) {
-            Some(_) if keeps_back(&self.held, moved) => {}
-            Some(flight) => {
-                self.held.insert(moved, Hold::Short);
-                flight.waited_for_by.push(moved.clone());
-            }
+        let is_near =
+            |flight: &Flight| flight.kind == JobKind::Batch && flight.items.iter().any(near);
+        match self.flight_that(is_near) {
+            Some(_) if self.locks.keeps_back(moved) => {}
+            Some(job) => self.locks.lock(Owner::Job(job), moved, LockKind::Short),
             None => _ = self.moves.remove(moved),
         }
     }
 
-    /// Keeps old names that a job in flight may have use for.
-    pub fn hold_origins(&mut self) {
-        for origin in self.flights.values().flat_map(|flight| &flight.origins) {
-            if self.held.get(origin).is_none_or(|node| node.value.is_none()) {
-                self.held.insert(origin, Hold::Short);
-            }
-        }
-    }
-
-    /// Lets go of paths that waited for a job, but of none that another one holds as its own.
-    pub fn release(&mut self, paths: &[RelPath]) {
-        for path in paths {
-            let is_own = |item: &Item| item.path == *path;
-            if !self.flights.values().any(|flight| flight.items.iter().any(is_own)) {
-                self.held.remove(path);
-            }
-        }
+    fn flight_that(&self, is_it: impl Fn(&Flight) -> bool) -> Option<JobId> {
+        let found = self.flights.iter().find(|(_, flight)| is_it(flight));
+        found.map(|(job, _)| *job)
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::{Flight, Origin, RemoteState, SESSION_REST};
 use crate::change::Scope;
-use crate::engine::pending::{Hold, Item, Mark, Recheck};
+use crate::engine::locks::Owner;
+use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::postponed::POSTPONED;
 use crate::engine::retry::{FailLog, Failure, Outage, Trouble};
 use crate::engine::trie::{Node, Trie};
@@ -41,15 +42,7 @@ impl RemoteState {
         let Some(flight) = self.flights.remove(&id) else {
             return;
         };
-        for item in &flight.items {
-            self.held.remove(&item.path);
-        }
-        self.release(&flight.waited_for_by);
-        self.release(&flight.origins);
-        self.hold_origins();
-        for path in &self.lost {
-            self.held.insert(path, Hold::Long);
-        }
+        self.locks.drop_owner(&Owner::Job(id));
         self.stuck = false;
         self.sessions_until = Some(now + SESSION_REST);
         self.last_batch = now;

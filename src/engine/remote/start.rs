@@ -5,8 +5,9 @@ use std::collections::HashSet;
 
 use super::{Flight, Origin, RemoteState, Room, SESSION_REST};
 use crate::engine::full_sync::shards_per_job;
+use crate::engine::locks::{LockKind, Owner};
 use crate::engine::parents::Parents;
-use crate::engine::pending::{Hold, Item, Want};
+use crate::engine::pending::{Item, Want};
 use crate::engine::retry::{Outage, Trouble};
 use crate::engine::{FullSyncFilter, Job, JobId, JobKind, Now};
 use crate::path::RelPath;
@@ -74,7 +75,7 @@ impl RemoteState {
             return long;
         }
         // What is over soon lets the full sync have its turn; it does not wait for what is long.
-        let reserved = waits.filter(|(_, hold)| *hold == Hold::Short);
+        let reserved = waits.filter(|(_, kind)| *kind == LockKind::Short);
         self.next_batch(reserved.map(|(path, _)| path), self.limits.batch_paths)
     }
 
@@ -88,7 +89,7 @@ impl RemoteState {
     }
 
     /// A large file or trees; else what the full sync waits for.
-    fn next_long_job(&mut self, room: Room) -> (Option<NextJob>, Option<(RelPath, Hold)>) {
+    fn next_long_job(&mut self, room: Room) -> (Option<NextJob>, Option<(RelPath, LockKind)>) {
         let mut waits = None;
         if room != Room::Any {
             return (None, None);
@@ -96,7 +97,7 @@ impl RemoteState {
         let trees = self.count_flights(|kind| matches!(kind, JobKind::Trees(_)));
         if trees < TREE_JOBS && !self.deletion_gate.is_undecided() {
             if let Some(full_sync) = &mut self.full_sync {
-                let (items, sweep_waits) = full_sync.take(&self.held, TREE_JOBS);
+                let (items, sweep_waits) = full_sync.take(&self.locks, TREE_JOBS);
                 let job = NextJob::new(JobKind::Trees(full_sync.filter), Origin::FullSync, items);
                 if job.is_some() {
                     return (job, None);
@@ -124,15 +125,11 @@ impl RemoteState {
 
     /// Takes from what is pending, but nothing that touches `reserved`.
     fn take_beside(&mut self, want: Want, reserved: Option<&RelPath>) -> Vec<Item> {
-        let Some(path) = reserved else {
-            return self.pending.take(&self.held, want);
-        };
-        let before = self.held.insert(path, Hold::Short);
-        let items = self.pending.take(&self.held, want);
-        match before {
-            Some(hold) => self.held.insert(path, hold),
-            None => self.held.remove(path),
-        };
+        if let Some(path) = reserved {
+            self.locks.lock(Owner::Reservation, path, LockKind::Short);
+        }
+        let items = self.pending.take(&self.locks, want);
+        self.locks.drop_owner(&Owner::Reservation);
         items
     }
 
@@ -167,14 +164,12 @@ impl RemoteState {
     /// Notes that the job is in flight.
     pub fn start_job(&mut self, now: Now, id: JobId, next: NextJob) -> Job {
         let NextJob { kind, origin, items } = next;
-        let hold = match kind {
-            JobKind::Batch | JobKind::Knock | JobKind::Probe => Hold::Short,
-            JobKind::Large | JobKind::Trees(_) => Hold::Long,
+        let lock = match kind {
+            JobKind::Batch | JobKind::Knock | JobKind::Probe => LockKind::Short,
+            JobKind::Large | JobKind::Trees(_) => LockKind::Long,
         };
-        for item in &items {
-            self.held.insert(&item.path, hold);
-        }
-        self.batch_was_last = hold == Hold::Short;
+        self.locks.lock_all(Owner::Job(id), items.iter().map(|item| &item.path), lock);
+        self.batch_was_last = lock == LockKind::Short;
         if kind == JobKind::Batch {
             self.pace.spend(now, items.len());
         }
@@ -188,26 +183,15 @@ impl RemoteState {
         let known_until = self.known_until;
         let job = Job { id, remote, root, kind, items, moves, known_until, deletes_below };
         let items = job.items.clone();
-        let origins = origins_elsewhere(&job);
+        // Keep old names until the job has used them: another job must not delete them before.
+        self.locks.lock_all(Owner::Job(id), &origins_elsewhere(&job), LockKind::Short);
         let parents = Parents::of(&items);
         for other in self.flights.values() {
             self.disputed.extend(parents.disputed(&other.parents).cloned());
         }
         let (began, is_trial) = (now, self.outage.is_some());
-        let waited_for_by = Vec::new();
-        let flight = Flight {
-            kind,
-            origin,
-            began,
-            is_trial,
-            items,
-            deletes_below,
-            parents,
-            waited_for_by,
-            origins,
-        };
+        let flight = Flight { kind, origin, began, is_trial, items, deletes_below, parents };
         self.flights.insert(id, flight);
-        self.hold_origins();
         job
     }
 
