@@ -20,13 +20,13 @@ pub mod xml;
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use crate::destination::Destination;
 
 pub use check::LoadOptions;
 pub use load::{CheckReport, LoadError, Loaded, check_file, load, load_bytes};
 
 /// Everything one configuration file says, with defaults filled in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// `<host>`: printed at start; the address of the status page when that is switched on.
     pub host: Host,
@@ -40,8 +40,6 @@ pub struct Config {
     pub changes: ChangeSwitches,
     /// One per `<localpath>`, in file order.
     pub mirrors: Vec<Mirror>,
-    /// `<rsync>`: how every remote is reached.
-    pub rsync: RsyncOptions,
     /// `<failLog>`.
     pub fail_log: FailLog,
     /// `<crontab start="true">`.
@@ -55,7 +53,7 @@ pub struct Config {
 }
 
 /// `<fileSystem backend>`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WatchBackend {
     /// Fanotify for a large tree where it is possible, else inotify.
     #[default]
@@ -67,7 +65,7 @@ pub enum WatchBackend {
 }
 
 /// `<guard>`: the limit at which a mass deletion is held back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guard {
     /// Per cent of the known entries that may vanish at once without delete events; `None` switches the guard off.
     pub max_delete_percent: Option<u8>,
@@ -80,7 +78,7 @@ impl Default for Guard {
 }
 
 /// `<host hostip port>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// Host name or address, as written.
     pub ip: String,
@@ -89,7 +87,7 @@ pub struct Host {
 }
 
 /// `<filter>`: the expressions as written; `filter.rs` compiles them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterRules {
     /// Perl-style expressions that must match a whole path (docs/COMPAT.md). Empty when `start="false"`.
     pub excludes: Vec<String>,
@@ -106,7 +104,7 @@ impl Default for FilterRules {
 }
 
 /// `<inotify>`: the eight switches. The default is the stock file's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named after the XML elements")]
 pub struct ChangeSwitches {
     pub delete: bool,
@@ -135,7 +133,7 @@ impl Default for ChangeSwitches {
 }
 
 /// One `<localpath>`: a directory and the remotes that get it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     /// The watch root: absolute, without trailing slash.
     pub watch: PathBuf,
@@ -143,41 +141,28 @@ pub struct Mirror {
     pub remotes: Vec<Remote>,
 }
 
-/// One `<remote ip name>`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+/// One `<remote>`: where it is, and how rsync is run for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
-    /// Host name or address, an IPv6 address in brackets; in front of it `user@` when written there.
-    pub ip: String,
-    /// Daemon mode: `module` or `module/sub`. Ssh mode: a path on the remote.
-    pub name: String,
+    /// Where it is.
+    pub destination: Destination,
+    /// What `<rsync>` says.
+    pub options: RsyncOptions,
 }
 
-/// `<rsync>`: options common to all remotes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+/// How rsync is run for a remote.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RsyncOptions {
     /// `<commonParams params>`, split into words as a shell would (quotes understood, nothing expanded).
     pub params: Vec<String>,
-    /// `<auth start="true">`.
-    pub auth: Option<Auth>,
-    /// `<userDefinedPort start="true">`: the daemon's port, or ssh's.
-    pub port: Option<u16>,
+    /// `<auth passwordfile>`: a file with the password on its first line; never read by us.
+    pub password_file: Option<PathBuf>,
     /// `<timeout start="true">`, seconds.
     pub timeout_s: Option<u32>,
-    /// `<ssh start="true">`.
-    pub ssh: bool,
-}
-
-/// `<auth users passwordfile>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Auth {
-    /// The user name in front of `@`.
-    pub user: String,
-    /// File with the password on its first line; never read by us. `None` with ssh.
-    pub password_file: Option<PathBuf>,
 }
 
 /// `<failLog path timeToExecute>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailLog {
     /// The script that lists what failed.
     pub path: PathBuf,
@@ -186,7 +171,7 @@ pub struct FailLog {
 }
 
 /// `<crontab start="true" schedule>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Crontab {
     /// Minutes between two full syncs.
     pub minutes: u32,
@@ -195,7 +180,7 @@ pub struct Crontab {
 }
 
 /// The plugins by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named after the XML values")]
 pub enum PluginName {
     Command,
@@ -205,7 +190,7 @@ pub enum PluginName {
 }
 
 /// The plugin definitions that the file holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named after the XML values")]
 pub struct Plugins {
     pub command: Option<CommandPlugin>,
@@ -215,7 +200,7 @@ pub struct Plugins {
 }
 
 /// `<plugin name="command">`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommandPlugin {
     /// Words in front of the path.
     pub prefix: Vec<String>,
@@ -228,7 +213,7 @@ pub struct CommandPlugin {
 }
 
 /// `<plugin name="socket">`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketPlugin {
     /// Replaces the watch root when the plugin runs.
     pub watch: Option<PathBuf>,
@@ -239,7 +224,7 @@ pub struct SocketPlugin {
 }
 
 /// `<plugin name="http">`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpPlugin {
     /// Replaces the watch root when the plugin runs.
     pub watch: Option<PathBuf>,
@@ -252,7 +237,7 @@ pub struct HttpPlugin {
 }
 
 /// `<plugin name="refreshCDN">`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefreshCdnPlugin {
     /// Replaces the watch root when the plugin runs.
     pub watch: Option<PathBuf>,
@@ -263,7 +248,6 @@ pub struct RefreshCdnPlugin {
     /// `<cdninfo username>`.
     pub user: String,
     /// `<cdninfo passwd>`; never logged.
-    #[serde(skip)]
     pub password: String,
     /// `<sendurl base>`.
     pub base: String,

@@ -2,6 +2,7 @@
 //! The modules in reading order, in groups: the words they share, the decisions, what carries them out, what puts it together.
 
 pub mod change;
+pub mod destination;
 pub mod path;
 
 pub mod args;

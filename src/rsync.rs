@@ -16,7 +16,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::change::Scope;
-use crate::config::{ChangeSwitches, Remote, RsyncOptions};
+use crate::config::{ChangeSwitches, Remote};
+use crate::destination::Destination;
 use crate::path::RelPath;
 use params::{Filters, Params};
 
@@ -55,11 +56,8 @@ impl Abilities {
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     root: PathBuf,
-    remote: Remote,
-    user: Option<String>,
+    destination: Destination,
     password_file: Option<PathBuf>,
-    ssh: bool,
-    port: Option<u16>,
     timeout_s: Option<u32>,
     delete: bool,
     params: Params,
@@ -229,23 +227,12 @@ fn quoted(word: &OsStr) -> Vec<u8> {
 
 impl Endpoint {
     /// What runs from `root` to `remote` have in common.
-    pub fn new(
-        root: &Path,
-        remote: &Remote,
-        options: &RsyncOptions,
-        changes: &ChangeSwitches,
-    ) -> Self {
+    pub fn new(root: &Path, remote: &Remote, changes: &ChangeSwitches) -> Self {
+        let Remote { destination, options } = remote;
         Self {
             root: root.to_path_buf(),
-            remote: remote.clone(),
-            user: options
-                .auth
-                .as_ref()
-                .map(|auth| auth.user.clone())
-                .filter(|user| !user.is_empty()),
-            password_file: options.auth.as_ref().and_then(|auth| auth.password_file.clone()),
-            ssh: options.ssh,
-            port: options.port,
+            destination: destination.clone(),
+            password_file: options.password_file.clone(),
             timeout_s: options.timeout_s,
             delete: changes.delete,
             params: Params::parse(&options.params),
@@ -259,10 +246,9 @@ impl Endpoint {
         Self { owner: state.map(Path::to_path_buf), ..self }
     }
 
-    /// The remote as an operator writes it: `host::module` or `host:path`.
-    pub fn label(&self) -> String {
-        let colons = if self.ssh { ":" } else { "::" };
-        format!("{}{colons}{}", host_word(&self.remote.ip), self.remote.name)
+    /// Where the remote is.
+    pub fn destination(&self) -> &Destination {
+        &self.destination
     }
 
     /// One sentence per word of `<commonParams>` that is left out.
@@ -273,14 +259,6 @@ impl Endpoint {
     /// The watch root.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// The directory on the remote as rsync's messages name it: `/sub` below a module, a path with ssh.
-    pub fn remote_directory(&self) -> &str {
-        if self.ssh {
-            return self.remote.name.trim_end_matches('/');
-        }
-        self.remote.name.find('/').map_or("", |at| self.remote.name[at..].trim_end_matches('/'))
     }
 
     /// The seconds after which rsync itself gives up on a silent remote. A limit on standing still has to be longer.
@@ -336,9 +314,4 @@ impl Endpoint {
             Filters::Includes => Way::ListingOfParent,
         }
     }
-}
-
-/// IPv6 addresses stand in brackets, or their colons would end the host.
-fn host_word(ip: &str) -> String {
-    if ip.contains(':') && !ip.starts_with('[') { format!("[{ip}]") } else { ip.to_owned() }
 }

@@ -13,7 +13,7 @@ use super::schema::Field;
 use super::text::Span;
 use super::values::Values;
 use super::{
-    Auth, ChangeSwitches, Config, Crontab, FailLog, FilterRules, Guard, Host, Mirror, PluginName,
+    ChangeSwitches, Config, Crontab, FailLog, FilterRules, Guard, Host, Mirror, PluginName,
     RsyncOptions, WatchBackend,
 };
 
@@ -44,7 +44,11 @@ pub fn check_config(
     let mut places = Places { fail_log: fail_log_place(raw), ..Places::default() };
     let alone = options.plugin_alone;
     let (plugin, plugins) = check_plugins(raw, alone, values);
-    let mut mirrors = check_local_paths(raw, alone, &mut places, values);
+    let section = match alone {
+        None => Some(check_rsync(raw, &mut places, values)),
+        Some(_) => None,
+    };
+    let mut mirrors = check_local_paths(raw, alone, section.as_ref(), &mut places, values);
     match (alone, plugin) {
         (Some(name), _) => {
             let own = watch_alone(raw, name, &plugins, &mut places);
@@ -53,10 +57,9 @@ pub fn check_config(
         (None, Some(name)) => replace_watch(raw, name, &mut mirrors, &mut places, values),
         (None, None) => {}
     }
-    let rsync = match alone {
-        None => check_rsync(raw, &mirrors, &mut places, values),
-        Some(_) => RsyncOptions::default(),
-    };
+    if let Some(auth) = &raw.auth {
+        anchor_password_files(&mut mirrors, auth, values);
+    }
     let changes = check_changes(raw, values);
     check_destinations(&mirrors, &places, changes.delete, values);
     let config = Config {
@@ -66,7 +69,6 @@ pub fn check_config(
         filter: check_filter(raw.filter.as_ref(), values),
         changes,
         mirrors,
-        rsync,
         fail_log: check_fail_log(raw, values),
         crontab: raw.crontab.as_ref().and_then(|raw| check_crontab(raw, values)),
         guard: check_guard(raw, values),
@@ -82,7 +84,7 @@ fn check_host(raw: &RawConfig, values: &mut Values<'_>) -> Host {
     let Some(raw) = &raw.host else { return host };
     if raw.ip.text.is_some() {
         let mut scratch = Values::new(values.source);
-        if let Some(ip) = scratch.host(&raw.ip, false) {
+        if let Some(ip) = scratch.host(&raw.ip) {
             host.ip = ip;
         }
         values.problems.append_unused(scratch.problems, "localhost is taken instead");
@@ -135,12 +137,19 @@ fn check_changes(raw: &RawConfig, values: &mut Values<'_>) -> ChangeSwitches {
     }
 }
 
-fn check_rsync(
-    raw: &RawConfig,
-    mirrors: &[Mirror],
-    places: &mut Places,
-    values: &mut Values<'_>,
-) -> RsyncOptions {
+/// `<rsync>`: what holds for every remote.
+pub struct RsyncSection {
+    /// How rsync is run.
+    pub options: RsyncOptions,
+    /// `<auth users>`.
+    pub user: Option<String>,
+    /// `<userDefinedPort>`: the daemon's port, or ssh's.
+    pub port: Option<u16>,
+    /// `<ssh start="true">`.
+    pub ssh: bool,
+}
+
+fn check_rsync(raw: &RawConfig, places: &mut Places, values: &mut Values<'_>) -> RsyncSection {
     let ssh = values.switch(raw.ssh.as_ref(), false);
     places.ssh = raw.ssh.as_ref().filter(|_| ssh).map(|raw| raw.start.span.clone());
     places.params = raw.params.as_ref().map_or(raw.section.clone(), |field| field.span.clone());
@@ -149,13 +158,13 @@ fn check_rsync(
         let number = values.number(field, "a number of seconds", 0, i64::from(i32::MAX))?;
         u32::try_from(number).ok()
     };
-    RsyncOptions {
+    let (user, password_file) = check_auth(raw, ssh, places, values);
+    let options = RsyncOptions {
         params: check_params(raw, values),
-        auth: check_auth(raw, ssh, mirrors, places, values),
-        port: switched(raw.port.as_ref(), values, port),
+        password_file,
         timeout_s: switched(raw.timeout.as_ref(), values, seconds),
-        ssh,
-    }
+    };
+    RsyncSection { options, user, port: switched(raw.port.as_ref(), values, port), ssh }
 }
 
 /// The value of an element that has a switch; looked at only when it is on.
@@ -169,43 +178,46 @@ fn switched<T>(
     if on { read(&raw.value, values) } else { None }
 }
 
+/// The user, and the password file as it is written.
 fn check_auth(
     raw: &RawConfig,
     ssh: bool,
-    mirrors: &[Mirror],
     places: &mut Places,
     values: &mut Values<'_>,
-) -> Option<Auth> {
-    let raw = raw.auth.as_ref()?;
-    if !values.switch(Some(&raw.switch), false) {
-        return None;
+) -> (Option<String>, Option<PathBuf>) {
+    let Some(auth) = &raw.auth else { return (None, None) };
+    if !values.switch(Some(&auth.switch), false) {
+        return (None, None);
     }
-    let user = values.user(&raw.users);
-    let file = (!ssh).then(|| values.path(&raw.password_file, "the path of a password file"));
-    let file = file.flatten().map(|path| anchored(path, mirrors, raw, values));
+    let user = values.user(&auth.users);
+    let file = (!ssh).then(|| values.path(&auth.password_file, "the path of a password file"));
+    let file = file.flatten();
     if file.is_some() {
-        places.password_file = Some(raw.password_file.span.clone());
+        places.password_file = Some(auth.password_file.span.clone());
     }
-    if mirrors.iter().flat_map(|m| &m.remotes).any(|remote| remote.ip.contains('@')) {
+    let mut remotes = raw.local_paths.iter().flat_map(|local| &local.remotes);
+    if remotes.any(|remote| remote.ip.text.as_ref().is_some_and(|ip| ip.contains('@'))) {
         let found = "a remote names its user as well, in front of @";
-        values.refuse(&raw.users, found, "write the user in one place only");
+        values.refuse(&auth.users, found, "write the user in one place only");
     }
-    Some(Auth { user: user?, password_file: file })
+    (user, file)
 }
 
 /// sersync2 ran rsync in the watch path, so a relative password file lay there.
-fn anchored(path: PathBuf, mirrors: &[Mirror], raw: &RawAuth, values: &mut Values<'_>) -> PathBuf {
-    if path.is_absolute() {
-        return path;
+fn anchor_password_files(mirrors: &mut [Mirror], raw: &RawAuth, values: &mut Values<'_>) {
+    let Some(watch) = mirrors.first().map(|mirror| mirror.watch.clone()) else { return };
+    let remotes = mirrors.iter_mut().flat_map(|mirror| &mut mirror.remotes);
+    let files = remotes.filter_map(|remote| remote.options.password_file.as_mut());
+    let mut anchored = None;
+    for file in files.filter(|file| file.is_relative()) {
+        *file = watch.join(&*file);
+        anchored = Some(file.display().to_string());
     }
-    let Some(mirror) = mirrors.first() else {
-        return path;
-    };
-    let path = mirror.watch.join(path);
-    let found = format!("it is relative and is looked for in the watch path: {}", path.display());
-    let help = "write an absolute path, outside of what is mirrored";
-    values.warn(&raw.password_file, &found, help);
-    path
+    if let Some(shown) = anchored {
+        let found = format!("it is relative and is looked for in the watch path: {shown}");
+        let help = "write an absolute path, outside of what is mirrored";
+        values.warn(&raw.password_file, &found, help);
+    }
 }
 
 fn fail_log_place(raw: &RawConfig) -> Span {

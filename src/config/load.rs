@@ -183,10 +183,8 @@ pub fn check_file(path: &Path, plugin_alone: Option<PluginName>) -> CheckReport 
     text.push_str(&format!("{}: the configuration is valid\n", path.display()));
     for mirror in &loaded.config.mirrors {
         text.push_str(&format!("watch {}\n", mirror.watch.display()));
-        let ssh = loaded.config.rsync.ssh;
-        let colons = if ssh { ":" } else { "::" };
         for remote in &mirror.remotes {
-            text.push_str(&format!("  to {}{colons}{}\n", remote.ip, remote.name));
+            text.push_str(&format!("  to {}\n", remote.destination));
         }
     }
     if let Some(plugin) = plugin_alone.or(loaded.config.plugin) {

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound::{Included, Unbounded};
 use std::path::{Path, PathBuf};
 
+use super::check::RsyncSection;
 use super::places::Places;
 use super::plugins::find_definition;
 use super::raw::{RawConfig, RawLocalPath, RawRemote};
 use super::report::{Problem, quoted};
 use super::values::{Values, is_within};
 use super::{Mirror, PluginName, Plugins, Remote};
+use crate::destination::{Destination, Host, Key};
 
 /// Directories whose content is the kernel's, not files to mirror.
 const KERNEL_TREES: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -19,6 +21,7 @@ const KERNEL_TREES: [&str; 3] = ["/proc", "/sys", "/dev"];
 pub fn check_local_paths(
     raw: &RawConfig,
     alone: Option<PluginName>,
+    section: Option<&RsyncSection>,
     places: &mut Places,
     values: &mut Values<'_>,
 ) -> Vec<Mirror> {
@@ -34,17 +37,12 @@ pub fn check_local_paths(
     let mut mirrors: Vec<Mirror> = Vec::new();
     let mut earlier = BTreeMap::new();
     for local in &raw.local_paths {
-        let ssh = raw.ssh.as_ref().and_then(|ssh| ssh.start.text.as_deref());
-        let ssh = ssh.is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
-        let remotes = match alone {
-            None => check_remotes(local, ssh, values),
-            Some(_) => Vec::new(),
-        };
+        let remotes = section.map(|section| check_remotes(local, section, values));
         let Some(watch) = check_watch(local, values) else {
             continue;
         };
         compare_watch(&watch, local, &mut earlier, values);
-        mirrors.push(Mirror { watch, remotes });
+        mirrors.push(Mirror { watch, remotes: remotes.unwrap_or_default() });
         places.watches.push(local.watch.span.clone());
     }
     mirrors
@@ -105,7 +103,11 @@ fn compare_watch(
     earlier.insert(watch.to_owned(), earlier.len());
 }
 
-fn check_remotes(local: &RawLocalPath, ssh: bool, values: &mut Values<'_>) -> Vec<Remote> {
+fn check_remotes(
+    local: &RawLocalPath,
+    section: &RsyncSection,
+    values: &mut Values<'_>,
+) -> Vec<Remote> {
     if local.remotes.is_empty() && !values.damaged {
         values.problems.push(
             Problem::error(local.span.clone(), "no remote: this <localpath> holds no <remote>")
@@ -118,21 +120,33 @@ fn check_remotes(local: &RawLocalPath, ssh: bool, values: &mut Values<'_>) -> Ve
     let mut remotes: Vec<Remote> = Vec::new();
     let mut seen = HashSet::new();
     for raw in &local.remotes {
-        let ip = values.host(&raw.ip, true);
-        let name = check_remote_name(raw, ssh, values);
-        let (Some(ip), Some(name)) = (ip, name) else {
+        let Some(destination) = check_destination(raw, section, values) else {
             continue;
         };
-        let remote = Remote { ip, name };
-        if !seen.insert(remote.clone()) {
-            let sentence = format!("the remote {} {} stands here twice", remote.ip, remote.name);
+        if !seen.insert(destination.key()) {
+            let sentence = format!("the remote {destination} stands here twice");
             let problem = Problem::warning(raw.span.clone(), sentence);
             values.problems.push(problem.help("it gets every change once; remove one of them"));
             continue;
         }
-        remotes.push(remote);
+        remotes.push(Remote { destination, options: section.options.clone() });
     }
     remotes
+}
+
+fn check_destination(
+    raw: &RawRemote,
+    section: &RsyncSection,
+    values: &mut Values<'_>,
+) -> Option<Destination> {
+    let host = values.host_with_user(&raw.ip);
+    let name = check_remote_name(raw, section.ssh, values);
+    let ((user, host), name) = (host?, name?);
+    let host = Host { user: user.or(section.user.clone()), name: host, port: section.port };
+    Some(match section.ssh {
+        true => Destination::Ssh { host, path: name },
+        false => Destination::Daemon { host, module: name },
+    })
 }
 
 fn check_remote_name(raw: &RawRemote, ssh: bool, values: &mut Values<'_>) -> Option<String> {
@@ -165,19 +179,18 @@ pub fn check_destinations(
     delete: bool,
     values: &mut Values<'_>,
 ) {
-    let mut first: HashMap<&Remote, usize> = HashMap::new();
+    let mut first: HashMap<Key, usize> = HashMap::new();
     for (i, mirror) in mirrors.iter().enumerate() {
         for remote in &mirror.remotes {
-            let other = *first.entry(remote).or_insert(i);
+            let other = *first.entry(remote.destination.key()).or_insert(i);
             if other == i {
                 continue;
             }
             let sentence = format!(
-                "{} and {} go to the same place, {} {}",
+                "{} and {} go to the same place, {}",
                 mirrors[other].watch.display(),
                 mirror.watch.display(),
-                remote.ip,
-                remote.name
+                remote.destination
             );
             let span = places.watches.get(i).cloned().unwrap_or(0..0);
             let problem = match delete {

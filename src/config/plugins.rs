@@ -183,7 +183,7 @@ fn check_watch(raw: &RawPlugin, values: &mut Values<'_>) -> Option<std::path::Pa
 
 fn check_socket(raw: &RawPlugin, values: &mut Values<'_>) -> Option<SocketPlugin> {
     let watch = check_watch(raw, values);
-    let ip = values.host(&raw.host_ip, false);
+    let ip = values.host(&raw.host_ip);
     let port = values.port(&raw.host_port);
     Some(SocketPlugin { watch, ip: ip?, port: port? })
 }
@@ -208,7 +208,7 @@ fn check_http(raw: &RawPlugin, values: &mut Values<'_>) -> Option<HttpPlugin> {
 
 fn check_refresh_cdn(raw: &RawPlugin, values: &mut Values<'_>) -> Option<RefreshCdnPlugin> {
     let watch = check_watch(raw, values);
-    let domain = values.host(&raw.cdn_domain, false);
+    let domain = values.host(&raw.cdn_domain);
     let port = match &raw.cdn_port.text {
         Some(_) => values.port(&raw.cdn_port),
         None => Some(HTTP_PORT),

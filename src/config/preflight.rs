@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
+use super::Config;
 use super::places::Places;
 use super::report::{Problem, Problems};
 use super::text::Span;
-use super::{Auth, Config};
 
 /// Mode bits with which rsync refuses a password file: readable or writable by others.
 const OTHERS_BITS: u32 = 0o006;
@@ -63,9 +63,9 @@ fn look_at_watch(watch: &Path) -> Result<(), (String, &'static str)> {
 }
 
 fn look_at_password(config: &Config, places: &Places, problems: &mut Problems) {
-    let (Some(Auth { password_file: Some(file), .. }), Some(span)) =
-        (&config.rsync.auth, &places.password_file)
-    else {
+    let mut remotes = config.mirrors.iter().flat_map(|mirror| &mirror.remotes);
+    let file = remotes.find_map(|remote| remote.options.password_file.as_ref());
+    let (Some(file), Some(span)) = (file, &places.password_file) else {
         return;
     };
     let shown = file.display();

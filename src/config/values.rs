@@ -189,28 +189,34 @@ impl<'a> Values<'a> {
         None
     }
 
-    /// A host name or address, with `user@` in front when `with_user`.
-    pub fn host(&mut self, field: &Field, with_user: bool) -> Option<String> {
+    /// A host name or address.
+    pub fn host(&mut self, field: &Field) -> Option<String> {
         let text = self.text(field, "a host name or an IP address")?;
-        let (user, host) = match text.rsplit_once('@') {
-            Some((user, host)) if with_user => (Some(user), host),
-            _ => (None, text.as_str()),
+        self.checked_host(field, &text, check_host(&text))
+    }
+
+    /// A host name or address, perhaps with `user@` in front.
+    pub fn host_with_user(&mut self, field: &Field) -> Option<(Option<String>, String)> {
+        let text = self.text(field, "a host name or an IP address")?;
+        let Some((user, host)) = text.rsplit_once('@') else {
+            return self.checked_host(field, &text, check_host(&text)).map(|host| (None, host));
         };
-        let checked = match user {
-            Some(user) => check_user(user).and_then(|()| check_host(host)),
-            None => check_host(host),
-        };
-        match checked {
-            Ok(host) => Some(match user {
-                Some(user) => format!("{user}@{host}"),
-                None => host,
-            }),
-            Err(reason) => {
-                let found = format!("{} is no host name or IP address: {reason}", quoted(&text));
+        let checked = check_user(user).and_then(|()| check_host(host));
+        self.checked_host(field, &text, checked).map(|host| (Some(user.to_owned()), host))
+    }
+
+    fn checked_host(
+        &mut self,
+        field: &Field,
+        text: &str,
+        checked: Result<String, String>,
+    ) -> Option<String> {
+        checked
+            .inspect_err(|reason| {
+                let found = format!("{} is no host name or IP address: {reason}", quoted(text));
                 self.refuse(field, &found, "write a name such as backup.example.com, or 192.0.2.7");
-                None
-            }
-        }
+            })
+            .ok()
     }
 
     /// A user name of the remote.

@@ -42,14 +42,15 @@ impl RemoteWorkers {
         let mut endpoints = Vec::new();
         for (root, (mirror, source)) in config.mirrors.iter().zip(sources).enumerate() {
             for remote in &mirror.remotes {
-                let endpoint = Endpoint::new(&mirror.watch, remote, &config.rsync, &config.changes);
+                let endpoint = Endpoint::new(&mirror.watch, remote, &config.changes);
                 endpoints.push((endpoint.owned_by(state), Arc::clone(source), RootId(root)));
             }
         }
         let translation = filter.to_rsync_patterns();
         let crontab = config.crontab.as_ref().map(|crontab| crontab.excludes.clone());
-        let params = &config.rsync.params;
-        let links_kept = params.iter().any(|word| keeps_hard_links(word));
+        let remotes = config.mirrors.iter().flat_map(|mirror| &mirror.remotes);
+        let mut params = remotes.flat_map(|remote| &remote.options.params);
+        let links_kept = params.any(|word| keeps_hard_links(word));
         Self {
             endpoints,
             rules: Rules {
@@ -83,7 +84,11 @@ impl RemoteWorkers {
     pub fn names(&self, sources: &[Arc<Source>]) -> Names {
         Names {
             roots: sources.iter().map(|source| source.path().to_path_buf()).collect(),
-            remotes: self.endpoints.iter().map(|(endpoint, ..)| endpoint.label()).collect(),
+            remotes: self
+                .endpoints
+                .iter()
+                .map(|(endpoint, ..)| endpoint.destination().to_string())
+                .collect(),
         }
     }
 

@@ -252,8 +252,7 @@ fn start_plugins(config: &Config) -> Result<Option<Plugins>, Failure> {
     let roots: Vec<&Path> = config.mirrors.iter().map(|mirror| mirror.watch.as_path()).collect();
     let mut remotes = Vec::new();
     for (root, mirror) in config.mirrors.iter().enumerate() {
-        let label =
-            |remote: &config::Remote| (RootId(root), format!("{}::{}", remote.ip, remote.name));
+        let label = |remote: &config::Remote| (RootId(root), remote.destination.to_string());
         remotes.extend(mirror.remotes.iter().map(label));
     }
     Ok(Some(Plugins::new(plugin, &roots, &remotes)))

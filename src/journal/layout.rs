@@ -7,7 +7,7 @@ use super::frame::{Frame, Subject};
 use crate::change::{RemoteId, RootId, Scope};
 use crate::config::Mirror;
 
-/// The roots with their paths, and the remotes with their names (`host::name`), in file order.
+/// The roots with their paths, and the remotes with the keys of their destinations, in file order.
 ///
 /// Invariant: roots differ; the remotes of one root differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,9 +25,9 @@ impl Layout {
             let root = unique(path, |name| layout.roots.iter().any(|r| r == name));
             layout.roots.push(root);
             for remote in &mirror.remotes {
-                let name = format!("{}::{}", remote.ip, remote.name).into_bytes();
+                let key = remote.destination.key();
                 let taken = |name: &[u8]| layout.has_remote(RootId(index), name).is_some();
-                let name = unique(&name, taken);
+                let name = unique(key.as_bytes(), taken);
                 layout.remotes.push((RootId(index), name));
             }
         }
@@ -118,10 +118,17 @@ pub(super) mod tests {
     use super::super::Seq;
     use super::super::frame::{encode, parse_frame};
     use super::*;
-    use crate::config::Remote;
+    use crate::config::{Remote, RsyncOptions};
+    use crate::destination::{Destination, Host};
 
     pub fn layout(mirrors: &[(&str, &[&str])]) -> Layout {
-        let remote = |ip: &&str| Remote { ip: ip.to_string(), name: "m".into() };
+        let remote = |ip: &&str| Remote {
+            destination: Destination::Daemon {
+                host: Host { name: ip.to_string(), ..Host::default() },
+                module: "m".into(),
+            },
+            options: RsyncOptions::default(),
+        };
         let mirror = |(watch, remotes): &(&str, &[&str])| Mirror {
             watch: watch.into(),
             remotes: remotes.iter().map(remote).collect(),

@@ -38,7 +38,7 @@ pub struct Places<'a> {
     pub password_file: Option<&'a std::path::Path>,
     /// The watch root without links, absolute.
     pub root: &'a [u8],
-    /// [`super::Endpoint::remote_directory`].
+    /// [`crate::destination::Destination::directory`].
     pub remote_directory: &'a [u8],
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Endpoint;
 use super::exit::advice::with_hint;
+use crate::destination::{DAEMON_PORT, Destination, Host};
 
 /// How long one knock may take in all. The kernel repeats an unanswered SYN after a second.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -15,9 +16,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const REFUSED: i32 = 10;
 const UNREACHED: i32 = 35;
 const SILENT: i32 = 30;
-
-/// The port of a daemon when nobody says another.
-const PORT: u16 = 873;
 
 /// Options with which rsync goes another way than this does.
 const OTHER_WAYS: [&str; 3] = ["--address", "--port", "--sockopts"];
@@ -47,6 +45,13 @@ impl Endpoint {
     /// # Errors
     /// Nobody accepts, or nobody greets.
     pub fn knock(&self) -> Result<Knock, NoAnswer> {
+        match &self.destination {
+            Destination::Daemon { host, .. } => self.knock_at_daemon(host),
+            Destination::Ssh { .. } | Destination::Local { .. } => Ok(Knock::Unsure),
+        }
+    }
+
+    fn knock_at_daemon(&self, host: &Host) -> Result<Knock, NoAnswer> {
         let proxied =
             ["RSYNC_PROXY", "RSYNC_CONNECT_PROG"].iter().any(|v| std::env::var_os(v).is_some());
         let odd = |word: &std::ffi::OsString| {
@@ -55,9 +60,8 @@ impl Endpoint {
         if proxied || self.remote_shell().is_some() || self.params.kept.iter().any(odd) {
             return Ok(Knock::Unsure);
         }
-        let host = self.remote.ip.trim_start_matches('[').trim_end_matches(']');
-        let port = self.port.unwrap_or(PORT);
-        let Ok(addresses) = (host, port).to_socket_addrs() else {
+        let port = host.port.unwrap_or(DAEMON_PORT);
+        let Ok(addresses) = (host.address(), port).to_socket_addrs() else {
             return Ok(Knock::Unsure);
         };
         knock_at(&addresses.collect::<Vec<_>>(), PATIENCE)

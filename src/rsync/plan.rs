@@ -1,8 +1,8 @@
 //! The words of each kind of run, in the order that rsync needs.
 //! Pure; what stands on standard input is made by `input.rs`.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::excludes::Excludes;
 use super::input::patterns;
@@ -11,6 +11,7 @@ use super::{
     Abilities, CONNECT_TIMEOUT_S, Endpoint, Presence, RunKind, RunSpec, TIMEOUT_S_DEFAULT,
 };
 use crate::change::Scope;
+use crate::destination::Destination;
 use crate::path::RelPath;
 
 impl Endpoint {
@@ -149,10 +150,10 @@ impl Endpoint {
         if let Some(shell) = self.remote_shell() {
             args.extend(["-e".into(), shell]);
         }
-        if self.ssh {
+        let Destination::Daemon { host, .. } = &self.destination else {
             return;
-        }
-        if let Some(port) = self.port {
+        };
+        if let Some(port) = host.port {
             args.push(format!("--port={port}").into());
         }
         if let Some(file) = &self.password_file {
@@ -185,18 +186,12 @@ impl Endpoint {
     /// The operator's own remote shell; with ssh and a plain `-e ssh` (or none) ours.
     pub(super) fn remote_shell(&self) -> Option<OsString> {
         let own = self.params.rsh.clone();
-        if self.ssh && own.as_ref().is_none_or(|shell| shell == "ssh") {
-            return Some(self.ssh_words().into());
+        match &self.destination {
+            Destination::Ssh { host, .. } if own.as_ref().is_none_or(|shell| shell == "ssh") => {
+                Some(ssh_words(host.port).into())
+            }
+            _ => own,
         }
-        own
-    }
-
-    /// The remote shell: never asks, and notices a dead connection by itself.
-    fn ssh_words(&self) -> String {
-        let port = self.port.map_or_else(String::new, |port| format!(" -p {port}"));
-        format!(
-            "ssh{port} -o BatchMode=yes -o ConnectTimeout={CONNECT_TIMEOUT_S} -o ServerAliveInterval=15 -o ServerAliveCountMax=3"
-        )
     }
 
     /// A run that does the same for one path and that an operator can repeat by hand: nothing stands on standard input.
@@ -221,7 +216,7 @@ impl Endpoint {
             source = source_word(path, "");
         }
         self.push_connection(&mut args);
-        args.extend(["--".into(), source, self.destination(None)]);
+        args.extend(["--".into(), source, self.destination.word()]);
         RunSpec { args, root: self.root.clone(), owner: self.owner.clone() }
     }
 
@@ -247,26 +242,21 @@ impl Endpoint {
             RunKind::MoveFile { old, new } if old.name() == new.name() => new.parent(),
             _ => None,
         };
-        args.push(self.destination(below.as_ref()));
-    }
-
-    /// `user@host::module/` or `user@host:path/`, or a directory below it.
-    fn destination(&self, below: Option<&RelPath>) -> OsString {
-        let user = self.user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
-        let mut word =
-            format!("{user}{}", self.label()).trim_end_matches('/').to_owned().into_bytes();
-        if self.remote.name.starts_with('/') && word.ends_with(b":") {
-            word.push(b'/');
-        }
-        if !word.ends_with(b":") && !word.ends_with(b"/") {
-            word.push(b'/');
-        }
+        let mut word = self.destination.word();
         if let Some(dir) = below.filter(|dir| !dir.is_root()) {
-            word.extend_from_slice(dir.as_bytes());
-            word.push(b'/');
+            word.push(OsStr::from_bytes(dir.as_bytes()));
+            word.push("/");
         }
-        OsString::from_vec(word)
+        args.push(word);
     }
+}
+
+/// The remote shell: never asks, and notices a dead connection by itself.
+fn ssh_words(port: Option<u16>) -> String {
+    let port = port.map_or_else(String::new, |port| format!(" -p {port}"));
+    format!(
+        "ssh{port} -o BatchMode=yes -o ConnectTimeout={CONNECT_TIMEOUT_S} -o ServerAliveInterval=15 -o ServerAliveCountMax=3"
+    )
 }
 
 /// `./a/b` as a source word.

@@ -101,11 +101,11 @@ impl Report {
     pub fn judge(&self, endpoint: &super::Endpoint) -> super::exit::Outcome {
         use std::os::unix::ffi::OsStrExt;
         let places = Places {
-            module: &endpoint.remote.name,
-            user: endpoint.user.as_deref(),
+            module: &endpoint.destination.name(),
+            user: endpoint.destination.user(),
             password_file: endpoint.password_file.as_deref(),
             root: self.root.as_os_str().as_bytes(),
-            remote_directory: endpoint.remote_directory().as_bytes(),
+            remote_directory: endpoint.destination.directory(),
         };
         super::exit::judge(self.ending, &self.stderr, self.truncated, &places)
     }

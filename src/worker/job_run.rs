@@ -339,7 +339,7 @@ impl<'a> JobRun<'a> {
         let outcome = sessions.run(&RunKind::CleanTemp, self.abilities, &list, &mut false);
         log::debug!(
             "{}: leftovers of {} paths: {outcome:?}",
-            self.remote.endpoint().label(),
+            self.remote.endpoint().destination(),
             names.len()
         );
         if is_cut(&outcome) {

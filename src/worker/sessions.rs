@@ -119,7 +119,10 @@ impl Sessions {
             match self.feed(session, input, limits) {
                 Outcome::MaxConnections => _ = self.make_room(),
                 Outcome::RemoteDown { reason, .. } | Outcome::Shortage { reason } => {
-                    log::debug!("{}: a warm session was dead: {reason}", self.endpoint.label());
+                    log::debug!(
+                        "{}: a warm session was dead: {reason}",
+                        self.endpoint.destination()
+                    );
                     *aborted = true;
                     self.close();
                 }
@@ -276,7 +279,7 @@ impl Sessions {
             Err(error) => {
                 // Not before the next success: what is short now is not to be asked for in a circle.
                 pool.wanted = None;
-                log::debug!("{}: no warm session: {error}", self.endpoint.label());
+                log::debug!("{}: no warm session: {error}", self.endpoint.destination());
             }
         }
     }

@@ -121,7 +121,7 @@ fn true_and_false_may_be_large() {
 fn entities_are_read_and_a_lone_ampersand_is_told() {
     same_as_stock(stock_with("\"/opt/tongbu\"", "\"&#47;opt&#x2f;tongbu\""), "");
     let loaded = read(stock_with("\"tongbu1\"", "\"a&b&amp;c\""));
-    assert_eq!(loaded.config.mirrors[0].remotes[0].name, "a&b&c");
+    assert_eq!(loaded.config.mirrors[0].remotes[0].destination.name(), "a&b&c");
     assert!(loaded.warning_lines()[0].contains("`&` begins no known entity"));
 }
 

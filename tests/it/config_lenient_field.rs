@@ -97,5 +97,5 @@ fn a_second_directory_and_a_user_in_the_address_are_understood() {
         "<remote ip=\"127.0.0.1\" name=\"tongbu1\"/>",
         "<!--<remote ip=\"127.0.0.1\" name=\"tongbu1\"/>--><remote ip=\"10.0.0.2\" name=\"b\"/>",
     );
-    assert_eq!(read(commented).config.mirrors[0].remotes[0].ip, "10.0.0.2");
+    assert_eq!(read(commented).config.mirrors[0].remotes[0].destination.to_string(), "10.0.0.2::b");
 }

@@ -67,7 +67,9 @@ fn addresses_that_are_good_are_taken() {
         ("4.example", "4.example"),
     ] {
         let text = stock_with("ip=\"127.0.0.1\"", &format!("ip=\"{ip}\""));
-        assert_eq!(read(text).unwrap().config.mirrors[0].remotes[0].ip, expected);
+        let config = read(text).unwrap().config;
+        let word = config.mirrors[0].remotes[0].destination.word().into_string().unwrap();
+        assert_eq!(word, format!("{expected}::tongbu1/"));
     }
 }
 
@@ -266,7 +268,7 @@ fn params_are_split_as_a_shell_would_split_them() {
     ] {
         let config =
             read(stock_with("params=\"-artuz\"", &format!("params=\"{params}\""))).unwrap().config;
-        assert_eq!(config.rsync.params, expected, "{params}");
+        assert_eq!(config.mirrors[0].remotes[0].options.params, expected, "{params}");
     }
 }
 

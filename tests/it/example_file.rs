@@ -122,10 +122,11 @@ fn the_usual_edits_by_script_work() {
     }
     let config = load_bytes("t.xml", text.as_bytes(), &LoadOptions::default()).unwrap().config;
     assert_eq!(config.mirrors[0].watch.to_str(), Some("/data"));
-    assert_eq!(config.mirrors[0].remotes[0].name, "backup");
-    assert_eq!(config.rsync.params, ["-az"]);
-    assert_eq!(config.rsync.auth.unwrap().user, "rsync_backup");
-    assert_eq!((config.rsync.timeout_s, config.crontab.unwrap().minutes), (Some(100), 60));
+    let remote = &config.mirrors[0].remotes[0];
+    assert_eq!(remote.destination.name(), "backup");
+    assert_eq!(remote.options.params, ["-az"]);
+    assert_eq!(remote.destination.user(), Some("rsync_backup"));
+    assert_eq!((remote.options.timeout_s, config.crontab.unwrap().minutes), (Some(100), 60));
     assert_eq!(config.fail_log.path.to_str(), Some("/var/log/rsync_fail_log.sh"));
     assert!(config.changes.create_file);
 }

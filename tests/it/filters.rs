@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sersync::change::{RemoteId, RootId, Scope};
 use sersync::config::{ChangeSwitches, FilterRules, Remote, RsyncOptions};
+use sersync::destination::{Destination, Host};
 use sersync::engine::pending::{Item, Mark};
 use sersync::engine::{FullSyncFilter, Job, JobId, JobKind, Verdict};
 use sersync::filter::Filter;
@@ -257,15 +258,13 @@ fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patter
     let filter = Arc::new(Filter::new(&rules).unwrap());
     let translation = filter.to_rsync_patterns();
     let coverage = if translation.exact() { Coverage::Whole } else { Coverage::Partial };
-    let options = RsyncOptions {
-        params: vec!["-artuz".into()],
-        port: Some(daemon.port),
-        ..RsyncOptions::default()
-    };
-    let remote = Remote { ip: "127.0.0.1".into(), name: "data".into() };
+    let options = RsyncOptions { params: vec!["-artuz".into()], ..RsyncOptions::default() };
+    let host = Host { name: "127.0.0.1".into(), port: Some(daemon.port), ..Host::default() };
+    let destination = Destination::Daemon { host, module: "data".into() };
+    let remote = Remote { destination, options };
     let changes = ChangeSwitches { delete: true, ..ChangeSwitches::default() };
     let link = RemoteWorker::new(RemoteWorkerSetup {
-        endpoint: Endpoint::new(source, &remote, &options, &changes),
+        endpoint: Endpoint::new(source, &remote, &changes),
         source: Arc::new(Source::open(source).unwrap()),
         rules: Rules {
             exclude: Arc::new(move |path, is_dir| filter.excludes(path, is_dir)),

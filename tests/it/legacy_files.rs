@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use sersync::config::{LoadOptions, Loaded, PluginName, load};
+use sersync::destination::Destination;
 
 fn file(name: &str) -> PathBuf {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/legacy-configs");
@@ -23,8 +24,9 @@ fn refused(name: &str) -> String {
 /// Watch path and remotes in one line.
 fn summary(loaded: &Loaded) -> String {
     let mirrors = loaded.config.mirrors.iter().map(|mirror| {
-        let remotes = mirror.remotes.iter().map(|r| format!("{} {}", r.ip, r.name));
-        let remotes: Vec<_> = remotes.collect();
+        let remotes = mirror.remotes.iter().map(|remote| &remote.destination);
+        let shown = |place: &Destination| format!("{} {}", place.host().unwrap(), place.name());
+        let remotes: Vec<_> = remotes.map(shown).collect();
         format!("{}: {}", mirror.watch.display(), remotes.join(", "))
     });
     mirrors.collect::<Vec<_>>().join("; ")
@@ -110,7 +112,9 @@ fn the_file_with_placeholder_addresses_loads_with_real_ones() {
     let loaded = sersync::config::load_bytes("15.xml", text.as_bytes(), &LoadOptions::default());
     let loaded = loaded.unwrap();
     assert_eq!(loaded.config.mirrors[0].remotes.len(), 8);
-    assert_eq!(loaded.config.rsync.port, Some(9381));
+    let ports =
+        loaded.config.mirrors[0].remotes.iter().map(|to| to.destination.host().unwrap().port);
+    assert!(ports.into_iter().all(|port| port == Some(9381)));
 }
 
 #[test]
@@ -124,23 +128,24 @@ fn a_file_without_remotes_loads_for_a_plugin_alone() {
 
 #[test]
 fn values_that_differ_from_the_stock_file_are_obeyed() {
-    let ten = loaded("10").config.rsync;
-    assert!(ten.ssh);
-    assert_eq!(ten.port, Some(22));
-    assert_eq!(ten.auth.as_ref().map(|a| a.user.as_str()), Some("rsync_backup"));
-    assert_eq!(ten.auth.and_then(|a| a.password_file), None);
+    let ten = &loaded("10").config.mirrors[0].remotes[0];
+    assert!(ten.destination.is_ssh());
+    assert_eq!(ten.destination.host().unwrap().port, Some(22));
+    assert_eq!(ten.destination.user(), Some("rsync_backup"));
+    assert_eq!(ten.options.password_file, None);
     let eleven = loaded("11").config;
     assert!(!eleven.changes.delete && eleven.changes.create_file);
     assert_eq!(eleven.filter.excludes, ["log.txt", r"(.*)\.svn", r"(.*)\.gz"]);
     assert_eq!(eleven.fail_log.retry_minutes, 10);
-    assert_eq!(eleven.rsync.auth.unwrap().password_file, Some("/etc/rsync_client.pass".into()));
+    let password_file = eleven.mirrors[0].remotes[0].options.password_file.clone();
+    assert_eq!(password_file, Some("/etc/rsync_client.pass".into()));
     let crontab = eleven.crontab.unwrap();
     assert_eq!((crontab.minutes, crontab.excludes.len()), (5, 4));
-    let twenty_one = loaded("21").config.rsync.params;
+    let twenty_one = &loaded("21").config.mirrors[0].remotes[0].options.params;
     assert_eq!(twenty_one.len(), 8);
     assert_eq!(twenty_one[3], "--exclude=*.conf.*");
     assert_eq!(loaded("18").config.crontab.unwrap().minutes, 30);
     let twenty_two = loaded("22").config;
     assert!(!twenty_two.changes.create_folder && twenty_two.changes.modify);
-    assert_eq!(twenty_two.rsync.timeout_s, None);
+    assert_eq!(twenty_two.mirrors[0].remotes[0].options.timeout_s, None);
 }

@@ -12,7 +12,8 @@ mod troubles;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sersync::config::{Auth, ChangeSwitches, Remote, RsyncOptions};
+use sersync::config::{ChangeSwitches, Remote, RsyncOptions};
+use sersync::destination::{Destination, Host};
 use sersync::path::RelPath;
 use sersync::rsync::exit::Outcome;
 use sersync::rsync::run::{Limits, Session};
@@ -45,12 +46,17 @@ fn switches(delete: bool) -> ChangeSwitches {
     }
 }
 
+/// A module of a test daemon.
+fn daemon_module(port: u16, module: &str) -> Destination {
+    let host = Host { name: "127.0.0.1".into(), port: Some(port), ..Host::default() };
+    Destination::Daemon { host, module: module.into() }
+}
+
 /// A source and a daemon.
 struct Rig {
     source: TestDir,
     daemon: Rsyncd,
-    options: RsyncOptions,
-    module: String,
+    remote: Remote,
     delete: bool,
 }
 
@@ -63,20 +69,36 @@ impl Rig {
         let daemon = Rsyncd::start_with(daemon);
         let options = RsyncOptions {
             params: params.iter().map(|word| (*word).to_owned()).collect(),
-            port: Some(daemon.port),
             ..RsyncOptions::default()
         };
-        Self { source: TestDir::new(), daemon, options, module: "data".into(), delete: true }
+        let remote = Remote { destination: daemon_module(daemon.port, "data"), options };
+        Self { source: TestDir::new(), daemon, remote, delete: true }
+    }
+
+    /// The same rig, sending to another module of its daemon.
+    fn to_module(&mut self, module: &str) {
+        self.remote.destination = daemon_module(self.daemon.port, module);
+    }
+
+    /// The same rig, sending to the daemon's directory with ssh; the remote shell says which port.
+    fn over_ssh(&mut self, user: Option<String>) {
+        let host = Host { user, name: "127.0.0.1".into(), port: None };
+        let path = self.daemon.data.to_str().unwrap().to_owned();
+        self.remote.destination = Destination::Ssh { host, path };
     }
 
     fn endpoint(&self) -> Endpoint {
-        let remote = Remote { ip: "127.0.0.1".into(), name: self.module.clone() };
-        Endpoint::new(self.source.path(), &remote, &self.options, &switches(self.delete))
+        Endpoint::new(self.source.path(), &self.remote, &switches(self.delete))
     }
 
     fn signed_in(mut self, user: &str, password_file: PathBuf) -> Self {
-        self.module = "auth".into();
-        self.options.auth = Some(Auth { user: user.into(), password_file: Some(password_file) });
+        let host = Host {
+            user: Some(user.into()),
+            name: "127.0.0.1".into(),
+            port: Some(self.daemon.port),
+        };
+        self.remote.destination = Destination::Daemon { host, module: "auth".into() };
+        self.remote.options.password_file = Some(password_file);
         self
     }
 

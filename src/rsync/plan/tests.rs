@@ -3,15 +3,19 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::{Auth, ChangeSwitches, Remote, RsyncOptions};
+use crate::config::{ChangeSwitches, Remote, RsyncOptions};
+use crate::destination::Host;
 
-fn endpoint(ip: &str, name: &str, change: impl Fn(&mut RsyncOptions)) -> Endpoint {
-    let mut options = RsyncOptions {
-        params: vec!["-artuz".into(), "--delete".into()],
-        ..RsyncOptions::default()
+fn endpoint(ip: &str, name: &str, change: impl Fn(&mut Remote)) -> Endpoint {
+    let host = Host { name: ip.into(), ..Host::default() };
+    let mut remote = Remote {
+        destination: Destination::Daemon { host, module: name.into() },
+        options: RsyncOptions {
+            params: vec!["-artuz".into(), "--delete".into()],
+            ..RsyncOptions::default()
+        },
     };
-    change(&mut options);
-    let remote = Remote { ip: ip.into(), name: name.into() };
+    change(&mut remote);
     let changes = ChangeSwitches {
         delete: true,
         create_folder: true,
@@ -22,7 +26,7 @@ fn endpoint(ip: &str, name: &str, change: impl Fn(&mut RsyncOptions)) -> Endpoin
         attrib: true,
         modify: true,
     };
-    Endpoint::new(Path::new("/srv/www"), &remote, &options, &changes)
+    Endpoint::new(Path::new("/srv/www"), &remote, &changes)
 }
 
 const BATCH: RunKind = RunKind::Batch { ignore_times: false };
@@ -33,11 +37,11 @@ fn line(endpoint: &Endpoint, kind: &RunKind) -> String {
 
 #[test]
 fn a_batch_for_a_daemon_is_what_the_design_says() {
-    let endpoint = endpoint("10.0.0.5", "www", |options| {
-        options.auth =
-            Some(Auth { user: "bob".into(), password_file: Some("/etc/rsync.pas".into()) });
-        options.port = Some(8730);
-        options.timeout_s = Some(100);
+    let endpoint = endpoint("10.0.0.5", "www", |remote| {
+        let host = Host { user: Some("bob".into()), name: "10.0.0.5".into(), port: Some(8730) };
+        remote.destination = Destination::Daemon { host, module: "www".into() };
+        remote.options.password_file = Some("/etc/rsync.pas".into());
+        remote.options.timeout_s = Some(100);
     });
     assert_eq!(
         line(&endpoint, &BATCH),
@@ -49,9 +53,9 @@ fn a_batch_for_a_daemon_is_what_the_design_says() {
 
 #[test]
 fn ssh_gets_its_port_and_never_asks() {
-    let endpoint = endpoint("fe80::1", "/backup/www/", |options| {
-        options.ssh = true;
-        options.port = Some(2222);
+    let endpoint = endpoint("", "", |remote| {
+        let host = Host { port: Some(2222), name: "fe80::1".into(), ..Host::default() };
+        remote.destination = Destination::Ssh { host, path: "/backup/www/".into() };
     });
     let line = line(&endpoint, &BATCH);
     assert!(line.contains("-e 'ssh -p 2222 -o BatchMode=yes "), "{line}");
@@ -94,7 +98,7 @@ fn commands_for_operators_need_no_standard_input() {
 
 #[test]
 fn a_run_can_be_pasted_with_its_names() {
-    let endpoint = endpoint("host", "m", |options| options.params = vec!["-a".into()]);
+    let endpoint = endpoint("host", "m", |remote| remote.options.params = vec!["-a".into()]);
     let spec = endpoint.plan(&BATCH, Abilities::NONE);
     let line = spec.shell_line_fed(b"./a b\0./it's\0./x\n\xff\0");
     let line = String::from_utf8(line).unwrap();

@@ -19,7 +19,7 @@ impl Remote {
         let started = |killer| self.sessions.note_probe(killer);
         match run_probe(&self.endpoint, Some(self.source.identity()), nonce, started) {
             Ok(Probed::Able(abilities)) => {
-                log::debug!("{}: {abilities:?}", self.endpoint.label());
+                log::debug!("{}: {abilities:?}", self.endpoint.destination());
                 *lock(&self.abilities) = Some(abilities);
                 Ok(abilities)
             }
@@ -50,7 +50,7 @@ impl Remote {
             Ability::DeleteMissing => abilities.delete_missing = false,
             Ability::Nanoseconds => abilities.nanoseconds = false,
         }
-        log::info!("{}: works without {ability:?} from now on", self.endpoint.label());
+        log::info!("{}: works without {ability:?} from now on", self.endpoint.destination());
         *known = Some(abilities);
         drop(known);
         self.sessions.close();

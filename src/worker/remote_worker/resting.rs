@@ -75,7 +75,7 @@ impl RemoteWorker {
         }
         let answer = run.ask(&sorted.asked)?;
         if lock(&self.echoes).learn(look, job, &answer, &sorted) {
-            let (label, rest) = (self.remote.endpoint().label(), POSTPONED.as_secs());
+            let (label, rest) = (self.remote.endpoint().destination(), POSTPONED.as_secs());
             log::info!(
                 "{label} mirrors back: what may come from there, and deletions, rest for {rest} s"
             );

@@ -51,8 +51,7 @@ fn warm_session_is_fast_with_a_daemon_and_with_ssh() {
     let daemon = median_latency(&rig, waits);
     let ssh = Sshd::start();
     let mut rig = Rig::new(&["-a", "-e", &format!("{}/ssh -p {}", ssh.bin().display(), ssh.port)]);
-    rig.options.ssh = true;
-    rig.module = rig.daemon.data.to_str().unwrap().to_owned();
+    rig.over_ssh(None);
     let over_ssh = median_latency(&rig, |pid| !children_of(pid).is_empty() && waits(pid));
     println!("warm, write to visible: daemon {daemon:?}, ssh {over_ssh:?}");
     assert!(daemon < Duration::from_millis(5) && over_ssh < Duration::from_millis(10));

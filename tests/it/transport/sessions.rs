@@ -4,10 +4,9 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{BATCH, LIMITS, Rig, path};
+use super::{BATCH, LIMITS, Rig, daemon_module, path};
 use crate::support::sshd::Sshd;
 use crate::support::{children_of, is_running, tree, wait_for_content, wait_until};
-use sersync::config::{Auth, Remote};
 use sersync::rsync::exit::{Ending, Outcome};
 use sersync::rsync::run::{Limits, RootIdentity, Session, StartError};
 use sersync::rsync::{Abilities, Endpoint, input};
@@ -75,7 +74,7 @@ fn killer_ends_a_run_in_flight_from_another_thread() {
 fn session_with_a_silent_server_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut rig = Rig::new(&["-a"]);
-    rig.options.port = Some(silent.local_addr().unwrap().port());
+    rig.remote.destination = daemon_module(silent.local_addr().unwrap().port(), "data");
     let session = rig.session(&BATCH);
     let pid = session.pid();
     let limits = Limits { stall: Duration::from_millis(300), output_max: 0 };
@@ -99,8 +98,7 @@ fn swapped_watch_root_deletes_nothing() {
     let rig = Rig::new(&["-a"]);
     rig.source.file("root/f", "1");
     let root = rig.source.join("root");
-    let remote = Remote { ip: "127.0.0.1".into(), name: "data".into() };
-    let endpoint = Endpoint::new(&root, &remote, &rig.options, &super::switches(true));
+    let endpoint = Endpoint::new(&root, &rig.remote, &super::switches(true));
     rig.remote_file("f");
     let identity = RootIdentity::of(&root).unwrap();
     let spec = endpoint.plan(&BATCH, Abilities::ALL);
@@ -126,7 +124,7 @@ fn missing_watch_root_is_named() {
 #[test]
 fn session_that_died_unused_says_why() {
     let mut rig = Rig::new(&["-a"]);
-    rig.module = "nosuch".into();
+    rig.to_module("nosuch");
     let session = rig.session(&BATCH);
     wait_until("the session has ended", || !session.is_alive());
     let report = session.feed(&vec![b'x'; 1_000_000], LIMITS);
@@ -137,9 +135,7 @@ fn session_that_died_unused_says_why() {
 fn ssh_sessions_are_warm_too_and_leave_no_ssh_behind() {
     let ssh = Sshd::start();
     let mut rig = Rig::new(&["-a", "-e", &format!("{}/ssh -p {}", ssh.bin().display(), ssh.port)]);
-    rig.options.ssh = true;
-    rig.options.auth = Some(Auth { user: whoami(), password_file: None });
-    rig.module = rig.daemon.data.to_str().unwrap().to_owned();
+    rig.over_ssh(Some(whoami()));
     rig.source.file("a/over ssh", "1");
     rig.remote_file("gone");
     let session = rig.session(&BATCH);
