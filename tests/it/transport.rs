@@ -76,7 +76,7 @@ impl Rig {
     }
 
     /// The same rig, sending to another module of its daemon.
-    fn to_module(&mut self, module: &str) {
+    fn send_to(&mut self, module: &str) {
         self.remote.destination = daemon_module(self.daemon.port, module);
     }
 

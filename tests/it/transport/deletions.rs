@@ -197,7 +197,7 @@ fn without_the_delete_switch_nothing_is_deleted() {
 fn moved_directory_is_made_from_its_old_copy() {
     for module in ["data", "data/sub dir"] {
         let mut rig = Rig::new(&["-a"]);
-        rig.to_module(module);
+        rig.send_to(module);
         let place = module.strip_prefix("data").unwrap().trim_start_matches('/');
         std::fs::create_dir_all(rig.daemon.at(place)).unwrap();
         rig.source.file("a/old [x]*/deep/file", "content");

@@ -124,7 +124,7 @@ fn missing_watch_root_is_named() {
 #[test]
 fn session_that_died_unused_says_why() {
     let mut rig = Rig::new(&["-a"]);
-    rig.to_module("nosuch");
+    rig.send_to("nosuch");
     let session = rig.session(&BATCH);
     wait_until("the session has ended", || !session.is_alive());
     let report = session.feed(&vec![b'x'; 1_000_000], LIMITS);

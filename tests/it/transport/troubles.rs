@@ -74,7 +74,7 @@ fn remote_that_is_not_there_is_down() {
 #[test]
 fn wrong_module_is_named() {
     let mut rig = Rig::new(&["-a"]);
-    rig.to_module("nosuch");
+    rig.send_to("nosuch");
     let message = denied(rig.batch(&["x"]));
     assert!(message.starts_with("has no module nosuch: "), "{message}");
 }
@@ -101,7 +101,7 @@ fn passwords_right_wrong_missing_and_open_to_all() {
 #[test]
 fn missing_password_is_refused_and_never_asked_for() {
     let mut rig = Rig::new(&["-a"]);
-    rig.to_module("auth");
+    rig.send_to("auth");
     assert!(
         denied(rig.batch(&["f"])).contains("refuses to serve us without a user and a password")
     );
