@@ -3,15 +3,18 @@
 
 pub mod delivered;
 mod echoes;
+mod executor;
 pub mod fresh;
-mod job_run;
+mod known;
 pub mod load_gate;
 pub mod look;
 pub mod moves;
 mod ours;
+pub mod plan;
 mod remote;
 pub mod remote_worker;
 pub mod rules;
+mod runs;
 mod session_starter;
 mod sessions;
 pub mod shards;

@@ -37,28 +37,24 @@ pub struct FreshStamps {
 }
 
 impl FreshStamps {
-    /// Notes that `path` is about to be sent with this stamp; true when rsync must not trust it.
-    ///
-    /// `now` is [`coarse_now`], read after the file was looked at.
-    pub fn note(
-        &mut self,
-        path: &RelPath,
-        stamp: Stamp,
-        now: Duration,
-        granularity: Granularity,
-    ) -> bool {
+    /// True when the copy of `path` may have this stamp and other content: rsync must not trust it.
+    pub fn hides(&self, path: &RelPath, stamp: Stamp, granularity: Granularity) -> bool {
         let known = self.young.get(path).or_else(|| self.old.get(path));
-        let hidden = known.is_some_and(|known| same(*known, stamp, granularity));
+        known.is_some_and(|known| same(*known, stamp, granularity))
+    }
+
+    /// Notes that `path` is about to be sent with this stamp. `now` is [`coarse_now`], read after the file was looked at.
+    pub fn note(&mut self, path: &RelPath, stamp: Stamp, now: Duration, granularity: Granularity) {
+        let is_known = self.young.contains_key(path) || self.old.contains_key(path);
         if is_fresh(stamp, now, granularity) {
             if self.young.len() >= GENERATION {
                 self.old = std::mem::take(&mut self.young);
             }
             self.young.insert(path.clone(), stamp);
-        } else if known.is_some() {
+        } else if is_known {
             self.young.remove(path);
             self.old.remove(path);
         }
-        hidden
     }
 
     /// True when something newer than this was sent, or was about to be.
@@ -115,23 +111,36 @@ mod tests {
         Stamp { modified: Duration::from_millis(ms), size }
     }
 
+    /// Sends a file once; true when rsync must not trust its stamp.
+    fn is_hidden(
+        fresh: &mut FreshStamps,
+        name: &str,
+        stamp: Stamp,
+        now: Duration,
+        granularity: Granularity,
+    ) -> bool {
+        let hidden = fresh.hides(&path(name), stamp, granularity);
+        fresh.note(&path(name), stamp, now, granularity);
+        hidden
+    }
+
     #[test]
     fn a_rewrite_within_the_second_is_forced_for_an_old_receiver() {
         let mut fresh = FreshStamps::default();
         let now = Duration::from_millis(1_100_010);
-        assert!(!fresh.note(&path("f"), stamp(1_100_000, 4), now, Granularity::Seconds));
-        assert!(fresh.note(&path("f"), stamp(1_100_500, 4), now, Granularity::Seconds));
-        assert!(!fresh.note(&path("f"), stamp(1_100_700, 5), now, Granularity::Seconds));
-        assert!(!fresh.note(&path("g"), stamp(1_100_700, 5), now, Granularity::Seconds));
+        assert!(!is_hidden(&mut fresh, "f", stamp(1_100_000, 4), now, Granularity::Seconds));
+        assert!(is_hidden(&mut fresh, "f", stamp(1_100_500, 4), now, Granularity::Seconds));
+        assert!(!is_hidden(&mut fresh, "f", stamp(1_100_700, 5), now, Granularity::Seconds));
+        assert!(!is_hidden(&mut fresh, "g", stamp(1_100_700, 5), now, Granularity::Seconds));
     }
 
     #[test]
     fn a_rewrite_within_the_tick_is_forced_for_a_new_receiver() {
         let mut fresh = FreshStamps::default();
         let now = Duration::from_millis(1_000);
-        assert!(!fresh.note(&path("f"), stamp(1_000, 4), now, Granularity::Nanoseconds));
-        assert!(fresh.note(&path("f"), stamp(1_000, 4), now, Granularity::Nanoseconds));
-        assert!(!fresh.note(&path("f"), stamp(1_004, 4), now, Granularity::Nanoseconds));
+        assert!(!is_hidden(&mut fresh, "f", stamp(1_000, 4), now, Granularity::Nanoseconds));
+        assert!(is_hidden(&mut fresh, "f", stamp(1_000, 4), now, Granularity::Nanoseconds));
+        assert!(!is_hidden(&mut fresh, "f", stamp(1_004, 4), now, Granularity::Nanoseconds));
     }
 
     #[test]
@@ -139,7 +148,7 @@ mod tests {
         let mut fresh = FreshStamps::default();
         let now = Duration::from_secs(5_000);
         for _ in 0..2 {
-            assert!(!fresh.note(&path("f"), stamp(1_000, 4), now, Granularity::Seconds));
+            assert!(!is_hidden(&mut fresh, "f", stamp(1_000, 4), now, Granularity::Seconds));
         }
     }
 
@@ -148,8 +157,8 @@ mod tests {
         let mut fresh = FreshStamps::default();
         let written = stamp(1_000, 4);
         let at = |ms| Duration::from_millis(ms);
-        assert!(!fresh.note(&path("f"), written, at(1_000), Granularity::Nanoseconds));
-        assert!(fresh.note(&path("f"), written, at(1_004), Granularity::Nanoseconds));
-        assert!(!fresh.note(&path("f"), written, at(1_008), Granularity::Nanoseconds));
+        assert!(!is_hidden(&mut fresh, "f", written, at(1_000), Granularity::Nanoseconds));
+        assert!(is_hidden(&mut fresh, "f", written, at(1_004), Granularity::Nanoseconds));
+        assert!(!is_hidden(&mut fresh, "f", written, at(1_008), Granularity::Nanoseconds));
     }
 }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::delivered::Version;
 use super::fresh::Stamp;
 use super::moves::{Hints, Move, Moved, Mover, Moves, Origin};
-use super::shards::{Divided, Sharding, Shards, is_directory, stat};
+use super::shards::{Divided, Sharding, Shards, is_directory, is_short, stat};
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{Job, JobKind};
@@ -37,6 +37,8 @@ pub struct Look {
     pub listings: Vec<RelPath>,
     /// Directories that go whole.
     pub trees: Vec<RelPath>,
+    /// Those of them whose file systems may hold too many entries for one list in memory.
+    pub long_trees: HashSet<RelPath>,
     /// What is made from its old copy.
     pub moves: Vec<Move>,
     /// What does not travel with this job, divided where that is better.
@@ -64,6 +66,39 @@ impl Present {
     /// An entry of which nothing special is known.
     pub fn plain(path: RelPath, presence: Presence) -> Self {
         Self { path, presence, version: None, compare_content: false, recheck: false, moved: None }
+    }
+}
+
+/// All looks of one job, in the order in which what they found is done.
+#[derive(Debug, Default)]
+pub struct Looks {
+    /// The job's items.
+    pub first: Look,
+    /// What may be done only after the moves: what concerns their old names, and what they may have hidden.
+    pub after_moves: Look,
+    /// What below trees was sent lately: size and time may not tell that it is another file now.
+    pub below_trees: Look,
+}
+
+impl Looks {
+    /// Each of them.
+    pub fn all(&self) -> [&Look; 3] {
+        [&self.first, &self.after_moves, &self.below_trees]
+    }
+
+    /// True when there is anything to send or to delete.
+    pub fn is_something(&self) -> bool {
+        self.all().iter().any(|look| look.is_something())
+    }
+
+    /// True when more than the named entries may change on the remote.
+    pub fn reaches_below(&self) -> bool {
+        self.all().iter().any(|look| look.reaches_below())
+    }
+
+    /// What is gone.
+    pub fn absent(&self) -> impl Iterator<Item = &RelPath> {
+        self.all().into_iter().flat_map(|look| &look.absent)
     }
 }
 
@@ -284,6 +319,9 @@ impl Looking<'_> {
         }
         if item.mark.shard || self.options.sharding == Sharding::Off || self.shards().is_small(path)
         {
+            if !is_short(self.root, path) {
+                self.look.long_trees.insert(path.clone());
+            }
             self.look.trees.push(path.clone());
             return;
         }

@@ -3,25 +3,17 @@
 
 mod contact;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::delivered::Delivered;
-use super::fresh::FreshStamps;
+use super::known::Known;
 use super::load_gate::LoadGate;
+use super::plan::PARTIAL;
 use super::rules::Rules;
 use super::sessions::Sessions;
 use crate::engine::Verdict;
-use crate::path::RelPath;
+use crate::rsync::Endpoint;
 use crate::rsync::exit::Outcome;
-use crate::rsync::{Abilities, Endpoint};
 use crate::source::Source;
-
-/// rsync's exit code for "partial transfer due to error".
-const PARTIAL: i32 = 23;
-
-/// Beside so many paths leftovers are looked for.
-const LEFTOVERS_MAX: usize = 10_000;
 
 /// What one job's runs share with those of other jobs for the same remote.
 #[derive(Debug)]
@@ -29,13 +21,9 @@ pub struct Remote {
     endpoint: Endpoint,
     source: Arc<Source>,
     rules: Rules,
-    abilities: Mutex<Option<Abilities>>,
-    /// Held by the one who asks for them.
+    known: Mutex<Known>,
+    /// Held by the one who asks what the remote can do.
     asking: Mutex<()>,
-    fresh: Mutex<FreshStamps>,
-    delivered: Mutex<Delivered>,
-    /// What runs that broke off were sending.
-    leftovers: Mutex<BTreeSet<RelPath>>,
     sessions: Sessions,
 }
 
@@ -63,11 +51,8 @@ impl Remote {
             endpoint,
             source,
             rules,
-            abilities: Mutex::default(),
+            known: Mutex::default(),
             asking: Mutex::default(),
-            fresh: Mutex::default(),
-            delivered: Mutex::default(),
-            leftovers: Mutex::default(),
         }
     }
 
@@ -91,26 +76,9 @@ impl Remote {
         &self.rules
     }
 
-    /// What was sent lately.
-    pub fn fresh(&self) -> MutexGuard<'_, FreshStamps> {
-        lock(&self.fresh)
-    }
-
-    /// Remembers what a run was sending when it broke off.
-    pub fn note_leftovers(&self, names: &[&RelPath]) {
-        let mut leftovers = lock(&self.leftovers);
-        let room = LEFTOVERS_MAX.saturating_sub(leftovers.len());
-        leftovers.extend(names.iter().take(room).map(|name| (*name).clone()));
-    }
-
-    /// What runs that broke off were sending; forgotten here by that.
-    pub fn take_leftovers(&self) -> BTreeSet<RelPath> {
-        std::mem::take(&mut *lock(&self.leftovers))
-    }
-
-    /// What the remote has got lately.
-    pub fn delivered(&self) -> MutexGuard<'_, Delivered> {
-        lock(&self.delivered)
+    /// What earlier jobs have shown of it.
+    pub fn known(&self) -> MutexGuard<'_, Known> {
+        lock(&self.known)
     }
 
     /// What an outcome that ends a job means for the engine.

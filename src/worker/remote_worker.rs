@@ -8,23 +8,26 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::delivered::Version;
 use super::echoes::Echoes;
+use super::executor::Executor;
 use super::fresh::coarse_now;
-use super::job_run::JobRun;
+use super::known::Known;
 use super::load_gate::LoadGate;
-use super::look::{Look, LookOptions, look_at};
+use super::look::{Look, LookOptions, Looks, look_at};
 use super::moves::{Hints, Move};
+use super::plan::{Facts, Plan, plan};
 use super::remote::{Remote, Stop};
 use super::rules::Rules;
+use super::runs::Runs;
 use super::sessions::SessionDemand;
 use super::shards::Sharding;
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark, Recheck};
-use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, Verdict};
+use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, PathFailure, Verdict};
 use crate::path::RelPath;
 use crate::record::{self, Eyes};
-use crate::rsync::excludes::Excludes;
-use crate::rsync::{Abilities, Endpoint, Knock, NoAnswer, Presence, Way};
+use crate::rsync::{Abilities, Endpoint, Knock, NoAnswer, Presence};
 use crate::source::{Source, Unhealthy};
 use crate::watch::Exclude;
 use resting::Sending;
@@ -36,8 +39,6 @@ type Opened<'a> = &'a dyn Fn(Vec<RelPath>);
 #[derive(Debug)]
 pub struct RemoteWorker {
     remote: Remote,
-    /// The rules' patterns and those of `<crontabfilter>`.
-    crontab_excludes: Excludes,
     sharding: Sharding,
     recorder: Option<Recorder>,
     /// Set when a full sync was begun without asking what the remote can do.
@@ -95,10 +96,8 @@ impl RemoteWorker {
     /// A link to a remote of which nothing is known yet.
     pub fn new(setup: RemoteWorkerSetup) -> Self {
         let RemoteWorkerSetup { endpoint, source, rules, sharding, recorder, load_gate } = setup;
-        let crontab_excludes = rules.patterns.with(rules.crontab.iter().cloned());
         Self {
             remote: Remote::new(endpoint, source, rules, load_gate),
-            crontab_excludes,
             sharding,
             recorder,
             was_trusted: AtomicBool::default(),
@@ -179,7 +178,7 @@ impl RemoteWorker {
                 Err(Stop::Verdict(_)) if is_trusted && self.remote.abilities().is_none() => {}
                 Err(Stop::Again) => {}
                 Err(Stop::Verdict(verdict)) => {
-                    self.remote.delivered().clear();
+                    self.remote.known().doubt();
                     return JobReport::nothing(verdict);
                 }
                 Err(Stop::Stopped) => return JobReport::nothing(Verdict::Stopped),
@@ -209,103 +208,112 @@ impl RemoteWorker {
         if job.kind.is_question() {
             return Ok(JobReport::done());
         }
-        let root = self.remote.source().open_healthy().map_err(|error| unhealthy(&error))?;
-        let (excludes, sharding) = match job.kind {
-            JobKind::Trees(FullSyncFilter::Crontab) if !self.remote.rules().crontab.is_empty() => {
-                (&self.crontab_excludes, self.sharding.min(Sharding::Top))
-            }
-            _ => (&self.remote.rules().patterns, self.sharding),
-        };
-        let exclude = &self.remote.rules().exclude;
-        let options = LookOptions { sharding, hints: self.hints(abilities), exclude };
-        let mut look =
-            self.settled(job, look_at(&root, job, options), || look_at(&root, job, options));
-        let mut later = look.put_off_old_names();
-        later.extend(self.doubtful_after(&look.moves, &root, job));
-        let doubtful = self.doubtful_below(&look.trees, &root, job);
-        let mut run = JobRun::new(&self.remote, abilities, job);
-        let postponed = self.rest_echoes(&mut look, &root, job, &run)?;
-        drop(root);
-        let looks = [&look, &later, &doubtful];
-        let sends = looks.iter().any(|look| look.is_something());
-        let _sending = sends.then(|| Sending::begin(&self.echoes, &looks));
-        let forced = job.items.iter().filter(|item| item.mark.compare_content);
-        run.by_content = forced.map(|item| item.path.clone()).collect();
-        let directories = self.plain_directories(&look, job, abilities);
-        if !directories.is_empty() {
-            opened(directories);
+        let mut runs = Runs::new(&self.remote, abilities);
+        let (mut looks, postponed) = self.look(job, abilities, &runs)?;
+        let _sending = looks.is_something().then(|| Sending::begin(&self.echoes, &looks.all()));
+        let plan = self.plan(job, &looks, abilities);
+        if !plan.open.is_empty() {
+            opened(plan.open);
         }
-        run.batch(&look)?;
-        run.moves(&look.moves)?;
-        // At once: until then both names share their inodes on the remote.
-        run.batch(&later)?;
-        run.directories(&look, excludes)?;
-        run.batch(&doubtful)?;
-        self.note_what_was_aborted(job);
-        run.clean_up();
-        let JobRun { failed, sent, returned, has_run, aborted, .. } = run;
-        if has_run {
+        let mut executor = Executor {
+            rules: self.remote.rules(),
+            absent_way: self.remote.endpoint().way(Presence::Absent, abilities),
+            effects: &mut runs,
+            failed: plan.failed,
+        };
+        executor.execute(plan.steps)?;
+        let failed = executor.failed;
+        self.clean_up(job, &runs);
+        if runs.has_run {
             self.remote.note_abilities(abilities);
         }
-        if failed.is_empty() && ![&look, &later, &doubtful].iter().any(|look| look.reaches_below())
-        {
-            let mut delivered = self.remote.delivered();
-            look.absent.iter().chain(&later.absent).for_each(|path| delivered.forget(path));
-            sent.into_iter().for_each(|(path, version)| delivered.note(path, version));
-        } else {
-            self.remote.delivered().clear();
-        }
-        look.returned.extend(returned);
-        let appeared = self.appeared([&look, &later, &doubtful], job)?;
-        look.returned.extend(later.returned);
-        look.returned.extend(doubtful.returned);
-        look.returned.extend(appeared);
-        let (verdict, returned) = (Verdict::Done, look.returned);
+        self.note_delivered(&looks, plan.versions, &failed);
+        let mut returned = std::mem::take(&mut looks.first.returned);
+        returned.extend(plan.returned);
+        returned.extend(self.appeared(&looks, job)?);
+        returned.extend(looks.after_moves.returned);
+        returned.extend(looks.below_trees.returned);
+        let (verdict, aborted) = (Verdict::Done, runs.aborted);
         Ok(JobReport { verdict, failed, returned, postponed, aborted })
     }
 
-    /// A run that was broken off may have left its temporary files, also one of an earlier program.
-    fn note_what_was_aborted(&self, job: &Job) {
+    /// Looks at the disk; returns besides what is left alone for a while.
+    fn look(
+        &self,
+        job: &Job,
+        abilities: Abilities,
+        runs: &Runs<'_>,
+    ) -> Result<(Looks, Vec<Item>), Stop> {
+        let root = self.remote.source().open_healthy().map_err(|error| unhealthy(&error))?;
+        let is_scheduled = job.kind == JobKind::Trees(FullSyncFilter::Crontab)
+            && !self.remote.rules().crontab.is_empty();
+        let sharding = if is_scheduled { self.sharding.min(Sharding::Top) } else { self.sharding };
+        let exclude = &self.remote.rules().exclude;
+        let hints = self.facts(&self.remote.known(), abilities).hints();
+        let options = LookOptions { sharding, hints, exclude };
+        let mut first =
+            self.settled(job, look_at(&root, job, options), || look_at(&root, job, options));
+        let mut after_moves = first.put_off_old_names();
+        after_moves.extend(self.doubtful_after(&first.moves, &root, job));
+        let below_trees = self.doubtful_below(&first.trees, &root, job);
+        let postponed = self.rest_echoes(&mut first, &root, job, abilities, runs)?;
+        Ok((Looks { first, after_moves, below_trees }, postponed))
+    }
+
+    /// Decides what is to be done, and remembers the stamps of what is about to be sent.
+    fn plan(&self, job: &Job, looks: &Looks, abilities: Abilities) -> Plan {
+        let mut known = self.remote.known();
+        let facts = self.facts(&known, abilities);
+        let (now, granularity) = (facts.now, facts.granularity());
+        let plan = plan(job, looks, facts);
+        for (path, stamp) in &plan.stamps {
+            known.remember(path, *stamp, now, granularity);
+        }
+        plan
+    }
+
+    /// What a plan depends on besides the job and the look.
+    fn facts<'a>(&'a self, known: &'a Known, abilities: Abilities) -> Facts<'a> {
+        let (endpoint, rules) = (self.remote.endpoint(), self.remote.rules());
+        Facts { endpoint, rules, abilities, known, now: coarse_now() }
+    }
+
+    /// Removes what aborted runs have left on the remote, also those of an earlier program.
+    fn clean_up(&self, job: &Job, runs: &Runs<'_>) {
         let rechecked = job.items.iter().filter(|item| item.mark.recheck != Recheck::No);
         let rechecked = rechecked.filter(|item| item.mark.scope == Scope::Entry);
-        let names: Vec<&RelPath> = rechecked.map(|item| &item.path).collect();
-        self.remote.note_leftovers(&names);
+        self.remote.known().note_leftovers(rechecked.map(|item| &item.path));
+        runs.clean_up();
     }
 
-    /// Items that are directories and go by name, as what they are: no run of the job reads or deletes anything below them.
-    fn plain_directories(&self, look: &Look, job: &Job, abilities: Abilities) -> Vec<RelPath> {
-        let by_name = self.remote.endpoint().way(Presence::Directory, abilities) == Way::Batch;
-        if !by_name || !look.moves.is_empty() || job.kind != JobKind::Batch {
-            return Vec::new();
-        }
-        let present = look.present.iter().filter(|entry| entry.presence == Presence::Directory);
-        present.map(|entry| entry.path.clone()).collect()
-    }
-
-    /// Whether moves can be made on the remote.
-    fn hints(&self, abilities: Abilities) -> Hints {
-        let trusted = self.remote.endpoint().compares_nanoseconds(abilities);
-        match self.remote.endpoint().can_move() && trusted {
-            true if self.remote.rules().hold_anywhere() => Hints::Use,
-            true => Hints::FilesOnly,
-            false => Hints::Ignore,
+    fn note_delivered(
+        &self,
+        looks: &Looks,
+        versions: Vec<(RelPath, Version)>,
+        failed: &[PathFailure],
+    ) {
+        let mut known = self.remote.known();
+        if failed.is_empty() {
+            known.delivered(looks, versions);
+        } else {
+            known.doubt();
         }
     }
 
-    /// What below moved directories may have been rewritten without a change of its stamp: its old copy must not be trusted.
+    /// What below moved directories may have been rewritten with the same stamp: its old copy must not be trusted.
     fn doubtful_after(&self, moves: &[Move], root: &OwnedFd, job: &Job) -> Look {
-        let fresh = self.remote.fresh();
-        let below = |moved: &Move| fresh.moved_along(&moved.old, &moved.new);
+        let known = self.remote.known();
+        let below = |moved: &Move| known.fresh_below(&moved.old, &moved.new);
         let paths = moves.iter().flat_map(below).collect();
-        drop(fresh);
+        drop(known);
         self.look_again(paths, Mark { compare_content: true, ..Mark::new(Scope::Entry) }, root, job)
     }
 
-    /// What below trees was sent lately: rsync's look at size and time may not see that it is another file now.
+    /// What below trees was sent lately: rsync's comparison of size and time may not see that it is another file now.
     fn doubtful_below(&self, trees: &[RelPath], root: &OwnedFd, job: &Job) -> Look {
-        let fresh = self.remote.fresh();
-        let paths = trees.iter().flat_map(|tree| fresh.moved_along(tree, tree)).collect();
-        drop(fresh);
+        let known = self.remote.known();
+        let paths = trees.iter().flat_map(|tree| known.fresh_below(tree, tree)).collect();
+        drop(known);
         self.look_again(paths, Mark::new(Scope::Entry), root, job)
     }
 

@@ -133,16 +133,13 @@ pub fn entries(root: &OwnedFd, path: &RelPath) -> Vec<(RelPath, bool)> {
     entries.collect()
 }
 
-/// True for trees that cannot be long, because there is not so much on their file systems. Where a file system does not say how
-/// much there is on it, they may be.
-pub fn are_short(root: &OwnedFd, paths: &[RelPath]) -> bool {
+/// True for a tree that cannot have many entries, because its file system has not. Some file systems do not say how many
+/// they have.
+pub fn is_short(root: &OwnedFd, path: &RelPath) -> bool {
     let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let entries = |path: &RelPath| {
-        let directory = openat(root, as_path(path), flags, Mode::empty()).ok()?;
-        let stat = fstatvfs(directory).ok().filter(|stat| stat.f_files > 0)?;
-        Some(stat.f_files.saturating_sub(stat.f_ffree))
-    };
-    paths.iter().all(|path| entries(path).is_some_and(|entries| entries <= SHORT_LIST))
+    let directory = openat(root, as_path(path), flags, Mode::empty());
+    let stat = directory.and_then(fstatvfs).ok().filter(|stat| stat.f_files > 0);
+    stat.is_some_and(|stat| stat.f_files.saturating_sub(stat.f_ffree) <= SHORT_LIST)
 }
 
 /// True for a directory's stat.

@@ -20,7 +20,7 @@ impl Remote {
         match run_probe(&self.endpoint, Some(self.source.identity()), nonce, started) {
             Ok(Probed::Able(abilities)) => {
                 log::debug!("{}: {abilities:?}", self.endpoint.destination());
-                *lock(&self.abilities) = Some(abilities);
+                self.known().abilities = Some(abilities);
                 Ok(abilities)
             }
             Ok(Probed::Failed(outcome)) => Err(self.stop(outcome)),
@@ -30,28 +30,28 @@ impl Remote {
 
     /// What is known of that.
     pub fn abilities(&self) -> Option<Abilities> {
-        *lock(&self.abilities)
+        self.known().abilities
     }
 
     /// It may have changed.
     pub fn forget_abilities(&self) {
-        *lock(&self.abilities) = None;
+        self.known().abilities = None;
     }
 
     /// A run has shown it, where nothing was known.
     pub fn note_abilities(&self, abilities: Abilities) {
-        lock(&self.abilities).get_or_insert(abilities);
+        self.known().abilities.get_or_insert(abilities);
     }
 
     pub(super) fn forget(&self, ability: Ability) {
-        let mut known = lock(&self.abilities);
-        let mut abilities = known.unwrap_or(Abilities::ALL);
+        let mut known = self.known();
+        let mut abilities = known.abilities.unwrap_or(Abilities::ALL);
         match ability {
             Ability::DeleteMissing => abilities.delete_missing = false,
             Ability::Nanoseconds => abilities.nanoseconds = false,
         }
         log::info!("{}: works without {ability:?} from now on", self.endpoint.destination());
-        *known = Some(abilities);
+        known.abilities = Some(abilities);
         drop(known);
         self.sessions.close();
     }

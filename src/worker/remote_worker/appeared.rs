@@ -9,20 +9,20 @@ use crate::engine::Job;
 use crate::engine::pending::{Item, Mark};
 use crate::path::RelPath;
 use crate::rsync::Presence;
-use crate::worker::look::{Look, Present};
+use crate::worker::look::{Looks, Present};
 use crate::worker::remote::Stop;
 use crate::worker::shards::{is_directory, stat};
 
 impl RemoteWorker {
     /// Directories that stand now where there was something else or nothing, and whose copies may have been directories before.
     /// rsync may have found them, and then it has sent them as such, over all that the copy of the other one held.
-    pub(super) fn appeared(&self, looks: [&Look; 3], job: &Job) -> Result<Vec<Item>, Stop> {
+    pub(super) fn appeared(&self, looks: &Looks, job: &Job) -> Result<Vec<Item>, Stop> {
         let whole = job.items.iter().filter(|item| item.mark.scope != Scope::Entry);
         let whole: HashSet<&RelPath> = whole.map(|item| &item.path).collect();
         let is_other =
             |entry: &&Present| entry.presence == Presence::Other && whole.contains(&entry.path);
         let mut others: Vec<&RelPath> = Vec::new();
-        for look in looks {
+        for look in looks.all() {
             others.extend(&look.absent_dirs);
             others.extend(look.present.iter().filter(is_other).map(|entry| &entry.path));
         }

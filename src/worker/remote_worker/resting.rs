@@ -10,12 +10,13 @@ use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::postponed::POSTPONED;
 use crate::engine::{Job, JobKind};
+use crate::rsync::Abilities;
 use crate::worker::echoes::Echoes;
 use crate::worker::fresh::coarse_now;
-use crate::worker::job_run::JobRun;
 use crate::worker::look::Look;
 use crate::worker::ours::Reach;
 use crate::worker::remote::{Stop, lock};
+use crate::worker::runs::Runs;
 use crate::worker::sessions;
 
 /// No kernel's clock ticks more slowly.
@@ -61,19 +62,24 @@ impl RemoteWorker {
         look: &mut Look,
         root: &OwnedFd,
         job: &Job,
-        run: &JobRun<'_>,
+        abilities: Abilities,
+        runs: &Runs<'_>,
     ) -> Result<Vec<Item>, Stop> {
         if !matches!(job.kind, JobKind::Batch | JobKind::Large) || !self.remote.endpoint().can_ask()
         {
             return Ok(Vec::new());
         }
         let now = sessions::now();
-        let own = run.replacements(look);
-        let sorted = lock(&self.echoes).sort(look, job, &own, run.can_ask_for_deletions(), now);
+        let (own, deletions) = {
+            let known = self.remote.known();
+            let facts = self.facts(&known, abilities);
+            (facts.replacements(look), facts.can_ask_for_deletions())
+        };
+        let sorted = lock(&self.echoes).sort(look, job, &own, deletions, now);
         if sorted.asked.is_empty() {
             return Ok(sorted.resting);
         }
-        let answer = run.ask(&sorted.asked)?;
+        let answer = runs.ask(&sorted.asked)?;
         if lock(&self.echoes).learn(look, job, &answer, &sorted) {
             let (label, rest) = (self.remote.endpoint().destination(), POSTPONED.as_secs());
             log::info!(

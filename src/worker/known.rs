@@ -1,0 +1,83 @@
+//! What is known of one remote when a job is planned: which versions it has, and which stamps it must not trust.
+//! Answers questions; looks at nothing.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::delivered::{Delivered, Version};
+use super::fresh::{FreshStamps, Granularity, Stamp};
+use super::look::Looks;
+use crate::path::RelPath;
+use crate::rsync::Abilities;
+
+/// The paths beside which temporary files are looked for, at most.
+const LEFTOVERS_MAX: usize = 10_000;
+
+/// All that earlier jobs have shown of a remote.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// What the receiver can do; `None` before the first contact.
+    pub abilities: Option<Abilities>,
+    fresh: FreshStamps,
+    delivered: Delivered,
+    /// What aborted runs were sending: their temporary files may still be there.
+    leftovers: BTreeSet<RelPath>,
+}
+
+impl Known {
+    /// True when the remote has exactly this version.
+    pub fn has(&self, path: &RelPath, version: &Version) -> bool {
+        self.delivered.has(path, version)
+    }
+
+    /// True when something newer than `version` was sent under this name.
+    pub fn has_newer(&self, path: &RelPath, version: &Version) -> bool {
+        self.fresh.has_newer(path, version.stamp) || self.delivered.has_newer(path, version)
+    }
+
+    /// True when the copy may have this stamp and other content.
+    pub fn hides(&self, path: &RelPath, stamp: Stamp, granularity: Granularity) -> bool {
+        self.fresh.hides(path, stamp, granularity)
+    }
+
+    /// What was sent below `old` while its stamp was fresh, by its name below `new`.
+    pub fn fresh_below(&self, old: &RelPath, new: &RelPath) -> Vec<RelPath> {
+        self.fresh.moved_along(old, new)
+    }
+
+    /// Remembers a stamp that is about to be sent. `now` is the clock of the files, read after the look.
+    pub fn remember(
+        &mut self,
+        path: &RelPath,
+        stamp: Stamp,
+        now: Duration,
+        granularity: Granularity,
+    ) {
+        self.fresh.note(path, stamp, now, granularity);
+    }
+
+    /// Takes in what a job delivered. `sent`: the versions that were there before its runs.
+    pub fn delivered(&mut self, looks: &Looks, sent: Vec<(RelPath, Version)>) {
+        if looks.reaches_below() {
+            return self.doubt();
+        }
+        looks.absent().for_each(|path| self.delivered.forget(path));
+        sent.into_iter().for_each(|(path, version)| self.delivered.note(path, version));
+    }
+
+    /// A job failed: what the remote has is not known any more.
+    pub fn doubt(&mut self) {
+        self.delivered.clear();
+    }
+
+    /// Remembers what a run was sending when it was aborted.
+    pub fn note_leftovers<'a>(&mut self, names: impl IntoIterator<Item = &'a RelPath>) {
+        let room = LEFTOVERS_MAX.saturating_sub(self.leftovers.len());
+        self.leftovers.extend(names.into_iter().take(room).cloned());
+    }
+
+    /// Takes what aborted runs were sending.
+    pub fn take_leftovers(&mut self) -> BTreeSet<RelPath> {
+        std::mem::take(&mut self.leftovers)
+    }
+}

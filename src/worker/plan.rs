@@ -1,0 +1,371 @@
+//! Decides how a job becomes rsync runs: a job, a look at the disk and what is known of the remote become steps.
+//! Pure: reads no disk, starts nothing and remembers nothing. The executor runs the steps.
+
+#[cfg(test)]
+mod golden;
+pub mod step;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::delivered::Version;
+use super::fresh::{Granularity, Stamp};
+use super::known::Known;
+use super::look::{Look, Looks, Present};
+use super::moves::{Hints, Mover};
+use super::rules::{Coverage, Rules};
+use crate::change::Scope;
+use crate::engine::pending::{Item, Mark};
+use crate::engine::{FullSyncFilter, Job, JobKind, PathFailure};
+use crate::path::RelPath;
+use crate::rsync::excludes::Excludes;
+use crate::rsync::{Abilities, DIRS_BYTES_MAX, Endpoint, Presence, Way};
+use step::{Dir, Sending, Step};
+
+/// rsync's exit code for "partial transfer due to error".
+pub const PARTIAL: i32 = 23;
+
+/// Why a name is not deleted on a remote whose rules only whole directories can serve.
+const WITHHELD: &str = "not deleted while deletions are held back (see the alarm in the log)";
+
+/// A file younger than this was made after anything that it replaces.
+const YOUNG: Duration = Duration::from_secs(2);
+
+/// The names in one run by patterns: rsync tries every pattern on every entry of the directories that it reads.
+const PATTERNS_MAX: usize = 1_000;
+
+/// What a plan depends on besides the job and the look.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// How the remote is reached, and what its options mean.
+    pub endpoint: &'a Endpoint,
+    /// What is neither sent nor deleted.
+    pub rules: &'a Rules,
+    /// What the receiver can do, as far as this job knows.
+    pub abilities: Abilities,
+    /// What earlier jobs have shown of the remote.
+    pub known: &'a Known,
+    /// The clock of the files, read after the look.
+    pub now: Duration,
+}
+
+/// What is to be done for a job.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// What is done, in this order.
+    pub steps: Vec<Step>,
+    /// Directories that are sent by name, as what they are: no step reads or deletes anything below them.
+    pub open: Vec<RelPath>,
+    /// Stamps to remember before the steps run.
+    pub stamps: Vec<(RelPath, Stamp)>,
+    /// Versions that the remote has when all steps have succeeded.
+    pub versions: Vec<(RelPath, Version)>,
+    /// What another job has to do.
+    pub returned: Vec<Item>,
+    /// What cannot be done.
+    pub failed: Vec<PathFailure>,
+}
+
+/// Decides how a job becomes rsync runs.
+pub fn plan(job: &Job, looks: &Looks, facts: Facts<'_>) -> Plan {
+    let mut planning = Planning { job, facts, plan: Plan::default() };
+    planning.plan.open = planning.open_directories(&looks.first);
+    planning.batch(&looks.first);
+    planning.moves(&looks.first);
+    // At once: until then both names share their inodes on the remote.
+    planning.batch(&looks.after_moves);
+    planning.directories(&looks.first, Scope::Listing);
+    planning.directories(&looks.first, Scope::Tree);
+    planning.batch(&looks.below_trees);
+    planning.plan
+}
+
+/// A path that could not be delivered.
+pub fn failure(path: &RelPath, message: &str) -> PathFailure {
+    PathFailure { path: path.clone(), code: PARTIAL, message: message.to_owned() }
+}
+
+impl Facts<'_> {
+    /// Whether moves can be made on the remote.
+    pub fn hints(&self) -> Hints {
+        match self.endpoint.can_move() && self.compares_nanoseconds() {
+            true if self.rules.hold_anywhere() => Hints::Use,
+            true => Hints::FilesOnly,
+            false => Hints::Ignore,
+        }
+    }
+
+    /// What is sent whatever the remote has: `-u` must not keep a newer copy of it.
+    pub fn replacements(&self, look: &Look) -> HashSet<RelPath> {
+        let replaces = |entry: &&Present| {
+            let is_new = entry.version.is_some_and(|version| self.is_new(version));
+            self.replaces(entry, entry.moved.is_some() && !is_new)
+        };
+        look.present.iter().filter(replaces).map(|entry| entry.path.clone()).collect()
+    }
+
+    /// True when the remote can be asked whether it has what is to be deleted.
+    pub fn can_ask_for_deletions(&self) -> bool {
+        self.endpoint.deletes()
+            && self.way(Presence::Absent) == Way::Batch
+            && !self.rules.may_outlive_directories()
+    }
+
+    /// How finely the receiver compares times.
+    pub fn granularity(&self) -> Granularity {
+        match self.compares_nanoseconds() {
+            true => Granularity::Nanoseconds,
+            false => Granularity::Seconds,
+        }
+    }
+
+    /// How a path travels to the remote.
+    pub fn way(&self, presence: Presence) -> Way {
+        self.endpoint.way(presence, self.abilities)
+    }
+
+    fn compares_nanoseconds(&self) -> bool {
+        self.endpoint.compares_nanoseconds(self.abilities)
+    }
+
+    /// True when a file was made after anything that it replaces: only a stamp of this moment cannot be that of what
+    /// stood here before.
+    fn is_new(&self, version: Version) -> bool {
+        self.compares_nanoseconds() && version.stamp.modified + YOUNG > self.now
+    }
+
+    /// True when `-u` must not keep the copy of an entry, though it may be newer: somebody moved the entry here, or a
+    /// newer version was sent before, so the older one is meant to be here.
+    fn replaces(&self, entry: &Present, replaced: bool) -> bool {
+        let Some(version) = entry.version else { return false };
+        let older = replaced && entry.moved == Some(Mover::Somebody)
+            || self.known.has_newer(&entry.path, &version);
+        self.endpoint.keeps_newer() && older && entry.moved != Some(Mover::Receiver)
+    }
+
+    /// True for an absent directory in whose copy something excluded may stand.
+    fn is_guarded(&self, absent: &RelPath, look: &Look) -> bool {
+        self.endpoint.deletes()
+            && self.rules.may_outlive_directories()
+            && look.absent_dirs.contains(absent)
+            && self.way(Presence::Absent) != Way::ListingOfParent
+    }
+}
+
+/// A plan being made.
+struct Planning<'a> {
+    job: &'a Job,
+    facts: Facts<'a>,
+    plan: Plan,
+}
+
+/// The names of one batch by the way that they travel.
+#[derive(Default)]
+struct Sorted {
+    plain: Vec<RelPath>,
+    compared: Vec<RelPath>,
+    replacing: Vec<RelPath>,
+    patterns: Vec<(RelPath, Presence)>,
+    /// One of the names that go by patterns needs its content compared.
+    patterns_compared: bool,
+    guarded: Vec<RelPath>,
+}
+
+impl Planning<'_> {
+    fn open_directories(&self, look: &Look) -> Vec<RelPath> {
+        let by_name = self.facts.way(Presence::Directory) == Way::Batch;
+        if !by_name || !look.moves.is_empty() || self.job.kind != JobKind::Batch {
+            return Vec::new();
+        }
+        let present = look.present.iter().filter(|entry| entry.presence == Presence::Directory);
+        present.map(|entry| entry.path.clone()).collect()
+    }
+
+    /// Sends what is there and deletes what is gone, each in the way that the remote understands.
+    fn batch(&mut self, look: &Look) {
+        let mut sorted = Sorted::default();
+        for entry in &look.present {
+            if let Some(sending) = self.sending(entry) {
+                self.sort(&mut sorted, &entry.path, entry.presence, sending);
+            }
+        }
+        for path in &look.absent {
+            if self.facts.is_guarded(path, look) {
+                sorted.guarded.push(path.clone());
+            } else {
+                self.sort(&mut sorted, path, Presence::Absent, Sending::Plain);
+            }
+        }
+        let lists = [
+            (sorted.plain, Sending::Plain),
+            (sorted.compared, Sending::CompareContent),
+            (sorted.replacing, Sending::Replace),
+        ];
+        let lists = lists.into_iter().filter(|(names, _)| !names.is_empty());
+        self.plan.steps.extend(lists.map(|(names, sending)| Step::Names { names, sending }));
+        // Such runs are rare, so all of them compare contents if one of them has to.
+        let compare_content = sorted.patterns_compared;
+        for paths in sorted.patterns.chunks(PATTERNS_MAX) {
+            let paths = paths.to_vec();
+            self.plan.steps.push(Step::Patterns { paths, compare_content });
+        }
+        for dirs in sorted.guarded.chunks(PATTERNS_MAX) {
+            self.delete_guarded(dirs.to_vec());
+        }
+    }
+
+    fn sort(&mut self, sorted: &mut Sorted, path: &RelPath, presence: Presence, how: Sending) {
+        match self.facts.way(presence) {
+            Way::Batch => match how {
+                Sending::Plain => sorted.plain.push(path.clone()),
+                Sending::CompareContent => sorted.compared.push(path.clone()),
+                Sending::Replace => sorted.replacing.push(path.clone()),
+            },
+            Way::Fallback => {
+                sorted.patterns_compared |= how != Sending::Plain;
+                sorted.patterns.push((path.clone(), presence));
+            }
+            Way::ListingOfParent if self.job.deletes_below => self.return_parent(path),
+            Way::ListingOfParent => self.plan.failed.push(failure(path, WITHHELD)),
+        }
+    }
+
+    /// How a present entry is sent; `None` when the remote has exactly this. Notes what is to be remembered.
+    fn sending(&mut self, entry: &Present) -> Option<Sending> {
+        let facts = self.facts;
+        let compared = |compares| if compares { Sending::CompareContent } else { Sending::Plain };
+        let Some(version) = entry.version else { return Some(compared(entry.compare_content)) };
+        let (path, stamp) = (&entry.path, version.stamp);
+        let replaced = entry.moved.is_some() && !facts.is_new(version);
+        let replaces = facts.replaces(entry, replaced);
+        // The newer version stays remembered until this one has arrived; its content is compared anyway.
+        let hidden = !replaces && facts.known.hides(path, stamp, facts.granularity());
+        if !replaces {
+            self.plan.stamps.push((path.clone(), stamp));
+        }
+        let is_trusted = !hidden && !entry.compare_content && !entry.recheck;
+        if is_trusted && facts.known.has(path, &version) {
+            return None;
+        }
+        if version.is_settled(facts.now) {
+            self.plan.versions.push((path.clone(), version));
+        }
+        match replaces {
+            true => Some(Sending::Replace),
+            false => Some(compared(hidden || replaced || entry.compare_content)),
+        }
+    }
+
+    /// Where only the comparison of a directory deletes, a job must hold the directory: else it would delete what other
+    /// jobs send into it meanwhile.
+    fn return_parent(&mut self, path: &RelPath) {
+        let mark = Mark::new(Scope::Listing);
+        let item = Item { path: path.parent().unwrap_or_default(), mark };
+        if self.plan.returned.last() != Some(&item) {
+            self.plan.returned.push(item);
+        }
+    }
+
+    fn delete_guarded(&mut self, dirs: Vec<RelPath>) {
+        let excludes = Arc::new(self.facts.rules.patterns.clone());
+        let step = Step::GuardedDeletion { dirs, excludes };
+        self.plan.steps.push(match self.facts.rules.coverage {
+            Coverage::Whole => step,
+            Coverage::Partial => Step::Preview(Box::new(step)),
+        });
+    }
+
+    /// Makes moved things from their old copies.
+    fn moves(&mut self, look: &Look) {
+        let excludes = Arc::new(self.facts.rules.patterns.clone());
+        for moved in &look.moves {
+            let compare_content = self.compares_content(&moved.new);
+            let (moved, excludes) = (moved.clone(), Arc::clone(&excludes));
+            self.plan.steps.push(Step::Move { moved, compare_content, excludes });
+        }
+    }
+
+    /// Makes listings or trees equal, as many in one run as fit a command line.
+    fn directories(&mut self, look: &Look, scope: Scope) {
+        let paths = if scope == Scope::Tree { &look.trees } else { &look.listings };
+        if paths.is_empty() {
+            return;
+        }
+        let rules = self.facts.rules;
+        let is_scheduled =
+            self.job.kind == JobKind::Trees(FullSyncFilter::Crontab) && !rules.crontab.is_empty();
+        let excludes = match is_scheduled {
+            true => rules.patterns.with(rules.crontab.iter().cloned()),
+            false => rules.patterns.clone(),
+        };
+        let excludes = Arc::new(excludes);
+        for paths in portions(paths) {
+            match (rules.coverage, is_scheduled) {
+                (Coverage::Whole, _) => {
+                    let step = self.equal(look, paths, scope, &excludes);
+                    self.plan.steps.push(step);
+                }
+                // Patterns of the operator hold as well, and only rsync can read those.
+                (Coverage::Partial, true) => {
+                    let step = Step::Hide(Box::new(self.equal(look, paths, scope, &excludes)));
+                    let step = self.previewed(step);
+                    self.plan.steps.push(step);
+                }
+                (Coverage::Partial, false) => self.equal_by_name(paths, scope, &excludes),
+            }
+        }
+    }
+
+    fn equal(
+        &self,
+        look: &Look,
+        paths: &[RelPath],
+        scope: Scope,
+        excludes: &Arc<Excludes>,
+    ) -> Step {
+        let dir = |path: &RelPath| Dir {
+            path: path.clone(),
+            compare_content: scope == Scope::Tree && self.compares_content(path),
+            may_be_long: look.long_trees.contains(path),
+        };
+        let (dirs, deletes) = (paths.iter().map(dir).collect(), self.job.deletes_below);
+        Step::Directories { dirs, scope, deletes, excludes: Arc::clone(excludes) }
+    }
+
+    /// Where patterns do not say all that is excluded: what the rules exclude is not deleted, and the rest is sent by name.
+    fn equal_by_name(&mut self, paths: &[RelPath], scope: Scope, excludes: &Arc<Excludes>) {
+        if self.deletes_below() {
+            let (dirs, excludes) = (paths.to_vec(), Arc::clone(excludes));
+            let step = self.previewed(Step::Extraneous { dirs, scope, excludes });
+            self.plan.steps.push(step);
+        }
+        self.plan.steps.push(Step::SendBelow { dirs: paths.to_vec(), scope });
+    }
+
+    fn previewed(&self, step: Step) -> Step {
+        if self.deletes_below() { Step::Preview(Box::new(step)) } else { step }
+    }
+
+    fn deletes_below(&self) -> bool {
+        self.facts.endpoint.deletes() && self.job.deletes_below
+    }
+
+    /// True when equal size and time prove nothing at or below this item.
+    fn compares_content(&self, path: &RelPath) -> bool {
+        self.job.items.iter().any(|item| item.mark.compare_content && item.path == *path)
+    }
+}
+
+/// Cuts a list of directories so that each part fits a command line.
+fn portions(dirs: &[RelPath]) -> impl Iterator<Item = &[RelPath]> {
+    let mut bytes = 0;
+    dirs.chunk_by(move |_, next| {
+        bytes += next.as_bytes().len() + 8;
+        let fits = bytes < DIRS_BYTES_MAX / 2;
+        if !fits {
+            bytes = 0;
+        }
+        fits
+    })
+}

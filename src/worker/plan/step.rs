@@ -1,0 +1,362 @@
+//! One step of a job: which rsync run it is, how it is split, and what follows from a preview or a listing.
+//! Pure: the executor runs steps, and hands back what they need to know.
+
+use std::sync::Arc;
+
+use super::super::moves::{Move, Moved};
+use super::super::rules::Rules;
+use crate::change::Scope;
+use crate::path::RelPath;
+use crate::rsync::excludes::Excludes;
+use crate::rsync::input::{self, exact_pattern};
+use crate::rsync::{DIRS_BYTES_MAX, LONG_BATCH_BYTES, Presence, RunKind};
+
+/// The names that one list carries at most.
+const NAMES_MAX: usize = 50_000;
+
+/// What the kernel needs for a word beside its bytes: an end, a pointer, and `./` in front.
+const WORD_BYTES: usize = 11;
+
+/// How rsync treats names that are sent one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// rsync compares size and time.
+    Plain,
+    /// rsync compares contents.
+    CompareContent,
+    /// The same, and `-u` does not keep a newer copy.
+    Replace,
+}
+
+/// A directory whose tree or listing is made equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dir {
+    /// Which directory.
+    pub path: RelPath,
+    /// Equal size and time prove nothing below it.
+    pub compare_content: bool,
+    /// Its file system may hold too many entries for one list in memory.
+    pub may_be_long: bool,
+}
+
+/// A part of a job, done by one rsync run or replaced by other steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Sends what is present and deletes what is absent, by name.
+    Names {
+        /// Which names.
+        names: Vec<RelPath>,
+        /// How rsync compares them.
+        sending: Sending,
+    },
+    /// The same by include patterns, for receivers and filters that a list of names cannot serve.
+    Patterns {
+        /// Which names, and whether each is there.
+        paths: Vec<(RelPath, Presence)>,
+        /// rsync compares contents.
+        compare_content: bool,
+    },
+    /// Deletes absent directories, but not what the rules exclude in them.
+    GuardedDeletion {
+        /// Which directories.
+        dirs: Vec<RelPath>,
+        /// What stays.
+        excludes: Arc<Excludes>,
+    },
+    /// Makes something that moved from its old copy on the remote.
+    Move {
+        /// What moved.
+        moved: Move,
+        /// rsync compares contents.
+        compare_content: bool,
+        /// What is neither sent nor deleted.
+        excludes: Arc<Excludes>,
+    },
+    /// Makes listings or trees equal.
+    Directories {
+        /// Which directories.
+        dirs: Vec<Dir>,
+        /// Listings or trees.
+        scope: Scope,
+        /// Extraneous names are deleted.
+        deletes: bool,
+        /// What is neither sent nor deleted.
+        excludes: Arc<Excludes>,
+    },
+    /// Deletes what is extraneous in listings or trees, and sends nothing.
+    Extraneous {
+        /// Which directories.
+        dirs: Vec<RelPath>,
+        /// Listings or trees.
+        scope: Scope,
+        /// What stays.
+        excludes: Arc<Excludes>,
+    },
+    /// Lists directories on disk, and sends by name what the rules let through.
+    SendBelow {
+        /// Which directories.
+        dirs: Vec<RelPath>,
+        /// Listings or trees.
+        scope: Scope,
+    },
+    /// Asks first what the step would delete, and excludes from it what the rules exclude.
+    Preview(Box<Step>),
+    /// Lists directories on disk first, and excludes from the step what the rules exclude there.
+    Hide(Box<Step>),
+}
+
+/// One rsync run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Which kind.
+    pub kind: RunKind,
+    /// What stands on its standard input.
+    pub input: Vec<u8>,
+    /// The paths that fail when the run does not say which.
+    pub names: Vec<RelPath>,
+}
+
+/// What the executor does for a step.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// Runs rsync.
+    Run(Run),
+    /// Runs rsync without effect; [`Step::after_preview`] takes the names that it would delete.
+    Preview(Run),
+    /// Lists these directories on disk; [`Step::after_listing`] takes what stands there.
+    List(Vec<RelPath>, Scope),
+}
+
+/// What is left to do after a run in which rsync deleted nothing, because it could not read a part of the source.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Bisected {
+    /// Nothing: the step deletes nothing that others would miss.
+    Done,
+    /// This path is to blame.
+    Blamed(RelPath),
+    /// Each half has a run of its own.
+    Halves(Box<[Step; 2]>),
+}
+
+/// An entry on disk, and whether it is a directory.
+pub type Entry = (RelPath, bool);
+
+impl Step {
+    /// What the executor does for it.
+    pub fn doing(&self) -> Doing {
+        match self {
+            Self::Preview(step) => Doing::Preview(step.preview()),
+            Self::Hide(step) => Doing::List(step.names(), step.scope()),
+            Self::SendBelow { dirs, scope } => Doing::List(dirs.clone(), *scope),
+            step => Doing::Run(step.run()),
+        }
+    }
+
+    /// The steps that follow when rsync would delete `gone`.
+    pub fn after_preview(self, gone: &[Entry], rules: &Rules) -> Vec<Self> {
+        let Self::Preview(step) = self else { return vec![self] };
+        let excluded = gone.iter().filter(|(path, is_dir)| (rules.exclude)(path, *is_dir));
+        vec![step.excluding(excluded.map(|(path, _)| path))]
+    }
+
+    /// The steps that follow when `found` stands on disk, parents first.
+    pub fn after_listing(self, found: Vec<Entry>, rules: &Rules) -> Vec<Self> {
+        let is_excluded = |(path, is_dir): &Entry| (rules.exclude)(path, *is_dir);
+        match self {
+            Self::Hide(step) => {
+                let excluded = found.iter().filter(|entry| is_excluded(entry));
+                vec![step.excluding(excluded.map(|(path, _)| path))]
+            }
+            Self::SendBelow { dirs, .. } => {
+                let mut names: Vec<_> = dirs.into_iter().filter(|dir| !dir.is_root()).collect();
+                let sent = found.into_iter().filter(|entry| !is_excluded(entry));
+                names.extend(sent.map(|(path, _)| path));
+                let list = |names: &[RelPath]| Self::Names {
+                    names: names.to_vec(),
+                    sending: Sending::Plain,
+                };
+                names.chunks(NAMES_MAX).map(list).collect()
+            }
+            step => vec![step],
+        }
+    }
+
+    /// What is left to do when rsync has deleted nothing in this step's run.
+    pub fn bisect(self) -> Bisected {
+        match self {
+            Self::Names { .. } | Self::SendBelow { .. } => Bisected::Done,
+            Self::Move { moved: Move { what: Moved::File(_), .. }, .. } => Bisected::Done,
+            Self::Move { moved, .. } => Bisected::Blamed(moved.new),
+            Self::Preview(step) => step.bisect().map(|half| Self::Preview(Box::new(half))),
+            Self::Hide(step) => step.bisect().map(|half| Self::Hide(Box::new(half))),
+            Self::Patterns { paths, compare_content } => {
+                halves(paths, |(path, _)| path, |paths| Self::Patterns { paths, compare_content })
+            }
+            Self::GuardedDeletion { dirs, excludes } => halves(
+                dirs,
+                |dir| dir,
+                |dirs| Self::GuardedDeletion { dirs, excludes: Arc::clone(&excludes) },
+            ),
+            Self::Extraneous { dirs, scope, excludes } => halves(
+                dirs,
+                |dir| dir,
+                |dirs| Self::Extraneous { dirs, scope, excludes: Arc::clone(&excludes) },
+            ),
+            Self::Directories { dirs, scope, deletes, excludes } => halves(
+                dirs,
+                |dir| &dir.path,
+                |dirs| {
+                    let excludes = Arc::clone(&excludes);
+                    Self::Directories { dirs, scope, deletes, excludes }
+                },
+            ),
+        }
+    }
+
+    /// The paths that it is about.
+    pub fn names(&self) -> Vec<RelPath> {
+        match self {
+            Self::Names { names: paths, .. }
+            | Self::GuardedDeletion { dirs: paths, .. }
+            | Self::Extraneous { dirs: paths, .. }
+            | Self::SendBelow { dirs: paths, .. } => paths.clone(),
+            Self::Patterns { paths, .. } => paths.iter().map(|(path, _)| path.clone()).collect(),
+            Self::Move { moved, .. } => vec![moved.new.clone()],
+            Self::Directories { dirs, .. } => paths_of(dirs),
+            Self::Preview(step) | Self::Hide(step) => step.names(),
+        }
+    }
+
+    fn scope(&self) -> Scope {
+        match self {
+            Self::Directories { scope, .. }
+            | Self::Extraneous { scope, .. }
+            | Self::SendBelow { scope, .. } => *scope,
+            Self::Preview(step) | Self::Hide(step) => step.scope(),
+            Self::GuardedDeletion { .. } => Scope::Tree,
+            Self::Names { .. } | Self::Patterns { .. } | Self::Move { .. } => Scope::Entry,
+        }
+    }
+
+    /// The run that deletes what this step would delete, and does nothing else.
+    fn preview(&self) -> Run {
+        match self {
+            Self::Directories { dirs, scope, excludes, .. } => {
+                let (dirs, excludes) = (paths_of(dirs), Arc::clone(excludes));
+                Self::Extraneous { dirs, scope: *scope, excludes }.run()
+            }
+            Self::Preview(step) | Self::Hide(step) => step.preview(),
+            step => step.run(),
+        }
+    }
+
+    fn run(&self) -> Run {
+        let names = self.names();
+        let (kind, input) = match self {
+            Self::Names { names, sending } => by_name(names, *sending),
+            Self::Patterns { paths, compare_content } => {
+                let kind = RunKind::Fallback { ignore_times: *compare_content };
+                (kind, input::patterns(paths.iter().map(|(path, presence)| (path, *presence))))
+            }
+            Self::GuardedDeletion { dirs, excludes } => {
+                (RunKind::GuardedDeletion, input::guarded(excludes, dirs))
+            }
+            Self::Move { moved, compare_content, excludes } => {
+                let Move { old, new, what } = moved.clone();
+                match what {
+                    Moved::File(_) => {
+                        let input = input::moved_file(&old, &new);
+                        (RunKind::MoveFile { old, new }, input)
+                    }
+                    Moved::Directory => {
+                        let checksum = *compare_content;
+                        (RunKind::MoveDirectory { old, new, checksum }, excludes.rules())
+                    }
+                }
+            }
+            Self::Directories { dirs, scope: Scope::Tree, deletes, excludes } => {
+                let kind = RunKind::Trees {
+                    dirs: names.clone(),
+                    checksum: dirs.iter().any(|dir| dir.compare_content),
+                    deletes: *deletes,
+                    at_once: !dirs.iter().any(|dir| dir.may_be_long),
+                };
+                (kind, excludes.rules())
+            }
+            Self::Directories { deletes, excludes, .. } => {
+                (RunKind::Listing { dirs: names.clone(), deletes: *deletes }, excludes.rules())
+            }
+            Self::Extraneous { dirs, scope, excludes } => {
+                (RunKind::Extraneous { dirs: dirs.clone(), scope: *scope }, excludes.rules())
+            }
+            Self::SendBelow { dirs, .. } => by_name(dirs, Sending::Plain),
+            Self::Preview(step) | Self::Hide(step) => return step.run(),
+        };
+        Run { kind, input, names }
+    }
+
+    /// The same step with these paths excluded.
+    fn excluding<'a>(mut self, paths: impl Iterator<Item = &'a RelPath>) -> Self {
+        let mut paths = paths.peekable();
+        if paths.peek().is_some()
+            && let Some(excludes) = self.excludes_mut()
+        {
+            *excludes = Arc::new(excludes.with(paths.map(exact_pattern)));
+        }
+        self
+    }
+
+    fn excludes_mut(&mut self) -> Option<&mut Arc<Excludes>> {
+        match self {
+            Self::GuardedDeletion { excludes, .. }
+            | Self::Move { excludes, .. }
+            | Self::Directories { excludes, .. }
+            | Self::Extraneous { excludes, .. } => Some(excludes),
+            Self::Preview(step) | Self::Hide(step) => step.excludes_mut(),
+            Self::Names { .. } | Self::Patterns { .. } | Self::SendBelow { .. } => None,
+        }
+    }
+}
+
+impl Bisected {
+    fn map(self, wrap: impl Fn(Step) -> Step) -> Self {
+        match self {
+            Self::Halves(halves) => Self::Halves(Box::new(halves.map(wrap))),
+            other => other,
+        }
+    }
+}
+
+fn halves<T>(
+    mut parts: Vec<T>,
+    path: impl Fn(&T) -> &RelPath,
+    step: impl Fn(Vec<T>) -> Step,
+) -> Bisected {
+    match parts.as_slice() {
+        [] => Bisected::Done,
+        [only] => Bisected::Blamed(path(only).clone()),
+        _ => {
+            let second = parts.split_off(parts.len() / 2);
+            Bisected::Halves(Box::new([step(parts), step(second)]))
+        }
+    }
+}
+
+fn paths_of(dirs: &[Dir]) -> Vec<RelPath> {
+    dirs.iter().map(|dir| dir.path.clone()).collect()
+}
+
+/// The run for a list of names: few stand on standard input, many are words, and very many stand on standard input again.
+fn by_name(names: &[RelPath], sending: Sending) -> (RunKind, Vec<u8>) {
+    let ignore_times = match sending {
+        Sending::Plain => false,
+        Sending::CompareContent => true,
+        Sending::Replace => return (RunKind::Replacement, input::names(names)),
+    };
+    let bytes: usize = names.iter().map(|name| name.as_bytes().len() + WORD_BYTES).sum();
+    if (LONG_BATCH_BYTES..DIRS_BYTES_MAX).contains(&bytes) {
+        let names = names.iter().map(|name| input::name(name).into_owned()).collect();
+        return (RunKind::LongBatch { names, ignore_times }, Vec::new());
+    }
+    (RunKind::Batch { ignore_times }, input::names(names))
+}

@@ -1,0 +1,121 @@
+//! The rsync runs of one job against its remote.
+//! Does not decide which; a plan does.
+
+use super::executor::{Effects, Ran};
+use super::plan::step::{Entry, Run};
+use super::remote::{Remote, Stop};
+use super::shards::entries;
+use crate::change::Scope;
+use crate::path::RelPath;
+use crate::rsync::exit::Outcome;
+use crate::rsync::{Abilities, Answer, RunKind, input};
+
+/// What one job does to its remote.
+pub struct Runs<'a> {
+    remote: &'a Remote,
+    abilities: Abilities,
+    /// The remote has answered a run.
+    pub has_run: bool,
+    /// A run was aborted, and another one has done its work.
+    pub aborted: bool,
+}
+
+impl<'a> Runs<'a> {
+    /// Nothing has run yet.
+    pub fn new(remote: &'a Remote, abilities: Abilities) -> Self {
+        Self { remote, abilities, has_run: false, aborted: false }
+    }
+
+    /// Which of these the remote lacks, or has too much; changes nothing.
+    pub fn ask(&self, paths: &[RelPath]) -> Result<Answer, Stop> {
+        let input = input::names(paths);
+        let kind = RunKind::Batch { ignore_times: false };
+        match self.remote.sessions().ask(&kind, self.abilities, &input) {
+            Ok(answer) => Ok(answer),
+            // The run that delivers them will say what is wrong.
+            Err(Outcome::Partial { .. } | Outcome::Kept { .. }) => {
+                let all = || paths.iter().cloned().collect();
+                Ok(Answer { lacking: all(), extraneous: all() })
+            }
+            Err(outcome) => Err(self.remote.stop(outcome)),
+        }
+    }
+
+    /// Removes what aborted runs have left on the remote: a receiver that is killed leaves its temporary file.
+    pub fn clean_up(&self) {
+        let names = self.remote.known().take_leftovers();
+        if names.is_empty() {
+            return;
+        }
+        let list = input::temporary_names(names.iter());
+        let sessions = self.remote.sessions();
+        let outcome = sessions.run(&RunKind::CleanTemp, self.abilities, &list, &mut false);
+        let label = self.remote.endpoint().destination();
+        log::debug!("{label}: leftovers of {} paths: {outcome:?}", names.len());
+        if is_aborted(&outcome) {
+            self.remote.known().note_leftovers(&names);
+        }
+    }
+
+    /// What an outcome means for the job.
+    fn judge(&mut self, run: &Run, outcome: Outcome) -> Result<Ran, Stop> {
+        let ran = match outcome {
+            Outcome::Delivered => Ran::default(),
+            Outcome::Partial { failed, deletions_skipped } => {
+                Ran { failed, deletions_skipped, ..Ran::default() }
+            }
+            Outcome::Kept { reason } => Ran { all_failed: Some(reason), ..Ran::default() },
+            outcome => {
+                // A comparison of whole directories removes leftovers when it is repeated.
+                let by_name = !matches!(run.kind, RunKind::Trees { .. } | RunKind::Listing { .. });
+                if by_name && is_aborted(&outcome) {
+                    self.remote.known().note_leftovers(&run.names);
+                }
+                return Err(self.remote.stop(outcome));
+            }
+        };
+        self.has_run = true;
+        Ok(ran)
+    }
+}
+
+impl Effects for Runs<'_> {
+    type Stop = Stop;
+
+    fn run(&mut self, run: &Run) -> Result<Ran, Stop> {
+        let sessions = self.remote.sessions();
+        let outcome = sessions.run(&run.kind, self.abilities, &run.input, &mut self.aborted);
+        self.judge(run, outcome)
+    }
+
+    fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, Ran>, Stop> {
+        match self.remote.sessions().preview(&run.kind, self.abilities, &run.input) {
+            Ok(gone) => Ok(Ok(gone)),
+            Err(outcome) => self.judge(run, outcome).map(Err),
+        }
+    }
+
+    fn list(&mut self, dirs: &[RelPath], scope: Scope) -> Vec<Entry> {
+        let Ok(root) = self.remote.source().open_healthy() else { return Vec::new() };
+        let mut found = Vec::new();
+        let mut queue = dirs.to_vec();
+        while let Some(dir) = queue.pop() {
+            for (path, is_dir) in entries(&root, &dir) {
+                let is_excluded = (self.remote.rules().exclude)(&path, is_dir);
+                if is_dir && !is_excluded && scope == Scope::Tree {
+                    queue.push(path.clone());
+                }
+                found.push((path, is_dir));
+            }
+        }
+        found
+    }
+}
+
+/// True when a run may have left something unfinished on the remote.
+fn is_aborted(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::RemoteDown { .. } | Outcome::Shortage { .. } | Outcome::Denied { .. }
+    )
+}
