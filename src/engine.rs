@@ -247,10 +247,9 @@ impl Engine {
                 self.of_root(root).for_each(|remote| remote.find_again(&path));
                 actions.push(Action::Notify(Notice::SubtreeBack { root, path }));
             }
-            WatchEvent::Changed { root, changes, known_until } => {
+            WatchEvent::Changed { root, changes, .. } => {
                 let share = self.share();
                 for remote in self.remotes.iter_mut().filter(|r| r.root == root) {
-                    remote.know_until(known_until);
                     changes.iter().for_each(|change: &Change| remote.change(change));
                     remote.limit(share, actions);
                 }

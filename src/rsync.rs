@@ -272,15 +272,6 @@ impl Endpoint {
         abilities.nanoseconds && !self.params.has_window
     }
 
-    /// True when a run that changes nothing tells what it would change: with `-q` it does not.
-    pub fn can_ask(&self) -> bool {
-        let is_quiet = |word: &str| {
-            word == "--quiet"
-                || word.starts_with('-') && !word.starts_with("--") && word.contains('q')
-        };
-        !self.params.kept.iter().any(|word| is_quiet(&word.to_string_lossy()))
-    }
-
     /// True when `-u` keeps an older file from replacing a newer copy.
     pub fn keeps_newer(&self) -> bool {
         self.params.kept != self.params.replacing

@@ -2,14 +2,13 @@
 //! Does not choose jobs; the engine hands out no more than there are workers.
 
 pub mod delivered;
-mod echoes;
 mod executor;
 pub mod fresh;
 mod known;
 pub mod load_gate;
 pub mod look;
 pub mod moves;
-mod ours;
+mod mutual;
 pub mod plan;
 mod remote;
 pub mod remote_worker;
@@ -19,14 +18,16 @@ mod session_starter;
 mod sessions;
 pub mod shards;
 
+use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::change::RemoteId;
+use crate::change::{RemoteId, RootId};
 use crate::engine::{Job, JobId, JobReport, Verdict};
 use crate::path::RelPath;
 use crate::record::Look;
@@ -37,7 +38,8 @@ use session_starter::SessionStarter;
 /// What a worker is asked to do.
 #[derive(Debug)]
 enum Task {
-    Job(Job),
+    /// A job, and the time up to which the kernel's events were known when it was made.
+    Job(Job, Duration),
     CloseSessions(RemoteId),
 }
 
@@ -57,6 +59,8 @@ pub struct Workers {
     threads: Vec<JoinHandle<()>>,
     remotes: Arc<[RemoteWorker]>,
     session_starter: Option<SessionStarter>,
+    /// For each root, the time up to which the kernel's events are known.
+    known_until: HashMap<RootId, Duration>,
 }
 
 impl Workers {
@@ -73,8 +77,13 @@ impl Workers {
         let remotes: Arc<[RemoteWorker]> = remotes.into();
         let (sender, tasks) = unbounded();
         let session_starter = Some(SessionStarter::start(Arc::clone(&remotes), load_gate)?);
-        let mut workers =
-            Self { tasks: Some(sender), threads: Vec::new(), remotes, session_starter };
+        let mut workers = Self {
+            tasks: Some(sender),
+            threads: Vec::new(),
+            remotes,
+            session_starter,
+            known_until: HashMap::new(),
+        };
         for index in 0..count {
             let (tasks, remotes, tell) =
                 (tasks.clone(), Arc::clone(&workers.remotes), tell.clone());
@@ -87,7 +96,17 @@ impl Workers {
 
     /// Hands a job to the next free worker.
     pub fn run(&self, job: Job) {
-        self.send(Task::Job(job));
+        let known_until = self.known_until.get(&job.root).copied().unwrap_or_default();
+        self.send(Task::Job(job, known_until));
+    }
+
+    /// The jobs of this root that start from now on know what happened until `time`, by the clock of the files. Zero: no
+    /// event of the kernel was read.
+    pub fn know_until(&mut self, root: RootId, time: Duration) {
+        // Overwrite, don't take the maximum: the clock may go back.
+        if !time.is_zero() {
+            self.known_until.insert(root, time);
+        }
     }
 
     /// From now on a remote that has answered has warm sessions, until it rests.
@@ -137,12 +156,13 @@ impl Drop for Workers {
 fn work(tasks: &Receiver<Task>, remotes: &[RemoteWorker], tell: &impl Fn(WorkerEvent)) {
     for task in tasks {
         match task {
-            Task::Job(job) => {
+            Task::Job(job, known_until) => {
                 let done_anyway = || (JobReport::done(), None);
                 let remote = remotes.get(job.remote.0);
                 let opened = |directories| tell(WorkerEvent::Opened(job.id, directories));
-                let (report, look) =
-                    remote.map_or_else(done_anyway, |remote| guarded(|| remote.run(&job, &opened)));
+                let (report, look) = remote.map_or_else(done_anyway, |remote| {
+                    guarded(|| remote.run(&job, known_until, &opened))
+                });
                 tell(WorkerEvent::Done(job.id, report, look));
             }
             Task::CloseSessions(remote) => {

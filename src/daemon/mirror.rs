@@ -258,7 +258,8 @@ impl Mirror {
     /// Writes what an event makes pending to the journal, before it is acted on.
     fn record(&mut self, event: &Event) {
         match event {
-            Event::Watch(WatchEvent::Changed { root, changes, .. }) => {
+            Event::Watch(WatchEvent::Changed { root, changes, known_until }) => {
+                self.workers.know_until(*root, *known_until);
                 if let Some(journal) = &mut self.journal {
                     journal.append_changes(*root, changes);
                 }

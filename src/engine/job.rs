@@ -1,8 +1,6 @@
 //! What the engine hands to the workers and what they hand back.
 //! Holds no behaviour: `remote.rs` makes jobs and reads reports.
 
-use std::time::Duration;
-
 use super::mark::Item;
 use crate::change::{RemoteId, RootId};
 use crate::path::RelPath;
@@ -26,8 +24,6 @@ pub struct Job {
     pub items: Vec<Item>,
     /// Of these items, what was moved: (new, old).
     pub moves: Vec<(RelPath, RelPath)>,
-    /// By the clock of the files: what happened later than this, `moves` may not know.
-    pub known_until: Duration,
     /// False: of listings and trees nothing is deleted ([`Deletions`](super::Deletions)).
     pub deletes_below: bool,
 }

@@ -90,8 +90,6 @@ pub struct RemoteState {
     deletion_gate: DeletionGate,
     /// New name -> old name of what was moved and not yet delivered.
     moves: BTreeMap<RelPath, RelPath>,
-    /// Everything that happened before this has been taken in.
-    known_until: Duration,
     locks: PathLocks,
     /// Directories whose times two runs may have set in the wrong order: sent once more when it is quiet.
     disputed: BTreeSet<RelPath>,
@@ -125,7 +123,6 @@ impl RemoteState {
             full_sync_again: false,
             deletion_gate: DeletionGate::default(),
             moves: BTreeMap::new(),
-            known_until: Duration::ZERO,
             locks: PathLocks::default(),
             disputed: BTreeSet::new(),
             flights: HashMap::new(),
@@ -161,14 +158,6 @@ impl RemoteState {
     pub fn decide_deletions(&mut self, verdict: Deletions) {
         for item in self.deletion_gate.decide(verdict) {
             self.mark(&item.path, item.mark);
-        }
-    }
-
-    /// Notes what time, by the clock of the files, the changes reach to that are being taken in.
-    pub fn know_until(&mut self, time: Duration) {
-        // Not the latest of all: a clock may be set back. Who has read nothing from the kernel does not know.
-        if !time.is_zero() {
-            self.known_until = time;
         }
     }
 

@@ -51,19 +51,26 @@ impl Endpoint {
 
     /// The same run without any effect, which says on standard output what it would delete ([`deleted_names`]).
     pub fn plan_preview(&self, kind: &RunKind, abilities: Abilities) -> RunSpec {
-        self.plan_without_effect(kind, abilities, "--out-format=%o %n")
+        self.plan_without_effect(kind, abilities, &["--out-format=%o %n"])
     }
 
     /// The same run without any effect, which says on standard output what it would change in any way ([`super::Answer`]).
     pub fn plan_question(&self, kind: &RunKind, abilities: Abilities) -> RunSpec {
-        // Without %i rsync does not name what differs in its mode or owner alone.
-        self.plan_without_effect(kind, abilities, "--out-format=%o %i %n")
+        // Without %i rsync does not name what differs in its mode or owner alone; the second i names what is equal.
+        self.plan_without_effect(kind, abilities, &["-ii", "--out-format=%o %i %n"])
     }
 
-    fn plan_without_effect(&self, kind: &RunKind, abilities: Abilities, format: &str) -> RunSpec {
+    fn plan_without_effect(&self, kind: &RunKind, abilities: Abilities, words: &[&str]) -> RunSpec {
         let mut spec = self.plan(kind, abilities);
         let end = spec.args.iter().position(|word| word == "--").unwrap_or(spec.args.len());
-        spec.args.splice(end..end, ["-n", format].map(OsString::from));
+        let to_stderr = |word: &OsString| {
+            let word = word.to_string_lossy();
+            word.starts_with("--stderr") || word == "--msgs2stderr"
+        };
+        // The answer is read on standard output. A client that knows the operator's word knows this one.
+        let stdout = spec.args.iter().any(to_stderr).then_some("--stderr=errors");
+        let words = ["-n"].into_iter().chain(stdout).chain(words.iter().copied());
+        spec.args.splice(end..end, words.map(OsString::from));
         spec
     }
 

@@ -16,28 +16,54 @@ pub fn deleted_names(output: &[u8]) -> Vec<(RelPath, bool)> {
     lines.filter_map(name).collect()
 }
 
-/// What the remote lacks, and what it has too much, of the paths that it was asked for.
+/// What the remote has of the paths that it was asked for. The default is an answer that says nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// These would be sent, or set right in some other way.
-    pub lacking: HashSet<RelPath>,
+    /// The remote has exactly these.
+    pub same: HashSet<RelPath>,
     /// These would be deleted.
     pub extraneous: HashSet<RelPath>,
+    /// The run has said something: what it does not name would not be deleted.
+    pub is_readable: bool,
 }
 
 /// What stands between the operation and the name: `>f.st......` and a blank.
 const CHANGES: usize = 12;
 
+/// The part of it that is blank when nothing would be changed, behind the two letters that say what it is.
+const DIFFERENCES: std::ops::Range<usize> = 2..11;
+
 impl Answer {
-    /// Reads what a run says that changes nothing.
+    /// Reads what a run says that changes nothing. What it does not name, it may have left out for any reason.
     pub fn read(output: &[u8]) -> Self {
-        let names = |operation: &[u8]| {
-            let lines = output.split(|&b| b == b'\n');
-            let lines = lines.filter_map(|line| line.strip_prefix(operation)?.get(CHANGES..));
-            let names = lines.map(unescaped);
-            names.filter_map(|n| RelPath::new(n.strip_suffix(b"/").unwrap_or(&n))).collect()
-        };
-        Self { lacking: names(b"send "), extraneous: names(b"del. ") }
+        let mut answer = Self::default();
+        for line in output.split(|&b| b == b'\n') {
+            let (is_sent, said) = match (line.strip_prefix(b"send "), line.strip_prefix(b"del. ")) {
+                (Some(said), _) => (true, said),
+                (_, Some(said)) => (false, said),
+                _ => continue,
+            };
+            let (Some(differences), Some(name)) = (said.get(DIFFERENCES), said.get(CHANGES..))
+            else {
+                continue;
+            };
+            answer.is_readable = true;
+            let name = unescaped(name);
+            let Some(path) = RelPath::new(name.strip_suffix(b"/").unwrap_or(&name)) else {
+                continue;
+            };
+            if !is_sent {
+                answer.extraneous.insert(path);
+            } else if differences.iter().all(|&b| b == b' ') {
+                answer.same.insert(path);
+            }
+        }
+        answer
+    }
+
+    /// True unless the remote is known not to have what is to be deleted.
+    pub fn may_have(&self, path: &RelPath) -> bool {
+        !self.is_readable || self.extraneous.contains(path)
     }
 }
 
@@ -74,11 +100,23 @@ mod tests {
     #[test]
     fn an_answer_names_what_would_be_changed_and_what_deleted() {
         let output =
-            b"sending list\nsend .d..t...... ./\nsend .f...p..... mode\nsend >f+++++++++ a\\#012\n\
-                       send cd+++++++++ d/\ndel. *deleting   gone\n";
+            b"sending list\nsend .d          ./\nsend .f...p..... mode\nsend >f+++++++++ new\n\
+                       send .f          a\\#012\nsend .d          d/\ndel. *deleting   gone\n";
         let set = |names: &[&[u8]]| names.iter().filter_map(|n| RelPath::new(n)).collect();
-        let expected =
-            Answer { lacking: set(&[b".", b"mode", b"a\n", b"d"]), extraneous: set(&[b"gone"]) };
+        let expected = Answer {
+            same: set(&[b".", b"a\n", b"d"]),
+            extraneous: set(&[b"gone"]),
+            is_readable: true,
+        };
         assert_eq!(Answer::read(output), expected);
+    }
+
+    #[test]
+    fn an_answer_that_says_nothing_proves_nothing() {
+        for output in [b"".as_slice(), b"sending incremental file list\n", b"send a\ndel. b\n"] {
+            let answer = Answer::read(output);
+            assert_eq!(answer, Answer::default());
+            assert!(answer.may_have(&RelPath::new(b"gone").unwrap_or_default()));
+        }
     }
 }

@@ -43,13 +43,13 @@ pub enum Mover {
 }
 
 /// True when `old` is what rsync calls a file that it receives as `new`.
-fn is_receivers(old: &RelPath, new: &RelPath) -> bool {
+pub fn is_receivers(old: &RelPath, new: &RelPath) -> bool {
     let held_back = |name: &[u8]| name == b".~tmp~" || name == b".rsync-partial";
     is_temporary(old, new) || old.components().any(held_back)
 }
 
 /// True when `old` is the name under which rsync receives `new`: `.NAME.XXXXXX`, beside it.
-pub fn is_temporary(old: &RelPath, new: &RelPath) -> bool {
+fn is_temporary(old: &RelPath, new: &RelPath) -> bool {
     let (Some(old_name), Some(name)) = (old.name(), new.name()) else { return false };
     let Some(received) = old_name.strip_prefix(b".") else { return false };
     let Some((stem, end)) = received.split_at_checked(received.len().saturating_sub(7)) else {
@@ -179,7 +179,6 @@ mod tests {
             kind: JobKind::Batch,
             items: items.iter().map(item).collect(),
             moves: moves.iter().map(|(new, old)| (path(new), path(old))).collect(),
-            known_until: std::time::Duration::ZERO,
             deletes_below: true,
         }
     }

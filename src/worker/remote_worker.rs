@@ -2,20 +2,21 @@
 //! Does not decide which jobs, nor when.
 
 mod appeared;
-mod resting;
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::delivered::Version;
-use super::echoes::Echoes;
 use super::executor::Executor;
 use super::fresh::coarse_now;
 use super::known::Known;
 use super::load_gate::LoadGate;
 use super::look::{Look, LookOptions, Looks, look_at};
 use super::moves::{Hints, Move};
+use super::mutual::{Mutual, Partner};
 use super::plan::{Facts, Plan, plan};
 use super::remote::{Remote, Stop};
 use super::rules::Rules;
@@ -27,10 +28,9 @@ use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, PathFailure, Verdict};
 use crate::path::RelPath;
 use crate::record::{self, Eyes};
-use crate::rsync::{Abilities, Endpoint, Knock, NoAnswer, Presence};
+use crate::rsync::{Abilities, Answer, Endpoint, Knock, NoAnswer, Presence};
 use crate::source::{Source, Unhealthy};
 use crate::watch::Exclude;
-use resting::Sending;
 
 /// Who is told which directories of a job need not keep back what is below them.
 type Opened<'a> = &'a dyn Fn(Vec<RelPath>);
@@ -43,7 +43,7 @@ pub struct RemoteWorker {
     recorder: Option<Recorder>,
     /// Set when a full sync was begun without asking what the remote can do.
     was_trusted: AtomicBool,
-    echoes: Mutex<Echoes>,
+    mutual: Mutual,
     /// Set while the remote is not known to answer.
     doubt: AtomicBool,
 }
@@ -101,7 +101,7 @@ impl RemoteWorker {
             sharding,
             recorder,
             was_trusted: AtomicBool::default(),
-            echoes: Mutex::new(Echoes::new(coarse_now())),
+            mutual: Mutual::new(),
             doubt: AtomicBool::new(true),
         }
     }
@@ -138,9 +138,15 @@ impl RemoteWorker {
         self.remote.sessions().kill();
     }
 
-    /// Does a job; blocks until it is done or has failed. The look is what was there before it. Calls `opened` with what need not
-    /// wait for its end.
-    pub fn run(&self, job: &Job, opened: Opened<'_>) -> (JobReport, Option<record::Look>) {
+    /// Does a job; blocks until it is done or has failed. The look is what was there before it. `known_until`: by the clock
+    /// of the files, the time up to which the kernel's events were known when the job was made. Calls `opened` with the
+    /// directories whose entries need not wait for its end.
+    pub fn run(
+        &self,
+        job: &Job,
+        known_until: Duration,
+        opened: Opened<'_>,
+    ) -> (JobReport, Option<record::Look>) {
         // Nothing else is done, not even a look at the disk, for a remote that may be down and does not answer.
         if self.doubt.load(Ordering::Relaxed) || job.kind == JobKind::Knock {
             match self.remote.endpoint().knock() {
@@ -154,18 +160,19 @@ impl RemoteWorker {
             }
         }
         let look = self.recorder.as_ref().and_then(|recorder| recorder.look(job));
-        let report = self.run_job(job, opened);
+        let report = self.run_job(job, known_until, opened);
         let is_down = matches!(report.verdict, Verdict::RemoteDown { .. });
         self.doubt.store(is_down, Ordering::Relaxed);
         (report, look)
     }
 
-    fn run_job(&self, job: &Job, opened: Opened<'_>) -> JobReport {
+    fn run_job(&self, job: &Job, known_until: Duration, opened: Opened<'_>) -> JobReport {
         // Each round knows one inability more, and there are two; trust may be in vain as well.
         for _ in 0..5 {
             let known = self.remote.abilities();
             let is_trusted = known.is_none() && self.may_trust(job);
-            match self.try_run(job, known.or(is_trusted.then_some(Abilities::ALL)), opened) {
+            let abilities = known.or(is_trusted.then_some(Abilities::ALL));
+            match self.try_run(job, abilities, known_until, opened) {
                 Ok(report) => {
                     // A full sync needs the processors; what changes meanwhile makes them wanted.
                     let is_full_sync = matches!(job.kind, JobKind::Trees(_));
@@ -198,6 +205,7 @@ impl RemoteWorker {
         &self,
         job: &Job,
         abilities: Option<Abilities>,
+        known_until: Duration,
         opened: Opened<'_>,
     ) -> Result<JobReport, Stop> {
         if job.kind.is_question() {
@@ -209,8 +217,11 @@ impl RemoteWorker {
             return Ok(JobReport::done());
         }
         let mut runs = Runs::new(&self.remote, abilities);
-        let (mut looks, postponed) = self.look(job, abilities, &runs)?;
-        let _sending = looks.is_something().then(|| Sending::begin(&self.echoes, &looks.all()));
+        let root = self.remote.source().open_healthy().map_err(|error| unhealthy(&error))?;
+        let attempt = Attempt { worker: self, job, abilities, root };
+        let mut looks = attempt.look();
+        let sending = self.mutual.before(job, known_until, &mut looks, &attempt)?;
+        drop(attempt);
         let plan = self.plan(job, &looks, abilities);
         if !plan.open.is_empty() {
             opened(plan.open);
@@ -234,30 +245,8 @@ impl RemoteWorker {
         returned.extend(looks.after_moves.returned);
         returned.extend(looks.below_trees.returned);
         let (verdict, aborted) = (Verdict::Done, runs.aborted);
+        let postponed = sending.resting.clone();
         Ok(JobReport { verdict, failed, returned, postponed, aborted })
-    }
-
-    /// Looks at the disk; returns besides what is left alone for a while.
-    fn look(
-        &self,
-        job: &Job,
-        abilities: Abilities,
-        runs: &Runs<'_>,
-    ) -> Result<(Looks, Vec<Item>), Stop> {
-        let root = self.remote.source().open_healthy().map_err(|error| unhealthy(&error))?;
-        let is_scheduled = job.kind == JobKind::Trees(FullSyncFilter::Crontab)
-            && !self.remote.rules().crontab.is_empty();
-        let sharding = if is_scheduled { self.sharding.min(Sharding::Top) } else { self.sharding };
-        let exclude = &self.remote.rules().exclude;
-        let hints = self.facts(&self.remote.known(), abilities).hints();
-        let options = LookOptions { sharding, hints, exclude };
-        let mut first =
-            self.settled(job, look_at(&root, job, options), || look_at(&root, job, options));
-        let mut after_moves = first.put_off_old_names();
-        after_moves.extend(self.doubtful_after(&first.moves, &root, job));
-        let below_trees = self.doubtful_below(&first.trees, &root, job);
-        let postponed = self.rest_echoes(&mut first, &root, job, abilities, runs)?;
-        Ok((Looks { first, after_moves, below_trees }, postponed))
     }
 
     /// Decides what is to be done, and remembers the stamps of what is about to be sent.
@@ -299,30 +288,80 @@ impl RemoteWorker {
             known.doubt();
         }
     }
+}
+
+/// One attempt at a job, while it looks at the disk.
+struct Attempt<'a> {
+    worker: &'a RemoteWorker,
+    job: &'a Job,
+    abilities: Abilities,
+    root: OwnedFd,
+}
+
+impl Attempt<'_> {
+    fn remote(&self) -> &Remote {
+        &self.worker.remote
+    }
+
+    fn options(&self, hints: Hints) -> LookOptions<'_> {
+        let rules = self.remote().rules();
+        let is_scheduled =
+            self.job.kind == JobKind::Trees(FullSyncFilter::Crontab) && !rules.crontab.is_empty();
+        let sharding = self.worker.sharding;
+        let sharding = if is_scheduled { sharding.min(Sharding::Top) } else { sharding };
+        LookOptions { sharding, hints, exclude: &rules.exclude }
+    }
 
     /// What below moved directories may have been rewritten with the same stamp: its old copy must not be trusted.
-    fn doubtful_after(&self, moves: &[Move], root: &OwnedFd, job: &Job) -> Look {
-        let known = self.remote.known();
+    fn fresh_after(&self, moves: &[Move]) -> Look {
+        let known = self.remote().known();
         let below = |moved: &Move| known.fresh_below(&moved.old, &moved.new);
         let paths = moves.iter().flat_map(below).collect();
         drop(known);
-        self.look_again(paths, Mark { compare_content: true, ..Mark::new(Scope::Entry) }, root, job)
+        self.look_at(paths, Mark { compare_content: true, ..Mark::new(Scope::Entry) })
     }
 
     /// What below trees was sent lately: rsync's comparison of size and time may not see that it is another file now.
-    fn doubtful_below(&self, trees: &[RelPath], root: &OwnedFd, job: &Job) -> Look {
-        let known = self.remote.known();
+    fn fresh_below(&self, trees: &[RelPath]) -> Look {
+        let known = self.remote().known();
         let paths = trees.iter().flat_map(|tree| known.fresh_below(tree, tree)).collect();
         drop(known);
-        self.look_again(paths, Mark::new(Scope::Entry), root, job)
+        self.look_at(paths, Mark::new(Scope::Entry))
     }
 
-    fn look_again(&self, paths: Vec<RelPath>, mark: Mark, root: &OwnedFd, job: &Job) -> Look {
+    fn look_at(&self, paths: Vec<RelPath>, mark: Mark) -> Look {
         let items = paths.into_iter().map(|path| Item { path, mark }).collect();
-        let again = Job { items, moves: Vec::new(), ..job.clone() };
-        let exclude = &self.remote.rules().exclude;
-        let options = LookOptions { sharding: self.sharding, hints: Hints::Ignore, exclude };
-        look_at(root, &again, options)
+        let job = Job { items, moves: Vec::new(), ..self.job.clone() };
+        look_at(&self.root, &job, self.options(Hints::Ignore))
+    }
+}
+
+impl Partner for Attempt<'_> {
+    type Stop = Stop;
+
+    fn look(&self) -> Looks {
+        let hints = self.worker.facts(&self.remote().known(), self.abilities).hints();
+        let mut first = look_at(&self.root, self.job, self.options(hints));
+        let mut after_moves = first.put_off_old_names();
+        after_moves.extend(self.fresh_after(&first.moves));
+        let below_trees = self.fresh_below(&first.trees);
+        Looks { first, after_moves, below_trees }
+    }
+
+    fn can_ask_for_deletions(&self) -> bool {
+        self.worker.facts(&self.remote().known(), self.abilities).can_ask_for_deletions()
+    }
+
+    fn ask(&self, paths: &[RelPath]) -> Result<Answer, Stop> {
+        Runs::new(self.remote(), self.abilities).ask(paths)
+    }
+
+    fn replacements(&self, look: &Look) -> HashSet<RelPath> {
+        self.worker.facts(&self.remote().known(), self.abilities).replacements(look)
+    }
+
+    fn label(&self) -> String {
+        self.remote().endpoint().destination().to_string()
     }
 }
 

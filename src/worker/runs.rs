@@ -33,10 +33,7 @@ impl<'a> Runs<'a> {
         match self.remote.sessions().ask(&kind, self.abilities, &input) {
             Ok(answer) => Ok(answer),
             // The run that delivers them will say what is wrong.
-            Err(Outcome::Partial { .. } | Outcome::Kept { .. }) => {
-                let all = || paths.iter().cloned().collect();
-                Ok(Answer { lacking: all(), extraneous: all() })
-            }
+            Err(Outcome::Partial { .. } | Outcome::Kept { .. }) => Ok(Answer::default()),
             Err(outcome) => Err(self.remote.stop(outcome)),
         }
     }

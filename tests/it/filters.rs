@@ -285,10 +285,9 @@ fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patter
             kind: JobKind::Trees(FullSyncFilter::Crontab),
             items: vec![item],
             moves: Vec::new(),
-            known_until: Duration::ZERO,
             deletes_below: true,
         };
-        let (report, _) = link.run(&job, &|_| {});
+        let (report, _) = link.run(&job, Duration::ZERO, &|_| {});
         assert_eq!((report.verdict, report.failed), (Verdict::Done, vec![]));
         items.extend(report.returned.into_iter().rev());
     }

@@ -180,8 +180,7 @@ impl RemoteState {
             .collect();
         let deletes_below = self.deletion_gate.is_allowed();
         let (remote, root) = (self.id, self.root);
-        let known_until = self.known_until;
-        let job = Job { id, remote, root, kind, items, moves, known_until, deletes_below };
+        let job = Job { id, remote, root, kind, items, moves, deletes_below };
         let items = job.items.clone();
         // Keep old names until the job has used them: another job must not delete them before.
         self.locks.lock_all(Owner::Job(id), &origins_elsewhere(&job), LockKind::Short);

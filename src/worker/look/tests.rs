@@ -22,7 +22,6 @@ fn job(items: &[(&str, Scope)], moves: &[(&str, &str)]) -> Job {
             .map(|(p, scope)| Item { path: path(p), mark: Mark::new(*scope) })
             .collect(),
         moves: moves.iter().map(|(new, old)| (path(new), path(old))).collect(),
-        known_until: std::time::Duration::MAX,
         deletes_below: true,
     }
 }

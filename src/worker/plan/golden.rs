@@ -16,6 +16,7 @@ use super::step::{Entry, Run};
 use super::*;
 use crate::change::{RemoteId, RootId};
 use crate::config::{ChangeSwitches, Remote, RsyncOptions};
+use crate::destination::{Destination, Host};
 use crate::engine::JobId;
 use crate::rsync::RunKind;
 
@@ -80,7 +81,6 @@ impl Script {
             kind: JobKind::Batch,
             items: Vec::new(),
             moves: Vec::new(),
-            known_until: Duration::ZERO,
             deletes_below: true,
         };
         Self {
@@ -150,10 +150,12 @@ impl Script {
     }
 
     fn endpoint(&self) -> Endpoint {
-        let remote = Remote { ip: "192.0.2.1".into(), name: "www".into() };
+        let host = Host { name: "192.0.2.1".into(), ..Host::default() };
+        let destination = Destination::Daemon { host, module: "www".into() };
         let options = RsyncOptions { params: self.params.clone(), ..RsyncOptions::default() };
+        let remote = Remote { destination, options };
         let changes = ChangeSwitches { delete: self.deletes, ..ChangeSwitches::default() };
-        Endpoint::new(Path::new("/srv/www"), &remote, &options, &changes)
+        Endpoint::new(Path::new("/srv/www"), &remote, &changes)
     }
 
     fn granularity(&self) -> Granularity {

@@ -1,0 +1,160 @@
+//! Two mirrors of each other: what came from the remote is not sent back before it has rested, and not at all if the remote
+//! has it. One hook before a job, one after it; nobody outside this folder knows of echoes.
+
+mod echoes;
+mod notices;
+mod ours;
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::fresh::coarse_now;
+use super::look::{Look, Looks};
+use crate::engine::pending::Item;
+use crate::engine::{Job, JobKind};
+use crate::path::RelPath;
+use crate::rsync::Answer;
+use echoes::{Asked, Echoes};
+use notices::Notices;
+use ours::Reach;
+
+/// A tick of the slowest kernel's clock.
+const TICK_MS_MAX: u32 = 20;
+
+/// What the hook needs of the job that is about to run.
+pub trait Partner {
+    /// What ends the job.
+    type Stop;
+
+    /// Looks at the disk once more.
+    fn look(&self) -> Looks;
+
+    /// True when the remote can also be asked for what is to be deleted.
+    fn can_ask_for_deletions(&self) -> bool;
+
+    /// Asks the remote which of these it has; changes nothing.
+    ///
+    /// # Errors
+    /// When the job ends here.
+    fn ask(&self, paths: &[RelPath]) -> Result<Answer, Self::Stop>;
+
+    /// What is sent whatever the remote has.
+    fn replacements(&self, look: &Look) -> HashSet<RelPath>;
+
+    /// For messages.
+    fn label(&self) -> String;
+}
+
+/// What is known of one remote as the other side of a pair.
+#[derive(Debug)]
+pub struct Mutual {
+    echoes: Mutex<Echoes>,
+}
+
+/// A job between the hook before and the hook after it. Dropping it is the latter.
+#[derive(Debug)]
+pub struct Sending<'a> {
+    /// What is left alone for a while.
+    pub resting: Vec<Item>,
+    mutual: &'a Mutual,
+    reach: Option<Reach>,
+}
+
+impl Mutual {
+    /// Nothing is known yet.
+    pub fn new() -> Self {
+        Self { echoes: Mutex::new(Echoes::new(coarse_now())) }
+    }
+
+    /// Before a job: takes out of `looks` what must rest. `known_until`: by the clock of the files, the time up to which
+    /// the kernel's events were known when the job was made.
+    ///
+    /// # Errors
+    /// When the remote was asked, and the answer ends the job.
+    pub fn before<P: Partner>(
+        &self,
+        job: &Job,
+        known_until: Duration,
+        looks: &mut Looks,
+        partner: &P,
+    ) -> Result<Sending<'_>, P::Stop> {
+        let is_asked = matches!(job.kind, JobKind::Batch | JobKind::Large);
+        let mut resting = Vec::new();
+        if is_asked {
+            self.settle(looks, partner);
+            resting = self.rest(&Notices { job, known_until }, looks, partner)?;
+        }
+        let reach = looks.is_something().then(|| self.lock().ours().begin(looks, coarse_now()));
+        Ok(Sending { resting, mutual: self, reach })
+    }
+
+    /// In a pair, looks again when a file may still change without a new stamp, if need be after the next tick of the clock:
+    /// else it would be sent twice, and the second time would undo what the other side has written since.
+    fn settle<P: Partner>(&self, looks: &mut Looks, partner: &P) {
+        if self.lock().is_pair(now()) && !is_settled(&looks.first) {
+            wait_for_tick();
+            *looks = partner.look();
+        }
+    }
+
+    fn rest<P: Partner>(
+        &self,
+        notices: &Notices<'_>,
+        looks: &mut Looks,
+        partner: &P,
+    ) -> Result<Vec<Item>, P::Stop> {
+        let (now, own) = (now(), partner.replacements(&looks.first));
+        let can_ask = (own, partner.can_ask_for_deletions());
+        let sorted = self.lock().sort(&mut looks.first, notices, &can_ask, now);
+        if sorted.asked.is_empty() {
+            return Ok(sorted.resting);
+        }
+        let answer = partner.ask(&sorted.asked)?;
+        let asked = Asked { answer, sorted, now };
+        if self.lock().learn(&looks.first, notices, &asked) {
+            log::info!(
+                "{} mirrors back: what may come from there, and deletions, wait for {} s",
+                partner.label(),
+                crate::engine::postponed::POSTPONED.as_secs()
+            );
+        }
+        notices.give_back_changed(&mut looks.first, &partner.look().first);
+        Ok(self.lock().conclude(&mut looks.first, notices, asked))
+    }
+
+    /// A panic elsewhere leaves the state whole: every change to it is one call.
+    fn lock(&self) -> MutexGuard<'_, Echoes> {
+        self.echoes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if let Some(reach) = self.reach.take() {
+            self.mutual.lock().ours().end(reach, coarse_now());
+        }
+    }
+}
+
+fn is_settled(look: &Look) -> bool {
+    let now = coarse_now();
+    look.present.iter().flat_map(|entry| entry.version).all(|version| version.is_settled(now))
+}
+
+/// Returns when the clock of the files has advanced: after 4 ms at most as a rule.
+#[expect(clippy::disallowed_methods, reason = "the clock of the files has nothing to wait for")]
+fn wait_for_tick() {
+    let before = coarse_now();
+    for _ in 0..TICK_MS_MAX {
+        if coarse_now() != before {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "what rests is timed by the wall clock")]
+fn now() -> Instant {
+    Instant::now()
+}

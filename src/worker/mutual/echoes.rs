@@ -1,0 +1,267 @@
+//! Which files of a job may be echoes: an rsync put them here, and perhaps the remote sent them. Echoes rest for a while.
+//! An echo that is sent late would undo what its writer has written since: rsync's `--update` compares whole seconds.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use super::super::delivered::Version;
+use super::super::look::{Look, Present};
+use super::notices::Notices;
+use super::ours::Ours;
+use crate::engine::pending::Item;
+use crate::engine::postponed::POSTPONED;
+use crate::path::RelPath;
+use crate::rsync::{Answer, Presence};
+
+/// What the remote does not have after the first rest gets so long in all: the remote's own changes may be under way.
+const REST_MAX: Duration = POSTPONED.saturating_mul(3);
+/// What keeps arriving goes back after so long all the same.
+const REST_IN_A_STREAM: Duration = Duration::from_secs(60);
+/// After so many arrivals that the remote did not have, it is the next in a chain and not the other side of a pair.
+const STRANGERS: u32 = 2;
+/// A pair of which nothing is seen for so long is one no more.
+const PAIR_FOR: Duration = Duration::from_secs(600);
+
+/// What is known of one remote.
+#[derive(Debug, Default)]
+pub struct Echoes {
+    /// When the remote was last seen to have what an rsync put here and we never sent.
+    pair_seen: Option<Instant>,
+    /// Arrivals that the remote did not have.
+    strangers: u32,
+    /// Batches with arrivals that have been seen.
+    arrivals: u64,
+    /// What the remote may have from us.
+    ours: Ours,
+    resting: HashMap<RelPath, Resting>,
+}
+
+/// Something that is kept back.
+#[derive(Debug, Clone, Copy)]
+struct Resting {
+    first: Instant,
+    since: Instant,
+    version: Option<Version>,
+    /// An rsync put it here.
+    arrived: bool,
+}
+
+/// What becomes of what may be an echo.
+#[derive(Debug, Default)]
+pub struct Sorted {
+    /// Rests on: the items that it stands for.
+    pub resting: Vec<Item>,
+    /// Has rested: does the remote have it?
+    pub asked: Vec<RelPath>,
+}
+
+/// What the remote was asked, and what it said.
+#[derive(Debug)]
+pub struct Asked {
+    /// What it said.
+    pub answer: Answer,
+    /// What it was asked.
+    pub sorted: Sorted,
+    /// The present time.
+    pub now: Instant,
+}
+
+impl Echoes {
+    /// Nothing is known; what was here at `now`, by the clock of the files, proves nothing.
+    pub fn new(now: Duration) -> Self {
+        Self { ours: Ours::new(now), ..Self::default() }
+    }
+
+    /// True when the remote is known to mirror back.
+    pub fn is_pair(&self, now: Instant) -> bool {
+        self.pair_seen.is_some_and(|seen| now.saturating_duration_since(seen) < PAIR_FOR)
+    }
+
+    /// What the remote may have from us.
+    pub fn ours(&mut self) -> &mut Ours {
+        &mut self.ours
+    }
+
+    /// Takes out of `look` what may be an echo and must rest, and tells what has rested. `own`: what goes to the remote
+    /// whatever it has; `deletions`: whether the remote can be asked for what is to be deleted.
+    pub fn sort(
+        &mut self,
+        look: &mut Look,
+        notices: &Notices<'_>,
+        (own, deletions): &(HashSet<RelPath>, bool),
+        now: Instant,
+    ) -> Sorted {
+        let is_pair = self.is_pair(now);
+        if !is_pair && self.pair_seen.take().is_some() {
+            self.resting = HashMap::new();
+        }
+        let mut sorted = Sorted::default();
+        let suspects = self.suspects(look, notices, is_pair);
+        let in_place = look.moves.is_empty();
+        look.present.retain(|entry| {
+            let Some(item) = notices.item(&entry.path) else { return true };
+            let may_be_echo = match entry.presence {
+                // What moves into a directory needs it at once.
+                Presence::Directory => is_pair && in_place,
+                _ if !came_with_its_times(entry) || own.contains(&entry.path) => false,
+                _ => {
+                    let known = self.resting.get(&entry.path);
+                    let rests = known.is_some_and(|resting| resting.version == entry.version);
+                    (rests || suspects) && !is_somebodys(notices, entry, is_pair)
+                }
+            };
+            if !may_be_echo {
+                self.resting.remove(&entry.path);
+                return true;
+            }
+            // A remote of which nothing is known is asked at once.
+            let may_rest = is_pair || self.resting.contains_key(&entry.path);
+            let arrived = notices.arrived(&entry.path);
+            if may_rest && self.rests(&entry.path, entry.version, arrived, now) {
+                sorted.resting.push(item.clone());
+                return false;
+            }
+            sorted.asked.push(entry.path.clone());
+            true
+        });
+        if is_pair && *deletions {
+            self.sort_deletions(look, notices, now, &mut sorted);
+        }
+        sorted
+    }
+
+    fn sort_deletions(
+        &mut self,
+        look: &mut Look,
+        notices: &Notices<'_>,
+        now: Instant,
+        sorted: &mut Sorted,
+    ) {
+        for path in look.absent.clone() {
+            if !self.rests(&path, None, false, now) {
+                sorted.asked.push(path);
+                continue;
+            }
+            look.absent.remove(&path);
+            look.absent_dirs.remove(&path);
+            sorted.resting.extend(notices.items_of(&path));
+        }
+    }
+
+    /// Takes in what the remote has; true when it is news that it mirrors back.
+    pub fn learn(&mut self, look: &Look, notices: &Notices<'_>, asked: &Asked) -> bool {
+        let names: HashSet<&RelPath> = asked.sorted.asked.iter().collect();
+        let proves = |entry: &Present| {
+            names.contains(&entry.path)
+                && asked.answer.same.contains(&entry.path)
+                && self.is_from_elsewhere(notices, entry)
+        };
+        if !look.present.iter().any(proves) {
+            return false;
+        }
+        let is_news = !self.is_pair(asked.now);
+        self.pair_seen = Some(asked.now);
+        is_news
+    }
+
+    /// Takes out of `look` what the remote has already, and what it lacks but gets more time for. Returns the items of what
+    /// rests.
+    pub fn conclude(&mut self, look: &mut Look, notices: &Notices<'_>, asked: Asked) -> Vec<Item> {
+        let Asked { answer, sorted: Sorted { resting: mut items, asked }, now } = asked;
+        let asked: HashSet<RelPath> = asked.into_iter().collect();
+        let is_pair = self.is_pair(now);
+        look.present.retain(|entry| {
+            if !asked.contains(&entry.path) {
+                return true;
+            }
+            let arrived = notices.arrived(&entry.path);
+            let fresh = Resting { first: now, since: now, version: entry.version, arrived };
+            let known = self.resting.remove(&entry.path);
+            let resting = known.unwrap_or(fresh);
+            if answer.same.contains(&entry.path) {
+                return false;
+            }
+            let is_over = if is_pair {
+                now.duration_since(resting.first) >= REST_MAX
+            } else {
+                // The other side of a pair may just have gone on; a second question tells it from the next in a chain.
+                let is_first = known.is_none() && self.strangers < STRANGERS;
+                !(is_first && arrived)
+            };
+            if is_over {
+                self.strangers += u32::from(!is_pair);
+                return true;
+            }
+            self.resting.insert(entry.path.clone(), Resting { since: now, ..resting });
+            items.extend(notices.item(&entry.path).cloned());
+            false
+        });
+        let absent: Vec<_> = asked.into_iter().filter(|path| look.absent.contains(path)).collect();
+        for path in absent {
+            let known = self.resting.remove(&path);
+            let is_there = answer.may_have(&path);
+            // A writer may take a temporary name twice: what is there after two rests is none.
+            let twice = known.is_none_or(|r| now.duration_since(r.first) >= POSTPONED * 2);
+            if is_there && twice {
+                continue;
+            }
+            look.absent.remove(&path);
+            look.absent_dirs.remove(&path);
+            if let Some(resting) = known.filter(|_| is_there) {
+                items.extend(notices.items_of(&path));
+                self.resting.insert(path, Resting { since: now, ..resting });
+            }
+        }
+        items
+    }
+
+    /// True for what an rsync put here and the remote cannot have from us. Nothing else is evidence of a pair: who copies or
+    /// unpacks files sets their times as rsync does.
+    fn is_from_elsewhere(&self, notices: &Notices<'_>, entry: &Present) -> bool {
+        let rested = self.resting.get(&entry.path);
+        let arrived =
+            rested.is_some_and(|resting| resting.arrived && resting.version == entry.version);
+        (arrived || notices.arrived(&entry.path))
+            && entry.version.is_some_and(|version| self.ours.lacks(&entry.path, version))
+    }
+
+    /// Whether what arrives now may come from the remote. One that was found not to mirror back is asked less and less often.
+    fn suspects(&mut self, look: &Look, notices: &Notices<'_>, is_pair: bool) -> bool {
+        let came =
+            |entry: &Present| came_with_its_times(entry) && !is_somebodys(notices, entry, is_pair);
+        let any = look.present.iter().any(came);
+        self.arrivals += u64::from(any);
+        is_pair || self.strangers < STRANGERS || self.arrivals.is_power_of_two()
+    }
+
+    /// True while `path`, as it is now, has not rested for long enough.
+    fn rests(
+        &mut self,
+        path: &RelPath,
+        version: Option<Version>,
+        arrived: bool,
+        now: Instant,
+    ) -> bool {
+        let fresh = Resting { first: now, since: now, version, arrived };
+        let resting = self.resting.entry(path.clone()).or_insert(fresh);
+        if resting.version != version {
+            *resting = Resting { first: resting.first, ..fresh };
+        }
+        resting.arrived |= arrived;
+        now.duration_since(resting.since) < POSTPONED
+            && now.duration_since(resting.first) < REST_IN_A_STREAM
+    }
+}
+
+/// True for what somebody else than rsync renamed. In a pair that says nothing of a file younger than the events known.
+fn is_somebodys(notices: &Notices<'_>, entry: &Present, is_pair: bool) -> bool {
+    notices.was_renamed(&entry.path) && (!is_pair || notices.covers(entry))
+}
+
+/// True for a file whose times were set after it was written, as rsync does: who writes a file leaves both times equal.
+fn came_with_its_times(entry: &Present) -> bool {
+    entry.version.is_some_and(|version| version.changed != version.stamp.modified)
+}
+
+#[cfg(test)]
+mod tests;

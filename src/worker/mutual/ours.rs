@@ -1,0 +1,150 @@
+//! What one remote may have from us: of two mirrors of each other, each must tell its own work from the other's.
+//! Remembers names and times; sends nothing.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::super::delivered::Version;
+use super::super::fresh::Stamp;
+use super::super::look::Looks;
+use crate::path::RelPath;
+
+/// The files that are remembered.
+const REMEMBERED_MAX: usize = 5_000;
+
+/// What has been sent, and what is being sent. All times are by the clock of the files.
+#[derive(Debug, Default)]
+pub struct Ours {
+    /// Jobs under way that may send anything.
+    sending_all: usize,
+    /// When the last such job ended.
+    last_of_all: Duration,
+    /// What was sent by name.
+    sent: HashMap<RelPath, Sent>,
+}
+
+/// A file that was sent.
+#[derive(Debug)]
+struct Sent {
+    /// As it was looked at before.
+    stamp: Stamp,
+    /// When the last job that named it ended: a later version may have been sent instead. `None`: it is under way.
+    until: Option<Duration>,
+}
+
+/// What a job under way may send.
+#[derive(Debug)]
+pub struct Reach {
+    /// The files that it names.
+    names: Vec<RelPath>,
+    /// Whatever stands below directories, besides.
+    is_below: bool,
+}
+
+impl Ours {
+    /// What was here at `now` may have been sent by an earlier run of the program.
+    pub fn new(now: Duration) -> Self {
+        Self { last_of_all: now, ..Self::default() }
+    }
+
+    /// A job begins to send what these looks say; `now` is the present time.
+    pub fn begin(&mut self, looks: &Looks, now: Duration) -> Reach {
+        let is_below = looks.reaches_below();
+        let mut names = Vec::new();
+        for entry in looks.all().into_iter().flat_map(|look| &look.present) {
+            if let Some(Version { stamp, .. }) = entry.version {
+                self.sent.insert(entry.path.clone(), Sent { stamp, until: None });
+                names.push(entry.path.clone());
+            }
+        }
+        if self.sent.len() > REMEMBERED_MAX {
+            // What is forgotten may be anything.
+            self.sent = HashMap::new();
+            self.last_of_all = now;
+        }
+        self.sending_all += usize::from(is_below);
+        Reach { names, is_below }
+    }
+
+    /// It has ended.
+    pub fn end(&mut self, reach: Reach, now: Duration) {
+        for name in reach.names {
+            if let Some(sent) = self.sent.get_mut(&name) {
+                sent.until = Some(now);
+            }
+        }
+        if reach.is_below {
+            self.sending_all = self.sending_all.saturating_sub(1);
+            self.last_of_all = now;
+        }
+    }
+
+    /// True when this version of the file cannot have been sent.
+    pub fn lacks(&self, path: &RelPath, version: Version) -> bool {
+        let may_be_sent = self.sent.get(path).is_some_and(|sent| {
+            sent.stamp == version.stamp || sent.until.is_none_or(|until| version.changed <= until)
+        });
+        !may_be_sent && self.sending_all == 0 && version.changed > self.last_of_all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rsync::Presence;
+    use crate::worker::look::{Look, Present};
+
+    fn at(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    fn version(size: u64, changed: u64) -> Version {
+        Version { stamp: Stamp { modified: at(1), size }, changed: at(changed), inode: 1 }
+    }
+
+    fn path(name: &str) -> RelPath {
+        RelPath::new(name.as_bytes()).unwrap()
+    }
+
+    fn looks(first: Look) -> Looks {
+        Looks { first, ..Looks::default() }
+    }
+
+    fn look(name: &str, size: u64) -> Looks {
+        let version = Some(version(size, 5));
+        let present = vec![Present { version, ..Present::plain(path(name), Presence::Other) }];
+        looks(Look { present, ..Look::default() })
+    }
+
+    #[test]
+    fn a_job_by_name_sends_the_versions_that_it_names() {
+        let mut ours = Ours::new(at(1));
+        let reach = ours.begin(&look("f", 7), at(5));
+        assert!(ours.lacks(&path("g"), version(7, 6)));
+        // rsync sends the file as it finds it.
+        assert!(!ours.lacks(&path("f"), version(8, 6)));
+        ours.end(reach, at(9));
+        assert!(!ours.lacks(&path("f"), version(8, 9)) && ours.lacks(&path("f"), version(8, 10)));
+        assert!(!ours.lacks(&path("f"), version(7, 10)));
+    }
+
+    #[test]
+    fn a_tree_may_have_brought_anything_that_was_there_before_its_end() {
+        let mut ours = Ours::new(at(1));
+        let tree = Look { trees: vec![path("d")], ..Look::default() };
+        let reach = ours.begin(&looks(tree), at(5));
+        assert!(!ours.lacks(&path("f"), version(7, 6)));
+        ours.end(reach, at(9));
+        assert!(!ours.lacks(&path("f"), version(7, 9)) && ours.lacks(&path("f"), version(7, 10)));
+    }
+
+    #[test]
+    fn what_is_forgotten_may_have_been_sent() {
+        let mut ours = Ours::new(at(1));
+        for number in 0..=REMEMBERED_MAX {
+            let reach = ours.begin(&look(&format!("f{number}"), 7), at(20));
+            ours.end(reach, at(2));
+        }
+        assert!(!ours.lacks(&path("f0"), version(7, 5)) && ours.lacks(&path("f0"), version(7, 21)));
+    }
+}
