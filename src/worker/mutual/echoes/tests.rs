@@ -179,7 +179,7 @@ fn a_pair_of_which_nothing_is_seen_is_one_no_more() {
     let look = || Look { absent: [path("gone")].into(), ..Look::default() };
     assert_eq!(resting(&sort(&mut echoes, &mut look(), &job, now)), ["gone"]);
     let mut later = look();
-    let sorted = sort(&mut echoes, &mut later, &job, now + PAIR_FOR);
+    let sorted = sort(&mut echoes, &mut later, &job, now + PAIR_FOR * 2);
     assert!(sorted.resting.is_empty() && sorted.asked.is_empty() && later.absent.len() == 1);
     assert!(echoes.resting.is_empty());
 }
