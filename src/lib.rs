@@ -1,6 +1,8 @@
 //! sersync: a real-time file mirror; `docs/ARCHITECTURE.md` has the picture. The binary `sersync2` is one call of [`commands::run`].
 //! The modules in reading order, in groups: the words they share, the decisions, what carries them out, what puts it together.
 
+pub mod ground;
+
 pub mod change;
 pub mod destination;
 pub mod path;

@@ -9,15 +9,17 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::change::Change;
+use crate::ground::lock::lock;
 use crate::state::stable_hash;
 
 mod eyes;
 pub mod format;
 mod known;
+mod merge;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -25,14 +27,13 @@ mod walk;
 mod writer;
 
 pub use eyes::{Eyes, Look};
+pub use merge::{Merged, Merger};
 pub use survey::{Losses, Survey, Unknown};
 pub use walk::Wanted;
 
 use format::Header;
 use known::{Seen, Snapshot};
-
-/// Below this length of the delta a merge is not worth the writing.
-const WORTH_MERGING: u64 = 8 << 20;
+use merge::{Gate, Turn, deltas_max, publish, remove, remove_merged, sync_directory_of};
 
 /// The record of one watch root.
 #[derive(Debug)]
@@ -43,12 +44,15 @@ pub struct Record {
     generation: u64,
     delta: File,
     delta_len: u64,
-    snapshot_len: u64,
+    /// Length of the earlier deltas that no snapshot holds yet.
+    earlier_len: u64,
+    /// When all deltas together are longer than this, they are merged.
+    merge_above: u64,
     eyes: Eyes,
     /// Of the snapshot that was found; `None`: there was none.
     found: Option<Header>,
-    /// Held by the survey that is on its way.
-    turn: Arc<()>,
+    /// Held by the survey or merge that is under way.
+    turn: Turn,
     state: State,
     /// True when an earlier start began the first record, and did not get to its end.
     unfinished: bool,
@@ -58,8 +62,9 @@ pub struct Record {
 enum State {
     /// There is no snapshot yet: there is nothing to keep up to date.
     Blank,
+    /// Deliveries are put on record.
     Kept,
-    /// Something could not be written; a start will find the record damaged.
+    /// Something could not be written, or what was written is damaged; the next start will find that.
     Broken,
 }
 
@@ -69,7 +74,7 @@ pub struct Surveyor {
     paths: survey::Paths,
     header: Header,
     losses: Losses,
-    _turn: Arc<()>,
+    turn: Turn,
 }
 
 impl Record {
@@ -84,11 +89,13 @@ impl Record {
         };
         let header = found.unwrap_or_default();
         let (mut generation, mut order) = (header.generation, header.order);
+        let mut earlier_len = 0;
         for (number, path) in deltas(&stem)? {
             if number <= header.generation {
-                fs::remove_file(path)?;
+                remove(&path)?;
                 continue;
             }
+            earlier_len += fs::metadata(&path)?.len();
             generation = generation.max(number);
             let mut seen = Seen::default();
             // Damage is found again, and told, by the survey.
@@ -104,10 +111,11 @@ impl Record {
             stem,
             generation: generation + 1,
             delta_len: 0,
-            snapshot_len,
+            earlier_len,
+            merge_above: deltas_max(snapshot_len),
             eyes: Eyes::new(root, order + 1),
             found,
-            turn: Arc::new(()),
+            turn: Arc::new(Mutex::default()),
             state: if snapshot_path.exists() { State::Kept } else { State::Blank },
         })
     }
@@ -134,16 +142,12 @@ impl Record {
             return Ok(());
         }
         create(&self.stem.with_extension("begun"))?;
-        self.sync_dir()
+        sync_directory_of(&self.stem)
     }
 
     /// True when an earlier start ended before the tree was on record.
     pub fn is_unfinished(&self) -> bool {
         self.unfinished
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        self.stem.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     }
 
     /// How many entries are on record; 0 when that cannot be read.
@@ -162,11 +166,16 @@ impl Record {
     }
 
     fn paths(&self) -> io::Result<survey::Paths> {
+        let merged = self.found.map_or(0, |found| found.generation);
         Ok(survey::Paths {
             root: self.root.clone(),
             snapshot: self.stem.with_extension("snapshot"),
             new_snapshot: self.stem.with_extension("new"),
-            deltas: deltas(&self.stem)?.into_iter().map(|(_, path)| path).collect(),
+            deltas: deltas(&self.stem)?
+                .into_iter()
+                .filter(|(number, _)| *number > merged)
+                .map(|(_, path)| path)
+                .collect(),
         })
     }
 
@@ -178,7 +187,8 @@ impl Record {
     /// Puts on record what was seen before a job that has succeeded. Call it *before* the journal is told of the delivery.
     /// A full disk is a warning, once; the next start then knows that the record is incomplete.
     pub fn append(&mut self, look: &Look) {
-        if self.state != State::Kept {
+        // Without a snapshot, or one to come, there is nothing to keep up to date.
+        if self.state != State::Kept || self.found.is_none() && !self.is_busy() {
             return;
         }
         let frame = look.seal(now_ns());
@@ -196,6 +206,9 @@ impl Record {
             "cannot write the record of {}: {error}; work goes on, but a restart will have to sync everything",
             self.root.display()
         );
+        // A merge that is under way must not put a readable snapshot in its place.
+        let mut gate = lock(&self.turn);
+        *gate = Gate::Spoiled;
         let emptied = OpenOptions::new().write(true).open(&path);
         if let Err(e) = emptied.and_then(|file| file.set_len(0)) {
             log::error!(
@@ -205,60 +218,108 @@ impl Record {
         }
     }
 
-    /// True when [`Surveyor::merge`] would pay.
-    pub fn is_worth_merging(&self) -> bool {
-        self.state == State::Kept
-            && self.delta_len > WORTH_MERGING.max(self.snapshot_len / 2)
-            && Arc::strong_count(&self.turn) == 1
+    /// True while a survey or a merge is under way.
+    fn is_busy(&self) -> bool {
+        Arc::strong_count(&self.turn) > 1
     }
 
-    /// Prepares a survey (or a merge) of what is on record up to now; what is put on record from now on is kept apart.
+    /// Prepares a merge when the deltas have become long; from then on deliveries go to a new delta.
+    pub fn start_merge(&mut self) -> Option<Merger> {
+        let is_due = self.delta_len + self.earlier_len > self.merge_above;
+        let found = self.found.filter(|_| is_due && self.state == State::Kept && !self.is_busy())?;
+        match self.begin_delta(found) {
+            Ok((paths, header)) => Some(Merger { paths, header, turn: Arc::clone(&self.turn) }),
+            Err(error) => {
+                self.put_off_merge(&error);
+                None
+            }
+        }
+    }
+
+    /// Takes in how a merge has ended.
+    pub fn merged(&mut self, merged: Merged) {
+        match merged.result {
+            Ok(()) => {
+                self.found = Some(merged.header);
+                self.earlier_len = 0;
+                self.merge_above = deltas_max(self.snapshot_len());
+            }
+            Err(error) if self.state == State::Broken => log::debug!("not merged: {error}"),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                log::warn!(
+                    "the record of {} is damaged; work goes on, but a restart will have to sync everything",
+                    self.root.display()
+                );
+                self.state = State::Broken;
+            }
+            Err(error) => self.put_off_merge(&error),
+        }
+    }
+
+    /// Tries again when as much has been added as a merge is worth.
+    fn put_off_merge(&mut self, error: &io::Error) {
+        let len = self.delta_len + self.earlier_len;
+        self.merge_above = len + deltas_max(self.snapshot_len());
+        log::warn!(
+            "cannot merge the record of {}: {error}; it has {} KB and grows until that is mended",
+            self.root.display(),
+            len >> 10
+        );
+    }
+
+    fn snapshot_len(&self) -> u64 {
+        fs::metadata(self.stem.with_extension("snapshot")).map_or(0, |found| found.len())
+    }
+
+    /// Deliveries go to a new delta from now on: what it takes to write a snapshot with all that came before.
+    fn begin_delta(&mut self, root: Header) -> io::Result<(survey::Paths, Header)> {
+        let header = Header {
+            generation: self.generation,
+            order: self.eyes.next_order(),
+            alive: now_ns(),
+            ..root
+        };
+        let paths = self.paths()?;
+        self.delta = create(&delta_path(&self.stem, self.generation + 1))?;
+        self.generation += 1;
+        self.earlier_len += self.delta_len;
+        self.delta_len = 0;
+        Ok((paths, header))
+    }
+
+    /// Prepares a survey of what is on record up to now; what is put on record from now on is kept apart.
     pub fn start_survey(&mut self) -> io::Result<Surveyor> {
-        if Arc::strong_count(&self.turn) > 1 {
+        if self.is_busy() {
             return Err(io::Error::new(
                 io::ErrorKind::WouldBlock,
                 "a survey is on its way already",
             ));
         }
-        let header = Header {
-            generation: self.generation,
-            order: self.eyes.next_order(),
-            alive: now_ns(),
-            ..Header::of_root(&self.root)?
-        };
-        let paths = self.paths()?;
-        self.delta = create(&delta_path(&self.stem, self.generation + 1))?;
-        self.generation += 1;
-        self.delta_len = 0;
+        let (paths, header) = self.begin_delta(Header::of_root(&self.root)?)?;
         // From here on deliveries are part of the snapshot to come.
         self.state = State::Kept;
-        let losses = Losses::Accidents;
-        Ok(Surveyor { paths, header, losses, _turn: Arc::clone(&self.turn) })
+        *lock(&self.turn) = Gate::Open;
+        Ok(Surveyor { paths, header, losses: Losses::Accidents, turn: Arc::clone(&self.turn) })
     }
 
     /// Replaces the record by what the survey found. Call it only when every change that it reported is in the journal,
     /// durably.
     pub fn keep(&mut self, survey: Surveyor) -> io::Result<()> {
-        if self.state == State::Broken {
-            return Err(io::Error::other("a delivery could not be put on record meanwhile"));
-        }
-        fs::rename(&survey.paths.new_snapshot, &survey.paths.snapshot)?;
+        publish(&survey.turn, &survey.paths)?;
         self.found = Some(survey.header);
-        self.sync_dir()?;
         self.unfinished = false;
+        self.earlier_len = 0;
+        self.merge_above = deltas_max(self.snapshot_len());
+        remove_merged(&survey.paths)?;
         // Beside a record it means nothing any more.
-        _ = fs::remove_file(self.stem.with_extension("begun"));
-        for delta in &survey.paths.deltas {
-            fs::remove_file(delta)?;
-        }
-        self.snapshot_len = fs::metadata(&survey.paths.snapshot)?.len();
-        Ok(())
+        remove(&self.stem.with_extension("begun"))
     }
 
     /// Ends the record in order: what changed a moment ago is known to be seen.
     pub fn close(mut self) {
         let look = self.eyes.look_at(&[], &|_, _| true);
         self.append(&look);
+        *lock(&self.turn) = Gate::Closed;
     }
 }
 
@@ -288,12 +349,6 @@ impl Surveyor {
         survey::run(&self.paths, &self.header, wanted, sink, self.losses, |meet| {
             walk::walk(&self.paths.root, wanted, threads, meet)
         })
-    }
-
-    /// Merges what is on record into one snapshot, without a look at the tree. Fails with `InvalidData` when it is damaged.
-    pub fn merge(&self) -> io::Result<()> {
-        let damaged = |why| io::Error::new(io::ErrorKind::InvalidData, format!("{why:?}"));
-        survey::merge(&self.paths, &self.header)?.map_err(damaged)
     }
 }
 

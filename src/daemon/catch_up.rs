@@ -11,7 +11,7 @@ use super::main_event::{MainEvent, Walked};
 use crate::change::{Cause, Change, RootId, Scope, WatchEvent};
 use crate::engine::Event;
 use crate::path::RelPath;
-use crate::record::{Look, Losses, Record, Survey, Surveyor, Unknown};
+use crate::record::{Look, Losses, Merged, Record, Survey, Surveyor, Unknown};
 use crate::watch::Exclude;
 
 /// Changes in one message of a walk.
@@ -21,18 +21,29 @@ const PORTION: usize = 4_096;
 pub struct CatchUp {
     /// By root; `None`: no state can be kept for it.
     records: Vec<Option<Record>>,
-    /// Roots that are being walked; true: once more afterwards.
-    walking: Vec<Option<Again>>,
+    /// By root: what its record is read for at the moment.
+    turns: Vec<Turn>,
     exclude: Exclude,
     guard: Guard,
     events: Sender<MainEvent>,
 }
 
-/// Whether a walk has to be repeated, for something was lost while it ran.
+/// What a record is read for; one thing at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Again {
-    No,
-    Yes,
+enum Turn {
+    Free,
+    Walk(Next),
+    Merge(Next),
+}
+
+/// What follows a walk or a merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Nothing,
+    /// A walk: changes may have been lost meanwhile. With the deletions that an operator has confirmed, or not.
+    Walk {
+        is_confirmed: bool,
+    },
 }
 
 /// What a finished walk means for the mirror.
@@ -60,8 +71,8 @@ impl CatchUp {
         guard: Guard,
         events: Sender<MainEvent>,
     ) -> Self {
-        let walking = records.iter().map(|_| None).collect();
-        Self { records, walking, exclude, guard, events }
+        let turns = records.iter().map(|_| Turn::Free).collect();
+        Self { records, turns, exclude, guard, events }
     }
 
     /// The guard on mass deletion.
@@ -114,22 +125,32 @@ impl CatchUp {
         record.is_some_and(|record| self.guard.guards(|enough| record.knows(enough)))
     }
 
-    /// True while a walk is under way below `root`.
+    /// True while a walk is under way below `root`, or about to begin.
     pub fn is_walking(&self, root: RootId) -> bool {
-        self.walking.get(root.0).is_some_and(Option::is_some)
+        let turn = self.turns.get(root.0);
+        turn.is_some_and(|turn| !matches!(turn, Turn::Free | Turn::Merge(Next::Nothing)))
     }
 
     /// Starts a walk below `root`; false when there is no record to compare with. `is_confirmed`: however much is gone, it is
     /// meant to be.
     pub fn start(&mut self, root: RootId, is_confirmed: bool) -> bool {
-        let (Some(Some(record)), Some(walking)) =
-            (self.records.get_mut(root.0), self.walking.get_mut(root.0))
+        let (Some(Some(record)), Some(turn)) =
+            (self.records.get_mut(root.0), self.turns.get_mut(root.0))
         else {
             return false;
         };
-        if let Some(again) = walking {
-            *again = Again::Yes;
-            return true;
+        match turn {
+            // What was lost since is no part of what an operator has seen and confirmed.
+            Turn::Walk(next) => {
+                *next = Next::Walk { is_confirmed: false };
+                return true;
+            }
+            Turn::Merge(next) => {
+                let was_confirmed = *next == Next::Walk { is_confirmed: true };
+                *next = Next::Walk { is_confirmed: is_confirmed || was_confirmed };
+                return true;
+            }
+            Turn::Free => {}
         }
         let surveyor = match record.start_survey() {
             Ok(surveyor) if is_confirmed => surveyor.with(Losses::Meant),
@@ -150,17 +171,54 @@ impl CatchUp {
             log::warn!("cannot start the thread that looks for changes: {error}");
             return false;
         }
-        *walking = Some(Again::No);
+        *turn = Turn::Walk(Next::Nothing);
         true
+    }
+
+    /// Ends the turn of `root`; what follows it.
+    fn end_turn(&mut self, root: RootId) -> Next {
+        let turn = self.turns.get_mut(root.0).map(|turn| std::mem::replace(turn, Turn::Free));
+        match turn {
+            Some(Turn::Walk(next) | Turn::Merge(next)) => next,
+            Some(Turn::Free) | None => Next::Nothing,
+        }
+    }
+
+    /// Merges the records that have grown long, on threads of their own.
+    pub fn merge_long_records(&mut self) {
+        for (root, (record, turn)) in self.records.iter_mut().zip(&mut self.turns).enumerate() {
+            let Some(merger) = record.as_mut().and_then(Record::start_merge) else { continue };
+            let events = self.events.clone();
+            let thread = std::thread::Builder::new().name("merge".into());
+            let started = thread.spawn(move || {
+                // Fails only when the main loop has ended.
+                _ = events.send(MainEvent::Merged(RootId(root), merger.run()));
+            });
+            match started {
+                Ok(_) => *turn = Turn::Merge(Next::Nothing),
+                Err(error) => log::warn!("cannot start the thread that merges: {error}"),
+            }
+        }
+    }
+
+    /// Takes in the end of a merge; false when a walk has waited for it and cannot begin.
+    pub fn merged(&mut self, root: RootId, merged: Merged) -> bool {
+        if let Some(Some(record)) = self.records.get_mut(root.0) {
+            record.merged(merged);
+        }
+        match self.end_turn(root) {
+            Next::Walk { is_confirmed } => self.start(root, is_confirmed),
+            Next::Nothing => true,
+        }
     }
 
     /// Takes the result of a walk in. Call it when all that the walk found is in the journal for good.
     pub fn finish(&mut self, walked: Walked) -> (RootId, Found) {
         let root = walked.root;
-        let again = self.walking.get_mut(root.0).and_then(Option::take) == Some(Again::Yes);
-        let verdict = self.judge(walked, again);
-        if again {
-            self.start(root, false);
+        let next = self.end_turn(root);
+        let verdict = self.judge(walked, next != Next::Nothing);
+        if let Next::Walk { is_confirmed } = next {
+            self.start(root, is_confirmed);
         }
         (root, verdict)
     }

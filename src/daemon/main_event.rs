@@ -4,7 +4,7 @@
 use crate::change::{RootId, WatchEvent};
 use crate::engine::{Event, JobId, JobReport};
 use crate::process::signals::Signal;
-use crate::record::{Look, Survey, Surveyor};
+use crate::record::{Look, Merged, Survey, Surveyor};
 use crate::worker::WorkerEvent;
 
 /// Everything that can wake the main loop.
@@ -18,6 +18,8 @@ pub enum MainEvent {
     CaughtUp(Walked),
     /// A root that came back has been counted.
     Counted(Counted),
+    /// A root's record was merged while the program runs.
+    Merged(RootId, Merged),
     /// From outside.
     Signal(Signal),
 }

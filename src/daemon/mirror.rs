@@ -111,6 +111,7 @@ impl Mirror {
                 Ok(MainEvent::JobDone(job, report, look)) => self.job_done(job, report, look),
                 Ok(MainEvent::CaughtUp(walked)) => self.caught_up(walked),
                 Ok(MainEvent::Counted(counted)) => self.counted(&counted),
+                Ok(MainEvent::Merged(root, merged)) => self.merged(root, merged),
                 Ok(MainEvent::Signal(signal)) => self.signal(signal),
                 Err(RecvTimeoutError::Timeout) => self.deadline(),
                 Err(RecvTimeoutError::Disconnected) => false,
@@ -129,7 +130,10 @@ impl Mirror {
             MainEvent::Event(event) => _ = self.handle(event),
             MainEvent::Signal(signal) => self.early_signals.push(signal),
             // No job and no walk had been started.
-            MainEvent::JobDone(..) | MainEvent::CaughtUp(_) | MainEvent::Counted(_) => {}
+            MainEvent::JobDone(..)
+            | MainEvent::CaughtUp(_)
+            | MainEvent::Counted(_)
+            | MainEvent::Merged(..) => {}
         }
     }
 
@@ -249,6 +253,9 @@ impl Mirror {
         }
         if let Some(journal) = &mut self.journal {
             journal.commit();
+        }
+        if let Some(catch_up) = &mut self.catch_up {
+            catch_up.merge_long_records();
         }
         self.compact_journal();
         self.unacknowledged.ask(self.jobs.is_empty());

@@ -8,6 +8,7 @@ use super::mirror::Mirror;
 use crate::change::{RootId, WatchEvent};
 use crate::engine::{Deletions, Event, FullSyncCause, JobKind};
 use crate::path::RelPath;
+use crate::record::Merged;
 use crate::sys::memory;
 
 /// Mount points that an alarm names.
@@ -118,6 +119,16 @@ impl Mirror {
                 self.handle(Event::CompareRoot(root, FullSyncCause::Unrecorded))
             }
         }
+    }
+
+    /// A root's record was merged; a walk may have waited for that.
+    pub fn merged(&mut self, root: RootId, merged: Merged) -> bool {
+        let Some(catch_up) = &mut self.catch_up else { return true };
+        if catch_up.merged(root, merged) {
+            return true;
+        }
+        self.do_without_walk(root, false, "nobody can tell what changed unseen");
+        self.handle(Event::CompareRoot(root, FullSyncCause::Unrecorded))
     }
 
     /// Nobody knows what is gone below `root`: a large one is not trusted then.

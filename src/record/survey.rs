@@ -79,7 +79,7 @@ pub(super) fn read_known(paths: &Paths, now: &Header) -> io::Result<Result<(Know
     }
 }
 
-fn is_damage(e: &io::Error) -> bool {
+pub(super) fn is_damage(e: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, UnexpectedEof};
     matches!(e.kind(), InvalidData | UnexpectedEof)
 }
@@ -332,36 +332,4 @@ pub(super) fn count_known(paths: &Paths, then: &Header, enough: u64) -> io::Resu
         }
     }
     Ok(count)
-}
-
-/// Writes a new snapshot with what is known, without a look at the tree.
-pub(super) fn merge(paths: &Paths, now: &Header) -> io::Result<Result<(), Unknown>> {
-    let (mut known, alive) = match read_known(paths, now)? {
-        Ok(known) => known,
-        Err(unknown) => return Ok(Err(unknown)),
-    };
-    let mut writer = Writer::create(&paths.new_snapshot, &Header { alive, ..*now })?;
-    // The directories above the one at hand, each with its directories: a directory that is not among its parent's is gone.
-    let mut above: Vec<(DirKey, BTreeSet<Box<[u8]>>)> = Vec::new();
-    loop {
-        let listing = match known.next() {
-            Ok(Some(listing)) => listing,
-            Ok(None) => break,
-            Err(e) if is_damage(&e) => return Ok(Err(Unknown::Damaged)),
-            Err(e) => return Err(e),
-        };
-        if let Some((parent, name)) = listing.dir.split() {
-            while above.pop_if(|(top, _)| *top != parent && !parent.is_within(top)).is_some() {}
-            let is_there =
-                |(top, dirs): &(DirKey, BTreeSet<Box<[u8]>>)| *top == parent && dirs.contains(name);
-            if !above.last().is_some_and(is_there) {
-                continue;
-            }
-        }
-        let dirs = listing.entries.iter().filter(|(_, s)| s.has(DIR));
-        let dirs = dirs.map(|(name, _)| name.clone()).collect();
-        writer.write(&listing)?;
-        above.push((listing.dir, dirs));
-    }
-    writer.finish().map(Ok)
 }

@@ -12,6 +12,7 @@ use crate::change::Scope;
 use crate::path::RelPath;
 
 mod faults;
+mod merging;
 mod random;
 
 /// A tree and a state directory; every call of `start` is a start of the program.
@@ -242,28 +243,6 @@ fn entry_that_changed_right_before_the_last_sign_of_life_is_named_in_doubt() {
 }
 
 #[test]
-fn merge_keeps_what_is_known() {
-    let bed = Bed::new(&["a", "d/b", "d/c", "gone/x/y"]);
-    let (_, _, mut record) = bed.start();
-    fs::remove_dir_all(bed.at("gone")).unwrap();
-    fs::remove_file(bed.at("d/b")).unwrap();
-    bed.write("d/c", "new");
-    bed.write("n/e/w", "new");
-    bed.deliver(&mut record, &[("gone", ENTRY), ("d/b", ENTRY), ("d/c", ENTRY), ("n", TREE)]);
-    for _ in 0..2 {
-        let surveyor = record.start_survey().unwrap();
-        bed.write("late", "new");
-        bed.deliver(&mut record, &[("late", ENTRY)]);
-        assert!(record.start_survey().is_err(), "one at a time");
-        surveyor.merge().unwrap();
-        record.keep(surveyor).unwrap();
-    }
-    drop(record);
-    assert_eq!(deltas(&bed.open().stem).unwrap().len(), 2);
-    assert_eq!(bed.found(), changes([]));
-}
-
-#[test]
 fn what_the_filter_hides_is_neither_added_nor_removed() {
     let bed = Bed::new(&["a", "hidden", "h/x"]);
     bed.start();
@@ -296,7 +275,7 @@ fn measure_100_000_files_in_10_000_directories() {
         let begin = std::time::Instant::now();
         let (survey, found, record) = bed.start();
         println!("{:?}: {survey:?}, {} changes", begin.elapsed(), found.len());
-        println!("snapshot {} bytes", record.snapshot_len);
+        println!("snapshot {} bytes", record.snapshot_len());
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let memory = status.lines().filter(|l| l.starts_with("VmHWM") || l.starts_with("VmRSS"));
         println!("{}", memory.collect::<Vec<_>>().join(" "));

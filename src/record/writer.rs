@@ -20,10 +20,11 @@ pub struct Writer {
 impl Writer {
     /// Starts the file.
     pub fn create(path: &Path, header: &Header) -> io::Result<Self> {
+        // A new file, not the old one cut: an earlier process may still write into that.
+        super::merge::remove(path)?;
         let mut file = fs::OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
             .open(path)?;

@@ -8,6 +8,7 @@ mod limits;
 mod names;
 mod network;
 mod outages;
+mod record;
 mod remotes;
 mod source;
 mod storm;

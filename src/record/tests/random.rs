@@ -130,9 +130,10 @@ proptest! {
                     }
                 }
                 Step::Merge => {
-                    let surveyor = record.start_survey().unwrap();
-                    surveyor.merge().unwrap();
-                    record.keep(surveyor).unwrap();
+                    record.merge_above = 0;
+                    if let Some(merger) = record.start_merge() {
+                        record.merged(merger.run());
+                    }
                 }
                 Step::Restart => {
                     drop(record);

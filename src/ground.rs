@@ -1,0 +1,4 @@
+//! Small tools that several parts need and none owns: the lowest layer, which knows nothing of mirroring.
+//! Nothing here decides anything.
+
+pub mod lock;
