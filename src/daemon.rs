@@ -4,6 +4,7 @@
 mod catch_up;
 mod fail_log;
 mod guard;
+mod ledger;
 mod main_event;
 mod mirror;
 mod notice;
@@ -13,6 +14,8 @@ mod progress;
 mod remote_workers;
 mod running;
 mod shortage;
+mod stopping;
+mod teller;
 mod timers;
 mod trust;
 mod unacknowledged;

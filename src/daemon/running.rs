@@ -1,7 +1,6 @@
 //! Every part of a running mirror, started in the order in which they need each other, ended in the reverse one.
 //! Returns when the watches stand; the main loop is `daemon/mirror.rs`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,14 +10,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Failure;
 use super::catch_up::CatchUp;
 use super::guard::Guard;
+use super::ledger::Ledger;
 use super::main_event::MainEvent;
-use super::mirror::Mirror;
+use super::mirror::{Mirror, Parts};
 use super::plugins::Plugins;
 use super::progress::Progress;
 use super::remote_workers::{RemoteWorkers, exclude_of};
 use super::shortage::ShortageWatch;
+use super::teller::Teller;
 use super::timers::Timer;
-use super::unacknowledged::Unacknowledged;
+use super::trust::Trust;
 use crate::args::Args;
 use crate::banner;
 use crate::change::{RemoteId, RootId, Scope, WatchEvent};
@@ -29,7 +30,7 @@ use crate::filter::Filter;
 use crate::journal::{Journal, Layout, Replay};
 use crate::logging::Log;
 use crate::path::RelPath;
-use crate::process::signals::{Mode, Signals, start_signals};
+use crate::process::signals::{Mode, Signal, Signals, start_signals};
 use crate::process::{orphans, print};
 use crate::record::Record;
 use crate::source::Source;
@@ -54,6 +55,8 @@ const RESCAN: Duration = Duration::from_secs(60);
 /// so that no thread waits for us while we wait for it.
 pub struct RunningDaemon {
     events: Receiver<MainEvent>,
+    /// Signals that came before the watches stood.
+    early: Vec<Signal>,
     _signals: Signals,
     _timers: Vec<Timer>,
     _watcher: Watcher,
@@ -92,67 +95,56 @@ impl RunningDaemon {
         }
         let watcher = Watcher::start(watch_options(config, &exclude), sender.clone())?;
         let roots_of_remotes = remotes.roots();
-        let mut mirror = Mirror {
-            engine: Engine::new(Setup {
-                roots: config.mirrors.len(),
-                remotes: roots_of_remotes.clone(),
-                workers,
-                pending_max: PENDING_MAX,
-            }),
-            journal,
+        let teller = Teller {
             names: remotes.names(&sources),
             fail_log: remotes.fail_log(&config.fail_log.path),
-            workers: start_workers(workers, remotes, &records, &exclude, &sender)?,
-            sources,
-            roots_of_remotes,
             progress: if args.daemon { Progress::hidden() } else { Progress::on_terminal() },
-            reopen_log: reopen(log),
-            started: now(),
-            jobs: HashMap::new(),
-            full_syncs: HashMap::new(),
             plugins: start_plugins(config)?,
-            counts: HashMap::new(),
-            restrained: BTreeMap::new(),
-            confirmed: BTreeSet::new(),
-            catch_up: state.map(|state| {
-                let guard = Guard::new(config.guard, state.path());
-                CatchUp::new(records, exclude, guard, sender)
-            }),
-            walk_later: Vec::new(),
-            early_signals: Vec::new(),
-            stop_at: None,
-            is_finished: false,
-            unacknowledged: Unacknowledged::new(watcher.barrier()),
+            reopen_log: reopen(log),
         };
+        let engine = Engine::new(Setup {
+            roots: config.mirrors.len(),
+            remotes: roots_of_remotes.clone(),
+            workers,
+            pending_max: PENDING_MAX,
+        });
+        let workers = start_workers(workers, remotes, &records, &exclude, &sender)?;
+        let catch_up = state.map(|state| {
+            let guard = Guard::new(config.guard, state.path());
+            CatchUp::new(records, exclude, guard, sender)
+        });
+        let trust = Trust::new(sources, teller.names.clone(), catch_up);
+        let has_journal = journal.is_some();
+        let ledger = Ledger::new(journal, roots_of_remotes.clone(), watcher.barrier());
+        let parts = Parts { engine, workers, ledger, trust, teller };
+        let mut mirror = Mirror::new(parts, now());
         let early = wait_for_watches(&events, config.mirrors.len());
-        if !args.no_catch_up {
+        let catches_up = !args.no_catch_up;
+        if catches_up {
             mirror.doubt_recorded_roots();
         }
-        early.into_iter().for_each(|event| mirror.wake_early(event));
-        if let Some(catch_up) = mirror.catch_up.as_ref().filter(|_| !args.no_catch_up) {
-            catch_up.begin();
+        let early = mirror.wake_early(early);
+        if catches_up {
+            mirror.begin_records();
         }
         print(&banner::watching(config.mirrors.iter().map(|mirror| mirror.watch.as_path())));
-        (0..config.mirrors.len()).for_each(|root| mirror.distrust(RootId(root)));
-        mirror.heed_confirmation(!args.no_catch_up);
-        restore(&mut mirror, replay);
-        if mirror.journal.is_some() {
-            // What the last run left in it is pending again, and is tried at once.
-            mirror.fail_log.write(&mirror.engine.fail_log());
+        mirror.distrust_changed_roots(catches_up);
+        if has_journal {
+            mirror.restore(restored(replay, roots_of_remotes.len()));
         }
-        if !args.no_catch_up {
+        if catches_up {
             mirror.look_for_changes_since_the_last_run(args.full_sync);
         }
         if args.full_sync {
             mirror.handle(Event::FullSync(FullSyncCause::Start));
         }
         let (_signals, _timers, _watcher, _shortage) = (signals, timers, watcher, shortage);
-        Ok(Self { events, _signals, _timers, _watcher, mirror, _shortage })
+        Ok(Self { events, early, _signals, _timers, _watcher, mirror, _shortage })
     }
 
     /// Mirrors until a signal ends it.
     pub fn work(&mut self) {
-        self.mirror.run(&self.events);
+        self.mirror.run(&self.events, std::mem::take(&mut self.early));
     }
 }
 
@@ -285,21 +277,23 @@ fn wait_for_watches(events: &Receiver<MainEvent>, roots: usize) -> Vec<MainEvent
     early
 }
 
-/// What the last run left undone.
-fn restore(mirror: &mut Mirror, replay: Option<Replay>) {
-    let Some(replay) = replay else { return };
-    for remote in (0..mirror.roots_of_remotes.len()).map(RemoteId) {
-        let items = restored(replay.pending(remote));
+/// What the last run left undone, as events for the engine.
+fn restored(replay: Option<Replay>, remotes: usize) -> Vec<Event> {
+    let Some(replay) = replay else { return Vec::new() };
+    let mut events = Vec::new();
+    for remote in (0..remotes).map(RemoteId) {
+        let items = restored_items(replay.pending(remote));
         if !items.is_empty() {
             log::info!("changes of the last run that are still to be delivered: {}", items.len());
-            mirror.handle(Event::Restored(remote, items));
+            events.push(Event::Restored(remote, items));
         }
     }
+    events
 }
 
-/// The items of a restored journal: what was sent shortly before the end is not known any more, so no single path
-/// is trusted for its size and time. Whole trees are: to read them all would take too long.
-fn restored(pending: impl Iterator<Item = (RelPath, Scope)>) -> Vec<Item> {
+/// The items of a restored journal. What was sent shortly before the end is not known any more, so the content of single
+/// paths is compared. The content of whole trees is not: to read them all would take too long.
+fn restored_items(pending: impl Iterator<Item = (RelPath, Scope)>) -> Vec<Item> {
     let mark = |scope| Mark { compare_content: scope == Scope::Entry, ..Mark::new(scope) };
     pending.map(|(path, scope)| Item { path, mark: mark(scope) }).collect()
 }

@@ -1,50 +1,160 @@
 //! When the tree that is there may be taken for the truth: walks and counts, what they lead to, and what is not deleted until then.
 //! Walks and counts themselves are `catch_up.rs` and `guard.rs`.
 
-use super::catch_up::Found;
-use super::guard::Remains;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::catch_up::{CatchUp, Found};
+use super::guard::{Count, Guard, Remains};
 use super::main_event::{self, Counted, Walked};
-use super::mirror::Mirror;
+use super::notice::Names;
 use crate::change::{RootId, WatchEvent};
-use crate::engine::{Deletions, Event, FullSyncCause, JobKind};
+use crate::engine::{Deletions, Event, FullSyncCause};
 use crate::path::RelPath;
-use crate::record::Merged;
+use crate::record::{Look, Merged};
+use crate::source::Source;
 use crate::sys::memory;
 
 /// Mount points that an alarm names.
 const PATHS_TOLD: usize = 5;
 
-impl Mirror {
+/// How far each root is trusted. Its methods return the events that follow for the engine.
+pub struct Trust {
+    /// The watch roots by id.
+    sources: Vec<Arc<Source>>,
+    names: Names,
+    /// The record of each root; `None` where no state can be kept.
+    catch_up: Option<CatchUp>,
+    /// Roots that are walked when no full sync needs the processors: it finds all that the walk would find.
+    walk_later: Vec<RootId>,
+    /// Roots that came back and are counted before they are trusted.
+    counts: HashMap<RootId, Count>,
+    /// Roots below which not everything may be deleted, or not yet.
+    restrained: BTreeMap<RootId, Deletions>,
+    /// Roots whose next walk or count an operator has confirmed.
+    confirmed: BTreeSet<RootId>,
+}
+
+/// Whether an event of the watch thread goes to the engine as it is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It does.
+    Passes,
+    /// A walk finds what was lost: the engine need not compare anything.
+    Walks,
+    /// The root is counted first: it stays lost until then.
+    Counts,
+}
+
+impl Trust {
+    /// Everything is trusted.
+    pub fn new(sources: Vec<Arc<Source>>, names: Names, catch_up: Option<CatchUp>) -> Self {
+        Self {
+            sources,
+            names,
+            catch_up,
+            walk_later: Vec::new(),
+            counts: HashMap::new(),
+            restrained: BTreeMap::new(),
+            confirmed: BTreeSet::new(),
+        }
+    }
+
+    fn roots(&self) -> impl Iterator<Item = RootId> + use<> {
+        (0..self.sources.len()).map(RootId)
+    }
+
+    /// The watches stand: from now on a change that is neither delivered nor in the journal is found by the next start.
+    pub fn begin_records(&self) {
+        self.catch_up.iter().for_each(CatchUp::begin);
+    }
+
+    /// Looks at an event before the engine does.
+    pub fn admit(&mut self, event: &Event) -> Admission {
+        match event {
+            Event::Watch(WatchEvent::Overflow { root }) if self.look_for_changes(*root) => {
+                Admission::Walks
+            }
+            Event::Watch(WatchEvent::RootLost { root, .. }) => {
+                self.counts.remove(root);
+                Admission::Passes
+            }
+            Event::Watch(WatchEvent::RootBack { root, .. }) if self.is_to_be_counted(*root) => {
+                Admission::Counts
+            }
+            Event::FullSync(_) => {
+                self.warn_of_restraint();
+                Admission::Passes
+            }
+            _ => Admission::Passes,
+        }
+    }
+
+    /// A root came back and is trusted: the directory that is there now is the healthy one.
+    pub fn renew(&self, root: RootId) {
+        if let Some(source) = self.sources.get(root.0)
+            && let Err(error) = source.renew()
+        {
+            log::error!("{error}");
+        }
+    }
+
+    /// True when deliveries below `root` go on record. What is gone must stay on record as long as it is not deleted.
+    pub fn records(&self, root: RootId) -> bool {
+        self.catch_up.is_some() && !self.restrained.contains_key(&root)
+    }
+
+    /// Puts on record what was there before a job that has succeeded.
+    pub fn append(&mut self, root: RootId, look: &Look) {
+        if let Some(catch_up) = &mut self.catch_up {
+            catch_up.append(root, look);
+        }
+    }
+
+    /// Merges the records that have grown long.
+    pub fn merge_long_records(&mut self) {
+        if let Some(catch_up) = &mut self.catch_up {
+            catch_up.merge_long_records();
+        }
+    }
+
+    /// Ends the records in order.
+    pub fn close(&mut self) {
+        self.catch_up.take().into_iter().for_each(CatchUp::close);
+    }
+
     /// Reads an operator's word that what is gone is meant to be. It holds for what each root is found to be at this start:
     /// by a count, or by the walk that follows unless `with_walks` is false.
     pub fn heed_confirmation(&mut self, with_walks: bool) {
-        if self.catch_up.as_ref().is_some_and(|catch_up| catch_up.guard().take_confirmation()) {
+        if self.guard().is_some_and(Guard::take_confirmation) {
             log::warn!(
                 "deletions are confirmed: what is gone is deleted on the remotes, however much it is"
             );
-            let roots = (0..self.sources.len()).map(RootId);
-            let roots = roots.filter(|root| with_walks || self.counts.contains_key(root));
+            let roots = self.roots().filter(|root| with_walks || self.counts.contains_key(root));
             self.confirmed = roots.collect();
         }
     }
 
     /// Directories lose nothing by a comparison until a walk has found what is gone, where there is a record of what was there.
     /// Call it before anything is sent.
-    pub fn doubt_recorded_roots(&mut self) {
-        for root in (0..self.sources.len()).map(RootId) {
+    pub fn doubt_recorded_roots(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for root in self.roots() {
             let Some(catch_up) = &self.catch_up else { continue };
             if catch_up.has_record(root) {
-                self.decide_deletions(root, Deletions::Undecided);
+                events.extend(self.decide_deletions(root, Deletions::Undecided));
             } else if !catch_up.can_record(root) {
-                self.decide_deletions(root, Deletions::Withheld);
+                events.extend(self.decide_deletions(root, Deletions::Withheld));
             }
         }
+        events
     }
 
     /// Looks for what changed while this program was down. A full sync finds that too and needs the processors, so with one the
     /// walk comes later, unless the full sync has to wait for what it finds.
-    pub fn look_for_changes_since_the_last_run(&mut self, with_full_sync: bool) {
-        for root in (0..self.sources.len()).map(RootId) {
+    pub fn look_for_changes_since_the_last_run(&mut self, with_full_sync: bool) -> Vec<Event> {
+        let mut events = Vec::new();
+        for root in self.roots() {
             // A root that is still counted is walked when it is trusted: until then its record stands.
             if self.counts.contains_key(&root) {
                 continue;
@@ -54,33 +164,29 @@ impl Mirror {
                 self.walk_later.push(root);
             } else if !self.look_for_changes(root) && undecided {
                 let is_confirmed = self.confirmed.remove(&root);
-                self.do_without_walk(root, is_confirmed, "nobody can tell what is gone");
+                let reason = "nobody can tell what is gone";
+                events.extend(self.do_without_walk(root, is_confirmed, reason));
             }
         }
+        events
     }
 
-    /// Walks what could wait, once nothing is compared any more.
+    /// Walks what could wait. Call it when nothing is compared any more.
     pub fn walk_postponed(&mut self) {
-        let compares = |kind: JobKind| matches!(kind, JobKind::Trees(_)) || kind.is_question();
-        if !self.jobs.values().any(|job| compares(job.kind)) {
-            for root in std::mem::take(&mut self.walk_later) {
-                self.look_for_changes(root);
-            }
+        for root in std::mem::take(&mut self.walk_later) {
+            self.look_for_changes(root);
         }
     }
 
     /// Looks for what changed unseen below `root`; false when that takes a comparison with the remotes.
-    pub fn look_for_changes(&mut self, root: RootId) -> bool {
+    fn look_for_changes(&mut self, root: RootId) -> bool {
         let is_confirmed = self.confirmed.contains(&root);
         self.catch_up.as_mut().is_some_and(|catch_up| catch_up.start(root, is_confirmed))
     }
 
-    /// A walk is over: what it found is pending already.
-    pub fn caught_up(&mut self, walked: Walked) -> bool {
-        if let Some(journal) = &mut self.journal {
-            journal.commit_durably();
-        }
-        let Some(catch_up) = &mut self.catch_up else { return true };
+    /// A walk is over. What it found is pending already, and in the journal for good.
+    pub fn caught_up(&mut self, walked: Walked) -> Vec<Event> {
+        let Some(catch_up) = &mut self.catch_up else { return Vec::new() };
         let (root, verdict) = catch_up.finish(walked);
         memory::release_unused();
         let is_confirmed = self.confirmed.remove(&root);
@@ -111,63 +217,69 @@ impl Mirror {
             }
             Found::Unknown(reason) => {
                 log::warn!("{reason}: everything is compared with the remotes");
-                self.do_without_verdict(root);
-                self.handle(Event::CompareRoot(root, FullSyncCause::Unrecorded))
+                let mut events = self.do_without_verdict(root);
+                events.push(Event::CompareRoot(root, FullSyncCause::Unrecorded));
+                events
             }
             Found::Unfinished(reason) => {
-                self.do_without_walk(root, is_confirmed, &reason);
-                self.handle(Event::CompareRoot(root, FullSyncCause::Unrecorded))
+                let mut events = self.do_without_walk(root, is_confirmed, &reason);
+                events.push(Event::CompareRoot(root, FullSyncCause::Unrecorded));
+                events
             }
         }
     }
 
     /// A root's record was merged; a walk may have waited for that.
-    pub fn merged(&mut self, root: RootId, merged: Merged) -> bool {
-        let Some(catch_up) = &mut self.catch_up else { return true };
+    pub fn merged(&mut self, root: RootId, merged: Merged) -> Vec<Event> {
+        let Some(catch_up) = &mut self.catch_up else { return Vec::new() };
         if catch_up.merged(root, merged) {
-            return true;
+            return Vec::new();
         }
-        self.do_without_walk(root, false, "nobody can tell what changed unseen");
-        self.handle(Event::CompareRoot(root, FullSyncCause::Unrecorded))
+        let mut events = self.do_without_walk(root, false, "nobody can tell what changed unseen");
+        events.push(Event::CompareRoot(root, FullSyncCause::Unrecorded));
+        events
     }
 
     /// Nobody knows what is gone below `root`: a large one is not trusted then.
-    fn do_without_walk(&mut self, root: RootId, is_confirmed: bool, reason: &str) {
+    fn do_without_walk(&mut self, root: RootId, is_confirmed: bool, reason: &str) -> Vec<Event> {
         let path = self.names.root(root);
         let is_guarded = self.catch_up.as_ref().is_some_and(|catch_up| catch_up.is_guarded(root));
         if is_guarded && !is_confirmed && self.deletions(root) == Deletions::Undecided {
             log::error!(
                 "{path}: {reason}; directories are sent and nothing in them is deleted: mend that and restart"
             );
-            self.decide_deletions(root, Deletions::Withheld);
+            self.decide_deletions(root, Deletions::Withheld)
         } else {
             log::warn!("{path}: {reason}; everything is compared with the remotes");
-            self.do_without_verdict(root);
+            self.do_without_verdict(root)
         }
     }
 
     /// What was found to be wrong before is not right because nobody knows better.
-    fn do_without_verdict(&mut self, root: RootId) {
-        if self.deletions(root) == Deletions::Undecided {
-            self.decide_deletions(root, Deletions::Allowed);
+    fn do_without_verdict(&mut self, root: RootId) -> Vec<Event> {
+        match self.deletions(root) {
+            Deletions::Undecided => self.decide_deletions(root, Deletions::Allowed),
+            Deletions::Allowed | Deletions::Withheld => Vec::new(),
         }
     }
 
     /// Nothing leaves a root that is another than before until it has been counted.
-    pub fn distrust(&mut self, root: RootId) {
+    pub fn distrust_changed_roots(&mut self) -> Vec<Event> {
+        self.roots().filter_map(|root| self.distrust(root)).collect()
+    }
+
+    fn distrust(&mut self, root: RootId) -> Option<Event> {
         let catch_up = self.catch_up.as_ref().filter(|it| it.is_of_another_root(root));
         let source = self.sources.get(root.0);
-        let count = catch_up.zip(source).and_then(|(it, source)| it.count(root, source.path()));
-        if let Some(count) = count {
-            self.counts.insert(root, count);
-            let reason = "it is another directory than the one that was mirrored last".into();
-            // Taken in as it is: what the watch thread says of a lost root ends its count, and this one has just begun.
-            self.take_in(Event::Watch(WatchEvent::RootLost { root, reason }));
-        }
+        let (catch_up, source) = catch_up.zip(source)?;
+        let count = catch_up.count(root, source.path())?;
+        self.counts.insert(root, count);
+        let reason = "it is another directory than the one that was mirrored last".into();
+        Some(Event::Watch(WatchEvent::RootLost { root, reason }))
     }
 
     /// True when a root that came back has to be counted first; it stays lost until then.
-    pub fn is_to_be_counted(&mut self, root: RootId) -> bool {
+    fn is_to_be_counted(&mut self, root: RootId) -> bool {
         let (Some(catch_up), Some(source)) = (&self.catch_up, self.sources.get(root.0)) else {
             return false;
         };
@@ -176,10 +288,10 @@ impl Mirror {
     }
 
     /// A root that came back is trusted, or not yet.
-    pub fn counted(&mut self, counted: &Counted) -> bool {
+    pub fn counted(&mut self, counted: &Counted) -> Vec<Event> {
         let root = counted.root;
         if !self.counts.contains_key(&root) {
-            return true;
+            return Vec::new();
         }
         if let main_event::Verdict::TooFew(found, known) = counted.verdict
             && !self.confirmed.contains(&root)
@@ -189,38 +301,40 @@ impl Mirror {
                 "ALARM: watch path {path} holds {found} entries, and {known} are known: nothing is sent or deleted \
                  until it holds more; {advice}"
             );
-            return true;
+            return Vec::new();
         }
         self.counts.remove(&root);
         self.confirmed.remove(&root);
         let is_walking = self.catch_up.as_ref().is_some_and(|catch_up| catch_up.is_walking(root));
+        let mut events = Vec::new();
         if self.deletions(root) == Deletions::Undecided && !is_walking {
-            self.decide_deletions(root, Deletions::Allowed);
+            events.extend(self.decide_deletions(root, Deletions::Allowed));
         }
-        let go_on = self.take_in(Event::Watch(WatchEvent::RootBack { root, replaced: true }));
+        events.push(Event::Watch(WatchEvent::RootBack { root, replaced: true }));
         if self.catch_up.as_ref().is_some_and(|it| it.is_of_another_root(root)) {
             // That it holds enough has been counted.
             self.confirmed.insert(root);
             self.look_for_changes(root);
         }
-        go_on
+        events
     }
 
     /// Whether what is gone below `root` may be deleted from its copies.
-    pub fn deletions(&self, root: RootId) -> Deletions {
+    fn deletions(&self, root: RootId) -> Deletions {
         self.restrained.get(&root).copied().unwrap_or_default()
     }
 
-    fn decide_deletions(&mut self, root: RootId, verdict: Deletions) -> bool {
+    fn decide_deletions(&mut self, root: RootId, verdict: Deletions) -> Vec<Event> {
         let before = match verdict {
             Deletions::Allowed => self.restrained.remove(&root),
             restraint => self.restrained.insert(root, restraint),
         };
-        before.unwrap_or_default() == verdict || self.take_in(Event::Deletions(root, verdict))
+        let is_new = before.unwrap_or_default() != verdict;
+        is_new.then_some(Event::Deletions(root, verdict)).into_iter().collect()
     }
 
     /// Says before a full sync where it will delete nothing.
-    pub fn warn_of_restraint(&self) {
+    fn warn_of_restraint(&self) {
         for (root, _) in self.restrained.iter().filter(|(_, it)| **it == Deletions::Withheld) {
             log::warn!(
                 "the full sync deletes nothing below {}; {}",
@@ -230,7 +344,11 @@ impl Mirror {
         }
     }
 
+    fn guard(&self) -> Option<&Guard> {
+        self.catch_up.as_ref().map(CatchUp::guard)
+    }
+
     fn advice(&self) -> String {
-        self.catch_up.as_ref().map_or_else(String::new, |catch_up| catch_up.guard().advice())
+        self.guard().map_or_else(String::new, Guard::advice)
     }
 }

@@ -1,0 +1,204 @@
+//! What must be acknowledged: the journal, the jobs in flight, and the deliveries that wait for the watch thread's barrier.
+//! Does not know what is pending (the engine does), and does not decide what is sent.
+
+use std::collections::HashMap;
+
+use super::unacknowledged::{Delivery, Unacknowledged};
+use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
+use crate::engine::pending::Item;
+use crate::engine::{Engine, Event, FullSyncCause, Job, JobId, JobKind, Settled};
+use crate::journal::{Journal, Seq};
+use crate::path::RelPath;
+use crate::record::Look;
+use crate::watch::Barrier;
+
+/// What has to be known of a job when it is done.
+#[derive(Debug, Clone, Copy)]
+struct InFlight {
+    root: RootId,
+    kind: JobKind,
+    /// The journal's number when it started.
+    seq: Seq,
+}
+
+/// The journal, and what it is to be told.
+#[derive(Debug)]
+pub struct Ledger {
+    /// `None` where no state can be kept.
+    journal: Option<Journal>,
+    /// For each remote, its root.
+    roots_of_remotes: Vec<RootId>,
+    jobs: HashMap<JobId, InFlight>,
+    /// The journal's number when the last full sync of a remote was asked for.
+    full_syncs: HashMap<RemoteId, Seq>,
+    unacknowledged: Unacknowledged,
+}
+
+impl Ledger {
+    /// Nothing is in flight yet.
+    pub fn new(journal: Option<Journal>, roots_of_remotes: Vec<RootId>, barrier: Barrier) -> Self {
+        Self {
+            journal,
+            roots_of_remotes,
+            jobs: HashMap::new(),
+            full_syncs: HashMap::new(),
+            unacknowledged: Unacknowledged::new(barrier),
+        }
+    }
+
+    /// Writes what an event makes pending to the journal. Call it before the event is acted on.
+    pub fn record(&mut self, event: &Event) {
+        match event {
+            Event::Watch(WatchEvent::Changed { root, changes, .. }) => {
+                if let Some(journal) = &mut self.journal {
+                    journal.append_changes(*root, changes);
+                }
+            }
+            Event::Watch(WatchEvent::Overflow { root } | WatchEvent::RootBack { root, .. })
+            | Event::CompareRoot(root, _) => self.owe(|of| of == *root),
+            // A scheduled one is not repeated after a crash: the next one comes by itself.
+            Event::FullSync(FullSyncCause::Schedule) => {}
+            Event::FullSync(_) => self.owe(|_| true),
+            _ => {}
+        }
+        self.commit();
+    }
+
+    /// Whole roots are to be compared: they are pending until the full sync of each of their remotes is done.
+    fn owe(&mut self, is_owed: impl Fn(RootId) -> bool) {
+        let Some(journal) = &mut self.journal else { return };
+        let mut seqs: HashMap<RootId, Seq> = HashMap::new();
+        for (remote, root) in self.roots_of_remotes.iter().enumerate() {
+            if is_owed(*root) {
+                let whole = || [Change::tree(RelPath::root(), Cause::Found)];
+                let seq =
+                    seqs.entry(*root).or_insert_with(|| journal.append_changes(*root, &whole()));
+                self.full_syncs.insert(RemoteId(remote), *seq);
+            }
+        }
+    }
+
+    /// Writes what was appended to the journal.
+    pub fn commit(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.commit();
+        }
+    }
+
+    /// The same, and returns when it survives a power failure.
+    pub fn commit_durably(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.commit_durably();
+        }
+    }
+
+    /// A job begins.
+    pub fn job_begins(&mut self, job: &Job) {
+        let seq = self.journal.as_mut().map_or(Seq::default(), Journal::begin_job);
+        self.jobs.insert(job.id, InFlight { root: job.root, kind: job.kind, seq });
+    }
+
+    /// The root of a job in flight.
+    pub fn root_of(&self, job: JobId) -> Option<RootId> {
+        self.jobs.get(&job).map(|job| job.root)
+    }
+
+    /// True while jobs are in flight that read whole trees.
+    pub fn is_comparing(&self) -> bool {
+        let compares = |kind: JobKind| matches!(kind, JobKind::Trees(_)) || kind.is_question();
+        self.jobs.values().any(|job| compares(job.kind))
+    }
+
+    /// A job has succeeded: the record is to hold what was there before it.
+    pub fn observed(&mut self, root: RootId, look: Look) {
+        self.unacknowledged.add(Delivery::Seen(root, look));
+    }
+
+    /// The engine has settled a job; its root.
+    pub fn settled(&mut self, settled: &Settled) -> Option<RootId> {
+        let job = self.jobs.remove(&settled.job)?;
+        let Some(journal) = &mut self.journal else { return Some(job.root) };
+        let pair = |item: &Item| (item.path.clone(), item.mark.scope);
+        if !settled.returned.is_empty() {
+            let returned: Vec<_> = settled.returned.iter().map(pair).collect();
+            journal.append_pending(settled.remote, &returned);
+        }
+        let delivered = settled.delivered.iter().chain(&settled.rechecked);
+        let delivered: Vec<_> = delivered.map(pair).collect();
+        if !delivered.is_empty() {
+            self.unacknowledged.add(Delivery::Delivered(settled.remote, job.seq, delivered));
+        }
+        Some(job.root)
+    }
+
+    /// A job is over, whatever became of it.
+    pub fn job_ends(&mut self, job: JobId) {
+        self.jobs.remove(&job);
+        self.ask_for_barrier();
+    }
+
+    /// A full sync of `remote` has done all that was asked for.
+    pub fn full_sync_done(&mut self, remote: RemoteId) {
+        if let (true, Some(seq)) = (self.journal.is_some(), self.full_syncs.remove(&remote)) {
+            let all = vec![(RelPath::root(), Scope::Tree)];
+            self.unacknowledged.add(Delivery::Delivered(remote, seq, all));
+        }
+    }
+
+    /// Asks the watch thread for a barrier, if something waits for it.
+    pub fn ask_for_barrier(&mut self) {
+        self.unacknowledged.ask(self.jobs.is_empty());
+    }
+
+    /// The barrier is reached: all that happened before some deliveries ended is in the journal now. Gives what goes on record
+    /// to `append`, and acknowledges the deliveries.
+    pub fn acknowledge(&mut self, mut append: impl FnMut(RootId, &Look)) {
+        for delivery in self.unacknowledged.take_confirmed() {
+            match delivery {
+                Delivery::Seen(root, look) => append(root, &look),
+                Delivery::Delivered(remote, seq, paths) => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.append_delivered(remote, seq, &paths);
+                    }
+                }
+            }
+        }
+        self.commit();
+        self.ask_for_barrier();
+    }
+
+    /// Changes were lost: the deliveries that wait are never acknowledged.
+    pub fn give_up_waiting(&mut self) {
+        self.unacknowledged.give_up();
+    }
+
+    /// True when every delivery is acknowledged.
+    pub fn is_acknowledged(&self) -> bool {
+        self.unacknowledged.is_empty()
+    }
+
+    /// Writes the journal anew when that is worth it.
+    pub fn compact(&mut self, engine: &Engine) {
+        let Some(journal) = &mut self.journal else {
+            return;
+        };
+        if !self.unacknowledged.is_empty() {
+            // The engine has forgotten what the journal must not forget yet.
+            return;
+        }
+        let remotes = || (0..self.roots_of_remotes.len()).map(RemoteId);
+        let pending = remotes().map(|remote| engine.pending(remote)).sum();
+        if journal.is_worth_compacting(pending) {
+            let items = |remote| engine.undelivered(remote).map(move |item| (remote, item));
+            let all = remotes().flat_map(items);
+            journal.compact(all.map(|(remote, item)| (remote, item.path, item.mark.scope)));
+        }
+    }
+
+    /// Ends the journal in order.
+    pub fn close(&mut self) {
+        if let Some(journal) = self.journal.take() {
+            journal.close();
+        }
+    }
+}
