@@ -226,7 +226,8 @@ impl Record {
     /// Prepares a merge when the deltas have become long; from then on deliveries go to a new delta.
     pub fn start_merge(&mut self) -> Option<Merger> {
         let is_due = self.delta_len + self.earlier_len > self.merge_above;
-        let found = self.found.filter(|_| is_due && self.state == State::Kept && !self.is_busy())?;
+        let found =
+            self.found.filter(|_| is_due && self.state == State::Kept && !self.is_busy())?;
         match self.begin_delta(found) {
             Ok((paths, header)) => Some(Merger { paths, header, turn: Arc::clone(&self.turn) }),
             Err(error) => {

@@ -42,9 +42,7 @@ pub(super) fn publish(turn: &Turn, paths: &Paths) -> io::Result<()> {
     let gate = lock(turn);
     match *gate {
         Gate::Open => fs::rename(&paths.new_snapshot, &paths.snapshot),
-        Gate::Spoiled => {
-            Err(io::Error::other("a delivery could not be put on record meanwhile"))
-        }
+        Gate::Spoiled => Err(io::Error::other("a delivery could not be put on record meanwhile")),
         Gate::Closed => Err(io::ErrorKind::Interrupted.into()),
     }
 }

@@ -13,7 +13,12 @@ use crate::support::rsyncd::Rsyncd;
 use crate::support::same::wait_until_same;
 use crate::support::{LIMIT, wait_for_content, wait_until};
 
-const FILES: usize = 2_000;
+const FILES: usize = 500;
+
+/// The path of a file; long, so that the record grows quickly.
+fn file(i: usize) -> String {
+    format!("d{}/{i:0200}", i % 20)
+}
 
 fn record_files(mirror: &Mirror, part: &str) -> Vec<PathBuf> {
     let is_part = |path: &Path| {
@@ -42,7 +47,7 @@ fn small_tree(daemon: &Rsyncd) -> Mirror {
 }
 
 fn rewrite(mirror: &Mirror, content: &str) {
-    (0..FILES).for_each(|i| mirror.write(format!("d{}/f{i}", i % 20), content));
+    (0..FILES).for_each(|i| mirror.write(file(i), content));
 }
 
 /// Rewrites the whole tree, and waits until its copy is there.
@@ -83,8 +88,8 @@ fn a_kill_in_the_middle_of_a_merge_loses_nothing() {
         stop_in_the_middle_of_a_merge(&mirror, &daemon);
         mirror.signal(Signal::KILL);
         mirror.wait();
-        mirror.write("d1/f1", format!("changed in downtime {hit}"));
-        fs::remove_file(mirror.at(format!("d2/f{}", 20 * hit + 2))).unwrap();
+        mirror.write(file(1), format!("changed in downtime {hit}"));
+        fs::remove_file(mirror.at(file(hit + 2))).unwrap();
         mirror.write(format!("d3/new-{hit}"), "new");
         mirror.launch();
         mirror.wait_ready();
@@ -103,7 +108,8 @@ fn stop_in_the_middle_of_a_merge(mirror: &Mirror, daemon: &Rsyncd) {
             for round in 0..200 {
                 rewrite(mirror, &format!("{round}"));
                 let arrived = || {
-                    fs::read(daemon.at("d19/f1999")).is_ok_and(|it| it == format!("{round}").into_bytes())
+                    let content = fs::read(daemon.at(file(FILES - 1)));
+                    content.is_ok_and(|it| it == format!("{round}").into_bytes())
                 };
                 wait_until("a round arrives", || is_over.load(Ordering::Relaxed) || arrived());
                 if is_over.load(Ordering::Relaxed) {
