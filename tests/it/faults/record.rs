@@ -54,7 +54,7 @@ fn rewrite(mirror: &Mirror, content: &str) {
 fn deliver_all(mirror: &Mirror, daemon: &Rsyncd, round: usize) {
     rewrite(mirror, &format!("{round}"));
     mirror.write("marker", format!("{round}"));
-    wait_for_content(&daemon.at("marker"), &format!("{round}"));
+    wait_for_content(&daemon.at("marker"), format!("{round}"));
 }
 
 #[test]
