@@ -21,6 +21,7 @@ pub mod xml;
 use std::path::PathBuf;
 
 use crate::destination::Destination;
+pub use crate::rsync::RsyncOptions;
 
 pub use check::LoadOptions;
 pub use load::{CheckReport, LoadError, Loaded, check_file, load, load_bytes};
@@ -146,19 +147,8 @@ pub struct Mirror {
 pub struct Remote {
     /// Where it is.
     pub destination: Destination,
-    /// What `<rsync>` says.
+    /// How rsync is run for it.
     pub options: RsyncOptions,
-}
-
-/// How rsync is run for a remote.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RsyncOptions {
-    /// `<commonParams params>`, split into words as a shell would (quotes understood, nothing expanded).
-    pub params: Vec<String>,
-    /// `<auth passwordfile>`: a file with the password on its first line; never read by us.
-    pub password_file: Option<PathBuf>,
-    /// `<timeout start="true">`, seconds.
-    pub timeout_s: Option<u32>,
 }
 
 /// `<failLog path timeToExecute>`.

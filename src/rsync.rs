@@ -5,6 +5,7 @@ pub mod excludes;
 pub mod exit;
 pub mod input;
 mod knock;
+pub mod options;
 pub mod params;
 mod plan;
 mod preview;
@@ -16,7 +17,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::change::Scope;
-use crate::config::{ChangeSwitches, Remote};
 use crate::destination::Destination;
 use crate::path::RelPath;
 use params::{Filters, Params};
@@ -52,14 +52,25 @@ impl Abilities {
     pub const NONE: Self = Self { delete_missing: false, nanoseconds: false };
 }
 
+/// How rsync is run for one remote, as the configuration says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RsyncOptions {
+    /// `<commonParams params>`, split into words as a shell would (quotes understood, nothing expanded).
+    pub params: Vec<String>,
+    /// `<auth passwordfile>`: a file with the password on its first line; never read by us.
+    pub password_file: Option<PathBuf>,
+    /// `<timeout start="true">`, seconds.
+    pub timeout_s: Option<u32>,
+    /// `<delete start>`: what is gone from the watch root is deleted on the remote as well.
+    pub deletes: bool,
+}
+
 /// One watch root and one remote: everything that runs between the two have in common.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     root: PathBuf,
     destination: Destination,
-    password_file: Option<PathBuf>,
-    timeout_s: Option<u32>,
-    delete: bool,
+    options: RsyncOptions,
     params: Params,
     owner: Option<PathBuf>,
 }
@@ -226,15 +237,12 @@ fn quoted(word: &OsStr) -> Vec<u8> {
 }
 
 impl Endpoint {
-    /// What runs from `root` to `remote` have in common.
-    pub fn new(root: &Path, remote: &Remote, changes: &ChangeSwitches) -> Self {
-        let Remote { destination, options } = remote;
+    /// What runs from `root` to `destination` have in common.
+    pub fn new(root: &Path, destination: &Destination, options: &RsyncOptions) -> Self {
         Self {
             root: root.to_path_buf(),
             destination: destination.clone(),
-            password_file: options.password_file.clone(),
-            timeout_s: options.timeout_s,
-            delete: changes.delete,
+            options: options.clone(),
             params: Params::parse(&options.params),
             owner: None,
         }
@@ -251,11 +259,6 @@ impl Endpoint {
         &self.destination
     }
 
-    /// One sentence per word of `<commonParams>` that is left out.
-    pub fn notes(&self) -> &[String] {
-        &self.params.notes
-    }
-
     /// The watch root.
     pub fn root(&self) -> &Path {
         &self.root
@@ -263,13 +266,18 @@ impl Endpoint {
 
     /// The seconds after which rsync itself gives up on a silent remote. A limit on standing still has to be longer.
     pub fn timeout_s(&self) -> u32 {
-        let said = self.timeout_s.or(self.params.timeout_s);
+        let said = self.options.timeout_s.or(self.params.timeout_s);
         said.filter(|&seconds| seconds > 0).unwrap_or(TIMEOUT_S_DEFAULT)
     }
 
     /// False when the operator's words say how coarse times are compared: then a quick rewrite needs `ignore_times`.
     pub fn compares_nanoseconds(&self, abilities: Abilities) -> bool {
         abilities.nanoseconds && !self.params.has_window
+    }
+
+    /// True when all names of a file must stand in one list, because hard links are kept.
+    pub fn keeps_hard_links(&self) -> bool {
+        self.params.keeps_hard_links
     }
 
     /// True when `-u` keeps an older file from replacing a newer copy.
@@ -279,13 +287,13 @@ impl Endpoint {
 
     /// False when nothing may be deleted on the remote.
     pub fn deletes(&self) -> bool {
-        self.delete
+        self.options.deletes
     }
 
     /// True when moves may be made on the remote. The operator's filters are anchored at the watch root and do not
     /// hold in a moved directory's own run; a copy written in place would be shared by both names.
     pub fn can_move(&self) -> bool {
-        self.delete && self.params.filters == Filters::None && !self.params.writes_in_place
+        self.options.deletes && self.params.filters == Filters::None && !self.params.writes_in_place
     }
 
     /// How a path has to travel.
@@ -295,7 +303,7 @@ impl Endpoint {
         if filters == Filters::PerDirectory {
             return Way::Fallback;
         }
-        if presence != Presence::Absent || !self.delete {
+        if presence != Presence::Absent || !self.options.deletes {
             return Way::Batch;
         }
         match filters {

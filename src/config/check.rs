@@ -44,8 +44,9 @@ pub fn check_config(
     let mut places = Places { fail_log: fail_log_place(raw), ..Places::default() };
     let alone = options.plugin_alone;
     let (plugin, plugins) = check_plugins(raw, alone, values);
+    let changes = check_changes(raw, values);
     let section = match alone {
-        None => Some(check_rsync(raw, &mut places, values)),
+        None => Some(check_rsync(raw, &changes, &mut places, values)),
         Some(_) => None,
     };
     let mut mirrors = check_local_paths(raw, alone, section.as_ref(), &mut places, values);
@@ -60,7 +61,6 @@ pub fn check_config(
     if let Some(auth) = &raw.auth {
         anchor_password_files(&mut mirrors, auth, values);
     }
-    let changes = check_changes(raw, values);
     check_destinations(&mirrors, &places, changes.delete, values);
     let config = Config {
         host: check_host(raw, values),
@@ -149,7 +149,12 @@ pub struct RsyncSection {
     pub ssh: bool,
 }
 
-fn check_rsync(raw: &RawConfig, places: &mut Places, values: &mut Values<'_>) -> RsyncSection {
+fn check_rsync(
+    raw: &RawConfig,
+    changes: &ChangeSwitches,
+    places: &mut Places,
+    values: &mut Values<'_>,
+) -> RsyncSection {
     let ssh = values.switch(raw.ssh.as_ref(), false);
     places.ssh = raw.ssh.as_ref().filter(|_| ssh).map(|raw| raw.start.span.clone());
     places.params = raw.params.as_ref().map_or(raw.section.clone(), |field| field.span.clone());
@@ -163,6 +168,7 @@ fn check_rsync(raw: &RawConfig, places: &mut Places, values: &mut Values<'_>) ->
         params: check_params(raw, values),
         password_file,
         timeout_s: switched(raw.timeout.as_ref(), values, seconds),
+        deletes: changes.delete,
     };
     RsyncSection { options, user, port: switched(raw.port.as_ref(), values, port), ssh }
 }

@@ -1,84 +1,12 @@
 //! `<commonParams params>` -> the words that every rsync run gets.
-//! Refuses what would make a run do something else than mirror.
+//! What each option means is known to `rsync/options.rs`; here it becomes errors and warnings with a place.
 
 use super::raw::RawConfig;
-use super::report::{Problem, quoted};
+use super::report::{Problem, near_word, quoted};
 use super::schema::Field;
 use super::values::Values;
-
-/// Long options of rsync whose value may be the next word.
-const LONG_WITH_VALUE: [&str; 48] = [
-    "address",
-    "backup-dir",
-    "block-size",
-    "bwlimit",
-    "cc",
-    "checksum-choice",
-    "checksum-seed",
-    "chmod",
-    "chown",
-    "compare-dest",
-    "compress-choice",
-    "compress-level",
-    "compress-threads",
-    "contimeout",
-    "copy-as",
-    "copy-dest",
-    "debug",
-    "early-input",
-    "exclude",
-    "exclude-from",
-    "filter",
-    "groupmap",
-    "iconv",
-    "include",
-    "include-from",
-    "info",
-    "link-dest",
-    "log-file",
-    "log-file-format",
-    "log-format",
-    "max-alloc",
-    "max-delete",
-    "max-size",
-    "min-size",
-    "modify-window",
-    "out-format",
-    "outbuf",
-    "partial-dir",
-    "port",
-    "protocol",
-    "remote-option",
-    "rsh",
-    "rsync-path",
-    "skip-compress",
-    "sockopts",
-    "suffix",
-    "temp-dir",
-    "timeout",
-];
-
-/// Long options with a value that are given in other places of the file, too.
-const MORE_WITH_VALUE: [&str; 5] = ["usermap", "zc", "zl", "stop-after", "stop-at"];
-
-/// Short options of rsync that take a value.
-const SHORT_WITH_VALUE: &str = "BefMT@";
-
-/// Options with which a run transfers nothing, or something else.
-const REFUSED: [(&str, &str); 12] = [
-    ("dry-run", "rsync would transfer nothing"),
-    ("list-only", "rsync would transfer nothing"),
-    ("daemon", "rsync would become a server"),
-    ("server", "it is rsync's own, internal option"),
-    ("sender", "it is rsync's own, internal option"),
-    ("files-from", "the names of what changed are given by us"),
-    ("password-file", "it belongs into <auth passwordfile>"),
-    ("help", "rsync would transfer nothing"),
-    ("version", "rsync would transfer nothing"),
-    ("write-batch", "it records a run for later; it is no mirror"),
-    ("only-write-batch", "rsync would transfer nothing"),
-    ("read-batch", "it replays another run"),
-];
+use crate::rsync::options::OPTIONS;
+use crate::rsync::params::{Params, Remark, RemarkKind};
 
 /// The words of `<commonParams>`; none when the element is missing.
 pub fn check_params(raw: &RawConfig, values: &mut Values<'_>) -> Vec<String> {
@@ -128,70 +56,40 @@ fn expand_braces(words: Vec<String>, field: &Field, values: &mut Values<'_>) -> 
     expanded
 }
 
+/// Tells of every word that does not simply pass.
 fn check_words(words: &[String], field: &Field, values: &mut Values<'_>) {
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let takes_next = if let Some(long) = word.strip_prefix("--") {
-            check_long(long, field, values)
-        } else if let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) {
-            check_short(word, letters, field, values)
-        } else {
-            let found = format!(
-                "{} is no option; rsync would take it for a file or a remote",
-                quoted(word)
-            );
-            values.refuse(field, &found, "write options only; quote a value that holds blanks");
-            false
-        };
-        if takes_next && words.next().is_none() {
-            let found = format!("the option {} needs a value", quoted(word));
-            values.refuse(field, &found, "write it behind the option");
+    for Remark { word: shown, kind } in Params::parse(words).remarks {
+        let word = quoted(&shown);
+        match kind {
+            RemarkKind::Refused(reason) => {
+                let found = format!("the option {shown} cannot stand here: {reason}");
+                values.refuse(field, &found, "remove it");
+            }
+            RemarkKind::LeftOut(reason) => {
+                values.warn(field, &format!("{shown} is left out: {reason}"), "remove it");
+            }
+            RemarkKind::NoOption => {
+                let found =
+                    format!("{word} is no option; rsync would take it for a file or a remote");
+                values.refuse(field, &found, "write options only; quote a value that holds blanks");
+            }
+            RemarkKind::NoValue => {
+                let found = format!("the option {word} needs a value");
+                values.refuse(field, &found, "write it behind the option");
+            }
+            RemarkKind::Unknown => {
+                let found =
+                    format!("rsync 3.5.0 has no option {word}; it stands in every run as written");
+                values.warn(field, &found, &help_for_unknown(&shown));
+            }
         }
     }
 }
 
-/// True when the next word is this option's value.
-fn check_long(option: &str, field: &Field, values: &mut Values<'_>) -> bool {
-    let (name, value) = match option.split_once('=') {
-        Some((name, value)) => (name, Some(value)),
-        None => (option, None),
-    };
-    if name.is_empty() {
-        let found = "`--` ends rsync's options; what is added behind it would be taken for files";
-        values.refuse(field, found, "remove it");
-        return false;
+fn help_for_unknown(word: &str) -> String {
+    let known = OPTIONS.iter().flat_map(|option| option.names).copied();
+    match near_word(word.trim_start_matches('-'), known) {
+        Some(near) => format!("did you mean --{near}?"),
+        None => "remove it, unless the rsync of this machine has it".to_owned(),
     }
-    if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
-        let found = format!("the option --{name} cannot stand here: {reason}");
-        values.refuse(field, &found, "remove it");
-    }
-    if matches!(name, "remove-source-files" | "remove-sent-files") {
-        let found =
-            format!("--{name} is left out: it would delete what was sent from the watch path");
-        values.warn(field, &found, "remove it");
-    }
-    let known = LONG_WITH_VALUE.iter().chain(&MORE_WITH_VALUE);
-    value.is_none() && known.into_iter().any(|known| *known == name)
-}
-
-fn check_short(word: &str, letters: &str, field: &Field, values: &mut Values<'_>) -> bool {
-    for (at, letter) in letters.char_indices() {
-        if SHORT_WITH_VALUE.contains(letter) {
-            return at + letter.len_utf8() == letters.len();
-        }
-        if letter == 'n' {
-            let found = format!("the n in {} makes rsync transfer nothing", quoted(word));
-            values.refuse(field, &found, "remove it");
-        }
-        if !letter.is_ascii_alphanumeric() {
-            let found = format!(
-                "{} in {} is no option of rsync",
-                quoted(&letter.to_string()),
-                quoted(word)
-            );
-            values.refuse(field, &found, "write - and letters, such as -artuz");
-            return false;
-        }
-    }
-    false
 }

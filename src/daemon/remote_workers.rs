@@ -8,7 +8,7 @@ use super::fail_log::FailLogWriter;
 use super::notice::Names;
 use crate::banner;
 use crate::change::RootId;
-use crate::config::Config;
+use crate::config::{Config, Remote};
 use crate::fail_log::FailLog;
 use crate::filter::Filter;
 use crate::path::RelPath;
@@ -42,15 +42,14 @@ impl RemoteWorkers {
         let mut endpoints = Vec::new();
         for (root, (mirror, source)) in config.mirrors.iter().zip(sources).enumerate() {
             for remote in &mirror.remotes {
-                let endpoint = Endpoint::new(&mirror.watch, remote, &config.changes);
+                let Remote { destination, options } = remote;
+                let endpoint = Endpoint::new(&mirror.watch, destination, options);
                 endpoints.push((endpoint.owned_by(state), Arc::clone(source), RootId(root)));
             }
         }
         let translation = filter.to_rsync_patterns();
         let crontab = config.crontab.as_ref().map(|crontab| crontab.excludes.clone());
-        let remotes = config.mirrors.iter().flat_map(|mirror| &mirror.remotes);
-        let mut params = remotes.flat_map(|remote| &remote.options.params);
-        let links_kept = params.any(|word| keeps_hard_links(word));
+        let links_kept = endpoints.iter().any(|(endpoint, ..)| endpoint.keeps_hard_links());
         Self {
             endpoints,
             rules: Rules {
@@ -136,9 +135,4 @@ impl RemoteWorkers {
 pub fn exclude_of(filter: &Arc<Filter>) -> Exclude {
     let filter = Arc::clone(filter);
     Arc::new(move |path, is_dir| filter.excludes(path, is_dir))
-}
-
-/// True for `--hard-links` and for a cluster of short options with `H`.
-fn keeps_hard_links(word: &str) -> bool {
-    word == "--hard-links" || word.starts_with('-') && !word.starts_with("--") && word.contains('H')
 }

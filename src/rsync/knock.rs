@@ -17,9 +17,6 @@ const REFUSED: i32 = 10;
 const UNREACHED: i32 = 35;
 const SILENT: i32 = 30;
 
-/// Options with which rsync goes another way than this does.
-const OTHER_WAYS: [&str; 3] = ["--address", "--port", "--sockopts"];
-
 /// Nobody is at home.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoAnswer {
@@ -54,10 +51,8 @@ impl Endpoint {
     fn knock_at_daemon(&self, host: &Host) -> Result<Knock, NoAnswer> {
         let proxied =
             ["RSYNC_PROXY", "RSYNC_CONNECT_PROG"].iter().any(|v| std::env::var_os(v).is_some());
-        let odd = |word: &std::ffi::OsString| {
-            OTHER_WAYS.iter().any(|way| word.to_string_lossy().starts_with(way))
-        };
-        if proxied || self.remote_shell().is_some() || self.params.kept.iter().any(odd) {
+        let differs = self.params.connects_elsewhere || self.params.has_sockopts;
+        if proxied || differs || self.remote_shell().is_some() {
             return Ok(Knock::Unsure);
         }
         let port = host.port.unwrap_or(DAEMON_PORT);

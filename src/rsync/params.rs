@@ -3,6 +3,8 @@
 
 use std::ffi::OsString;
 
+use super::options::{Arity, Meaning, Role, Rule, find, find_letter};
+
 /// What the operator's words are, once understood.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params {
@@ -12,8 +14,8 @@ pub struct Params {
     pub replacing: Vec<OsString>,
     /// `--delete*` words; they belong to full syncs.
     pub delete: Vec<OsString>,
-    /// One sentence per word that was left out, for the operator.
-    pub notes: Vec<String>,
+    /// What no run gets, and what is not known; for the operator.
+    pub remarks: Vec<Remark>,
     /// What kind of filter rules the words hold.
     pub filters: Filters,
     /// The value of `--timeout` in the words, seconds.
@@ -22,12 +24,40 @@ pub struct Params {
     pub has_contimeout: bool,
     /// True when the words hold `--sockopts`.
     pub has_sockopts: bool,
+    /// True when the words hold `--port` or `--address`, so that rsync may connect to another place than `<remote>` says.
+    pub connects_elsewhere: bool,
     /// The remote shell (`-e`, `--rsh`) in the words.
     pub rsh: Option<OsString>,
     /// True when the words hold `--modify-window`.
     pub has_window: bool,
     /// True when copies are written in place, so that hard links on the remote would share the writing.
     pub writes_in_place: bool,
+    /// True when hard links are kept (`-H`), so that all names of a file must stand in one list.
+    pub keeps_hard_links: bool,
+}
+
+/// Something about one word that the operator should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// The option as it is written, without its value; or the whole word when it is no option.
+    pub word: String,
+    /// What happens to it.
+    pub kind: RemarkKind,
+}
+
+/// What happens to a word that does not simply pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemarkKind {
+    /// No run gets it; a clause says why.
+    LeftOut(&'static str),
+    /// It must not stand there; a clause says why.
+    Refused(&'static str),
+    /// It is no option; rsync would take it for a file or a remote.
+    NoOption,
+    /// rsync 3.5.0 has no such option. It passes: another rsync may have it.
+    Unknown,
+    /// The value that it needs is missing.
+    NoValue,
 }
 
 /// Which filter rules the operator's words hold; from harmless to demanding.
@@ -44,130 +74,217 @@ pub enum Filters {
     PerDirectory,
 }
 
-/// Short options that take a value.
-const SHORT_WITH_VALUE: &[u8] = b"efBTM@";
-
-/// Long options whose value may be the next word.
-const LONG_WITH_VALUE: &str = "info debug stderr backup-dir suffix confine-root chmod checksum-choice cc block-size rsh \
-    rsync-path max-delete max-size min-size max-alloc partial-dir usermap groupmap chown \
-    timeout contimeout modify-window temp-dir compare-dest copy-dest link-dest compress-choice \
-    zc compress-level zl compress-threads zt skip-compress filter exclude exclude-from include \
-    include-from files-from copy-as address port sockopts outbuf remote-option out-format log- \
-    format log-file log-file-format password-file early-input bwlimit stop-after time-limit \
-    stop-at write-batch only-write-batch read-batch protocol iconv checksum-seed config dparam";
-
 /// One option as rsync would read it.
-struct Word {
-    /// `--name` without the dashes, or the letter of a short option.
-    name: String,
+struct Given {
+    /// With its dashes, without its value.
+    shown: String,
+    meaning: Meaning,
     value: Option<OsString>,
-    /// How it is written again.
-    written: Vec<OsString>,
+    form: Form,
 }
 
-impl Word {
-    fn is_update(&self) -> bool {
-        self.name == "u" || self.name == "update"
-    }
+/// How an option is written again.
+enum Form {
+    /// One letter of a cluster; the value stands behind the cluster.
+    Letter(char),
+    /// These words, value included.
+    Long(Vec<OsString>),
 }
 
 impl Params {
     /// Understands `words` as rsync would, and leaves out what would break a run, end it early or harm the source.
     pub fn parse(words: &[String]) -> Self {
-        let replacing = Self::parse_with(words, |option| !option.is_update()).kept;
-        Self { replacing, ..Self::parse_with(words, |_| true) }
-    }
-
-    fn parse_with(words: &[String], wanted: impl Fn(&Word) -> bool) -> Self {
         let mut params = Self::default();
         let mut words = words.iter();
         while let Some(word) = words.next() {
-            let first = params.kept.len();
-            let mut value = false;
-            for option in params.split(word, &mut words).into_iter().filter(&wanted) {
-                value = option.value.is_some();
-                params.sort_in(option);
-            }
-            if !word.starts_with("--") {
-                params.join_letters(first, value);
-            }
+            let given = params.read(word, &mut words);
+            params.take(given);
         }
         params
     }
 
-    /// Writes the letters of one word as one word again, for those who read our commands; its `value` stays apart.
-    fn join_letters(&mut self, first: usize, value: bool) {
-        let mut joined = OsString::from("-");
-        let letters = self.kept.len().saturating_sub(first + usize::from(value));
-        for word in self.kept.drain(first..first + letters) {
-            joined.push(word.to_string_lossy().trim_start_matches('-'));
-        }
-        if letters > 0 {
-            self.kept.insert(first, joined);
-        }
-    }
-
-    /// One word (and the value behind it) as options; a cluster of short ones is several.
-    fn split<'a>(&mut self, word: &str, rest: &mut impl Iterator<Item = &'a String>) -> Vec<Word> {
-        if let Some(long) = word.strip_prefix("--") {
-            if long.is_empty() {
+    /// One word, and the value behind it, as options; a cluster of letters is several.
+    fn read<'a>(&mut self, word: &str, rest: &mut impl Iterator<Item = &'a String>) -> Vec<Given> {
+        let given = match word.strip_prefix("--") {
+            Some(long) if !long.is_empty() => vec![self.read_long(word, long, rest)],
+            Some(_) => {
+                self.remark(word, RemarkKind::Refused("it ends rsync's options"));
                 return Vec::new();
             }
-            return vec![split_long(word, long, rest)];
-        }
-        match word.strip_prefix('-') {
-            Some(letters) if !letters.is_empty() => split_short(letters, rest),
-            _ => {
-                self.notes.push(format!(
-                    "commonParams: {word:?} is no option and is ignored; what to copy and where to is said by <localpath> and <remote>"
-                ));
-                Vec::new()
-            }
-        }
-    }
-
-    /// Decides where one option belongs.
-    fn sort_in(&mut self, option: Word) {
-        if let Some(why) = reason_to_leave_out(&option) {
-            let shown = option.written[0].to_string_lossy().into_owned();
-            self.notes.push(format!("commonParams: {shown} is ignored: {why}"));
-            return;
-        }
-        match option.name.as_str() {
-            "del" | "delete" | "delete-before" | "delete-during" | "delete-delay"
-            | "delete-after" | "delete-excluded" => {
-                self.delete.extend(option.written);
-                return;
-            }
-            // Nobody sees what rsync says to standard output but we, and it says there whether it has deleted.
-            "q" | "quiet" => return,
-            "timeout" => self.timeout_s = Some(number(option.value.as_ref())),
-            "contimeout" => self.has_contimeout = true,
-            "sockopts" => self.has_sockopts = true,
-            "rsh" | "e" => {
-                self.rsh = option.value;
-                return;
-            }
-            "modify-window" | "@" => self.has_window = true,
-            "inplace" | "append" | "append-verify" | "write-devices" => self.writes_in_place = true,
-            _ => self.note_filter(&option),
-        }
-        self.kept.extend(option.written);
-    }
-
-    fn note_filter(&mut self, option: &Word) {
-        let value = option.value.as_ref().map(|value| value.to_string_lossy()).unwrap_or_default();
-        let kind = match option.name.as_str() {
-            "exclude" if value.starts_with("+ ") || value.starts_with('!') => Filters::Includes,
-            "exclude" => Filters::Excludes,
-            "include" => Filters::Includes,
-            "exclude-from" => Filters::Excludes,
-            "include-from" => Filters::Includes,
-            "f" | "filter" => kind_of_rule(&value),
-            "F" | "C" | "cvs-exclude" => Filters::PerDirectory,
-            _ => return,
+            None => match word.strip_prefix('-') {
+                Some(letters) if !letters.is_empty() => self.read_letters(letters, rest),
+                _ => {
+                    self.remark(word, RemarkKind::NoOption);
+                    return Vec::new();
+                }
+            },
         };
-        self.filters = self.filters.max(kind);
+        given.into_iter().filter(|option| !self.is_left_out(option)).collect()
+    }
+
+    fn read_long<'a>(
+        &mut self,
+        word: &str,
+        long: &str,
+        rest: &mut impl Iterator<Item = &'a String>,
+    ) -> Given {
+        let (name, attached) = match long.split_once('=') {
+            Some((name, value)) => (name, Some(OsString::from(value))),
+            None => (long, None),
+        };
+        let shown = format!("--{name}");
+        let known = find(name);
+        if known.is_none() {
+            self.remark(&shown, RemarkKind::Unknown);
+        }
+        let mut written = vec![OsString::from(word)];
+        let mut value = attached;
+        if value.is_none() && known.is_some_and(|known| known.arity == Arity::Value) {
+            value = self.next_value(&shown, rest);
+            written.extend(value.clone());
+        }
+        let meaning = known.map_or(Meaning::Passes, |known| known.meaning);
+        Given { shown, meaning, value, form: Form::Long(written) }
+    }
+
+    fn read_letters<'a>(
+        &mut self,
+        letters: &str,
+        rest: &mut impl Iterator<Item = &'a String>,
+    ) -> Vec<Given> {
+        let mut options = Vec::new();
+        for (at, letter) in letters.char_indices() {
+            let shown = format!("-{letter}");
+            let known = find_letter(letter);
+            match known {
+                Some(_) => {}
+                None if letter.is_ascii_alphanumeric() => self.remark(&shown, RemarkKind::Unknown),
+                None => self.remark(letter.encode_utf8(&mut [0; 4]), RemarkKind::NoOption),
+            }
+            let takes_value = known.is_some_and(|known| known.arity == Arity::Value);
+            let attached = &letters[at + letter.len_utf8()..];
+            let value = match attached {
+                _ if !takes_value => None,
+                "" => self.next_value(&shown, rest),
+                // popt accepts `-e=ssh` too.
+                _ => Some(OsString::from(attached.strip_prefix('=').unwrap_or(attached))),
+            };
+            let meaning = known.map_or(Meaning::Passes, |known| known.meaning);
+            options.push(Given { shown, meaning, value, form: Form::Letter(letter) });
+            if takes_value {
+                break;
+            }
+        }
+        options
+    }
+
+    fn next_value<'a>(
+        &mut self,
+        shown: &str,
+        rest: &mut impl Iterator<Item = &'a String>,
+    ) -> Option<OsString> {
+        let value = rest.next().map(OsString::from);
+        if value.is_none() {
+            self.remark(shown, RemarkKind::NoValue);
+        }
+        value
+    }
+
+    /// True when no run gets the option; a remark says so.
+    fn is_left_out(&mut self, option: &Given) -> bool {
+        let kind = match option.meaning {
+            Meaning::Refused(reason) => RemarkKind::Refused(reason),
+            Meaning::LeftOut(reason) => RemarkKind::LeftOut(reason),
+            Meaning::Passes | Meaning::Shapes(_) if option.reads_standard_input() => {
+                RemarkKind::LeftOut("standard input carries the names of what changed")
+            }
+            Meaning::Passes | Meaning::Shapes(_) => return false,
+        };
+        self.remark(&option.shown, kind);
+        true
+    }
+
+    fn remark(&mut self, word: &str, kind: RemarkKind) {
+        self.remarks.push(Remark { word: word.to_owned(), kind });
+    }
+
+    /// Puts the options of one word where they belong.
+    fn take(&mut self, given: Vec<Given>) {
+        for option in &given {
+            self.note(option);
+        }
+        let is = |option: &Given, role| option.meaning == Meaning::Shapes(role);
+        let (delete, given): (Vec<_>, Vec<_>) =
+            given.into_iter().partition(|option| is(option, Role::Delete));
+        self.delete.extend(write(delete.iter()));
+        let common = || given.iter().filter(|option| !is(option, Role::Shell));
+        self.kept.extend(write(common()));
+        self.replacing.extend(write(common().filter(|option| !is(option, Role::Update))));
+    }
+
+    /// Remembers what an option means for the plan.
+    fn note(&mut self, option: &Given) {
+        let Meaning::Shapes(role) = option.meaning else { return };
+        match role {
+            Role::Update | Role::Delete => {}
+            Role::Shell => self.rsh.clone_from(&option.value),
+            Role::Timeout => self.timeout_s = Some(number(option.value.as_ref())),
+            Role::ConnectTimeout => self.has_contimeout = true,
+            Role::SocketOptions => self.has_sockopts = true,
+            Role::Connection => self.connects_elsewhere = true,
+            Role::Window => self.has_window = true,
+            Role::InPlace => self.writes_in_place = true,
+            Role::HardLinks => self.keeps_hard_links = true,
+            Role::Rule(rule) => {
+                self.filters = self.filters.max(kind_of(rule, &option.value_text()))
+            }
+        }
+    }
+}
+
+impl Given {
+    fn value_text(&self) -> String {
+        self.value.as_ref().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// True for `--exclude-from=-`, `--filter='. -'` and the like.
+    fn reads_standard_input(&self) -> bool {
+        let value = self.value_text();
+        match self.shown.as_str() {
+            "--exclude-from" | "--include-from" | "--early-input" => value == "-",
+            "--filter" | "-f" => value == "-" || value.ends_with(" -"),
+            _ => false,
+        }
+    }
+}
+
+/// Options as words: letters of one cluster stay one word, for those who read our commands.
+fn write<'a>(options: impl Iterator<Item = &'a Given>) -> Vec<OsString> {
+    let mut letters = String::new();
+    let mut words = Vec::new();
+    for option in options {
+        match &option.form {
+            Form::Letter(letter) => {
+                letters.push(*letter);
+                words.extend(option.value.clone());
+            }
+            Form::Long(written) => words.extend(written.iter().cloned()),
+        }
+    }
+    if !letters.is_empty() {
+        words.insert(0, format!("-{letters}").into());
+    }
+    words
+}
+
+/// The kind of a rule whose value is `value`.
+fn kind_of(rule: Rule, value: &str) -> Filters {
+    match rule {
+        Rule::Exclude if value.starts_with("+ ") || value.starts_with('!') => Filters::Includes,
+        Rule::Exclude => Filters::Excludes,
+        Rule::Include => Filters::Includes,
+        Rule::Filter => kind_of_rule(value),
+        Rule::PerDirectory => Filters::PerDirectory,
     }
 }
 
@@ -182,88 +299,9 @@ fn kind_of_rule(rule: &str) -> Filters {
     }
 }
 
-fn split_long<'a>(word: &str, long: &str, rest: &mut impl Iterator<Item = &'a String>) -> Word {
-    let mut written = vec![OsString::from(word)];
-    let (name, value) = match long.split_once('=') {
-        Some((name, value)) => (name, Some(OsString::from(value))),
-        None if LONG_WITH_VALUE.split(' ').any(|name| name == long) => {
-            let value = rest.next().map(OsString::from);
-            written.extend(value.clone());
-            (long, value)
-        }
-        None => (long, None),
-    };
-    Word { name: name.to_owned(), value, written }
-}
-
-fn split_short<'a>(letters: &str, rest: &mut impl Iterator<Item = &'a String>) -> Vec<Word> {
-    let mut options = Vec::new();
-    for (at, letter) in letters.char_indices() {
-        let mut written = vec![OsString::from(format!("-{letter}"))];
-        let mut value = None;
-        let takes_value = u8::try_from(letter).is_ok_and(|b| SHORT_WITH_VALUE.contains(&b));
-        if takes_value {
-            let attached = &letters[at + letter.len_utf8()..];
-            value = if attached.is_empty() {
-                rest.next().map(OsString::from)
-            } else {
-                // popt accepts `-e=ssh` too.
-                Some(OsString::from(attached.strip_prefix('=').unwrap_or(attached)))
-            };
-            written.extend(value.clone());
-        }
-        options.push(Word { name: letter.to_string(), value, written });
-        if takes_value {
-            break;
-        }
-    }
-    options
-}
-
 /// The number in a value; zero (which rsync reads as "never") when there is none.
 fn number(value: Option<&OsString>) -> u32 {
     value.and_then(|value| value.to_str()?.parse().ok()).unwrap_or(0)
-}
-
-/// Why an option cannot stand in a run of ours; `None` for all that can.
-fn reason_to_leave_out(option: &Word) -> Option<&'static str> {
-    let name = option.name.as_str();
-    let from_stdin = |value: &OsString| {
-        let value = value.to_string_lossy();
-        value == "-" || value.ends_with(" -")
-    };
-    let reads_stdin = matches!(
-        name,
-        "exclude-from"
-            | "include-from"
-            | "password-file"
-            | "filter"
-            | "f"
-            | "early-input"
-            | "read-batch"
-    ) && option.value.as_ref().is_some_and(from_stdin);
-    if reads_stdin {
-        return Some("standard input carries the names of what changed");
-    }
-    Some(match name {
-        "files-from" | "from0" | "0" | "no-from0" => "sersync itself says which names are sent",
-        "delete-missing-args" | "ignore-missing-args" | "ignore-errors" => {
-            "sersync itself decides what may be deleted"
-        }
-        "remove-source-files" | "remove-sent-files" => "it would delete the source",
-        "n" | "dry-run" | "list-only" | "help" | "version" | "V" | "only-write-batch" => {
-            "with it nothing would be copied"
-        }
-        "write-batch" | "read-batch" => "it is made for a single run",
-        "stop-after" | "time-limit" | "stop-at" => "a run that is cut off counts as a failed one",
-        "daemon" | "server" | "sender" | "config" | "no-detach" | "dparam" => {
-            "it is made for rsync's other side"
-        }
-        "old-dirs" | "old-d" | "no-dirs" | "no-d" | "old-args" | "no-old-args" => {
-            "it goes badly with lists of names"
-        }
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
@@ -306,7 +344,7 @@ mod tests {
         ] {
             let params = parse(words);
             assert!(params.kept.is_empty(), "{words:?} left {:?}", params.kept);
-            assert_eq!(params.notes.len(), 1, "{words:?}");
+            assert_eq!(params.remarks.len(), 1, "{words:?}");
         }
         assert_eq!(kept(&["-avznT", "/tmp"]), ["-avzT", "/tmp"]);
         assert_eq!(kept(&["-aqz", "--quiet"]), ["-az"]);

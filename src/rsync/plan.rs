@@ -35,7 +35,7 @@ impl Endpoint {
             _ => &self.params.kept,
         };
         args.extend(params.iter().cloned());
-        if self.delete
+        if self.options.deletes
             && matches!(kind, RunKind::Trees { deletes: true, .. } | RunKind::Extraneous { .. })
         {
             args.extend(self.params.delete.iter().cloned());
@@ -78,12 +78,12 @@ impl Endpoint {
     fn push_kind(&self, args: &mut Vec<OsString>, kind: &RunKind, abilities: Abilities) {
         // A missing name in a list is deleted whatever the operator's filters say, so with filters it only is in a probe.
         let unfiltered = self.params.filters == Filters::None || *kind == RunKind::Probe;
-        let missing = if self.delete && abilities.delete_missing && unfiltered {
+        let missing = if self.options.deletes && abilities.delete_missing && unfiltered {
             "--delete-missing-args"
         } else {
             "--ignore-missing-args"
         };
-        let delete: &[&str] = if self.delete { &["--delete"] } else { &[] };
+        let delete: &[&str] = if self.options.deletes { &["--delete"] } else { &[] };
         let mut push = |words: &[&str]| args.extend(words.iter().map(OsString::from));
         match kind {
             RunKind::Batch { .. } | RunKind::Replacement | RunKind::Probe => {
@@ -151,7 +151,7 @@ impl Endpoint {
 
     /// The options without which the remote cannot be reached.
     fn push_connection(&self, args: &mut Vec<OsString>) {
-        if let Some(seconds) = self.timeout_s {
+        if let Some(seconds) = self.options.timeout_s {
             args.push(format!("--timeout={seconds}").into());
         }
         if let Some(shell) = self.remote_shell() {
@@ -163,7 +163,7 @@ impl Endpoint {
         if let Some(port) = host.port {
             args.push(format!("--port={port}").into());
         }
-        if let Some(file) = &self.password_file {
+        if let Some(file) = &self.options.password_file {
             let mut word = OsString::from("--password-file=");
             word.push(file);
             args.push(word);
@@ -175,7 +175,7 @@ impl Endpoint {
         if self.compares_nanoseconds(abilities) {
             args.push("--modify-window=-1".into());
         }
-        if self.timeout_s.or(self.params.timeout_s).is_none() {
+        if self.options.timeout_s.or(self.params.timeout_s).is_none() {
             args.push(format!("--timeout={TIMEOUT_S_DEFAULT}").into());
         }
         // Neither is allowed when a remote shell carries the protocol.
@@ -208,7 +208,7 @@ impl Endpoint {
             args.extend(excludes.words());
         }
         args.extend(self.params.kept.iter().cloned());
-        let delete = self.delete && presence != Presence::Other;
+        let delete = self.options.deletes && presence != Presence::Other;
         args.extend(delete.then(|| "--delete".into()));
         let mut source = "./".into();
         if presence == Presence::Absent {

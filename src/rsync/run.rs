@@ -103,7 +103,7 @@ impl Report {
         let places = Places {
             module: &endpoint.destination.name(),
             user: endpoint.destination.user(),
-            password_file: endpoint.password_file.as_deref(),
+            password_file: endpoint.options.password_file.as_deref(),
             root: self.root.as_os_str().as_bytes(),
             remote_directory: endpoint.destination.directory(),
         };

@@ -258,8 +258,27 @@ fn params_that_delete_the_source_are_told_as_left_out() {
 }
 
 #[test]
+fn every_word_that_no_run_gets_is_told() {
+    for (params, words) in [
+        ("-aq", "-q is left out: sersync reads what rsync says"),
+        ("-a --time-limit 5", "--time-limit is left out: a run that is cut off"),
+        ("-a --ignore-errors", "--ignore-errors is left out: sersync itself decides"),
+        ("-a --exclude-from=-", "--exclude-from is left out: standard input carries"),
+        (
+            "-a --detele",
+            "rsync 3.5.0 has no option `--detele`; it stands in every run as written; did you mean --delete?",
+        ),
+    ] {
+        let text = stock_with("params=\"-artuz\"", &format!("params=\"{params}\""));
+        let warnings = read(text).unwrap().warning_lines();
+        assert!(warnings.len() == 1 && warnings[0].contains(words), "{params}: {warnings:?}");
+    }
+}
+
+#[test]
 fn params_are_split_as_a_shell_would_split_them() {
     for (params, expected) in [
+        ("-a --stderr all --zt 4", vec!["-a", "--stderr", "all", "--zt", "4"]),
         ("-a -e 'ssh -p 22'", vec!["-a", "-e", "ssh -p 22"]),
         ("-a --bwlimit 100", vec!["-a", "--bwlimit", "100"]),
         ("-a --exclude={a,*.b}", vec!["-a", "--exclude=a", "--exclude=*.b"]),

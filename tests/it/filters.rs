@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sersync::change::{RemoteId, RootId, Scope};
-use sersync::config::{ChangeSwitches, FilterRules, Remote, RsyncOptions};
+use sersync::config::{FilterRules, RsyncOptions};
 use sersync::destination::{Destination, Host};
 use sersync::engine::pending::{Item, Mark};
 use sersync::engine::{FullSyncFilter, Job, JobId, JobKind, Verdict};
@@ -258,13 +258,12 @@ fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patter
     let filter = Arc::new(Filter::new(&rules).unwrap());
     let translation = filter.to_rsync_patterns();
     let coverage = if translation.exact() { Coverage::Whole } else { Coverage::Partial };
-    let options = RsyncOptions { params: vec!["-artuz".into()], ..RsyncOptions::default() };
+    let params = vec!["-artuz".into()];
+    let options = RsyncOptions { params, deletes: true, ..RsyncOptions::default() };
     let host = Host { name: "127.0.0.1".into(), port: Some(daemon.port), ..Host::default() };
     let destination = Destination::Daemon { host, module: "data".into() };
-    let remote = Remote { destination, options };
-    let changes = ChangeSwitches { delete: true, ..ChangeSwitches::default() };
     let link = RemoteWorker::new(RemoteWorkerSetup {
-        endpoint: Endpoint::new(source, &remote, &changes),
+        endpoint: Endpoint::new(source, &destination, &options),
         source: Arc::new(Source::open(source).unwrap()),
         rules: Rules {
             exclude: Arc::new(move |path, is_dir| filter.excludes(path, is_dir)),

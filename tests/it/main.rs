@@ -25,6 +25,7 @@ mod mirror_plugins;
 mod moves;
 mod old_receiver;
 mod plugins;
+mod rsync_options;
 mod samples;
 mod support;
 mod tidy;

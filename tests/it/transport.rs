@@ -12,7 +12,7 @@ mod troubles;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sersync::config::{ChangeSwitches, Remote, RsyncOptions};
+use sersync::config::{Remote, RsyncOptions};
 use sersync::destination::{Destination, Host};
 use sersync::path::RelPath;
 use sersync::rsync::exit::Outcome;
@@ -33,19 +33,6 @@ fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).unwrap()
 }
 
-fn switches(delete: bool) -> ChangeSwitches {
-    ChangeSwitches {
-        delete,
-        create_folder: true,
-        create_file: true,
-        close_write: true,
-        move_from: true,
-        move_to: true,
-        attrib: true,
-        modify: true,
-    }
-}
-
 /// A module of a test daemon.
 fn daemon_module(port: u16, module: &str) -> Destination {
     let host = Host { name: "127.0.0.1".into(), port: Some(port), ..Host::default() };
@@ -57,7 +44,6 @@ struct Rig {
     source: TestDir,
     daemon: Rsyncd,
     remote: Remote,
-    delete: bool,
 }
 
 impl Rig {
@@ -69,10 +55,11 @@ impl Rig {
         let daemon = Rsyncd::start_with(daemon);
         let options = RsyncOptions {
             params: params.iter().map(|word| (*word).to_owned()).collect(),
+            deletes: true,
             ..RsyncOptions::default()
         };
         let remote = Remote { destination: daemon_module(daemon.port, "data"), options };
-        Self { source: TestDir::new(), daemon, remote, delete: true }
+        Self { source: TestDir::new(), daemon, remote }
     }
 
     /// The same rig, sending to another module of its daemon.
@@ -88,7 +75,11 @@ impl Rig {
     }
 
     fn endpoint(&self) -> Endpoint {
-        Endpoint::new(self.source.path(), &self.remote, &switches(self.delete))
+        self.endpoint_from(self.source.path())
+    }
+
+    fn endpoint_from(&self, root: &Path) -> Endpoint {
+        Endpoint::new(root, &self.remote.destination, &self.remote.options)
     }
 
     fn signed_in(mut self, user: &str, password_file: PathBuf) -> Self {

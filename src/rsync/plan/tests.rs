@@ -3,8 +3,14 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::{ChangeSwitches, Remote, RsyncOptions};
 use crate::destination::Host;
+use crate::rsync::RsyncOptions;
+
+/// What an endpoint is made of.
+struct Remote {
+    destination: Destination,
+    options: RsyncOptions,
+}
 
 fn endpoint(ip: &str, name: &str, change: impl Fn(&mut Remote)) -> Endpoint {
     let host = Host { name: ip.into(), ..Host::default() };
@@ -12,21 +18,12 @@ fn endpoint(ip: &str, name: &str, change: impl Fn(&mut Remote)) -> Endpoint {
         destination: Destination::Daemon { host, module: name.into() },
         options: RsyncOptions {
             params: vec!["-artuz".into(), "--delete".into()],
+            deletes: true,
             ..RsyncOptions::default()
         },
     };
     change(&mut remote);
-    let changes = ChangeSwitches {
-        delete: true,
-        create_folder: true,
-        create_file: true,
-        close_write: true,
-        move_from: true,
-        move_to: true,
-        attrib: true,
-        modify: true,
-    };
-    Endpoint::new(Path::new("/srv/www"), &remote, &changes)
+    Endpoint::new(Path::new("/srv/www"), &remote.destination, &remote.options)
 }
 
 const BATCH: RunKind = RunKind::Batch { ignore_times: false };

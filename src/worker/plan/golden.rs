@@ -15,10 +15,9 @@ use super::super::moves::{Move, Moved};
 use super::step::{Entry, Run};
 use super::*;
 use crate::change::{RemoteId, RootId};
-use crate::config::{ChangeSwitches, Remote, RsyncOptions};
 use crate::destination::{Destination, Host};
 use crate::engine::JobId;
-use crate::rsync::RunKind;
+use crate::rsync::{RsyncOptions, RunKind};
 
 /// What a script has said so far.
 struct Script {
@@ -152,10 +151,9 @@ impl Script {
     fn endpoint(&self) -> Endpoint {
         let host = Host { name: "192.0.2.1".into(), ..Host::default() };
         let destination = Destination::Daemon { host, module: "www".into() };
-        let options = RsyncOptions { params: self.params.clone(), ..RsyncOptions::default() };
-        let remote = Remote { destination, options };
-        let changes = ChangeSwitches { delete: self.deletes, ..ChangeSwitches::default() };
-        Endpoint::new(Path::new("/srv/www"), &remote, &changes)
+        let (params, deletes) = (self.params.clone(), self.deletes);
+        let options = RsyncOptions { params, deletes, ..RsyncOptions::default() };
+        Endpoint::new(Path::new("/srv/www"), &destination, &options)
     }
 
     fn granularity(&self) -> Granularity {

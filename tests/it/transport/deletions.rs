@@ -180,7 +180,7 @@ fn listing_compares_the_names_of_a_directory_but_not_what_is_below() {
 #[test]
 fn without_the_delete_switch_nothing_is_deleted() {
     let mut rig = Rig::new(&["-a", "--delete", "--delete-excluded", "--exclude=*.o"]);
-    rig.delete = false;
+    rig.remote.options.deletes = false;
     rig.source.file("a/f", "1");
     for name in ["a/gone", "a/x.o", "extra"] {
         rig.remote_file(name);

@@ -9,7 +9,7 @@ use crate::support::sshd::Sshd;
 use crate::support::{children_of, is_running, tree, wait_for_content, wait_until};
 use sersync::rsync::exit::{Ending, Outcome};
 use sersync::rsync::run::{Limits, RootIdentity, Session, StartError};
-use sersync::rsync::{Abilities, Endpoint, input};
+use sersync::rsync::{Abilities, input};
 
 #[test]
 fn warm_session_takes_names_written_long_after_its_start() {
@@ -98,7 +98,7 @@ fn swapped_watch_root_deletes_nothing() {
     let rig = Rig::new(&["-a"]);
     rig.source.file("root/f", "1");
     let root = rig.source.join("root");
-    let endpoint = Endpoint::new(&root, &rig.remote, &super::switches(true));
+    let endpoint = rig.endpoint_from(&root);
     rig.remote_file("f");
     let identity = RootIdentity::of(&root).unwrap();
     let spec = endpoint.plan(&BATCH, Abilities::ALL);
