@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod comeback;
+pub mod deferred;
 mod deletions;
 mod full_sync;
 #[cfg(test)]
@@ -13,7 +14,6 @@ mod mark;
 mod notice;
 mod parents;
 pub mod pending;
-pub mod postponed;
 mod remote;
 pub mod retry;
 mod schedule;
@@ -35,6 +35,8 @@ use retry::Trouble;
 
 /// Paths that the pending set of a remote may hold when memory is short.
 const PENDING_FEW: usize = 1_000;
+/// So long a job's item is deferred that its worker left alone.
+pub const POSTPONED: Duration = Duration::from_secs(2);
 /// A shortage that lasts, or comes again and again, is said this often.
 const SHORT_AGAIN: Duration = Duration::from_secs(60);
 
@@ -183,7 +185,9 @@ impl Engine {
             Event::Deletions(root, verdict) => {
                 self.of_root(root).for_each(|remote| remote.decide_deletions(verdict));
             }
-            Event::RetryFailLog => self.remotes.iter_mut().for_each(RemoteState::retry_fail_log),
+            Event::RetryFailLog => {
+                self.remotes.iter_mut().for_each(|remote| remote.retry_failing(now));
+            }
             Event::Restored(remote, items) => {
                 let share = self.share();
                 if let Some(remote) = self.remotes.get_mut(remote.0) {
@@ -220,8 +224,13 @@ impl Engine {
         self.remotes.iter().flat_map(RemoteState::fail_log).collect()
     }
 
-    /// How many paths `remote` still owes, in flight included.
+    /// How many changes wait for `remote`, those in flight included. Rechecks of what was delivered do not count.
     pub fn pending(&self, remote: RemoteId) -> usize {
+        self.remotes.get(remote.0).map_or(0, RemoteState::waiting)
+    }
+
+    /// How many items [`Engine::undelivered`] has.
+    pub fn owed(&self, remote: RemoteId) -> usize {
         self.remotes.get(remote.0).map_or(0, RemoteState::owed)
     }
 
@@ -231,7 +240,7 @@ impl Engine {
         all.reduce(|a, b| (a.0 + b.0, a.1 + b.1))
     }
 
-    /// Everything that is not delivered, for a compacted journal.
+    /// Everything that a remote owes, for a compacted journal.
     pub fn undelivered(&self, remote: RemoteId) -> impl Iterator<Item = Item> {
         self.remotes.get(remote.0).into_iter().flat_map(RemoteState::undelivered)
     }

@@ -187,8 +187,8 @@ impl Ledger {
             return;
         }
         let remotes = || (0..self.roots_of_remotes.len()).map(RemoteId);
-        let pending = remotes().map(|remote| engine.pending(remote)).sum();
-        if journal.is_worth_compacting(pending) {
+        let owed = remotes().map(|remote| engine.owed(remote)).sum();
+        if journal.is_worth_compacting(owed) {
             let items = |remote| engine.undelivered(remote).map(move |item| (remote, item));
             let all = remotes().flat_map(items);
             journal.compact(all.map(|(remote, item)| (remote, item.path, item.mark.scope)));

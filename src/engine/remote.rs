@@ -2,22 +2,21 @@
 //! Does not know how many workers or other remotes there are. What a job's end means stands in `settle.rs`, what starts
 //! next in `start.rs`.
 
-mod aftermath;
 mod open;
 mod origins;
+mod recheck;
 mod settle;
 mod start;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use self::aftermath::Aftermath;
-use super::deletions::{DeletionGate, Deletions};
+use super::deferred::{Condition, Deferred, Outlook};
+use super::deletions::Deletions;
 use super::full_sync::FullSync;
 use super::locks::{LockKind, Owner, PathLocks};
 use super::parents::Parents;
 use super::pending::{Item, Mark, Marked, Pending};
-use super::postponed::Postponed;
 use super::retry::{FailingPaths, Outage, Trouble};
 use super::schedule::Pace;
 use super::{Action, FailLogEntry, FullSyncCause, FullSyncFilter, JobId, JobKind, Notice, Now};
@@ -31,10 +30,10 @@ const SESSION_REST: Duration = Duration::from_secs(60);
 /// Failing paths that are remembered one by one; more become a comparison of the whole tree.
 const FAILING_MAX: usize = 10_000;
 
-/// So long after the last batch it is quiet.
+/// Deferred paths that are remembered one by one.
+const DEFERRED_MAX: usize = 100_000;
+/// So long after the last job's end it is quiet.
 const QUIET: Duration = Duration::from_millis(250);
-/// Disputed directories that are remembered until it is quiet.
-const DISPUTED_MAX: usize = 10_000;
 
 /// How much is held one by one.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +42,8 @@ pub struct Limits {
     pub batch_paths: usize,
     /// Failing paths remembered.
     pub failing_paths: usize,
+    /// Deferred paths remembered.
+    pub deferred_paths: usize,
 }
 
 /// A job in flight.
@@ -87,27 +88,24 @@ pub struct RemoteState {
     full_sync: Option<FullSync>,
     /// Once more after this full sync, for notices were lost meanwhile.
     full_sync_again: bool,
-    deletion_gate: DeletionGate,
+    deletions: Deletions,
     /// New name -> old name of what was moved and not yet delivered.
     moves: BTreeMap<RelPath, RelPath>,
     locks: PathLocks,
-    /// Directories whose times two runs may have set in the wrong order: sent once more when it is quiet.
-    disputed: BTreeSet<RelPath>,
     flights: HashMap<JobId, Flight>,
     /// Long jobs and batches take turns when both could start.
     batch_was_last: bool,
     /// All that waits for a batch waits for a flight: no use in looking again before one ends.
     stuck: bool,
+    deferred: Deferred,
+    /// What is known of paths that rsync could not deliver. Their next tries are deferred.
     failing: FailingPaths,
-    postponed: Postponed,
-    /// What runs that were broken off may still change.
-    aftermath: Aftermath,
     outage: Option<Outage>,
     /// When the last outage ended: what a job says that began before that is no news.
     up_since: Now,
     pace: Pace,
     /// When the last job ended.
-    last_batch: Now,
+    last_end: Now,
     /// When the warm sessions are to be ended; `None`: there are none.
     sessions_until: Option<Now>,
 }
@@ -117,24 +115,26 @@ impl RemoteState {
         Self {
             id,
             root,
-            limits: Limits { batch_paths: BATCH_PATHS, failing_paths: FAILING_MAX },
+            limits: Limits {
+                batch_paths: BATCH_PATHS,
+                failing_paths: FAILING_MAX,
+                deferred_paths: DEFERRED_MAX,
+            },
             pending: Pending::default(),
             full_sync: None,
             full_sync_again: false,
-            deletion_gate: DeletionGate::default(),
+            deletions: Deletions::default(),
             moves: BTreeMap::new(),
             locks: PathLocks::default(),
-            disputed: BTreeSet::new(),
             flights: HashMap::new(),
             batch_was_last: false,
             stuck: false,
+            deferred: Deferred::default(),
             failing: FailingPaths::default(),
-            postponed: Postponed::default(),
-            aftermath: Aftermath::default(),
             outage: Some(Outage::unknown()),
             up_since: Now::ZERO,
             pace: Pace::default(),
-            last_batch: Now::ZERO,
+            last_end: Now::ZERO,
             sessions_until: None,
         }
     }
@@ -145,20 +145,19 @@ impl RemoteState {
         self.pending.mark(path, mark)
     }
 
-    /// Takes in what the last run left. What vanished since then is nobody's deletion, so whole directories wait for a decision.
+    /// Takes in what the last run of the program left. Nobody saw what vanished since then, so whole directories wait for a
+    /// decision about deletions.
     pub fn restore(&mut self, now: Now, item: &Item) {
-        self.aftermath.note(now, item);
-        if self.deletion_gate.is_undecided() && item.mark.scope != Scope::Entry {
-            self.deletion_gate.owe(item);
+        self.recheck(now, item);
+        if self.deletions == Deletions::Undecided && item.mark.scope != Scope::Entry {
+            self.deferred.defer(Condition::Deletions, item);
         } else {
             self.mark(&item.path, item.mark);
         }
     }
 
     pub fn decide_deletions(&mut self, verdict: Deletions) {
-        for item in self.deletion_gate.decide(verdict) {
-            self.mark(&item.path, item.mark);
-        }
+        self.deletions = verdict;
     }
 
     /// Takes in what the watch thread saw.
@@ -188,12 +187,13 @@ impl RemoteState {
         self.pending.touches(path) || self.locks.touches(path)
     }
 
-    /// Keeps the pending set within `max` paths.
+    /// Keeps what waits within `max` paths, of each sort.
     pub fn limit(&mut self, max: usize, actions: &mut Vec<Action>) {
         if self.moves.len() > max {
             // They only save traffic.
             self.moves.clear();
         }
+        self.deferred.limit(max);
         let from = self.pending.len();
         if from > max.max(1) {
             self.pending.collapse(max / 2);
@@ -223,10 +223,10 @@ impl RemoteState {
         full_sync.restart(cause);
     }
 
-    /// Tries everything again that stands in the fail log.
-    pub fn retry_fail_log(&mut self) {
-        for item in self.failing.logged_items() {
-            self.mark(&item.path, item.mark);
+    /// Tries every failing path again now.
+    pub fn retry_failing(&mut self, now: Now) {
+        for path in self.failing.paths() {
+            self.deferred.bring_forward(now, path);
         }
         if let Some(outage) = &mut self.outage {
             outage.next = outage.next.min(outage.since);
@@ -237,29 +237,37 @@ impl RemoteState {
         self.flights.contains_key(&job)
     }
 
+    /// How many items [`RemoteState::undelivered`] has.
     pub fn owed(&self) -> usize {
-        let full_sync = self.full_sync.as_ref().map_or(0, |full_sync| full_sync.left.len());
-        let flying: usize = self.flights.values().map(|flight| flight.items.len()).sum();
-        self.pending.len()
-            + full_sync
-            + flying
-            + self.postponed.count()
-            + self.deletion_gate.owed().count()
+        let flying: usize = self.owing_flights().map(|flight| flight.items.len()).sum();
+        let whole = self.owed_full_sync().iter().count();
+        self.pending.len() + flying + whole + self.deferred.count()
     }
 
+    /// Everything that this remote owes.
     pub fn undelivered(&self) -> impl Iterator<Item = Item> {
-        let is_crontab = |full_sync: &FullSync| full_sync.filter == FullSyncFilter::Crontab;
-        // What a scheduled sync was about to compare is nobody's change, and without its filter it is more.
-        let owed = |flight: &&Flight| flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
-        let flying = self.flights.values().filter(owed).flat_map(|f| f.items.iter().cloned());
-        let full_sync = self.full_sync.as_ref().filter(|full_sync| !is_crontab(full_sync));
-        let whole = full_sync.map(|_| Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) });
-        let again = self.disputed.iter().map(|path| (path.clone(), Mark::new(Scope::Entry)));
-        let again = again.map(|(path, mark)| Item { path, mark });
-        let later =
-            self.failing.items().chain(self.postponed.items()).chain(self.deletion_gate.owed());
-        let later = later.chain(self.aftermath.items());
-        self.pending.iter().chain(flying).chain(whole).chain(later).chain(again)
+        let flying = self.owing_flights().flat_map(|flight| flight.items.iter().cloned());
+        let whole = self.owed_full_sync().into_iter();
+        self.pending.iter().chain(flying).chain(whole).chain(self.deferred.items())
+    }
+
+    /// How many changes wait, as an operator counts them: without rechecks of what was delivered.
+    pub fn waiting(&self) -> usize {
+        let full_sync = self.full_sync.as_ref().map_or(0, |full_sync| full_sync.left.len());
+        let flying: usize = self.flights.values().map(|flight| flight.items.len()).sum();
+        self.pending.len() + flying + full_sync + self.deferred.changes()
+    }
+
+    /// The jobs whose items are owed. Those of a scheduled sync are not: nothing changed, and the next one comes by itself.
+    fn owing_flights(&self) -> impl Iterator<Item = &Flight> {
+        let owes = |flight: &&Flight| flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
+        self.flights.values().filter(owes)
+    }
+
+    fn owed_full_sync(&self) -> Option<Item> {
+        let full_sync = self.full_sync.as_ref()?;
+        let whole = Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) };
+        (full_sync.filter != FullSyncFilter::Crontab).then_some(whole)
     }
 
     pub fn full_sync_progress(&self) -> Option<(usize, usize)> {
@@ -270,7 +278,7 @@ impl RemoteState {
 
     pub fn fail_log(&self) -> Vec<FailLogEntry> {
         let entry = |code, path| FailLogEntry { remote: self.id, code, path };
-        let down = self.outage.filter(|outage| outage.is_logged() && self.owed() > 0);
+        let down = self.outage.filter(|outage| outage.is_logged() && self.waiting() > 0);
         let down = down.map(|outage| entry(outage.code, None));
         let paths = self.failing.logged().map(|(path, f)| entry(f.code, Some(path.clone())));
         down.into_iter().chain(paths).collect()
@@ -291,29 +299,27 @@ impl RemoteState {
         }
     }
 
-    /// What falls due by time alone.
+    /// Takes in what falls due by time alone.
     pub fn deadlines(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let is_up = self.outage.is_none();
-        let aftermath = if is_up { self.aftermath.take_due(now) } else { Vec::new() };
-        let due = [self.failing.take_due(now), self.postponed.take_due(now), aftermath];
-        for item in due.concat() {
+        for item in self.deferred.take_due(now, self.outlook()) {
             self.mark(&item.path, item.mark);
         }
-        if self.quiet_at().is_some_and(|at| at <= now) || self.disputed.len() > DISPUTED_MAX {
-            for path in std::mem::take(&mut self.disputed) {
-                self.mark(&path, Mark::new(Scope::Entry));
-            }
-        }
+        self.deferred.limit(self.limits.deferred_paths);
         if self.sessions_until.is_some_and(|until| until <= now && self.flights.is_empty()) {
             self.sessions_until = None;
             actions.push(Action::CloseSessions(self.id));
         }
     }
 
-    /// When disputed directories are sent once more: after a while without batches, for nothing can leave beside them.
-    fn quiet_at(&self) -> Option<Now> {
-        let quiet = self.pending.is_empty() && self.batches_in_flight() == 0;
-        (quiet && !self.disputed.is_empty()).then_some(self.last_batch + QUIET)
+    /// When the conditions of deferred paths are met.
+    fn outlook(&self) -> Outlook {
+        // A batch sends nothing beside what another one has in flight, so directories in dispute wait for quiet.
+        let is_quiet = self.pending.is_empty() && self.batches_in_flight() == 0;
+        Outlook {
+            answers: self.outage.is_none().then_some(Now::ZERO),
+            quiet: is_quiet.then_some(self.last_end + QUIET),
+            deletions: self.deletions.are_allowed().then_some(Now::ZERO),
+        }
     }
 
     #[cfg(test)]

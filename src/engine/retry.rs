@@ -6,10 +6,17 @@ use std::time::Duration;
 
 use super::Now;
 use super::mark::{Item, Mark};
+use crate::change::Scope;
 use crate::path::RelPath;
 
 /// Quick retries of a path before it goes to the fail log: the delay before each.
 const QUICK: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)];
+
+/// Shortest and longest pause between two tries of a small path in the fail log.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(50));
+
+/// The same for large files and trees: each try may transfer or compare very much.
+const REFUSED_LARGE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(1800));
 
 /// Shortest and longest pause between two tries of a remote that does not answer, from the start of one to the start
 /// of the next. Such a try costs next to nothing (`rsync/knock.rs`), so that it need not become rarer with time: a remote that
@@ -132,8 +139,10 @@ pub struct Failing {
     pub mark: Mark,
     /// Failed tries so far.
     pub tries: u32,
-    /// When it is tried again; `None` while it is under way, or when it stands in the fail log.
-    pub due: Option<Now>,
+    /// When it failed first.
+    pub since: Now,
+    /// When it is tried again; in the past while it is pending or in flight.
+    pub due: Now,
     /// True once it stands in the fail log.
     pub logged: bool,
     /// rsync's exit code.
@@ -146,8 +155,17 @@ pub struct Failing {
 #[derive(Debug, Default)]
 pub struct FailingPaths {
     paths: BTreeMap<RelPath, Failing>,
-    /// No quick retry is due before this.
-    earliest: Option<Now>,
+}
+
+/// What follows from a failure.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// What is to be tried again.
+    pub item: Item,
+    /// When.
+    pub due: Now,
+    /// Whether the path goes to the fail log now.
+    pub log: FailLog,
 }
 
 /// Whether the fail log holds something else than before.
@@ -160,12 +178,13 @@ pub enum FailLog {
 }
 
 impl FailingPaths {
-    /// Notes a failure of `item`; says whether it goes to the fail log by it.
-    pub fn fail(&mut self, now: Now, item: Item, code: i32, message: String) -> FailLog {
-        let entry = self.paths.entry(item.path).or_insert_with(|| Failing {
+    /// Notes a failure of `item`.
+    pub fn fail(&mut self, now: Now, item: Item, code: i32, message: String) -> Retry {
+        let entry = self.paths.entry(item.path.clone()).or_insert_with(|| Failing {
             mark: item.mark,
             tries: 0,
-            due: None,
+            since: now,
+            due: now,
             logged: false,
             code,
             message: String::new(),
@@ -175,33 +194,37 @@ impl FailingPaths {
         entry.code = code;
         entry.message = message;
         let quick = QUICK.get(entry.tries as usize - 1).filter(|_| !entry.logged);
-        entry.due = quick.map(|pause| now + *pause);
-        self.earliest = [self.earliest, entry.due].into_iter().flatten().min();
-        if quick.is_some() || entry.logged {
-            return FailLog::Same;
-        }
-        entry.logged = true;
-        FailLog::Changed
+        entry.due = now + quick.copied().unwrap_or_else(|| pause(entry.mark, now - entry.since));
+        let log = if quick.is_some() || entry.logged { FailLog::Same } else { FailLog::Changed };
+        entry.logged |= quick.is_none();
+        Retry { item: Item { mark: entry.mark, ..item }, due: entry.due, log }
     }
 
-    /// Forgets what `item` delivered, unless `keep` says otherwise.
-    pub fn delivered(&mut self, item: &Item, keep: impl Fn(&RelPath) -> bool) -> FailLog {
+    /// Forgets what `item` delivered, unless `keep` says otherwise. Returns the paths that it forgets.
+    pub fn delivered(
+        &mut self,
+        item: &Item,
+        keep: impl Fn(&RelPath) -> bool,
+    ) -> (FailLog, Vec<RelPath>) {
         let mut log = FailLog::Same;
-        for path in self.within(&item.path) {
-            let failing = &self.paths[&path];
-            if item.covers(&path, failing.mark) && !keep(&path) {
-                if failing.logged {
-                    log = FailLog::Changed;
-                }
-                self.paths.remove(&path);
+        let mut delivered = self.within(&item.path);
+        delivered.retain(|path| item.covers(path, self.paths[path].mark) && !keep(path));
+        for path in &delivered {
+            if self.paths.remove(path).is_some_and(|failing| failing.logged) {
+                log = FailLog::Changed;
             }
         }
-        log
+        (log, delivered)
     }
 
-    /// `whole` was not delivered but divided into pieces: a piece with its path takes its place, and what fails below
-    /// it is returned, to be tried once more by itself. So is `whole` where more caution is due than it was divided with.
-    pub fn divided(&mut self, item: &Item, piece: Option<Mark>) -> (FailLog, Vec<Item>) {
+    /// `item` was not delivered but divided into pieces. A piece with its path takes its place. Returned are failing paths
+    /// below it that wait for no time of their own (`is_timed`), and the item itself if it was divided with less caution than is due.
+    pub fn divided(
+        &mut self,
+        item: &Item,
+        piece: Option<Mark>,
+        is_timed: impl Fn(&RelPath) -> bool,
+    ) -> (FailLog, Vec<Item>) {
         let whole = &item.path;
         let (mut log, mut careless) = (FailLog::Same, false);
         if let Some(failing) = self.paths.get_mut(whole) {
@@ -220,7 +243,7 @@ impl FailingPaths {
         let mut below = self.within(whole);
         below.retain(|path| path != whole || careless);
         let again = below.into_iter().filter_map(|path| {
-            let failing = self.paths.get(&path).filter(|f| f.due.is_none())?;
+            let failing = self.paths.get(&path).filter(|_| !is_timed(&path))?;
             let mark = failing.mark;
             Some(Item { path, mark })
         });
@@ -240,45 +263,19 @@ impl FailingPaths {
             .collect()
     }
 
-    /// The paths whose quick retry is due.
-    pub fn take_due(&mut self, now: Now) -> Vec<Item> {
-        let mut items = Vec::new();
-        if self.earliest.is_none_or(|earliest| earliest > now) {
-            return items;
-        }
-        for (path, failing) in &mut self.paths {
-            if failing.due.is_some_and(|due| due <= now) {
-                failing.due = None;
-                items.push(Item { path: path.clone(), mark: failing.mark });
-            }
-        }
-        self.earliest = self.paths.values().filter_map(|failing| failing.due).min();
-        items
-    }
-
     /// Every path that stands in the fail log.
     pub fn logged(&self) -> impl Iterator<Item = (&RelPath, &Failing)> {
         self.paths.iter().filter(|(_, failing)| failing.logged)
     }
 
-    /// What stands in the fail log, for its retry.
-    pub fn logged_items(&self) -> Vec<Item> {
-        self.items().filter(|item| self.paths[&item.path].logged).collect()
-    }
-
-    /// Everything that fails.
-    pub fn items(&self) -> impl Iterator<Item = Item> {
-        self.paths.iter().map(|(path, failing)| Item { path: path.clone(), mark: failing.mark })
+    /// Every failing path.
+    pub fn paths(&self) -> impl Iterator<Item = &RelPath> {
+        self.paths.keys()
     }
 
     /// True when `path` is failing.
     pub fn contains(&self, path: &RelPath) -> bool {
         self.paths.contains_key(path)
-    }
-
-    /// When the next quick retry is due, or earlier.
-    pub fn next_due(&self) -> Option<Now> {
-        self.earliest
     }
 
     /// How many paths are failing.
@@ -292,10 +289,16 @@ impl FailingPaths {
     }
 }
 
+/// The pause before a path in the fail log is tried again: a quarter of the time for which it has failed, within limits.
+fn pause(mark: Mark, lasts: Duration) -> Duration {
+    let is_small = !mark.large && mark.scope != Scope::Tree;
+    let (shortest, longest) = if is_small { REFUSED } else { REFUSED_LARGE };
+    (lasts / 4).clamp(shortest, longest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::Scope;
 
     fn path(text: &str) -> RelPath {
         RelPath::new(text.as_bytes()).unwrap()
@@ -344,17 +347,32 @@ mod tests {
         let mut now = Duration::ZERO;
         let mut logged = Vec::new();
         for _ in 0..5 {
-            let log = failing.fail(now, file.clone(), 23, "no".into());
-            logged.push(log == FailLog::Changed);
-            if let Some(due) = failing.next_due() {
-                now = due;
-                assert_eq!(failing.take_due(now), std::slice::from_ref(&file));
-            }
+            let retry = failing.fail(now, file.clone(), 23, "no".into());
+            assert_eq!(retry.item, file);
+            logged.push(retry.log == FailLog::Changed);
+            now = retry.due;
         }
         assert_eq!(logged, [false, false, false, true, false]);
         assert_eq!(failing.logged().count(), 1);
         let tree = item("a", Scope::Tree);
-        assert_eq!(failing.delivered(&tree, |_| false), FailLog::Changed);
+        assert_eq!(failing.delivered(&tree, |_| false), (FailLog::Changed, vec![file.path]));
         assert!(failing.is_empty());
+    }
+
+    #[test]
+    fn a_small_path_is_tried_within_a_minute_however_long_it_fails_and_a_tree_rarely() {
+        let longest = |mark: Mark| {
+            let item = Item { path: path("a"), mark };
+            let (mut failing, mut now, mut longest) =
+                (FailingPaths::default(), Now::ZERO, Now::ZERO);
+            while now < LONG {
+                let due = failing.fail(now, item.clone(), 23, "no".into()).due;
+                (longest, now) = (longest.max(due - now), due);
+            }
+            longest
+        };
+        assert_eq!(longest(Mark::new(Scope::Entry)), REFUSED.1);
+        assert!(longest(Mark::new(Scope::Tree)) > 10 * REFUSED.1);
+        assert!(longest(Mark { large: true, ..Mark::new(Scope::Entry) }) > 10 * REFUSED.1);
     }
 }

@@ -117,6 +117,7 @@ fn new_engine(rng: &mut Rng, setup: Setup) -> Engine {
     for remote in &mut engine.remotes {
         remote.limits.batch_paths = 1 + rng.below(12) as usize;
         remote.limits.failing_paths = 2 + rng.below(12) as usize;
+        remote.limits.deferred_paths = 4 + rng.below(30) as usize;
     }
     engine
 }

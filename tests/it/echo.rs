@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use sersync::engine::postponed::POSTPONED;
+use sersync::engine::POSTPONED;
 
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::{Options, Rsyncd};

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::{Flight, Origin, RemoteState, SESSION_REST};
 use crate::change::Scope;
+use crate::engine::deferred::Condition;
 use crate::engine::locks::Owner;
 use crate::engine::pending::{Item, Mark, Recheck};
-use crate::engine::postponed::POSTPONED;
 use crate::engine::retry::{FailLog, Failure, Outage, Trouble};
 use crate::engine::trie::{Node, Trie};
 use crate::engine::{
-    Action, FullSyncCause, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now, PathFailure,
-    Settled, Verdict,
+    Action, FullSyncCause, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now, POSTPONED,
+    PathFailure, Settled, Verdict,
 };
 use crate::path::RelPath;
 
@@ -45,17 +45,17 @@ impl RemoteState {
         self.locks.drop_owner(&Owner::Job(id));
         self.stuck = false;
         self.sessions_until = Some(now + SESSION_REST);
-        self.last_batch = now;
+        self.last_end = now;
         if report.verdict == Verdict::Done {
             return self.settle(now, id, flight, report, actions);
         }
         self.put_back(&flight);
-        self.note_broken_off(now, &flight);
+        self.recheck_aborted(now, &flight);
         if flight.began < self.up_since {
             // It hung on a connection that has seen the outage; a job of today will tell.
             return;
         }
-        let (remote, root, pending) = (self.id, self.root, self.owed());
+        let (remote, root, pending) = (self.id, self.root, self.waiting());
         let (trouble, code, notice) = match report.verdict {
             Verdict::Done | Verdict::Stopped => return,
             Verdict::RemoteDown { code, reason } => {
@@ -100,13 +100,13 @@ impl RemoteState {
 
     fn comes_up(&mut self, now: Now, actions: &mut Vec<Action>) {
         let Some(outage) = self.outage.take() else { return };
-        self.aftermath.begin(now, outage.since);
+        self.put_off_rechecks(now, outage.since);
         if outage.tries == 0 {
             return;
         }
         self.up_since = now;
         let (remote, root) = (self.id, self.root);
-        let (after, pending) = (now - outage.since, self.owed());
+        let (after, pending) = (now - outage.since, self.waiting());
         let mut say = |notice| actions.push(Action::Notify(notice));
         let remotes = [Trouble::Away, Trouble::Busy, Trouble::Denied, Trouble::Options];
         if remotes.iter().any(|trouble| outage.has_had(*trouble)) {
@@ -127,14 +127,6 @@ impl RemoteState {
         // What is still in flight hangs on a connection that has seen the outage.
         if !self.flights.is_empty() && after >= CONNECTIONS_OUTLIVE {
             actions.push(Action::Abort(remote));
-        }
-    }
-
-    /// What a run that was broken off had is to be looked at once more. What a scheduled sync leaves out, nobody else may compare; and
-    /// the next one comes by itself.
-    fn note_broken_off(&mut self, now: Now, flight: &Flight) {
-        if flight.kind != JobKind::Trees(FullSyncFilter::Crontab) {
-            flight.items.iter().for_each(|item| self.aftermath.note(now, item));
         }
     }
 
@@ -165,7 +157,7 @@ impl RemoteState {
                     _ = full_sync.left.mark(&item.path, item.mark)
                 }
                 Some(_) if item.mark.scope == Scope::Tree => {
-                    self.postponed.add(now + POSTPONED, std::slice::from_ref(item));
+                    self.deferred.defer(Condition::At(now + POSTPONED), item);
                 }
                 _ => _ = self.pending.mark(&item.path, item.mark),
             }
@@ -185,7 +177,7 @@ impl RemoteState {
             self.comes_up(now, actions);
         }
         if report.aborted {
-            self.note_broken_off(now, &flight);
+            self.recheck_aborted(now, &flight);
         }
         let JobReport { failed, returned, postponed, .. } = report;
         let mut back = Trie::default();
@@ -203,7 +195,7 @@ impl RemoteState {
             if unfiltered {
                 log = log.max(match piece {
                     Some(piece) => self.divide(item, piece),
-                    None => self.failing.delivered(item, keep),
+                    None => self.forget_failing(item, keep),
                 });
             }
             if piece.is_none() && !keep(&item.path) {
@@ -223,13 +215,15 @@ impl RemoteState {
         log = log.max(self.note_failures(now, blame, actions));
         self.take_back(now, &flight, &returned);
         returned.iter().for_each(|item| self.wait_for_origin(&item.path));
-        postponed.iter().for_each(|item| self.forget_moves(item));
-        self.postponed.add(now + POSTPONED, &postponed);
+        for item in &postponed {
+            self.forget_moves(item);
+            self.deferred.defer(Condition::At(now + POSTPONED), item);
+        }
         let mut returned = [returned, postponed].concat();
         if flight.origin == Origin::FullSync {
             self.finish_sweep(now, returned.len(), flight.deletes_below, actions);
         }
-        returned.extend(self.aftermath.note_sent(&flight.items));
+        returned.extend(self.recheck_sent(&flight.items));
         if log == FailLog::Changed {
             actions.push(Action::FailLogChanged);
         }
@@ -240,15 +234,25 @@ impl RemoteState {
 
     /// What was sent without deletions is sent once more when they are allowed.
     fn compare_again(&mut self, item: &Item) {
-        if !self.deletion_gate.is_allowed() {
-            self.deletion_gate.owe(item);
-        } else if item.mark.scope != Scope::Entry {
+        if item.mark.scope == Scope::Entry {
+            return;
+        }
+        if self.deletions.are_allowed() {
             self.pending.mark(&item.path, item.mark);
+        } else {
+            self.deferred.defer(Condition::Deletions, item);
         }
     }
 
+    fn forget_failing(&mut self, item: &Item, keep: impl Fn(&RelPath) -> bool) -> FailLog {
+        let (log, delivered) = self.failing.delivered(item, keep);
+        delivered.iter().for_each(|path| self.deferred.delivered(item, path));
+        log
+    }
+
     fn divide(&mut self, item: &Item, piece: Option<Mark>) -> FailLog {
-        let (log, again) = self.failing.divided(item, piece);
+        let is_timed = |path: &RelPath| self.deferred.is_timed(path);
+        let (log, again) = self.failing.divided(item, piece, is_timed);
         for item in again {
             self.pending.mark(&item.path, item.mark);
         }
@@ -310,7 +314,9 @@ impl RemoteState {
         let mut log = FailLog::Same;
         for (path, (mark, failure)) in blame.again {
             let (code, message) = (failure.code, failure.message.clone());
-            if self.failing.fail(now, Item { path, mark }, code, message) == FailLog::Changed {
+            let retry = self.failing.fail(now, Item { path, mark }, code, message);
+            self.deferred.defer(Condition::At(retry.due), &retry.item);
+            if retry.log == FailLog::Changed {
                 log = FailLog::Changed;
                 actions.push(Action::Notify(Notice::PathFailed { remote: self.id, failure }));
             }

@@ -4,10 +4,13 @@
 use std::collections::HashSet;
 
 use super::{Flight, Origin, RemoteState, Room, SESSION_REST};
+use crate::change::Scope;
+use crate::engine::deferred::Condition;
+use crate::engine::deletions::Deletions;
 use crate::engine::full_sync::shards_per_job;
 use crate::engine::locks::{LockKind, Owner};
 use crate::engine::parents::Parents;
-use crate::engine::pending::{Item, Want};
+use crate::engine::pending::{Item, Mark, Want};
 use crate::engine::retry::{Outage, Trouble};
 use crate::engine::{FullSyncFilter, Job, JobId, JobKind, Now};
 use crate::path::RelPath;
@@ -49,10 +52,7 @@ impl RemoteState {
             let waits = self.pending.small() > 0 && self.batches_in_flight() < BATCHES;
             waits.then(|| self.pace.ready_at()).filter(|at| *at > now)
         };
-        let aftermath = self.aftermath.next_due().filter(|_| self.outage.is_none());
-        let again =
-            [self.failing.next_due(), self.postponed.next_due(), self.quiet_at(), aftermath];
-        [sessions, start].into_iter().chain(again).flatten().min()
+        [sessions, start, self.deferred.next_due(self.outlook())].into_iter().flatten().min()
     }
 
     /// The job that should start now, if any.
@@ -95,7 +95,7 @@ impl RemoteState {
             return (None, None);
         }
         let trees = self.count_flights(|kind| matches!(kind, JobKind::Trees(_)));
-        if trees < TREE_JOBS && !self.deletion_gate.is_undecided() {
+        if trees < TREE_JOBS && self.deletions != Deletions::Undecided {
             if let Some(full_sync) = &mut self.full_sync {
                 let (items, sweep_waits) = full_sync.take(&self.locks, TREE_JOBS);
                 let job = NextJob::new(JobKind::Trees(full_sync.filter), Origin::FullSync, items);
@@ -178,7 +178,7 @@ impl RemoteState {
             .iter()
             .filter_map(|item| Some((item.path.clone(), self.moves.get(&item.path)?.clone())))
             .collect();
-        let deletes_below = self.deletion_gate.is_allowed();
+        let deletes_below = self.deletions.are_allowed();
         let (remote, root) = (self.id, self.root);
         let job = Job { id, remote, root, kind, items, moves, deletes_below };
         let items = job.items.clone();
@@ -186,7 +186,10 @@ impl RemoteState {
         self.locks.lock_all(Owner::Job(id), &origins_elsewhere(&job), LockKind::Short);
         let parents = Parents::of(&items);
         for other in self.flights.values() {
-            self.disputed.extend(parents.disputed(&other.parents).cloned());
+            for directory in parents.disputed(&other.parents) {
+                let item = Item { path: directory.clone(), mark: Mark::new(Scope::Entry) };
+                self.deferred.defer(Condition::Quiet, &item);
+            }
         }
         let (began, is_trial) = (now, self.outage.is_some());
         let flight = Flight { kind, origin, began, is_trial, items, deletes_below, parents };

@@ -53,6 +53,9 @@ impl World {
     /// After every step: nobody is starved, no wake-up is lost, the fail log is announced.
     pub(super) fn check_state(&self) {
         assert_eq!(self.fail_log, self.fail_log_now(), "the fail log changed without a word");
+        for id in (0..self.remotes.len()).map(RemoteId) {
+            assert_eq!(self.engine.owed(id), self.engine.undelivered(id).count());
+        }
         let workers = self.engine.setup.workers;
         let free = workers - self.flying.len();
         let deadline = self.engine.next_deadline();
@@ -120,7 +123,7 @@ impl World {
             let differ = source.differences(&remote.copy.tree);
             assert!(differ.is_empty(), "{differ:?} of {id:?} never became equal");
             assert_eq!(self.engine.undelivered(id).next(), None, "owed by {id:?} at the end");
-            assert_eq!(self.engine.pending(id), 0);
+            assert_eq!((self.engine.owed(id), self.engine.pending(id)), (0, 0));
             assert!(!remote.sessions, "the sessions of {id:?} are never closed");
         }
         assert_eq!(self.engine.fail_log(), []);

@@ -9,7 +9,7 @@ use super::super::look::{Look, Present};
 use super::notices::Notices;
 use super::ours::Ours;
 use crate::engine::pending::Item;
-use crate::engine::postponed::POSTPONED;
+use crate::engine::POSTPONED;
 use crate::path::RelPath;
 use crate::rsync::{Answer, Presence};
 

@@ -1,0 +1,412 @@
+//! What becomes pending by itself, each path with its condition.
+//! Starts nothing, and knows no reasons. A deferred path is owed like a pending one.
+
+use std::collections::BTreeMap;
+
+use super::Now;
+use super::mark::{Item, Mark, Recheck};
+use crate::change::Scope;
+use crate::path::RelPath;
+
+/// When a deferred path becomes pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// At this time.
+    At(Now),
+    /// A recheck: at this time, if the remote answers then; else when it answers.
+    Answered(Now),
+    /// When no batch has been pending or in flight for a moment.
+    Quiet,
+    /// When deletions are allowed.
+    Deletions,
+}
+
+/// How many kinds of conditions there are.
+const KINDS: usize = 4;
+
+impl Condition {
+    /// Its place among the kinds, and its time.
+    fn parts(self) -> (usize, Now) {
+        match self {
+            Self::At(due) => (0, due),
+            Self::Answered(due) => (1, due),
+            Self::Quiet => (2, Now::ZERO),
+            Self::Deletions => (3, Now::ZERO),
+        }
+    }
+}
+
+const AT: usize = 0;
+const ANSWERED: usize = 1;
+const QUIET: usize = 2;
+
+/// From when on each condition is met; `None`: some other event has to come first.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Outlook {
+    /// The remote answers.
+    pub answers: Option<Now>,
+    /// Nothing is pending or in flight.
+    pub quiet: Option<Now>,
+    /// Deletions are allowed.
+    pub deletions: Option<Now>,
+}
+
+/// Everything of one remote that waits for a condition.
+///
+/// Invariant: for each kind of condition, nothing stands below a path marked [`Scope::Tree`].
+#[derive(Debug, Default)]
+pub struct Deferred {
+    kinds: [Waiting; KINDS],
+}
+
+/// The paths that wait for one kind of condition.
+#[derive(Debug, Default)]
+struct Waiting {
+    paths: BTreeMap<RelPath, Entry>,
+    /// Nothing is due before this.
+    earliest: Option<Now>,
+    /// A mark of a whole tree may stand among them.
+    has_trees: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    due: Now,
+    mark: Mark,
+    /// Only a directory above a path that is rechecked.
+    is_parent: bool,
+}
+
+impl Entry {
+    fn merge(&mut self, other: Self) {
+        self.due = self.due.max(other.due);
+        self.mark = self.mark.merge(other.mark);
+        self.is_parent &= other.is_parent;
+    }
+}
+
+impl Deferred {
+    /// Defers an item. A path that waits already waits for the later of both times.
+    pub fn defer(&mut self, condition: Condition, item: &Item) {
+        let (kind, due) = condition.parts();
+        let entry = Entry { due, mark: item.mark, is_parent: false };
+        self.kinds[kind].insert(item.path.clone(), entry);
+    }
+
+    /// Defers a recheck of the item and of the directories above it, which rsync sends along. Returns the item that covers it.
+    pub fn recheck(&mut self, due: Now, item: &Item) -> Item {
+        let waiting = &mut self.kinds[ANSWERED];
+        let only = |mark| Mark { recheck: Recheck::Only, ..mark };
+        let entry = Entry { due, mark: only(item.mark), is_parent: false };
+        let covered_by = waiting.insert(item.path.clone(), entry);
+        let mut parent = item.path.parent();
+        while let Some(path) = parent {
+            if waiting.paths.get(&path).is_some_and(|known| known.due >= due) {
+                break;
+            }
+            parent = path.parent();
+            let mark = only(Mark::new(Scope::Entry));
+            waiting.insert(path, Entry { due, mark, is_parent: true });
+        }
+        covered_by
+    }
+
+    /// Lets all rechecks wait until `due` at least.
+    pub fn put_off_rechecks(&mut self, due: Now) {
+        let waiting = &mut self.kinds[ANSWERED];
+        waiting.paths.values_mut().for_each(|entry| entry.due = entry.due.max(due));
+        waiting.find_earliest();
+    }
+
+    /// When the path, or the nearest one above it, is rechecked.
+    pub fn recheck_due_above(&self, path: &RelPath) -> Option<Now> {
+        let waiting = &self.kinds[ANSWERED];
+        let mut above = (!waiting.paths.is_empty()).then(|| path.clone());
+        while let Some(path) = above {
+            if let Some(entry) = waiting.paths.get(&path).filter(|entry| !entry.is_parent) {
+                return Some(entry.due);
+            }
+            above = path.parent();
+        }
+        None
+    }
+
+    /// The rechecks of the path and below it, each with when it is due.
+    pub fn rechecks_within(&self, path: &RelPath) -> Vec<(Now, Item)> {
+        let within = self.kinds[ANSWERED].within(path);
+        let own = within.filter(|(_, entry)| !entry.is_parent);
+        own.map(|(path, entry)| (entry.due, Item { path: path.clone(), mark: entry.mark }))
+            .collect()
+    }
+
+    /// Forgets the path if it waits for a time and was delivered with `item`.
+    pub fn delivered(&mut self, item: &Item, path: &RelPath) {
+        let waiting = &mut self.kinds[AT];
+        if waiting.paths.get(path).is_some_and(|entry| item.covers(path, entry.mark)) {
+            waiting.paths.remove(path);
+        }
+    }
+
+    /// True when this very path waits for a time.
+    pub fn is_timed(&self, path: &RelPath) -> bool {
+        self.kinds[AT].paths.contains_key(path)
+    }
+
+    /// Lets a path that waits for a time wait no longer than until `due`.
+    pub fn bring_forward(&mut self, due: Now, path: &RelPath) {
+        let waiting = &mut self.kinds[AT];
+        let tree = waiting.tree_above(path);
+        if let Some(entry) = waiting.paths.get_mut(tree.as_ref().unwrap_or(path)) {
+            entry.due = entry.due.min(due);
+            waiting.earliest = waiting.earliest.into_iter().chain([due]).min();
+        }
+    }
+
+    /// When something becomes pending, or may.
+    pub fn next_due(&self, outlook: Outlook) -> Option<Now> {
+        (0..KINDS).filter_map(|kind| self.due(kind, outlook)).min()
+    }
+
+    /// Takes out what is due.
+    pub fn take_due(&mut self, now: Now, outlook: Outlook) -> Vec<Item> {
+        let mut items = Vec::new();
+        for kind in 0..KINDS {
+            if self.due(kind, outlook).is_some_and(|due| due <= now) {
+                self.kinds[kind].take_due(now, &mut items);
+            }
+        }
+        items
+    }
+
+    /// Everything.
+    pub fn items(&self) -> impl Iterator<Item = Item> {
+        let entries = self.kinds.iter().flat_map(|waiting| &waiting.paths);
+        entries.map(|(path, entry)| Item { path: path.clone(), mark: entry.mark })
+    }
+
+    /// How many items there are.
+    pub fn count(&self) -> usize {
+        self.kinds.iter().map(|waiting| waiting.paths.len()).sum()
+    }
+
+    /// How many of them are changes that were never delivered. The others are only made sure of.
+    pub fn changes(&self) -> usize {
+        self.count() - self.kinds[ANSWERED].paths.len() - self.kinds[QUIET].paths.len()
+    }
+
+    /// Keeps at most `max` items: the fullest condition replaces its deepest paths by their directories' trees.
+    pub fn limit(&mut self, max: usize) {
+        while self.count() > max.max(KINDS)
+            && let Some(fullest) = self.kinds.iter_mut().max_by_key(|waiting| waiting.paths.len())
+        {
+            fullest.collapse(fullest.paths.len() / 2);
+        }
+    }
+
+    fn due(&self, kind: usize, outlook: Outlook) -> Option<Now> {
+        let earliest = self.kinds[kind].earliest?;
+        let met = [Some(Now::ZERO), outlook.answers, outlook.quiet, outlook.deletions];
+        met[kind].map(|met| met.max(earliest))
+    }
+}
+
+impl Waiting {
+    /// Returns the item that covers the new one.
+    fn insert(&mut self, path: RelPath, new: Entry) -> Item {
+        self.earliest = self.earliest.into_iter().chain([new.due]).min();
+        let path = self.tree_above(&path).unwrap_or(path);
+        let entry = self.paths.entry(path.clone()).or_insert(new);
+        entry.merge(new);
+        if entry.mark.scope == Scope::Tree {
+            self.has_trees = true;
+            self.absorb_below(&path);
+        }
+        let mark = self.paths.get(&path).map_or(new.mark, |entry| entry.mark);
+        Item { path, mark }
+    }
+
+    /// The tree that covers the path, unless it is the path itself.
+    fn tree_above(&self, path: &RelPath) -> Option<RelPath> {
+        let mut above = path.parent().filter(|_| self.has_trees);
+        while let Some(path) = above {
+            if self.paths.get(&path).is_some_and(|entry| entry.mark.scope == Scope::Tree) {
+                return Some(path);
+            }
+            above = path.parent();
+        }
+        None
+    }
+
+    fn absorb_below(&mut self, tree: &RelPath) {
+        let below = self.within(tree).map(|(path, _)| path).filter(|path| *path != tree);
+        for path in below.cloned().collect::<Vec<_>>() {
+            if let (Some(below), Some(entry)) = (self.paths.remove(&path), self.paths.get_mut(tree))
+            {
+                let mark = Mark { scope: Scope::Tree, large: false, shard: false, ..below.mark };
+                entry.merge(Entry { mark, ..below });
+            }
+        }
+    }
+
+    fn within<'a>(&'a self, path: &'a RelPath) -> impl Iterator<Item = (&'a RelPath, &'a Entry)> {
+        // What is below a path stands after it, among others whose bytes begin alike.
+        let near = self.paths.range(path.clone()..);
+        let near = near.take_while(|(at, _)| at.as_bytes().starts_with(path.as_bytes()));
+        near.filter(|(at, _)| at.is_within(path))
+    }
+
+    fn take_due(&mut self, now: Now, items: &mut Vec<Item>) {
+        let (due, later): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.paths).into_iter().partition(|(_, entry)| entry.due <= now);
+        self.paths = later;
+        self.has_trees &= !self.paths.is_empty();
+        self.find_earliest();
+        items.extend(due.into_iter().map(|(path, entry)| Item { path, mark: entry.mark }));
+    }
+
+    fn find_earliest(&mut self) {
+        self.earliest = self.paths.values().map(|entry| entry.due).min();
+    }
+
+    /// Whole directories instead of their entries, until at most `limit` items are left.
+    fn collapse(&mut self, limit: usize) {
+        let depth = |path: &RelPath| path.components().count();
+        let mut level = self.paths.keys().map(depth).max().unwrap_or(0);
+        while self.paths.len() > limit.max(1) && level > 0 {
+            let (deepest, above): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                std::mem::take(&mut self.paths).into_iter().partition(|(p, _)| depth(p) == level);
+            self.paths = above;
+            for (path, entry) in deepest {
+                let mark = Mark {
+                    compare_content: entry.mark.compare_content,
+                    recheck: entry.mark.recheck,
+                    ..Mark::new(Scope::Tree)
+                };
+                self.insert(path.parent().unwrap_or_default(), Entry { mark, ..entry });
+            }
+            level -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use std::time::Duration;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn item(text: &str, scope: Scope) -> Item {
+        Item { path: RelPath::new(text.as_bytes()).unwrap(), mark: Mark::new(scope) }
+    }
+
+    fn entry(text: &str) -> Item {
+        item(text, Scope::Entry)
+    }
+
+    fn names(items: &[Item]) -> Vec<String> {
+        items.iter().map(|item| item.path.to_string()).collect()
+    }
+
+    #[test]
+    fn a_path_is_due_once_and_the_later_time_counts() {
+        let (mut deferred, any) = (Deferred::default(), Outlook::default());
+        assert_eq!(deferred.next_due(any), None);
+        deferred.defer(Condition::At(2 * SECOND), &entry("a"));
+        deferred.defer(Condition::At(2 * SECOND), &entry("b"));
+        deferred.defer(Condition::At(3 * SECOND), &entry("a"));
+        assert!(deferred.take_due(SECOND, any).is_empty());
+        assert_eq!(deferred.next_due(any), Some(2 * SECOND));
+        assert_eq!(names(&deferred.take_due(2 * SECOND, any)), ["b"]);
+        assert_eq!(names(&deferred.take_due(3 * SECOND, any)), ["a"]);
+        assert_eq!((deferred.next_due(any), deferred.count()), (None, 0));
+    }
+
+    #[test]
+    fn each_condition_holds_back_its_own_paths() {
+        let mut deferred = Deferred::default();
+        deferred.defer(Condition::Quiet, &entry("quiet"));
+        deferred.defer(Condition::Deletions, &item("deletions", Scope::Tree));
+        deferred.recheck(5 * SECOND, &entry("d/recheck"));
+        assert_eq!((deferred.count(), deferred.changes()), (5, 1));
+        assert_eq!(deferred.next_due(Outlook::default()), None);
+        let quiet = Outlook { quiet: Some(2 * SECOND), ..Outlook::default() };
+        assert_eq!(deferred.next_due(quiet), Some(2 * SECOND));
+        assert_eq!(names(&deferred.take_due(9 * SECOND, quiet)), ["quiet"]);
+        let deletions = Outlook { deletions: Some(Now::ZERO), ..Outlook::default() };
+        assert_eq!(names(&deferred.take_due(Now::ZERO, deletions)), ["deletions"]);
+        let answers = Outlook { answers: Some(Now::ZERO), ..Outlook::default() };
+        assert_eq!(deferred.next_due(answers), Some(5 * SECOND));
+        assert_eq!(names(&deferred.take_due(5 * SECOND, answers)), ["./", "d", "d/recheck"]);
+    }
+
+    #[test]
+    fn a_listing_of_the_root_does_not_cover_the_tree_below_it() {
+        let mut deferred = Deferred::default();
+        deferred.defer(Condition::Deletions, &item("", Scope::Listing));
+        deferred.defer(Condition::Deletions, &item("a", Scope::Tree));
+        deferred.defer(Condition::Deletions, &entry("a/b"));
+        assert_eq!(names(&deferred.items().collect::<Vec<_>>()), ["./", "a"]);
+    }
+
+    #[test]
+    fn what_was_delivered_need_not_wait_for_its_time() {
+        let mut deferred = Deferred::default();
+        deferred.defer(Condition::At(SECOND), &item("a", Scope::Tree));
+        deferred.defer(Condition::At(SECOND), &entry("b"));
+        let (a, b) = (entry("a").path, entry("b").path);
+        deferred.delivered(&entry("a"), &a);
+        deferred.delivered(&entry("a"), &b);
+        assert_eq!(deferred.count(), 2);
+        deferred.delivered(&entry("b"), &b);
+        deferred.delivered(&item("", Scope::Tree), &a);
+        assert_eq!(deferred.count(), 0);
+    }
+
+    fn arb_item() -> impl Strategy<Value = Item> {
+        let scope = prop_oneof![Just(Scope::Entry), Just(Scope::Listing), Just(Scope::Tree)];
+        ("[ab](/[ab]){0,3}", scope).prop_map(|(path, scope)| item(&path, scope))
+    }
+
+    proptest! {
+        /// Whatever is deferred, collapsed and taken: it stays covered, it is counted, and it comes exactly when it is said to.
+        #[test]
+        fn nothing_deferred_is_lost_and_the_answers_agree(
+            steps in proptest::collection::vec((arb_item(), 0u64..9, 0u8..5), 1..40),
+            max in 1usize..12,
+        ) {
+            let (mut deferred, mut now) = (Deferred::default(), Now::ZERO);
+            let all = Outlook { answers: Some(3 * SECOND), quiet: Some(2 * SECOND), deletions: Some(now) };
+            let mut owed: Vec<Item> = Vec::new();
+            for (item, seconds, what) in steps {
+                let due = now + SECOND * seconds as u32;
+                match what {
+                    0 => deferred.defer(Condition::At(due), &item),
+                    1 => _ = deferred.recheck(due, &item),
+                    2 => deferred.defer(Condition::Quiet, &item),
+                    3 => deferred.defer(Condition::Deletions, &item),
+                    _ => {
+                        now = due;
+                        let next = deferred.next_due(all);
+                        let taken = deferred.take_due(now, all);
+                        prop_assert!(taken.is_empty() || next.is_some_and(|next| next <= now));
+                        prop_assert!(deferred.next_due(all).is_none_or(|next| next > now));
+                        owed.retain(|owed| !taken.iter().any(|item| item.covers(&owed.path, owed.mark)));
+                        continue;
+                    }
+                }
+                owed.push(item);
+                deferred.limit(max);
+                prop_assert!(deferred.count() <= max.max(KINDS));
+                let items: Vec<_> = deferred.items().collect();
+                prop_assert_eq!(items.len(), deferred.count());
+                for owed in &owed {
+                    let covered = items.iter().any(|item| item.covers(&owed.path, owed.mark));
+                    prop_assert!(covered, "{owed:?} is lost: {items:?}");
+                }
+            }
+        }
+    }
+}
