@@ -25,13 +25,13 @@ pub mod trie;
 use std::time::Duration;
 
 use crate::change::{Change, RemoteId, RootId, WatchEvent};
+use crate::failure::{FailureKind, Subject};
 use crate::path::RelPath;
 pub use deletions::Deletions;
 pub use job::{FullSyncFilter, Job, JobId, JobKind, JobReport, PathFailure, Settled, Verdict};
 pub use notice::{FailLogEntry, Notice};
 use pending::Item;
 use remote::{RemoteState, Room};
-use retry::Trouble;
 
 /// Paths that the pending set of a remote may hold when memory is short.
 const PENDING_FEW: usize = 1_000;
@@ -313,25 +313,27 @@ impl Engine {
         self.remotes[index].job_done(now, job, report, actions);
         // What is wrong here, and not with one remote, is said once, however many remotes notice it.
         for at in (before..actions.len()).rev() {
-            let trouble = match &actions[at] {
-                Action::Notify(Notice::Shortage { .. } | Notice::ShortageOver) => Trouble::Shortage,
-                Action::Notify(Notice::SourceUnhealthy { .. } | Notice::SourceHealthy { .. }) => {
-                    Trouble::Source
-                }
+            let kind = match &actions[at] {
+                Action::Notify(Notice::Failed { failure, .. }) => failure.kind,
+                Action::Notify(Notice::Over { kind, .. }) => *kind,
                 _ => continue,
             };
-            if self.others_have(trouble, index) {
+            if self.others_have(kind, index) {
                 actions.remove(at);
             }
         }
     }
 
-    /// True when another remote than this one (of the same root, for what is the source's) suffers from `trouble`.
-    fn others_have(&self, trouble: Trouble, but: usize) -> bool {
+    /// True when the failure concerns more than one remote, and another one than `but` suffers from it now.
+    fn others_have(&self, kind: FailureKind, but: usize) -> bool {
         let root = self.remotes[but].root;
         let others = self.remotes.iter().enumerate().filter(|(index, _)| *index != but);
-        let mut others = others.filter(|(_, r)| trouble != Trouble::Source || r.root == root);
-        others.any(|(_, remote)| remote.trouble() == Some(trouble))
+        let mut suffer = others.filter(|(_, remote)| remote.failure_kind() == Some(kind));
+        match kind.policy().subject {
+            Subject::Remote | Subject::Program => false,
+            Subject::Machine => suffer.next().is_some(),
+            Subject::Root => suffer.any(|(_, remote)| remote.root == root),
+        }
     }
 
     fn dispatch(&mut self, now: Now, actions: &mut Vec<Action>) {

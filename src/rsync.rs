@@ -21,7 +21,7 @@ use crate::destination::Destination;
 use crate::path::RelPath;
 use params::{Filters, Params};
 
-pub use knock::{Knock, NoAnswer};
+pub use knock::Knock;
 pub use preview::{Answer, deleted_names};
 
 /// `--timeout` of runs for which the operator says none, in seconds: long enough for a checksum of a very large file.

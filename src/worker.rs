@@ -29,6 +29,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::change::{RemoteId, RootId};
 use crate::engine::{Job, JobId, JobReport, Verdict};
+use crate::failure::{Failure, FailureKind, code};
 use crate::path::RelPath;
 use crate::record::Look;
 use load_gate::LoadGate;
@@ -180,8 +181,12 @@ fn guarded(run: impl FnOnce() -> (JobReport, Option<Look>)) -> (JobReport, Optio
         let words = panic.downcast_ref::<&str>().copied();
         let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let reason = words.unwrap_or("a panic without words").to_owned();
-        (JobReport::nothing(Verdict::Fault(reason)), None)
+        (JobReport::nothing(Verdict::Failed(fault(reason))), None)
     })
+}
+
+fn fault(reason: String) -> Failure {
+    Failure::new(FailureKind::Fault, code::DIAGNOSTICS, reason)
 }
 
 #[cfg(test)]
@@ -190,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_told_as_a_fault_of_the_program_with_its_words() {
-        let fault = |words: &str| JobReport::nothing(Verdict::Fault(words.into()));
+        let fault = |words: &str| JobReport::nothing(Verdict::Failed(fault(words.into())));
         assert_eq!(guarded(|| panic!("no such thing")).0, fault("no such thing"));
         let index = 7;
         assert_eq!(guarded(|| panic!("nothing at {index}")).0, fault("nothing at 7"));

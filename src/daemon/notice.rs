@@ -7,6 +7,7 @@ use log::Level;
 
 use crate::change::{RemoteId, RootId};
 use crate::engine::{FullSyncCause, Notice};
+use crate::failure::Subject;
 
 /// The names behind the engine's ids.
 #[derive(Debug, Clone)]
@@ -27,69 +28,39 @@ impl Names {
         self.remotes.get(id.0).map_or("", String::as_str)
     }
 
+    fn who(&self, subject: Subject, remote: RemoteId, root: RootId) -> String {
+        match subject {
+            Subject::Root => self.root(root),
+            Subject::Remote | Subject::Program | Subject::Machine => self.remote(remote).to_owned(),
+        }
+    }
+
     /// The level and the sentence of a notice.
     pub fn sentence(&self, notice: &Notice) -> (Level, String) {
         match notice {
-            Notice::RemoteDown { remote, reason, pending } => (
-                Level::Error,
-                format!(
-                    "remote {} is down: {reason}; {} sent when it is back",
-                    self.remote(*remote),
-                    waiting(*pending)
-                ),
-            ),
-            Notice::RemoteUp { remote, after, pending } => (
-                Level::Info,
-                format!(
-                    "remote {} is back after {} s; {pending} changes are on their way",
-                    self.remote(*remote),
-                    after.as_secs()
-                ),
-            ),
-            Notice::RemoteDenies { remote, reason, pending } => (
-                Level::Error,
-                format!(
-                    "remote {} {reason}; {} sent when that is mended",
-                    self.remote(*remote),
-                    waiting(*pending)
-                ),
-            ),
-            Notice::Shortage { reason } => (
-                Level::Error,
-                format!("{reason}; what changes is kept, and sent when rsync can be started"),
-            ),
+            Notice::Failed { remote, root, failure, pending } => {
+                let who = self.who(failure.kind.policy().subject, *remote, *root);
+                let said = failure.kind.policy().said;
+                let said = said.replace("{who}", &who).replace("{kept}", &waiting(*pending));
+                // Last: the reason may hold anything.
+                (Level::Error, said.replace("{reason}", &failure.reason))
+            }
+            Notice::Over { remote, root, kind, after, pending } => {
+                let policy = kind.policy();
+                let who = self.who(policy.subject, *remote, *root);
+                let over = policy.over.replace("{who}", &who);
+                let over = over.replace("{after}", &after.as_secs().to_string());
+                let level = match policy.subject {
+                    Subject::Remote | Subject::Machine => Level::Info,
+                    Subject::Program | Subject::Root => Level::Warn,
+                };
+                (level, over.replace("{sent}", &on_their_way(*pending)))
+            }
             Notice::MemoryShort => (
                 Level::Error,
                 "out of memory: what waits is kept as directories, and work waits for more; raise the limit \
                  (MemoryMax= of the service, ulimit -v) or give the machine more"
                     .into(),
-            ),
-            Notice::ShortageOver => {
-                (Level::Info, "rsync can be started again: what waited is on its way".into())
-            }
-            Notice::Misconfigured { remote, reason } => (
-                Level::Error,
-                format!(
-                    "rsync refuses its options for remote {}: {reason}; correct <commonParams> or the remote's rsync, \
-                     the changes are kept",
-                    self.remote(*remote)
-                ),
-            ),
-            Notice::Fault { remote, reason, pending } => (
-                Level::Error,
-                format!(
-                    "a fault in sersync itself, at a job for remote {}: {reason}; please report it with the \
-                     `internal error` above it in the log; {} tried again",
-                    self.remote(*remote),
-                    waiting(*pending)
-                ),
-            ),
-            Notice::FaultOver { remote } => (
-                Level::Warn,
-                format!(
-                    "remote {}: the job at which sersync failed has gone through; please report the fault all the same",
-                    self.remote(*remote)
-                ),
             ),
             Notice::PathFailed { remote, failure } => (
                 Level::Error,
@@ -97,8 +68,8 @@ impl Names {
                     "{} could not be sent to {} (rsync exit code {}): {}; it is in the fail log and will be tried again",
                     failure.path,
                     self.remote(*remote),
-                    failure.code,
-                    failure.message
+                    failure.failure.code,
+                    failure.failure.reason
                 ),
             ),
             Notice::RootLost { root, reason } => (
@@ -122,20 +93,6 @@ impl Names {
             Notice::SubtreeBack { root, path } => (
                 Level::Warn,
                 format!("{path} in {} is back: everything below it is compared", self.root(*root)),
-            ),
-            Notice::SourceUnhealthy { root, reason } => (
-                Level::Error,
-                format!(
-                    "ALARM: watch path {}: {reason}; nothing is sent or deleted until it is as before",
-                    self.root(*root)
-                ),
-            ),
-            Notice::SourceHealthy { root } => (
-                Level::Warn,
-                format!(
-                    "watch path {} can be read again: what waited is on its way",
-                    self.root(*root)
-                ),
             ),
             Notice::Overflow { root } => (
                 Level::Warn,
@@ -187,16 +144,27 @@ fn waiting(pending: usize) -> String {
     }
 }
 
+/// `1 change is on its way`, `2 changes are on their way`.
+fn on_their_way(pending: usize) -> String {
+    match pending {
+        0 => "it has everything".into(),
+        1 => "1 change is on its way".into(),
+        many => format!("{many} changes are on their way"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::{Failure, FailureKind};
 
     #[test]
     fn nobody_is_told_of_no_changes_that_wait() {
         let names = Names { roots: Vec::new(), remotes: vec!["h::m".into()] };
         let sentence = |pending| {
-            let (remote, reason) = (RemoteId(0), "it is silent".to_owned());
-            names.sentence(&Notice::RemoteDown { remote, reason, pending }).1
+            let (remote, root) = (RemoteId(0), RootId(0));
+            let failure = Failure::new(FailureKind::Away, 10, "it is silent");
+            names.sentence(&Notice::Failed { remote, root, failure, pending }).1
         };
         let end = |pending| sentence(pending).split_once("; ").unwrap().1.to_owned();
         assert_eq!(end(0), "what changes is kept and sent when it is back");
@@ -207,8 +175,9 @@ mod tests {
     #[test]
     fn a_fault_of_the_program_blames_neither_rsync_nor_the_configuration() {
         let names = Names { roots: Vec::new(), remotes: vec!["h::m".into()] };
-        let reason = "index out of bounds".into();
-        let fault = Notice::Fault { remote: RemoteId(0), reason, pending: 1 };
+        let (remote, root) = (RemoteId(0), RootId(0));
+        let failure = Failure::new(FailureKind::Fault, 13, "index out of bounds");
+        let fault = Notice::Failed { remote, root, failure, pending: 1 };
         let (level, sentence) = names.sentence(&fault);
         assert_eq!(level, Level::Error);
         for words in

@@ -42,10 +42,8 @@ impl Teller {
 
     /// Logs a notice of the engine.
     pub fn notify(&mut self, notice: &Notice) {
-        if let (
-            Notice::RemoteDown { remote, .. } | Notice::RemoteDenies { remote, .. },
-            Some(plugins),
-        ) = (notice, &mut self.plugins)
+        if let (Notice::Failed { remote, failure, .. }, Some(plugins)) = (notice, &mut self.plugins)
+            && failure.kind.is_remotes()
         {
             plugins.went_down(*remote);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::pending::{Item, Mark};
 use super::{Action, Engine, Event, Job, JobKind, JobReport, Now, Setup, Verdict};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
+use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 
 const ROOT: RootId = RootId(0);
@@ -15,7 +16,7 @@ const FOREVER: Duration = Duration::from_secs(1_000_000);
 
 /// How a remote fails while it is away.
 #[derive(Clone, Copy)]
-struct Failure {
+struct Fails {
     /// What a job comes to.
     verdict: fn() -> Verdict,
     /// How long that takes.
@@ -26,7 +27,7 @@ struct Failure {
 struct Rig {
     engine: Engine,
     now: Now,
-    away: Option<Failure>,
+    away: Option<Fails>,
     flying: Vec<(Now, Job, JobReport)>,
 }
 
@@ -102,15 +103,15 @@ impl Rig {
 }
 
 fn refused() -> Verdict {
-    Verdict::RemoteDown { code: 10, reason: "connection refused".into() }
+    Verdict::Failed(Failure::new(FailureKind::Away, 10, "connection refused"))
 }
 
 fn denied() -> Verdict {
-    Verdict::Denied { code: 5, reason: "refuses user bob".into() }
+    Verdict::Failed(Failure::new(FailureKind::Denied, 5, "refuses user bob"))
 }
 
 /// The longest comeback after outages of about `length` that end at different moments.
-fn worst_comeback(length: Duration, failure: Failure) -> Duration {
+fn worst_comeback(length: Duration, failure: Fails) -> Duration {
     let tries = (0..40).map(|part| {
         let mut rig = Rig::new();
         rig.away = Some(failure);
@@ -131,7 +132,7 @@ fn a_remote_that_answers_again_has_everything_within_three_seconds_however_long_
     let (at_once, patience) = (Duration::from_millis(1), Duration::from_secs(2));
     for length in [Duration::from_secs(3), HALF_A_MINUTE, HOUR] {
         for takes in [at_once, patience] {
-            let worst = worst_comeback(length, Failure { verdict: refused, takes });
+            let worst = worst_comeback(length, Fails { verdict: refused, takes });
             assert!(worst < LIMIT, "{worst:?} after {length:?}, knocks of {takes:?}");
         }
     }
@@ -139,7 +140,7 @@ fn a_remote_that_answers_again_has_everything_within_three_seconds_however_long_
 
 #[test]
 fn one_that_somebody_mends_has_everything_within_three_seconds_after_half_a_minute() {
-    let failure = Failure { verdict: denied, takes: Duration::from_millis(100) };
+    let failure = Fails { verdict: denied, takes: Duration::from_millis(100) };
     assert!(worst_comeback(HALF_A_MINUTE, failure) < LIMIT);
     let rare = worst_comeback(HOUR, failure);
     assert!(rare > LIMIT && rare < Duration::from_secs(80), "{rare:?}");
@@ -152,10 +153,10 @@ fn jobs_that_hang_on_dead_connections_do_not_delay_the_comeback() {
     let path = RelPath::new(b"big").unwrap();
     let mark = Mark { large: true, ..Mark::new(Scope::Entry) };
     rig.flying[0].2.returned = vec![Item { path, mark }];
-    rig.away = Some(Failure { verdict: refused, takes: FOREVER });
+    rig.away = Some(Fails { verdict: refused, takes: FOREVER });
     rig.run(Duration::from_secs(1));
     assert_eq!(rig.flying[0].1.kind, JobKind::Large);
-    rig.away = Some(Failure { verdict: refused, takes: Duration::from_millis(1) });
+    rig.away = Some(Fails { verdict: refused, takes: Duration::from_millis(1) });
     rig.change("small");
     rig.run(HALF_A_MINUTE);
     assert_eq!(rig.flying.len(), 1, "only what hangs is in flight between two knocks");

@@ -15,6 +15,7 @@ use super::{
     PathFailure, Setup, Verdict,
 };
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
+use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 
 const ROOT: RootId = RootId(0);
@@ -98,11 +99,11 @@ fn parse_report(words: &[&str]) -> JobReport {
         match *word {
             "failed" => failed = true,
             "returned" => failed = false,
-            path if failed => report.failed.push(PathFailure {
-                path: parse_item(path).path,
-                code: 23,
-                message: "permission denied".into(),
-            }),
+            path if failed => {
+                let path = parse_item(path).path;
+                report.failed.push(PathFailure::new(path, "permission denied"));
+            }
+
             item => report.returned.push(parse_item(item)),
         }
     }
@@ -114,6 +115,9 @@ fn parse_event(text: &str) -> Event {
     let ended =
         |job: &str, verdict| Event::JobDone(JobId(number(job)), JobReport::nothing(verdict));
     let reason = "as the script says".to_owned();
+    let failed = |job: &str, kind, code| {
+        ended(job, Verdict::Failed(Failure::new(kind, code, "as the script says")))
+    };
     match words.as_slice() {
         ["changed", paths @ ..] => Event::Watch(WatchEvent::changed(ROOT, parse_changes(paths))),
         // So many files below a directory.
@@ -128,13 +132,13 @@ fn parse_event(text: &str) -> Event {
             Event::JobOpened(JobId(number(job)), paths)
         }
         ["done", job, rest @ ..] => Event::JobDone(JobId(number(job)), parse_report(rest)),
-        ["down", job] => ended(job, Verdict::RemoteDown { code: 12, reason }),
-        ["denied", job] => ended(job, Verdict::Denied { code: 5, reason }),
-        ["shortage", job] => ended(job, Verdict::Shortage(reason)),
+        ["down", job] => failed(job, FailureKind::Away, 12),
+        ["denied", job] => failed(job, FailureKind::Denied, 5),
+        ["shortage", job] => failed(job, FailureKind::Shortage, 14),
         ["stopped", job] => ended(job, Verdict::Stopped),
-        ["misconfigured", job] => ended(job, Verdict::Misconfigured { code: 1, reason }),
-        ["fault", job] => ended(job, Verdict::Fault(reason)),
-        ["unhealthy", job] => ended(job, Verdict::SourceUnhealthy(reason)),
+        ["misconfigured", job] => failed(job, FailureKind::Options, 1),
+        ["fault", job] => failed(job, FailureKind::Fault, 13),
+        ["unhealthy", job] => failed(job, FailureKind::Source, 0),
         ["overflow"] => Event::Watch(WatchEvent::Overflow { root: ROOT }),
         ["root", "lost"] => Event::Watch(WatchEvent::RootLost { root: ROOT, reason }),
         ["root", "back"] => Event::Watch(WatchEvent::RootBack { root: ROOT, replaced: false }),
@@ -166,11 +170,12 @@ fn show_job(job: &Job) -> String {
 
 fn show_notice(notice: &Notice) -> String {
     match notice {
-        Notice::RemoteDown { remote, pending, .. } => {
-            format!("remote {} is down, {pending} pending", remote.0)
+        Notice::Failed { remote, failure, pending, .. } => {
+            format!("remote {}: {}, {pending} pending", remote.0, failure.kind.policy().word)
         }
-        Notice::RemoteUp { remote, after, pending } => {
-            format!("remote {} is back after {after:.2?}, {pending} pending", remote.0)
+        Notice::Over { remote, kind, after, pending, .. } => {
+            let word = kind.policy().word;
+            format!("remote {}: {word} is over after {after:.2?}, {pending} pending", remote.0)
         }
         Notice::PathFailed { failure, .. } => format!("{} failed", failure.path),
         other => format!("{other:?}"),

@@ -3,6 +3,7 @@
 
 use super::mark::Item;
 use crate::change::{RemoteId, RootId};
+use crate::failure::{self, Failure, FailureKind};
 use crate::path::RelPath;
 
 /// Identifies a job in flight.
@@ -100,50 +101,27 @@ impl JobReport {
 pub enum Verdict {
     /// Everything is delivered but what is listed as failed or returned.
     Done,
-    /// The remote does not answer or refuses: nothing is known to be delivered. The code is rsync's.
-    RemoteDown {
-        /// rsync's exit code.
-        code: i32,
-        /// What is wrong, as a clause for the operator.
-        reason: String,
-    },
-    /// The remote answers, and takes nothing until somebody mends something there. The code is rsync's.
-    Denied {
-        /// rsync's exit code.
-        code: i32,
-        /// What it refuses and what to do, as a clause whose subject is the remote.
-        reason: String,
-    },
-    /// The remote answers, and serves as many others as it may. The fields are those of a denial.
-    #[expect(missing_docs, reason = "see above")]
-    Busy { code: i32, reason: String },
-    /// This machine lacks something that a run needs; what, and what to do.
-    Shortage(String),
-    /// rsync rejects its options: kept, and tried again slowly.
-    Misconfigured {
-        /// rsync's exit code.
-        code: i32,
-        /// What is wrong, as a clause for the operator.
-        reason: String,
-    },
-    /// A fault of this program: the worker panicked, with these words. It is tried again slowly.
-    Fault(String),
-    /// The source tree is not what it was at start: nothing was sent or deleted.
-    SourceUnhealthy(String),
-    /// It was broken off by [`Action::Abort`](super::Action::Abort), or because the program ends: nothing is known to be
+    /// Nothing is known to be delivered.
+    Failed(Failure),
+    /// It was aborted by [`Action::Abort`](super::Action::Abort), or because the program ends: nothing is known to be
     /// delivered, and nothing is the remote's fault.
     Stopped,
 }
 
-/// A path that rsync could not deliver.
+/// A path that could not be delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathFailure {
     /// Which path.
     pub path: RelPath,
-    /// rsync's exit code.
-    pub code: i32,
-    /// rsync's words.
-    pub message: String,
+    /// Why.
+    pub failure: Failure,
+}
+
+impl PathFailure {
+    /// rsync named the path, with these words.
+    pub fn new(path: RelPath, words: impl Into<String>) -> Self {
+        Self { path, failure: Failure::new(FailureKind::Path, failure::code::PARTIAL, words) }
+    }
 }
 
 /// The end of a job, as the journal and the plugins see it.

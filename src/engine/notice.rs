@@ -5,33 +5,68 @@ use std::time::Duration;
 
 use super::{FullSyncCause, PathFailure};
 use crate::change::{RemoteId, RootId};
+use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 
 /// What an operator should know; the daemon puts names to the ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is one sentence of the log, written in daemon/notice.rs")]
 pub enum Notice {
-    RemoteDown { remote: RemoteId, reason: String, pending: usize },
-    RemoteUp { remote: RemoteId, after: Duration, pending: usize },
-    RemoteDenies { remote: RemoteId, reason: String, pending: usize },
-    Misconfigured { remote: RemoteId, reason: String },
-    Fault { remote: RemoteId, reason: String, pending: usize },
-    FaultOver { remote: RemoteId },
-    Shortage { reason: String },
-    ShortageOver,
+    /// Nothing can be sent to a remote. Of a failure that concerns more than one remote, this is the first one that noticed it.
+    Failed {
+        remote: RemoteId,
+        root: RootId,
+        failure: Failure,
+        pending: usize,
+    },
+    /// That is over.
+    Over {
+        remote: RemoteId,
+        root: RootId,
+        kind: FailureKind,
+        after: Duration,
+        pending: usize,
+    },
     MemoryShort,
-    PathFailed { remote: RemoteId, failure: PathFailure },
-    RootLost { root: RootId, reason: String },
-    RootBack { root: RootId },
-    SubtreeLost { root: RootId, path: RelPath, reason: String },
-    SubtreeBack { root: RootId, path: RelPath },
-    SourceUnhealthy { root: RootId, reason: String },
-    SourceHealthy { root: RootId },
-    Overflow { root: RootId },
-    FullSyncStarted { cause: FullSyncCause },
-    FullSyncDone { remote: RemoteId, took: Duration, deletes: bool },
-    FullSyncSkipped { remote: RemoteId },
-    Collapsed { remote: RemoteId, from: usize, to: usize },
+    PathFailed {
+        remote: RemoteId,
+        failure: PathFailure,
+    },
+    RootLost {
+        root: RootId,
+        reason: String,
+    },
+    RootBack {
+        root: RootId,
+    },
+    SubtreeLost {
+        root: RootId,
+        path: RelPath,
+        reason: String,
+    },
+    SubtreeBack {
+        root: RootId,
+        path: RelPath,
+    },
+    Overflow {
+        root: RootId,
+    },
+    FullSyncStarted {
+        cause: FullSyncCause,
+    },
+    FullSyncDone {
+        remote: RemoteId,
+        took: Duration,
+        deletes: bool,
+    },
+    FullSyncSkipped {
+        remote: RemoteId,
+    },
+    Collapsed {
+        remote: RemoteId,
+        from: usize,
+        to: usize,
+    },
 }
 
 /// One line of the fail log.

@@ -17,10 +17,11 @@ use super::full_sync::FullSync;
 use super::locks::{LockKind, Owner, PathLocks};
 use super::parents::Parents;
 use super::pending::{Item, Mark, Marked, Pending};
-use super::retry::{FailingPaths, Outage, Trouble};
+use super::retry::{FailingPaths, Outage};
 use super::schedule::Pace;
 use super::{Action, FailLogEntry, FullSyncCause, FullSyncFilter, JobId, JobKind, Notice, Now};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope};
+use crate::failure::FailureKind;
 use crate::path::RelPath;
 
 /// Paths in one batch: enough that a storm costs few runs, few enough that a batch is over soon.
@@ -278,9 +279,10 @@ impl RemoteState {
 
     pub fn fail_log(&self) -> Vec<FailLogEntry> {
         let entry = |code, path| FailLogEntry { remote: self.id, code, path };
-        let down = self.outage.filter(|outage| outage.is_logged() && self.waiting() > 0);
-        let down = down.map(|outage| entry(outage.code, None));
-        let paths = self.failing.logged().map(|(path, f)| entry(f.code, Some(path.clone())));
+        let down = self.outage.as_ref().filter(|outage| outage.is_logged() && self.waiting() > 0);
+        let down = down.map(|outage| entry(outage.code(), None));
+        let logged = self.failing.logged();
+        let paths = logged.map(|(path, f)| entry(f.failure.code, Some(path.clone())));
         down.into_iter().chain(paths).collect()
     }
 
@@ -338,8 +340,8 @@ impl RemoteState {
     }
 
     /// Why nothing can be sent, as far as that is known.
-    pub fn trouble(&self) -> Option<Trouble> {
-        self.outage.and_then(|outage| outage.trouble)
+    pub fn failure_kind(&self) -> Option<FailureKind> {
+        self.outage.as_ref().and_then(Outage::kind)
     }
 
     /// True while the remote is not known to answer.

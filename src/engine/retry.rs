@@ -1,5 +1,5 @@
 //! When what failed is tried again: a remote that is down, a path that rsync could not deliver.
-//! Knows no cause but what it is told; does not start anything.
+//! Starts nothing; how often each kind of failure is tried stands in `failure.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Now;
 use super::mark::{Item, Mark};
 use crate::change::Scope;
+use crate::failure::{Failure, FailureKind, Retry};
 use crate::path::RelPath;
 
 /// Quick retries of a path before it goes to the fail log: the delay before each.
@@ -18,65 +19,11 @@ const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_se
 /// The same for large files and trees: each try may transfer or compare very much.
 const REFUSED_LARGE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(1800));
 
-/// Shortest and longest pause between two tries of a remote that does not answer, from the start of one to the start
-/// of the next. Such a try costs next to nothing (`rsync/knock.rs`), so that it need not become rarer with time: a remote that
-/// is back is found within two seconds, were it away for a month.
-const AWAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1200));
-
-/// The same, from the end of a try, where somebody has to mend something and every try is a transfer or a line in
-/// somebody's log.
-const UNWILLING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
 /// A try that took long is followed by the next one after at least this.
 const BREATH: Duration = Duration::from_millis(250);
 
-/// Why nothing can be sent to a remote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
-    /// It does not answer.
-    Away,
-    /// It serves as many as it may.
-    Busy,
-    /// It answers, and somebody has to mend something there: password, module, disk.
-    Denied,
-    /// rsync rejects its options.
-    Options,
-    /// This program failed at a job.
-    Fault,
-    /// This machine lacks processes, memory or open files for a run.
-    Shortage,
-    /// The watch root is not what it was.
-    Source,
-}
-
-impl Trouble {
-    /// The next try comes after this.
-    fn pause(self, lasts: Duration) -> Duration {
-        let (shortest, longest) = match self {
-            Self::Away | Self::Busy | Self::Shortage => AWAY,
-            Self::Denied | Self::Options | Self::Fault | Self::Source => UNWILLING,
-        };
-        (lasts / 32).clamp(shortest, longest)
-    }
-
-    fn bit(self) -> u8 {
-        1 << self as u8
-    }
-}
-
-/// A try that came to nothing.
-#[derive(Debug, Clone, Copy)]
-pub struct Failure {
-    /// Why.
-    pub trouble: Trouble,
-    /// rsync's exit code.
-    pub code: i32,
-    /// When the try began.
-    pub began: Now,
-}
-
 /// A remote to which nothing can be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outage {
     /// When it began.
     pub since: Now,
@@ -84,51 +31,61 @@ pub struct Outage {
     pub tries: u32,
     /// When the next try is due.
     pub next: Now,
-    /// The last try's exit code.
-    pub code: i32,
-    /// What it came to; `None` before the first one.
-    pub trouble: Option<Trouble>,
-    /// All troubles of this outage.
-    troubles: u8,
+    /// What the last try came to; `None` before the first one.
+    pub failure: Option<Failure>,
+    /// All kinds of failures of this outage.
+    kinds: u8,
 }
 
 impl Outage {
     /// The state before first contact: nothing is known, so the first job goes alone, at once.
     pub fn unknown() -> Self {
-        let (since, next) = (Duration::ZERO, Duration::ZERO);
-        Self { since, tries: 0, next, code: 0, trouble: None, troubles: 0 }
+        Self { since: Now::ZERO, tries: 0, next: Now::ZERO, failure: None, kinds: 0 }
     }
 
-    /// After another failed try. The pause grows with the outage (a thirty-second part of it) up to what the trouble allows;
-    /// `salt` spreads the tries of many remotes.
-    pub fn after_failure(before: Option<Self>, now: Now, salt: u64, failure: Failure) -> Self {
-        let Failure { trouble, code, began } = failure;
-        let known = before.filter(|outage| outage.tries > 0);
+    /// After another failed try, which began at `began`. The pause grows with the outage (a thirty-second part of it) up to what the
+    /// kind of failure allows; `salt` spreads the tries of many remotes.
+    pub fn after_failure(
+        before: Option<Self>,
+        now: Now,
+        began: Now,
+        salt: u64,
+        failure: Failure,
+    ) -> Self {
+        let known = before.as_ref().filter(|outage| outage.tries > 0);
         let since = known.map_or(now, |outage| outage.since);
-        let pause = trouble.pause(now - since);
+        let kinds = known.map_or(0, |outage| outage.kinds) | failure.kind.bit();
+        let retry = failure.kind.policy().retry;
+        let (shortest, longest) = retry.pauses();
+        let pause = ((now - since) / 32).clamp(shortest, longest);
         let jitter =
             pause.mul_f64((salt.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as f64 / 1024.0);
-        let next = match trouble {
-            Trouble::Away | Trouble::Busy | Trouble::Shortage => {
-                (began + pause + jitter).max(now + BREATH)
-            }
-            Trouble::Denied | Trouble::Options | Trouble::Fault | Trouble::Source => {
-                now + pause + jitter
-            }
+        let next = match retry {
+            Retry::Often => (began + pause + jitter).max(now + BREATH),
+            Retry::Rarely => now + pause + jitter,
         };
-        let tries = before.map_or(0, |o| o.tries) + 1;
-        let troubles = known.map_or(0, |outage| outage.troubles) | trouble.bit();
-        Self { since, tries, next, code, trouble: Some(trouble), troubles }
+        let tries = before.map_or(0, |outage| outage.tries) + 1;
+        Self { since, tries, next, failure: Some(failure), kinds }
+    }
+
+    /// The kind of the last failure.
+    pub fn kind(&self) -> Option<FailureKind> {
+        self.failure.as_ref().map(|failure| failure.kind)
+    }
+
+    /// rsync's exit code of the last try.
+    pub fn code(&self) -> i32 {
+        self.failure.as_ref().map_or(0, |failure| failure.code)
     }
 
     /// True when it stands in the fail log: it lasts, and it is not the source's.
     pub fn is_logged(&self) -> bool {
-        self.tries > 1 && self.trouble != Some(Trouble::Source)
+        self.tries > 1 && self.kind() != Some(FailureKind::Source)
     }
 
-    /// True when this outage has had `trouble`.
-    pub fn has_had(&self, trouble: Trouble) -> bool {
-        self.troubles & trouble.bit() != 0
+    /// True when this outage has had a failure of this kind.
+    pub fn has_had(&self, kind: FailureKind) -> bool {
+        self.kinds & kind.bit() != 0
     }
 }
 
@@ -145,10 +102,8 @@ pub struct Failing {
     pub due: Now,
     /// True once it stands in the fail log.
     pub logged: bool,
-    /// rsync's exit code.
-    pub code: i32,
-    /// What rsync said of it.
-    pub message: String,
+    /// What the last try came to.
+    pub failure: Failure,
 }
 
 /// The paths of one remote that failed, by path.
@@ -157,9 +112,9 @@ pub struct FailingPaths {
     paths: BTreeMap<RelPath, Failing>,
 }
 
-/// What follows from a failure.
+/// What follows from a failure of a path.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Retry {
+pub struct NextTry {
     /// What is to be tried again.
     pub item: Item,
     /// When.
@@ -179,25 +134,23 @@ pub enum FailLog {
 
 impl FailingPaths {
     /// Notes a failure of `item`.
-    pub fn fail(&mut self, now: Now, item: Item, code: i32, message: String) -> Retry {
+    pub fn fail(&mut self, now: Now, item: Item, failure: Failure) -> NextTry {
         let entry = self.paths.entry(item.path.clone()).or_insert_with(|| Failing {
             mark: item.mark,
             tries: 0,
             since: now,
             due: now,
             logged: false,
-            code,
-            message: String::new(),
+            failure: failure.clone(),
         });
         entry.mark = entry.mark.merge(item.mark);
         entry.tries += 1;
-        entry.code = code;
-        entry.message = message;
+        entry.failure = failure;
         let quick = QUICK.get(entry.tries as usize - 1).filter(|_| !entry.logged);
         entry.due = now + quick.copied().unwrap_or_else(|| pause(entry.mark, now - entry.since));
         let log = if quick.is_some() || entry.logged { FailLog::Same } else { FailLog::Changed };
         entry.logged |= quick.is_none();
-        Retry { item: Item { mark: entry.mark, ..item }, due: entry.due, log }
+        NextTry { item: Item { mark: entry.mark, ..item }, due: entry.due, log }
     }
 
     /// Forgets what `item` delivered, unless `keep` says otherwise. Returns the paths that it forgets.
@@ -304,14 +257,18 @@ mod tests {
         RelPath::new(text.as_bytes()).unwrap()
     }
 
+    fn refused() -> Failure {
+        Failure::new(FailureKind::Path, 23, "no")
+    }
+
     /// An outage whose tries fail until `end`, each after `takes`; the longest time between the starts of two.
-    fn longest_gap(trouble: Trouble, takes: Duration, end: Duration) -> Duration {
+    fn longest_gap(kind: FailureKind, takes: Duration, end: Duration) -> Duration {
         let mut longest = Duration::ZERO;
         for salt in 1..20 {
             let (mut outage, mut began) = (Outage::unknown(), Duration::from_secs(5));
             while began < end {
-                let failure = Failure { trouble, code: 10, began };
-                outage = Outage::after_failure(Some(outage), began + takes, salt, failure);
+                let failure = Failure::new(kind, 10, "no");
+                outage = Outage::after_failure(Some(outage), began + takes, began, salt, failure);
                 longest = longest.max(outage.next - began);
                 began = outage.next;
             }
@@ -319,6 +276,7 @@ mod tests {
         longest
     }
 
+    const MINUTE: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_secs(35);
     const LONG: Duration = Duration::from_secs(3600);
 
@@ -326,17 +284,17 @@ mod tests {
     fn a_remote_that_does_not_answer_is_tried_within_two_seconds_however_long_it_is_away() {
         let (refusing, silent) = (Duration::from_millis(1), Duration::from_secs(2));
         for end in [SHORT, LONG] {
-            assert!(longest_gap(Trouble::Away, refusing, end) < Duration::from_secs(2));
-            assert!(longest_gap(Trouble::Away, silent, end) <= silent + BREATH);
+            assert!(longest_gap(FailureKind::Away, refusing, end) < Duration::from_secs(2));
+            assert!(longest_gap(FailureKind::Away, silent, end) <= silent + BREATH);
         }
     }
 
     #[test]
     fn what_somebody_has_to_mend_is_tried_soon_at_first_and_rarely_in_the_end() {
         let quick = Duration::from_millis(100);
-        assert!(longest_gap(Trouble::Denied, quick, SHORT) < Duration::from_secs(2));
-        let after_long = longest_gap(Trouble::Denied, quick, LONG);
-        assert!(after_long > UNWILLING.1 && after_long < UNWILLING.1 * 4 / 3, "{after_long:?}");
+        assert!(longest_gap(FailureKind::Denied, quick, SHORT) < Duration::from_secs(2));
+        let after_long = longest_gap(FailureKind::Denied, quick, LONG);
+        assert!(after_long > MINUTE && after_long < MINUTE * 4 / 3, "{after_long:?}");
     }
 
     #[test]
@@ -347,7 +305,7 @@ mod tests {
         let mut now = Duration::ZERO;
         let mut logged = Vec::new();
         for _ in 0..5 {
-            let retry = failing.fail(now, file.clone(), 23, "no".into());
+            let retry = failing.fail(now, file.clone(), refused());
             assert_eq!(retry.item, file);
             logged.push(retry.log == FailLog::Changed);
             now = retry.due;
@@ -366,7 +324,7 @@ mod tests {
             let (mut failing, mut now, mut longest) =
                 (FailingPaths::default(), Now::ZERO, Now::ZERO);
             while now < LONG {
-                let due = failing.fail(now, item.clone(), 23, "no".into()).due;
+                let due = failing.fail(now, item.clone(), refused()).due;
                 (longest, now) = (longest.max(due - now), due);
             }
             longest

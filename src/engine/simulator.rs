@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::pending::{Item, Mark};
 use super::*;
 use crate::change::{RemoteId, RootId, Scope, WatchEvent};
+use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 use chance::Rng;
 use model::{Copy, Look, Op};

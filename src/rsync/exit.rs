@@ -5,6 +5,7 @@ pub mod advice;
 mod lines;
 mod shortage;
 
+use crate::failure::{Failure, FailureKind, code};
 use crate::path::RelPath;
 use advice::{advice, with_hint};
 use lines::Line;
@@ -59,38 +60,17 @@ pub enum Outcome {
         /// A clause for the log.
         reason: String,
     },
-    /// The remote cannot be reached or cannot take anything now.
-    RemoteDown {
-        /// rsync's exit code, where there was one.
-        code: Option<i32>,
-        /// A clause for the log.
-        reason: String,
-    },
-    /// The daemon serves as many clients as it may.
-    MaxConnections,
-    /// The remote answers, and somebody has to change something before anything can be sent.
-    Denied {
-        /// rsync's exit code.
-        code: i32,
-        /// What it refuses and what to do: a clause whose subject is the remote.
-        reason: String,
-    },
-    /// This machine lacks something that a run needs.
-    Shortage {
-        /// What, and what to do.
-        reason: String,
-    },
+    /// Nothing is known to be delivered.
+    Failed(Failure),
     /// The remote cannot do this; send the batch again at once without it.
     Refused(Ability),
-    /// rsync does not accept its options.
-    BadOptions {
-        /// What it says, a clause.
-        reason: String,
-    },
     /// We ended the run.
     Stopped,
-    /// The watch root is not the directory that was watched.
-    RootChanged,
+}
+
+/// The watch root is not the directory that was watched.
+pub fn root_changed() -> Failure {
+    Failure::source("is not the directory it was: it was replaced, mounted over or unmounted")
 }
 
 /// One thing that [`super::Abilities`] holds.
@@ -105,18 +85,18 @@ pub enum Ability {
 pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &Places) -> Outcome {
     let code = match ending {
         Ending::Killed => return Outcome::Stopped,
-        Ending::RootChanged => return Outcome::RootChanged,
+        Ending::RootChanged => return Outcome::Failed(root_changed()),
         Ending::Deaf => {
             let reason = "rsync ended without reading what it had to do".into();
             return Outcome::Kept { reason };
         }
         Ending::Stalled(seconds) => {
             let reason = format!("no progress for {seconds} s");
-            return Outcome::RemoteDown { code: None, reason };
+            return away(code::UNKNOWN, reason);
         }
         Ending::Signal(signal) => {
             let reason = format!("rsync was ended by signal {signal}");
-            return Outcome::RemoteDown { code: None, reason };
+            return away(code::UNKNOWN, reason);
         }
         Ending::Code(0 | 24) => return Outcome::Delivered,
         Ending::Code(code) => code,
@@ -130,26 +110,33 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &Places) ->
         return Outcome::Refused(ability);
     }
     if text.contains("@ERROR: max connections") {
-        return Outcome::MaxConnections;
+        let reason =
+            "serves as many clients as its `max connections` allows: raise it, 0 means no limit";
+        return Outcome::Failed(Failure::new(FailureKind::Busy, code::STARTING, reason));
     }
     if let Some(lacked) = shortage::lacked(&text, code) {
-        return Outcome::Shortage { reason: format!("cannot run rsync: {lacked}") };
+        return Outcome::Failed(Failure::shortage(format!("cannot run rsync: {lacked}")));
     }
+    let denied = |reason| Outcome::Failed(Failure::new(FailureKind::Denied, code, reason));
     if let Some(reason) = advice(&text, places) {
-        return Outcome::Denied { code, reason };
+        return denied(reason);
     }
     let reason = reason(&text, code);
     if is_full(&text) {
-        let reason = format!("cannot store anything: {reason}; look at its disk");
-        return Outcome::Denied { code, reason };
+        return denied(format!("cannot store anything: {reason}; look at its disk"));
     }
     match code {
         25 => Outcome::Kept { reason: "deletions stopped at --max-delete".into() },
-        3 | 5 | 10..=14 | 23 | 19..=22 | 30 | 35 | 126 | 127 | 255 => {
-            Outcome::RemoteDown { code: Some(code), reason: with_hint(reason) }
+        3 | 5 | 10..=14 | 23 | 19..=22 | 30 | 35 | 126 | 127 | 255 => away(code, with_hint(reason)),
+        _ => {
+            let reason = format!("{reason} (exit code {code})");
+            Outcome::Failed(Failure::new(FailureKind::Options, code, reason))
         }
-        _ => Outcome::BadOptions { reason: format!("{reason} (exit code {code})") },
     }
+}
+
+fn away(code: i32, reason: String) -> Outcome {
+    Outcome::Failed(Failure::new(FailureKind::Away, code, reason))
 }
 
 /// The ability that the receiver (or our own rsync) turns out not to have.
@@ -249,13 +236,11 @@ mod tests {
                 format!("{kind} {}", words.join(" "))
             }
             Outcome::Kept { reason } => format!("kept {reason}"),
-            Outcome::RemoteDown { reason, .. } => format!("down {reason}"),
-            Outcome::MaxConnections => "max".into(),
-            Outcome::Denied { reason, .. } => format!("denied {reason}"),
-            Outcome::Shortage { reason } => format!("shortage {reason}"),
+            Outcome::Failed(Failure { kind, reason, .. }) => {
+                format!("{} {reason}", kind.policy().word)
+            }
             Outcome::Refused(ability) => format!("refused {ability:?}"),
-            Outcome::BadOptions { reason } => format!("options {reason}"),
-            Outcome::Stopped | Outcome::RootChanged => "ended".into(),
+            Outcome::Stopped => "ended".into(),
         }
     }
 
@@ -270,7 +255,7 @@ mod tests {
             let expected = fields.next().unwrap();
             let found = described(&judge(Ending::Code(code), text.as_bytes(), false, &PLACES));
             let (kind, words) = expected.split_once(' ').unwrap_or((expected, ""));
-            let exact = matches!(kind, "partial" | "skipped" | "refused" | "delivered" | "max");
+            let exact = matches!(kind, "partial" | "skipped" | "refused" | "delivered");
             let right = if exact {
                 found == expected
             } else {
@@ -316,6 +301,6 @@ mod tests {
     #[test]
     fn a_message_never_forges_a_log_line() {
         let outcome = judge(Ending::Code(12), b"x\x1b[2J\rERROR y\n", false, &PLACES);
-        assert_eq!(described(&outcome), "down x[2JERROR y");
+        assert_eq!(described(&outcome), "away x[2JERROR y");
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Endpoint;
 use super::exit::advice::with_hint;
 use crate::destination::{DAEMON_PORT, Destination, Host};
+use crate::failure::{Failure, FailureKind};
 
 /// How long one knock may take in all. The kernel repeats an unanswered SYN after a second.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -16,15 +17,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const REFUSED: i32 = 10;
 const UNREACHED: i32 = 35;
 const SILENT: i32 = 30;
-
-/// Nobody is at home.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoAnswer {
-    /// rsync's exit code for it.
-    pub code: i32,
-    /// A clause for the log.
-    pub reason: String,
-}
 
 /// What a knock that did not fail has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,14 +33,14 @@ impl Endpoint {
     ///
     /// # Errors
     /// Nobody accepts, or nobody greets.
-    pub fn knock(&self) -> Result<Knock, NoAnswer> {
+    pub fn knock(&self) -> Result<Knock, Failure> {
         match &self.destination {
             Destination::Daemon { host, .. } => self.knock_at_daemon(host),
             Destination::Ssh { .. } | Destination::Local { .. } => Ok(Knock::Unsure),
         }
     }
 
-    fn knock_at_daemon(&self, host: &Host) -> Result<Knock, NoAnswer> {
+    fn knock_at_daemon(&self, host: &Host) -> Result<Knock, Failure> {
         let proxied =
             ["RSYNC_PROXY", "RSYNC_CONNECT_PROG"].iter().any(|v| std::env::var_os(v).is_some());
         let differs = self.params.connects_elsewhere || self.params.has_sockopts;
@@ -60,11 +52,11 @@ impl Endpoint {
             return Ok(Knock::Unsure);
         };
         knock_at(&addresses.collect::<Vec<_>>(), PATIENCE)
-            .map_err(|NoAnswer { code, reason }| NoAnswer { code, reason: with_hint(reason) })
+            .map_err(|failure| Failure { reason: with_hint(failure.reason), ..failure })
     }
 }
 
-fn knock_at(addresses: &[SocketAddr], patience: Duration) -> Result<Knock, NoAnswer> {
+fn knock_at(addresses: &[SocketAddr], patience: Duration) -> Result<Knock, Failure> {
     let end = now() + patience;
     let mut last = Ok(Knock::Unsure);
     for (done, address) in addresses.iter().enumerate() {
@@ -77,12 +69,12 @@ fn knock_at(addresses: &[SocketAddr], patience: Duration) -> Result<Knock, NoAns
     last
 }
 
-fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, NoAnswer> {
+fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, Failure> {
     let end = now() + patience;
     let mut stream = TcpStream::connect_timeout(&address, patience).map_err(|error| {
         let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
         let code = if timed_out { UNREACHED } else { REFUSED };
-        NoAnswer { code, reason: format!("failed to connect to {address}: {}", words(&error)) }
+        away(code, format!("failed to connect to {address}: {}", words(&error)))
     })?;
     let rest = (end - now().min(end)).max(Duration::from_millis(100));
     // A socket that takes no time limit would be waited for without one: then rsync itself has to find out.
@@ -91,18 +83,16 @@ fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, NoAnswer>
     }
     match stream.read(&mut [0; 1]) {
         Ok(1..) => Ok(Knock::Greeted),
-        Ok(0) => Err(NoAnswer {
-            code: REFUSED,
-            reason: format!("{address} closes the connection without a greeting"),
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(NoAnswer {
-            code: SILENT,
-            reason: format!("{address} accepts connections and says nothing"),
-        }),
-        Err(error) => {
-            Err(NoAnswer { code: REFUSED, reason: format!("{address}: {}", words(&error)) })
+        Ok(0) => Err(away(REFUSED, format!("{address} closes the connection without a greeting"))),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            Err(away(SILENT, format!("{address} accepts connections and says nothing")))
         }
+        Err(error) => Err(away(REFUSED, format!("{address}: {}", words(&error)))),
     }
+}
+
+fn away(code: i32, reason: String) -> Failure {
+    Failure::new(FailureKind::Away, code, reason)
 }
 
 /// The kernel's words without the number that Rust adds.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::exit::{Ability, Outcome};
 use super::run::{Killer, Limits, RootIdentity, Session, StartError};
 use super::{Abilities, Endpoint, RunKind, input};
+use crate::failure::{Failure, FailureKind};
 
 /// How long a probe may stand still: longer than connecting may take, shorter than anybody wants to wait.
 const STALL: Duration = Duration::from_secs(30);
@@ -61,7 +62,7 @@ fn next(asked: Abilities, outcome: &Outcome) -> Next {
         Outcome::Refused(Ability::DeleteMissing) => Abilities { delete_missing: false, ..asked },
         Outcome::Refused(Ability::Nanoseconds) => Abilities { nanoseconds: false, ..asked },
         // rsync before 3.1.3 cuts the connection at an option it does not know, and some say nothing.
-        Outcome::RemoteDown { code: Some(10 | 12), reason }
+        Outcome::Failed(Failure { kind: FailureKind::Away, code: 10 | 12, reason })
             if asked.nanoseconds && is_cut(reason) =>
         {
             Abilities::NONE
@@ -90,16 +91,11 @@ mod tests {
 
     #[test]
     fn a_cut_connection_is_asked_once_more_without_anything_new() {
-        let cut = Outcome::RemoteDown {
-            code: Some(10),
-            reason: "read error: Connection reset by peer (104)".into(),
-        };
+        let away = |reason| Outcome::Failed(Failure::new(FailureKind::Away, 10, reason));
+        let cut = away("read error: Connection reset by peer (104)");
         assert_eq!(next(Abilities::ALL, &cut), Next::Ask(Abilities::NONE));
         assert_eq!(next(Abilities::NONE, &cut), Next::Failed);
-        let down = Outcome::RemoteDown {
-            code: Some(10),
-            reason: "failed to connect to host: Connection refused (111)".into(),
-        };
+        let down = away("failed to connect to host: Connection refused (111)");
         assert_eq!(next(Abilities::ALL, &down), Next::Failed);
     }
 }

@@ -23,9 +23,6 @@ use crate::rsync::excludes::Excludes;
 use crate::rsync::{Abilities, DIRS_BYTES_MAX, Endpoint, Presence, Way};
 use step::{Dir, Sending, Step};
 
-/// rsync's exit code for "partial transfer due to error".
-pub const PARTIAL: i32 = 23;
-
 /// Why a name is not deleted on a remote whose rules only whole directories can serve.
 const WITHHELD: &str = "not deleted while deletions are held back (see the alarm in the log)";
 
@@ -83,7 +80,7 @@ pub fn plan(job: &Job, looks: &Looks, facts: Facts<'_>) -> Plan {
 
 /// A path that could not be delivered.
 pub fn failure(path: &RelPath, message: &str) -> PathFailure {
-    PathFailure { path: path.clone(), code: PARTIAL, message: message.to_owned() }
+    PathFailure::new(path.clone(), message)
 }
 
 impl Facts<'_> {

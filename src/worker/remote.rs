@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::known::Known;
 use super::load_gate::LoadGate;
-use super::plan::PARTIAL;
 use super::rules::Rules;
 use super::sessions::Sessions;
-use crate::engine::Verdict;
+use crate::failure::{Failure, FailureKind, code};
 use crate::rsync::Endpoint;
 use crate::rsync::exit::Outcome;
 use crate::source::Source;
@@ -31,7 +30,7 @@ pub struct Remote {
 #[derive(Debug)]
 pub enum Stop {
     /// The job ends here, with this.
-    Verdict(Verdict),
+    Failed(Failure),
     /// The remote cannot do something: the job begins again without it.
     Again,
     /// The program ends: everything goes back.
@@ -83,35 +82,18 @@ impl Remote {
 
     /// What an outcome that ends a job means for the engine.
     pub fn stop(&self, outcome: Outcome) -> Stop {
-        let verdict = match outcome {
+        match outcome {
             Outcome::Refused(ability) => {
                 self.forget(ability);
-                return Stop::Again;
+                Stop::Again
             }
-            Outcome::Stopped => return Stop::Stopped,
-            Outcome::RemoteDown { code, reason } => {
-                Verdict::RemoteDown { code: code.unwrap_or(-1), reason }
-            }
-            Outcome::MaxConnections => {
-                let reason = "serves as many clients as its `max connections` allows: raise it, 0 means no limit";
-                Verdict::Busy { code: 5, reason: reason.into() }
-            }
-            Outcome::Denied { code, reason } => Verdict::Denied { code, reason },
-            Outcome::Shortage { reason } => Verdict::Shortage(reason),
-            Outcome::BadOptions { reason } => Verdict::Misconfigured { code: 1, reason },
-            Outcome::RootChanged => {
-                let reason =
-                    "is not the directory it was: it was replaced, mounted over or unmounted";
-                Verdict::SourceUnhealthy(reason.into())
-            }
+            Outcome::Stopped => Stop::Stopped,
+            Outcome::Failed(failure) => Stop::Failed(failure),
             Outcome::Delivered | Outcome::Partial { .. } | Outcome::Kept { .. } => {
-                Verdict::RemoteDown {
-                    code: PARTIAL,
-                    reason: "rsync's answer is not understood".into(),
-                }
+                let reason = "rsync's answer is not understood";
+                Stop::Failed(Failure::new(FailureKind::Away, code::PARTIAL, reason))
             }
-        };
-        Stop::Verdict(verdict)
+        }
     }
 }
 

@@ -26,9 +26,10 @@ use super::shards::Sharding;
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, PathFailure, Verdict};
+use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 use crate::record::{self, Eyes};
-use crate::rsync::{Abilities, Answer, Endpoint, Knock, NoAnswer, Presence};
+use crate::rsync::{Abilities, Answer, Endpoint, Knock, Presence};
 use crate::source::{Source, Unhealthy};
 use crate::watch::Exclude;
 
@@ -150,8 +151,8 @@ impl RemoteWorker {
         // Nothing else is done, not even a look at the disk, for a remote that may be down and does not answer.
         if self.doubt.load(Ordering::Relaxed) || job.kind == JobKind::Knock {
             match self.remote.endpoint().knock() {
-                Err(NoAnswer { code, reason }) => {
-                    return (JobReport::nothing(Verdict::RemoteDown { code, reason }), None);
+                Err(failure) => {
+                    return (JobReport::nothing(Verdict::Failed(failure)), None);
                 }
                 Ok(Knock::Greeted) if job.kind == JobKind::Knock => {
                     return (JobReport::done(), None);
@@ -161,7 +162,10 @@ impl RemoteWorker {
         }
         let look = self.recorder.as_ref().and_then(|recorder| recorder.look(job));
         let report = self.run_job(job, known_until, opened);
-        let is_down = matches!(report.verdict, Verdict::RemoteDown { .. });
+        let is_down = matches!(
+            &report.verdict,
+            Verdict::Failed(failure) if failure.kind == FailureKind::Away
+        );
         self.doubt.store(is_down, Ordering::Relaxed);
         (report, look)
     }
@@ -182,17 +186,17 @@ impl RemoteWorker {
                     return report;
                 }
                 // A probe tells whether it is down or only cannot do all that it was trusted with.
-                Err(Stop::Verdict(_)) if is_trusted && self.remote.abilities().is_none() => {}
+                Err(Stop::Failed(_)) if is_trusted && self.remote.abilities().is_none() => {}
                 Err(Stop::Again) => {}
-                Err(Stop::Verdict(verdict)) => {
+                Err(Stop::Failed(failure)) => {
                     self.remote.known().doubt();
-                    return JobReport::nothing(verdict);
+                    return JobReport::nothing(Verdict::Failed(failure));
                 }
                 Err(Stop::Stopped) => return JobReport::nothing(Verdict::Stopped),
             }
         }
-        let reason = "the remote refuses every way of sending a batch".into();
-        JobReport::nothing(Verdict::Misconfigured { code: 1, reason })
+        let reason = "the remote refuses every way of sending a batch";
+        JobReport::nothing(Verdict::Failed(Failure::new(FailureKind::Options, 1, reason)))
     }
 
     /// True once, for whole trees: their first run shows all that a probe shows, but how missing names are deleted, and
@@ -367,8 +371,8 @@ impl Partner for Attempt<'_> {
 
 fn unhealthy(error: &Unhealthy) -> Stop {
     let reason = error.to_string();
-    Stop::Verdict(match error.lacking() {
-        Some(lacking) => Verdict::Shortage(format!("cannot start rsync: {lacking}")),
-        None => Verdict::SourceUnhealthy(reason),
+    Stop::Failed(match error.lacking() {
+        Some(lacking) => Failure::shortage(format!("cannot start rsync: {lacking}")),
+        None => Failure::source(reason),
     })
 }

@@ -113,6 +113,6 @@ impl Effects for Runs<'_> {
 fn is_aborted(outcome: &Outcome) -> bool {
     matches!(
         outcome,
-        Outcome::RemoteDown { .. } | Outcome::Shortage { .. } | Outcome::Denied { .. }
+        Outcome::Failed(failure) if failure.kind.may_cut()
     )
 }

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::load_gate::LoadGate;
+use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
-use crate::rsync::exit::{Outcome, lacking};
+use crate::rsync::exit::{Outcome, lacking, root_changed};
 use crate::rsync::run::{Killer, Limits, Report, Session, StartError};
 use crate::rsync::{Abilities, Answer, Endpoint, RunKind, RunSpec, deleted_names};
 use crate::source::Source;
@@ -117,8 +118,12 @@ impl Sessions {
         }
         if let Some(session) = self.take(&spec) {
             match self.feed(session, input, limits) {
-                Outcome::MaxConnections => _ = self.make_room(),
-                Outcome::RemoteDown { reason, .. } | Outcome::Shortage { reason } => {
+                outcome if is_busy(&outcome) => _ = self.make_room(),
+                Outcome::Failed(Failure {
+                    kind: FailureKind::Away | FailureKind::Shortage,
+                    reason,
+                    ..
+                }) => {
                     log::debug!(
                         "{}: a warm session was dead: {reason}",
                         self.endpoint.destination()
@@ -131,7 +136,7 @@ impl Sessions {
         }
         match self.run_afresh(&spec, abilities, input, limits) {
             // Perhaps it was our own sessions that took the places.
-            Outcome::MaxConnections if self.make_room() => {
+            outcome if is_busy(&outcome) && self.make_room() => {
                 self.run_afresh(&spec, abilities, input, limits)
             }
             outcome => outcome,
@@ -339,8 +344,8 @@ impl Sessions {
     fn feed(&self, session: Session, input: &[u8], limits: Limits) -> Outcome {
         let outcome = self.watched(session, input, limits).judge(&self.endpoint);
         lock(&self.pool).is_down = matches!(
-            outcome,
-            Outcome::RemoteDown { .. } | Outcome::Denied { .. } | Outcome::MaxConnections
+            &outcome,
+            Outcome::Failed(failure) if failure.kind.is_remotes()
         );
         outcome
     }
@@ -373,19 +378,21 @@ impl Sessions {
     }
 }
 
+fn is_busy(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(Failure { kind: FailureKind::Busy, .. }))
+}
+
 /// Why nothing could be started, as an outcome.
 pub fn failure(error: &StartError) -> Outcome {
-    match error {
+    Outcome::Failed(match error {
         StartError::Root { source, .. } | StartError::Spawn(source)
             if let Some(lacking) = lacking(source) =>
         {
-            Outcome::Shortage { reason: format!("cannot start rsync: {lacking}") }
+            Failure::shortage(format!("cannot start rsync: {lacking}"))
         }
-        StartError::RootChanged { .. } | StartError::Root { .. } => Outcome::RootChanged,
-        StartError::NoRsync | StartError::Spawn(_) => {
-            Outcome::Shortage { reason: error.to_string() }
-        }
-    }
+        StartError::RootChanged { .. } | StartError::Root { .. } => root_changed(),
+        StartError::NoRsync | StartError::Spawn(_) => Failure::shortage(error.to_string()),
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "sessions age by the wall, not by the engine's time")]

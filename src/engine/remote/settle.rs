@@ -9,23 +9,18 @@ use crate::change::Scope;
 use crate::engine::deferred::Condition;
 use crate::engine::locks::Owner;
 use crate::engine::pending::{Item, Mark, Recheck};
-use crate::engine::retry::{FailLog, Failure, Outage, Trouble};
+use crate::engine::retry::{FailLog, Outage};
 use crate::engine::trie::{Node, Trie};
 use crate::engine::{
     Action, FullSyncCause, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now, POSTPONED,
     PathFailure, Settled, Verdict,
 };
+use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 
 /// Jobs that were in flight when a remote went down are given up when it is back, unless that was so soon that their
 /// connections have hardly noticed.
 const CONNECTIONS_OUTLIVE: Duration = Duration::from_secs(5);
-
-/// rsync's exit code when it cannot start what it needs.
-const IPC: i32 = 14;
-
-/// rsync's exit code when the program itself fails; the fail log shows it for a fault of this program.
-const DIAGNOSTICS: i32 = 13;
 
 /// What failed.
 #[derive(Default)]
@@ -55,47 +50,28 @@ impl RemoteState {
             // It hung on a connection that has seen the outage; a job of today will tell.
             return;
         }
-        let (remote, root, pending) = (self.id, self.root, self.waiting());
-        let (trouble, code, notice) = match report.verdict {
-            Verdict::Done | Verdict::Stopped => return,
-            Verdict::RemoteDown { code, reason } => {
-                (Trouble::Away, code, Notice::RemoteDown { remote, reason, pending })
-            }
-            Verdict::Busy { code, reason } => {
-                (Trouble::Busy, code, Notice::RemoteDenies { remote, reason, pending })
-            }
-            Verdict::Denied { code, reason } => {
-                (Trouble::Denied, code, Notice::RemoteDenies { remote, reason, pending })
-            }
-            Verdict::Misconfigured { code, reason } => {
-                (Trouble::Options, code, Notice::Misconfigured { remote, reason })
-            }
-            Verdict::Fault(reason) => {
-                (Trouble::Fault, DIAGNOSTICS, Notice::Fault { remote, reason, pending })
-            }
-            Verdict::Shortage(reason) => (Trouble::Shortage, IPC, Notice::Shortage { reason }),
-            Verdict::SourceUnhealthy(reason) => {
-                (Trouble::Source, 0, Notice::SourceUnhealthy { root, reason })
-            }
-        };
-        let failure = Failure { trouble, code, began: flight.began };
-        self.goes_down(now, failure, notice, actions);
+        if let Verdict::Failed(failure) = report.verdict {
+            self.goes_down(now, flight.began, failure, actions);
+        }
     }
 
-    fn goes_down(&mut self, now: Now, failure: Failure, notice: Notice, out: &mut Vec<Action>) {
+    fn goes_down(&mut self, now: Now, began: Now, failure: Failure, out: &mut Vec<Action>) {
+        let (remote, root, pending) = (self.id, self.root, self.waiting());
         let before = self.outage.take();
-        let logged = before.is_some_and(|before| before.is_logged());
-        let outage = Outage::after_failure(before, now, self.id.0 as u64 + 1, failure);
-        // Each trouble of an outage is said once.
-        if before.is_none_or(|before| !before.has_had(failure.trouble)) {
-            out.push(Action::Notify(notice));
+        let logged = before.as_ref().is_some_and(Outage::is_logged);
+        // Each kind of failure in an outage is said once.
+        if before.as_ref().is_none_or(|before| !before.has_had(failure.kind)) {
+            let failure = failure.clone();
+            out.push(Action::Notify(Notice::Failed { remote, root, failure, pending }));
         }
-        self.outage = Some(outage);
+        let salt = self.id.0 as u64 + 1;
+        let outage = Outage::after_failure(before, now, began, salt, failure);
         self.sessions_until = None;
         out.push(Action::CloseSessions(self.id));
         if outage.is_logged() != logged {
             out.push(Action::FailLogChanged);
         }
+        self.outage = Some(outage);
     }
 
     fn comes_up(&mut self, now: Now, actions: &mut Vec<Action>) {
@@ -107,19 +83,15 @@ impl RemoteState {
         self.up_since = now;
         let (remote, root) = (self.id, self.root);
         let (after, pending) = (now - outage.since, self.waiting());
-        let mut say = |notice| actions.push(Action::Notify(notice));
-        let remotes = [Trouble::Away, Trouble::Busy, Trouble::Denied, Trouble::Options];
-        if remotes.iter().any(|trouble| outage.has_had(*trouble)) {
-            say(Notice::RemoteUp { remote, after, pending });
-        }
-        if outage.has_had(Trouble::Fault) {
-            say(Notice::FaultOver { remote });
-        }
-        if outage.has_had(Trouble::Shortage) {
-            say(Notice::ShortageOver);
-        }
-        if outage.has_had(Trouble::Source) {
-            say(Notice::SourceHealthy { root });
+        let mut said = Vec::new();
+        for kind in FailureKind::all().filter(|kind| outage.has_had(*kind)) {
+            // One sentence for each, however many kinds it stands for.
+            let over = kind.policy().over;
+            if !said.contains(&over) {
+                said.push(over);
+                let over = Notice::Over { remote, root, kind, after, pending };
+                actions.push(Action::Notify(over));
+            }
         }
         if outage.is_logged() {
             actions.push(Action::FailLogChanged);
@@ -313,8 +285,7 @@ impl RemoteState {
     fn note_failures(&mut self, now: Now, blame: Blame, actions: &mut Vec<Action>) -> FailLog {
         let mut log = FailLog::Same;
         for (path, (mark, failure)) in blame.again {
-            let (code, message) = (failure.code, failure.message.clone());
-            let retry = self.failing.fail(now, Item { path, mark }, code, message);
+            let retry = self.failing.fail(now, Item { path, mark }, failure.failure.clone());
             self.deferred.defer(Condition::At(retry.due), &retry.item);
             if retry.log == FailLog::Changed {
                 log = FailLog::Changed;

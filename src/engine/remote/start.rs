@@ -11,8 +11,9 @@ use crate::engine::full_sync::shards_per_job;
 use crate::engine::locks::{LockKind, Owner};
 use crate::engine::parents::Parents;
 use crate::engine::pending::{Item, Mark, Want};
-use crate::engine::retry::{Outage, Trouble};
+use crate::engine::retry::Outage;
 use crate::engine::{FullSyncFilter, Job, JobId, JobKind, Now};
+use crate::failure::Retry;
 use crate::path::RelPath;
 
 /// Batches in flight at once. In a stream the pace keeps it at one; after rest a second change need not wait
@@ -60,8 +61,8 @@ impl RemoteState {
         if room == Room::None {
             return None;
         }
-        if let Some(outage) = self.outage {
-            return self.next_trial(now, outage, room);
+        if self.outage.is_some() {
+            return self.next_trial(now, room);
         }
         let may_batch = self.batches_in_flight() < BATCHES && self.pace.is_ready(now);
         if may_batch
@@ -134,7 +135,8 @@ impl RemoteState {
     }
 
     /// A remote that is down, or not yet known: one job at a time, when its time has come.
-    fn next_trial(&mut self, now: Now, outage: Outage, room: Room) -> Option<NextJob> {
+    fn next_trial(&mut self, now: Now, room: Room) -> Option<NextJob> {
+        let outage = self.outage.clone()?;
         if self.is_in_doubt_and_tried() || outage.next > now || !self.wants_trial(&outage, room) {
             return None;
         }
@@ -148,11 +150,9 @@ impl RemoteState {
         }
         let paths = if outage.tries == 0 { self.limits.batch_paths } else { TRIAL_PATHS };
         let job = self.next_batch(None, paths);
-        let job = job.or_else(|| match outage.trouble {
-            // Whether it answers need not be learned from a job that takes long, beside which nothing else may start.
-            None | Some(Trouble::Away | Trouble::Busy | Trouble::Shortage) => None,
-            Some(_) => self.next_long_job(room).0,
-        });
+        // A question is enough where tries cost nothing: nothing else may start beside a long job.
+        let asks = outage.kind().is_none_or(|kind| kind.policy().retry == Retry::Often);
+        let job = job.or_else(|| if asks { None } else { self.next_long_job(room).0 });
         job.or(Some(question))
     }
 

@@ -294,8 +294,7 @@ impl Copy {
                 failed.collect::<Vec<_>>()
             }
         };
-        let failure = |path| PathFailure { path, code: 23, message: "permission denied".into() };
-        failed.into_iter().map(failure).collect()
+        failed.into_iter().map(|path| PathFailure::new(path, "permission denied")).collect()
     }
 
     fn refusal_above(&self, path: &RelPath) -> Option<RelPath> {

@@ -37,7 +37,7 @@ impl World {
         flying.ops = plan.ops;
         flying.report = JobReport { returned: plan.returned, ..JobReport::done() };
         if source.gone {
-            flying.report = JobReport::nothing(Verdict::SourceUnhealthy("gone".into()));
+            flying.report = JobReport::nothing(Verdict::Failed(Failure::source("gone")));
         } else if remote.health == Health::Down {
             flying.report = JobReport::nothing(down());
         } else if !self.calm && self.rng.chance(1, 25) {
@@ -50,11 +50,12 @@ impl World {
             late.clone_from(&flying.ops);
             flying.report.aborted = true;
         } else if !self.calm && self.rng.chance(1, 60) {
-            let (code, reason) = (1, "unknown option".into());
-            flying.report = JobReport::nothing(Verdict::Misconfigured { code, reason });
+            let failure = Failure::new(FailureKind::Options, 1, "unknown option");
+            flying.report = JobReport::nothing(Verdict::Failed(failure));
+            flying.ops.clear();
         }
         let works = !source.gone && remote.health != Health::Down;
-        if !works || matches!(flying.report.verdict, Verdict::Misconfigured { .. }) {
+        if !works {
             flying.ops.clear();
         }
         if !opened.is_empty() && self.rng.chance(3, 4) {
@@ -241,5 +242,5 @@ impl World {
 }
 
 fn down() -> Verdict {
-    Verdict::RemoteDown { code: 12, reason: "connection lost".into() }
+    Verdict::Failed(Failure::new(FailureKind::Away, 12, "connection lost"))
 }

@@ -8,8 +8,8 @@ use super::super::delivered::Version;
 use super::super::look::{Look, Present};
 use super::notices::Notices;
 use super::ours::Ours;
-use crate::engine::pending::Item;
 use crate::engine::POSTPONED;
+use crate::engine::pending::Item;
 use crate::path::RelPath;
 use crate::rsync::{Answer, Presence};
 

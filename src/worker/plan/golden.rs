@@ -195,7 +195,7 @@ impl Script {
             let _ = writeln!(text, "-> another job: {}", show(&item.path, item.mark.scope));
         }
         for failure in failed {
-            let _ = writeln!(text, "-> failed: {}: {}", failure.path, failure.message);
+            let _ = writeln!(text, "-> failed: {}: {}", failure.path, failure.failure.reason);
         }
         if !plan.open.is_empty() {
             let open = join(plan.open.iter());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{BATCH, LIMITS, Rig, daemon_module, path};
 use crate::support::sshd::Sshd;
 use crate::support::{children_of, is_running, tree, wait_for_content, wait_until};
-use sersync::rsync::exit::{Ending, Outcome};
+use sersync::rsync::exit::{Ending, Outcome, root_changed};
 use sersync::rsync::run::{Limits, RootIdentity, Session, StartError};
 use sersync::rsync::{Abilities, input};
 
@@ -106,7 +106,7 @@ fn swapped_watch_root_deletes_nothing() {
     std::fs::rename(&root, rig.source.join("elsewhere")).unwrap();
     rig.source.dir("root");
     let report = session.feed(&input::names(&[path("f")]), LIMITS);
-    assert_eq!(report.judge(&endpoint), Outcome::RootChanged);
+    assert_eq!(report.judge(&endpoint), Outcome::Failed(root_changed()));
     let again = Session::start(&spec, Some(identity));
     assert!(matches!(again, Err(StartError::RootChanged { .. })), "{again:?}");
     assert!(rig.holds("f"));

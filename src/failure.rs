@@ -1,0 +1,257 @@
+//! Why something could not be delivered: one value from where rsync's end is read to where an operator reads of it.
+//! Knows neither rsync's words nor remotes; what differs between the kinds stands in one table.
+
+use std::time::Duration;
+
+/// What went wrong, and on whose side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FailureKind {
+    /// The remote does not answer.
+    Away,
+    /// The remote serves as many clients as it may.
+    Busy,
+    /// The remote answers, and takes nothing until somebody changes something there.
+    Denied,
+    /// rsync rejects its options.
+    Options,
+    /// A fault of this program.
+    Fault,
+    /// This machine lacks processes, memory or open files.
+    Shortage,
+    /// The watch root is not what it was.
+    Source,
+    /// Single paths only; the rest was delivered.
+    Path,
+}
+
+/// Something that could not be delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong.
+    pub kind: FailureKind,
+    /// rsync's exit code; what it would have been, where rsync did not run.
+    pub code: i32,
+    /// What exactly, as a clause for the operator.
+    pub reason: String,
+}
+
+/// rsync's exit codes that this program uses itself.
+pub mod code {
+    /// The program itself fails.
+    pub const DIAGNOSTICS: i32 = 13;
+    /// It cannot start what it needs.
+    pub const IPC: i32 = 14;
+    /// The daemon does not begin.
+    pub const STARTING: i32 = 5;
+    /// Some paths were not delivered.
+    pub const PARTIAL: i32 = 23;
+    /// rsync did not end by itself.
+    pub const UNKNOWN: i32 = -1;
+}
+
+/// Whose failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// One remote's.
+    Remote,
+    /// This program's, at a job for one remote.
+    Program,
+    /// This machine's: it concerns all remotes at once.
+    Machine,
+    /// A watch root's: it concerns all its remotes at once.
+    Root,
+}
+
+/// When the next try comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// About every second, however long it lasts: a try costs next to nothing (`rsync/knock.rs`).
+    Often,
+    /// Soon at first, in the end every minute: a try is a transfer, or a line in somebody's log.
+    Rarely,
+}
+
+impl Retry {
+    /// Shortest and longest pause between two tries.
+    pub fn pauses(self) -> (Duration, Duration) {
+        let longest = match self {
+            Self::Often => Duration::from_millis(1200),
+            Self::Rarely => Duration::from_secs(60),
+        };
+        (Duration::from_secs(1), longest)
+    }
+}
+
+/// Everything that differs between the kinds of failures.
+#[derive(Debug)]
+pub struct Policy {
+    /// Whose it is.
+    pub subject: Subject,
+    /// When it is tried again.
+    pub retry: Retry,
+    /// The kind in one word, for machines.
+    pub word: &'static str,
+    /// What is said. `{who}` is the remote or the root, `{reason}` the reason, `{kept}` says how many changes are kept until then.
+    pub said: &'static str,
+    /// What is said when it is over. `{after}` is how many seconds it lasted, `{sent}` how many changes are sent now.
+    pub over: &'static str,
+    /// What the operator should do where the reason does not say it.
+    pub advice: &'static str,
+}
+
+const KINDS: [(FailureKind, Policy); 8] = [
+    (
+        FailureKind::Away,
+        Policy {
+            subject: Subject::Remote,
+            retry: Retry::Often,
+            word: "away",
+            said: "remote {who} is down: {reason}; {kept} sent when it is back",
+            over: "remote {who} is back after {after} s; {sent}",
+            advice: "look whether the machine runs, and whether its rsync daemon or sshd listens",
+        },
+    ),
+    (
+        FailureKind::Busy,
+        Policy {
+            subject: Subject::Remote,
+            retry: Retry::Often,
+            word: "busy",
+            said: "remote {who} {reason}; {kept} sent when that is mended",
+            over: "remote {who} is back after {after} s; {sent}",
+            advice: "raise \"max connections\" in its rsyncd.conf",
+        },
+    ),
+    (
+        FailureKind::Denied,
+        Policy {
+            subject: Subject::Remote,
+            retry: Retry::Rarely,
+            word: "denied",
+            said: "remote {who} {reason}; {kept} sent when that is mended",
+            over: "remote {who} is back after {after} s; {sent}",
+            advice: "mend that on the remote",
+        },
+    ),
+    (
+        FailureKind::Options,
+        Policy {
+            subject: Subject::Remote,
+            retry: Retry::Rarely,
+            word: "options",
+            said: "rsync refuses its options for remote {who}: {reason}; correct <commonParams> or the remote's rsync, the changes are kept",
+            over: "remote {who} is back after {after} s; {sent}",
+            advice: "correct <commonParams>, or update the remote's rsync",
+        },
+    ),
+    (
+        FailureKind::Fault,
+        Policy {
+            subject: Subject::Program,
+            retry: Retry::Rarely,
+            word: "fault",
+            said: "a fault in sersync itself, at a job for remote {who}: {reason}; please report it with the `internal error` above \
+                   it in the log; {kept} tried again",
+            over: "remote {who}: the job at which sersync failed has gone through; please report the fault all the same",
+            advice: "report it with the `internal error` in the log",
+        },
+    ),
+    (
+        FailureKind::Shortage,
+        Policy {
+            subject: Subject::Machine,
+            retry: Retry::Often,
+            word: "shortage",
+            said: "{reason}; what changes is kept, and sent when rsync can be started",
+            over: "rsync can be started again: what waited is on its way",
+            advice: "give this machine more memory, processes or open files",
+        },
+    ),
+    (
+        FailureKind::Source,
+        Policy {
+            subject: Subject::Root,
+            retry: Retry::Rarely,
+            word: "source",
+            said: "ALARM: watch path {who}: {reason}; nothing is sent or deleted until it is as before",
+            over: "watch path {who} can be read again: what waited is on its way",
+            advice: "look at the watch path",
+        },
+    ),
+    (
+        FailureKind::Path,
+        Policy {
+            subject: Subject::Remote,
+            retry: Retry::Rarely,
+            word: "path",
+            said: "{who} could not be sent: {reason}",
+            over: "",
+            advice: "look at the owner, the mode and the attributes of the path and its directory, here and on the remote",
+        },
+    ),
+];
+
+impl FailureKind {
+    /// What is to be done about this kind, and said of it.
+    pub fn policy(self) -> &'static Policy {
+        &KINDS[self as usize].1
+    }
+
+    /// True when the remote's side refuses or does not answer: another try meets the same.
+    pub fn is_remotes(self) -> bool {
+        matches!(self, Self::Away | Self::Busy | Self::Denied)
+    }
+
+    /// True when a run may have been cut in the middle, and left something unfinished on the remote.
+    pub fn may_cut(self) -> bool {
+        matches!(self, Self::Away | Self::Denied | Self::Shortage)
+    }
+
+    /// A number for sets of kinds.
+    pub fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    /// All kinds.
+    pub fn all() -> impl Iterator<Item = Self> {
+        KINDS.iter().map(|(kind, _)| *kind)
+    }
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(kind: FailureKind, code: i32, reason: impl Into<String>) -> Self {
+        Self { kind, code, reason: reason.into() }
+    }
+
+    /// This machine lacks something that a run needs: what, and what to do.
+    pub fn shortage(reason: impl Into<String>) -> Self {
+        Self::new(FailureKind::Shortage, code::IPC, reason)
+    }
+
+    /// The watch root is not what it was.
+    pub fn source(reason: impl Into<String>) -> Self {
+        Self::new(FailureKind::Source, 0, reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_own_row_and_every_sentence_says_what_failed_and_what_becomes_of_the_changes()
+     {
+        for (index, kind) in FailureKind::all().enumerate() {
+            let policy = kind.policy();
+            assert_eq!((kind as usize, KINDS[index].0), (index, kind));
+            assert!(policy.said.contains("{reason}"), "{kind:?}");
+            let names_it = policy.said.contains("{who}") || policy.subject == Subject::Machine;
+            assert!(names_it && !policy.advice.is_empty(), "{kind:?}");
+            let kept = ["{kept}", "kept", "nothing is sent"];
+            let is_path = kind == FailureKind::Path;
+            assert!(is_path || kept.iter().any(|words| policy.said.contains(words)), "{kind:?}");
+            assert!(is_path || !policy.over.is_empty(), "{kind:?}");
+        }
+    }
+}
