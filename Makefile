@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help demo test check lint bench fuzz soak
+.PHONY: help demo test check lint bench fuzz soak screenshots
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 15
@@ -37,3 +37,9 @@ fuzz: ## Feed random bytes to what reads files and answers
 soak: ## Mirror under load and failures for a long time
 	@scripts/install-missing cc rsync ssh sshd
 	@scripts/soak $(ARGS)
+
+screenshots: ## Pictures of the status page in a headless Chromium, into target/pictures and docs/images
+	@command -v chromium-headless-shell chromium google-chrome > /dev/null || \
+		{ echo "install chromium-headless-shell (Debian) or chromium first"; exit 1; }
+	@$(CARGO) test --locked --test it -- --ignored page::browser::pictures
+	@ls target/pictures/*.png docs/images/*.png

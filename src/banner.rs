@@ -120,6 +120,7 @@ pub fn watching<'a>(roots: impl IntoIterator<Item = &'a Path>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PageAccess;
     use std::ffi::OsString;
 
     fn text(bytes: Vec<u8>) -> String {
@@ -140,7 +141,7 @@ mod tests {
             config_file: Some(Path::new("FILE")),
             workers: 10,
         };
-        let localhost = Host { ip: "localhost".into(), port: 8008 };
+        let localhost = Host { ip: "localhost".into(), port: 8008, page: PageAccess::Off };
         let limits: Vec<_> = crate::sys::INOTIFY_LIMITS.to_vec();
         let www = Path::new("/www");
         let all = [

@@ -13,6 +13,7 @@ pub mod preflight;
 pub mod raw;
 pub mod report;
 pub mod schema;
+pub mod telling;
 pub mod text;
 pub mod text_between;
 pub mod values;
@@ -25,6 +26,7 @@ pub use crate::rsync::RsyncOptions;
 
 pub use check::LoadOptions;
 pub use load::{CheckReport, LoadError, Loaded, check_file, load, load_bytes};
+pub use telling::{PageAccess, Telling};
 
 /// Everything one configuration file says, with defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Config {
     pub crontab: Option<Crontab>,
     /// `<guard maxDelete>`.
     pub guard: Guard,
+    /// `<statusFile>`, `<heartbeat>`, `<alert>`, `<eventLog>`.
+    pub telling: Telling,
     /// `<plugin start="true" name="…"/>` inside `<sersync>`.
     pub plugin: Option<PluginName>,
     /// The `<plugin name="…">` definitions of the file.
@@ -85,6 +89,8 @@ pub struct Host {
     pub ip: String,
     /// TCP port.
     pub port: u16,
+    /// Who may see the status page there.
+    pub page: PageAccess,
 }
 
 /// `<filter>`: the expressions as written; `filter.rs` compiles them.

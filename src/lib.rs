@@ -7,6 +7,7 @@ pub mod change;
 pub mod destination;
 pub mod failure;
 pub mod path;
+pub mod secret;
 
 pub mod args;
 pub mod config;
@@ -29,6 +30,15 @@ pub mod state;
 pub mod plugin;
 
 pub mod snapshot;
+
+pub mod alert;
+pub mod complaint;
+pub mod event_log;
+pub mod heartbeat;
+pub mod metrics;
+pub mod page;
+pub mod status_file;
+pub mod web;
 
 pub mod banner;
 pub mod logging;

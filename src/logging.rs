@@ -3,6 +3,7 @@
 
 mod sink;
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -44,9 +45,16 @@ pub enum LogError {
     Twice,
 }
 
+/// Warnings and errors that are remembered.
+const WARNINGS: usize = 200;
+
 /// The running log. Clones share one destination.
 #[derive(Debug, Clone)]
-pub struct Log(Arc<Mutex<Sink>>);
+pub struct Log {
+    sink: Arc<Mutex<Sink>>,
+    /// The last warnings and errors, oldest first.
+    warnings: Arc<Mutex<VecDeque<String>>>,
+}
 
 /// The log file's usual place: beside the state of the same configuration; without a state directory
 /// (an ordinary user without HOME) nowhere.
@@ -62,16 +70,21 @@ const TALKATIVE: [&str; 2] = ["ureq", "rustls"];
 /// # Errors
 /// When the file cannot be opened (a symbolic link is never followed), or the log runs already.
 pub fn start(destination: Destination, level: LevelFilter) -> Result<Log, LogError> {
-    let log = Log(Arc::new(Mutex::new(Sink::open(destination)?)));
+    let sink = Arc::new(Mutex::new(Sink::open(destination)?));
+    let log = Log { sink, warnings: Arc::default() };
+    let memory = log.clone();
     Builder::new()
         .filter_level(level)
         .parse_default_env()
         .target(Target::Pipe(Box::new(log.clone())))
-        .format(|buffer, record| {
+        .format(move |buffer, record| {
             if tells_secrets(record.level(), record.target()) {
                 return Ok(());
             }
             let line = format_line(&Zoned::now(), record.level(), &record.args().to_string());
+            if record.level() <= Level::Warn {
+                memory.remember(&line);
+            }
             buffer.write_all(line.as_bytes())
         })
         .try_init()
@@ -110,7 +123,24 @@ impl Log {
 
     /// A panic elsewhere leaves the sink whole: every change to it is one assignment.
     fn sink(&self) -> MutexGuard<'_, Sink> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last warnings and errors, oldest first.
+    pub fn warnings(&self) -> Vec<String> {
+        self.remembered().iter().cloned().collect()
+    }
+
+    fn remember(&self, line: &str) {
+        let mut lines = self.remembered();
+        if lines.len() >= WARNINGS {
+            lines.pop_front();
+        }
+        lines.push_back(line.trim_end().to_owned());
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,6 +10,7 @@ use super::plugins::check_plugins;
 use super::raw::{RawAuth, RawConfig, RawCrontab, RawFilter, RawSwitched};
 use super::report::quoted;
 use super::schema::Field;
+use super::telling::{PageAccess, check_page, check_telling};
 use super::text::Span;
 use super::values::Values;
 use super::{
@@ -62,6 +63,7 @@ pub fn check_config(
         anchor_password_files(&mut mirrors, auth, values);
     }
     check_destinations(&mirrors, &places, changes.delete, values);
+    let telling = check_telling(raw, &mirrors, values);
     let config = Config {
         host: check_host(raw, values),
         debug: values.switch(raw.debug.as_ref(), false),
@@ -72,6 +74,7 @@ pub fn check_config(
         fail_log: check_fail_log(raw, values),
         crontab: raw.crontab.as_ref().and_then(|raw| check_crontab(raw, values)),
         guard: check_guard(raw, values),
+        telling,
         plugin,
         plugins,
     };
@@ -80,7 +83,7 @@ pub fn check_config(
 
 /// `<host>` was never used by sersync2, so an address that nobody can bind is only worth a word.
 fn check_host(raw: &RawConfig, values: &mut Values<'_>) -> Host {
-    let mut host = Host { ip: "localhost".to_owned(), port: 8008 };
+    let mut host = Host { ip: "localhost".to_owned(), port: 8008, page: PageAccess::Loopback };
     let Some(raw) = &raw.host else { return host };
     if raw.ip.text.is_some() {
         let mut scratch = Values::new(values.source);
@@ -92,6 +95,7 @@ fn check_host(raw: &RawConfig, values: &mut Values<'_>) -> Host {
     if raw.port.text.is_some() {
         host.port = values.port(&raw.port).unwrap_or(host.port);
     }
+    host.page = check_page(&raw.page, values);
     host
 }
 

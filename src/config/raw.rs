@@ -24,7 +24,7 @@ macro_rules! kind {
 }
 
 kind!(HEAD, "head", ["version"], [HOST, DEBUG, FILE_SYSTEM, FILTER, INOTIFY, SERSYNC, PLUGIN]);
-kind!(HOST, "host", ["hostip", "port"]);
+kind!(HOST, "host", ["hostip", "port", "page"]);
 kind!(DEBUG, "debug", ["start"]);
 kind!(FILE_SYSTEM, "fileSystem", ["xfs", "backend"]);
 kind!(FILTER, "filter", ["start", "dotfiles", "editorFiles"], [EXCLUDE]);
@@ -43,7 +43,12 @@ kind!(MOVE_FROM, "moveFrom", ["start"]);
 kind!(MOVE_TO, "moveTo", ["start"]);
 kind!(ATTRIB, "attrib", ["start"]);
 kind!(MODIFY, "modify", ["start"]);
-kind!(SERSYNC, "sersync", [], [LOCAL_PATH, RSYNC, FAIL_LOG, CRONTAB, GUARD, PLUGIN]);
+kind!(
+    SERSYNC,
+    "sersync",
+    [],
+    [LOCAL_PATH, RSYNC, FAIL_LOG, CRONTAB, GUARD, STATUS_FILE, HEARTBEAT, ALERT, EVENT_LOG, PLUGIN]
+);
 kind!(LOCAL_PATH, "localpath", ["watch"], [REMOTE], many: true);
 kind!(REMOTE, "remote", ["ip", "name"], [], many: true);
 kind!(RSYNC, "rsync", [], [PARAMS, AUTH, USER_PORT, TIMEOUT, SSH]);
@@ -56,6 +61,27 @@ kind!(FAIL_LOG, "failLog", ["path", "timeToExecute"]);
 kind!(CRONTAB, "crontab", ["start", "schedule"], [CRONTAB_FILTER]);
 kind!(CRONTAB_FILTER, "crontabfilter", ["start"], [EXCLUDE]);
 kind!(GUARD, "guard", ["maxDelete"]);
+kind!(STATUS_FILE, "statusFile", ["path", "interval"]);
+kind!(HEARTBEAT, "heartbeat", ["url", "failUrl", "interval"]);
+kind!(
+    ALERT,
+    "alert",
+    [
+        "start",
+        "command",
+        "mail",
+        "webhook",
+        "template",
+        "secret",
+        "chat",
+        "downAfter",
+        "lagAbove",
+        "remindHours"
+    ],
+    [],
+    many: true
+);
+kind!(EVENT_LOG, "eventLog", ["path", "format", "what"]);
 kind!(PLUGIN, "plugin", ["start", "name"], [COMMAND_PARAM, INCLUDE_FILTER, PLUGIN_PATH], many: true);
 kind!(COMMAND_PARAM, "param", ["prefix", "suffix", "ignoreError"]);
 kind!(INCLUDE_FILTER, "filter", ["start"], [INCLUDE]);
@@ -161,9 +187,11 @@ fn extract(head: &Node, sersync: &Node, rsync: &Node) -> RawConfig {
     RawConfig {
         root: head.span.clone(),
         section: sersync.span.clone(),
-        host: head
-            .child(HOST.name)
-            .map(|n| RawHost { ip: n.field("hostip"), port: n.field("port") }),
+        host: head.child(HOST.name).map(|n| RawHost {
+            ip: n.field("hostip"),
+            port: n.field("port"),
+            page: n.field("page"),
+        }),
         debug: head.child(DEBUG.name).map(switch),
         xfs: file_system.map(|n| n.field("xfs")),
         backend: file_system.map(|n| n.field("backend")),
@@ -193,8 +221,40 @@ fn extract(head: &Node, sersync: &Node, rsync: &Node) -> RawConfig {
             .map(|n| RawFailLog { path: n.field("path"), minutes: n.field("timeToExecute") }),
         crontab: sersync.child(CRONTAB.name).map(crontab),
         max_delete: sersync.child(GUARD.name).map(|n| n.field("maxDelete")),
+        telling: telling(sersync),
         plugin_starts: plugin_starts(head, sersync),
         plugins: plugin_definitions(head, sersync),
+    }
+}
+
+fn telling(sersync: &Node) -> RawTelling {
+    let alert = |n: &Node| RawAlert {
+        switch: switch(n),
+        command: n.field("command"),
+        mail: n.field("mail"),
+        webhook: n.field("webhook"),
+        template: n.field("template"),
+        secret: n.field("secret"),
+        chat: n.field("chat"),
+        down_after: n.field("downAfter"),
+        lag_above: n.field("lagAbove"),
+        remind_hours: n.field("remindHours"),
+    };
+    RawTelling {
+        status_file: sersync
+            .child(STATUS_FILE.name)
+            .map(|n| RawStatusFile { path: n.field("path"), interval: n.field("interval") }),
+        heartbeat: sersync.child(HEARTBEAT.name).map(|n| RawHeartbeat {
+            url: n.field("url"),
+            fail_url: n.field("failUrl"),
+            interval: n.field("interval"),
+        }),
+        alerts: sersync.all(ALERT.name).map(alert).collect(),
+        event_log: sersync.child(EVENT_LOG.name).map(|n| RawEventLog {
+            path: n.field("path"),
+            format: n.field("format"),
+            what: n.field("what"),
+        }),
     }
 }
 

@@ -24,6 +24,7 @@ mod mirror;
 mod mirror_plugins;
 mod moves;
 mod old_receiver;
+mod page;
 mod plugins;
 mod rsync_options;
 mod samples;

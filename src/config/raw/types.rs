@@ -27,6 +27,8 @@ pub struct RawConfig {
     pub fail_log: Option<RawFailLog>,
     pub crontab: Option<RawCrontab>,
     pub max_delete: Option<Field>,
+    /// What tells others how the mirror is.
+    pub telling: RawTelling,
     /// `<plugin start name/>` inside `<sersync>`.
     pub plugin_starts: Vec<RawPluginStart>,
     /// `<plugin name>` with its definition.
@@ -56,6 +58,7 @@ pub struct RawSwitched {
 pub struct RawHost {
     pub ip: Field,
     pub port: Field,
+    pub page: Field,
 }
 
 /// `<filter>`.
@@ -158,4 +161,56 @@ pub struct RawPlugin {
     pub base: Field,
     pub regex: Field,
     pub regex_match: Field,
+}
+
+/// The elements that tell others how the mirror is.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "named after the XML elements")]
+pub struct RawTelling {
+    pub status_file: Option<RawStatusFile>,
+    pub heartbeat: Option<RawHeartbeat>,
+    pub alerts: Vec<RawAlert>,
+    pub event_log: Option<RawEventLog>,
+}
+
+/// `<statusFile>`.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "named after the XML attributes")]
+pub struct RawStatusFile {
+    pub path: Field,
+    pub interval: Field,
+}
+
+/// `<heartbeat>`.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "named after the XML attributes")]
+pub struct RawHeartbeat {
+    pub url: Field,
+    pub fail_url: Field,
+    pub interval: Field,
+}
+
+/// `<alert>`.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "named after the XML attributes")]
+pub struct RawAlert {
+    pub switch: RawSwitch,
+    pub command: Field,
+    pub mail: Field,
+    pub webhook: Field,
+    pub template: Field,
+    pub secret: Field,
+    pub chat: Field,
+    pub down_after: Field,
+    pub lag_above: Field,
+    pub remind_hours: Field,
+}
+
+/// `<eventLog>`.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "named after the XML attributes")]
+pub struct RawEventLog {
+    pub path: Field,
+    pub format: Field,
+    pub what: Field,
 }

@@ -1,0 +1,184 @@
+//! `<alert>`: tells people when something goes wrong, again every some hours, and when it is over.
+//! Derives everything from snapshots, on a thread of its own: it can delay nothing but itself.
+
+pub mod condition;
+pub mod ledger;
+pub mod message;
+mod send;
+pub mod template;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::complaint::Complaint;
+use crate::config::telling::AlertRule;
+use crate::snapshot::{Instance, Snapshot, SnapshotReader};
+use condition::{Limits, conditions};
+use ledger::Ledger;
+use message::Message;
+use send::Channels;
+
+/// The pause between two snapshots.
+const PAUSE: Duration = Duration::from_secs(2);
+/// How often it is looked whether something has lasted too long, while something is wrong that may become an alert.
+const RECHECK: Duration = Duration::from_secs(5);
+/// How long the end of the program waits for the thread.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the main loop may take for a snapshot.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The running alerts of one `<alert>`; dropping it ends the thread.
+#[derive(Debug)]
+pub struct Alerts {
+    shared: Arc<Shared>,
+    ended: Receiver<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// The latest snapshot; an older one that nobody has looked at is not missed.
+    latest: Mutex<Option<Arc<Snapshot>>>,
+    stop: AtomicBool,
+    news: Sender<()>,
+}
+
+impl Shared {
+    fn put(&self, snapshot: &Arc<Snapshot>) -> bool {
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(snapshot));
+        // Full: the thread has been told already.
+        _ = self.news.try_send(());
+        !self.stop.load(Ordering::Acquire)
+    }
+
+    fn take(&self) -> Option<Arc<Snapshot>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Alerts {
+    /// Starts the thread. It asks for snapshots itself, so the main loop need not run yet.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(rule: &AlertRule, reader: SnapshotReader) -> io::Result<Self> {
+        let (news, heard) = bounded(1);
+        let shared =
+            Arc::new(Shared { latest: Mutex::default(), stop: AtomicBool::new(false), news });
+        let actor = Actor {
+            limits: Limits::of(rule),
+            ledger: Ledger::new(rule.remind_hours),
+            channels: Channels::new(rule),
+            reader,
+            shared: Arc::clone(&shared),
+            heard,
+            before: None,
+        };
+        let (alive, ended) = bounded(0);
+        std::thread::Builder::new().name("alerts".into()).spawn(move || {
+            // Dropped at the end, come what may: the handle waits for that.
+            let _alive = alive;
+            actor.run();
+        })?;
+        Ok(Self { shared, ended })
+    }
+}
+
+impl Drop for Alerts {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        _ = self.shared.news.try_send(());
+        // Ended or not: what it sends now may take longer, and nothing depends on it.
+        _ = self.ended.recv_timeout(END_PATIENCE);
+    }
+}
+
+struct Actor {
+    limits: Limits,
+    ledger: Ledger,
+    channels: Channels,
+    reader: SnapshotReader,
+    shared: Arc<Shared>,
+    heard: Receiver<()>,
+    before: Option<Arc<Snapshot>>,
+}
+
+impl Actor {
+    fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let followed = self.reader.follow(PAUSE, move |snapshot| shared.put(snapshot));
+        if let Err(error) = followed {
+            log::warn!("alerts: none will be sent: {error}; restart sersync2");
+            return;
+        }
+        let mut wait = None;
+        while self.wait(wait) {
+            if let Some(snapshot) = self.snapshot() {
+                self.look(&snapshot);
+                self.before = Some(snapshot);
+            }
+            wait = self.next_look();
+        }
+    }
+
+    /// Waits for news or for so long; false when it is to end.
+    fn wait(&self, at_most: Option<Duration>) -> bool {
+        let heard = match at_most {
+            Some(time) => self.heard.recv_timeout(time),
+            None => self.heard.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        heard != Err(RecvTimeoutError::Disconnected) && !self.shared.stop.load(Ordering::Acquire)
+    }
+
+    /// The latest one, or a new one where only time has passed.
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.shared.take().or_else(|| self.reader.now(PATIENCE).ok())
+    }
+
+    fn look(&mut self, snapshot: &Snapshot) {
+        let now = wall_ms();
+        let found = conditions(self.before.as_deref(), snapshot, &self.limits, now);
+        self.ledger.note(found, now);
+        self.channels.work(now);
+        if let Some(alerts) = self.ledger.due(now) {
+            self.channels.send(&Message::new(&snapshot.instance, alerts, now));
+        }
+    }
+
+    /// `None`: nothing can become an alert by time alone.
+    fn next_look(&self) -> Option<Duration> {
+        let may_last = self.before.as_ref().is_some_and(|snapshot| {
+            let is_behind = |remote: &crate::snapshot::Remote| {
+                remote.down.is_some() || remote.oldest_pending_ms.is_some()
+            };
+            snapshot.remotes.iter().any(is_behind)
+        });
+        (may_last || self.ledger.is_busy() || self.channels.is_busy()).then_some(RECHECK)
+    }
+}
+
+/// Sends a test by every way that a rule names; each way with what came of it.
+pub fn send_test(rule: &AlertRule, instance: &Instance) -> Vec<(String, Result<(), String>)> {
+    let alert = ledger::Alert {
+        kind: condition::Kind::Test,
+        state: ledger::State::Raised,
+        subject: instance.config.clone(),
+        text: "this is a test: alerts of sersync reach you here".to_owned(),
+        since_ms: wall_ms(),
+    };
+    let alerts = ledger::Due { alerts: vec![alert], omitted: 0 };
+    Channels::new(rule).try_each(&Message::new(instance, alerts, wall_ms()))
+}
+
+/// One channel's trouble, said once.
+fn complaint(channel: &str) -> Complaint {
+    Complaint::about(format!("alert by {channel}"))
+}
+
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,308 @@
+//! What is wrong by a snapshot, each with the words that people are told.
+//! Pure: remembers nothing; what has been told already is the ledger's.
+
+use std::collections::BTreeMap;
+
+use crate::config::telling::AlertRule;
+use crate::snapshot::{DeletionState, Remote, RemoteState, RootState, Snapshot};
+
+/// What people are told about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A watch path is gone or cannot be read.
+    SourceLost,
+    /// Deletions wait for a confirmation.
+    DeletionsHeld,
+    /// A remote refuses user or password, or may not be written.
+    Denied,
+    /// A remote is down for too long.
+    Down,
+    /// Paths stand in the fail log.
+    FailLog,
+    /// A change waits for too long.
+    Lag,
+    /// The kernel dropped events.
+    Overflow,
+    /// Directories cannot be watched.
+    WatchLimit,
+    /// Journal and record cannot be kept.
+    State,
+    /// Sent by `test-alert`.
+    Test,
+}
+
+impl Kind {
+    /// Its name in what scripts get.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SourceLost => "source_lost",
+            Self::DeletionsHeld => "deletions_held",
+            Self::Denied => "denied",
+            Self::Down => "remote_down",
+            Self::FailLog => "fail_log",
+            Self::Lag => "lag",
+            Self::Overflow => "overflow",
+            Self::WatchLimit => "watch_limit",
+            Self::State => "state",
+            Self::Test => "test",
+        }
+    }
+
+    /// True for what happens and is not over later.
+    pub fn is_event(self) -> bool {
+        matches!(self, Self::Overflow | Self::Test)
+    }
+}
+
+/// One thing that is wrong: its kind, and the remote or watch path.
+pub type Key = (Kind, String);
+
+/// What is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Since when, by the wall clock.
+    pub since_ms: u64,
+    /// What happened, what it means, what to do.
+    pub text: String,
+}
+
+/// From when on something is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// A remote may be down so long.
+    pub down_ms: u64,
+    /// A change may wait so long.
+    pub lag_ms: u64,
+}
+
+impl Limits {
+    /// What a rule says.
+    pub fn of(rule: &AlertRule) -> Self {
+        Self {
+            down_ms: u64::from(rule.down_after_s) * 1_000,
+            lag_ms: u64::from(rule.lag_above_s) * 1_000,
+        }
+    }
+}
+
+/// Everything that is wrong now. `before` is the snapshot that was looked at last: some things only happen.
+pub fn conditions(
+    before: Option<&Snapshot>,
+    now: &Snapshot,
+    limits: &Limits,
+    now_ms: u64,
+) -> BTreeMap<Key, Condition> {
+    let mut found = BTreeMap::new();
+    of_instance(before, now, now_ms, &mut found);
+    of_roots(now, now_ms, &mut found);
+    for remote in &now.remotes {
+        of_remote(remote, limits, now_ms, &mut found);
+    }
+    found
+}
+
+type Found = BTreeMap<Key, Condition>;
+
+fn of_instance(before: Option<&Snapshot>, now: &Snapshot, now_ms: u64, found: &mut Found) {
+    let of = &now.instance;
+    let mut add = |kind, text: String| {
+        found.insert((kind, of.config.clone()), Condition { since_ms: now_ms, text });
+    };
+    let seen = before.map_or(0, |before| before.instance.overflows);
+    if of.overflows > seen {
+        add(
+            Kind::Overflow,
+            "the kernel dropped change notices: everything below is compared; raise \
+             fs.inotify.max_queued_events if this happens often"
+                .to_owned(),
+        );
+    }
+    if of.unwatched > 0 {
+        let text = format!(
+            "{} directories cannot be watched and are rescanned every minute instead; raise fs.inotify.max_user_watches",
+            of.unwatched
+        );
+        add(Kind::WatchLimit, text);
+    }
+    if of.state_dir.is_none() {
+        add(
+            Kind::State,
+            "no state can be kept: what is pending is forgotten at exit; give the user a writable --state-dir"
+                .to_owned(),
+        );
+    }
+}
+
+fn of_roots(now: &Snapshot, now_ms: u64, found: &mut Found) {
+    for root in &now.roots {
+        let since_ms = root.alarms.iter().map(|alarm| alarm.since_ms).min().unwrap_or(now_ms);
+        let said = |otherwise: &str| {
+            root.alarms.last().map_or(otherwise.to_owned(), |alarm| alarm.text.clone())
+        };
+        if root.state == RootState::Lost {
+            let text =
+                said("it is gone or cannot be read: nothing is sent or deleted until it is back");
+            let text = format!("watch path {}: {text}", root.path);
+            found.insert((Kind::SourceLost, root.path.clone()), Condition { since_ms, text });
+        }
+        if root.deletions == DeletionState::Withheld {
+            let text =
+                said("too much vanished at once: deletions are held back until you confirm them");
+            let text = format!("watch path {}: {text}", root.path);
+            found.insert((Kind::DeletionsHeld, root.path.clone()), Condition { since_ms, text });
+        }
+    }
+}
+
+fn of_remote(remote: &Remote, limits: &Limits, now_ms: u64, found: &mut Found) {
+    let name = &remote.name;
+    let mut add = |kind, since_ms, text| {
+        found.insert((kind, name.clone()), Condition { since_ms, text });
+    };
+    if let (RemoteState::Down, Some(down)) = (remote.state, &remote.down) {
+        let words = format!("{}; {}", down.reason, down.what_to_do);
+        let lasts = now_ms.saturating_sub(down.since_ms);
+        if down.kind == "denied" {
+            // It does not mend itself, so there is nothing to wait for.
+            let text = format!("remote {name} {words}; {} paths are pending", remote.pending);
+            add(Kind::Denied, down.since_ms, text);
+        } else if lasts >= limits.down_ms {
+            let text = format!(
+                "remote {name} is down for {}: {words}; {} paths are pending",
+                duration(lasts),
+                remote.pending
+            );
+            add(Kind::Down, down.since_ms, text);
+        }
+    } else if remote.lag_ms(now_ms) >= limits.lag_ms && remote.state != RemoteState::Paused {
+        let text = format!(
+            "remote {name} is behind: a change waits for {}; {} paths are pending",
+            duration(remote.lag_ms(now_ms)),
+            remote.pending
+        );
+        add(Kind::Lag, remote.oldest_pending_ms.unwrap_or(now_ms), text);
+    }
+    if remote.failing_paths.iter().any(|path| path.logged) {
+        let first = remote.failing_paths.iter().find(|path| path.logged);
+        let example = first
+            .map_or(String::new(), |path| format!(", {} among them: {}", path.path, path.reason));
+        let text = format!(
+            "remote {name}: {} paths cannot be delivered{example}; they stand in the fail log and are tried again",
+            remote.failing
+        );
+        add(Kind::FailLog, now_ms, text);
+    }
+}
+
+/// `90 s`, `20 min`, `5 h`.
+pub fn duration(ms: u64) -> String {
+    match ms / 1_000 {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3_600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Alarm, Down, FailingPath, Instance, Root};
+
+    const NOW: u64 = 1_000_000_000;
+
+    fn kinds(before: Option<&Snapshot>, now: &Snapshot) -> Vec<Kind> {
+        let limits = Limits { down_ms: 60_000, lag_ms: 300_000 };
+        conditions(before, now, &limits, NOW).into_keys().map(|(kind, _)| kind).collect()
+    }
+
+    fn instance() -> Instance {
+        Instance { state_dir: Some("/s".into()), config: "/c".into(), ..Instance::default() }
+    }
+
+    fn with(remote: Remote) -> Snapshot {
+        Snapshot { remotes: vec![remote], instance: instance(), ..Snapshot::default() }
+    }
+
+    fn down(kind: &str, ago_s: u64) -> Remote {
+        let down = Down { since_ms: NOW - ago_s * 1_000, kind: kind.into(), ..Down::default() };
+        Remote { state: RemoteState::Down, down: Some(down), ..Remote::default() }
+    }
+
+    #[test]
+    fn each_trouble_of_a_remote_is_one_condition_once_it_lasts() {
+        let waits = |ago_s: u64, state| Remote {
+            oldest_pending_ms: Some(NOW - ago_s * 1_000),
+            state,
+            ..Remote::default()
+        };
+        let path = |logged| FailingPath { logged, ..FailingPath::default() };
+        let fails = |logged| Remote {
+            failing: 1,
+            failing_paths: vec![path(logged)],
+            state: RemoteState::Up,
+            ..Remote::default()
+        };
+        let table = [
+            ("a short outage", down("away", 59), vec![]),
+            ("an outage", down("away", 60), vec![Kind::Down]),
+            ("a wrong password", down("denied", 0), vec![Kind::Denied]),
+            ("a wait", waits(299, RemoteState::Up), vec![]),
+            ("a long wait", waits(300, RemoteState::Up), vec![Kind::Lag]),
+            ("a pause", waits(3_000, RemoteState::Paused), vec![]),
+            ("a path that is tried again", fails(false), vec![]),
+            ("a path in the fail log", fails(true), vec![Kind::FailLog]),
+        ];
+        for (what, remote, expected) in table {
+            assert_eq!(kinds(None, &with(remote)), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_outage_is_not_told_as_a_wait_too() {
+        let mut remote = down("away", 600);
+        remote.oldest_pending_ms = Some(NOW - 600_000);
+        assert_eq!(kinds(None, &with(remote)), [Kind::Down]);
+    }
+
+    #[test]
+    fn troubles_of_the_machine_are_conditions() {
+        let of = |change: &dyn Fn(&mut Snapshot)| {
+            let mut snapshot = with(Remote::default());
+            snapshot.roots = vec![Root { path: "/w".into(), ..Root::default() }];
+            change(&mut snapshot);
+            kinds(None, &snapshot)
+        };
+        assert_eq!(of(&|_| {}), []);
+        assert_eq!(of(&|it| it.instance.unwatched = 3), [Kind::WatchLimit]);
+        assert_eq!(of(&|it| it.instance.state_dir = None), [Kind::State]);
+        assert_eq!(of(&|it| it.roots[0].state = RootState::Lost), [Kind::SourceLost]);
+        let withheld = DeletionState::Withheld;
+        assert_eq!(of(&|it| it.roots[0].deletions = withheld), [Kind::DeletionsHeld]);
+    }
+
+    #[test]
+    fn an_overflow_is_told_when_it_happens_and_not_again() {
+        let before = with(Remote::default());
+        let mut after = before.clone();
+        after.instance.overflows = 1;
+        assert_eq!(kinds(Some(&before), &after), [Kind::Overflow]);
+        assert_eq!(kinds(Some(&after), &after), []);
+    }
+
+    #[test]
+    fn the_words_of_an_alarm_are_those_of_the_log() {
+        let alarm = Alarm { since_ms: 7, text: "the disk is not mounted; mount it".into() };
+        let root = Root {
+            path: "/w".into(),
+            state: RootState::Lost,
+            alarms: vec![alarm],
+            ..Root::default()
+        };
+        let snapshot = Snapshot { roots: vec![root], instance: instance(), ..Snapshot::default() };
+        let limits = Limits { down_ms: 0, lag_ms: 1 };
+        let found = conditions(None, &snapshot, &limits, NOW);
+        let condition = &found[&(Kind::SourceLost, "/w".to_owned())];
+        assert_eq!(condition.since_ms, 7);
+        assert_eq!(condition.text, "watch path /w: the disk is not mounted; mount it");
+    }
+}

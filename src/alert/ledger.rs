@@ -1,0 +1,288 @@
+//! What has been told: one alert when something begins, reminders while it lasts, one when it is over; many at once as a digest.
+//! Pure: time is an argument, and memory is bounded.
+
+use std::collections::BTreeMap;
+
+use super::condition::{Condition, Key, Kind, duration};
+
+/// Gathered before the first message leaves: a switch that fails takes many remotes with it within seconds.
+const GATHER_MS: u64 = 3_000;
+/// Between two messages.
+const PAUSE_MS: u64 = 60_000;
+/// Over only when it stays so: something that comes and goes is one trouble.
+const CALM_MS: u64 = 30_000;
+/// Alerts in one message; the rest is counted.
+pub const ALERTS_MAX: usize = 50;
+
+/// What an alert says of its trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It has begun.
+    Raised,
+    /// It still lasts.
+    Reminder,
+    /// It is over.
+    Over,
+}
+
+impl State {
+    /// Its name in what scripts get.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raised => "raised",
+            Self::Reminder => "reminder",
+            Self::Over => "over",
+        }
+    }
+}
+
+/// One thing that people are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    /// What kind of trouble.
+    pub kind: Kind,
+    /// Whether it begins or ends.
+    pub state: State,
+    /// The remote or the watch path.
+    pub subject: String,
+    /// What happened, what it means, what to do.
+    pub text: String,
+    /// Since when it lasts.
+    pub since_ms: u64,
+}
+
+/// What one message tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// The worst first.
+    pub alerts: Vec<Alert>,
+    /// More that are not in it.
+    pub omitted: usize,
+}
+
+/// A trouble that has been told, or is about to be.
+#[derive(Debug)]
+struct Known {
+    condition: Condition,
+    /// It began being told at.
+    told_ms: Option<u64>,
+    /// It has not been seen since then.
+    gone_ms: Option<u64>,
+}
+
+/// All that has been told.
+#[derive(Debug)]
+pub struct Ledger {
+    known: BTreeMap<Key, Known>,
+    waiting: BTreeMap<Key, Alert>,
+    /// When the next message may leave.
+    not_before_ms: u64,
+    remind_ms: Option<u64>,
+}
+
+impl Ledger {
+    /// Nothing has been told. 0 hours: no reminders.
+    pub fn new(remind_hours: u32) -> Self {
+        let remind_ms = Some(u64::from(remind_hours) * 3_600_000).filter(|ms| *ms > 0);
+        Self { known: BTreeMap::new(), waiting: BTreeMap::new(), not_before_ms: 0, remind_ms }
+    }
+
+    /// Takes in what is wrong at `now_ms`.
+    pub fn note(&mut self, found: BTreeMap<Key, Condition>, now_ms: u64) {
+        for (key, known) in &mut self.known {
+            if !found.contains_key(key) {
+                known.gone_ms.get_or_insert(now_ms);
+            }
+        }
+        for (key, condition) in found {
+            self.seen(key, condition, now_ms);
+        }
+        self.settle(now_ms);
+    }
+
+    fn seen(&mut self, key: Key, condition: Condition, now_ms: u64) {
+        if key.0.is_event() {
+            let alert = alert(&key, State::Raised, condition);
+            self.wait(key, alert, now_ms);
+            return;
+        }
+        let remind_ms = self.remind_ms;
+        let Some(known) = self.known.get_mut(&key) else {
+            let told_ms = Some(now_ms);
+            let known = Known { condition: condition.clone(), told_ms, gone_ms: None };
+            self.known.insert(key.clone(), known);
+            let alert = alert(&key, State::Raised, condition);
+            self.wait(key, alert, now_ms);
+            return;
+        };
+        known.gone_ms = None;
+        // What it says of its duration grows; since when it lasts does not change.
+        known.condition.text.clone_from(&condition.text);
+        let is_due = |told: u64| remind_ms.is_some_and(|pause| now_ms >= told + pause);
+        if known.told_ms.is_some_and(is_due) {
+            known.told_ms = Some(now_ms);
+            let alert = alert(&key, State::Reminder, known.condition.clone());
+            self.wait(key, alert, now_ms);
+        }
+    }
+
+    /// What has been gone for a while is over.
+    fn settle(&mut self, now_ms: u64) {
+        let is_over = |known: &Known| known.gone_ms.is_some_and(|at| now_ms >= at + CALM_MS);
+        let over: Vec<Key> = self
+            .known
+            .iter()
+            .filter(|(_, known)| is_over(known))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in over {
+            let Some(known) = self.known.remove(&key) else { continue };
+            if self.waiting.get(&key).is_some_and(|alert| alert.state == State::Raised) {
+                // Nobody has heard of it yet: both are told as one.
+                self.waiting.remove(&key);
+            }
+            let lasted = known.gone_ms.unwrap_or(now_ms).saturating_sub(known.condition.since_ms);
+            let text = format!("{} (over after {})", over_words(&key), duration(lasted));
+            let condition = Condition { text, ..known.condition };
+            let alert = alert(&key, State::Over, condition);
+            self.wait(key, alert, now_ms);
+        }
+    }
+
+    fn wait(&mut self, key: Key, alert: Alert, now_ms: u64) {
+        if self.waiting.is_empty() {
+            self.not_before_ms = self.not_before_ms.max(now_ms + GATHER_MS);
+        }
+        self.waiting.insert(key, alert);
+    }
+
+    /// What is to be told now, as one message.
+    pub fn due(&mut self, now_ms: u64) -> Option<Due> {
+        if self.waiting.is_empty() || now_ms < self.not_before_ms {
+            return None;
+        }
+        self.not_before_ms = now_ms + PAUSE_MS;
+        // The keys are in the order of how bad it is.
+        let mut alerts: Vec<Alert> = std::mem::take(&mut self.waiting).into_values().collect();
+        alerts.sort_by_key(|alert| alert.state == State::Over);
+        let omitted = alerts.len().saturating_sub(ALERTS_MAX);
+        alerts.truncate(ALERTS_MAX);
+        Some(Due { alerts, omitted })
+    }
+
+    /// True while something is to be told later.
+    pub fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || !self.known.is_empty()
+    }
+}
+
+fn alert(key: &Key, state: State, condition: Condition) -> Alert {
+    let (kind, subject) = key.clone();
+    Alert { kind, state, subject, text: condition.text, since_ms: condition.since_ms }
+}
+
+fn over_words((kind, subject): &Key) -> String {
+    match kind {
+        Kind::Down => format!("remote {subject} is back"),
+        Kind::Denied => format!("remote {subject} lets us in again"),
+        Kind::FailLog => {
+            format!("remote {subject}: everything that stood in the fail log is delivered")
+        }
+        Kind::Lag => format!("remote {subject} has caught up"),
+        Kind::SourceLost => format!("watch path {subject} is back"),
+        Kind::DeletionsHeld => format!("deletions below {subject} are no longer held back"),
+        Kind::WatchLimit => "every directory is watched again".to_owned(),
+        Kind::State => "state can be kept again".to_owned(),
+        Kind::Overflow | Kind::Test => subject.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(names: &[&str]) -> BTreeMap<Key, Condition> {
+        let condition = |name: &&str| {
+            let condition = Condition { since_ms: 0, text: format!("{name} is down") };
+            ((Kind::Down, name.to_string()), condition)
+        };
+        names.iter().map(condition).collect()
+    }
+
+    /// Each message as `state subject` words.
+    fn run(ledger: &mut Ledger, script: &[(u64, &[&str])]) -> Vec<Vec<String>> {
+        let mut said = Vec::new();
+        for (seconds, names) in script {
+            ledger.note(found(names), seconds * 1_000);
+            if let Some(due) = ledger.due(seconds * 1_000) {
+                let words = |alert: &Alert| format!("{} {}", alert.state.name(), alert.subject);
+                said.push(due.alerts.iter().map(words).collect());
+            }
+        }
+        said
+    }
+
+    #[test]
+    fn a_trouble_is_told_once_and_its_end_once() {
+        let script: [(u64, &[&str]); 7] = [
+            (100, &["a"]),
+            (104, &["a"]),
+            (200, &["a"]),
+            (1_000, &["a"]),
+            (1_010, &[]),
+            (1_041, &[]),
+            (1_045, &[]),
+        ];
+        assert_eq!(run(&mut Ledger::new(6), &script), [vec!["raised a"], vec!["over a"]]);
+    }
+
+    #[test]
+    fn many_at_once_are_one_message_and_what_comes_soon_after_another() {
+        let script: [(u64, &[&str]); 5] = [
+            (100, &["a"]),
+            (102, &["a", "b", "c"]),
+            (104, &["a", "b", "c"]),
+            (110, &["a", "b", "c", "d"]),
+            (170, &["a", "b", "c", "d"]),
+        ];
+        let said = run(&mut Ledger::new(6), &script);
+        assert_eq!(said, [vec!["raised a", "raised b", "raised c"], vec!["raised d"]]);
+    }
+
+    #[test]
+    fn what_lasts_is_told_again_after_the_hours_that_were_asked_for() {
+        let hour = 3_600;
+        let script: [(u64, &[&str]); 6] = [
+            (0, &["a"]),
+            (5, &["a"]),
+            (2 * hour - 1, &["a"]),
+            (2 * hour, &["a"]),
+            (2 * hour + 5, &["a"]),
+            (4 * hour + 10, &["a"]),
+        ];
+        let mut ledger = Ledger::new(2);
+        assert_eq!(run(&mut ledger, &script), [vec!["raised a"], vec!["reminder a"]]);
+        let never = run(&mut Ledger::new(0), &script);
+        assert_eq!(never, [vec!["raised a"]]);
+    }
+
+    #[test]
+    fn what_flaps_is_one_trouble() {
+        let mut script: Vec<(u64, &[&str])> = Vec::new();
+        for n in 0..100 {
+            script.push((100 + n * 20, &["a"]));
+            script.push((110 + n * 20, &[]));
+        }
+        assert_eq!(run(&mut Ledger::new(6), &script), [vec!["raised a"]]);
+    }
+
+    #[test]
+    fn a_message_is_bounded_and_says_how_much_it_leaves_out() {
+        let names: Vec<String> = (0..200).map(|n| format!("{n:03}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut ledger = Ledger::new(6);
+        ledger.note(found(&names), 0);
+        let due = ledger.due(10_000).unwrap();
+        assert_eq!((due.alerts.len(), due.omitted), (ALERTS_MAX, 200 - ALERTS_MAX));
+    }
+}

@@ -1,0 +1,379 @@
+//! What tells others how the mirror is: `<statusFile>`, `<heartbeat>`, `<alert>`, `<eventLog>`, and who may see the page.
+//! Checks the values only; whether an address answers is learned when it is used.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::Mirror;
+use super::raw::{RawAlert, RawConfig, RawEventLog, RawHeartbeat, RawStatusFile};
+use super::report::{near_word, quoted};
+use super::schema::Field;
+use super::values::{Values, is_within};
+use crate::secret::Secret;
+
+/// Seconds between two status files when the file says none.
+const STATUS_INTERVAL_S: u32 = 10;
+/// Seconds between two heartbeats.
+const HEARTBEAT_INTERVAL_S: u32 = 60;
+/// Seconds that a remote may be down before an alert.
+const DOWN_AFTER_S: u32 = 60;
+/// Seconds that a change may wait before an alert.
+const LAG_ABOVE_S: u32 = 300;
+/// Hours between two reminders.
+const REMIND_HOURS: u32 = 6;
+/// A day: the longest that makes sense for what is done again and again.
+const DAY_S: i64 = 86_400;
+
+/// Who may see the status page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PageAccess {
+    /// Nobody: no port is opened.
+    Off,
+    /// This machine, whatever `hostip` says.
+    #[default]
+    Loopback,
+    /// Whoever reaches `hostip`.
+    Network,
+}
+
+/// Everything that tells others how the mirror is. By default nothing does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Telling {
+    /// `<statusFile>`.
+    pub status_file: Option<StatusFile>,
+    /// `<heartbeat>`.
+    pub heartbeat: Option<Heartbeat>,
+    /// Each `<alert start="true">`.
+    pub alerts: Vec<AlertRule>,
+    /// `<eventLog>`.
+    pub event_log: Option<EventLog>,
+}
+
+/// `<statusFile path interval>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StatusFile {
+    /// The file that is replaced.
+    pub path: PathBuf,
+    /// Seconds between two of them.
+    pub interval_s: u32,
+}
+
+/// `<heartbeat url interval failUrl>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Heartbeat {
+    /// Asked for as long as all is well.
+    pub url: Secret,
+    /// Asked for when it is not; `None`: `url` and `/fail`.
+    pub fail_url: Option<Secret>,
+    /// Seconds between two of them.
+    pub interval_s: u32,
+}
+
+/// `<alert start="true">`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AlertRule {
+    /// The program to run, and its words; empty: none.
+    pub command: Vec<String>,
+    /// Whom the system's sendmail writes to; empty: nobody.
+    pub mail: Vec<String>,
+    /// Where JSON is posted to.
+    pub webhook: Option<Secret>,
+    /// In which form.
+    pub template: Template,
+    /// Signs what is posted (DingTalk, Feishu).
+    pub secret: Option<Secret>,
+    /// Which chat gets it (Telegram).
+    pub chat: Option<String>,
+    /// Seconds that a remote may be down before it is told.
+    pub down_after_s: u32,
+    /// Seconds that a change may wait before it is told.
+    pub lag_above_s: u32,
+    /// Hours between two reminders; 0: none.
+    pub remind_hours: u32,
+}
+
+/// The form of what a webhook gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "named after the services")]
+pub enum Template {
+    /// Our own: every alert with its fields.
+    #[default]
+    Json,
+    DingTalk,
+    Feishu,
+    WeCom,
+    Slack,
+    Telegram,
+}
+
+impl Template {
+    /// All of them, by the names that they have in the file.
+    pub const ALL: [(&'static str, Template); 6] = [
+        ("json", Self::Json),
+        ("dingtalk", Self::DingTalk),
+        ("feishu", Self::Feishu),
+        ("wecom", Self::WeCom),
+        ("slack", Self::Slack),
+        ("telegram", Self::Telegram),
+    ];
+}
+
+/// `<eventLog path format what>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EventLog {
+    /// The file that grows.
+    pub path: PathBuf,
+    /// How a line looks.
+    pub format: EventFormat,
+    /// What gets a line.
+    pub what: EventKinds,
+}
+
+/// How a line of the event log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "named after the XML values")]
+pub enum EventFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// What gets a line in the event log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "named after the XML values")]
+pub struct EventKinds {
+    pub deliveries: bool,
+    pub deletions: bool,
+    pub moves: bool,
+    pub errors: bool,
+}
+
+impl EventKinds {
+    const NAMES: [&'static str; 4] = ["deliveries", "deletions", "moves", "errors"];
+
+    /// Everything.
+    pub const ALL: Self = Self { deliveries: true, deletions: true, moves: true, errors: true };
+
+    fn add(&mut self, name: &str) -> bool {
+        match name {
+            "deliveries" => self.deliveries = true,
+            "deletions" => self.deletions = true,
+            "moves" => self.moves = true,
+            "errors" => self.errors = true,
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// `<host page>`.
+pub fn check_page(field: &Field, values: &mut Values<'_>) -> PageAccess {
+    let known = [
+        ("loopback", PageAccess::Loopback),
+        ("off", PageAccess::Off),
+        ("network", PageAccess::Network),
+    ];
+    values.one_of(field, &known, PageAccess::Loopback)
+}
+
+/// The elements in `<sersync>` that tell others how the mirror is.
+pub fn check_telling(raw: &RawConfig, mirrors: &[Mirror], values: &mut Values<'_>) -> Telling {
+    let raw = &raw.telling;
+    Telling {
+        status_file: raw
+            .status_file
+            .as_ref()
+            .and_then(|raw| check_status_file(raw, mirrors, values)),
+        heartbeat: raw.heartbeat.as_ref().and_then(|raw| check_heartbeat(raw, values)),
+        alerts: raw.alerts.iter().filter_map(|raw| check_alert(raw, values)).collect(),
+        event_log: raw.event_log.as_ref().and_then(|raw| check_event_log(raw, mirrors, values)),
+    }
+}
+
+fn check_status_file(
+    raw: &RawStatusFile,
+    mirrors: &[Mirror],
+    values: &mut Values<'_>,
+) -> Option<StatusFile> {
+    let path = outside(&raw.path, "the path of the status file", mirrors, values);
+    let interval_s = seconds(&raw.interval, STATUS_INTERVAL_S, values);
+    Some(StatusFile { path: path?, interval_s })
+}
+
+fn check_heartbeat(raw: &RawHeartbeat, values: &mut Values<'_>) -> Option<Heartbeat> {
+    let url = address(&raw.url, values);
+    let fail_url = raw.fail_url.text.as_ref().and_then(|_| address(&raw.fail_url, values));
+    let interval_s = seconds(&raw.interval, HEARTBEAT_INTERVAL_S, values);
+    Some(Heartbeat { url: url?, fail_url, interval_s })
+}
+
+fn check_alert(raw: &RawAlert, values: &mut Values<'_>) -> Option<AlertRule> {
+    if !values.switch(Some(&raw.switch), false) {
+        return None;
+    }
+    let command = match raw.command.text {
+        Some(_) => values.text(&raw.command, "a command").map(|_| values.words(&raw.command)),
+        None => None,
+    };
+    let given = |field: &Field| field.text.is_some();
+    let webhook = given(&raw.webhook).then(|| address(&raw.webhook, values)).flatten();
+    let rule = AlertRule {
+        command: command.unwrap_or_default(),
+        mail: check_mail(&raw.mail, values),
+        webhook,
+        template: values.one_of(&raw.template, &Template::ALL, Template::Json),
+        secret: check_secret(&raw.secret, values),
+        chat: given(&raw.chat).then(|| values.text(&raw.chat, "the id of a chat")).flatten(),
+        down_after_s: seconds_or_none(&raw.down_after, DOWN_AFTER_S, values),
+        lag_above_s: seconds(&raw.lag_above, LAG_ABOVE_S, values),
+        remind_hours: hours(&raw.remind_hours, values),
+    };
+    if ![&raw.command, &raw.mail, &raw.webhook].into_iter().any(given) {
+        let found = "the alert reaches nobody";
+        values.refuse(&raw.switch.start, found, "add command=, mail= or webhook=");
+    }
+    if rule.template == Template::Telegram && rule.chat.is_none() {
+        let help = "add chat=\"...\", the id of the chat that the bot writes to";
+        values.refuse(&raw.template, "Telegram has to be told which chat", help);
+    }
+    let is_signed = matches!(rule.template, Template::DingTalk | Template::Feishu);
+    if rule.secret.is_some() && !is_signed {
+        let found = "it signs what DingTalk and Feishu get, and is not used here";
+        values.warn(&raw.secret, found, "remove it, or correct template=");
+    }
+    Some(rule)
+}
+
+/// Addresses with a comma between them; sendmail gets them as words of its command line.
+fn check_mail(field: &Field, values: &mut Values<'_>) -> Vec<String> {
+    if field.text.is_none() {
+        return Vec::new();
+    }
+    let Some(text) = values.text(field, "a mail address") else { return Vec::new() };
+    let addresses: Vec<String> = text.split(',').map(|word| word.trim().to_owned()).collect();
+    let is_wrong = |address: &&String| {
+        address.is_empty() || address.starts_with('-') || address.contains(char::is_whitespace)
+    };
+    if let Some(wrong) = addresses.iter().find(is_wrong) {
+        let found = format!("{} is no mail address", quoted(wrong));
+        values.refuse(field, &found, "write addresses with a comma between them");
+    }
+    addresses
+}
+
+/// A secret that must not stand in the file itself, which people copy into tickets.
+fn check_secret(field: &Field, values: &mut Values<'_>) -> Option<Secret> {
+    field.text.as_ref()?;
+    let text = values.text(field, "file:/PATH or env:NAME")?;
+    let secret = Secret::parse(&text);
+    if let Secret::Written(_) = secret {
+        let help = "write file:/PATH or env:NAME, and put the secret there";
+        values.refuse(field, "a secret does not belong into this file", help);
+        return None;
+    }
+    Some(secret)
+}
+
+/// An http or https address, or where it is kept.
+fn address(field: &Field, values: &mut Values<'_>) -> Option<Secret> {
+    let text = values.text(field, "an https address, file:/PATH or env:NAME")?;
+    let secret = Secret::parse(&text);
+    if let Secret::Written(url) = &secret {
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let is_one = rest.is_some_and(|rest| {
+            !rest.is_empty() && !rest.starts_with('/') && !rest.contains(char::is_whitespace)
+        });
+        if !is_one {
+            let help = "begin it with https:// or http://; or write file:/PATH or env:NAME";
+            values.refuse(field, "this is no http address", help);
+            return None;
+        }
+    }
+    Some(secret)
+}
+
+fn check_event_log(
+    raw: &RawEventLog,
+    mirrors: &[Mirror],
+    values: &mut Values<'_>,
+) -> Option<EventLog> {
+    let path = outside(&raw.path, "the path of the event log", mirrors, values);
+    let known = [("text", EventFormat::Text), ("json", EventFormat::Json)];
+    let format = values.one_of(&raw.format, &known, EventFormat::Text);
+    Some(EventLog { path: path?, format, what: check_kinds(&raw.what, values) })
+}
+
+fn check_kinds(field: &Field, values: &mut Values<'_>) -> EventKinds {
+    if field.text.is_none() {
+        return EventKinds::ALL;
+    }
+    let mut kinds = EventKinds::default();
+    let Some(text) = values.text(field, "deliveries, deletions, moves or errors") else {
+        return EventKinds::ALL;
+    };
+    for name in text.split(',').map(str::trim) {
+        if !kinds.add(name) {
+            let found = format!("{} is nothing that is logged", quoted(name));
+            let help = match near_word(name, EventKinds::NAMES) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "write one or more of deliveries,deletions,moves,errors".to_owned(),
+            };
+            values.refuse(field, &found, &help);
+        }
+    }
+    kinds
+}
+
+/// A file that must not lie in what is mirrored: writing it would be a change that is delivered, which writes it again.
+fn outside(
+    field: &Field,
+    expected: &str,
+    mirrors: &[Mirror],
+    values: &mut Values<'_>,
+) -> Option<PathBuf> {
+    let path = values.absolute_path(field, expected)?;
+    let within = |mirror: &&Mirror| is_within(&path, &mirror.watch);
+    if let Some(mirror) = mirrors.iter().find(within) {
+        let found = format!(
+            "it lies in the watch path {}, so writing it would be a change that is mirrored",
+            shown(&mirror.watch)
+        );
+        values.refuse(field, &found, "write a path outside of what is mirrored");
+        return None;
+    }
+    Some(path)
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn seconds(field: &Field, missing: u32, values: &mut Values<'_>) -> u32 {
+    number(field, "a number of seconds", (1, DAY_S), missing, values)
+}
+
+fn seconds_or_none(field: &Field, missing: u32, values: &mut Values<'_>) -> u32 {
+    number(field, "a number of seconds", (0, DAY_S), missing, values)
+}
+
+fn hours(field: &Field, values: &mut Values<'_>) -> u32 {
+    number(field, "a number of hours, 0 for no reminders", (0, 10_000), REMIND_HOURS, values)
+}
+
+fn number(
+    field: &Field,
+    expected: &str,
+    (min, max): (i64, i64),
+    missing: u32,
+    values: &mut Values<'_>,
+) -> u32 {
+    if field.text.is_none() {
+        return missing;
+    }
+    let number = values.number(field, expected, min, max);
+    number.and_then(|number| u32::try_from(number).ok()).unwrap_or(missing)
+}

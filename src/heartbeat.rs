@@ -1,0 +1,92 @@
+//! `<heartbeat>`: tells a service elsewhere that all is well, again and again; when it hears nothing, it raises the alarm.
+//! Keeps no history: a heartbeat that was not delivered is not sent later.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::complaint::Complaint;
+use crate::config::telling;
+use crate::secret::Secret;
+use crate::snapshot::SnapshotReader;
+use crate::snapshot::health::{Level, Thresholds};
+use crate::web::Web;
+
+/// How long the main loop may take for a snapshot.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reasons that are told at most; the service shows some lines of them.
+const REASONS: usize = 20;
+
+/// Who is told, and where the news come from.
+#[derive(Debug)]
+pub struct Heartbeat {
+    url: Secret,
+    fail_url: Option<Secret>,
+    reader: SnapshotReader,
+    web: Web,
+    complaint: Complaint,
+}
+
+impl Heartbeat {
+    /// Tells nobody yet.
+    pub fn new(config: &telling::Heartbeat, reader: SnapshotReader) -> Self {
+        Self {
+            url: config.url.clone(),
+            fail_url: config.fail_url.clone(),
+            reader,
+            web: Web::default(),
+            complaint: Complaint::about("heartbeat"),
+        }
+    }
+
+    /// Tells how it is now.
+    pub fn beat(&mut self) {
+        let outcome = match self.reasons() {
+            None => self.url.read().and_then(|url| self.web.get(&url)),
+            Some(reasons) => self.fail_address().and_then(|url| {
+                self.web.post(&url, "text/plain; charset=utf-8", &reasons).map(|_| ())
+            }),
+        };
+        self.complaint.note(outcome);
+    }
+
+    /// What is wrong; `None`: all is well.
+    fn reasons(&self) -> Option<String> {
+        let snapshot = match self.reader.now(PATIENCE) {
+            Ok(snapshot) => snapshot,
+            Err(error) => return Some(error.to_string()),
+        };
+        let health = snapshot.health(&Thresholds::default(), wall_ms());
+        (health.level > Level::Ok)
+            .then(|| health.reasons.iter().take(REASONS).cloned().collect::<Vec<_>>().join("\n"))
+    }
+
+    fn fail_address(&self) -> Result<String, String> {
+        match &self.fail_url {
+            Some(url) => url.read(),
+            None => Ok(fail_address(&self.url.read()?)),
+        }
+    }
+}
+
+/// `/fail` behind the path, as Healthchecks has it.
+fn fail_address(url: &str) -> String {
+    let (path, query) = url.split_once('?').map_or((url, None), |(path, q)| (path, Some(q)));
+    let query = query.map_or(String::new(), |query| format!("?{query}"));
+    format!("{}/fail{query}", path.trim_end_matches('/'))
+}
+
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_goes_to_the_address_that_healthchecks_has_for_it() {
+        assert_eq!(fail_address("https://hc-ping.com/u-u-i-d"), "https://hc-ping.com/u-u-i-d/fail");
+        assert_eq!(fail_address("http://h/x/?a=1"), "http://h/x/fail?a=1");
+    }
+}

@@ -1,0 +1,127 @@
+//! The status page at `<host hostip port>`: page, JSON, metrics and health of one instance, for reading only.
+//! One thread serves everybody; nobody who reads, however slowly, delays a change.
+
+mod client;
+pub mod hosts;
+pub mod http;
+mod listen;
+pub mod routes;
+mod server;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::config::{Host, PageAccess};
+use crate::snapshot::{Snapshot, SnapshotReader};
+use routes::Site;
+use server::Server;
+
+/// Clients that are served at once; one more is answered with 503.
+pub const CLIENTS_MAX: usize = 128;
+/// Clients that may follow `/events` at once.
+pub const STREAMS_MAX: usize = 32;
+
+/// What the page shows beside snapshots.
+pub struct Setup {
+    /// The configuration in force as JSON, without secrets.
+    pub config: String,
+    /// The last warnings of the log, oldest first.
+    pub log: Box<dyn Fn() -> Vec<String> + Send>,
+}
+
+/// The running page; dropping it ends its thread.
+pub struct Page {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    address: std::net::SocketAddr,
+}
+
+/// What the thread, the main loop and the handle share.
+struct Shared {
+    bell: OwnedFd,
+    stop: AtomicBool,
+    /// The latest snapshot that the thread has not seen.
+    latest: Mutex<Option<Arc<Snapshot>>>,
+}
+
+impl Shared {
+    /// Wakes the thread.
+    fn ring(&self) {
+        // Fails only when it is rung already, four billion times.
+        _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+
+    fn put(&self, snapshot: &Arc<Snapshot>) {
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(snapshot));
+        self.ring();
+    }
+
+    fn take(&self) -> Option<Arc<Snapshot>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Page {
+    /// Opens the port and starts the thread. A page that cannot be opened is one line of the log and no page.
+    pub fn start(host: &Host, reader: SnapshotReader, setup: Setup) -> Option<Self> {
+        if host.page == PageAccess::Off {
+            return None;
+        }
+        let listener = match listen::open(host) {
+            Ok(listener) => listener,
+            Err(refused) => {
+                log::log!(refused.level, "{}", refused.text);
+                return None;
+            }
+        };
+        match Self::serve(host, listener, reader, setup) {
+            Ok(page) => {
+                log::info!("the status page is at http://{}/", page.address);
+                Some(page)
+            }
+            Err(error) => {
+                log::warn!("the status page is off: {error}");
+                None
+            }
+        }
+    }
+
+    fn serve(
+        host: &Host,
+        listener: std::net::TcpListener,
+        reader: SnapshotReader,
+        setup: Setup,
+    ) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let stop = AtomicBool::new(false);
+        let shared = Arc::new(Shared { bell, stop, latest: Mutex::new(None) });
+        let site = Site::new(setup.config, setup.log);
+        let hosts = listen::hosts(host);
+        let server = Server::new(listener, Arc::clone(&shared), reader, site, hosts);
+        let thread = std::thread::Builder::new().name("page".into()).stack_size(512 << 10);
+        let thread = thread.spawn(move || server.run())?;
+        Ok(Self { shared, thread: Some(thread), address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.ring();
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread is in the log already.
+            _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! One client: its socket, what it has sent, what it is to get, and until when it may take for that.
+//! Knows no routes; `server.rs` tells it what to answer.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::hosts::Hosts;
+use super::http::{self, Asked, Method, REQUEST_MAX, Refusal, TIMEOUT};
+use super::routes::Content;
+
+/// How long a client may take to say what it wants.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// How long a client may read nothing of its answer.
+const WRITE_TIME: Duration = Duration::from_secs(20);
+/// How long a client may take to hang up after its answer.
+const FAREWELL_TIME: Duration = Duration::from_secs(2);
+/// What is written at once: one client does not hold up the others.
+const WRITTEN_AT_ONCE: usize = 256 << 10;
+
+/// One client.
+pub struct Client {
+    stream: TcpStream,
+    state: State,
+    input: Vec<u8>,
+    /// What is to be sent, and how much of the first part is sent already.
+    output: Vec<Arc<[u8]>>,
+    sent: usize,
+    deadline: Option<Instant>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// It says what it wants.
+    Asks,
+    /// The main loop has been asked for a snapshot.
+    Waits(Asked),
+    /// It reads its answer.
+    Reads,
+    /// It gets an event after each change.
+    Streams,
+    /// It has its answer. The connection is closed when it hangs up: closed at once, with something of it unread, the kernel
+    /// would throw away what it has not read yet.
+    Farewell,
+    Gone,
+}
+
+/// What a client's socket is watched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    /// That something can be read, or the client hangs up.
+    Read,
+    /// That something can be written.
+    Write,
+    /// Either.
+    ReadAndWrite,
+}
+
+impl Client {
+    /// A client that has just come; `None` when its socket cannot be used.
+    pub fn new(stream: TcpStream, now: Instant) -> Option<Self> {
+        stream.set_nonblocking(true).ok()?;
+        // Small answers need not wait for an acknowledgement. Without it they are only later.
+        _ = stream.set_nodelay(true);
+        Some(Self {
+            stream,
+            state: State::Asks,
+            input: Vec::new(),
+            output: Vec::new(),
+            sent: 0,
+            deadline: Some(now + REQUEST_TIME),
+        })
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.state == State::Gone
+    }
+
+    pub fn is_streaming(&self) -> bool {
+        self.state == State::Streams
+    }
+
+    /// What it wants to know, while a snapshot is waited for.
+    pub fn waiting_for(&self) -> Option<Asked> {
+        match &self.state {
+            State::Waits(asked) => Some(asked.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn wants(&self) -> Wants {
+        match self.state {
+            State::Reads => Wants::Write,
+            State::Streams if !self.output.is_empty() => Wants::ReadAndWrite,
+            _ => Wants::Read,
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// Goes on, after poll has said that its socket is ready; returns its request when that is whole.
+    ///
+    /// # Errors
+    /// When it asks for something that is refused.
+    pub fn progress(&mut self, now: Instant, hosts: &Hosts) -> Result<Option<Asked>, Refusal> {
+        match self.state {
+            State::Asks => {
+                let before = self.input.len();
+                self.read();
+                match self.input.len() > before {
+                    true => return http::parse(&self.input, hosts),
+                    false => return Ok(None),
+                }
+            }
+            State::Waits(_) | State::Farewell => self.discard(),
+            State::Reads => self.write(now),
+            State::Streams => {
+                self.discard();
+                self.write(now);
+            }
+            State::Gone => {}
+        }
+        Ok(None)
+    }
+
+    /// Sends an answer; the connection ends behind it.
+    pub fn answer(&mut self, head: Vec<u8>, content: &Content, method: Method) {
+        self.output = vec![head.into()];
+        if method == Method::Get && !content.body.is_empty() {
+            self.output.push(Arc::clone(&content.body));
+        }
+        self.sent = 0;
+        self.state = State::Reads;
+        // Set anew with the first byte that is written.
+        self.deadline = self.deadline.map(|at| at + WRITE_TIME);
+    }
+
+    /// From now on it waits for a snapshot.
+    pub fn wait_for_snapshot(&mut self, asked: Asked) {
+        self.state = State::Waits(asked);
+    }
+
+    /// From now on it gets events.
+    pub fn start_stream(&mut self, now: Instant, head: Vec<u8>, method: Method) {
+        self.output = vec![head.into(), Arc::from(&b"retry: 3000\n\n"[..])];
+        self.sent = 0;
+        self.deadline = Some(now + WRITE_TIME);
+        self.state = State::Streams;
+        if method == Method::Head {
+            self.output.truncate(1);
+            self.state = State::Reads;
+        }
+    }
+
+    /// Sends an event, unless the one before is not read yet.
+    pub fn send_event(&mut self, now: Instant, event: &Arc<[u8]>) {
+        let is_first = self.output.len() == 2 && self.sent == 0;
+        if self.output.is_empty() || is_first {
+            self.output.push(Arc::clone(event));
+            self.deadline = Some(now + WRITE_TIME);
+        }
+    }
+
+    /// Ends what takes too long; who has not said what it wants is told so.
+    pub fn heed_time(&mut self, now: Instant) -> Option<Refusal> {
+        if self.deadline.is_none_or(|at| at > now) {
+            return None;
+        }
+        if self.state == State::Asks && !self.input.is_empty() {
+            let text = format!("a request has to be whole within {} s", REQUEST_TIME.as_secs());
+            self.deadline = Some(now);
+            return Some(Refusal::new(TIMEOUT, text));
+        }
+        self.state = State::Gone;
+        None
+    }
+
+    fn read(&mut self) {
+        let mut part = [0; 4096];
+        while self.input.len() < REQUEST_MAX {
+            match self.stream.read(&mut part) {
+                Ok(0) => return self.state = State::Gone,
+                Ok(n) => self.input.extend_from_slice(&part[..n]),
+                Err(error) => return self.note(&error),
+            }
+        }
+    }
+
+    /// Reads what nobody wants, a bounded piece at a time, until the client hangs up.
+    fn discard(&mut self) {
+        match self.stream.read(&mut [0; 16 << 10]) {
+            Ok(0) => self.state = State::Gone,
+            Ok(_) => {}
+            Err(error) => self.note(&error),
+        }
+    }
+
+    fn write(&mut self, now: Instant) {
+        let mut budget = WRITTEN_AT_ONCE;
+        while let Some(part) = self.output.first() {
+            let rest = &part[self.sent..];
+            if rest.is_empty() {
+                self.output.remove(0);
+                self.sent = 0;
+                continue;
+            }
+            if budget == 0 {
+                return;
+            }
+            match self.stream.write(&rest[..rest.len().min(budget)]) {
+                Ok(n) => {
+                    self.sent += n;
+                    budget -= n;
+                    self.deadline = Some(now + WRITE_TIME);
+                }
+                Err(error) => return self.note(&error),
+            }
+        }
+        match self.state {
+            State::Streams => self.deadline = None,
+            State::Reads => {
+                self.deadline = Some(now + FAREWELL_TIME);
+                self.state = State::Farewell;
+                if self.stream.shutdown(Shutdown::Write).is_err() {
+                    self.state = State::Gone;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn note(&mut self, error: &io::Error) {
+        if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+            self.state = State::Gone;
+        }
+    }
+}

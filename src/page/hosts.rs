@@ -1,0 +1,76 @@
+//! The names under which the page answers, against DNS rebinding.
+//! Resolves nothing: a name is ours when it is written in the configuration or is this machine's own.
+
+/// The names under which the page answers.
+#[derive(Debug, Clone, Default)]
+pub struct Hosts {
+    names: Vec<String>,
+}
+
+impl Hosts {
+    /// Addresses and `localhost` alone.
+    pub fn loopback() -> Self {
+        Self { names: vec!["localhost".to_owned()] }
+    }
+
+    /// These names too.
+    pub fn with(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.names.extend(names.into_iter().map(|name| name.to_ascii_lowercase()));
+        self
+    }
+
+    /// True when a `Host` header may ask. An address is no name that somebody else could have given us.
+    pub fn allow(&self, host: &str) -> bool {
+        let name = without_port(host.trim());
+        let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        if bare.unwrap_or(name).parse::<std::net::IpAddr>().is_ok() {
+            return true;
+        }
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        self.names.iter().any(|ours| *ours == name)
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        // `[::1]:80` has brackets; a bare IPv6 address is all colons.
+        Some((name, port))
+            if port.bytes().all(|b| b.is_ascii_digit())
+                && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            name
+        }
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_own_names_may_ask_and_nobody_else() {
+        let hosts = Hosts::loopback().with(["Mirror1.example.com".to_owned()]);
+        for host in [
+            "localhost",
+            "localhost:8008",
+            "LOCALHOST.:1",
+            "127.0.0.1:8008",
+            "[::1]:8008",
+            "::1",
+            "192.0.2.7",
+            "mirror1.example.com:80",
+        ] {
+            assert!(hosts.allow(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:8008",
+            "localhost:80@evil.example",
+        ] {
+            assert!(!hosts.allow(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `<statusFile>`: the snapshot as a JSON file that is replaced again and again, also while nothing happens.
+//! Shows no stale state as a fresh one: when the main loop does not answer, the file stays as old as it is.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::complaint::Complaint;
+use crate::snapshot::{Snapshot, SnapshotReader};
+
+/// How long the main loop may take for a snapshot.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everybody may read it, as a monitoring system's user must; it holds no secret.
+const MODE: u32 = 0o644;
+
+/// The file and where its content comes from.
+#[derive(Debug)]
+pub struct StatusFile {
+    path: PathBuf,
+    reader: SnapshotReader,
+    complaint: Complaint,
+}
+
+impl StatusFile {
+    /// Writes nothing yet.
+    pub fn new(path: PathBuf, reader: SnapshotReader) -> Self {
+        let complaint = Complaint::about(format!("status file {}", path.display()));
+        Self { path, reader, complaint }
+    }
+
+    /// Replaces the file by the state of now.
+    pub fn write(&mut self) {
+        let outcome = match self.reader.now(PATIENCE) {
+            Ok(snapshot) => replace(&self.path, &snapshot).map_err(|error| {
+                format!("cannot be written: {error}; give this user the right to write in its directory, and room")
+            }),
+            Err(error) => Err(format!("stays as it is: {error}")),
+        };
+        self.complaint.note(outcome);
+    }
+}
+
+/// Whoever reads it sees the old or the new one, never a part.
+fn replace(path: &Path, snapshot: &Snapshot) -> std::io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::Builder::new()
+        .prefix(".sersync-status-")
+        .permissions(std::fs::Permissions::from_mode(MODE))
+        .tempfile_in(dir)?;
+    let mut json = serde_json::to_vec_pretty(snapshot)?;
+    json.push(b'\n');
+    file.write_all(&json)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_replaced_whole_and_everybody_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("status.json");
+        for pid in [1, 2] {
+            let mut snapshot = Snapshot::default();
+            snapshot.instance.pid = pid;
+            replace(&path, &snapshot).unwrap();
+            let read: Snapshot = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            assert_eq!(read.instance.pid, pid);
+        }
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(replace(&dir.path().join("no/where"), &Snapshot::default()).is_err());
+    }
+}
