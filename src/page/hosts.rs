@@ -27,7 +27,7 @@ impl Hosts {
             return true;
         }
         let name = name.trim_end_matches('.').to_ascii_lowercase();
-        self.names.iter().any(|ours| *ours == name)
+        self.names.contains(&name)
     }
 }
 

@@ -148,6 +148,11 @@ impl Mirror {
         self.setup.args = args.iter().map(|word| word.to_string()).collect();
     }
 
+    /// From now on the program is started with this variable too.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.setup.env.push((name.into(), value.into()));
+    }
+
     /// Starts the program, which may not raise the limit, with an inotify queue as short as the kernel makes it by default.
     /// False, and a line that says so, where that limit may not be written.
     pub fn launch_with_a_short_queue(&mut self) -> bool {
