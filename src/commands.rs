@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::daemon;
+use crate::tools::{inotifywait, inotifywatch};
 
 /// A command of its own.
 struct Command {
@@ -16,7 +17,12 @@ struct Command {
 }
 
 /// Every command, in the order in which `sersync2 --help` lists them.
-const COMMANDS: &[Command] = &[];
+const COMMANDS: &[Command] = &[
+    Command { name: "inotifywait", run: inotifywait::run },
+    Command { name: "inotifywatch", run: inotifywatch::run },
+    Command { name: "fsnotifywait", run: inotifywait::run },
+    Command { name: "fsnotifywatch", run: inotifywatch::run },
+];
 
 /// Runs the program with these words, its own name first.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {

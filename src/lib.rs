@@ -21,6 +21,8 @@ pub mod worker;
 
 pub mod watch;
 
+pub mod tools;
+
 pub mod fail_log;
 pub mod journal;
 pub mod record;

@@ -3,6 +3,7 @@
 
 pub mod fanotify;
 pub mod memory;
+pub mod posix;
 
 use std::fs;
 use std::io;

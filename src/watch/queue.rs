@@ -107,6 +107,11 @@ impl Queue {
         self.names.get(event.name.clone()).unwrap_or_default()
     }
 
+    /// The position behind the last event that was read.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// The position behind everything that has happened until now.
     pub fn end(&self) -> u64 {
         self.position + ioctl_fionread(self.fd()).unwrap_or(u64::MAX / 2)

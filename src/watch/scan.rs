@@ -254,8 +254,11 @@ impl Scan<'_> {
     }
 }
 
-/// Threads of their own, so that nothing of them stays when the scan is over.
-fn scan_pool() -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
+/// A thread pool for one scan: its threads and their memory go when the scan is over.
+///
+/// # Errors
+/// When the system gives us no threads.
+pub fn scan_pool() -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
     let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
     builder.thread_name(|n| format!("scan-{n}")).build()

@@ -1,0 +1,538 @@
+//! What a tool watches: reads events, knows the name of each watch, and keeps the watches of trees right.
+//! Prints no events.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::CString;
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, CWD, FileType, statat};
+use rustix::io::Errno;
+
+use crate::sys::posix::ExtendedRegex;
+use crate::tools::format::Occurrence;
+use crate::tools::walk::{Found, Walk, is_directory, open_directory, with_slash};
+use crate::watch::open::list;
+use crate::watch::queue::Queue;
+use crate::watch::scan::remove_watches;
+
+/// What reading a directory makes of events about directories.
+const READING: u32 = libc::IN_OPEN | libc::IN_ACCESS | libc::IN_CLOSE_NOWRITE;
+
+/// One event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Whose watch.
+    pub wd: i32,
+    /// What happened: `IN_*` bits.
+    pub mask: u32,
+    /// Equal for the two halves of a rename.
+    pub cookie: u32,
+    /// The filter does not let it through.
+    pub is_filtered: bool,
+    position: u64,
+    name: Range<usize>,
+}
+
+/// Which events are told.
+pub enum Filter {
+    /// Those whose path does not match.
+    Exclude(ExtendedRegex),
+    /// Those whose path matches.
+    Include(ExtendedRegex),
+}
+
+/// What ended a wait.
+pub enum Next {
+    /// An event.
+    Event(Event),
+    /// Nothing happened within the limit.
+    Timeout,
+    /// Something is to be read from the other descriptor.
+    Other,
+}
+
+/// What becomes of watches whose file is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// They are forgotten.
+    Forgotten,
+    /// Their names and numbers stay.
+    Kept,
+}
+
+/// What is known of a watch.
+struct Watch {
+    name: Box<[u8]>,
+    /// Its place in the order in which watches are listed.
+    rank: u32,
+    is_gone: bool,
+}
+
+/// How a directory has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    /// It was made: what is in it was made since, and is told.
+    Created,
+    /// It was moved here with all that is in it.
+    Moved,
+}
+
+/// The first half of a rename of a watched directory.
+struct Moving {
+    cookie: u32,
+    wd: i32,
+    from: Vec<u8>,
+}
+
+/// An entry of a new directory.
+struct Entry {
+    wd: i32,
+    name: Vec<u8>,
+    is_dir: bool,
+    path: Vec<u8>,
+}
+
+/// The queue, and the watches by number.
+pub struct Watching {
+    queue: Queue,
+    mask: u32,
+    excluded: Vec<Vec<u8>>,
+    filter: Option<Filter>,
+    gone: Gone,
+    watches: HashMap<i32, Watch>,
+    aliases: HashSet<Vec<u8>>,
+    ranks: u32,
+    pending: VecDeque<Event>,
+    names: Vec<u8>,
+    moving: Option<Moving>,
+}
+
+impl Watching {
+    /// Watches nothing yet.
+    ///
+    /// # Errors
+    /// When the kernel gives us no inotify instance.
+    pub fn new(gone: Gone) -> io::Result<Self> {
+        Ok(Self {
+            queue: Queue::new()?,
+            mask: 0,
+            excluded: Vec::new(),
+            filter: None,
+            gone,
+            watches: HashMap::new(),
+            aliases: HashSet::new(),
+            ranks: 0,
+            pending: VecDeque::new(),
+            names: Vec::new(),
+            moving: None,
+        })
+    }
+
+    /// Which events are told.
+    pub fn set_filter(&mut self, filter: Option<Filter>) {
+        self.filter = filter;
+    }
+
+    /// Which events the kernel is asked for (`IN_*` bits), and which directories are left out.
+    pub fn set_scope(&mut self, mask: u32, excluded: Vec<Vec<u8>>) {
+        self.mask = mask;
+        self.excluded = excluded;
+    }
+
+    /// Watches one file or directory.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn add(&mut self, path: &[u8]) -> Result<(), Errno> {
+        let found = self.walk().add(path)?;
+        self.note_first(found);
+        Ok(())
+    }
+
+    /// Watches a directory and all below it.
+    ///
+    /// # Errors
+    /// As for [`Walk::add_tree`].
+    pub fn add_tree(&mut self, path: &[u8]) -> Result<(), Errno> {
+        let begin = self.queue.end();
+        let mut unsure = Vec::new();
+        for found in self.walk().add_tree(path)? {
+            if found.is_unsure {
+                unsure.push(found.name.clone());
+            }
+            self.note_first(found);
+        }
+        self.add_made_meanwhile(unsure)?;
+        // What we read ourselves is no event.
+        self.read_until(self.queue.end());
+        self.drop_events(begin, |event| is_reading(event));
+        Ok(())
+    }
+
+    /// How many names are watched.
+    pub fn len(&self) -> usize {
+        self.watches.len() + self.aliases.len()
+    }
+
+    /// True when nothing is watched.
+    pub fn is_empty(&self) -> bool {
+        self.watches.is_empty()
+    }
+
+    /// Every watch, with its number, its name and its place in the order.
+    pub fn watches(&self) -> impl Iterator<Item = (i32, &[u8], u32)> {
+        self.watches.iter().map(|(wd, watch)| (*wd, &*watch.name, watch.rank))
+    }
+
+    /// True while events are left that were read already.
+    pub fn has_read(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// The next event; waits for it at most so long, or until `other` can be read.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn next(
+        &mut self,
+        limit: Option<Duration>,
+        other: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Next> {
+        loop {
+            while let Some(mut event) = self.pending.pop_front() {
+                if event.wd >= 0 && !self.watches.contains_key(&event.wd) {
+                    // Its watch is one that we have ended.
+                    continue;
+                }
+                event.is_filtered = self.is_filtered(&event);
+                return Ok(Next::Event(event));
+            }
+            if let Some(ended) = self.wait(limit, other)? {
+                return Ok(ended);
+            }
+            self.names.clear();
+            self.read()?;
+        }
+    }
+
+    /// The event, with the name of its watch.
+    pub fn occurrence<'a>(&'a self, event: &Event) -> Occurrence<'a> {
+        let watch = self.watches.get(&event.wd).map(|watch| &*watch.name).unwrap_or_default();
+        let name = self.names.get(event.name.clone()).unwrap_or_default();
+        Occurrence { watch, name, mask: event.mask, cookie: event.cookie }
+    }
+
+    /// Keeps the watches of trees right after an event. Returns the new directory that cannot be watched.
+    ///
+    /// # Errors
+    /// The directory, and what the kernel says.
+    pub fn follow(&mut self, event: &Event) -> Result<(), (Vec<u8>, Errno)> {
+        if event.is_filtered && matches!(self.filter, Some(Filter::Exclude(_))) {
+            return Ok(());
+        }
+        if event.mask & libc::IN_Q_OVERFLOW != 0 {
+            return self.refresh_all();
+        }
+        if event.mask & libc::IN_MOVE_SELF != 0 {
+            return self.follow_move_self(event.wd);
+        }
+        if event.mask & libc::IN_ISDIR == 0 {
+            return Ok(());
+        }
+        let Occurrence { watch, name, .. } = self.occurrence(event);
+        let path = [watch, name, b"/"].concat();
+        if event.mask & libc::IN_CREATE != 0 {
+            self.arrive(path, Arrival::Created)
+        } else if event.mask & libc::IN_MOVED_FROM != 0 {
+            self.follow_moved_from(event.cookie, path);
+            Ok(())
+        } else if event.mask & libc::IN_MOVED_TO != 0 {
+            self.follow_moved_to(event.cookie, path)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The kernel has ended a watch: its file is gone.
+    pub fn forget_ended(&mut self, event: &Event) {
+        if event.mask & libc::IN_IGNORED == 0 {
+            return;
+        }
+        match (self.gone, self.watches.get_mut(&event.wd)) {
+            (Gone::Kept, Some(watch)) => watch.is_gone = true,
+            _ => _ = self.watches.remove(&event.wd),
+        }
+    }
+
+    fn walk(&self) -> Walk<'_> {
+        Walk { inotify: self.queue.fd(), mask: self.mask, excluded: &self.excluded }
+    }
+
+    /// Waits for events; what ends the wait otherwise is returned.
+    fn wait(
+        &self,
+        limit: Option<Duration>,
+        other: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Option<Next>> {
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        let queue = self.queue.fd();
+        let mut fds = [
+            PollFd::from_borrowed_fd(queue, PollFlags::IN),
+            PollFd::from_borrowed_fd(other.unwrap_or(queue), PollFlags::IN),
+        ];
+        match poll(&mut fds, limit.as_ref()) {
+            Ok(0) => return Ok(Some(Next::Timeout)),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let is_other = other.is_some() && fds[1].revents().contains(PollFlags::IN);
+        Ok(is_other.then_some(Next::Other))
+    }
+
+    fn read(&mut self) -> io::Result<usize> {
+        let events = self.queue.read()?;
+        for event in &events {
+            let start = self.names.len();
+            self.names.extend_from_slice(self.queue.name(event));
+            self.pending.push_back(Event {
+                wd: event.wd,
+                mask: event.mask.bits(),
+                cookie: event.cookie,
+                is_filtered: false,
+                position: event.position,
+                name: start..self.names.len(),
+            });
+        }
+        Ok(events.len())
+    }
+
+    /// Reads what has happened up to the position. A failure shows at the next read.
+    fn read_until(&mut self, position: u64) {
+        while self.queue.position() < position && self.read().is_ok_and(|count| count > 0) {}
+    }
+
+    fn is_filtered(&self, event: &Event) -> bool {
+        let Some(filter) = &self.filter else { return false };
+        let Occurrence { watch, name, .. } = self.occurrence(event);
+        let path = CString::new([watch, name].concat()).unwrap_or_default();
+        match filter {
+            Filter::Exclude(regex) => regex.is_match(&path),
+            Filter::Include(regex) => !regex.is_match(&path),
+        }
+    }
+
+    /// Drops events that were read and not told, from the position on.
+    fn drop_events(&mut self, begin: u64, is_dropped: impl Fn(&Event) -> bool) {
+        self.pending.retain(|event| event.position < begin || !is_dropped(event));
+    }
+
+    /// Two names may lead to one watch: the first one is told.
+    fn note_first(&mut self, found: Found) {
+        match self.watches.get(&found.wd) {
+            None => self.note(found.wd, found.name),
+            Some(watch) if *watch.name != *found.name => _ = self.aliases.insert(found.name),
+            Some(_) => {}
+        }
+    }
+
+    fn note(&mut self, wd: i32, name: Vec<u8>) {
+        let rank = self.ranks;
+        self.ranks += 1;
+        self.watches.insert(wd, Watch { name: name.into(), rank, is_gone: false });
+    }
+
+    /// Watches directories that were made between the listing of their parent and its watch.
+    fn add_made_meanwhile(&mut self, mut unsure: Vec<Vec<u8>>) -> Result<(), Errno> {
+        if unsure.is_empty() {
+            return Ok(());
+        }
+        let mut known: HashSet<Vec<u8>> =
+            self.watches.values().map(|watch| watch.name.to_vec()).collect();
+        while let Some(directory) = unsure.pop() {
+            for child in self.walk().children(&directory).unwrap_or_default() {
+                if !known.insert(child.clone()) {
+                    continue;
+                }
+                match self.walk().add(&child) {
+                    Ok(found) => self.note_first(found),
+                    Err(Errno::ACCESS | Errno::NOENT | Errno::LOOP) => continue,
+                    Err(errno) => return Err(errno),
+                }
+                unsure.push(child);
+            }
+        }
+        Ok(())
+    }
+
+    fn live(&self) -> impl Iterator<Item = (i32, &Watch)> {
+        self.watches.iter().filter(|(_, watch)| !watch.is_gone).map(|(wd, watch)| (*wd, watch))
+    }
+
+    fn find(&self, path: &[u8]) -> Option<i32> {
+        self.live().find(|(_, watch)| *watch.name == *path).map(|(wd, _)| wd)
+    }
+
+    fn follow_moved_from(&mut self, cookie: u32, from: Vec<u8>) {
+        self.end_move();
+        self.moving = self.find(&from).map(|wd| Moving { cookie, wd, from });
+    }
+
+    fn follow_moved_to(&mut self, cookie: u32, path: Vec<u8>) -> Result<(), (Vec<u8>, Errno)> {
+        let Some(moving) = self.moving.take_if(|moving| moving.cookie == cookie) else {
+            return self.arrive(path, Arrival::Moved);
+        };
+        let is_taken = self.find(&path).is_some();
+        for watch in self.watches.values_mut().filter(|watch| !watch.is_gone) {
+            if let Some(below) = watch.name.strip_prefix(&*moving.from) {
+                watch.name = [&path, below].concat().into();
+            }
+        }
+        if is_taken {
+            // Two names were exchanged, or a directory was replaced: ask the kernel which watch is where.
+            self.arrive(moving.from, Arrival::Moved)?;
+            self.arrive(path, Arrival::Moved)?;
+        }
+        Ok(())
+    }
+
+    /// A watched directory has moved. When its new name was not told, it has left the tree.
+    fn follow_move_self(&mut self, wd: i32) -> Result<(), (Vec<u8>, Errno)> {
+        if self.moving.as_ref().is_some_and(|moving| moving.wd == wd) {
+            self.end_move();
+        }
+        Ok(())
+    }
+
+    /// Ends the watches of a directory that was moved out of the tree.
+    fn end_move(&mut self) {
+        let Some(Moving { from, .. }) = self.moving.take() else { return };
+        let is_below = |(_, watch): &(i32, &Watch)| watch.name.starts_with(&from);
+        let ended: Vec<i32> = self.live().filter(is_below).map(|(wd, _)| wd).collect();
+        remove_watches(self.queue.fd(), &ended);
+        for wd in ended {
+            match (self.gone, self.watches.get_mut(&wd)) {
+                (Gone::Kept, Some(watch)) => watch.is_gone = true,
+                _ => _ = self.watches.remove(&wd),
+            }
+        }
+    }
+
+    /// Events were lost: looks at all watched directories again.
+    fn refresh_all(&mut self) -> Result<(), (Vec<u8>, Errno)> {
+        let mut roots: Vec<Vec<u8>> = self.live().map(|(_, watch)| watch.name.to_vec()).collect();
+        roots.retain(|name| name.ends_with(b"/"));
+        roots.sort();
+        roots.dedup_by(|below, above| below.starts_with(above));
+        roots.into_iter().try_for_each(|root| self.arrive(root, Arrival::Moved))
+    }
+
+    /// A directory is new at this path: watches it and all below it, *then* lists it, so that nothing is missed.
+    fn arrive(&mut self, path: Vec<u8>, arrival: Arrival) -> Result<(), (Vec<u8>, Errno)> {
+        if !is_directory(path.strip_suffix(b"/").unwrap_or(&path)) || self.walk().is_excluded(&path)
+        {
+            return Ok(());
+        }
+        let begin = self.queue.end();
+        let mut entries = Vec::new();
+        let mut new = HashSet::new();
+        let result = self.add_new(&path, &mut new, &mut entries);
+        self.read_until(self.queue.end());
+        self.drop_events(begin, |event| new.contains(&event.wd) && is_reading(event));
+        self.merge_events(begin);
+        if arrival == Arrival::Created {
+            self.tell_entries(entries);
+        }
+        match result {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err((path, errno)),
+        }
+    }
+
+    fn add_new(
+        &mut self,
+        path: &[u8],
+        new: &mut HashSet<i32>,
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), Errno> {
+        let Found { wd, name: path, .. } = self.walk().add(&with_slash(path))?;
+        new.insert(wd);
+        let mut children = Vec::new();
+        let listed = list(&open_directory(&path)?, |name, is_dir| {
+            let name = name.to_vec();
+            let below = [&path[..], &name].concat();
+            if is_dir {
+                children.push([&below[..], b"/"].concat());
+            }
+            entries.push(Entry { wd, name, is_dir, path: below });
+        });
+        for child in children {
+            if self.walk().is_excluded(&child) {
+                continue;
+            }
+            match self.add_new(&child, new, entries) {
+                Ok(()) | Err(Errno::ACCESS | Errno::NOENT | Errno::LOOP) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        match self.watches.get_mut(&wd) {
+            Some(watch) => watch.name = path.into(),
+            None => self.note(wd, path),
+        }
+        listed.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
+
+    /// The kernel merges an event with an equal one before it, unless one of ours stood between them.
+    fn merge_events(&mut self, begin: u64) {
+        let names = &self.names;
+        let mut last: Option<Event> = None;
+        self.pending.retain(|event| {
+            let is_same = |last: &Event| {
+                (last.wd, last.mask, last.cookie) == (event.wd, event.mask, event.cookie)
+                    && names.get(last.name.clone()) == names.get(event.name.clone())
+            };
+            let is_repeated = event.position >= begin && last.as_ref().is_some_and(is_same);
+            last = Some(event.clone());
+            !is_repeated
+        });
+    }
+
+    /// Tells of what was made in a new directory before its watch stood.
+    fn tell_entries(&mut self, entries: Vec<Entry>) {
+        let appeared: HashSet<(i32, &[u8])> = self
+            .pending
+            .iter()
+            .filter(|event| event.mask & (libc::IN_CREATE | libc::IN_MOVED_TO) != 0)
+            .map(|event| (event.wd, &self.names[event.name.clone()]))
+            .collect();
+        let missed: Vec<Entry> =
+            entries.into_iter().filter(|entry| !appeared.contains(&(entry.wd, &entry.name))).collect();
+        let mut told = Vec::new();
+        for entry in missed {
+            let kind = statat(CWD, &*entry.path, AtFlags::SYMLINK_NOFOLLOW)
+                .map(|stat| FileType::from_raw_mode(stat.st_mode));
+            let masks: &[u32] = match kind {
+                _ if entry.is_dir => &[libc::IN_CREATE | libc::IN_ISDIR],
+                Ok(FileType::RegularFile) => &[libc::IN_CREATE, libc::IN_CLOSE_WRITE],
+                Ok(_) => &[libc::IN_CREATE],
+                Err(_) => &[],
+            };
+            let start = self.names.len();
+            self.names.extend_from_slice(&entry.name);
+            let name = start..self.names.len();
+            for &mask in masks.iter().filter(|&&mask| mask & self.mask != 0) {
+                let (wd, name) = (entry.wd, name.clone());
+                told.push(Event { wd, mask, cookie: 0, is_filtered: false, position: 0, name });
+            }
+        }
+        told.into_iter().rev().for_each(|event| self.pending.push_front(event));
+    }
+}
+
+/// True when the event tells that a directory was read.
+fn is_reading(event: &Event) -> bool {
+    event.mask & libc::IN_ISDIR != 0 && event.mask & READING != 0
+}
