@@ -24,6 +24,8 @@ use std::path::PathBuf;
 use crate::destination::Destination;
 pub use crate::rsync::RsyncOptions;
 
+use crate::change::Cause;
+
 pub use check::LoadOptions;
 pub use load::{CheckReport, LoadError, Loaded, check_file, load, load_bytes};
 pub use telling::{PageAccess, Telling};
@@ -122,6 +124,18 @@ pub struct ChangeSwitches {
     pub move_to: bool,
     pub attrib: bool,
     pub modify: bool,
+}
+
+impl ChangeSwitches {
+    /// True when `cause` is no change of its own with these switches. It may still be a step of one that is: a file is
+    /// written first, and gets its mode then.
+    pub fn is_step(&self, cause: Cause) -> bool {
+        match cause {
+            Cause::Attrib => !self.attrib,
+            Cause::Modify => !self.modify,
+            _ => false,
+        }
+    }
 }
 
 impl Default for ChangeSwitches {

@@ -2,6 +2,7 @@
 //! Decides nothing: each function does one thing that the system offers.
 
 pub mod fanotify;
+pub mod lease;
 pub mod memory;
 pub mod posix;
 

@@ -14,6 +14,7 @@ pub mod queue;
 pub mod reader;
 pub mod roots;
 pub mod scan;
+pub mod steps;
 mod stream;
 pub mod tree;
 pub mod troubles;

@@ -13,7 +13,7 @@ use super::running::watch_options;
 use crate::args::Args;
 use crate::banner;
 use crate::change::WatchEvent;
-use crate::config::{Config, PluginName};
+use crate::config::{ChangeSwitches, Config, PluginName};
 use crate::engine::Event;
 use crate::filter::Filter;
 use crate::logging::Log;
@@ -33,6 +33,7 @@ pub struct PluginAlone {
     _watcher: Watcher,
     plugin: Plugin,
     roots: Vec<Arc<Path>>,
+    switches: ChangeSwitches,
 }
 
 impl PluginAlone {
@@ -48,7 +49,9 @@ impl PluginAlone {
         let watcher = Watcher::start(watch_options(config, &exclude), sender)?;
         let roots = config.mirrors.iter().map(|mirror| Arc::from(mirror.watch.as_path()));
         let roots: Vec<Arc<Path>> = roots.collect();
-        let mut alone = Self { events, _signals: signals, _watcher: watcher, plugin, roots };
+        let switches = config.changes;
+        let mut alone =
+            Self { events, _signals: signals, _watcher: watcher, plugin, roots, switches };
         let mut ready = 0;
         while ready < alone.roots.len() {
             match alone.events.recv()? {
@@ -78,7 +81,7 @@ impl PluginAlone {
             MainEvent::Signal(signal) => return Some(signal),
             MainEvent::Event(Event::Watch(WatchEvent::Changed { root, changes, .. })) => {
                 let root = self.roots.get(root.0)?;
-                for change in changes {
+                for change in changes.into_iter().filter(|c| !self.switches.is_step(c.cause)) {
                     self.plugin.offer(PluginEvent {
                         root: Arc::clone(root),
                         path: change.path,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Failure;
 use crate::change::{Change, RemoteId, RootId, Scope};
-use crate::config::{Config, PluginName};
+use crate::config::{ChangeSwitches, Config, PluginName};
 use crate::engine::pending::Item;
 use crate::path::RelPath;
 use crate::plugin::{Plugin, PluginEvent, PluginSpec};
@@ -31,6 +31,7 @@ pub struct Plugins {
     roots: Vec<Arc<Path>>,
     /// For each root, its remotes, and their names for the plugin.
     remotes: Vec<(Vec<RemoteId>, Arc<[String]>)>,
+    switches: ChangeSwitches,
     down: Vec<RemoteId>,
     waiting: BTreeMap<(RootId, RelPath), Waiting>,
     dropped: usize,
@@ -38,7 +39,12 @@ pub struct Plugins {
 
 impl Plugins {
     /// `remotes`: for each remote its root and its name.
-    pub fn new(plugin: Plugin, roots: &[&Path], remotes: &[(RootId, String)]) -> Self {
+    pub fn new(
+        plugin: Plugin,
+        switches: ChangeSwitches,
+        roots: &[&Path],
+        remotes: &[(RootId, String)],
+    ) -> Self {
         let of_root = |root: usize| {
             let mine = || remotes.iter().enumerate().filter(move |(_, (of, _))| of.0 == root);
             let ids = mine().map(|(id, _)| RemoteId(id)).collect();
@@ -48,6 +54,7 @@ impl Plugins {
             plugin,
             remotes: (0..roots.len()).map(of_root).collect(),
             roots: roots.iter().map(|root| Arc::from(*root)).collect(),
+            switches,
             down: Vec::new(),
             waiting: BTreeMap::new(),
             dropped: 0,
@@ -59,6 +66,20 @@ impl Plugins {
         let Some((remotes, _)) = self.remotes.get(root.0) else { return };
         for change in changes {
             let key = (root, change.path.clone());
+            let lacking = remotes.iter().filter(|remote| !self.down.contains(remote));
+            let waiting = Waiting {
+                mask: change.cause as u32,
+                is_dir: change.is_dir,
+                lacking: lacking.copied().collect(),
+                reached: false,
+            };
+            if self.switches.is_step(change.cause) {
+                // The plugin hears of the change that the step belongs to, when that has arrived as a whole.
+                if let Some(known) = self.waiting.get_mut(&key) {
+                    *known = Waiting { mask: known.mask, ..waiting };
+                }
+                continue;
+            }
             if self.waiting.len() >= WAITING_MAX && !self.waiting.contains_key(&key) {
                 self.dropped += 1;
                 if self.dropped == 1 {
@@ -69,13 +90,6 @@ impl Plugins {
                 }
                 continue;
             }
-            let lacking = remotes.iter().filter(|remote| !self.down.contains(remote));
-            let waiting = Waiting {
-                mask: change.cause as u32,
-                is_dir: change.is_dir,
-                lacking: lacking.copied().collect(),
-                reached: false,
-            };
             self.waiting.insert(key, waiting);
         }
     }

@@ -247,7 +247,7 @@ fn start_plugins(config: &Config) -> Result<Option<Plugins>, Failure> {
         let label = |remote: &config::Remote| (RootId(root), remote.destination.to_string());
         remotes.extend(mirror.remotes.iter().map(label));
     }
-    Ok(Some(Plugins::new(plugin, &roots, &remotes)))
+    Ok(Some(Plugins::new(plugin, config.changes, &roots, &remotes)))
 }
 
 /// What SIGHUP does.

@@ -34,9 +34,8 @@ impl ExtendedRegex {
     /// True when the expression matches somewhere in `text`.
     pub fn is_match(&self, text: &CStr) -> bool {
         // SAFETY: the expression is compiled; no matches are asked for, so none are written.
-        let result = unsafe {
-            libc::regexec(&raw const *self.0, text.as_ptr(), 0, std::ptr::null_mut(), 0)
-        };
+        let result =
+            unsafe { libc::regexec(&raw const *self.0, text.as_ptr(), 0, std::ptr::null_mut(), 0) };
         result == 0
     }
 }

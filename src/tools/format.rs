@@ -192,12 +192,8 @@ fn write_csv_field(out: &mut Vec<u8>, field: &[u8]) {
 mod tests {
     use super::*;
 
-    const WRITE: Occurrence<'_> = Occurrence {
-        watch: b"d/",
-        name: b"a \"b\"",
-        mask: libc::IN_CLOSE_WRITE,
-        cookie: 0x1f,
-    };
+    const WRITE: Occurrence<'_> =
+        Occurrence { watch: b"d/", name: b"a \"b\"", mask: libc::IN_CLOSE_WRITE, cookie: 0x1f };
 
     fn formatted(format: &str) -> Option<String> {
         let format = Format::parse(format.as_bytes(), c"%Y".into())?;
@@ -209,10 +205,7 @@ mod tests {
     #[test]
     fn each_directive_has_its_text() {
         let all = formatted("%w|%f|%e|%:e|%c|%T|%%|%n|%0|%x").unwrap();
-        assert_eq!(
-            all,
-            "d/|a \"b\"|CLOSE_WRITE,CLOSE|CLOSE_WRITE:CLOSE|1f|1970|%|\n|\0|%x"
-        );
+        assert_eq!(all, "d/|a \"b\"|CLOSE_WRITE,CLOSE|CLOSE_WRITE:CLOSE|1f|1970|%|\n|\0|%x");
     }
 
     #[test]

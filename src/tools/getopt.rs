@@ -196,7 +196,10 @@ mod tests {
             option('t', Some("6")),
             option('t', Some("-7")),
         ];
-        assert_eq!((&options[..], operands), (&expected[..], vec!["a".into(), "b".into(), "-c".into()]));
+        assert_eq!(
+            (&options[..], operands),
+            (&expected[..], vec!["a".into(), "b".into(), "-c".into()])
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::tools::output::Output;
 use crate::tools::say::{Messages, bytes_of, complain, text_of};
 use crate::tools::shared::{
     Depth, Expressions, Family, Overflows, Refused, complain_of_init, option_order, parse_events,
-    parse_timeout, set_up,
+    parse_timeout, set_once, set_up,
 };
 use crate::tools::watching::{Gone, Next, Watching};
 
@@ -143,8 +143,10 @@ impl Settings {
             's' => self.uses_syslog = true,
             'P' => self.keeps_links = true,
             'f' => {
-                complain(&[b"The '--filename' option no longer exists.  The option it enabled in \
-                    earlier\nversions of inotifywait is now turned on by default.\n"]);
+                complain(&[
+                    b"The '--filename' option no longer exists.  The option it enabled in \
+                    earlier\nversions of inotifywait is now turned on by default.\n",
+                ]);
                 return Err(Refused);
             }
             '%' => self.format = Some(argument),
@@ -267,8 +269,10 @@ impl Settings {
         let messages = self.messages();
         if self.quiet == 0 {
             messages.say(&[match self.is_recursive {
-                true => b"Setting up watches.  Beware: since -r was given, this may take a while!\n"
-                    as &[u8],
+                true => {
+                    b"Setting up watches.  Beware: since -r was given, this may take a while!\n"
+                        as &[u8]
+                }
                 false => b"Setting up watches.\n",
             }]);
         }
@@ -319,19 +323,6 @@ impl Settings {
             Refused
         })
     }
-}
-
-fn set_once(
-    value: &mut Option<OsString>,
-    argument: OsString,
-    name: &str,
-) -> Result<(), Refused> {
-    if value.is_some() {
-        complain(&[b"Multiple ", name.as_bytes(), b" options given.\n"]);
-        return Err(Refused);
-    }
-    *value = Some(argument);
-    Ok(())
 }
 
 /// The running tool.

@@ -23,7 +23,7 @@ use crate::tools::output::Output;
 use crate::tools::say::{Messages, complain, text_of};
 use crate::tools::shared::{
     Depth, Expressions, Family, Overflows, Refused, complain_of_init, option_order, parse_events,
-    parse_timeout, set_up,
+    parse_timeout, set_once, set_up,
 };
 use crate::tools::watching::{Event, Gone, Next, Watching};
 
@@ -176,12 +176,7 @@ impl Settings {
             '2' => self.expressions.excludei = Some(argument),
             '3' => self.expressions.include = Some(argument),
             '4' => self.expressions.includei = Some(argument),
-            '@' => {
-                if self.list.replace(argument).is_some() {
-                    complain(&[b"Multiple --fromfile options given.\n"]);
-                    return Err(Refused);
-                }
-            }
+            '@' => set_once(&mut self.list, argument, "--fromfile")?,
             't' => self.timeout = parse_timeout(&argument)?,
             'e' => self.events |= parse_events(&argument)?,
             'a' => self.sort_ascending(&argument)?,
@@ -196,10 +191,9 @@ impl Settings {
             return refuse_second_key();
         }
         let name = name.as_bytes();
-        for (group, advice) in [
-            ("move", "`moved_from' or `moved_to'"),
-            ("close", "`close_write' or `close_nowrite'"),
-        ] {
+        for (group, advice) in
+            [("move", "`moved_from' or `moved_to'"), ("close", "`close_write' or `close_nowrite'")]
+        {
             if name.eq_ignore_ascii_case(group.as_bytes()) {
                 let text = format!("Cannot sort by `{group}' event; please use {advice}.\n");
                 complain(&[text.as_bytes()]);
@@ -382,7 +376,9 @@ impl Incoming {
         if self.take() != Request::End {
             return Ok(());
         }
-        complain(&[b"No statistics collected, asked to abort before all watches could be established.\n"]);
+        complain(&[
+            b"No statistics collected, asked to abort before all watches could be established.\n",
+        ]);
         Err(Refused)
     }
 }

@@ -66,7 +66,8 @@ mod tests {
         io::Write::write_all(&mut list, b"one\n\n@\n@two\nthree").unwrap();
         let words = ["four", "@five", "@", ""].map(OsString::from);
         let gathered = Operands::gather(&words, Some(list.path().as_os_str()));
-        let names = |names: &[&str]| names.iter().map(|n| n.as_bytes().to_vec()).collect::<Vec<_>>();
+        let names =
+            |names: &[&str]| names.iter().map(|n| n.as_bytes().to_vec()).collect::<Vec<_>>();
         assert_eq!(gathered.watched, names(&["one", "three", "four"]));
         assert_eq!(gathered.excluded, names(&["two", "five"]));
     }

@@ -150,7 +150,9 @@ pub fn parse_events(list: &OsStr) -> Result<u32, Refused> {
 pub fn parse_timeout(text: &OsStr) -> Result<u32, Refused> {
     let bytes = text.as_bytes();
     if bytes.is_empty() {
-        complain(&[b"The provided value is not a valid timeout value.\nPlease specify a long int value.\n"]);
+        complain(&[
+            b"The provided value is not a valid timeout value.\nPlease specify a long int value.\n",
+        ]);
         return Err(Refused);
     }
     let number = std::str::from_utf8(bytes.trim_ascii_start()).unwrap_or_default();
@@ -162,7 +164,11 @@ pub fn parse_timeout(text: &OsStr) -> Result<u32, Refused> {
         Ok(seconds) if is_number => return Ok(seconds as u32),
         Err(_) if length > 18 => {
             let text = text_of(Errno::RANGE);
-            complain(&[b"Something went wrong with the timeout value you provided.\n", &text, b"\n"]);
+            complain(&[
+                b"Something went wrong with the timeout value you provided.\n",
+                &text,
+                b"\n",
+            ]);
         }
         _ => complain(&[
             b"'",
@@ -171,6 +177,23 @@ pub fn parse_timeout(text: &OsStr) -> Result<u32, Refused> {
         ]),
     }
     Err(Refused)
+}
+
+/// Takes in an option that may be given once.
+///
+/// # Errors
+/// When it was given before; it has been said.
+pub fn set_once(
+    value: &mut Option<OsString>,
+    argument: OsString,
+    name: &str,
+) -> Result<(), Refused> {
+    if value.is_some() {
+        complain(&[b"Multiple ", name.as_bytes(), b" options given.\n"]);
+        return Err(Refused);
+    }
+    *value = Some(argument);
+    Ok(())
 }
 
 /// Where options may stand: the environment decides.

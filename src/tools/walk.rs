@@ -81,8 +81,7 @@ impl Walk<'_> {
         }
         let listed_at = now();
         let children = self.children(path)?;
-        let below: Vec<_> =
-            children.par_iter().map(|child| self.visit(child, counting)).collect();
+        let below: Vec<_> = children.par_iter().map(|child| self.visit(child, counting)).collect();
         let mut all = Vec::new();
         for found in below {
             match found {

@@ -169,7 +169,7 @@ impl Watching {
         self.add_made_meanwhile(unsure)?;
         // What we read ourselves is no event.
         self.read_until(self.queue.end());
-        self.drop_events(begin, |event| is_reading(event));
+        self.drop_events(begin, is_reading);
         Ok(())
     }
 
@@ -508,8 +508,10 @@ impl Watching {
             .filter(|event| event.mask & (libc::IN_CREATE | libc::IN_MOVED_TO) != 0)
             .map(|event| (event.wd, &self.names[event.name.clone()]))
             .collect();
-        let missed: Vec<Entry> =
-            entries.into_iter().filter(|entry| !appeared.contains(&(entry.wd, &entry.name))).collect();
+        let missed: Vec<Entry> = entries
+            .into_iter()
+            .filter(|entry| !appeared.contains(&(entry.wd, &entry.name)))
+            .collect();
         let mut told = Vec::new();
         for entry in missed {
             let kind = statat(CWD, &*entry.path, AtFlags::SYMLINK_NOFOLLOW)

@@ -135,7 +135,7 @@ impl InotifyWatch {
         } else if mask.contains(EventMask::CLOSE_WRITE) {
             context.push_written(root, here.path, Cause::CloseWrite);
         } else if mask.contains(EventMask::MODIFY) {
-            context.batch.push(root, Change::entry(here.path, Cause::Modify));
+            context.push_modified(root, here.path);
         } else if mask.contains(EventMask::ATTRIB) {
             context.batch.push(root, Change::entry(here.path, Cause::Attrib));
         } else if mask.contains(EventMask::DELETE) {

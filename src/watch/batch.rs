@@ -9,6 +9,7 @@ use crate::change::{Cause, Change, Place, RootId, Scope, WatchEvent};
 use crate::config::ChangeSwitches;
 use crate::path::RelPath;
 use crate::watch::Exclude;
+use crate::watch::steps::FreshPaths;
 
 /// So many changes are handed on at once at most; bounds memory while a large directory is listed.
 const CHANGES_MAX: usize = 4096;
@@ -16,6 +17,9 @@ const CHANGES_MAX: usize = 4096;
 /// So many subtrees that were said to differ are remembered at most, and for so long.
 const RECENT_TREES_MAX: usize = 256;
 const RECENT_TREES_LIMIT: Duration = Duration::from_secs(600);
+
+/// So many changes back at most it is looked for one that a step belongs to.
+const STEP_LOOK_BACK: usize = 16;
 
 /// Where the watch events go.
 pub type Sink = Box<dyn FnMut(WatchEvent) + Send>;
@@ -28,6 +32,8 @@ pub struct Batch {
     changes: Vec<(RootId, Change)>,
     /// The last subtrees that were said to differ, newest first.
     recent_trees: VecDeque<(Instant, Place)>,
+    /// What changed lately: the next steps of a save belong to it.
+    fresh: FreshPaths,
     /// Mount points whose file system is gone: nothing there is a change.
     lost: Arc<BTreeSet<Place>>,
     /// When the last read of the kernel's queue began, by the clock of the files.
@@ -43,6 +49,7 @@ impl Batch {
             sink,
             changes: Vec::new(),
             recent_trees: VecDeque::new(),
+            fresh: FreshPaths::default(),
             lost: Arc::default(),
             known_until: Duration::ZERO,
         }
@@ -91,15 +98,50 @@ impl Batch {
         false
     }
 
-    /// Adds a change, unless it is switched off, excluded, or the one before said the same.
+    /// Adds a change, unless it is switched off, excluded, or the one before said the same. A change of attributes that
+    /// is switched off still counts as a step of a save.
     pub fn push(&mut self, root: RootId, change: Change) {
         let change = self.widened(root, change);
+        if change.cause == Cause::Attrib && self.switches.is_step(change.cause) {
+            let place = (root, change.path.clone());
+            if self.fresh.contains(&place, now()) {
+                self.push_step(root, change);
+            }
+            return;
+        }
         if !is_switched_on(&self.switches, &change)
             || self.changes.last().is_some_and(|(of, last)| *of == root && *last == change)
             || self.is_excluded(root, &change.path, change.is_dir)
         {
             return;
         }
+        if !matches!(change.cause, Cause::Delete | Cause::MovedFrom | Cause::Attrib) {
+            self.fresh.note(&(root, change.path.clone()), now());
+        }
+        self.add(root, change);
+    }
+
+    /// Adds a step of a save, whatever is switched on, unless the change that it belongs to is here still.
+    pub fn push_step(&mut self, root: RootId, change: Change) {
+        let recent = self.changes.len().saturating_sub(STEP_LOOK_BACK);
+        let is_same = |(of, last): &(RootId, Change)| {
+            *of == root
+                && last.path == change.path
+                && !matches!(last.cause, Cause::Delete | Cause::MovedFrom)
+        };
+        if !self.changes[recent..].iter().any(is_same)
+            && !self.is_excluded(root, &change.path, change.is_dir)
+        {
+            self.add(root, change);
+        }
+    }
+
+    /// True when the path has changed a moment ago.
+    pub fn is_fresh(&mut self, place: &Place) -> bool {
+        self.fresh.contains(place, now())
+    }
+
+    fn add(&mut self, root: RootId, change: Change) {
         self.changes.push((root, change));
         if self.changes.len() >= CHANGES_MAX {
             self.flush_but_half_a_move();
@@ -262,11 +304,32 @@ mod tests {
             let mut switches = all_on();
             switch_off(&mut switches);
             let (mut batch, events) = batch(switches, None);
-            kinds.iter().for_each(|(change, _)| batch.push(ROOT, change.clone()));
+            // What is pushed first is no step of a change that came before.
+            kinds.iter().for_each(|(change, _)| {
+                batch.fresh = FreshPaths::default();
+                batch.push(ROOT, change.clone());
+            });
             let mut expected: Vec<_> = kinds.iter().map(|(change, _)| change.clone()).collect();
             expected.remove(n);
             assert_eq!(flushed(&mut batch, &events), [(ROOT, expected)]);
         }
+    }
+
+    #[test]
+    fn a_step_of_a_save_counts_although_it_is_switched_off() {
+        let mut switches = all_on();
+        switches.attrib = false;
+        let (mut batch, events) = batch(switches, None);
+        let attrib = |name| Change::entry(path(name), Cause::Attrib);
+        let written = Change::entry(path("a"), Cause::CloseWrite);
+        batch.push(ROOT, attrib("a"));
+        batch.push(ROOT, written.clone());
+        // It leaves with the change that it belongs to.
+        batch.push(ROOT, attrib("a"));
+        assert_eq!(flushed(&mut batch, &events), [(ROOT, vec![written])]);
+        batch.push(ROOT, attrib("a"));
+        batch.push(ROOT, attrib("b"));
+        assert_eq!(flushed(&mut batch, &events), [(ROOT, vec![attrib("a")])]);
     }
 
     #[test]

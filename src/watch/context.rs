@@ -1,17 +1,19 @@
 //! What both backends share: the roots, the batch that is being collected, and what follows from a lost root.
 //! Knows nothing of watches; whoever holds them is told through [`Backend`].
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 
 use crate::change::{Cause, Change, Place, RootId, WatchEvent};
 use crate::path::RelPath;
+use crate::sys::lease::has_writer;
 use crate::watch::batch::Batch;
-use crate::watch::open::stat;
+use crate::watch::open::{open_file, stat};
 use crate::watch::roots::{RootNews, Roots};
+use crate::watch::steps::UnclosedFiles;
 use crate::watch::{WatchStatus, set};
 
 /// So many new files back at most it is looked for one that has been closed meanwhile.
@@ -83,12 +85,17 @@ pub struct WatchContext {
     pub status: Arc<WatchStatus>,
     /// New files of which no more is known.
     unsure: Vec<Place>,
+    /// Files that were modified in this read and not closed.
+    modified: Vec<Place>,
+    /// The same, in earlier reads.
+    unclosed: UnclosedFiles,
 }
 
 impl WatchContext {
     /// Nothing collected yet.
     pub fn new(roots: Roots, batch: Batch, debug: bool, status: Arc<WatchStatus>) -> Self {
-        Self { roots, batch, debug, status, unsure: Vec::new() }
+        let (unsure, modified, unclosed) = (Vec::new(), Vec::new(), UnclosedFiles::default());
+        Self { roots, batch, debug, status, unsure, modified, unclosed }
     }
 
     /// The roots that are watched.
@@ -158,12 +165,75 @@ impl WatchContext {
 
     /// A file that was written is a change, and nothing more needs to be known about its creation.
     pub fn push_written(&mut self, root: RootId, path: RelPath, cause: Cause) {
-        let recent = self.unsure.len().saturating_sub(UNSURE_LOOK_BACK);
-        let same = |place: &Place| place.0 == root && place.1 == path;
-        if let Some(at) = self.unsure[recent..].iter().rposition(same) {
-            self.unsure.swap_remove(recent + at);
+        let place = (root, path);
+        remove_recent(&mut self.unsure, &place);
+        remove_recent(&mut self.modified, &place);
+        self.unclosed.forget(&place);
+        self.batch.push(root, Change::entry(place.1, cause));
+    }
+
+    /// A file's content has changed. With `modify` on that is a change; else it counts when the file is closed, or when
+    /// nobody closes it, for it was truncated by its path.
+    pub fn push_modified(&mut self, root: RootId, path: RelPath) {
+        if self.batch.switches().modify {
+            return self.batch.push(root, Change::entry(path, Cause::Modify));
         }
-        self.batch.push(root, Change::entry(path, cause));
+        let place = (root, path);
+        let recent = self.modified.len().saturating_sub(UNSURE_LOOK_BACK);
+        if !self.modified[recent..].contains(&place) {
+            self.modified.push(place);
+        }
+    }
+
+    /// The events of a read are through: what was modified in it waits for its close.
+    pub fn settle_modified(&mut self) {
+        if self.modified.is_empty() {
+            return;
+        }
+        let now = now();
+        for place in std::mem::take(&mut self.modified) {
+            self.unclosed.note(place, now);
+        }
+    }
+
+    /// How long until [`settle_due`](Self::settle_due) has something to do.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.unclosed.due().map(|due| due.saturating_duration_since(now()))
+    }
+
+    /// Looks at files that were modified a while ago and not closed since.
+    pub fn settle_due(&mut self) {
+        for place in self.unclosed.take_due(now()) {
+            // Who holds it open will close it.
+            _ = self.push_if_truncated(place);
+        }
+    }
+
+    /// Looks at all files that were modified and not closed: somebody waits for everything to be told.
+    pub fn settle_all(&mut self) {
+        for place in self.unclosed.take_all() {
+            if let Err(open) = self.push_if_truncated(place) {
+                self.unclosed.note(open, now());
+            }
+        }
+    }
+
+    /// Reports a file that was modified and is closed. Gives back one that is still open for writing.
+    fn push_if_truncated(&mut self, (id, path): Place) -> Result<(), Place> {
+        let root = self.roots.list().iter().find(|root| root.id == id);
+        let Some(Ok(file)) = root.map(|root| open_file(&root.path, &path)) else {
+            return Ok(());
+        };
+        let place = (id, path);
+        match has_writer(file.as_fd()) {
+            Ok(true) => return Err(place),
+            Ok(false) => {}
+            // Nobody can tell: what was saved a moment ago is still being saved.
+            Err(_) if self.batch.is_fresh(&place) => {}
+            Err(_) => return Ok(()),
+        }
+        self.batch.push_step(id, Change::entry(place.1, Cause::Modify));
+        Ok(())
     }
 
     /// Files that were made and not closed within one read: an empty regular file is nothing to report with
@@ -191,4 +261,17 @@ impl WatchContext {
             && !self.batch.is_excluded(from.0, &from.1, is_dir);
         usable.then_some(from.1)
     }
+}
+
+/// Removes the place, if it is among the last that were added.
+fn remove_recent(places: &mut Vec<Place>, place: &Place) {
+    let recent = places.len().saturating_sub(UNSURE_LOOK_BACK);
+    if let Some(at) = places[recent..].iter().rposition(|known| known == place) {
+        places.swap_remove(recent + at);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this thread waits: it reads the clock")]
+fn now() -> Instant {
+    Instant::now()
 }

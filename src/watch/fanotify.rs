@@ -326,7 +326,7 @@ fn push_all(context: &mut WatchContext, root: RootId, path: RelPath, mask: u64, 
         context.push_new_file(root, path.clone());
     }
     if has(FAN_MODIFY) {
-        context.batch.push(root, entry(Cause::Modify));
+        context.push_modified(root, path.clone());
     }
     if has(FAN_CLOSE_WRITE) {
         context.push_written(root, path.clone(), Cause::CloseWrite);
@@ -352,16 +352,12 @@ fn log_raw(context: &WatchContext, mask: u64, seen: &Sighting, name: &[u8]) {
     }
 }
 
-/// The events that are needed: those that are switched on, and those that tell where things are.
+/// The events that are needed: those that are switched on, those that tell where things are, and the steps of a save.
 fn mask_for(switches: &ChangeSwitches) -> u64 {
-    let mut mask = FAN_CREATE | FAN_DELETE | FAN_RENAME | FAN_ONDIR;
-    let kinds = [
-        (switches.close_write, FAN_CLOSE_WRITE),
-        (switches.modify, FAN_MODIFY),
-        (switches.attrib, FAN_ATTRIB),
-    ];
-    for (_, bit) in kinds.into_iter().filter(|(is_on, _)| *is_on) {
-        mask |= bit;
+    let mask = FAN_CREATE | FAN_DELETE | FAN_RENAME | FAN_ONDIR | FAN_ATTRIB;
+    match (switches.close_write, switches.modify) {
+        (true, _) => mask | FAN_CLOSE_WRITE | FAN_MODIFY,
+        (false, true) => mask | FAN_MODIFY,
+        (false, false) => mask,
     }
-    mask
 }

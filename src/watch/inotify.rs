@@ -221,13 +221,15 @@ impl Backend for InotifyWatch {
     }
 }
 
-/// The events that are needed: those that are switched on, and those that keep the tree right.
+/// The events that are needed: those that are switched on, those that keep the tree right, and the steps of a save.
 fn mask_for(switches: &ChangeSwitches) -> WatchFlags {
-    let mut mask =
-        WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE | WatchFlags::EXCL_UNLINK;
+    let mut mask = WatchFlags::CREATE
+        | WatchFlags::DELETE
+        | WatchFlags::MOVE
+        | WatchFlags::ATTRIB
+        | WatchFlags::EXCL_UNLINK;
     mask.set(WatchFlags::CLOSE_WRITE, switches.close_write);
-    mask.set(WatchFlags::MODIFY, switches.modify);
-    mask.set(WatchFlags::ATTRIB, switches.attrib);
+    mask.set(WatchFlags::MODIFY, switches.modify || switches.close_write);
     mask
 }
 

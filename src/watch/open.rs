@@ -50,6 +50,22 @@ pub fn open_dir(root: &Path, path: &RelPath) -> io::Result<OwnedFd> {
     Ok(at)
 }
 
+/// Opens a regular file below `root` for reading.
+pub fn open_file(root: &Path, path: &RelPath) -> io::Result<OwnedFd> {
+    // Opening a pipe or a device would be more than looking at it.
+    if !FileType::from_raw_mode(stat(root, path)?.st_mode).is_file() {
+        return Err(Errno::INVAL.into());
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    if let Some(short) = short_path(root, path) {
+        return Ok(openat(CWD, short, flags, Mode::empty())?);
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
+        return Err(Errno::NAMETOOLONG.into());
+    };
+    Ok(openat(open_dir(root, &parent)?, name, flags, Mode::empty())?)
+}
+
 /// What stands at `path` below `root`, without following a symbolic link.
 pub fn stat(root: &Path, path: &RelPath) -> io::Result<Stat> {
     if let Some(short) = short_path(root, path) {

@@ -139,6 +139,7 @@ impl Reader {
             self.in_overflow = false;
         }
         self.backend.tick(&mut self.context);
+        self.context.settle_due();
         if woken.events && self.backend.is_mid_move() {
             self.context.batch.flush_but_half_a_move();
         } else {
@@ -154,6 +155,7 @@ impl Reader {
 
     fn answer(&mut self) {
         if std::mem::take(&mut self.owes_answer) {
+            self.context.settle_all();
             self.context.batch.send(WatchEvent::BarrierReached);
         }
     }
@@ -162,6 +164,7 @@ impl Reader {
         self.context.batch.note_read();
         let outcome = self.backend.read(&mut self.context);
         self.context.settle_unsure();
+        self.context.settle_modified();
         if outcome == ReadOutcome::Overflow {
             self.resync();
         }
@@ -195,7 +198,8 @@ impl Reader {
         fds.extend(roots.mount_table().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::PRI)));
         // Who asks is answered as soon as nothing more is there.
         let is_waited_for = self.owes_answer && !self.backend.keeps_back();
-        let timeout = is_waited_for.then_some(Duration::ZERO).or(self.backend.timeout());
+        let due = [self.backend.timeout(), self.context.timeout()].into_iter().flatten().min();
+        let timeout = is_waited_for.then_some(Duration::ZERO).or(due);
         let timeout = timeout.and_then(|limit| Timespec::try_from(limit).ok());
         // An interrupted or failed poll leaves the flags as they were: nothing is ready.
         let _ = poll(&mut fds, timeout.as_ref());

@@ -166,12 +166,12 @@ fn every_turn_of_a_stream_reads_on_whatever_else_is_said() {
     let (mut reader, events, _) = reader_of_single_events(&dir);
     reader.begin();
     assert!(matches!(events.try_recv(), Ok(WatchEvent::Ready { .. })));
-    // Each file is made and closed: two events, two turns.
+    // Each file is made, written and closed: three events, three turns.
     let files = 20;
     for n in 0..files {
         fs::write(dir.path().join(format!("f{n}")), "x").unwrap();
     }
-    for turn in 0..2 * files {
+    for turn in 0..3 * files {
         // New modes of what stands in a root are said to whoever guards the way to it.
         fs::set_permissions(&beside, Permissions::from_mode(0o600 + turn % 8)).unwrap();
         assert!(reader.take_turn());

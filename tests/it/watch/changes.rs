@@ -22,6 +22,9 @@ both_backends! {
     what_is_switched_off_is_not_reported_but_watched
     a_deleted_directory_is_a_subtree_that_may_differ
     a_changed_mode_is_reported_with_attrib_on
+    a_mode_that_follows_the_content_is_reported_with_attrib_off
+    a_file_truncated_by_its_path_is_reported_with_modify_off
+    a_file_held_open_is_reported_when_it_is_closed
     writes_that_follow_each_other_are_one_change
     excluded_directories_and_files_are_not_reported
     any_byte_may_stand_in_a_name
@@ -154,6 +157,42 @@ fn a_changed_mode_is_reported_with_attrib_on(backend: WatchBackend) {
         assert_eq!(paths(&all), if attrib { vec!["./", "dir"] } else { vec![] });
         assert!(all.iter().all(|change| change.is_dir && change.scope == Scope::Entry));
     }
+}
+
+fn a_mode_that_follows_the_content_is_reported_with_attrib_off(backend: WatchBackend) {
+    let mut watched = Watched::new(backend, |root| fs::write(root.join("old"), "x").unwrap());
+    let root = watched.root.clone();
+    fs::write(root.join("file"), "x").unwrap();
+    fs::create_dir(root.join("dir")).unwrap();
+    watched.all_until_now();
+    for name in ["old", "file", "dir"] {
+        fs::set_permissions(root.join(name), PermissionsExt::from_mode(0o700)).unwrap();
+    }
+    let attrib = |name, is_dir| Change { is_dir, ..Change::entry(rel(name), Cause::Attrib) };
+    assert_eq!(watched.all_until_now(), [attrib("file", false), attrib("dir", true)]);
+}
+
+fn a_file_truncated_by_its_path_is_reported_with_modify_off(backend: WatchBackend) {
+    let mut watched = Watched::new(backend, |root| fs::write(root.join("old"), "text").unwrap());
+    let program = "truncate('old', 1) or die";
+    let mut perl = std::process::Command::new("perl");
+    assert!(perl.args(["-e", program]).current_dir(&watched.root).status().unwrap().success());
+    watched.until_path("old");
+    assert_eq!(watched.changes, [Change::entry(rel("old"), Cause::Modify)]);
+}
+
+fn a_file_held_open_is_reported_when_it_is_closed(backend: WatchBackend) {
+    let mut watched = Watched::new(backend, |root| fs::write(root.join("log"), "text").unwrap());
+    let mut log = fs::File::options().append(true).open(watched.root.join("log")).unwrap();
+    std::io::Write::write_all(&mut log, b"more").unwrap();
+    // Longer than an open file goes unlooked at, and then asked for.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    watched.watcher.barrier().ask();
+    assert_eq!(watched.next_news(), sersync::change::WatchEvent::BarrierReached);
+    assert_eq!(watched.changes, []);
+    drop(log);
+    watched.until_path("log");
+    assert_eq!(watched.changes, [Change::entry(rel("log"), Cause::CloseWrite)]);
 }
 
 fn writes_that_follow_each_other_are_one_change(backend: WatchBackend) {

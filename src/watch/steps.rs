@@ -1,0 +1,190 @@
+//! A save has steps: which paths changed lately, and which were modified and not closed yet.
+//! Reads neither the clock nor the disk.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use crate::change::Place;
+
+/// What a tool does to a path within this time after its content belongs to the same change.
+const FRESH_FOR: Duration = Duration::from_secs(10);
+
+/// So many paths are remembered for each of the two generations, some 2 MB.
+const FRESH_MAX: usize = 20_000;
+
+/// A file that is modified, is not modified again within this time, and is held open by nobody was truncated by path.
+const CLOSE_LIMIT: Duration = Duration::from_millis(500);
+
+/// So many files may be modified at once. Beyond that a truncated one is found by the next full sync only.
+const UNCLOSED_MAX: usize = 20_000;
+
+/// The paths whose content changed lately.
+///
+/// Invariant: a path stays for at least [`FRESH_FOR`], unless very many others change meanwhile.
+#[derive(Debug, Default)]
+pub struct FreshPaths {
+    young: HashSet<Place>,
+    old: HashSet<Place>,
+    /// When the young generation began.
+    since: Option<Instant>,
+}
+
+impl FreshPaths {
+    /// The path has changed. Directories that are fresh themselves stay so as long as something is made in them: their
+    /// modes and times are set when everything is there.
+    pub fn note(&mut self, place: &Place, now: Instant) {
+        self.age(now);
+        let (root, path) = place;
+        let mut above = path.parent();
+        while let Some(parent) = above {
+            let parent = (*root, parent);
+            if !self.young.contains(&parent) && !self.old.remove(&parent) {
+                break;
+            }
+            above = parent.1.parent();
+            self.young.insert(parent);
+        }
+        self.young.insert(place.clone());
+        if self.young.len() >= FRESH_MAX {
+            self.turn(now);
+        }
+    }
+
+    /// True when the path has changed a moment ago.
+    pub fn contains(&mut self, place: &Place, now: Instant) -> bool {
+        self.age(now);
+        self.young.contains(place) || self.old.contains(place)
+    }
+
+    fn age(&mut self, now: Instant) {
+        let age = now.saturating_duration_since(*self.since.get_or_insert(now));
+        if age >= FRESH_FOR {
+            self.turn(now);
+        }
+        if age >= FRESH_FOR * 2 {
+            self.old = HashSet::new();
+        }
+    }
+
+    fn turn(&mut self, now: Instant) {
+        self.old = std::mem::take(&mut self.young);
+        self.since = Some(now);
+    }
+}
+
+/// The files that were modified since they were last closed.
+#[derive(Debug, Default)]
+pub struct UnclosedFiles {
+    young: HashSet<Place>,
+    old: HashSet<Place>,
+    /// When the young ones become old, and the old ones are looked at.
+    due: Option<Instant>,
+}
+
+impl UnclosedFiles {
+    /// The file was modified.
+    pub fn note(&mut self, place: Place, now: Instant) {
+        self.old.remove(&place);
+        if self.young.len() < UNCLOSED_MAX {
+            self.young.insert(place);
+            self.due.get_or_insert(now + CLOSE_LIMIT);
+        }
+    }
+
+    /// The file was closed.
+    pub fn forget(&mut self, place: &Place) {
+        if self.due.is_some() {
+            self.young.remove(place);
+            self.old.remove(place);
+        }
+    }
+
+    /// When [`take_due`](Self::take_due) has something to do.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// The files that were left alone for a while and not closed.
+    pub fn take_due(&mut self, now: Instant) -> Vec<Place> {
+        if self.due.is_none_or(|due| now < due) {
+            return Vec::new();
+        }
+        let due = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+        self.due = (!self.old.is_empty()).then(|| now + CLOSE_LIMIT);
+        due.into_iter().collect()
+    }
+
+    /// All of them.
+    pub fn take_all(&mut self) -> Vec<Place> {
+        self.due = None;
+        self.old.drain().chain(self.young.drain()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::RootId;
+    use crate::path::RelPath;
+
+    fn place(path: &str) -> Place {
+        (RootId(0), RelPath::new(path.as_bytes()).unwrap())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the test needs some moment to begin with")]
+    fn begin() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn a_path_is_fresh_for_ten_seconds_and_not_for_twenty() {
+        let (mut fresh, begin) = (FreshPaths::default(), begin());
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        fresh.note(&place("a"), at(0));
+        fresh.note(&place("b"), at(9));
+        assert!(fresh.contains(&place("a"), at(10)));
+        assert!(fresh.contains(&place("b"), at(19)));
+        assert!(!fresh.contains(&place("a"), at(20)));
+        fresh.note(&place("c"), at(21));
+        assert!(!fresh.contains(&place("c"), at(100)));
+    }
+
+    #[test]
+    fn a_directory_is_fresh_as_long_as_things_are_made_in_it() {
+        let (mut fresh, begin) = (FreshPaths::default(), begin());
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        fresh.note(&place("a"), at(0));
+        fresh.note(&place("a/b"), at(1));
+        for second in 1..60 {
+            fresh.note(&place(&format!("a/b/f{second}")), at(second));
+        }
+        assert!(fresh.contains(&place("a"), at(60)) && fresh.contains(&place("a/b"), at(60)));
+        assert!(!fresh.contains(&place("a/b/f1"), at(60)));
+        assert!(!fresh.contains(&place(""), at(60)), "the root was never made");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_latest_paths_are_kept() {
+        let (mut fresh, begin) = (FreshPaths::default(), begin());
+        for n in 0..FRESH_MAX * 5 {
+            fresh.note(&place(&n.to_string()), begin);
+        }
+        assert!(fresh.young.len() + fresh.old.len() <= FRESH_MAX * 2);
+        assert!(fresh.contains(&place(&(FRESH_MAX * 5 - FRESH_MAX).to_string()), begin));
+    }
+
+    #[test]
+    fn a_file_is_due_when_it_is_neither_modified_again_nor_closed() {
+        let (mut files, begin) = (UnclosedFiles::default(), begin());
+        let at = |halves| begin + CLOSE_LIMIT * halves;
+        for name in ["quiet", "busy", "closed"] {
+            files.note(place(name), begin);
+        }
+        assert_eq!(files.take_due(at(1)), []);
+        files.note(place("busy"), at(1));
+        files.forget(&place("closed"));
+        assert_eq!(files.take_due(at(2)), [place("quiet")]);
+        assert_eq!(files.take_due(at(3)), [place("busy")]);
+        assert_eq!((files.due(), files.take_all()), (None, vec![]));
+    }
+}

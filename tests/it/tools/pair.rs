@@ -1,0 +1,218 @@
+//! Two trees that are alike, the original tool on one, ours on the other, and the same operations on both.
+//! Holds no tests.
+
+use std::fs::{self, File};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{TestDir, wait_until};
+
+/// What is done to a tree while the tools listen.
+pub type Operation = Box<dyn Fn(&Path)>;
+
+/// What a tool has printed, and how it ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Result {
+    pub stdout: String,
+    pub stderr: String,
+    /// Exit code, or the signal that ended it.
+    pub end: (Option<i32>, Option<i32>),
+}
+
+/// A tool that runs.
+pub struct Tool {
+    child: Child,
+    dir: PathBuf,
+}
+
+/// The two trees.
+pub struct Pair {
+    dir: TestDir,
+}
+
+/// The names of the two directories: the original's and ours.
+const SIDES: [&str; 2] = ["theirs", "ours"];
+
+/// A directory with symbolic links to our program, named like the tools.
+pub fn bin(dir: &TestDir) -> PathBuf {
+    let bin = dir.dir("bin");
+    for name in ["inotifywait", "inotifywatch", "fsnotifywait", "fsnotifywatch"] {
+        let link = bin.join(name);
+        if !link.exists() {
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_sersync2"), link).unwrap();
+        }
+    }
+    bin
+}
+
+impl Pair {
+    /// Two directories, each made by `make`.
+    pub fn new(make: impl Fn(&Path)) -> Self {
+        let dir = TestDir::new();
+        bin(&dir);
+        for side in SIDES {
+            make(&dir.dir(side));
+        }
+        Self { dir }
+    }
+
+    /// The command of one side, in its directory; `wrapper` stands in front of it.
+    fn command(&self, side: &str, wrapper: &[&str], tool: &str, arguments: &[&str]) -> Command {
+        let path = match side {
+            "theirs" => PathBuf::from("/usr/bin").join(tool),
+            _ => self.dir.join("bin").join(tool),
+        };
+        let mut command = match wrapper {
+            [] => {
+                let mut command = Command::new(path);
+                command.arg0(tool);
+                command
+            }
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(path);
+                command
+            }
+        };
+        command.args(arguments).current_dir(self.dir.join(side)).env_remove("POSIXLY_CORRECT");
+        command
+    }
+
+    fn start(&self, side: &str, mut command: Command, input: &str) -> Tool {
+        let dir = self.dir.join(side);
+        fs::write(self.dir.join(format!("{side}.in")), input).unwrap();
+        let open = |end: &str| File::create(self.dir.join(format!("{side}.{end}"))).unwrap();
+        let child = command
+            .stdin(File::open(self.dir.join(format!("{side}.in"))).unwrap())
+            .stdout(Stdio::from(open("out")))
+            .stderr(Stdio::from(open("err")))
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}; install inotify-tools"));
+        Tool { child, dir }
+    }
+
+    /// Runs both to their end, without touching anything.
+    pub fn run(&self, tool: &str, arguments: &[&str], input: &str) -> [Result; 2] {
+        self.run_wrapped(&[], tool, arguments, input)
+    }
+
+    /// The same, with words in front of the command, such as `unshare`.
+    pub fn run_wrapped(
+        &self,
+        wrapper: &[&str],
+        tool: &str,
+        arguments: &[&str],
+        input: &str,
+    ) -> [Result; 2] {
+        SIDES.map(|side| {
+            let command = self.command(side, wrapper, tool, arguments);
+            self.result(side, self.start(side, command, input))
+        })
+    }
+
+    /// Starts both, does each operation on both while they listen, and ends them with the signal if they still run.
+    pub fn watch(
+        &self,
+        tool: &str,
+        arguments: &[&str],
+        operations: &[Operation],
+        end: Signal,
+    ) -> [Result; 2] {
+        let mut tools = SIDES.map(|side| {
+            let command = self.command(side, &[], tool, arguments);
+            self.start(side, command, "")
+        });
+        tools.iter_mut().for_each(Tool::wait_until_idle);
+        for operation in operations {
+            for tool in &mut tools {
+                operation(&tool.dir);
+                tool.wait_until_idle();
+            }
+        }
+        let [theirs, ours] = tools;
+        [("theirs", theirs), ("ours", ours)].map(|(side, mut tool)| {
+            tool.end(end);
+            self.result(side, tool)
+        })
+    }
+
+    fn result(&self, side: &str, mut tool: Tool) -> Result {
+        let status = tool.child.wait().unwrap();
+        let read = |end: &str| {
+            let bytes = fs::read(self.dir.join(format!("{side}.{end}"))).unwrap();
+            String::from_utf8_lossy(&bytes).replace(&*self.dir.join(side).to_string_lossy(), "DIR")
+        };
+        let end = (status.code(), status.signal());
+        Result { stdout: plain(&read("out")), stderr: read("err"), end }
+    }
+}
+
+impl Tool {
+    /// Waits until the tool has nothing to do and waits for events, or has ended.
+    fn wait_until_idle(&mut self) {
+        wait_until("the tool waits for events", || {
+            if self.child.try_wait().unwrap().is_some() {
+                return true;
+            }
+            // select, poll, pselect6, ppoll on x86-64; pselect6, ppoll on arm64.
+            let call = fs::read_to_string(format!("/proc/{}/syscall", self.child.id()));
+            let call = call.unwrap_or_default();
+            ["23 ", "7 ", "270 ", "271 ", "72 ", "73 "].iter().any(|wait| call.starts_with(wait))
+        });
+    }
+
+    fn end(&mut self, signal: Signal) {
+        if self.child.try_wait().unwrap().is_none() {
+            kill_process(Pid::from_child(&self.child), signal).unwrap();
+        }
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// What is left to chance made equal: the cookies of renames are numbered, and equal lines that follow each other are
+/// one, since the kernel merges equal events that nobody has read yet.
+fn plain(text: &str) -> String {
+    let mut cookies: Vec<&str> = Vec::new();
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.split_inclusive(['\n', '\0']) {
+        let line = match line.split_once("cookie=").and_then(|(a, b)| Some((a, b.split_once(';')?)))
+        {
+            Some((before, (cookie, after))) if cookie != "0" => {
+                let known = cookies.iter().position(|known| *known == cookie);
+                let number = known.unwrap_or(cookies.len());
+                if known.is_none() {
+                    cookies.push(cookie);
+                }
+                format!("{before}cookie=#{number};{after}")
+            }
+            _ => line.to_owned(),
+        };
+        if lines.last() != Some(&line) {
+            lines.push(line);
+        }
+    }
+    lines.concat()
+}
+
+/// Asserts that both did the same.
+pub fn assert_same(what: &str, [theirs, ours]: [Result; 2]) {
+    assert!(
+        theirs == ours,
+        "{what}\n--- theirs {:?}\n{}{}\n--- ours {:?}\n{}{}",
+        theirs.end,
+        theirs.stdout,
+        theirs.stderr,
+        ours.end,
+        ours.stdout,
+        ours.stderr
+    );
+}
