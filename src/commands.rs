@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::daemon;
-use crate::tools::{inotifywait, inotifywatch};
+use crate::tools::{explain, inotifywait, inotifywatch, live};
 
 /// A command of its own.
 struct Command {
@@ -22,6 +22,8 @@ const COMMANDS: &[Command] = &[
     Command { name: "inotifywatch", run: inotifywatch::run },
     Command { name: "fsnotifywait", run: inotifywait::run },
     Command { name: "fsnotifywatch", run: inotifywatch::run },
+    Command { name: "explain", run: explain::run },
+    Command { name: "events", run: live::run },
 ];
 
 /// Runs the program with these words, its own name first.

@@ -166,6 +166,17 @@ pub struct Filter {
     editor_files: bool,
 }
 
+/// What keeps a path from being mirrored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The expression with this index.
+    Expression(usize),
+    /// Editors' temporary names are left out.
+    EditorName,
+    /// Names that begin with a dot are left out.
+    Dotfile,
+}
+
 impl Filter {
     /// Compiles the rules.
     ///
@@ -211,6 +222,37 @@ impl Filter {
             let is_dir = is_dir || end + 1 < framed.len();
             self.matches_framed(&framed[..=end], is_dir)
         })
+    }
+
+    /// The rule that excludes the path, and what it holds for: the path itself or the topmost directory above it.
+    pub fn deciding_rule(&self, path: &RelPath, is_dir: bool) -> Option<(RelPath, Rule)> {
+        let mut at = RelPath::root();
+        for name in path.components() {
+            at = at.join(name)?;
+            let rule = self.deciding_entry_rule(&at, is_dir || at != *path);
+            if let Some(rule) = rule {
+                return Some((at, rule));
+            }
+        }
+        None
+    }
+
+    fn deciding_entry_rule(&self, path: &RelPath, is_dir: bool) -> Option<Rule> {
+        let name = path.name()?;
+        if !self.editor_files && is_editor_name(name) {
+            return Some(Rule::EditorName);
+        }
+        if !self.dotfiles && name.starts_with(b".") {
+            return Some(Rule::Dotfile);
+        }
+        let framed = frame(path);
+        let end = framed.len() - 1;
+        let subjects: &[&[u8]] = match is_dir {
+            true => &[&framed[1..end], &framed[..end], &framed[1..], &framed],
+            false => &[&framed[1..end], &framed[..end]],
+        };
+        let matches = |e: &Expression| subjects.iter().any(|s| e.matches(s, Undecided::Matches));
+        self.expressions.iter().position(matches).map(Rule::Expression)
     }
 
     /// Like [`Filter::excludes`] for a path whose parent is known not to be excluded: what a walk needs.

@@ -22,6 +22,7 @@ use crate::path::RelPath;
 use params::{Filters, Params};
 
 pub use knock::Knock;
+pub use plan::patterns_by_hand;
 pub use preview::{Answer, deleted_names};
 
 /// `--timeout` of runs for which the operator says none, in seconds: long enough for a checksum of a very large file.
@@ -217,7 +218,7 @@ impl RunSpec {
 
 /// Quotes only what a shell would read differently, so that commands look as people write them. Bytes that are no text stand as bash
 /// writes them, so that a command stays one line.
-fn quoted(word: &OsStr) -> Vec<u8> {
+pub fn quoted(word: &OsStr) -> Vec<u8> {
     let bytes = word.as_bytes();
     let is_text = std::str::from_utf8(bytes).is_ok_and(|text| !text.chars().any(char::is_control));
     if !is_text {

@@ -1,13 +1,16 @@
-//! The tools that are called by the names of inotify-tools: `inotifywait` and `inotifywatch`.
-//! They mirror nothing and know no configuration.
+//! What shows how the kernel and sersync see a tree: `inotifywait`, `inotifywatch`, `explain`, `events`.
+//! Mirrors nothing.
 
 pub mod events;
+pub mod explain;
 pub mod format;
 pub mod getopt;
 pub mod inotifywait;
 pub mod inotifywatch;
+pub mod live;
 pub mod operands;
 pub mod output;
+pub mod rule_words;
 pub mod say;
 pub mod shared;
 pub mod walk;

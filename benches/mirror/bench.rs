@@ -20,6 +20,7 @@ mod standing;
 mod stream;
 mod svg;
 mod tool;
+mod watchers;
 mod wire;
 
 use std::io::{self, Write};
@@ -83,7 +84,7 @@ impl Bench {
 
 type Figure = (&'static str, fn(&mut Bench) -> io::Result<()>);
 
-const FIGURES: [Figure; 16] = [
+const FIGURES: [Figure; 17] = [
     ("latency", latency::loopback),
     ("round-trip", latency::round_trip),
     ("ssh", latency::ssh),
@@ -99,6 +100,7 @@ const FIGURES: [Figure; 16] = [
     ("full-sync", full_sync::full_sync),
     ("standing", standing::standing),
     ("fan-out", fan_out::fan_out),
+    ("watchers", watchers::watchers),
     ("core", core_alone::core_alone),
 ];
 

@@ -68,7 +68,7 @@ pub fn check_config(
         host: check_host(raw, values),
         debug: values.switch(raw.debug.as_ref(), false),
         backend: check_backend(raw, values),
-        filter: check_filter(raw.filter.as_ref(), values),
+        filter: check_filter(raw.filter.as_ref(), &mut places, values),
         changes,
         mirrors,
         fail_log: check_fail_log(raw, values),
@@ -112,7 +112,11 @@ fn check_backend(raw: &RawConfig, values: &mut Values<'_>) -> WatchBackend {
     backend.map_or(WatchBackend::Auto, |field| values.one_of(field, &known, WatchBackend::Auto))
 }
 
-fn check_filter(raw: Option<&RawFilter>, values: &mut Values<'_>) -> FilterRules {
+fn check_filter(
+    raw: Option<&RawFilter>,
+    places: &mut Places,
+    values: &mut Values<'_>,
+) -> FilterRules {
     let mut rules = FilterRules::default();
     let Some(raw) = raw else { return rules };
     rules.dotfiles = values.truth(&raw.dotfiles, true);
@@ -121,7 +125,10 @@ fn check_filter(raw: Option<&RawFilter>, values: &mut Values<'_>) -> FilterRules
         return rules;
     }
     for field in &raw.excludes {
-        rules.excludes.extend(values.expression(field));
+        if let Some(expression) = values.expression(field) {
+            rules.excludes.push(expression);
+            places.excludes.push(field.span.clone());
+        }
     }
     rules
 }

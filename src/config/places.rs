@@ -13,6 +13,8 @@ pub struct Places {
     pub ssh: Option<Span>,
     /// `<commonParams params>`.
     pub params: Span,
+    /// The expressions of `<filter>`, in the order of [`FilterRules::excludes`](super::FilterRules::excludes).
+    pub excludes: Vec<Span>,
     /// `<failLog path>`.
     pub fail_log: Span,
 }

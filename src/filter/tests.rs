@@ -237,3 +237,21 @@ fn what_patterns_cannot_say_is_named() {
     assert_eq!(translation.untranslated, [1]);
     assert!(translation.patterns.contains(&b"*.gz".to_vec()));
 }
+
+#[test]
+fn the_rule_that_decides_is_named_with_what_it_holds_for() {
+    let rules = FilterRules {
+        excludes: vec![r"(.*)\.tmp".into(), "cache/".into()],
+        ..FilterRules::default()
+    };
+    let filter = Filter::new(&rules).unwrap();
+    let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+    let decide = |text: &str| filter.deciding_rule(&path(text), false);
+    assert_eq!(decide("a/x.tmp"), Some((path("a/x.tmp"), Rule::Expression(0))));
+    assert_eq!(decide("cache/deep/x"), Some((path("cache"), Rule::Expression(1))));
+    assert_eq!(decide("a/x~"), Some((path("a/x~"), Rule::EditorName)));
+    assert_eq!(decide("cache"), None);
+    for text in ["a/x.tmp", "cache/deep/x", "a/x~", "cache", "a/b"] {
+        assert_eq!(decide(text).is_some(), filter.excludes(&path(text), false), "{text}");
+    }
+}

@@ -277,7 +277,7 @@ fn source_word(path: &RelPath, end: &str) -> OsString {
 }
 
 /// `--include` words for a path that is gone, and what stood below it.
-fn patterns_by_hand(path: &RelPath) -> Vec<OsString> {
+pub fn patterns_by_hand(path: &RelPath) -> Vec<OsString> {
     let list = patterns([(path, Presence::Absent)]);
     let words = list.split(|&b| b == 0).filter(|pattern| !pattern.is_empty());
     words.map(|pattern| OsString::from_vec([b"--include=", pattern].concat())).collect()

@@ -413,12 +413,7 @@ impl Watching {
         let is_below = |(_, watch): &(i32, &Watch)| watch.name.starts_with(&from);
         let ended: Vec<i32> = self.live().filter(is_below).map(|(wd, _)| wd).collect();
         remove_watches(self.queue.fd(), &ended);
-        for wd in ended {
-            match (self.gone, self.watches.get_mut(&wd)) {
-                (Gone::Kept, Some(watch)) => watch.is_gone = true,
-                _ => _ = self.watches.remove(&wd),
-            }
-        }
+        ended.iter().for_each(|wd| _ = self.watches.remove(wd));
     }
 
     /// Events were lost: looks at all watched directories again.

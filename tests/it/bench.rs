@@ -10,7 +10,8 @@ use std::time::Duration;
 use mirror::{Options, figure_names};
 
 /// One of each kind; the others would only take longer.
-const FIGURES: [&str; 6] = ["latency", "storm", "stream", "full-sync", "standing", "core"];
+const FIGURES: [&str; 7] =
+    ["latency", "storm", "stream", "full-sync", "standing", "watchers", "core"];
 
 #[test]
 fn the_pure_parts_can_be_measured() {

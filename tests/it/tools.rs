@@ -3,6 +3,8 @@
 
 mod better;
 mod errors;
+mod explain;
 mod options;
 mod pair;
 mod random;
+mod scripts;

@@ -1,0 +1,389 @@
+//! `sersync2 explain`: whether a path is mirrored, which rule decides, and the command that brings it to each remote.
+//! Changes nothing, here or on a remote.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::config::load::Loaded;
+use crate::config::{self, LoadOptions, Mirror};
+use crate::filter::{Filter, Rule};
+use crate::path::RelPath;
+use crate::process::print;
+use crate::rsync::excludes::Excludes;
+use crate::rsync::exit::{Ending, Outcome};
+use crate::rsync::params::Params;
+use crate::rsync::run::{Limits, Session};
+use crate::rsync::{Endpoint, Presence, RunSpec, patterns_by_hand, quoted};
+use crate::tools::rule_words::words_for;
+
+/// Some path is not mirrored.
+const NOT_MIRRORED: u8 = 1;
+
+/// The question could not be answered: the command line or the configuration is wrong.
+const NO_ANSWER: u8 = 2;
+
+/// How long an rsync that is asked may stand still.
+const STALL: Duration = Duration::from_secs(30);
+
+/// What an rsync that is asked may say at most.
+const OUTPUT_MAX: usize = 1 << 20;
+
+/// Says whether paths are mirrored and which rule decides
+#[derive(Parser)]
+#[command(name = "explain", bin_name = "sersync2 explain")]
+struct Args {
+    /// The configuration
+    #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
+    config: PathBuf,
+
+    /// Also ask each remote how its copy differs; changes nothing there
+    #[arg(long)]
+    ask_remote: bool,
+
+    /// Files and directories, which need not exist
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+/// Why a path is not mirrored.
+#[derive(Debug, PartialEq, Eq)]
+enum Obstacle {
+    /// A rule of `<filter>` holds for it or for a directory above it.
+    Filter { at: RelPath, rule: Rule },
+    /// rsync leaves it out with the operator's own options.
+    Params { because: Vec<u8> },
+    /// It is gone, and deletions are switched off.
+    DeleteOff,
+}
+
+/// Runs the command; the first word is its name.
+pub fn run(words: Vec<OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(words) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help goes to standard output, mistakes to standard error.
+            _ = error.print();
+            return ExitCode::from(if error.use_stderr() { NO_ANSWER } else { 0 });
+        }
+    };
+    let loaded = match config::load(&args.config, &LoadOptions::default()) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(NO_ANSWER);
+        }
+    };
+    match Explainer::new(&loaded, args.ask_remote) {
+        Ok(explainer) => explainer.explain_all(&args.paths),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(NO_ANSWER)
+        }
+    }
+}
+
+/// What is needed to explain paths.
+struct Explainer<'a> {
+    loaded: &'a Loaded,
+    filter: Filter,
+    excludes: Excludes,
+    asks_remotes: bool,
+}
+
+impl<'a> Explainer<'a> {
+    fn new(loaded: &'a Loaded, asks_remotes: bool) -> Result<Self, crate::filter::ExpressionError> {
+        let filter = Filter::new(&loaded.config.filter)?;
+        let patterns = filter.to_rsync_patterns();
+        let excludes = Excludes { kept: patterns.patterns, perishable: patterns.perishable };
+        Ok(Self { loaded, filter, excludes, asks_remotes })
+    }
+
+    fn explain_all(&self, paths: &[PathBuf]) -> ExitCode {
+        let mut all_mirrored = true;
+        for path in paths {
+            let mut out = Vec::new();
+            all_mirrored &= self.explain(path, &mut out);
+            print(&out);
+        }
+        if all_mirrored { ExitCode::SUCCESS } else { ExitCode::from(NOT_MIRRORED) }
+    }
+
+    /// True when the path is mirrored by some watch path.
+    fn explain(&self, path: &Path, out: &mut Vec<u8>) -> bool {
+        let places = self.places(path);
+        if places.is_empty() {
+            line(out, 0, &[&quoted(path.as_os_str()), b": not mirrored"]);
+            let name = self.loaded.source.name.as_bytes();
+            line(
+                out,
+                1,
+                &[b"no <localpath watch> of ", name, b" is above it; the watch paths are:"],
+            );
+            for mirror in &self.loaded.config.mirrors {
+                line(out, 2, &[&quoted(mirror.watch.as_os_str())]);
+            }
+            return false;
+        }
+        let mut is_mirrored = false;
+        for (mirror, below) in places {
+            is_mirrored |= self.explain_below(path, mirror, &below, out);
+        }
+        is_mirrored
+    }
+
+    /// Where the path is below watch paths.
+    fn places(&self, path: &Path) -> Vec<(&'a Mirror, RelPath)> {
+        let named = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        // The last name itself may be a link, which is mirrored as what it is.
+        let real = match (named.parent().map(Path::canonicalize), named.file_name()) {
+            (Some(Ok(parent)), Some(name)) => parent.join(name),
+            _ => named.clone(),
+        };
+        let place = |mirror: &'a Mirror| {
+            let roots = [Some(mirror.watch.clone()), mirror.watch.canonicalize().ok()];
+            let below = |root: &PathBuf| {
+                let below =
+                    [&named, &real].into_iter().find_map(|path| path.strip_prefix(root).ok())?;
+                RelPath::new(below.as_os_str().as_bytes())
+            };
+            roots.iter().flatten().find_map(below).map(|below| (mirror, below))
+        };
+        self.loaded.config.mirrors.iter().filter_map(place).collect()
+    }
+
+    fn explain_below(
+        &self,
+        path: &Path,
+        mirror: &Mirror,
+        below: &RelPath,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let presence = presence_of(&below.below(&mirror.watch));
+        let obstacle = self.obstacle(mirror, below, presence);
+        let verdict: &[u8] = if obstacle.is_none() { b": mirrored" } else { b": not mirrored" };
+        line(out, 0, &[&quoted(path.as_os_str()), verdict]);
+        line(out, 1, &[b"watch path: ", &quoted(mirror.watch.as_os_str())]);
+        line(
+            out,
+            1,
+            &[
+                b"on the disk: ",
+                match presence {
+                    Presence::Directory => b"a directory",
+                    Presence::Other => b"no directory",
+                    Presence::Absent => b"nothing; what a remote has under this name is deleted",
+                },
+            ],
+        );
+        if let Some(obstacle) = &obstacle {
+            line(out, 1, &[b"because: ", &self.why(obstacle)]);
+            return false;
+        }
+        for remote in &mirror.remotes {
+            let endpoint = Endpoint::new(&mirror.watch, remote, &self.loaded.config.changes);
+            let run = endpoint.plan_by_hand(below, presence, &self.excludes);
+            line(out, 1, &[b"remote ", endpoint.destination().to_string().as_bytes()]);
+            line(out, 2, &[b"command: ", &run.shell_line()]);
+            if self.asks_remotes {
+                line(out, 2, &[b"its copy: ", &ask(&endpoint, run, below)]);
+            }
+        }
+        true
+    }
+
+    /// What keeps the path from being mirrored.
+    fn obstacle(&self, mirror: &Mirror, below: &RelPath, presence: Presence) -> Option<Obstacle> {
+        let is_dir = presence == Presence::Directory;
+        if let Some((at, rule)) = self.filter.deciding_rule(below, is_dir) {
+            return Some(Obstacle::Filter { at, rule });
+        }
+        if presence == Presence::Absent {
+            return (!self.loaded.config.changes.delete).then_some(Obstacle::DeleteOff);
+        }
+        let mut remotes = mirror.remotes.iter();
+        let because = remotes
+            .find_map(|remote| left_out_by_params(&mirror.watch, &remote.options.params, below))?;
+        Some(Obstacle::Params { because })
+    }
+
+    fn why(&self, obstacle: &Obstacle) -> Vec<u8> {
+        match obstacle {
+            Obstacle::Filter { at, rule } => words_for(self.loaded, at, *rule).into_bytes(),
+            Obstacle::Params { because } => because.clone(),
+            Obstacle::DeleteOff => {
+                b"it is gone, and <delete start=\"false\"/> keeps deletions from the remotes"
+                    .to_vec()
+            }
+        }
+    }
+}
+
+fn presence_of(path: &Path) -> Presence {
+    match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => Presence::Directory,
+        Ok(_) => Presence::Other,
+        Err(_) => Presence::Absent,
+    }
+}
+
+/// Asks rsync itself, with nothing at the other end: the word of `<commonParams>` without which the path would be sent.
+/// `None` when it is sent, or when rsync cannot be asked.
+fn left_out_by_params(root: &Path, params: &[String], path: &RelPath) -> Option<Vec<u8>> {
+    let empty = tempfile::tempdir().ok()?;
+    let nowhere = empty.path().as_os_str();
+    let (is_sent, said) = would_send(root, params, path, nowhere)?;
+    if is_sent {
+        return None;
+    }
+    for fewer in with_one_less(params) {
+        let (words, without) = fewer;
+        if would_send(root, &words, path, nowhere).is_some_and(|(is_sent, _)| is_sent) {
+            let word = quoted(OsStr::new(&without));
+            return Some(
+                [b"rsync leaves it out; the option of <commonParams> that decides is ", &word[..]]
+                    .concat(),
+            );
+        }
+    }
+    let said = if said.is_empty() { b"no single option decides".to_vec() } else { said };
+    Some([b"rsync leaves it out with the options of <commonParams>: ", &said[..]].concat())
+}
+
+/// The words without one of them (and its value), or without one letter of one; and what is left out.
+fn with_one_less(params: &[String]) -> Vec<(Vec<String>, String)> {
+    let mut all = Vec::new();
+    for (at, word) in params.iter().enumerate().filter(|(_, word)| word.starts_with('-')) {
+        let takes_next = params.get(at + 1).is_some_and(|next| !next.starts_with('-'));
+        let mut fewer = params.to_vec();
+        let removed: Vec<String> = fewer.drain(at..at + 1 + usize::from(takes_next)).collect();
+        all.push((fewer, removed.join(" ")));
+        let letters = word.strip_prefix('-').filter(|letters| !letters.starts_with('-'));
+        for (letter_at, letter) in letters.unwrap_or_default().char_indices() {
+            let mut fewer = params.to_vec();
+            fewer[at].remove(1 + letter_at);
+            if fewer[at].len() > 1 {
+                all.push((fewer, format!("-{letter}")));
+            }
+        }
+    }
+    all
+}
+
+/// Whether rsync would send the path to an empty directory, and what it says beside.
+fn would_send(
+    root: &Path,
+    params: &[String],
+    path: &RelPath,
+    nowhere: &OsStr,
+) -> Option<(bool, Vec<u8>)> {
+    let mut args = Params::parse(params).kept;
+    args.extend(["-n", "-r", "--out-format=@%n"].map(OsString::from));
+    // What is below a directory need not be listed.
+    args.extend(
+        patterns_by_hand(path).into_iter().filter(|word| !word.as_bytes().ends_with(b"/***")),
+    );
+    args.extend(["--exclude=*".into(), "--".into(), "./".into(), nowhere.to_owned()]);
+    let spec = RunSpec { args, root: root.to_path_buf(), owner: None };
+    let report = run_dry(&spec)?;
+    if !matches!(report.0, Ending::Code(0 | 23 | 24)) {
+        return None;
+    }
+    let lines = report.1.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let (sent, said): (Vec<&[u8]>, Vec<&[u8]>) = lines.partition(|line| line.starts_with(b"@"));
+    let names = sent.iter().filter(|line| ***line != *b"@./").count();
+    Some((names >= path.components().count(), said.join(&b' ')))
+}
+
+/// How rsync ended, and its standard output.
+fn run_dry(spec: &RunSpec) -> Option<(Ending, Vec<u8>)> {
+    let session = Session::start(spec, None).ok()?;
+    let report = session.feed(b"", Limits { stall: STALL, output_max: OUTPUT_MAX });
+    Some((report.ending, report.output.unwrap_or_default()))
+}
+
+/// How the copy differs, asked with a run that changes nothing.
+fn ask(endpoint: &Endpoint, mut run: RunSpec, path: &RelPath) -> Vec<u8> {
+    run.args.splice(0..0, ["-n", "-i", "--out-format=@%i %n"].map(OsString::from));
+    let session = match Session::start(&run, None) {
+        Ok(session) => session,
+        Err(error) => return format!("cannot be asked: {error}").into_bytes(),
+    };
+    let report = session.feed(b"", Limits { stall: STALL, output_max: OUTPUT_MAX });
+    match report.judge(endpoint) {
+        Outcome::Delivered | Outcome::Partial { .. } | Outcome::Kept { .. } => {}
+        _ => {
+            let said = String::from_utf8_lossy(&report.stderr).trim().replace('\n', "; ");
+            return format!("cannot be asked: {said}").into_bytes();
+        }
+    }
+    let output = report.output.unwrap_or_default();
+    let lines = output.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(b"@"));
+    let name = path.as_bytes();
+    let differences: Vec<&[u8]> = lines
+        .filter(|line| line.get(12..).is_some_and(|of| of.starts_with(name) || name.is_empty()))
+        .collect();
+    match differences.as_slice() {
+        [] => b"equal".to_vec(),
+        [one] => difference(one).into_bytes(),
+        [first, rest @ ..] => {
+            format!("{}, and {} more below it", difference(first), rest.len()).into_bytes()
+        }
+    }
+}
+
+/// rsync's eleven letters in words.
+fn difference(itemized: &[u8]) -> String {
+    if itemized.starts_with(b"*deleting") {
+        return "differs: it is there, and would be deleted".into();
+    }
+    let letters = itemized.get(2..11).unwrap_or_default();
+    if letters.contains(&b'+') {
+        return "missing".into();
+    }
+    let kinds = [
+        (b'c', "content"),
+        (b's', "size"),
+        (b't', "time"),
+        (b'T', "time"),
+        (b'p', "mode"),
+        (b'o', "owner"),
+        (b'g', "group"),
+        (b'a', "ACL"),
+        (b'x', "extended attributes"),
+    ];
+    let found = kinds.iter().filter(|(letter, _)| letters.contains(letter)).map(|(_, kind)| *kind);
+    let found: Vec<&str> = found.collect();
+    if found.is_empty() { "differs".into() } else { format!("differs: {}", found.join(", ")) }
+}
+
+fn line(out: &mut Vec<u8>, depth: usize, pieces: &[&[u8]]) {
+    out.extend_from_slice(&b"    ".repeat(depth));
+    pieces.iter().for_each(|piece| out.extend_from_slice(piece));
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_option_less_at_a_time() {
+        let params = ["-ax", "--exclude", "*.log"].map(String::from);
+        let left: Vec<String> =
+            with_one_less(&params).into_iter().map(|(_, without)| without).collect();
+        assert_eq!(left, ["-ax", "-a", "-x", "--exclude *.log"]);
+    }
+
+    #[test]
+    fn itemized_differences_are_said_in_words() {
+        assert_eq!(difference(b"<f+++++++++ new"), "missing");
+        assert_eq!(difference(b"<f.st...... f"), "differs: size, time");
+        assert_eq!(difference(b".f...p..... f"), "differs: mode");
+        assert_eq!(difference(b"*deleting   f"), "differs: it is there, and would be deleted");
+    }
+}

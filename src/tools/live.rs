@@ -1,0 +1,334 @@
+//! `sersync2 events`: what happens below the watch paths of a configuration, and what sersync makes of it, as it happens.
+//! Sends nothing, and keeps no state.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use crossbeam_channel::unbounded;
+use jiff::Zoned;
+use serde_json::{Value, json};
+
+use crate::change::{Cause, Change, RootId, Scope, WatchEvent};
+use crate::config::load::Loaded;
+use crate::config::{self, ChangeSwitches, LoadOptions};
+use crate::filter::Filter;
+use crate::rsync::quoted;
+use crate::sys::posix::end_on_closed_pipes;
+use crate::tools::output::Output;
+use crate::tools::rule_words::words_for;
+use crate::watch::steps::FreshPaths;
+use crate::watch::{WatchOptions, Watcher};
+
+/// The command line or the configuration is wrong, or nothing can be watched.
+const NOTHING_SHOWN: u8 = 2;
+
+/// How long what cannot be watched goes unlooked at.
+const RESCAN: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Shows what happens below the watch paths and what sersync makes of it; sends nothing
+#[derive(Parser)]
+#[command(name = "events", bin_name = "sersync2 events")]
+struct Args {
+    /// The configuration
+    #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
+    config: PathBuf,
+
+    /// One JSON object for each line, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// How events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    Text,
+    Json,
+}
+
+/// What sersync makes of a change.
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    /// The path is pending for every remote.
+    Pending,
+    /// The same, as a step of a change that came a moment before.
+    Step,
+    /// Nothing; because of this.
+    Ignored(String),
+}
+
+/// Runs the command; the first word is its name.
+pub fn run(words: Vec<OsString>) -> ExitCode {
+    end_on_closed_pipes();
+    let args = match Args::try_parse_from(words) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help goes to standard output, mistakes to standard error.
+            _ = error.print();
+            return ExitCode::from(if error.use_stderr() { NOTHING_SHOWN } else { 0 });
+        }
+    };
+    let layout = if args.json { Layout::Json } else { Layout::Text };
+    match watch(&args, layout) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(NOTHING_SHOWN)
+        }
+    }
+}
+
+fn watch(args: &Args, layout: Layout) -> Result<(), Box<dyn std::error::Error>> {
+    let loaded = config::load(&args.config, &LoadOptions::default())?;
+    let filter = Filter::new(&loaded.config.filter)?;
+    let mirrors = loaded.config.mirrors.iter().enumerate();
+    let (sender, events) = unbounded();
+    // Everything is asked for, so that what is ignored can be shown with its reason.
+    let everything = ChangeSwitches {
+        attrib: true,
+        modify: true,
+        create_file: true,
+        ..ChangeSwitches::default()
+    };
+    let _watcher = Watcher::start::<WatchEvent>(
+        WatchOptions {
+            roots: mirrors.map(|(id, mirror)| (RootId(id), mirror.watch.clone())).collect(),
+            switches: everything,
+            exclude: None,
+            debug: false,
+            backend: loaded.config.backend,
+            rescan_interval: RESCAN,
+        },
+        sender,
+    )?;
+    let mut viewer = Viewer { loaded: &loaded, filter, layout, fresh: FreshPaths::default() };
+    let mut output = Output::default();
+    while let Ok(event) = events.recv() {
+        viewer.show(event, output.buffer());
+        if events.is_empty() {
+            output.flush()?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes what comes from the watch thread.
+struct Viewer<'a> {
+    loaded: &'a Loaded,
+    filter: Filter,
+    layout: Layout,
+    fresh: FreshPaths,
+}
+
+impl Viewer<'_> {
+    fn show(&mut self, event: WatchEvent, out: &mut Vec<u8>) {
+        let news = match event {
+            WatchEvent::Changed { root, changes, .. } => {
+                changes.iter().for_each(|change| self.show_change(root, change, out));
+                return;
+            }
+            WatchEvent::Ready { root, .. } => (root, "watched from now on".to_owned()),
+            WatchEvent::Overflow { root } => {
+                (root, "the kernel dropped events: everything is compared".into())
+            }
+            WatchEvent::RootLost { root, reason } => {
+                (root, format!("lost: {reason}; nothing is deleted anywhere"))
+            }
+            WatchEvent::RootBack { root, .. } => (root, "back: a full sync follows".into()),
+            WatchEvent::SubtreeLost { root, path, reason } => {
+                (root, format!("{path}: lost: {reason}; nothing below it is deleted"))
+            }
+            WatchEvent::SubtreeBack { root, path } => {
+                (root, format!("{path}: back: it is compared"))
+            }
+            WatchEvent::BarrierReached => return,
+        };
+        let watch = self.watch(news.0);
+        match self.layout {
+            Layout::Text => {
+                out.extend_from_slice(format!("{} ", time()).as_bytes());
+                out.extend_from_slice(&quoted(watch.as_os_str()));
+                out.extend_from_slice(format!(": {}", news.1).as_bytes());
+                out.push(b'\n');
+            }
+            Layout::Json => self.write_json(
+                out,
+                json!({
+                    "time": time(), "watch": watch.to_string_lossy(), "news": news.1,
+                }),
+            ),
+        }
+    }
+
+    fn watch(&self, root: RootId) -> PathBuf {
+        self.loaded
+            .config
+            .mirrors
+            .get(root.0)
+            .map(|mirror| mirror.watch.clone())
+            .unwrap_or_default()
+    }
+
+    fn show_change(&mut self, root: RootId, change: &Change, out: &mut Vec<u8>) {
+        let decision = self.decide(root, change);
+        let watch = self.watch(root);
+        let path = change.path.below(&watch);
+        let remotes =
+            self.loaded.config.mirrors.get(root.0).map_or(0, |mirror| mirror.remotes.len());
+        let (word, why) = match &decision {
+            Decision::Pending => ("pending", format!("for {remotes} remotes")),
+            Decision::Step => {
+                ("pending", format!("for {remotes} remotes, as a step of the change before"))
+            }
+            Decision::Ignored(why) => ("ignored", why.clone()),
+        };
+        match self.layout {
+            Layout::Text => {
+                let mut line = format!("{} {:<12} ", time(), event_name(change)).into_bytes();
+                line.extend_from_slice(&quoted(path.as_os_str()));
+                if let Some(from) = &change.moved_from {
+                    line.extend_from_slice(b" moved from ");
+                    line.extend_from_slice(&quoted(from.below(&watch).as_os_str()));
+                }
+                line.extend_from_slice(format!(": {word} {why}\n").as_bytes());
+                out.extend_from_slice(&line);
+            }
+            Layout::Json => self.write_json(
+                out,
+                json!({
+                    "time": time(),
+                    "watch": watch.to_string_lossy(),
+                    "path": name_in_json(path.as_os_str().as_bytes()),
+                    "event": event_name(change),
+                    "directory": change.is_dir,
+                    "scope": scope_name(change.scope),
+                    "moved_from": change.moved_from.as_ref()
+                        .map(|from| name_in_json(from.below(&watch).as_os_str().as_bytes())),
+                    "decision": word,
+                    "why": why,
+                }),
+            ),
+        }
+    }
+
+    fn write_json(&self, out: &mut Vec<u8>, value: Value) {
+        out.extend_from_slice(value.to_string().as_bytes());
+        out.push(b'\n');
+    }
+
+    /// What the running mirror would make of the change.
+    fn decide(&mut self, root: RootId, change: &Change) -> Decision {
+        if let Some((at, rule)) = self.filter.deciding_rule(&change.path, change.is_dir) {
+            return Decision::Ignored(words_for(self.loaded, &at, rule));
+        }
+        let (switches, place) = (self.loaded.config.changes, (root, change.path.clone()));
+        if switches.is_step(change.cause) {
+            let is_fresh = self.fresh.contains(&place, now());
+            return match (change.cause, is_fresh) {
+                (Cause::Attrib, true) => Decision::Step,
+                (Cause::Attrib, false) => Decision::Ignored("<attrib start=\"false\"/>".into()),
+                _ => Decision::Ignored(
+                    "<modify start=\"false\"/>: it counts when the file is closed".into(),
+                ),
+            };
+        }
+        if let Some(switch) = switched_off(&switches, change) {
+            return Decision::Ignored(format!("<{switch} start=\"false\"/>"));
+        }
+        self.fresh.note(&place, now());
+        Decision::Pending
+    }
+}
+
+/// The switch of `<inotify>` that silences the change.
+fn switched_off(switches: &ChangeSwitches, change: &Change) -> Option<&'static str> {
+    let (is_on, name) = match change.cause {
+        Cause::Create if change.is_dir => (switches.create_folder, "createFolder"),
+        Cause::Create => (switches.create_file, "createFile"),
+        Cause::CloseWrite => (switches.close_write, "closeWrite"),
+        Cause::Delete => (switches.delete, "delete"),
+        Cause::MovedFrom => (switches.move_from, "moveFrom"),
+        Cause::MovedTo => (switches.move_to, "moveTo"),
+        Cause::Attrib | Cause::Modify | Cause::Found => return None,
+    };
+    (!is_on).then_some(name)
+}
+
+fn event_name(change: &Change) -> &'static str {
+    match change.cause {
+        Cause::Modify => "MODIFY",
+        Cause::Attrib => "ATTRIB",
+        Cause::CloseWrite => "CLOSE_WRITE",
+        Cause::MovedFrom => "MOVED_FROM",
+        Cause::MovedTo => "MOVED_TO",
+        Cause::Create => "CREATE",
+        Cause::Delete => "DELETE",
+        Cause::Found => "FOUND",
+    }
+}
+
+fn scope_name(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Entry => "entry",
+        Scope::Listing => "listing",
+        Scope::Tree => "tree",
+    }
+}
+
+/// A name as JSON: a text, or its bytes as numbers when it is no text.
+fn name_in_json(name: &[u8]) -> Value {
+    std::str::from_utf8(name).map_or_else(|_| json!(name), |text| json!(text))
+}
+
+fn time() -> String {
+    Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f").to_string()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the viewer tells what is fresh, so it reads the clock"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::RelPath;
+
+    fn viewer(loaded: &Loaded) -> Viewer<'_> {
+        let filter = Filter::new(&loaded.config.filter).unwrap();
+        Viewer { loaded, filter, layout: Layout::Text, fresh: FreshPaths::default() }
+    }
+
+    #[test]
+    fn each_change_has_its_decision() {
+        let file =
+            br#"<head version="2.5"><filter start="true"><exclude expression="(.*)\.tmp"/></filter>
+            <sersync><localpath watch="/srv"><remote ip="a" name="b"/></localpath>
+            <rsync><commonParams params="-a"/></rsync></sersync></head>"#;
+        let loaded = config::load_bytes("c.xml", file, &LoadOptions::default()).unwrap();
+        let mut viewer = viewer(&loaded);
+        let mut decide = |name: &str, cause| {
+            let path = RelPath::new(name.as_bytes()).unwrap();
+            viewer.decide(RootId(0), &Change::entry(path, cause))
+        };
+        assert!(
+            matches!(decide("f", Cause::Attrib), Decision::Ignored(why) if why.contains("attrib"))
+        );
+        assert_eq!(decide("f", Cause::CloseWrite), Decision::Pending);
+        assert_eq!(decide("f", Cause::Attrib), Decision::Step);
+        assert!(
+            matches!(decide("g", Cause::Create), Decision::Ignored(why) if why.contains("createFile"))
+        );
+        let Decision::Ignored(why) = decide("d/x.tmp", Cause::CloseWrite) else { panic!() };
+        assert!(why.contains("c.xml:1:"), "{why}");
+        assert!(
+            matches!(decide("x~", Cause::CloseWrite), Decision::Ignored(why) if why.contains("editor"))
+        );
+    }
+}
