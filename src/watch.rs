@@ -58,7 +58,7 @@ pub struct WatchOptions {
     pub debug: bool,
     /// How the kernel is asked.
     pub backend: WatchBackend,
-    /// How long what cannot be watched goes unlooked at.
+    /// How often directories that cannot be watched are compared instead.
     pub rescan_interval: Duration,
 }
 
@@ -92,9 +92,10 @@ pub struct WatchStatus {
 pub struct Barrier(Arc<OwnedFd>);
 
 impl Barrier {
-    /// [`WatchEvent::BarrierReached`] follows all that has happened until now. Of several questions at once one may be answered.
+    /// [`WatchEvent::BarrierReached`] follows when everything that happened before this call is reported. Calls that come
+    /// together may get one answer.
     pub fn ask(&self) {
-        // Fails only when it has been asked more often than can be counted, and then it knows.
+        // Fails only when the counter is full: then the thread is about to read it.
         _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 }
@@ -120,7 +121,7 @@ impl Watcher {
     {
         let (stop, stopped) = bounded::<()>(0);
         let sink = Box::new(move |event: WatchEvent| {
-            // A full channel must not keep the thread from being joined.
+            // Stop waiting for room in the channel when the watcher is dropped.
             select! {
                 send(events, event.into()) -> _ => {}
                 recv(stopped) -> _ => {}
@@ -155,7 +156,7 @@ impl Watcher {
         Ok(Self { wake, barrier, stop: Some(stop), thread: Some(thread), status, backend })
     }
 
-    /// `inotify` or `fanotify`: what watches.
+    /// The backend in use: `inotify` or `fanotify`.
     pub fn backend(&self) -> &'static str {
         self.backend
     }
@@ -183,7 +184,8 @@ impl Drop for Watcher {
     }
 }
 
-/// Runs the reader until it is told to stop. One that panics has lost events: it begins again and looks at everything.
+/// Runs the reader until it is told to stop. After a panic events are lost, so the reader starts again and compares
+/// everything.
 fn run(mut reader: Reader) {
     let mut pause = Duration::ZERO;
     while catch_unwind(AssertUnwindSafe(|| reader.run())).is_err() {

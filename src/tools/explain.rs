@@ -175,7 +175,7 @@ impl<'a> Explainer<'a> {
                 b"on the disk: ",
                 match presence {
                     Presence::Directory => b"a directory",
-                    Presence::Other => b"no directory",
+                    Presence::Other => b"a file, a link or something else that is no directory",
                     Presence::Absent => b"nothing; what a remote has under this name is deleted",
                 },
             ],

@@ -178,11 +178,10 @@ impl Viewer<'_> {
         let path = change.path.below(&watch);
         let remotes =
             self.loaded.config.mirrors.get(root.0).map_or(0, |mirror| mirror.remotes.len());
+        let remotes = if remotes == 1 { "1 remote".into() } else { format!("{remotes} remotes") };
         let (word, why) = match &decision {
-            Decision::Pending => ("pending", format!("for {remotes} remotes")),
-            Decision::Step => {
-                ("pending", format!("for {remotes} remotes, as a step of the change before"))
-            }
+            Decision::Pending => ("pending", format!("for {remotes}")),
+            Decision::Step => ("pending", format!("for {remotes}, as a step of the change before")),
             Decision::Ignored(why) => ("ignored", why.clone()),
         };
         match self.layout {

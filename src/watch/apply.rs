@@ -1,5 +1,5 @@
-//! What one inotify event means: the table "From kernel to change", and the tree kept right.
-//! Reads nothing from the kernel's queue and hands nothing on.
+//! Turns one inotify event into changes, and keeps the tree of watched directories up to date.
+//! Neither reads the kernel's queue nor sends changes.
 
 use inotify::EventMask;
 
@@ -52,7 +52,7 @@ impl InotifyWatch {
             let name = self.queue.name(event).to_vec();
             let dirs = locked(&self.tree).watched_by(event.wd);
             for parent in dirs {
-                // What happened in one directory may have ended what was known of the next.
+                // Handling the event in one directory may have ended the watch of the next one.
                 if locked(&self.tree).wd(parent) == Some(event.wd) {
                     self.apply_in(context, event, parent, &name);
                 }
@@ -69,7 +69,7 @@ impl InotifyWatch {
         log::info!("inotify: {:?} cookie {} in {dir}: {name:?}", event.mask, event.cookie);
     }
 
-    /// The kernel has ended a watch that we did not end: the directory is gone, or its file system is.
+    /// The kernel has removed a watch by itself: the directory or its file system is gone.
     fn apply_end_of_watch(&mut self, context: &mut WatchContext, wd: i32) {
         let dirs = locked(&self.tree).watched_by(wd);
         for dir in dirs {
@@ -97,12 +97,12 @@ impl InotifyWatch {
         name: &[u8],
     ) {
         let Some((root, dir_path)) = locked(&self.tree).path(parent) else {
-            // In a directory on the move: where it arrives, everything in it is looked at.
+            // The directory is being moved. It is compared as a whole when it arrives.
             self.horizon = self.queue.end();
             return;
         };
         if name.is_empty() {
-            // A directory's own event; its parent reports the same, but the root has no parent.
+            // Events of a directory itself are also reported by its parent. Only the root has no parent.
             if dir_path.is_root() && event.mask.contains(EventMask::ATTRIB) {
                 let change = Change { is_dir: true, ..Change::entry(dir_path, Cause::Attrib) };
                 context.batch.push(root, change);
@@ -180,7 +180,7 @@ impl InotifyWatch {
 
     fn apply_dir_moved_to(&mut self, context: &mut WatchContext, here: &Occurrence) {
         let moving = self.take_moving(here.event.cookie, here.root);
-        // A rename may have replaced an empty directory.
+        // The rename may have replaced an empty directory.
         self.forget_child(here.parent, here.name);
         if context.batch.is_excluded(here.root, &here.path, true) {
             if let Some(dir) = moving.and_then(|moving| moving.dir) {
@@ -188,7 +188,7 @@ impl InotifyWatch {
             }
             return locked(&self.tree).set_hides_excluded(here.parent, true);
         }
-        // Watched first and handed on then: what is made there in between is delivered with it.
+        // Watch first, report second: what is created in between is delivered with the directory.
         let from = moving.as_ref().map(|moving| moving.from.clone());
         match moving.and_then(|moving| moving.dir.map(|dir| (dir, moving.from))) {
             Some((dir, from)) => self.apply_known_dir_moved(context, here, dir, from),
@@ -211,7 +211,7 @@ impl InotifyWatch {
     ) {
         locked(&self.tree).attach(dir, here.parent, here.name);
         if !self.is_watched_at(context, dir, &here.place()) {
-            // Two names were exchanged, or more has happened since: look at both.
+            // Two names were exchanged, or there were more renames since: look at both paths.
             self.rescan(context, dir);
             self.watch(context, &from);
             context.batch.push(from.0, Change::tree(from.1, Cause::Found));
@@ -230,7 +230,7 @@ impl InotifyWatch {
         }
     }
 
-    /// Below new names other things may be excluded: forgets those, and looks where some were excluded.
+    /// After a rename other paths may be excluded. Forgets those, and rescans directories that hid excluded ones.
     fn exclude_anew(&mut self, context: &WatchContext, root: RootId, moved: DirId) {
         let mut todo = vec![moved];
         while let Some(dir) = todo.pop() {

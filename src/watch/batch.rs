@@ -11,26 +11,26 @@ use crate::path::RelPath;
 use crate::watch::Exclude;
 use crate::watch::steps::FreshPaths;
 
-/// So many changes are handed on at once at most; bounds memory while a large directory is listed.
+/// Changes sent in one event at most. Bounds memory while a large directory is listed.
 const CHANGES_MAX: usize = 4096;
 
-/// So many subtrees that were said to differ are remembered at most, and for so long.
+/// How many reported subtrees are remembered, and for how long.
 const RECENT_TREES_MAX: usize = 256;
 const RECENT_TREES_LIMIT: Duration = Duration::from_secs(600);
 
-/// So many changes back at most it is looked for one that a step belongs to.
+/// How many changes back to look for the change that a step belongs to.
 const STEP_LOOK_BACK: usize = 16;
 
 /// Where the watch events go.
 pub type Sink = Box<dyn FnMut(WatchEvent) + Send>;
 
-/// The changes that are not handed on yet.
+/// The changes that are not sent yet.
 pub struct Batch {
     switches: ChangeSwitches,
     exclude: Option<Exclude>,
     sink: Sink,
     changes: Vec<(RootId, Change)>,
-    /// The last subtrees that were said to differ, newest first.
+    /// The last subtrees that were reported, newest first.
     recent_trees: VecDeque<(Instant, Place)>,
     /// What changed lately: the next steps of a save belong to it.
     fresh: FreshPaths,
@@ -55,7 +55,7 @@ impl Batch {
         }
     }
 
-    /// Notes that the kernel's queue is about to be read: what happened before this moment is in it.
+    /// Notes that the kernel's queue is about to be read: it holds everything that happened before this moment.
     pub fn note_read(&mut self) {
         self.known_until = time_of_day();
     }
@@ -148,9 +148,8 @@ impl Batch {
         }
     }
 
-    /// A remote may hold a new directory before we watch it, when it was told to look at a subtree that the
-    /// directory is in: what vanished from the directory before it was watched is then known to nobody. So its
-    /// listing may differ, too.
+    /// Widens a new directory below a recently reported subtree to a listing. A remote may have received that directory
+    /// with the subtree before we watched it, so nobody saw what was deleted in it since.
     fn widened(&mut self, root: RootId, mut change: Change) -> Change {
         if change.scope == Scope::Tree {
             self.recent_trees.truncate(RECENT_TREES_MAX - 1);
@@ -169,7 +168,7 @@ impl Batch {
         change
     }
 
-    /// Hands on what was collected: one event for each run of changes below one root.
+    /// Sends the collected changes, one event for each run of changes below one root.
     pub fn flush(&mut self) {
         let mut changes = std::mem::take(&mut self.changes).into_iter().peekable();
         while let Some((root, first)) = changes.next() {
@@ -181,28 +180,28 @@ impl Batch {
         }
     }
 
-    /// The same, but keeps back a last change that may be the first half of a move: without the second it would be
-    /// delivered as a deletion, and the second as new data.
+    /// The same, but keeps back a last change that may be the first half of a move. Sent alone it would be delivered as
+    /// a deletion, and the second half as new data.
     pub fn flush_but_half_a_move(&mut self) {
         let half = self.changes.pop_if(|(_, change)| change.cause == Cause::MovedFrom);
         self.flush();
         self.changes.extend(half);
     }
 
-    /// True when everything has been handed on.
+    /// True when everything is sent.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
-    /// Hands on another event, after everything that was collected before it.
+    /// Sends another event, after everything that was collected before it.
     pub fn send(&mut self, event: WatchEvent) {
         self.flush();
         (self.sink)(event);
     }
 }
 
-/// True when the kind of change is to be reported. What was found by listing has no kind of its own; with
-/// createFolder off a found directory is not reported, but what is found in it is.
+/// True when this kind of change is reported. Found entries have no switch of their own. With createFolder off a found
+/// directory is not reported, but its entries are.
 fn is_switched_on(switches: &ChangeSwitches, change: &Change) -> bool {
     match change.cause {
         Cause::Modify => switches.modify,
@@ -216,7 +215,7 @@ fn is_switched_on(switches: &ChangeSwitches, change: &Change) -> bool {
     }
 }
 
-/// Since the epoch. A file's stamps are never ahead of this clock, and up to a tick behind it.
+/// The time since the epoch. File timestamps are never ahead of this clock, and at most one tick behind.
 fn time_of_day() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     let nanoseconds = u32::try_from(now.tv_nsec).unwrap_or(0);

@@ -13,7 +13,7 @@ use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::inotify::InotifyWatch;
 use crate::watch::open::{list, open_dir};
 
-/// With more directories than this, watching each of them costs more than hearing of the whole file system.
+/// Above this number of directories, a watch for each costs more than one mark for the file system.
 const LARGE_TREE_DIRECTORIES: usize = 5_000;
 
 /// Makes the backend.
@@ -46,7 +46,7 @@ pub fn make_backend(
 fn is_large(context: &WatchContext) -> bool {
     let mut count = 0;
     for root in context.roots.list() {
-        // What stands side by side is counted without being opened, so the wide way is the short one.
+        // Breadth first: entries of one directory are counted without opening them.
         let mut todo = VecDeque::from([RelPath::root()]);
         while let Some(dir) = todo.pop_front() {
             count += 1;
@@ -56,7 +56,7 @@ fn is_large(context: &WatchContext) -> bool {
             let Ok(opened) = open_dir(&root.path, &dir) else {
                 continue;
             };
-            // What cannot be listed does not make the tree larger.
+            // A directory that cannot be listed adds nothing.
             let _ = list(&opened, |name, is_dir| {
                 let path = is_dir.then(|| dir.join(name)).flatten();
                 todo.extend(path.filter(|path| !context.batch.is_excluded(root.id, path, true)));

@@ -1,5 +1,5 @@
-//! What both backends share: the roots, the batch that is being collected, and what follows from a lost root.
-//! Knows nothing of watches; whoever holds them is told through [`Backend`].
+//! What both backends share: the roots, the batch being collected, and the handling of lost roots.
+//! Holds no watches; they belong to the [`Backend`].
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::watch::roots::{RootNews, Roots};
 use crate::watch::steps::UnclosedFiles;
 use crate::watch::{WatchStatus, set};
 
-/// So many new files back at most it is looked for one that has been closed meanwhile.
+/// How many recent files to search for the one that an event is about.
 const UNSURE_LOOK_BACK: usize = 16;
 
-/// A way in which the kernel tells of changes.
+/// A kernel interface that reports changes.
 pub trait Backend: Send {
     /// For the log and the status.
     fn name(&self) -> &'static str;
@@ -33,10 +33,10 @@ pub trait Backend: Send {
     /// Forgets the place and all below it.
     fn forget(&mut self, place: &Place);
 
-    /// How many directories are known; 0 where they need not be.
+    /// How many directories are known; 0 for a backend that keeps no list.
     fn directories(&self) -> usize;
 
-    /// Takes in what one read of the kernel's queue gives.
+    /// Reads the kernel's queue once and handles the events.
     fn read(&mut self, context: &mut WatchContext) -> ReadOutcome;
 
     /// True when the last read ended with the first half of a move, and the second may come with the next.
@@ -44,10 +44,10 @@ pub trait Backend: Send {
         false
     }
 
-    /// True when the last read may have left something.
+    /// True when the last read may have left events in the queue.
     fn was_full(&self) -> bool;
 
-    /// True while what was read is not told, for something may follow that belongs to it.
+    /// True while events are held back because the next ones may belong to them.
     fn keeps_back(&self) -> bool {
         false
     }
@@ -55,12 +55,12 @@ pub trait Backend: Send {
     /// When to call [`tick`](Self::tick), if nothing comes before.
     fn timeout(&self) -> Option<Duration>;
 
-    /// How long to leave the queue alone, so that events collect; asked once after each read.
+    /// How long to leave the queue alone so that events collect. Called once after each read.
     fn rest(&mut self) -> Option<Duration> {
         None
     }
 
-    /// Does what is due because time has passed.
+    /// Does the work that is due by time.
     fn tick(&mut self, context: &mut WatchContext);
 }
 
@@ -73,17 +73,17 @@ pub enum ReadOutcome {
     Overflow,
 }
 
-/// The state that is the same whoever watches.
+/// The state that both backends use.
 pub struct WatchContext {
     /// The watch roots.
     pub roots: Roots,
-    /// What is to be handed on.
+    /// The changes to send.
     pub batch: Batch,
     /// Log each event as the kernel gives it.
     pub debug: bool,
     /// Numbers for others to read.
     pub status: Arc<WatchStatus>,
-    /// New files of which no more is known.
+    /// New files that are not closed yet.
     unsure: Vec<Place>,
     /// Files that were modified in this read and not closed.
     modified: Vec<Place>,
@@ -154,7 +154,7 @@ impl WatchContext {
         }
     }
 
-    /// A new file: with createFile on a change, else it is looked at when the events of this read are through.
+    /// A file was created. With createFile on that is a change; else the file is looked at after this read.
     pub fn push_new_file(&mut self, root: RootId, path: RelPath) {
         if self.batch.switches().create_file {
             self.batch.push(root, Change::entry(path, Cause::Create));
@@ -163,7 +163,7 @@ impl WatchContext {
         }
     }
 
-    /// A file that was written is a change, and nothing more needs to be known about its creation.
+    /// A file was written and closed. Its creation and its modification need no more attention.
     pub fn push_written(&mut self, root: RootId, path: RelPath, cause: Cause) {
         let place = (root, path);
         remove_recent(&mut self.unsure, &place);
@@ -185,7 +185,7 @@ impl WatchContext {
         }
     }
 
-    /// The events of a read are through: what was modified in it waits for its close.
+    /// All events of a read are handled: files that were modified in it wait for their close.
     pub fn settle_modified(&mut self) {
         if self.modified.is_empty() {
             return;
@@ -201,7 +201,7 @@ impl WatchContext {
         self.unclosed.due().map(|due| due.saturating_duration_since(now()))
     }
 
-    /// Looks at files that were modified a while ago and not closed since.
+    /// Checks the files that were modified a while ago and not closed since.
     pub fn settle_due(&mut self) {
         for place in self.unclosed.take_due(now()) {
             // Who holds it open will close it.
@@ -209,7 +209,7 @@ impl WatchContext {
         }
     }
 
-    /// Looks at all files that were modified and not closed: somebody waits for everything to be told.
+    /// Checks all files that were modified and not closed, because somebody waits for the barrier.
     pub fn settle_all(&mut self) {
         for place in self.unclosed.take_all() {
             if let Err(open) = self.push_if_truncated(place) {
@@ -228,7 +228,7 @@ impl WatchContext {
         match has_writer(file.as_fd()) {
             Ok(true) => return Err(place),
             Ok(false) => {}
-            // Nobody can tell: what was saved a moment ago is still being saved.
+            // Leases do not work here. A file that changed a moment ago is probably still being saved.
             Err(_) if self.batch.is_fresh(&place) => {}
             Err(_) => return Ok(()),
         }
@@ -236,8 +236,8 @@ impl WatchContext {
         Ok(())
     }
 
-    /// Files that were made and not closed within one read: an empty regular file is nothing to report with
-    /// createFile off, everything else is, as no other event may follow.
+    /// Handles files that were created and not closed within one read. With createFile off an empty regular file is not
+    /// reported. Everything else is, because no other event may follow.
     pub fn settle_unsure(&mut self) {
         for (id, path) in std::mem::take(&mut self.unsure) {
             if self.batch.is_excluded(id, &path, false) {
@@ -254,7 +254,7 @@ impl WatchContext {
         }
     }
 
-    /// Where a remote may find the data of what was moved: at the old name, if that is mirrored.
+    /// The old path of a move, if it is mirrored: the remote may still have the data there.
     pub fn hint(&self, root: RootId, from: Place, is_dir: bool) -> Option<RelPath> {
         let usable = from.0 == root
             && self.batch.switches().move_from

@@ -1,5 +1,5 @@
 //! The fanotify backend: one mark for each file system, no walk, and no watch for any directory.
-//! Where a directory is, it asks the kernel when something happens there, and remembers the answer for a while.
+//! Asks the kernel for a directory's path when an event names it, and caches the answer.
 
 use std::collections::HashMap;
 use std::io;
@@ -27,23 +27,22 @@ const BUFFER_BYTES: usize = 128 * 1024;
 /// The longest event: of a rename, with two handles and two names.
 const EVENT_BYTES_MAX: usize = 24 + 2 * (12 + 8 + 128 + 256);
 
-/// So many directories are remembered at most, ours and those of others on the same file system.
+/// Directories in the cache at most, below our roots or elsewhere on the file system.
 const REMEMBERED_MAX: usize = 50_000;
 
-/// After so many events in a directory of others, and again whenever they have doubled, the kernel is asked to keep what
-/// happens there to itself: a wake-up costs more than a hundred events that are read together.
+/// After so many events in a directory outside our roots, and again at each doubling, the kernel is asked to ignore it.
+/// A wake-up costs more than a hundred events that are read together.
 const EVENTS_OF_OTHERS: u32 = 8;
 
-/// How long events may collect after a read that brought none of ours: what others do on the same file system
-/// is then heard in bulk.
+/// How long events may collect after a read without events below our roots: foreign events are then read in bulk.
 const REST: Duration = Duration::from_millis(1);
 
-/// The fanotify group, and where the directories are that it spoke of lately.
+/// The fanotify group, and the cache of directories that its events named.
 pub struct FanotifyWatch {
     group: OwnedFd,
     mask: u64,
     buffer: Vec<u8>,
-    /// The last read may have left something, for the next event might not have found room.
+    /// The last read may have left events: the next one might not have fit into the buffer.
     was_full: bool,
     views: Views,
     remembered: HashMap<Box<[u8]>, Known>,
@@ -52,21 +51,21 @@ pub struct FanotifyWatch {
     only_others: bool,
 }
 
-/// A directory that something happened in lately.
+/// A cached directory.
 struct Known {
-    /// Where it is below our roots; nowhere when it is not ours.
+    /// Its paths below our roots; empty when it is outside.
     seen: Arc<[Sighting]>,
     events: u32,
 }
 
-/// Whether the kernel keeps events to itself.
+/// Whether the kernel ignores some directories.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hearing {
-    /// It tells all, and may be asked to tell less.
+    /// It reports everything, and may be asked to ignore directories.
     All,
-    /// It tells nothing of some directories of others.
+    /// It ignores some directories outside our roots.
     Less,
-    /// It tells all, as it cannot do otherwise or must not.
+    /// It reports everything and must not ignore anything.
     Always,
 }
 
@@ -87,7 +86,7 @@ impl FanotifyWatch {
             was_full: false,
             views: Views::default(),
             remembered: HashMap::new(),
-            // What is moved here while it is not heard must be reported by the move.
+            // A directory that moves here from an ignored place is reported by its move only.
             hearing: if switches.move_to { Hearing::All } else { Hearing::Always },
             troubles: Troubles::new(interval),
             only_others: false,
@@ -98,7 +97,7 @@ impl FanotifyWatch {
         }
     }
 
-    /// Takes the mounts as they are now; what cannot be marked is compared from time to time.
+    /// Reads the mounts again. File systems that cannot be marked are compared from time to time.
     fn renew(&mut self, context: &WatchContext) {
         self.forget_places();
         self.troubles.clear();
@@ -137,8 +136,7 @@ impl FanotifyWatch {
             self.remembered.insert(dir.into(), Known { seen: seen.clone(), events: 1 });
         }
         for (place, errno) in unsure {
-            // When the way to it is gone, its own fate is told. Else its file system is compared later, and the next event
-            // asks anew.
+            // A missing path has its own events. Otherwise compare its file system later, and ask again at the next event.
             if !matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) {
                 self.troubles.add(place, Trouble::Failed(errno));
             }
@@ -146,23 +144,23 @@ impl FanotifyWatch {
         seen
     }
 
-    /// Asks the kernel not to tell what others do in a directory of their own. It still tells when the directory, or
-    /// one above it, gets another name; and what is asked of it, as one of ours may stand in there.
+    /// Asks the kernel to ignore a directory outside our roots. Renames of the directory and of those above it are still
+    /// reported, and so are changes of attributes, since one of our roots may lie below it.
     fn ignore(&mut self, dir: &[u8]) {
         if self.hearing == Hearing::Always {
             return;
         }
-        // What is gone by now makes no more noise.
+        // A directory that is gone makes no more events.
         let Some(opened) = self.views.open(dir) else { return };
         let mask = self.mask & !(FAN_RENAME | FAN_ATTRIB);
         self.hearing = match ignore_in(self.group.as_fd(), &opened, mask) {
             Ok(()) => Hearing::Less,
-            // It knows no such thing, or has no room for it: what it keeps already it tells again when places change.
+            // The kernel is too old or has no room for more marks. Existing ones end when paths change.
             Err(_) => return,
         };
     }
 
-    /// Any directory may be in another place from now on, and so one of ours.
+    /// Clears the cache: any directory may have another path from now on.
     fn forget_places(&mut self) {
         self.remembered.clear();
         if self.hearing == Hearing::Less {
@@ -197,8 +195,7 @@ impl FanotifyWatch {
         let to = event.to.map(|to| (self.sight(context, to.dir), to.name));
         let is_ours = !from.is_empty() || to.as_ref().is_some_and(|(to, _)| !to.is_empty());
         if is_dir && is_ours {
-            // Everything below has another path now. Forgotten first and reported then: what happened there in between
-            // is delivered with it.
+            // Everything below has another path now. Forget first, report second: changes in between are delivered with it.
             self.forget_places();
             let old_places =
                 from.iter().filter_map(|seen| Some((seen.root, path_in(seen, at.name)?)));
@@ -310,7 +307,7 @@ fn path_in(seen: &Sighting, name: &[u8]) -> Option<RelPath> {
     }
 }
 
-/// Somewhere far below the directory something has changed.
+/// Something changed at a depth whose path is too long to name: report the directory above as a tree.
 fn push_coarse(context: &mut WatchContext, seen: &Sighting) {
     context.batch.push(seen.root, Change::tree(seen.path.clone(), Cause::Found));
 }

@@ -28,7 +28,7 @@ pub struct Moving {
     pub(super) from: Place,
     /// The directory, when it is one that we watch.
     pub(super) dir: Option<DirId>,
-    /// Where in the stream of events it was said.
+    /// Its position in the stream of events.
     pub(super) position: u64,
 }
 
@@ -38,10 +38,9 @@ pub struct InotifyWatch {
     pub(super) tree: Mutex<Tree>,
     pub(super) moving: Vec<Moving>,
     pub(super) troubles: Mutex<Troubles>,
-    /// Events before this position may tell of a time before our last look at the disk: what they say of a
-    /// directory's place is checked.
+    /// Events before this position may be older than our last scan, so a directory's path in them is verified.
     pub(super) horizon: u64,
-    /// Moves that were begun before this position have no second half.
+    /// Moves that began before this position have no second half.
     settled: u64,
     /// Where the last event of the last read began.
     last: u64,
@@ -66,7 +65,7 @@ impl InotifyWatch {
         })
     }
 
-    /// Watches `dir` and all below it; whatever is found there is a change.
+    /// Watches `dir` and all below it, and reports every entry as a change.
     pub(super) fn walk(&mut self, context: &mut WatchContext, root: RootId, dir: DirId) {
         let (exclude, lost) = (context.batch.exclude().cloned(), context.batch.lost().clone());
         let batch = &mut context.batch;
@@ -75,7 +74,7 @@ impl InotifyWatch {
         self.horizon = self.queue.end();
     }
 
-    /// Watches `dir` and all below it, about which the tree is not sure.
+    /// Watches `dir` and all below it, because the tree may be wrong about them.
     pub(super) fn rescan(&mut self, context: &WatchContext, dir: DirId) {
         self.scan(&context.roots, context.batch.exclude(), context.batch.lost()).run(dir);
         self.horizon = self.queue.end();
@@ -115,7 +114,7 @@ impl InotifyWatch {
         path.components().try_fold(tree.root(*root)?, |dir, name| tree.child(dir, name))
     }
 
-    /// Forgets directories whose rename began before `position` and led nowhere below our roots.
+    /// Forgets directories that were moved out of our roots: their rename began before `position`.
     fn settle_moves(&mut self, context: &mut WatchContext, position: u64) {
         let begun_before = |moving: &Moving| moving.position < position;
         let (lone, pending) = std::mem::take(&mut self.moving).into_iter().partition(begun_before);
@@ -124,7 +123,7 @@ impl InotifyWatch {
         for Moving { dir, from, .. } in lone {
             let Some(dir) = dir else { continue };
             self.forget_dir(dir);
-            // When two names were exchanged, the old name holds a directory and no event says so.
+            // After an exchange of two names the old name holds a directory, and no event reports it.
             self.watch(context, &from);
             if self.find(&from).is_some() {
                 context.batch.push(from.0, Change::tree(from.1, Cause::Found));
@@ -200,7 +199,7 @@ impl Backend for InotifyWatch {
     }
 
     fn keeps_back(&self) -> bool {
-        // The first half of a file's move is told, unless the second may come with the next read.
+        // The first half of a file's move is sent, unless the second half may come with the next read.
         self.moving.iter().any(|moving| moving.dir.is_some()) || self.is_mid_move()
     }
 
@@ -209,7 +208,7 @@ impl Backend for InotifyWatch {
     }
 
     fn tick(&mut self, context: &mut WatchContext) {
-        // After a read: what was begun in an earlier one. After a wait in vain: everything.
+        // After a read, settle the moves of earlier reads. After a timeout, settle all of them.
         let position = std::mem::replace(&mut self.settled, u64::MAX);
         self.settle_moves(context, position);
         let due = locked(&self.troubles).take_due();

@@ -52,7 +52,7 @@ pub fn open_dir(root: &Path, path: &RelPath) -> io::Result<OwnedFd> {
 
 /// Opens a regular file below `root` for reading.
 pub fn open_file(root: &Path, path: &RelPath) -> io::Result<OwnedFd> {
-    // Opening a pipe or a device would be more than looking at it.
+    // Opening a pipe or a device would have side effects.
     if !FileType::from_raw_mode(stat(root, path)?.st_mode).is_file() {
         return Err(Errno::INVAL.into());
     }
@@ -78,8 +78,8 @@ pub fn stat(root: &Path, path: &RelPath) -> io::Result<Stat> {
     Ok(statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// The device of the open directory, if its file system counts the directories in a directory as links to it. Others
-/// (btrfs, overlayfs, many over a network) say one, or anything.
+/// The device of the open directory, if its file system counts subdirectories in `st_nlink`. Others (btrfs, overlayfs,
+/// many network file systems) do not.
 pub fn counting_device(dir: &OwnedFd) -> Option<u64> {
     let kind = fstatfs(dir).ok()?.f_type;
     let counts = matches!(kind, libc::EXT4_SUPER_MAGIC | libc::XFS_SUPER_MAGIC | libc::TMPFS_MAGIC);

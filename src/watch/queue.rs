@@ -1,4 +1,4 @@
-//! Inotify's event queue: whole reads as plain events, and how far behind the kernel we are.
+//! Inotify's event queue: reads events, and knows the position of each in the stream.
 //! Knows no paths.
 
 use std::io;
@@ -97,7 +97,7 @@ impl Queue {
         Ok(read)
     }
 
-    /// True when the last read may have left something, for the next event might not have found room.
+    /// True when the last read may have left events: the next one might not have fit into the buffer.
     pub fn was_full(&self) -> bool {
         self.was_full
     }

@@ -1,4 +1,4 @@
-//! The watch thread's loop: waits for the kernel, for the roots and for the order to stop.
+//! The watch thread's loop: waits for events, for changes of the roots and for the order to stop.
 //! Neither interprets events nor knows which backend it drives.
 
 use std::os::fd::OwnedFd;
@@ -22,9 +22,9 @@ pub struct Reader {
     make_backend: MakeBackend,
     context: WatchContext,
     wake: Arc<OwnedFd>,
-    /// Readable when somebody wants to know whether all is told.
+    /// Readable when somebody asks for a barrier.
     asked: Arc<OwnedFd>,
-    /// That question is still to be answered.
+    /// The barrier is not reached yet.
     owes_answer: bool,
     stream: Stream,
     in_overflow: bool,
@@ -36,7 +36,7 @@ pub struct Reader {
 struct Woken {
     stop: bool,
     asked: bool,
-    /// Something was said of the ways to the roots, or beside them.
+    /// Something changed on a path that leads to a root, or beside it.
     ways: bool,
     mounts: bool,
     events: bool,
@@ -110,24 +110,24 @@ impl Reader {
             });
         }
         self.context.check_roots(&mut *self.backend);
-        // Who asked before a failure has been told that anything may differ.
+        // A barrier from before a failure is answered: everything is compared anyway.
         self.answer();
         crate::sys::memory::release_unused();
     }
 
-    /// Waits for something and sees to it; false when told to stop.
+    /// Waits for something and handles it; false when told to stop.
     pub(super) fn take_turn(&mut self) -> bool {
         let woken = self.wait();
         if woken.stop {
             return false;
         }
         if woken.asked {
-            // What happens from now on is not asked about.
+            // The barrier covers what happened before this moment.
             _ = rustix::io::read(&self.asked, &mut [0; 8]);
             self.owes_answer = true;
         }
         if woken.is_question_only() && self.backend.keeps_back() {
-            // The first half of a move waits for the second one as long as ever.
+            // The barrier does not shorten the wait for the second half of a move.
             return true;
         }
         if woken.mounts || woken.ways && self.context.roots.hear() {
@@ -171,8 +171,7 @@ impl Reader {
     }
 
     fn wait(&mut self) -> Woken {
-        // Only the order to stop ends a rest: a queue that is named in a wait, or what is said of the ways to the roots again and
-        // again, would end it at once.
+        // Only the order to stop ends a rest. Waiting for the queue or for the paths to the roots would end it at once.
         if let Some(rest) = self.backend.rest().max(self.stream.rest())
             && self.is_stopped_within(rest)
         {
@@ -196,7 +195,7 @@ impl Reader {
         ];
         let with_mounts = fds.len();
         fds.extend(roots.mount_table().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::PRI)));
-        // Who asks is answered as soon as nothing more is there.
+        // Answer a barrier as soon as the queue is empty.
         let is_waited_for = self.owes_answer && !self.backend.keeps_back();
         let due = [self.backend.timeout(), self.context.timeout()].into_iter().flatten().min();
         let timeout = is_waited_for.then_some(Duration::ZERO).or(due);
@@ -213,7 +212,7 @@ impl Reader {
         }
     }
 
-    /// After lost events: brings every watch up to date with the disk before saying that anything may differ.
+    /// After lost events: updates all watches first, then reports that anything may differ.
     fn resync(&mut self) {
         let count = self.context.status.overflows.fetch_add(1, Ordering::Relaxed) + 1;
         if !self.in_overflow {

@@ -19,13 +19,13 @@ use crate::path::RelPath;
 use crate::watch::mounts::{MOUNT_TABLE, Mounts};
 use crate::watch::open::stat;
 
-/// So many symbolic links in a row are followed at most, as the kernel does.
+/// Symbolic links followed in a row at most; the kernel's own limit.
 const LINKS_MAX: usize = 40;
 
-/// A way that is another at each of so many looks is left to the events that its watches give.
+/// Attempts to watch a path that changes meanwhile. After that its events trigger another look.
 const LOOKS_MAX: usize = 40;
 
-/// What makes a directory the same directory: a number that is used again has another birth time.
+/// Identifies a directory. The birth time tells a reused inode number from the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     device: (u32, u32),
@@ -59,7 +59,7 @@ pub enum RootNews {
         root: RootId,
         path: RelPath,
     },
-    /// It is where it was, but was not for a moment: what happened meanwhile may have been taken for another's.
+    /// It was moved away and back: changes in between may have been attributed to another path.
     Moved {
         root: RootId,
     },
@@ -85,18 +85,18 @@ pub struct Root {
     lost_mounts: BTreeSet<RelPath>,
 }
 
-/// An inotify instance on every way to a root.
+/// An inotify instance that watches every directory and link on the paths to the roots.
 struct Sentinel {
     inotify: OwnedFd,
-    /// On whose way a watch is.
+    /// The roots to which a watch's path leads.
     ways: Vec<(i32, RootId)>,
-    /// Names of steps that we may not watch: only the directories above them speak of them.
+    /// Names on the path that we may not watch: only their parent directories report them.
     unwatched: BTreeSet<OsString>,
-    /// Of what has been heard: to which roots a step has got another name.
+    /// The roots whose path was renamed, according to the events read.
     moved: Vec<RootId>,
 }
 
-/// All roots, and what tells us that one of them may be another.
+/// All roots, and the means to notice that one was replaced.
 pub struct Roots {
     list: Vec<Root>,
     sentinel: Sentinel,
@@ -104,7 +104,7 @@ pub struct Roots {
 }
 
 impl Root {
-    /// The root as it is now: what it is compared with from now on.
+    /// The root as it is now; later checks compare with it.
     pub fn new(id: RootId, path: &Path) -> io::Result<Self> {
         let sight = look(path)?;
         let mounts = Mounts::now().unwrap_or_default();
@@ -160,7 +160,7 @@ impl Root {
         }
     }
 
-    /// True when what is seen is only what lies under the mount point.
+    /// True when the file system is unmounted and only the mount point is left.
     fn is_unmounted(&self, sight: &Sight, mounts: Option<&Mounts>) -> bool {
         let covering = mounts.and_then(|mounts| mounts.covering(&sight.real_path));
         let covering = covering.map(|(point, _)| point);
@@ -170,7 +170,7 @@ impl Root {
             })
     }
 
-    /// True when nothing stands at the path. What is unmounted leaves its mount point.
+    /// True when nothing exists at the path. After an unmount the mount point is still there.
     fn is_empty_place(&self, path: &RelPath) -> bool {
         stat(&self.path, path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
@@ -178,7 +178,7 @@ impl Root {
     fn check_mounts(&mut self, now: BTreeMap<RelPath, u64>, news: &mut Vec<RootNews>) {
         let root = self.id;
         for (path, id) in self.mounts.iter().filter(|(path, _)| !now.contains_key(path)) {
-            // Moved along with a directory above it: its events are told, and its new place is one that is mounted.
+            // It moved with a directory above it. That has its own events, and the new path is mounted.
             if now.values().any(|other| other == id) && self.is_empty_place(path) {
                 continue;
             }
@@ -200,7 +200,7 @@ impl Root {
 }
 
 impl Roots {
-    /// Watches over these roots.
+    /// Keeps track of these roots.
     pub fn new(list: Vec<Root>) -> io::Result<Self> {
         let sentinel = arm(&list)?;
         Ok(Self { list, sentinel, mount_table: File::open(MOUNT_TABLE).ok() })
@@ -216,7 +216,7 @@ impl Roots {
         self.list.iter().find(|r| r.id == root).map(|r| r.path.as_path())
     }
 
-    /// Readable when a root may be another.
+    /// Readable when a root may have been replaced.
     pub fn sentinel(&self) -> BorrowedFd<'_> {
         self.sentinel.inotify.as_fd()
     }
@@ -231,21 +231,21 @@ impl Roots {
         self.mount_table.as_ref().map(AsFd::as_fd)
     }
 
-    /// The watch of the root's own directory has ended: it is another one, even if it looks the same.
+    /// The watch on the root directory has ended, so it was replaced, even if it looks the same.
     pub fn forget_identity(&mut self, root: RootId) {
         for root in self.list.iter_mut().filter(|r| r.id == root && r.is_there()) {
             root.current = Some(Identity { inode: 0, ..root.first });
         }
     }
 
-    /// Takes in what the sentinel says; false when it is only about what stands beside the ways to the roots.
+    /// Reads the sentinel's events; false when they are only about entries beside the paths to the roots.
     pub fn hear(&mut self) -> bool {
         self.sentinel.hear()
     }
 
-    /// Looks at all roots and mounts; returns what is not as it was.
+    /// Checks all roots and mounts; returns what has changed.
     pub fn check(&mut self) -> Vec<RootNews> {
-        // What it said is the reason for this look; and armed before looking, what changes meanwhile is said anew.
+        // Set up the sentinel before the check: a change during the check triggers another one.
         self.sentinel.hear();
         let moved = std::mem::take(&mut self.sentinel.moved);
         match arm(&self.list) {
@@ -267,8 +267,8 @@ impl Roots {
     }
 }
 
-/// Says which directory it is; one that we may not read counts as lost. Opens nothing, so that a shortage of files
-/// is not taken for a loss.
+/// Identifies the directory. One that we may not read counts as lost. Opens nothing, so that a shortage of file
+/// descriptors is not taken for a loss.
 fn look(path: &Path) -> io::Result<Sight> {
     let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
     let stat = statx(CWD, path, AtFlags::empty(), mask)?;
@@ -295,15 +295,15 @@ fn reason_of(error: &io::Error) -> String {
     }
 }
 
-/// A fresh sentinel: every directory and link that leads to a root reports its own fate, and where a name is
-/// missing, the directory that would hold it reports what is made there.
+/// A new sentinel. Every directory and link on the path to a root is watched. Where a name is missing, its parent is
+/// watched for creations.
 fn arm(roots: &[Root]) -> io::Result<Sentinel> {
     let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     let (ways, unwatched, moved) = (Vec::new(), BTreeSet::new(), Vec::new());
     let mut sentinel = Sentinel { inotify, ways, unwatched, moved };
     for root in roots {
         let mut way = way_to(&root.path);
-        // What is made between looking and watching says nothing: another look shows it.
+        // A creation between check and watch makes no event: check again.
         for _ in 0..LOOKS_MAX {
             sentinel.guard(root.id, &way);
             let before = std::mem::replace(&mut way, way_to(&root.path));
@@ -316,7 +316,7 @@ fn arm(roots: &[Root]) -> io::Result<Sentinel> {
 }
 
 impl Sentinel {
-    /// Speaks from now on of every step, and of what is made where the way ends early.
+    /// Watches every step of the path, and the parent of the first missing one.
     fn guard(&mut self, root: RootId, way: &Way) {
         let own = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB;
         let made = WatchFlags::CREATE | WatchFlags::MOVED_TO;
@@ -324,14 +324,14 @@ impl Sentinel {
         for (path, mask) in steps.chain(way.ends.iter().map(|end| (end, own | made))) {
             match inotify::add_watch(&self.inotify, path, mask | WatchFlags::MASK_ADD) {
                 Ok(wd) => self.ways.push((wd, root)),
-                // Where we may not watch, the directory above still tells.
+                // We may not watch it; its parent still reports it.
                 Err(_) => self.unwatched.extend(path.file_name().map(OsStr::to_os_string)),
             }
         }
     }
 
-    /// Takes everything that it has said; true when some of it is about the ways. Whoever watches a directory is told of new
-    /// modes and times of all that stands in it, too.
+    /// Reads all events; true when some are about the paths. A watched directory also reports attributes of unrelated
+    /// entries.
     fn hear(&mut self) -> bool {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.inotify, &mut buffer);
@@ -349,12 +349,12 @@ impl Sentinel {
     }
 }
 
-/// What leads to a root.
+/// The path that leads to a root.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Way {
     /// Directories and symbolic links.
     steps: Vec<PathBuf>,
-    /// Directories in which the next step is missing: of a way that ends early, or of a link that leads nowhere.
+    /// Directories in which the next step is missing, also behind a dangling link.
     ends: Vec<PathBuf>,
 }
 

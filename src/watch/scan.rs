@@ -1,4 +1,4 @@
-//! Walks directories, watches each and then lists it, until the tree equals what is on disk.
+//! Walks directories: watches each one, then lists it, until the tree equals the disk.
 //! In parallel at start and after an overflow; does not interpret events.
 
 use std::collections::{BTreeSet, HashSet};
@@ -19,10 +19,10 @@ use crate::watch::tree::{DirId, Tree};
 use crate::watch::troubles::{Trouble, Troubles};
 use crate::watch::{Exclude, WATCHES_WANTED};
 
-/// With more directories than this to look at, it is worth starting threads.
+/// Above this number of directories to visit, threads are worth starting.
 const PARALLEL_FROM: usize = 64;
 
-/// Its name in the directory above, and its own `.`; each directory in it would add a `..`.
+/// `st_nlink` of a directory without subdirectories: its name and its own `.`; each subdirectory adds a `..`.
 const LINKS_OF_A_LEAF: u64 = 2;
 
 /// Everything a walk needs to know.
@@ -46,14 +46,14 @@ pub struct Scan<'a> {
 /// What a directory is visited for.
 #[derive(Clone, Copy)]
 enum Aim {
-    /// To watch it and all below. On the device that is named here, one with two links holds no directory: need not be listed.
+    /// To watch it and all below. On this device a directory with two links has no subdirectories and is not listed.
     Watch { counting: Option<u64> },
-    /// To watch it and all below, and to hear of everything in it.
+    /// To watch it and all below, and to report every entry.
     Report,
 }
 
 impl Aim {
-    /// True when there is nothing to find. Ask when the watch stands: what is made later is told by it.
+    /// True when there are no subdirectories. Call it after adding the watch, which reports later ones.
     fn needs_no_list(self, root: &Path, path: &RelPath) -> bool {
         match self {
             Aim::Watch { counting: Some(device) } => stat(root, path)
@@ -79,7 +79,7 @@ struct Visit {
 }
 
 impl Scan<'_> {
-    /// Watches `from` and all below it; where there is much, on several threads that end with the scan.
+    /// Watches `from` and all below it. Large trees are scanned by several threads, which end with the scan.
     pub fn run(&self, from: DirId) {
         let mut todo = vec![from];
         while let Some(dir) = todo.pop() {
@@ -214,7 +214,7 @@ impl Scan<'_> {
         Ok((wd, Some(opened)))
     }
 
-    /// What follows from a directory that cannot be watched or listed: it is gone, or it is noted.
+    /// Handles a directory that cannot be watched or listed: it is gone, or it becomes a trouble.
     fn give_up(&self, dir: DirId, at: Place, error: &io::Error) -> Visit {
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
         let mut tree = locked(self.tree);
@@ -239,7 +239,7 @@ impl Scan<'_> {
         let Some((root, parent)) = parent else { return };
         if let Some(short) = self.roots.path(root).and_then(|root| short_path(root, &parent)) {
             let mask = WatchFlags::ATTRIB | WatchFlags::MASK_ADD | WatchFlags::ONLYDIR;
-            // A parent that is gone by now has its own event, so a failure changes nothing.
+            // A failure does not matter: a parent that is gone has its own event.
             let _ = inotify::add_watch(self.inotify, short, mask);
         }
     }
@@ -264,14 +264,14 @@ pub fn scan_pool() -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
     builder.thread_name(|n| format!("scan-{n}")).build()
 }
 
-/// Ends watches that nothing needs any more; the kernel has ended those of deleted directories by itself.
+/// Removes watches that nothing needs any more. The kernel removes those of deleted directories itself.
 pub fn remove_watches(inotify: BorrowedFd<'_>, wds: &[i32]) {
     for &wd in wds {
         let _ = inotify::remove_watch(inotify, wd);
     }
 }
 
-/// The value, also when a thread that held it has panicked: the tree is rebuilt after a panic.
+/// Locks the mutex, ignoring poison: the tree is rebuilt after a panic.
 pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -280,7 +280,7 @@ fn is_exhausted(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::NOSPC)
 }
 
-/// True when the limit was raised, now or by another thread before.
+/// True when the limit was raised, by this call or by another thread earlier.
 fn raise_watches() -> bool {
     static RAISED: OnceLock<bool> = OnceLock::new();
     let limit = Limit::MaxUserWatches;

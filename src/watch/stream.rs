@@ -1,31 +1,31 @@
-//! Whether changes come in a stream: then the kernel's queue is left alone between two reads, so that they collect.
+//! Detects a stream of changes. During a stream the reader pauses between reads, so that events collect.
 //! Reads neither the queue nor the clock.
 
 use std::time::Duration;
 
-/// An event that has not to be waited for longer than this follows closely.
+/// Events that arrive within this time follow closely.
 const CLOSE: Duration = Duration::from_millis(2);
 
-/// So many reads in a row, each closely after the one before, are a stream. A few changes are not: nothing makes them wait.
+/// Reads in a row, each closely after the last, that make a stream. A few changes are none, and are not delayed.
 const READS: u32 = 8;
 
-/// How long the queue is left alone in a stream. Every read wakes three threads in turn, at some 20 µs each, and takes them from whoever
-/// makes the changes; in a stream they leave all together some ten times a second anyway.
+/// The pause between reads in a stream. Each read wakes three threads for some 20 µs each. In a stream, batches leave
+/// only some ten times a second anyway.
 const REST: Duration = Duration::from_millis(2);
 
-/// How the last reads came about.
+/// How closely the last reads followed each other.
 #[derive(Debug, Default)]
 pub struct Stream {
     close: u32,
 }
 
 impl Stream {
-    /// Notes how long the events of a read were waited for.
+    /// Notes how long the last read waited for events.
     pub fn note(&mut self, waited: Duration) {
         self.close = if waited < CLOSE { self.close.saturating_add(1) } else { 0 };
     }
 
-    /// How long to leave the queue alone now.
+    /// The pause before the next read.
     pub fn rest(&self) -> Option<Duration> {
         (self.close >= READS).then_some(REST)
     }

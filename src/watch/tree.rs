@@ -1,5 +1,5 @@
 //! The directories that are watched: watch descriptor <-> path, in under 80 bytes each.
-//! Does not touch the disk or the kernel; whoever forgets a directory here removes its watch there.
+//! Touches neither the disk nor the kernel; the caller removes the kernel's watches.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -15,7 +15,7 @@ const NONE: u32 = u32::MAX;
 /// "No watch", as a watch descriptor.
 const UNWATCHED: i32 = -1;
 
-/// Beside a name's place: a directory in here is not watched because it is excluded.
+/// A bit in `name_at`: some subdirectory is excluded and not watched.
 const HIDES_EXCLUDED: u32 = 1 << 31;
 
 /// A directory in the [`Tree`]; valid until it is forgotten.

@@ -1,5 +1,5 @@
-//! Directories that should be watched and are not: said once, and compared from time to time instead.
-//! Does not compare; the backend does, when it is told that it is due.
+//! Directories that cannot be watched: reports them once, and says when to compare them.
+//! Does not compare; the backend does.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use crate::path::RelPath;
 use crate::watch::context::WatchContext;
 use crate::watch::limits::Limit;
 
-/// With more directories without a watch than this, their whole root is compared.
+/// Above this number of unwatched directories, their whole root is compared.
 const PLACES_MAX: usize = 1000;
 
 /// Why a directory has no watch.
@@ -52,7 +52,7 @@ impl Troubles {
         }
     }
 
-    /// All directories are looked at anew.
+    /// Clears the list before everything is scanned again.
     pub fn clear(&mut self) {
         self.places.clear();
     }
@@ -86,7 +86,7 @@ impl Troubles {
         places
     }
 
-    /// Says what is new, and sees to it that it becomes due.
+    /// Logs new entries, and starts the timer.
     pub fn report(&mut self, context: &WatchContext) {
         let count = self.places.len();
         context.status.unwatched.store(count, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! Where below our roots a directory is that an event names by handle: the file systems that the roots show.
-//! Remembers no directory; keeps none open longer than asked, as that would keep file systems from being unmounted.
+//! Finds the path below our roots of a directory that an event names by handle.
+//! Caches no path, and keeps no directory open for long: an open one keeps its file system from being unmounted.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,9 +21,9 @@ use crate::watch::open::{open_dir, path_of_fd};
 pub struct Sighting {
     /// Below which root.
     pub root: RootId,
-    /// The directory, or when that is too long a path, one above it.
+    /// The directory, or one above it when the path is too long.
     pub path: RelPath,
-    /// False when it is one above it.
+    /// False when `path` is a directory above it.
     pub is_exact: bool,
 }
 
@@ -33,7 +33,7 @@ struct View {
     path: RelPath,
     real_path: PathBuf,
     filesystem: [u8; 8],
-    /// The directory at `real_path`, while it is asked for often.
+    /// The open directory at `real_path`, while it is used often.
     mount: Option<OwnedFd>,
 }
 
@@ -44,14 +44,14 @@ pub struct Views(Vec<View>);
 /// Where a directory is below our roots.
 #[derive(Default)]
 pub struct Sightings {
-    /// Nowhere, somewhere, or with bind mounts at several places.
+    /// Its paths: none, one, or several with bind mounts.
     pub seen: Vec<Sighting>,
-    /// Where it may be as well: the kernel could not say, for want of something that may be there the next time.
+    /// Places that could not be checked, with the error; the next try may succeed.
     pub unsure: Vec<(Place, Errno)>,
 }
 
 impl Views {
-    /// Looks at the roots and mounts as they are now, and marks their file systems. Returns what cannot be marked.
+    /// Reads the current roots and mounts, and marks their file systems. Returns those that cannot be marked.
     pub fn renew(
         &mut self,
         context: &WatchContext,
@@ -104,7 +104,7 @@ impl Views {
         self.0.iter().any(|view| view.root == *root && view.path.is_within(path))
     }
 
-    /// Where the directory is below our roots at this moment. What is excluded is nowhere.
+    /// The directory's current paths below our roots, without excluded ones.
     pub fn sight(&mut self, context: &WatchContext, dir: &[u8]) -> Sightings {
         let mut found = Sightings::default();
         for view in self.0.iter_mut().filter(|view| dir.starts_with(&view.filesystem)) {
@@ -117,20 +117,20 @@ impl Views {
         found
     }
 
-    /// The directory, opened as a mere place, on a file system that we show.
+    /// Opens the directory with `O_PATH`, if it is on one of our file systems.
     pub fn open(&mut self, dir: &[u8]) -> Option<OwnedFd> {
         let view = self.0.iter_mut().find(|view| dir.starts_with(&view.filesystem))?;
         view.open(dir).ok().flatten()
     }
 
-    /// Lets go of what was opened to answer quickly.
+    /// Closes the directories that were kept open for speed.
     pub fn close(&mut self) {
         self.0.iter_mut().for_each(|view| view.mount = None);
     }
 }
 
 impl View {
-    /// A deleted directory has no handle any more; what happened to it was said of its parent.
+    /// `None` for a deleted directory: its handle is stale, and its parent reported the deletion.
     fn open(&mut self, dir: &[u8]) -> Result<Option<OwnedFd>, Errno> {
         let mount = match &self.mount {
             Some(mount) => mount,
@@ -145,7 +145,7 @@ impl View {
         }
     }
 
-    /// An error says nothing of where the directory is.
+    /// Finds the path. An error means that nothing is known.
     fn sight(&mut self, dir: &[u8]) -> Result<Option<Sighting>, Errno> {
         let Some(mut opened) = self.open(dir)? else { return Ok(None) };
         let mut is_exact = true;
@@ -162,8 +162,7 @@ impl View {
         };
         let real_path = Path::new(std::ffi::OsStr::from_bytes(real_path.as_bytes()));
         let Ok(below) = real_path.strip_prefix(&self.real_path) else { return Ok(None) };
-        // The path may be one that this mount does not show, or that another mount hides; or another by now, which is
-        // an event that follows.
+        // The path may be hidden by another mount, or be outdated. In the latter case another event follows.
         match stat(real_path) {
             Ok(found) if is_same(&fstat(&opened)?, &found) => {}
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
@@ -185,7 +184,7 @@ fn parent_of(dir: &OwnedFd) -> Result<OwnedFd, Errno> {
     openat(dir, c"..", flags, Mode::empty())
 }
 
-/// What the kernel said; an input/output error where it was not the kernel that said it.
+/// The error number of an I/O error; EIO when it has none.
 pub fn errno_of(error: io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }

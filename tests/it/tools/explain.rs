@@ -173,7 +173,7 @@ fn events_shows_what_happens_and_what_is_made_of_it() {
         let text = read();
         if layout.is_empty() {
             for words in
-                ["CLOSE_WRITE", "pending for 1 remotes", "moved from", "ignored x.tmp matches"]
+                ["CLOSE_WRITE", "pending for 1 remote\n", "moved from", "ignored x.tmp matches"]
             {
                 assert!(text.contains(words), "{words}: {text}");
             }
