@@ -185,7 +185,7 @@ impl<'a> Explainer<'a> {
             return false;
         }
         for remote in &mirror.remotes {
-            let endpoint = Endpoint::new(&mirror.watch, remote, &self.loaded.config.changes);
+            let endpoint = Endpoint::new(&mirror.watch, &remote.destination, &remote.options);
             let run = endpoint.plan_by_hand(below, presence, &self.excludes);
             line(out, 1, &[b"remote ", endpoint.destination().to_string().as_bytes()]);
             line(out, 2, &[b"command: ", &run.shell_line()]);
@@ -323,9 +323,9 @@ fn ask(endpoint: &Endpoint, mut run: RunSpec, path: &RelPath) -> Vec<u8> {
     }
     let output = report.output.unwrap_or_default();
     let lines = output.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(b"@"));
-    let name = path.as_bytes();
+    let name = as_rsync_writes(path.as_bytes());
     let differences: Vec<&[u8]> = lines
-        .filter(|line| line.get(12..).is_some_and(|of| of.starts_with(name) || name.is_empty()))
+        .filter(|line| line.get(12..).is_some_and(|of| of.starts_with(&name) || name.is_empty()))
         .collect();
     match differences.as_slice() {
         [] => b"equal".to_vec(),
@@ -334,6 +334,23 @@ fn ask(endpoint: &Endpoint, mut run: RunSpec, path: &RelPath) -> Vec<u8> {
             format!("{}, and {} more below it", difference(first), rest.len()).into_bytes()
         }
     }
+}
+
+/// A name as rsync writes it: bytes that are no printable ASCII in octal.
+fn as_rsync_writes(name: &[u8]) -> Vec<u8> {
+    let is_octal = |byte: &u8| byte.is_ascii_digit();
+    let mut written = Vec::new();
+    for (at, &byte) in name.iter().enumerate() {
+        let after = name.get(at + 1..at + 5).unwrap_or_default();
+        let looks_escaped =
+            byte == b'\\' && after.starts_with(b"#") && after[1..].iter().all(is_octal);
+        if (b' '..=b'~').contains(&byte) && !looks_escaped {
+            written.push(byte);
+        } else {
+            written.extend_from_slice(format!("\\#{byte:03o}").as_bytes());
+        }
+    }
+    written
 }
 
 /// rsync's eleven letters in words.
@@ -377,6 +394,12 @@ mod tests {
         let left: Vec<String> =
             with_one_less(&params).into_iter().map(|(_, without)| without).collect();
         assert_eq!(left, ["-ax", "-a", "-x", "--exclude *.log"]);
+    }
+
+    #[test]
+    fn names_are_compared_as_rsync_writes_them() {
+        assert_eq!(as_rsync_writes(b"a \\ b\n\xff"), br"a \ b\#012\#377");
+        assert_eq!(as_rsync_writes(br"a\#012"), br"a\#134#012");
     }
 
     #[test]
