@@ -14,6 +14,7 @@ mod mark;
 mod notice;
 mod parents;
 pub mod pending;
+mod refusals;
 mod remote;
 pub mod retry;
 mod schedule;
@@ -31,6 +32,7 @@ pub use deletions::Deletions;
 pub use job::{FullSyncFilter, Job, JobId, JobKind, JobReport, PathFailure, Settled, Verdict};
 pub use notice::{FailLogEntry, Notice};
 use pending::Item;
+pub use refusals::Refusal;
 use remote::{RemoteState, Room};
 
 /// Paths that the pending set of a remote may hold when memory is short.
@@ -67,8 +69,10 @@ pub enum Event {
     CompareRoot(RootId, FullSyncCause),
     /// Whether what one root lacks may be deleted from its copies, other than single paths that somebody saw go.
     Deletions(RootId, Deletions),
-    /// The retry thread: what stands in the fail log is due.
+    /// The retry thread, SIGHUP or a command: every failing path is tried now.
     RetryFailLog,
+    /// The log was opened anew: outages that last are said once more.
+    Remind,
     /// Left over from the last run (journal), or found by the walk after downtime.
     Restored(RemoteId, Vec<Item>),
     /// A worker has looked: these paths of its job are directories, and are sent as what they are. What is below them need
@@ -188,6 +192,7 @@ impl Engine {
             Event::RetryFailLog => {
                 self.remotes.iter_mut().for_each(|remote| remote.retry_failing(now));
             }
+            Event::Remind => self.remotes.iter_mut().for_each(|remote| remote.remind_now(now)),
             Event::Restored(remote, items) => {
                 let share = self.share();
                 if let Some(remote) = self.remotes.get_mut(remote.0) {
@@ -259,7 +264,7 @@ impl Engine {
             WatchEvent::Changed { root, changes, .. } => {
                 let share = self.share();
                 for remote in self.remotes.iter_mut().filter(|r| r.root == root) {
-                    changes.iter().for_each(|change: &Change| remote.change(change));
+                    changes.iter().for_each(|change: &Change| remote.change(now, change));
                     remote.limit(share, actions);
                 }
             }
@@ -347,6 +352,7 @@ impl Engine {
         for remote in &mut self.remotes {
             remote.deadlines(now, actions);
         }
+        say_shared_reminders_once(actions);
         let count = self.remotes.len();
         // One job per remote and round, so that scarce workers go round.
         let mut idle_rounds = 0;
@@ -396,4 +402,20 @@ impl Engine {
     fn share(&self) -> usize {
         self.setup.pending_max / self.setup.remotes.len().max(1)
     }
+}
+
+/// What is wrong here, and not with one remote, is said once, however many remotes suffer from it.
+fn say_shared_reminders_once(actions: &mut Vec<Action>) {
+    let mut said = Vec::new();
+    actions.retain(|action| {
+        let Action::Notify(Notice::StillDown { failure, root, .. }) = action else { return true };
+        let about = match failure.kind.policy().subject {
+            Subject::Remote | Subject::Program => return true,
+            Subject::Machine => (failure.kind, None),
+            Subject::Root => (failure.kind, Some(*root)),
+        };
+        let is_new = !said.contains(&about);
+        said.push(about);
+        is_new
+    });
 }

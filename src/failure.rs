@@ -224,6 +224,14 @@ impl Failure {
         Self { kind, code, reason: reason.into() }
     }
 
+    /// The reason without the names of files, so that failures of one cause are alike.
+    pub fn cause(&self) -> &str {
+        match self.reason.rsplit_once("failed: ") {
+            Some((_, cause)) => cause,
+            None => self.reason.split([':', '"']).next().unwrap_or_default().trim_end(),
+        }
+    }
+
     /// This machine lacks something that a run needs: what, and what to do.
     pub fn shortage(reason: impl Into<String>) -> Self {
         Self::new(FailureKind::Shortage, code::IPC, reason)

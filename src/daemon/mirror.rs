@@ -105,7 +105,12 @@ impl Mirror {
 
     fn signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Reopen => (self.teller.reopen_log)(),
+            Signal::Reopen => {
+                (self.teller.reopen_log)();
+                // Whoever sends it may have mended something just now, and reads the new log.
+                self.handle(Event::Remind);
+                self.handle(Event::RetryFailLog);
+            }
             Signal::Stop => {
                 log::info!("stopping: what is in flight is finished first");
                 crate::process::tell_stopping();

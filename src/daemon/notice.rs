@@ -2,12 +2,13 @@
 //! Decides the words and the level of a log line; nothing else.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use log::Level;
 
 use crate::change::{RemoteId, RootId};
-use crate::engine::{FullSyncCause, Notice};
-use crate::failure::Subject;
+use crate::engine::{FullSyncCause, Notice, PathFailure, Refusal};
+use crate::failure::{Failure, FailureKind, Subject};
 
 /// The names behind the engine's ids.
 #[derive(Debug, Clone)]
@@ -35,15 +36,36 @@ impl Names {
         }
     }
 
+    fn failed(&self, remote: RemoteId, root: RootId, failure: &Failure, pending: usize) -> String {
+        let policy = failure.kind.policy();
+        let who = self.who(policy.subject, remote, root);
+        let said = policy.said.replace("{who}", &who).replace("{kept}", &waiting(pending));
+        // Last: the reason may hold anything.
+        said.replace("{reason}", &failure.reason)
+    }
+
+    fn refused(&self, remote: RemoteId, refusal: &Refusal, next_try: Duration) -> String {
+        let Refusal { directory, paths, example, .. } = refusal;
+        let PathFailure { path, failure: Failure { code, reason, .. } } = example;
+        let (remote, next) = (self.remote(remote), span(next_try));
+        if *paths == 1 {
+            return format!(
+                "{path} could not be sent to {remote} (rsync exit code {code}): {reason}; it is in the fail log, and is tried \
+                 again in {next} and then until it is delivered"
+            );
+        }
+        format!(
+            "{paths} paths in {directory} could not be sent to {remote}, {path} for one (rsync exit code {code}): {reason}; \
+             they are in the fail log, and are tried again in {next} and then until they are delivered; {}",
+            FailureKind::Path.policy().advice
+        )
+    }
+
     /// The level and the sentence of a notice.
     pub fn sentence(&self, notice: &Notice) -> (Level, String) {
         match notice {
             Notice::Failed { remote, root, failure, pending } => {
-                let who = self.who(failure.kind.policy().subject, *remote, *root);
-                let said = failure.kind.policy().said;
-                let said = said.replace("{who}", &who).replace("{kept}", &waiting(*pending));
-                // Last: the reason may hold anything.
-                (Level::Error, said.replace("{reason}", &failure.reason))
+                (Level::Error, self.failed(*remote, *root, failure, *pending))
             }
             Notice::Over { remote, root, kind, after, pending } => {
                 let policy = kind.policy();
@@ -62,14 +84,24 @@ impl Names {
                  (MemoryMax= of the service, ulimit -v) or give the machine more"
                     .into(),
             ),
-            Notice::PathFailed { remote, failure } => (
+            Notice::StillDown { remote, root, failure, lasts, next_try, pending } => {
+                let said = self.failed(*remote, *root, failure, *pending);
+                let lasts = span(*lasts);
+                let next = match next_try.is_zero() {
+                    true => "a try is under way".into(),
+                    false => format!("the next try is in {}", span(*next_try)),
+                };
+                (Level::Warn, format!("{said} (this lasts for {lasts} now; {next})"))
+            }
+            Notice::PathsFailed { remote, refusal, next_try } => {
+                (Level::Error, self.refused(*remote, refusal, *next_try))
+            }
+            Notice::MorePathsFailed { remote, paths, directories } => (
                 Level::Error,
                 format!(
-                    "{} could not be sent to {} (rsync exit code {}): {}; it is in the fail log and will be tried again",
-                    failure.path,
-                    self.remote(*remote),
-                    failure.failure.code,
-                    failure.failure.reason
+                    "{paths} paths more, in {directories} directories, could not be sent to {}; they are in the fail log \
+                     and are tried again",
+                    self.remote(*remote)
                 ),
             ),
             Notice::RootLost { root, reason } => (
@@ -144,6 +176,17 @@ fn waiting(pending: usize) -> String {
     }
 }
 
+/// `7 s`, `5 min`, `2 h 5 min`.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs_f64().ceil() as u64;
+    match (seconds / 3600, seconds / 60 % 60) {
+        (0, 0) => format!("{seconds} s"),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, 0) => format!("{hours} h"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}
+
 /// `1 change is on its way`, `2 changes are on their way`.
 fn on_their_way(pending: usize) -> String {
     match pending {
@@ -156,7 +199,6 @@ fn on_their_way(pending: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::{Failure, FailureKind};
 
     #[test]
     fn nobody_is_told_of_no_changes_that_wait() {
@@ -170,6 +212,18 @@ mod tests {
         assert_eq!(end(0), "what changes is kept and sent when it is back");
         assert_eq!(end(1), "1 change waits and is sent when it is back");
         assert_eq!(end(2), "2 changes wait and are sent when it is back");
+    }
+
+    #[test]
+    fn an_outage_that_lasts_is_said_with_since_when_how_many_and_the_next_try() {
+        let names = Names { roots: Vec::new(), remotes: vec!["h::m".into()] };
+        let (remote, root) = (RemoteId(0), RootId(0));
+        let failure = Failure::new(FailureKind::Away, 10, "it is silent");
+        let (lasts, next_try) = (Duration::from_secs(7_500), Duration::from_millis(900));
+        let notice = Notice::StillDown { remote, root, failure, lasts, next_try, pending: 45 };
+        let said = "remote h::m is down: it is silent; 45 changes wait and are sent when it is back \
+                    (this lasts for 2 h 5 min now; the next try is in 1 s)";
+        assert_eq!(names.sentence(&notice), (Level::Warn, said.to_owned()));
     }
 
     #[test]

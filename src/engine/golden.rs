@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::pending::{Item, Mark, Recheck};
 use super::{
     Action, Deletions, Engine, Event, FullSyncCause, Job, JobId, JobReport, Notice, Now,
-    PathFailure, Setup, Verdict,
+    PathFailure, Refusal, Setup, Verdict,
 };
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
 use crate::failure::{Failure, FailureKind};
@@ -98,6 +98,15 @@ fn parse_report(words: &[&str]) -> JobReport {
     for word in words {
         match *word {
             "failed" => failed = true,
+            // So many files below a directory, as `storm` makes them.
+            storm if failed && storm.contains('*') => {
+                let (below, count) = storm.split_once('*').unwrap_or_default();
+                report.failed.extend((0..number::<u32>(count)).map(|i| {
+                    let path = parse_item(&format!("{below}/f{i:05}")).path;
+                    let words = format!("mkstemp \"/{path}.x\" failed: Permission denied (13)");
+                    PathFailure::new(path, words)
+                }));
+            }
             "returned" => failed = false,
             path if failed => {
                 let path = parse_item(path).path;
@@ -151,6 +160,12 @@ fn parse_event(text: &str) -> Event {
             Event::Restored(RemoteId(0), items.iter().map(|item| parse_item(item)).collect())
         }
         ["retry", "fail", "log"] => Event::RetryFailLog,
+        ["remind"] => Event::Remind,
+        ["attrib", path] => {
+            let path = parse_item(path).path;
+            let change = Change { is_dir: true, ..Change::entry(path, Cause::Attrib) };
+            Event::Watch(WatchEvent::changed(ROOT, vec![change]))
+        }
         ["stop"] => Event::Stop,
         other => panic!("no such event: {other:?}"),
     }
@@ -177,7 +192,18 @@ fn show_notice(notice: &Notice) -> String {
             let word = kind.policy().word;
             format!("remote {}: {word} is over after {after:.2?}, {pending} pending", remote.0)
         }
-        Notice::PathFailed { failure, .. } => format!("{} failed", failure.path),
+        Notice::StillDown { remote, failure, lasts, next_try, pending, .. } => {
+            let word = failure.kind.policy().word;
+            format!(
+                "remote {}: still {word} after {lasts:.0?}, next try in {next_try:.1?}, {pending} pending",
+                remote.0
+            )
+        }
+        Notice::PathsFailed { refusal, next_try, .. } => {
+            let Refusal { directory, paths, example, .. } = refusal;
+            let example = &example.path;
+            format!("{paths} of {directory} failed, {example} for one, next try in {next_try:.1?}")
+        }
         other => format!("{other:?}"),
     }
 }

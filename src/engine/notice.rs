@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{FullSyncCause, PathFailure};
+use super::FullSyncCause;
+use super::refusals::Refusal;
 use crate::change::{RemoteId, RootId};
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
@@ -28,9 +29,26 @@ pub enum Notice {
         pending: usize,
     },
     MemoryShort,
-    PathFailed {
+    /// It still lasts.
+    StillDown {
         remote: RemoteId,
-        failure: PathFailure,
+        root: RootId,
+        failure: Failure,
+        lasts: Duration,
+        next_try: Duration,
+        pending: usize,
+    },
+    /// Paths of one directory could not be delivered, for one cause.
+    PathsFailed {
+        remote: RemoteId,
+        refusal: Refusal,
+        next_try: Duration,
+    },
+    /// There are more directories of that kind than lines.
+    MorePathsFailed {
+        remote: RemoteId,
+        paths: usize,
+        directories: usize,
     },
     RootLost {
         root: RootId,

@@ -17,7 +17,8 @@ use super::full_sync::FullSync;
 use super::locks::{LockKind, Owner, PathLocks};
 use super::parents::Parents;
 use super::pending::{Item, Mark, Marked, Pending};
-use super::retry::{FailingPaths, Outage};
+use super::refusals::Refusals;
+use super::retry::{FailingPaths, Outage, REMINDER};
 use super::schedule::Pace;
 use super::{Action, FailLogEntry, FullSyncCause, FullSyncFilter, JobId, JobKind, Notice, Now};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope};
@@ -101,7 +102,10 @@ pub struct RemoteState {
     deferred: Deferred,
     /// What is known of paths that rsync could not deliver. Their next tries are deferred.
     failing: FailingPaths,
+    refusals: Refusals,
     outage: Option<Outage>,
+    /// An outage that seems to be over: the remote has answered, and nothing has been delivered yet.
+    recovering: Option<Outage>,
     /// When the last outage ended: what a job says that began before that is no news.
     up_since: Now,
     pace: Pace,
@@ -132,7 +136,9 @@ impl RemoteState {
             stuck: false,
             deferred: Deferred::default(),
             failing: FailingPaths::default(),
+            refusals: Refusals::default(),
             outage: Some(Outage::unknown()),
+            recovering: None,
             up_since: Now::ZERO,
             pace: Pace::default(),
             last_end: Now::ZERO,
@@ -162,7 +168,13 @@ impl RemoteState {
     }
 
     /// Takes in what the watch thread saw.
-    pub fn change(&mut self, change: &Change) {
+    pub fn change(&mut self, now: Now, change: &Change) {
+        if change.cause == Cause::Attrib && !self.failing.is_empty() {
+            // Another mode or owner may be what failing paths below it wait for.
+            for path in self.failing.within(&change.path) {
+                self.deferred.bring_forward(now, &path);
+            }
+        }
         // A tree that is being sent may have brought a directory along before its watch stood; what vanished
         // from it meanwhile is nobody's change.
         let unseen = change.is_dir && change.cause == Cause::Create && self.sends_trees();
@@ -307,9 +319,37 @@ impl RemoteState {
             self.mark(&item.path, item.mark);
         }
         self.deferred.limit(self.limits.deferred_paths);
+        self.remind(now, actions);
         if self.sessions_until.is_some_and(|until| until <= now && self.flights.is_empty()) {
             self.sessions_until = None;
             actions.push(Action::CloseSessions(self.id));
+        }
+    }
+
+    /// Says of an outage now and then that it lasts.
+    fn remind(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let (remote, root, pending) = (self.id, self.root, self.waiting());
+        let Some(outage) = &mut self.outage else { return };
+        if let Some(failure) = outage.failure.clone()
+            && outage.reminder_due().is_some_and(|due| due <= now)
+        {
+            outage.remind_at(now + REMINDER);
+            let (lasts, next_try) = (now - outage.since, outage.next.saturating_sub(now));
+            actions.push(Action::Notify(Notice::StillDown {
+                remote,
+                root,
+                failure,
+                lasts,
+                next_try,
+                pending,
+            }));
+        }
+    }
+
+    /// Lets the operator be reminded of an outage at once.
+    pub fn remind_now(&mut self, now: Now) {
+        if let Some(outage) = &mut self.outage {
+            outage.remind_at(now);
         }
     }
 

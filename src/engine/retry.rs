@@ -19,6 +19,9 @@ const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_se
 /// The same for large files and trees: each try may transfer or compare very much.
 const REFUSED_LARGE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(1800));
 
+/// An operator is reminded of an outage this often.
+pub const REMINDER: Duration = Duration::from_secs(3600);
+
 /// A try that took long is followed by the next one after at least this.
 const BREATH: Duration = Duration::from_millis(250);
 
@@ -35,12 +38,21 @@ pub struct Outage {
     pub failure: Option<Failure>,
     /// All kinds of failures of this outage.
     kinds: u8,
+    /// When the operator is reminded of it.
+    remind_at: Now,
 }
 
 impl Outage {
     /// The state before first contact: nothing is known, so the first job goes alone, at once.
     pub fn unknown() -> Self {
-        Self { since: Now::ZERO, tries: 0, next: Now::ZERO, failure: None, kinds: 0 }
+        Self {
+            since: Now::ZERO,
+            tries: 0,
+            next: Now::ZERO,
+            failure: None,
+            kinds: 0,
+            remind_at: Now::MAX,
+        }
     }
 
     /// After another failed try, which began at `began`. The pause grows with the outage (a thirty-second part of it) up to what the
@@ -64,8 +76,9 @@ impl Outage {
             Retry::Often => (began + pause + jitter).max(now + BREATH),
             Retry::Rarely => now + pause + jitter,
         };
+        let remind_at = known.map_or(now + REMINDER, |outage| outage.remind_at);
         let tries = before.map_or(0, |outage| outage.tries) + 1;
-        Self { since, tries, next, failure: Some(failure), kinds }
+        Self { since, tries, next, failure: Some(failure), kinds, remind_at }
     }
 
     /// The kind of the last failure.
@@ -83,6 +96,16 @@ impl Outage {
         self.tries > 1 && self.kind() != Some(FailureKind::Source)
     }
 
+    /// When the operator is to be reminded of it.
+    pub fn reminder_due(&self) -> Option<Now> {
+        (self.tries > 0).then_some(self.remind_at)
+    }
+
+    /// The operator is reminded at this time, and then every hour.
+    pub fn remind_at(&mut self, time: Now) {
+        self.remind_at = time;
+    }
+
     /// True when this outage has had a failure of this kind.
     pub fn has_had(&self, kind: FailureKind) -> bool {
         self.kinds & kind.bit() != 0
@@ -98,6 +121,8 @@ pub struct Failing {
     pub tries: u32,
     /// When it failed first.
     pub since: Now,
+    /// When it failed last.
+    pub failed: Now,
     /// When it is tried again; in the past while it is pending or in flight.
     pub due: Now,
     /// True once it stands in the fail log.
@@ -139,12 +164,14 @@ impl FailingPaths {
             mark: item.mark,
             tries: 0,
             since: now,
+            failed: now,
             due: now,
             logged: false,
             failure: failure.clone(),
         });
         entry.mark = entry.mark.merge(item.mark);
         entry.tries += 1;
+        entry.failed = now;
         entry.failure = failure;
         let quick = QUICK.get(entry.tries as usize - 1).filter(|_| !entry.logged);
         entry.due = now + quick.copied().unwrap_or_else(|| pause(entry.mark, now - entry.since));
@@ -203,7 +230,20 @@ impl FailingPaths {
         (log, again.collect())
     }
 
-    fn within(&self, path: &RelPath) -> Vec<RelPath> {
+    /// What fails in this very directory, and failed before `began`; each with a time that is sooner than its next try.
+    pub fn siblings(&self, directory: &RelPath, began: Now) -> Vec<(RelPath, Now)> {
+        let mut siblings = self.within(directory);
+        siblings.retain(|path| path.parent().as_ref() == Some(directory));
+        let sooner = |path: RelPath| {
+            let failing = self.paths.get(&path).filter(|failing| failing.failed < began)?;
+            let pause = failing.due.saturating_sub(failing.failed);
+            Some((path, failing.failed + pause / 4))
+        };
+        siblings.into_iter().filter_map(sooner).collect()
+    }
+
+    /// What fails at the path and below it.
+    pub fn within(&self, path: &RelPath) -> Vec<RelPath> {
         if self.paths.is_empty() {
             return Vec::new();
         }

@@ -57,8 +57,9 @@ impl RemoteState {
 
     fn goes_down(&mut self, now: Now, began: Now, failure: Failure, out: &mut Vec<Action>) {
         let (remote, root, pending) = (self.id, self.root, self.waiting());
-        let before = self.outage.take();
-        let logged = before.as_ref().is_some_and(Outage::is_logged);
+        let logged = self.outage.as_ref().is_some_and(Outage::is_logged);
+        // An answer was not the end of the outage if nothing was delivered since.
+        let before = self.outage.take().or(self.recovering.take());
         // Each kind of failure in an outage is said once.
         if before.as_ref().is_none_or(|before| !before.has_had(failure.kind)) {
             let failure = failure.clone();
@@ -74,31 +75,46 @@ impl RemoteState {
         self.outage = Some(outage);
     }
 
-    fn comes_up(&mut self, now: Now, actions: &mut Vec<Action>) {
+    fn comes_up(&mut self, now: Now, flight: &Flight, actions: &mut Vec<Action>) {
         let Some(outage) = self.outage.take() else { return };
         self.put_off_rechecks(now, outage.since);
         if outage.tries == 0 {
             return;
         }
         self.up_since = now;
+        if outage.is_logged() {
+            actions.push(Action::FailLogChanged);
+        }
+        // What is still in flight hangs on a connection that has seen the outage.
+        if !self.flights.is_empty() && now - outage.since >= CONNECTIONS_OUTLIVE {
+            actions.push(Action::Abort(self.id));
+        }
+        let waiting = self.waiting() + flight.items.len();
+        if flight.kind.is_question() && self.has_undelivered() {
+            // An answer proves little: its disk may still be full. Say nothing before something is delivered.
+            self.recovering = Some(outage);
+        } else {
+            self.say_over(&outage, waiting, actions);
+        }
+    }
+
+    fn has_undelivered(&self) -> bool {
+        !self.pending.is_empty() || self.full_sync.is_some() || !self.flights.is_empty()
+    }
+
+    /// Says that each kind of failure of this outage is over.
+    fn say_over(&self, outage: &Outage, pending: usize, actions: &mut Vec<Action>) {
         let (remote, root) = (self.id, self.root);
-        let (after, pending) = (now - outage.since, self.waiting());
+        let after = self.up_since - outage.since;
         let mut said = Vec::new();
         for kind in FailureKind::all().filter(|kind| outage.has_had(*kind)) {
-            // One sentence for each, however many kinds it stands for.
+            // Kinds with the same sentence share one.
             let over = kind.policy().over;
             if !said.contains(&over) {
                 said.push(over);
                 let over = Notice::Over { remote, root, kind, after, pending };
                 actions.push(Action::Notify(over));
             }
-        }
-        if outage.is_logged() {
-            actions.push(Action::FailLogChanged);
-        }
-        // What is still in flight hangs on a connection that has seen the outage.
-        if !self.flights.is_empty() && after >= CONNECTIONS_OUTLIVE {
-            actions.push(Action::Abort(remote));
         }
     }
 
@@ -146,7 +162,11 @@ impl RemoteState {
     ) {
         // What was in flight already when the remote went down says nothing about who asks today.
         if flight.is_trial {
-            self.comes_up(now, actions);
+            self.comes_up(now, &flight, actions);
+        } else if !flight.kind.is_question()
+            && let Some(outage) = self.recovering.take()
+        {
+            self.say_over(&outage, self.waiting() + flight.items.len(), actions);
         }
         if report.aborted {
             self.recheck_aborted(now, &flight);
@@ -185,6 +205,7 @@ impl RemoteState {
             }
         }
         log = log.max(self.note_failures(now, blame, actions));
+        self.retry_siblings(now, flight.began, &delivered);
         self.take_back(now, &flight, &returned);
         returned.iter().for_each(|item| self.wait_for_origin(&item.path));
         for item in &postponed {
@@ -283,16 +304,40 @@ impl RemoteState {
     }
 
     fn note_failures(&mut self, now: Now, blame: Blame, actions: &mut Vec<Action>) -> FailLog {
-        let mut log = FailLog::Same;
+        let mut logged = Vec::new();
         for (path, (mark, failure)) in blame.again {
             let retry = self.failing.fail(now, Item { path, mark }, failure.failure.clone());
             self.deferred.defer(Condition::At(retry.due), &retry.item);
             if retry.log == FailLog::Changed {
-                log = FailLog::Changed;
-                actions.push(Action::Notify(Notice::PathFailed { remote: self.id, failure }));
+                logged.push((failure, retry.due));
             }
         }
-        log
+        if logged.is_empty() {
+            return FailLog::Same;
+        }
+        let remote = self.id;
+        let complaint = self.refusals.add(now, logged);
+        for refusal in complaint.refusals {
+            let next_try = refusal.due.saturating_sub(now);
+            actions.push(Action::Notify(Notice::PathsFailed { remote, refusal, next_try }));
+        }
+        let (paths, directories) = (complaint.more_paths, complaint.more_directories);
+        if paths > 0 {
+            actions.push(Action::Notify(Notice::MorePathsFailed { remote, paths, directories }));
+        }
+        FailLog::Changed
+    }
+
+    /// A success in a directory may mean that the remote accepts there what it has refused before.
+    fn retry_siblings(&mut self, now: Now, began: Now, delivered: &[Item]) {
+        if self.failing.is_empty() {
+            return self.refusals.forget();
+        }
+        let parents: BTreeSet<RelPath> =
+            delivered.iter().filter_map(|item| item.path.parent()).collect();
+        for (path, due) in parents.iter().flat_map(|parent| self.failing.siblings(parent, began)) {
+            self.deferred.bring_forward(due.max(now), &path);
+        }
     }
 
     fn finish_sweep(

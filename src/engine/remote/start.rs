@@ -53,7 +53,9 @@ impl RemoteState {
             let waits = self.pending.small() > 0 && self.batches_in_flight() < BATCHES;
             waits.then(|| self.pace.ready_at()).filter(|at| *at > now)
         };
-        [sessions, start, self.deferred.next_due(self.outlook())].into_iter().flatten().min()
+        let reminder = self.outage.as_ref().and_then(Outage::reminder_due);
+        let deferred = self.deferred.next_due(self.outlook());
+        [sessions, start, reminder, deferred].into_iter().flatten().min()
     }
 
     /// The job that should start now, if any.

@@ -116,3 +116,44 @@ fn what_cannot_be_deleted_by_comparing_its_directory_reaches_the_fail_log_too() 
     drop(lock);
     assert!(daemon.at("locked/gone.txt").exists());
 }
+
+/// Lines of the log that say that something could not be sent.
+fn complaints(output: &str) -> usize {
+    output.lines().filter(|line| line.contains("could not be sent")).count()
+}
+
+#[test]
+fn three_thousand_refused_files_are_few_lines_and_arrive_within_a_minute_after_the_cause_is_gone() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("locked/first", "x");
+    wait_for_content(&daemon.at("locked/first"), "x");
+    mirror.wait_for_record();
+    let Some(lock) = Immutable::make(daemon.at("locked")) else { return };
+    for number in 0..3_000 {
+        mirror.write(format!("locked/f{number}"), "y");
+    }
+    wait_until("all of them are in the fail log", || script(&mirror).lines().count() > 3_000);
+    let output = mirror.output();
+    assert!(output.contains("in locked could not be sent"), "{output}");
+    let lines = complaints(&output);
+    assert!((1..20).contains(&lines), "{lines} lines");
+    drop(lock);
+    let a_minute = Duration::from_secs(60);
+    wait_until_same(&mirror.source, &daemon.data, a_minute, "when the cause is gone");
+    wait_until("the fail log is empty", || !script(&mirror).contains("rsync"));
+}
+
+#[test]
+fn a_remote_that_is_down_is_said_again_when_the_log_is_opened_anew() {
+    let mut daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("f", "x");
+    wait_for_content(&daemon.at("f"), "x");
+    daemon.stop();
+    mirror.write("g", "y");
+    mirror.wait_for_output("is down");
+    assert!(!mirror.output().contains("this lasts for"));
+    mirror.signal(rustix::process::Signal::HUP);
+    mirror.wait_for_output("sent when it is back (this lasts for");
+}
