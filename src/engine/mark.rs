@@ -29,7 +29,7 @@ pub struct Mark {
 }
 
 /// Whether a copy is looked at once more although nothing has changed here: a run that was broken off may have spoilt it since
-/// its delivery (`remote/aftermath.rs`).
+/// its delivery (`remote/recheck.rs`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Recheck {
     /// No: something has changed.
