@@ -33,14 +33,10 @@ pub struct Args {
     #[arg(short = 'd', long = "daemon")]
     pub daemon: bool,
 
-    /// Number of worker threads, each for one rsync at a time; without -n at least one for each remote
+    /// Number of workers: rsync runs at once, not counting those that wait for their remotes
     #[arg(short = 'n', long = "threads", value_name = "N", default_value = "10")]
     #[arg(value_parser = parse_threads, allow_hyphen_values = true)]
     pub threads: usize,
-
-    /// True when `-n` was given, and is a limit.
-    #[arg(skip)]
-    pub threads_given: bool,
 
     /// The configuration
     #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
@@ -128,7 +124,6 @@ pub fn parse_args(words: impl IntoIterator<Item = OsString>) -> Result<Args, End
     let matches = command.try_get_matches_from_mut(words).map_err(end)?;
     let mut args = Args::from_arg_matches(&matches).map_err(end)?;
     args.config = args.configs.last().cloned().unwrap_or_default();
-    args.threads_given = matches.value_source("threads") == Some(ValueSource::CommandLine);
     Ok(args)
 }
 
@@ -182,7 +177,7 @@ mod tests {
     fn nothing_said_means_the_defaults_of_sersync2() {
         let args = parse("sersync2").unwrap();
         assert!(!args.full_sync && !args.daemon && !args.no_catch_up);
-        assert_eq!((args.threads, args.threads_given), (10, false));
+        assert_eq!(args.threads, 10);
         assert_eq!(args.config, PathBuf::from("confxml.xml"));
         assert_eq!(args.plugin_alone, None);
     }

@@ -87,14 +87,12 @@ fn check(file: &Path, args: &Args) -> ExitCode {
 fn start(args: &Args) -> Result<ExitCode, Failure> {
     print(&banner::system_limits(&raise_limits()));
     let options = config::LoadOptions { plugin_alone: args.plugin_alone, preflight: true };
-    // The number of workers may depend on the file, and its line stands before the file's.
     let loaded = config::load(&args.config, &options);
-    let of_file = loaded.as_ref().ok().map(|loaded| running::workers_for(args, &loaded.config));
     print(&banner::options(banner::Options {
         full_sync: args.full_sync,
         background: args.daemon,
         config_file: Some(&args.config),
-        workers: of_file.unwrap_or(args.threads),
+        workers: args.threads,
     }));
     print(&banner::parsing());
     let loaded = loaded?;

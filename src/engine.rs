@@ -52,7 +52,7 @@ pub struct Setup {
     pub roots: usize,
     /// For each remote, the root that it mirrors.
     pub remotes: Vec<RootId>,
-    /// How many jobs may be in flight (`-n`).
+    /// How many jobs may be at work (`-n`); those that wait for their remotes do not count.
     pub workers: usize,
     /// How many paths the pending sets of all remotes may hold before they collapse upward.
     pub pending_max: usize,
@@ -78,6 +78,10 @@ pub enum Event {
     /// A worker has looked: these paths of its job are directories, and are sent as what they are. What is below them need
     /// not wait for the job's end.
     JobOpened(JobId, Vec<RelPath>),
+    /// A job waits for its remote: another one may use its worker meanwhile.
+    JobWaits(JobId),
+    /// The job goes on.
+    JobWorks(JobId),
     /// A worker is done.
     JobDone(JobId, JobReport),
     /// There is hardly any memory left: make do with less.
@@ -129,6 +133,7 @@ pub struct Engine {
     remotes: Vec<RemoteState>,
     /// Per root: lost, so nothing leaves.
     lost: Vec<bool>,
+    /// Jobs in flight that do not wait for their remotes.
     busy: usize,
     next_job: u64,
     /// Whose turn it is when workers are scarce.
@@ -202,6 +207,14 @@ impl Engine {
             }
             Event::JobOpened(job, directories) => {
                 self.remotes.iter_mut().for_each(|remote| remote.open(job, &directories));
+            }
+            Event::JobWaits(job) => {
+                let mut remotes = self.remotes.iter_mut();
+                self.busy -= usize::from(remotes.any(|remote| remote.wait(job)));
+            }
+            Event::JobWorks(job) => {
+                let mut remotes = self.remotes.iter_mut();
+                self.busy += usize::from(remotes.any(|remote| remote.work(job)));
             }
             Event::JobDone(job, report) => self.job_done(now, job, report, &mut actions),
             Event::MemoryShort => self.make_do(now, &mut actions),
@@ -313,7 +326,8 @@ impl Engine {
         let Some(index) = self.remotes.iter().position(|remote| remote.holds(job)) else {
             return;
         };
-        self.busy -= 1;
+        // One that waits has given its place back.
+        self.busy -= usize::from(self.remotes[index].wait(job));
         let before = actions.len();
         self.remotes[index].job_done(now, job, report, actions);
         // What is wrong here, and not with one remote, is said once, however many remotes notice it.
@@ -343,7 +357,8 @@ impl Engine {
 
     fn dispatch(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.life != Life::Working {
-            if self.busy == 0 && self.life == Life::Stopping {
+            let is_idle = self.remotes.iter().all(RemoteState::is_idle);
+            if is_idle && self.life == Life::Stopping {
                 self.life = Life::Finished;
                 actions.push(Action::Finished);
             }
@@ -377,7 +392,8 @@ impl Engine {
     /// workers reach, so that no remote, however slow, uses up what another needs.
     fn room(&self, remote: &RemoteState) -> Room {
         let half = self.setup.workers / 2;
-        let free = self.setup.workers - self.busy;
+        // What waited and goes on may be one too many.
+        let free = self.setup.workers.saturating_sub(self.busy);
         if free == 0 || self.lost[remote.root.0] {
             return Room::None;
         }
@@ -385,7 +401,7 @@ impl Engine {
             let some = self.remotes.iter().filter(|remote| which(remote));
             some.count()
         };
-        if remote.is_doubtful() && count(RemoteState::is_in_doubt_and_tried) >= half.max(1) {
+        if remote.is_doubtful() && count(RemoteState::is_on_trial) >= half.max(1) {
             return Room::None;
         }
         let kept = count(|remote| !remote.has_batch()).min(half);

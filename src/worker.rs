@@ -1,5 +1,5 @@
-//! The pool of workers: each takes one job at a time, blocks on it, and reports.
-//! Does not choose jobs; the engine hands out no more than there are workers.
+//! The workers: each takes one job, blocks on it, and reports.
+//! Does not choose jobs, and does not bound how many there are at once: the engine does.
 
 pub mod delivered;
 mod executor;
@@ -17,15 +17,14 @@ mod runs;
 mod session_starter;
 mod sessions;
 pub mod shards;
+mod threads;
+mod under_way;
 
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::change::{RemoteId, RootId};
 use crate::engine::{Job, JobId, JobReport, Verdict};
@@ -35,6 +34,8 @@ use crate::record::Look;
 use load_gate::LoadGate;
 use remote_worker::RemoteWorker;
 use session_starter::SessionStarter;
+use sessions::Sessions;
+use threads::Threads;
 
 /// What a worker is asked to do.
 #[derive(Debug)]
@@ -42,22 +43,33 @@ enum Task {
     /// A job, and the time up to which the kernel's events were known when it was made.
     Job(Job, Duration),
     CloseSessions(RemoteId),
+    Forget(RemoteId),
 }
 
 /// What a worker says of its job.
 #[derive(Debug)]
 pub enum WorkerEvent {
-    /// These of its paths are directories that are sent as what they are; what is below them may leave meanwhile.
-    Opened(JobId, Vec<RelPath>),
+    /// It is under way, and this has changed.
+    Progress(JobId, Progress),
     /// It is over; the look is what was there before.
     Done(JobId, JobReport, Option<Look>),
 }
 
-/// The pool. Dropping it ends every session and every thread.
+/// What a job under way says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// These of its paths are directories that are sent as what they are: changes below them may leave meanwhile.
+    Opened(Vec<RelPath>),
+    /// It waits for the remote, and needs no processor.
+    Waits,
+    /// It needs the processor again.
+    Works,
+}
+
+/// The workers. Dropping this ends every session and every thread.
 #[derive(Debug)]
 pub struct Workers {
-    tasks: Option<Sender<Task>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Option<Threads<Task>>,
     remotes: Arc<[RemoteWorker]>,
     session_starter: Option<SessionStarter>,
     /// For each root, the time up to which the kernel's events are known.
@@ -65,40 +77,28 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` workers; what they have to say is given to `tell`. The links were made with this `calm`.
+    /// Starts the workers; `tell` takes what they have to say. The remotes were made with this load gate.
     ///
     /// # Errors
     /// When the system refuses a thread.
     pub fn start(
-        count: usize,
         remotes: Vec<RemoteWorker>,
         load_gate: Arc<LoadGate>,
-        tell: impl Fn(WorkerEvent) + Clone + Send + 'static,
+        tell: impl Fn(WorkerEvent) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let remotes: Arc<[RemoteWorker]> = remotes.into();
-        let (sender, tasks) = unbounded();
         let session_starter = Some(SessionStarter::start(Arc::clone(&remotes), load_gate)?);
-        let mut workers = Self {
-            tasks: Some(sender),
-            threads: Vec::new(),
-            remotes,
-            session_starter,
-            known_until: HashMap::new(),
+        let threads = {
+            let remotes = Arc::clone(&remotes);
+            Some(Threads::start(move |task| work(task, &remotes, &tell))?)
         };
-        for index in 0..count {
-            let (tasks, remotes, tell) =
-                (tasks.clone(), Arc::clone(&workers.remotes), tell.clone());
-            let thread = std::thread::Builder::new().name(format!("worker {}", index + 1));
-            let work = move || work(&tasks, &remotes, &tell);
-            workers.threads.push(thread.stack_size(512 << 10).spawn(work)?);
-        }
-        Ok(workers)
+        Ok(Self { threads, remotes, session_starter, known_until: HashMap::new() })
     }
 
-    /// Hands a job to the next free worker.
-    pub fn run(&self, job: Job) {
+    /// Has a worker do a job.
+    pub fn run(&mut self, job: Job) {
         let known_until = self.known_until.get(&job.root).copied().unwrap_or_default();
-        self.send(Task::Job(job, known_until));
+        self.give(Task::Job(job, known_until));
     }
 
     /// The jobs of this root that start from now on know what happened until `time`, by the clock of the files. Zero: no
@@ -118,8 +118,13 @@ impl Workers {
     }
 
     /// Ends the warm sessions of a remote that has rested.
-    pub fn close_sessions(&self, remote: RemoteId) {
-        self.send(Task::CloseSessions(remote));
+    pub fn close_sessions(&mut self, remote: RemoteId) {
+        self.give(Task::CloseSessions(remote));
+    }
+
+    /// Everything is delivered to a remote, which has rested: what only later jobs of a busy time need is forgotten.
+    pub fn forget(&mut self, remote: RemoteId) {
+        self.give(Task::Forget(remote));
     }
 
     /// Kills the runs of one remote that are under way; their jobs come back undone.
@@ -134,10 +139,9 @@ impl Workers {
         self.remotes.iter().for_each(RemoteWorker::kill);
     }
 
-    fn send(&self, task: Task) {
-        if let Some(tasks) = &self.tasks {
-            // Fails only when all workers are gone, which is when the program ends.
-            _ = tasks.send(task);
+    fn give(&mut self, task: Task) {
+        if let Some(threads) = &mut self.threads {
+            threads.run(task);
         }
     }
 }
@@ -146,30 +150,31 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.kill();
         self.session_starter = None;
-        self.tasks = None;
-        for thread in self.threads.drain(..) {
-            _ = thread.join();
-        }
-        self.remotes.iter().for_each(RemoteWorker::close_sessions);
+        self.threads = None;
+        // All sessions are told before one is waited for.
+        Sessions::close_all(self.remotes.iter().map(RemoteWorker::sessions));
     }
 }
 
-fn work(tasks: &Receiver<Task>, remotes: &[RemoteWorker], tell: &impl Fn(WorkerEvent)) {
-    for task in tasks {
-        match task {
-            Task::Job(job, known_until) => {
-                let done_anyway = || (JobReport::done(), None);
-                let remote = remotes.get(job.remote.0);
-                let opened = |directories| tell(WorkerEvent::Opened(job.id, directories));
-                let (report, look) = remote.map_or_else(done_anyway, |remote| {
-                    guarded(|| remote.run(&job, known_until, &opened))
-                });
-                tell(WorkerEvent::Done(job.id, report, look));
+fn work(task: Task, remotes: &[RemoteWorker], tell: &impl Fn(WorkerEvent)) {
+    match task {
+        Task::Job(job, known_until) => {
+            let done_anyway = || (JobReport::done(), None);
+            let remote = remotes.get(job.remote.0);
+            let told = |progress| tell(WorkerEvent::Progress(job.id, progress));
+            let (report, look) = remote.map_or_else(done_anyway, |remote| {
+                guarded(|| remote.run(&job, known_until, &told))
+            });
+            tell(WorkerEvent::Done(job.id, report, look));
+        }
+        Task::CloseSessions(remote) => {
+            if let Some(remote) = remotes.get(remote.0) {
+                remote.close_sessions();
             }
-            Task::CloseSessions(remote) => {
-                if let Some(remote) = remotes.get(remote.0) {
-                    remote.close_sessions();
-                }
+        }
+        Task::Forget(remote) => {
+            if let Some(remote) = remotes.get(remote.0) {
+                remote.forget();
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::change::{RootId, WatchEvent};
 use crate::engine::{Event, JobId, JobReport};
 use crate::process::signals::Signal;
 use crate::record::{Look, Merged, Survey, Surveyor};
-use crate::worker::WorkerEvent;
+use crate::worker::{Progress, WorkerEvent};
 
 /// Everything that can wake the main loop.
 #[derive(Debug)]
@@ -33,9 +33,11 @@ impl From<WatchEvent> for MainEvent {
 impl From<WorkerEvent> for MainEvent {
     fn from(said: WorkerEvent) -> Self {
         match said {
-            WorkerEvent::Opened(job, directories) => {
-                Self::Event(Event::JobOpened(job, directories))
-            }
+            WorkerEvent::Progress(job, progress) => Self::Event(match progress {
+                Progress::Opened(directories) => Event::JobOpened(job, directories),
+                Progress::Waits => Event::JobWaits(job),
+                Progress::Works => Event::JobWorks(job),
+            }),
             WorkerEvent::Done(job, report, look) => Self::JobDone(job, report, look),
         }
     }

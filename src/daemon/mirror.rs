@@ -209,7 +209,12 @@ impl Mirror {
                 self.ledger.job_begins(&job);
                 self.workers.run(job);
             }
-            Action::CloseSessions(remote) => self.workers.close_sessions(remote),
+            Action::CloseSessions(remote) => {
+                self.workers.close_sessions(remote);
+                if self.engine.undelivered(remote).next().is_none() {
+                    self.workers.forget(remote);
+                }
+            }
             Action::Abort(remote) => self.workers.abort(remote),
             Action::Settled(settled) => self.settled(&settled),
             Action::FailLogChanged => self.teller.write_fail_log(&self.engine),

@@ -42,9 +42,6 @@ use crate::worker::Workers;
 /// program stays below 200 MB.
 const PENDING_MAX: usize = 600_000;
 
-/// Workers at most when nobody said how many: what waits in them costs little, but not nothing.
-const WORKERS_MAX: usize = 100;
-
 /// Events between threads: a few, for each may hold thousands of changes.
 const EVENTS: usize = 256;
 
@@ -88,7 +85,7 @@ impl RunningDaemon {
         let (journal, replay) = open_journal(config, state)?;
         let records = open_records(config, state);
         let timers = start_timers(config, &sender)?;
-        let workers = workers_for(args, config);
+        let workers = args.threads;
         print(&banner::threads(workers, timers.len() - 1));
         if args.full_sync {
             print(&remotes.full_sync_lines());
@@ -108,7 +105,7 @@ impl RunningDaemon {
             workers,
             pending_max: PENDING_MAX,
         });
-        let workers = start_workers(workers, remotes, &records, &exclude, &sender)?;
+        let workers = start_workers(remotes, &records, &exclude, &sender)?;
         let catch_up = state.map(|state| {
             let guard = Guard::new(config.guard, state.path());
             CatchUp::new(records, exclude, guard, sender)
@@ -216,14 +213,7 @@ fn start_timers(config: &Config, sender: &Sender<MainEvent>) -> Result<Vec<Timer
     Ok(timers)
 }
 
-/// `-n`; without it at least one for each remote, so that a change is on all of them at about the same time.
-pub fn workers_for(args: &Args, config: &Config) -> usize {
-    let remotes = config.mirrors.iter().map(|mirror| mirror.remotes.len()).sum::<usize>();
-    if args.threads_given { args.threads } else { args.threads.max(remotes.min(WORKERS_MAX)) }
-}
-
 fn start_workers(
-    workers: usize,
     remotes: RemoteWorkers,
     records: &[Option<Record>],
     exclude: &Exclude,
@@ -234,7 +224,7 @@ fn start_workers(
     let tell = move |said| _ = sender.send(MainEvent::from(said));
     let load_gate = Arc::default();
     let remotes = remotes.into_links(records, exclude, &load_gate);
-    Ok(Workers::start(workers, remotes, load_gate, tell)?)
+    Ok(Workers::start(remotes, load_gate, tell)?)
 }
 
 /// The plugin that runs after each delivery.

@@ -140,6 +140,8 @@ fn parse_event(text: &str) -> Event {
             let paths = paths.iter().map(|path| parse_item(path).path).collect();
             Event::JobOpened(JobId(number(job)), paths)
         }
+        ["waits", job] => Event::JobWaits(JobId(number(job))),
+        ["works", job] => Event::JobWorks(JobId(number(job))),
         ["done", job, rest @ ..] => Event::JobDone(JobId(number(job)), parse_report(rest)),
         ["down", job] => failed(job, FailureKind::Away, 12),
         ["denied", job] => failed(job, FailureKind::Denied, 5),

@@ -27,8 +27,8 @@ use crate::path::RelPath;
 
 /// Paths in one batch: enough that a storm costs few runs, few enough that a batch is over soon.
 const BATCH_PATHS: usize = 4_000;
-/// After so long without a run the warm sessions are ended.
-const SESSION_REST: Duration = Duration::from_secs(60);
+/// After so long without a run the warm sessions are ended: they keep the mounts on both sides busy.
+const SESSION_REST: Duration = Duration::from_secs(5);
 /// Failing paths that are remembered one by one; more become a comparison of the whole tree.
 const FAILING_MAX: usize = 10_000;
 
@@ -56,6 +56,8 @@ struct Flight {
     began: Now,
     /// Started while the remote was not known to answer: what comes of it decides.
     is_trial: bool,
+    /// It waits for the remote, and needs no worker.
+    is_waiting: bool,
     items: Vec<Item>,
     /// What is extraneous in its directories is deleted.
     deletes_below: bool,
@@ -392,6 +394,29 @@ impl RemoteState {
     /// True when a job has been sent to a remote that is not known to answer.
     pub fn is_in_doubt_and_tried(&self) -> bool {
         self.outage.is_some() && self.flights.values().any(|flight| flight.is_trial)
+    }
+
+    /// True while such a job is at work, and does not just wait for an answer.
+    pub fn is_on_trial(&self) -> bool {
+        let is_trial = |flight: &Flight| flight.is_trial && !flight.is_waiting;
+        self.outage.is_some() && self.flights.values().any(is_trial)
+    }
+
+    /// A job waits for the remote; true when that is news.
+    pub fn wait(&mut self, job: JobId) -> bool {
+        let flight = self.flights.get_mut(&job).filter(|flight| !flight.is_waiting);
+        flight.map(|flight| flight.is_waiting = true).is_some()
+    }
+
+    /// It goes on; true when that is news.
+    pub fn work(&mut self, job: JobId) -> bool {
+        let flight = self.flights.get_mut(&job).filter(|flight| flight.is_waiting);
+        flight.map(|flight| flight.is_waiting = false).is_some()
+    }
+
+    /// True when no job is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.flights.is_empty()
     }
 
     /// True when a batch is in flight.

@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -19,7 +19,7 @@ use super::RunSpec;
 use super::exit::{Ending, Places};
 use crate::process::orphans::OWNER;
 
-/// How long a session that is closed unused may take to leave by itself.
+/// How long sessions that are closed unused may take to leave by themselves.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Which directory a watch root is, whatever its path leads to later.
@@ -79,6 +79,15 @@ pub struct Limits {
     pub stall: Duration,
     /// How much of standard output is kept, in bytes; 0 for runs of which it is of no use.
     pub output_max: usize,
+}
+
+/// What a run under way needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Its processes run, or would if they had a processor or a disk.
+    Processor,
+    /// They wait for the other side.
+    Remote,
 }
 
 /// What is left of a run.
@@ -232,21 +241,16 @@ impl Session {
     ///
     /// When the watch root is no longer the directory it was started in, it gets nothing and is ended.
     pub fn feed(self, input: &[u8], limits: Limits) -> Report {
-        self.feed_and(input, limits, (Duration::ZERO, || {}))
+        self.feed_and(input, limits, &mut |_| {})
     }
 
-    /// The same; does something else once in between, when the run has taken so long.
-    pub fn feed_and(
-        mut self,
-        input: &[u8],
-        limits: Limits,
-        meanwhile: (Duration, impl FnOnce()),
-    ) -> Report {
+    /// The same; says now and then what the run needs.
+    pub fn feed_and(mut self, input: &[u8], limits: Limits, needs: &mut dyn FnMut(Need)) -> Report {
         let same_root = self.expected.is_none_or(|expected| {
             RootIdentity::of(&self.spec.root).is_ok_and(|found| found == expected)
         });
         let fed = if same_root {
-            feed::feed(&mut self, input, limits, meanwhile)
+            feed::feed(&mut self, input, limits, needs)
         } else {
             feed::Fed::aborted(Ending::RootChanged)
         };
@@ -264,11 +268,13 @@ impl Session {
         }
     }
 
-    /// Ends a session that is not needed: it sees an empty list and leaves; after half a second it is ended.
-    pub fn close(mut self) {
-        drop(self.child.stdin.take());
-        self.has_ended(CLOSE_PATIENCE);
-        self.reap();
+    /// Ends sessions that are not needed: each sees an empty list and leaves; half a second later the rest is killed.
+    pub fn close_all(mut sessions: Vec<Self>) {
+        sessions.iter_mut().for_each(|session| drop(session.child.stdin.take()));
+        let end = now() + CLOSE_PATIENCE;
+        for session in &sessions {
+            session.has_ended(end.saturating_duration_since(now()));
+        }
     }
 
     fn ending(&self, status: Option<ExitStatus>) -> Ending {
@@ -310,6 +316,11 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.reap();
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "sessions leave within a time by the wall clock")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// The directory behind a descriptor; a path that nobody can swap.

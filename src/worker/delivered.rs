@@ -1,8 +1,9 @@
 //! What a remote got lately, each file as it was before its run: a later hint about the very same file needs no run.
 //! Forgets at the first doubt. Without it, a late second run for one write would undo what the other side of two mirrors of each
-//! other has written since, for rsync's `--update` counts in whole seconds.
+//! other has written since: rsync's `--update` compares whole seconds.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use super::fresh::Stamp;
@@ -12,7 +13,7 @@ use crate::path::RelPath;
 const GENERATION: usize = 10_000;
 
 /// One state of a regular file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version {
     /// Size and modification time.
     pub stamp: Stamp,
@@ -31,42 +32,57 @@ impl Version {
     }
 }
 
-/// The latest deliveries to one remote.
+/// The latest deliveries to one remote. Paths and versions are kept as hashes with a secret key: some 40 bytes each.
 #[derive(Debug, Default)]
 pub struct Delivered {
-    young: HashMap<RelPath, Version>,
-    old: HashMap<RelPath, Version>,
+    hasher: RandomState,
+    young: HashMap<u64, Entry>,
+    old: HashMap<u64, Entry>,
+}
+
+/// What was delivered under one name.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    version: u64,
+    modified: Duration,
 }
 
 impl Delivered {
     /// True when the remote has got exactly this.
     pub fn has(&self, path: &RelPath, version: &Version) -> bool {
-        self.young.get(path).or_else(|| self.old.get(path)) == Some(version)
+        self.get(path).is_some_and(|entry| entry.version == self.hasher.hash_one(version))
     }
 
     /// True when the remote has got a newer file here than this.
     pub fn has_newer(&self, path: &RelPath, version: &Version) -> bool {
-        let known = self.young.get(path).or_else(|| self.old.get(path));
-        known.is_some_and(|known| known.stamp.modified > version.stamp.modified)
+        self.get(path).is_some_and(|entry| entry.modified > version.stamp.modified)
     }
 
     /// The remote has got this; `version` is what was there before the run, and settled.
-    pub fn note(&mut self, path: RelPath, version: Version) {
+    pub fn note(&mut self, path: &RelPath, version: Version) {
         if self.young.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(path, version);
+        let entry =
+            Entry { version: self.hasher.hash_one(version), modified: version.stamp.modified };
+        self.young.insert(self.hasher.hash_one(path), entry);
     }
 
     /// The remote does not have this any more.
     pub fn forget(&mut self, path: &RelPath) {
-        self.young.remove(path);
-        self.old.remove(path);
+        let key = self.hasher.hash_one(path);
+        self.young.remove(&key);
+        self.old.remove(&key);
     }
 
     /// Nothing is known any more.
     pub fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    fn get(&self, path: &RelPath) -> Option<&Entry> {
+        let key = self.hasher.hash_one(path);
+        self.young.get(&key).or_else(|| self.old.get(&key))
     }
 }
 
@@ -83,7 +99,7 @@ mod tests {
     fn only_the_very_same_version_counts_until_everything_is_forgotten() {
         let path = RelPath::new(b"f").unwrap();
         let mut delivered = Delivered::default();
-        delivered.note(path.clone(), version(1));
+        delivered.note(&path, version(1));
         assert!(delivered.has(&path, &version(1)));
         assert!(!delivered.has(&path, &version(2)));
         assert!(!delivered.has(&path, &Version { inode: 2, ..version(1) }));

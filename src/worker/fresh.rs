@@ -10,7 +10,7 @@ use crate::path::RelPath;
 const GENERATION: usize = 50_000;
 
 /// What rsync compares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stamp {
     /// Modification time since the epoch.
     pub modified: Duration,

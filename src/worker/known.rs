@@ -62,12 +62,17 @@ impl Known {
             return self.doubt();
         }
         looks.absent().for_each(|path| self.delivered.forget(path));
-        sent.into_iter().for_each(|(path, version)| self.delivered.note(path, version));
+        sent.into_iter().for_each(|(path, version)| self.delivered.note(&path, version));
     }
 
     /// A job failed: what the remote has is not known any more.
     pub fn doubt(&mut self) {
         self.delivered.clear();
+    }
+
+    /// Everything is delivered, and nothing has happened for a while: no copy can have an older content of the same stamp.
+    pub fn rest(&mut self) {
+        self.fresh = FreshStamps::default();
     }
 
     /// Remembers what a run was sending when it was aborted.

@@ -1,11 +1,11 @@
-//! Whether runs are delivering at this moment, for those who could do their work a little later.
+//! Whether runs need the processors at this moment, for those who could do their work a little later.
 //! Counts; does not know what is delivered, nor who waits.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// After so long what is small has arrived where the network is fast, and its run's processes only take their leave.
-const SMALL_DELIVERY: Duration = Duration::from_millis(5);
+/// After this machine lacked something that a run needs, no session is started for so long.
+const SHORT_FOR: Duration = Duration::from_secs(60);
 
 /// Shared by all remotes: they share the processors.
 #[derive(Debug, Default)]
@@ -18,51 +18,52 @@ pub struct LoadGate {
 struct State {
     delivering: u32,
     /// Counts what may be news to one who waits.
-    news: u64,
+    generation: u64,
+    /// When this machine last lacked something.
+    short_since: Option<Instant>,
     ended: bool,
 }
 
-/// A run that is delivering; dropped when it has ended.
+/// A run that needs the processor to deliver; dropped when it needs it no more.
 #[derive(Debug)]
 pub struct Delivering {
     load_gate: Arc<LoadGate>,
-    /// Runs that were delivering when this one began, itself included.
-    beside: u32,
-}
-
-impl Delivering {
-    /// How long the delivery takes if it is a small one: what goes to many remotes at once shares the processors.
-    pub fn patience(&self) -> Duration {
-        SMALL_DELIVERY * self.beside
-    }
 }
 
 /// What one who waits is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// True when nothing is being delivered.
+    /// True when no run needs the processors.
     pub is_calm: bool,
+    /// True when this machine lacks something: no session may keep it from the runs.
+    pub is_short: bool,
     /// For [`LoadGate::wait`].
-    pub news: u64,
+    pub generation: u64,
 }
 
 impl LoadGate {
     /// From now on something is being delivered.
     pub fn delivering(self: &Arc<Self>) -> Delivering {
-        let mut state = self.lock();
-        state.delivering += 1;
-        Delivering { load_gate: Arc::clone(self), beside: state.delivering }
+        self.lock().delivering += 1;
+        Delivering { load_gate: Arc::clone(self) }
     }
 
     /// How things are.
     pub fn now(&self) -> Moment {
         let state = self.lock();
-        Moment { is_calm: state.delivering == 0, news: state.news }
+        let is_short = state.short_since.is_some_and(|since| since.elapsed() < SHORT_FOR);
+        Moment { is_calm: state.delivering == 0, is_short, generation: state.generation }
     }
 
-    /// Somebody has something to do now, or when it is quiet.
-    pub fn tell(&self) {
-        self.lock().news += 1;
+    /// This machine lacks something that a run needs.
+    pub fn note_shortage(&self) {
+        self.lock().short_since = Some(now());
+        self.notify();
+    }
+
+    /// Somebody has something to do now, or when it is calm.
+    pub fn notify(&self) {
+        self.lock().generation += 1;
         self.changed.notify_all();
     }
 
@@ -74,7 +75,7 @@ impl LoadGate {
 
     /// Waits for news since that moment; false when the end has come.
     pub fn wait(&self, since: Moment) -> bool {
-        let waits = |state: &mut State| !state.ended && state.news == since.news;
+        let waits = |state: &mut State| !state.ended && state.generation == since.generation;
         let state = self.changed.wait_while(self.lock(), waits);
         !state.unwrap_or_else(PoisonError::into_inner).ended
     }
@@ -89,10 +90,15 @@ impl Drop for Delivering {
         let mut state = self.load_gate.lock();
         state.delivering -= 1;
         if state.delivering == 0 {
-            state.news += 1;
+            state.generation += 1;
             self.load_gate.changed.notify_all();
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a shortage is over after a while by the wall clock")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 #[cfg(test)]
@@ -113,13 +119,12 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_to_many_remotes_at_once_may_take_longer() {
-        let load_gate = Arc::new(LoadGate::default());
-        let one = load_gate.delivering();
-        let two = load_gate.delivering();
-        assert_eq!([&one, &two].map(Delivering::patience), [1, 2].map(|n| SMALL_DELIVERY * n));
-        drop(one);
-        assert_eq!(load_gate.delivering().patience(), SMALL_DELIVERY * 2);
+    fn a_shortage_wakes_who_starts_sessions() {
+        let load_gate = LoadGate::default();
+        let before = load_gate.now();
+        load_gate.note_shortage();
+        assert!(load_gate.wait(before));
+        assert!(!before.is_short && load_gate.now().is_short);
     }
 
     #[test]

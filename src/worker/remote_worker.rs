@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::Progress;
 use super::delivered::Version;
 use super::executor::Executor;
 use super::fresh::coarse_now;
@@ -21,8 +22,9 @@ use super::plan::{Facts, Plan, plan};
 use super::remote::{Remote, Stop};
 use super::rules::Rules;
 use super::runs::Runs;
-use super::sessions::SessionDemand;
+use super::sessions::Sessions;
 use super::shards::Sharding;
+use super::under_way::UnderWay;
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, PathFailure, Verdict};
@@ -31,10 +33,8 @@ use crate::path::RelPath;
 use crate::record::{self, Eyes};
 use crate::rsync::{Abilities, Answer, Endpoint, Knock, Presence};
 use crate::source::{Source, Unhealthy};
+use crate::sys::memory;
 use crate::watch::Exclude;
-
-/// Who is told which directories of a job need not keep back what is below them.
-type Opened<'a> = &'a dyn Fn(Vec<RelPath>);
 
 /// Does the jobs of one remote.
 #[derive(Debug)]
@@ -112,9 +112,15 @@ impl RemoteWorker {
         self.remote.sessions().rest();
     }
 
-    /// How badly warm sessions are needed.
-    pub fn demand(&self) -> SessionDemand {
-        self.remote.sessions().demand()
+    /// Its sessions.
+    pub fn sessions(&self) -> &Sessions {
+        self.remote.sessions()
+    }
+
+    /// Everything is delivered, and nothing has happened for a while.
+    pub fn forget(&self) {
+        self.remote.known().rest();
+        memory::release_unused();
     }
 
     /// From now on warm sessions are kept ready, if the remote has answered.
@@ -122,11 +128,6 @@ impl RemoteWorker {
         if let Some(abilities) = self.remote.abilities() {
             self.remote.sessions().keep_ready(abilities);
         }
-    }
-
-    /// Starts a warm session, if one is missing.
-    pub fn start_session(&self) {
-        self.remote.sessions().start_one();
     }
 
     /// Kills what is running for jobs of now; others may follow.
@@ -140,17 +141,24 @@ impl RemoteWorker {
     }
 
     /// Does a job; blocks until it is done or has failed. The look is what was there before it. `known_until`: by the clock
-    /// of the files, the time up to which the kernel's events were known when the job was made. Calls `opened` with the
-    /// directories whose entries need not wait for its end.
+    /// of the files, the time up to which the kernel's events were known when the job was made. `told` takes what is said
+    /// of the job meanwhile.
     pub fn run(
         &self,
         job: &Job,
         known_until: Duration,
-        opened: Opened<'_>,
+        told: &dyn Fn(Progress),
     ) -> (JobReport, Option<record::Look>) {
+        let under_way = UnderWay::new(told);
+        if self.sessions().are_stopped() {
+            return (JobReport::nothing(Verdict::Stopped), None);
+        }
         // Nothing else is done, not even a look at the disk, for a remote that may be down and does not answer.
         if self.doubt.load(Ordering::Relaxed) || job.kind == JobKind::Knock {
-            match self.remote.endpoint().knock() {
+            under_way.waits();
+            let knock = self.remote.endpoint().knock();
+            under_way.works();
+            match knock {
                 Err(failure) => {
                     return (JobReport::nothing(Verdict::Failed(failure)), None);
                 }
@@ -161,7 +169,7 @@ impl RemoteWorker {
             }
         }
         let look = self.recorder.as_ref().and_then(|recorder| recorder.look(job));
-        let report = self.run_job(job, known_until, opened);
+        let report = self.run_job(job, known_until, &under_way);
         let is_down = matches!(
             &report.verdict,
             Verdict::Failed(failure) if failure.kind == FailureKind::Away
@@ -170,13 +178,13 @@ impl RemoteWorker {
         (report, look)
     }
 
-    fn run_job(&self, job: &Job, known_until: Duration, opened: Opened<'_>) -> JobReport {
+    fn run_job(&self, job: &Job, known_until: Duration, under_way: &UnderWay<'_>) -> JobReport {
         // Each round knows one inability more, and there are two; trust may be in vain as well.
         for _ in 0..5 {
             let known = self.remote.abilities();
             let is_trusted = known.is_none() && self.may_trust(job);
             let abilities = known.or(is_trusted.then_some(Abilities::ALL));
-            match self.try_run(job, abilities, known_until, opened) {
+            match self.try_run(job, abilities, known_until, under_way) {
                 Ok(report) => {
                     // A full sync needs the processors; what changes meanwhile makes them wanted.
                     let is_full_sync = matches!(job.kind, JobKind::Trees(_));
@@ -210,26 +218,32 @@ impl RemoteWorker {
         job: &Job,
         abilities: Option<Abilities>,
         known_until: Duration,
-        opened: Opened<'_>,
+        under_way: &UnderWay<'_>,
     ) -> Result<JobReport, Stop> {
         if job.kind.is_question() {
             // What it can do may have changed while it was away.
             self.remote.forget_abilities();
         }
-        let abilities = abilities.map_or_else(|| self.remote.contact(), Ok)?;
+        let abilities = match abilities {
+            Some(abilities) => abilities,
+            None => {
+                under_way.waits();
+                let abilities = self.remote.contact();
+                under_way.works();
+                abilities?
+            }
+        };
         if job.kind.is_question() {
             return Ok(JobReport::done());
         }
-        let mut runs = Runs::new(&self.remote, abilities);
+        let mut runs = Runs::new(&self.remote, abilities, under_way);
         let root = self.remote.source().open_healthy().map_err(|error| unhealthy(&error))?;
-        let attempt = Attempt { worker: self, job, abilities, root };
+        let attempt = Attempt { worker: self, job, abilities, root, under_way };
         let mut looks = attempt.look();
         let sending = self.mutual.before(job, known_until, &mut looks, &attempt)?;
         drop(attempt);
         let plan = self.plan(job, &looks, abilities);
-        if !plan.open.is_empty() {
-            opened(plan.open);
-        }
+        under_way.open(plan.open);
         let mut executor = Executor {
             rules: self.remote.rules(),
             absent_way: self.remote.endpoint().way(Presence::Absent, abilities),
@@ -239,7 +253,7 @@ impl RemoteWorker {
         executor.execute(plan.steps)?;
         let failed = executor.failed;
         self.clean_up(job, &runs);
-        if runs.has_run {
+        if under_way.answered.get() {
             self.remote.note_abilities(abilities);
         }
         self.note_delivered(&looks, plan.versions, &failed);
@@ -248,7 +262,7 @@ impl RemoteWorker {
         returned.extend(self.appeared(&looks, job)?);
         returned.extend(looks.after_moves.returned);
         returned.extend(looks.below_trees.returned);
-        let (verdict, aborted) = (Verdict::Done, runs.aborted);
+        let (verdict, aborted) = (Verdict::Done, under_way.aborted.get());
         let postponed = sending.resting.clone();
         Ok(JobReport { verdict, failed, returned, postponed, aborted })
     }
@@ -300,6 +314,7 @@ struct Attempt<'a> {
     job: &'a Job,
     abilities: Abilities,
     root: OwnedFd,
+    under_way: &'a UnderWay<'a>,
 }
 
 impl Attempt<'_> {
@@ -357,7 +372,7 @@ impl Partner for Attempt<'_> {
     }
 
     fn ask(&self, paths: &[RelPath]) -> Result<Answer, Stop> {
-        Runs::new(self.remote(), self.abilities).ask(paths)
+        Runs::new(self.remote(), self.abilities, self.under_way).ask(paths)
     }
 
     fn replacements(&self, look: &Look) -> HashSet<RelPath> {

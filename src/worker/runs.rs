@@ -5,6 +5,7 @@ use super::executor::{Effects, Ran};
 use super::plan::step::{Entry, Run};
 use super::remote::{Remote, Stop};
 use super::shards::entries;
+use super::under_way::UnderWay;
 use crate::change::Scope;
 use crate::path::RelPath;
 use crate::rsync::exit::Outcome;
@@ -14,23 +15,20 @@ use crate::rsync::{Abilities, Answer, RunKind, input};
 pub struct Runs<'a> {
     remote: &'a Remote,
     abilities: Abilities,
-    /// The remote has answered a run.
-    pub has_run: bool,
-    /// A run was aborted, and another one has done its work.
-    pub aborted: bool,
+    job: &'a UnderWay<'a>,
 }
 
 impl<'a> Runs<'a> {
     /// Nothing has run yet.
-    pub fn new(remote: &'a Remote, abilities: Abilities) -> Self {
-        Self { remote, abilities, has_run: false, aborted: false }
+    pub fn new(remote: &'a Remote, abilities: Abilities, job: &'a UnderWay<'a>) -> Self {
+        Self { remote, abilities, job }
     }
 
     /// Which of these the remote lacks, or has too much; changes nothing.
     pub fn ask(&self, paths: &[RelPath]) -> Result<Answer, Stop> {
         let input = input::names(paths);
         let kind = RunKind::Batch { ignore_times: false };
-        match self.remote.sessions().ask(&kind, self.abilities, &input) {
+        match self.remote.sessions().ask(&kind, self.abilities, &input, self.job) {
             Ok(answer) => Ok(answer),
             // The run that delivers them will say what is wrong.
             Err(Outcome::Partial { .. } | Outcome::Kept { .. }) => Ok(Answer::default()),
@@ -46,7 +44,7 @@ impl<'a> Runs<'a> {
         }
         let list = input::temporary_names(names.iter());
         let sessions = self.remote.sessions();
-        let outcome = sessions.run(&RunKind::CleanTemp, self.abilities, &list, &mut false);
+        let outcome = sessions.run(&RunKind::CleanTemp, self.abilities, &list, self.job);
         let label = self.remote.endpoint().destination();
         log::debug!("{label}: leftovers of {} paths: {outcome:?}", names.len());
         if is_aborted(&outcome) {
@@ -55,7 +53,7 @@ impl<'a> Runs<'a> {
     }
 
     /// What an outcome means for the job.
-    fn judge(&mut self, run: &Run, outcome: Outcome) -> Result<Ran, Stop> {
+    fn judge(&self, run: &Run, outcome: Outcome) -> Result<Ran, Stop> {
         let ran = match outcome {
             Outcome::Delivered => Ran::default(),
             Outcome::Partial { failed, deletions_skipped } => {
@@ -71,7 +69,7 @@ impl<'a> Runs<'a> {
                 return Err(self.remote.stop(outcome));
             }
         };
-        self.has_run = true;
+        self.job.answered.set(true);
         Ok(ran)
     }
 }
@@ -81,12 +79,12 @@ impl Effects for Runs<'_> {
 
     fn run(&mut self, run: &Run) -> Result<Ran, Stop> {
         let sessions = self.remote.sessions();
-        let outcome = sessions.run(&run.kind, self.abilities, &run.input, &mut self.aborted);
+        let outcome = sessions.run(&run.kind, self.abilities, &run.input, self.job);
         self.judge(run, outcome)
     }
 
     fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, Ran>, Stop> {
-        match self.remote.sessions().preview(&run.kind, self.abilities, &run.input) {
+        match self.remote.sessions().preview(&run.kind, self.abilities, &run.input, self.job) {
             Ok(gone) => Ok(Ok(gone)),
             Err(outcome) => self.judge(run, outcome).map(Err),
         }

@@ -1,4 +1,4 @@
-//! The thread that starts warm sessions, one after the other, and not while something is being delivered.
+//! The thread that starts sessions, one after the other, and not while something is being delivered.
 //! Starting one takes more processor time than a small delivery; nobody waits for it.
 
 use std::io;
@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use super::load_gate::LoadGate;
 use super::remote_worker::RemoteWorker;
-use super::sessions::SessionDemand;
+use super::sessions::{SessionDemand, Sessions};
 
 /// The thread. Dropping it ends it.
 #[derive(Debug)]
@@ -17,17 +17,17 @@ pub struct SessionStarter {
 }
 
 impl SessionStarter {
-    /// Keeps the sessions of these links warm from now on.
+    /// Keeps sessions ready for these remotes from now on.
     ///
     /// # Errors
     /// When the system refuses a thread.
     pub fn start(remotes: Arc<[RemoteWorker]>, load_gate: Arc<LoadGate>) -> io::Result<Self> {
         let thread = std::thread::Builder::new().name("sessions".into()).stack_size(256 << 10);
-        let warm = {
+        let keep_ready = {
             let load_gate = Arc::clone(&load_gate);
-            move || warm(&remotes, &load_gate)
+            move || keep_ready(&remotes, &load_gate)
         };
-        Ok(Self { load_gate, thread: Some(thread.spawn(warm)?) })
+        Ok(Self { load_gate, thread: Some(thread.spawn(keep_ready)?) })
     }
 }
 
@@ -40,13 +40,18 @@ impl Drop for SessionStarter {
     }
 }
 
-fn warm(remotes: &[RemoteWorker], load_gate: &LoadGate) {
+fn keep_ready(remotes: &[RemoteWorker], load_gate: &LoadGate) {
     loop {
         let now = load_gate.now();
-        let worst = remotes.iter().map(|remote| (remote.demand(), remote)).max_by_key(|(l, _)| *l);
-        match worst {
-            Some((SessionDemand::Urgent, remote)) => remote.start_session(),
-            Some((SessionDemand::Some, remote)) if now.is_calm => remote.start_session(),
+        if now.is_short {
+            // What sessions hold, runs may need: descriptors, processes, memory.
+            Sessions::close_all(remotes.iter().map(RemoteWorker::sessions));
+        }
+        let demands = remotes.iter().map(|remote| (remote.sessions().demand(), remote));
+        let demands = demands.filter(|_| !now.is_short);
+        match demands.max_by_key(|(demand, _)| *demand) {
+            Some((SessionDemand::Urgent, remote)) => remote.sessions().start_one(),
+            Some((SessionDemand::Some, remote)) if now.is_calm => remote.sessions().start_one(),
             _ if load_gate.wait(now) => {}
             _ => return,
         }

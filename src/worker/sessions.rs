@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::load_gate::LoadGate;
+use super::under_way::UnderWay;
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 use crate::rsync::exit::{Outcome, lacking, root_changed};
-use crate::rsync::run::{Killer, Limits, Report, Session, StartError};
+use crate::rsync::run::{Killer, Limits, Need, Report, Session, StartError};
 use crate::rsync::{Abilities, Answer, Endpoint, RunKind, RunSpec, deleted_names};
 use crate::source::Source;
 
@@ -54,7 +55,7 @@ pub struct Sessions {
 /// Sessions that wait, and how many are being started; nobody holds the lock while a process starts.
 #[derive(Debug, Default)]
 struct Pool {
-    ready: Vec<Warm>,
+    ready: Vec<Ready>,
     starting: usize,
     /// What the remote can do, while sessions are wanted at all: not before the first success, nor at rest.
     wanted: Option<Abilities>,
@@ -82,7 +83,7 @@ pub enum SessionDemand {
 }
 
 #[derive(Debug)]
-struct Warm {
+struct Ready {
     session: Session,
     since: Instant,
 }
@@ -102,14 +103,14 @@ impl Sessions {
         }
     }
 
-    /// Runs rsync, in a warm session where one fits. One that fails is no fault of the remote, for it may have been dead long ago: a
-    /// fresh one decides. What the dead one has done meanwhile nobody knows: then `aborted` is set.
+    /// Runs rsync, in a ready session where one fits. A session that fails may have been dead for long: then a fresh run
+    /// decides, and the job is noted as aborted, for nobody knows what the dead one has done.
     pub fn run(
         &self,
         kind: &RunKind,
         abilities: Abilities,
         input: &[u8],
-        aborted: &mut bool,
+        job: &UnderWay<'_>,
     ) -> Outcome {
         let spec = self.endpoint.plan(kind, abilities);
         let limits = Limits { stall: self.stall(kind), output_max: 0 };
@@ -117,7 +118,7 @@ impl Sessions {
             log::debug!("{}", String::from_utf8_lossy(&spec.shell_line_fed(input)));
         }
         if let Some(session) = self.take(&spec) {
-            match self.feed(session, input, limits) {
+            match self.feed(session, input, limits, job) {
                 outcome if is_busy(&outcome) => _ = self.make_room(),
                 Outcome::Failed(Failure {
                     kind: FailureKind::Away | FailureKind::Shortage,
@@ -128,16 +129,16 @@ impl Sessions {
                         "{}: a warm session was dead: {reason}",
                         self.endpoint.destination()
                     );
-                    *aborted = true;
+                    job.aborted.set(true);
                     self.close();
                 }
                 outcome => return outcome,
             }
         }
-        match self.run_afresh(&spec, abilities, input, limits) {
+        match self.run_afresh(&spec, abilities, (input, limits), job) {
             // Perhaps it was our own sessions that took the places.
             outcome if is_busy(&outcome) && self.make_room() => {
-                self.run_afresh(&spec, abilities, input, limits)
+                self.run_afresh(&spec, abilities, (input, limits), job)
             }
             outcome => outcome,
         }
@@ -147,21 +148,33 @@ impl Sessions {
         &self,
         spec: &RunSpec,
         abilities: Abilities,
-        input: &[u8],
-        limits: Limits,
+        (input, limits): (&[u8], Limits),
+        job: &UnderWay<'_>,
     ) -> Outcome {
         let is_crowded = lock(&self.pool).is_crowded;
-        let _turn = is_crowded.then(|| lock(&self.turn));
+        let _turn = is_crowded.then(|| {
+            job.waits();
+            lock(&self.turn)
+        });
         if self.stopped.load(Ordering::Relaxed) {
             return Outcome::Stopped;
         }
         match Session::start(spec, Some(self.source.identity())) {
             Ok(session) => {
                 self.wake(abilities);
-                self.feed(session, input, limits)
+                self.feed(session, input, limits, job)
             }
-            Err(error) => failure(&error),
+            Err(error) => self.not_started(&error),
         }
+    }
+
+    /// Nothing could be started. What this machine lacks, sessions that wait may hold.
+    fn not_started(&self, error: &StartError) -> Outcome {
+        let outcome = failure(error);
+        if matches!(&outcome, Outcome::Failed(failure) if failure.kind == FailureKind::Shortage) {
+            self.load_gate.note_shortage();
+        }
+        outcome
     }
 
     /// The remote has few places: none of them is for a session that waits. True when there were such.
@@ -184,9 +197,10 @@ impl Sessions {
         kind: &RunKind,
         abilities: Abilities,
         input: &[u8],
+        job: &UnderWay<'_>,
     ) -> Result<Vec<(RelPath, bool)>, Outcome> {
         let spec = self.endpoint.plan_preview(kind, abilities);
-        self.listen(&spec, kind, input).map(|output| deleted_names(&output))
+        self.listen(&spec, kind, input, job).map(|output| deleted_names(&output))
     }
 
     /// What a run would do.
@@ -198,19 +212,27 @@ impl Sessions {
         kind: &RunKind,
         abilities: Abilities,
         input: &[u8],
+        job: &UnderWay<'_>,
     ) -> Result<Answer, Outcome> {
         let spec = self.endpoint.plan_question(kind, abilities);
-        self.listen(&spec, kind, input).map(|output| Answer::read(&output))
+        self.listen(&spec, kind, input, job).map(|output| Answer::read(&output))
     }
 
     /// Does a run and takes in what it says.
-    fn listen(&self, spec: &RunSpec, kind: &RunKind, input: &[u8]) -> Result<Vec<u8>, Outcome> {
+    fn listen(
+        &self,
+        spec: &RunSpec,
+        kind: &RunKind,
+        input: &[u8],
+        job: &UnderWay<'_>,
+    ) -> Result<Vec<u8>, Outcome> {
         let limits = Limits { stall: self.stall(kind), output_max: PREVIEW_MAX };
         if self.stopped.load(Ordering::Relaxed) {
             return Err(Outcome::Stopped);
         }
         let session = Session::start(spec, Some(self.source.identity()));
-        let report = self.watched(session.map_err(|error| failure(&error))?, input, limits);
+        let session = session.map_err(|error| self.not_started(&error))?;
+        let report = self.watched(session, input, limits, job);
         match (report.judge(&self.endpoint), report.output) {
             (Outcome::Delivered, Some(output)) => Ok(output),
             (Outcome::Delivered, None) => {
@@ -230,7 +252,7 @@ impl Sessions {
             pool.wanted = (!pool.is_crowded).then_some(abilities);
             pool.starts_left = READY;
         }
-        self.load_gate.tell();
+        self.load_gate.notify();
     }
 
     /// True while sessions are kept ready.
@@ -275,16 +297,18 @@ impl Sessions {
         pool.starting -= 1;
         match started {
             Ok(session) if pool.ended == ended && !self.stopped.load(Ordering::Relaxed) => {
-                pool.ready.push(Warm { session, since: now() });
+                pool.ready.push(Ready { session, since: now() });
             }
             Ok(session) => {
                 drop(pool);
-                session.close();
+                Session::close_all(vec![session]);
             }
             Err(error) => {
                 // Not before the next success: what is short now is not to be asked for in a circle.
                 pool.wanted = None;
-                log::debug!("{}: no warm session: {error}", self.endpoint.destination());
+                log::debug!("{}: no session is ready: {error}", self.endpoint.destination());
+                drop(pool);
+                self.not_started(&error);
             }
         }
     }
@@ -299,13 +323,25 @@ impl Sessions {
 
     /// Ends the sessions that wait.
     pub fn close(&self) {
-        let ready = {
-            let mut pool = lock(&self.pool);
-            pool.ended += 1;
-            pool.wanted = None;
-            std::mem::take(&mut pool.ready)
-        };
-        ready.into_iter().for_each(|warm| warm.session.close());
+        Session::close_all(self.take_all());
+    }
+
+    /// Ends the sessions of all these remotes: every one is told before one is waited for.
+    pub fn close_all<'a>(remotes: impl Iterator<Item = &'a Self>) {
+        Session::close_all(remotes.flat_map(Self::take_all).collect());
+    }
+
+    /// Takes out the sessions that wait; none is started until the next success.
+    fn take_all(&self) -> Vec<Session> {
+        let mut pool = lock(&self.pool);
+        pool.ended += 1;
+        pool.wanted = None;
+        std::mem::take(&mut pool.ready).into_iter().map(|warm| warm.session).collect()
+    }
+
+    /// True after [`Sessions::kill`].
+    pub fn are_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 
     /// Ends what is running; nothing is started from now on.
@@ -333,7 +369,7 @@ impl Sessions {
         let ready = &mut lock(&self.pool).ready;
         // The oldest first: it has had the most time to connect.
         while !ready.is_empty() && *ready[0].session.spec() == *spec {
-            let Warm { session, since } = ready.remove(0);
+            let Ready { session, since } = ready.remove(0);
             if since.elapsed() < AGE_MAX && session.is_alive() {
                 return Some(session);
             }
@@ -341,8 +377,8 @@ impl Sessions {
         None
     }
 
-    fn feed(&self, session: Session, input: &[u8], limits: Limits) -> Outcome {
-        let outcome = self.watched(session, input, limits).judge(&self.endpoint);
+    fn feed(&self, session: Session, input: &[u8], limits: Limits, job: &UnderWay<'_>) -> Outcome {
+        let outcome = self.watched(session, input, limits, job).judge(&self.endpoint);
         lock(&self.pool).is_down = matches!(
             &outcome,
             Outcome::Failed(failure) if failure.kind.is_remotes()
@@ -351,17 +387,27 @@ impl Sessions {
     }
 
     /// A run that can be killed meanwhile.
-    fn watched(&self, session: Session, input: &[u8], limits: Limits) -> Report {
+    fn watched(
+        &self,
+        session: Session,
+        input: &[u8],
+        limits: Limits,
+        job: &UnderWay<'_>,
+    ) -> Report {
+        job.works();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.running).insert(id, session.killer());
-        let delivering = self.load_gate.delivering();
-        // What is small has arrived: the next session is made ready while this one takes its leave.
-        let patience = delivering.patience();
-        let leave = || {
-            drop(delivering);
-            self.load_gate.tell();
-        };
-        let report = session.feed_and(input, limits, (patience, leave));
+        let mut delivering = Some(self.load_gate.delivering());
+        let report = session.feed_and(input, limits, &mut |need| match need {
+            Need::Processor => job.works(),
+            Need::Remote => {
+                job.waits();
+                // The next session is made ready while this run waits.
+                if delivering.take().is_some() {
+                    self.load_gate.notify();
+                }
+            }
+        });
         lock(&self.running).remove(&id);
         report
     }
@@ -388,7 +434,8 @@ pub fn failure(error: &StartError) -> Outcome {
         StartError::Root { source, .. } | StartError::Spawn(source)
             if let Some(lacking) = lacking(source) =>
         {
-            Failure::shortage(format!("cannot start rsync: {lacking}"))
+            let number = source.raw_os_error().unwrap_or_default();
+            Failure::shortage(format!("cannot start rsync: {lacking} (errno {number})"))
         }
         StartError::RootChanged { .. } | StartError::Root { .. } => root_changed(),
         StartError::NoRsync | StartError::Spawn(_) => Failure::shortage(error.to_string()),

@@ -194,7 +194,9 @@ impl RemoteState {
             }
         }
         let (began, is_trial) = (now, self.outage.is_some());
-        let flight = Flight { kind, origin, began, is_trial, items, deletes_below, parents };
+        let is_waiting = false;
+        let flight =
+            Flight { kind, origin, began, is_trial, is_waiting, items, deletes_below, parents };
         self.flights.insert(id, flight);
         job
     }

@@ -8,13 +8,22 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use super::{Ending, Limits, Session};
+use super::{Ending, Limits, Need, Session};
 
 /// How much of standard error is kept, in bytes.
 const STDERR_MAX: usize = 256 * 1024;
 
 /// A run is looked at as often as this, however long it may stand still.
 const LOOK: Duration = Duration::from_secs(4);
+
+/// When a run is first asked what it needs: what is small has arrived by then where the network is fast.
+const SAMPLE_FIRST: Duration = Duration::from_millis(5);
+
+/// A run that waits is asked again after so long; one that works sooner. The older it is, the less often.
+const SAMPLE_WAITING: Duration = Duration::from_millis(250);
+
+/// How many times longer a run may stand still when our own machine keeps the processor from it.
+const STARVED_MAX: u32 = 20;
 
 /// What rsync writes to standard output when it deletes nothing, because it could not read all of the source (rsync 3.5.0,
 /// generator.c, delete_in_dir; the same words since 2.6).
@@ -86,20 +95,20 @@ impl Fed {
     }
 }
 
-/// Moves everything until the child has ended or stands still. Leaves reaping to the caller. A run that lasts longer than
-/// `patience` gives time to do something else once: `meanwhile`.
+/// Moves everything until the child has ended or stands still. Leaves reaping to the caller. `needs` hears now and then
+/// what the run needs.
 pub(super) fn feed(
     session: &mut Session,
     input: &[u8],
     limits: Limits,
-    (patience, meanwhile): (Duration, impl FnOnce()),
+    needs: &mut dyn FnMut(Need),
 ) -> Fed {
     let mut fed = Fed::begun();
     let mut pipes = Pipes::of(session, input);
     let mut progress = Progress::start(session.pid(), limits.stall);
-    let mut meanwhile = Some(meanwhile);
+    let mut sample_at = SAMPLE_FIRST;
     loop {
-        let pause = if meanwhile.is_some() { patience } else { progress.pause() };
+        let pause = progress.pause().min(sample_at.saturating_sub(progress.age()));
         let woken = match wait(session, &pipes, pause) {
             Ok(woken) => woken,
             Err(error) => {
@@ -115,10 +124,12 @@ pub(super) fn feed(
             fed.deaf = pipes.deaf || !pipes.rest.is_empty();
             return fed;
         }
-        if progress.age() >= patience
-            && let Some(meanwhile) = meanwhile.take()
-        {
-            meanwhile();
+        let age = progress.age();
+        if age >= sample_at {
+            let need = need_of(session.pid());
+            needs(need);
+            let pause = if need == Need::Remote { age.max(SAMPLE_WAITING) } else { age };
+            sample_at = age + pause.min(LOOK);
         }
         if let Some(ending) = progress.given_up(moved) {
             fed.ending = Some(ending);
@@ -276,7 +287,10 @@ impl Progress {
             self.counted = counted;
             self.moved = now;
         }
-        (now - self.moved >= self.stall).then_some(Ending::Stalled(self.stall.as_secs()))
+        // A run that gets a tenth of the processor that it wants is slow by our own fault, not by the remote's.
+        let is_over = now - self.moved >= self.stall
+            && now - self.moved >= self.stall * starvation(processor_times(self.pid));
+        is_over.then_some(Ending::Stalled(self.stall.as_secs()))
     }
 }
 
@@ -300,6 +314,32 @@ fn waits_for_a_writer(pid: u32) -> bool {
     place == WAITS_FOR_A_WRITER || children(pid).into_iter().any(waits_for_a_writer)
 }
 
+/// What a process and those below it need at this moment.
+fn need_of(pid: u32) -> Need {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name stands in parentheses, and may hold some itself; the state follows.
+    let state = stat.iter().rposition(|&b| b == b')').and_then(|at| stat.get(at + 2));
+    let works = matches!(state, Some(b'R' | b'D'))
+        || children(pid).into_iter().any(|child| need_of(child) == Need::Processor);
+    if works { Need::Processor } else { Need::Remote }
+}
+
+/// How long a process and those below it have had a processor, and how long they have waited for one.
+fn processor_times(pid: u32) -> (Duration, Duration) {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let mut words = text.split_whitespace().map(|word| word.parse().unwrap_or(0));
+    let mut next = || Duration::from_nanos(words.next().unwrap_or(0));
+    let own = (next(), next());
+    let below = children(pid).into_iter().map(processor_times);
+    below.fold(own, |sum, child| (sum.0 + child.0, sum.1 + child.1))
+}
+
+/// How many times longer something takes than on a machine that is idle otherwise.
+fn starvation((had, waited): (Duration, Duration)) -> u32 {
+    let times = waited.as_nanos() / had.as_nanos().max(1_000_000);
+    1 + u32::try_from(times).unwrap_or(STARVED_MAX).min(STARVED_MAX - 1)
+}
+
 fn children(pid: u32) -> Vec<u32> {
     let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     list.unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect()
@@ -308,6 +348,33 @@ fn children(pid: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_our_own_machine_starves_may_stand_still_longer() {
+        let ms = Duration::from_millis;
+        assert_eq!(starvation((ms(20), ms(1))), 1);
+        assert_eq!(starvation((ms(20), ms(200))), 11);
+        assert_eq!(starvation((ms(0), ms(0))), 1, "where the kernel does not tell");
+        assert_eq!(starvation((ms(1), ms(1_000_000))), STARVED_MAX);
+    }
+
+    #[test]
+    fn a_process_that_sleeps_needs_no_processor() {
+        let mut sleeper = crate_sleeper();
+        let (pid, mut tries) = (sleeper.id(), 0);
+        while need_of(pid) != Need::Remote {
+            tries += 1;
+            assert!(tries < 1_000_000, "it never sleeps");
+        }
+        assert!(processor_times(pid).0 > Duration::ZERO);
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a child that waits is what is tested")]
+    fn crate_sleeper() -> std::process::Child {
+        std::process::Command::new("sleep").arg("1000").spawn().unwrap()
+    }
 
     #[test]
     fn what_is_said_of_deletions_is_heard_in_pieces_and_among_other_words() {

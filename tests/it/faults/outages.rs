@@ -11,7 +11,7 @@ use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::{Options, Rsyncd};
 use crate::support::same::{differences, picture, wait_until_same};
 use crate::support::tmpfs::Tmpfs;
-use crate::support::{LIMIT, free_port, wait_for_content, wait_until};
+use crate::support::{LIMIT, free_port, wait_for_content, wait_until, wait_until_within};
 
 /// How a remote fails, and how that is mended.
 struct Kind {
@@ -338,4 +338,33 @@ mod thirty_seconds {
     fn with_the_wrong_password_are_made_good_soon_after() {
         fail_for(&WRONG_PASSWORD, 30);
     }
+}
+
+#[test]
+fn frozen_remotes_take_no_worker_from_a_healthy_one() {
+    // Four workers; of twelve remotes eleven accept connections and then say nothing more.
+    let daemon = Rsyncd::start();
+    let port = free_port();
+    let mut remotes = Vec::new();
+    let mut forwarders: Vec<_> = (0..12)
+        .map(|number| {
+            let forwarder = Forwarder::start(100 + number, port, daemon.port);
+            std::fs::create_dir(daemon.at(format!("r{number}"))).unwrap();
+            remotes.push((forwarder.ip(), format!("data/r{number}")));
+            forwarder
+        })
+        .collect();
+    let args = vec!["-n".into(), "4".into()];
+    let mut mirror = Mirror::start(&Setup { remotes, port, args, ..Setup::to(&daemon) });
+    mirror.write("first", "x");
+    (0..12).for_each(|number| wait_for_content(&daemon.at(format!("r{number}/first")), "x"));
+    forwarders.iter_mut().skip(1).for_each(|forwarder| forwarder.set(Network::Silent));
+    for round in 0..30 {
+        let name = format!("f{round}");
+        mirror.write(&name, "x");
+        let there = daemon.at(format!("r0/{name}"));
+        wait_until_within("the healthy one has it", Duration::from_secs(8), || there.exists());
+    }
+    // What stops does not wait for one frozen session after the other.
+    mirror.stop();
 }

@@ -11,6 +11,7 @@ use sersync::engine::pending::{Item, Mark};
 use sersync::engine::{Job, JobId, JobKind, Verdict};
 use sersync::rsync::excludes::Excludes;
 use sersync::source::Source;
+use sersync::worker::Progress;
 use sersync::worker::remote_worker::{RemoteWorker, RemoteWorkerSetup};
 use sersync::worker::rules::{Coverage, Rules};
 use sersync::worker::shards::Sharding;
@@ -51,7 +52,8 @@ fn batch(items: Vec<Item>) -> Job {
 fn named(rig: &Rig, items: Vec<Item>) -> BTreeSet<String> {
     let job = batch(items);
     let named: RefCell<BTreeSet<String>> = RefCell::default();
-    let opened = |directories: Vec<_>| {
+    let opened = |progress| {
+        let Progress::Opened(directories) = progress else { return };
         let new = directories.iter().map(ToString::to_string).filter(|name| !rig.holds(name));
         named.borrow_mut().extend(new);
     };
@@ -141,7 +143,8 @@ fn a_directory_that_appears_after_the_look_keeps_nothing_of_an_older_one() {
         item("was-file", Scope::Tree),
     ];
     // Between the worker's look and rsync's.
-    let appear = |_| {
+    let appear = |progress| {
+        let Progress::Opened(_) = progress else { return };
         std::fs::remove_file(rig.source.join("was-file")).unwrap();
         ["absent", "was-file"]
             .iter()

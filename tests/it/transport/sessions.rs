@@ -9,7 +9,7 @@ use crate::support::sshd::Sshd;
 use crate::support::{children_of, is_running, tree, wait_for_content, wait_until};
 use sersync::rsync::exit::{Ending, Outcome, root_changed};
 use sersync::rsync::run::{Limits, RootIdentity, Session, StartError};
-use sersync::rsync::{Abilities, input};
+use sersync::rsync::{Abilities, RunSpec, input};
 
 #[test]
 fn warm_session_takes_names_written_long_after_its_start() {
@@ -45,10 +45,33 @@ fn unused_session_leaves_nothing_behind() {
     let closed = rig.session(&BATCH);
     let dropped = rig.session(&BATCH);
     let pids = [closed.pid(), dropped.pid()];
-    closed.close();
+    Session::close_all(vec![closed]);
     drop(dropped);
     let children = children_of(std::process::id());
     assert!(pids.iter().all(|pid| !children.contains(pid)), "neither runs nor is a zombie");
+}
+
+#[test]
+fn sessions_that_do_not_leave_are_waited_for_all_at_once() {
+    // Nobody greets there: each session hangs until it is killed.
+    let silent = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let dir = crate::support::TestDir::new();
+    let daemon = format!("rsync://127.0.0.1:{port}/data/");
+    let args = ["-a", "--files-from=-", "./", &daemon].map(Into::into).to_vec();
+    let spec = RunSpec { args, root: dir.path().to_path_buf(), owner: None };
+    let sessions: Vec<_> = (0..40).map(|_| Session::start(&spec, None).unwrap()).collect();
+    let pids: Vec<_> = sessions.iter().map(Session::pid).collect();
+    // One after the other, they would take 20 s.
+    let (done, end) = std::sync::mpsc::channel();
+    let closing = std::thread::Builder::new().spawn(move || {
+        Session::close_all(sessions);
+        done.send(()).unwrap();
+    });
+    assert_eq!(end.recv_timeout(Duration::from_secs(10)), Ok(()));
+    closing.unwrap().join().unwrap();
+    let children = children_of(std::process::id());
+    assert!(pids.iter().all(|pid| !children.contains(pid)));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use sersync::failure::{Failure, FailureKind};
 use sersync::rsync::Abilities;
 use sersync::rsync::exit::{Ability, Outcome};
 use sersync::rsync::probe::{Probed, run_probe};
+use sersync::rsync::run::Session;
 
 fn denied(outcome: Outcome) -> String {
     match outcome {
@@ -128,7 +129,7 @@ fn busy_daemon_is_told_from_a_dead_one() {
     let outcome = rig.batch(&["f"]);
     let is_busy = matches!(&outcome, Outcome::Failed(failure) if failure.kind == FailureKind::Busy);
     assert!(is_busy, "{outcome:?}");
-    first.close();
+    Session::close_all(vec![first]);
 }
 
 #[test]

@@ -1,0 +1,69 @@
+//! One job under way: what its runs have shown so far, and what the engine is told of it meanwhile.
+//! Runs nothing.
+
+use std::cell::Cell;
+
+use super::Progress;
+use crate::path::RelPath;
+
+/// One job under way.
+pub struct UnderWay<'a> {
+    told: &'a dyn Fn(Progress),
+    is_waiting: Cell<bool>,
+    /// A run was aborted, and another one has done its work.
+    pub aborted: Cell<bool>,
+    /// The remote has answered a run.
+    pub answered: Cell<bool>,
+}
+
+impl<'a> UnderWay<'a> {
+    /// A job begins; `told` takes what is said of it.
+    pub fn new(told: &'a dyn Fn(Progress)) -> Self {
+        Self {
+            told,
+            is_waiting: Cell::default(),
+            aborted: Cell::default(),
+            answered: Cell::default(),
+        }
+    }
+
+    /// These directories keep nothing back that changes below them.
+    pub fn open(&self, directories: Vec<RelPath>) {
+        if !directories.is_empty() {
+            (self.told)(Progress::Opened(directories));
+        }
+    }
+
+    /// It waits for the remote, and needs no processor.
+    pub fn waits(&self) {
+        if !self.is_waiting.replace(true) {
+            (self.told)(Progress::Waits);
+        }
+    }
+
+    /// It needs the processor.
+    pub fn works(&self) {
+        if self.is_waiting.replace(false) {
+            (self.told)(Progress::Works);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn only_what_changes_is_said() {
+        let said = RefCell::new(Vec::new());
+        let told = |progress| said.borrow_mut().push(progress);
+        let job = UnderWay::new(&told);
+        job.works();
+        job.open(Vec::new());
+        job.waits();
+        job.waits();
+        job.works();
+        assert_eq!(*said.borrow(), [Progress::Waits, Progress::Works]);
+    }
+}
