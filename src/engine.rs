@@ -405,7 +405,10 @@ impl Engine {
             return Room::None;
         }
         let kept = count(|remote| !remote.has_batch()).min(half);
-        if free > kept.max(half.min(1)) {
+        // Long jobs that wait for their remotes cost memory: a remote that has one gets no more than its share.
+        let long: usize = self.remotes.iter().map(RemoteState::long_jobs).sum();
+        let may_be_long = long < self.setup.workers || remote.long_jobs() == 0;
+        if free > kept.max(half.min(1)) && may_be_long {
             Room::Any
         } else if free > kept || !remote.has_batch() {
             Room::Short

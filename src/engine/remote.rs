@@ -414,6 +414,11 @@ impl RemoteState {
         flight.map(|flight| flight.is_waiting = false).is_some()
     }
 
+    /// Large files and trees in flight.
+    pub fn long_jobs(&self) -> usize {
+        self.count_flights(|kind| matches!(kind, JobKind::Large | JobKind::Trees(_)))
+    }
+
     /// True when no job is in flight.
     pub fn is_idle(&self) -> bool {
         self.flights.is_empty()

@@ -7,9 +7,9 @@ use std::os::unix::ffi::OsStringExt;
 /// Patterns in rsync's own language, anchored at the watch root where they begin with a slash.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Excludes {
-    /// What the operator excludes: on the remote it even keeps the directories that hold it.
+    /// What the operator excludes. On the remote, a directory that holds it stays too.
     pub kept: Vec<Vec<u8>>,
-    /// Names that go with the directory in which they are, when that is deleted.
+    /// Names that are deleted together with their directory.
     pub perishable: Vec<Vec<u8>>,
 }
 

@@ -8,7 +8,7 @@ use super::Presence;
 use super::excludes::Excludes;
 use crate::path::RelPath;
 
-/// Stands for the watch root: every name brings its parents along, and `./` itself would bring what the root holds.
+/// Stands for the watch root: every name sends its parents too, but `./` itself would send what the root holds.
 const NO_SUCH_NAME: &[u8] = b".sersync-no-such-name";
 
 /// The list of a batch. Every name has `./` in front: rsync drops names that begin with `#` or `;`.
@@ -22,7 +22,7 @@ pub fn names<'a>(paths: impl IntoIterator<Item = &'a RelPath>) -> Vec<u8> {
     list
 }
 
-/// The name that brings `path` along, and nothing else.
+/// The name that sends `path`, and nothing else.
 pub fn name(path: &RelPath) -> Cow<'_, RelPath> {
     match path.is_root() {
         true => Cow::Owned(RelPath::new(NO_SUCH_NAME).unwrap_or_default()),
@@ -54,7 +54,7 @@ pub fn patterns<'a>(paths: impl IntoIterator<Item = (&'a RelPath, Presence)>) ->
             continue;
         }
         push_pattern(&mut list, path, b"");
-        // Where a directory is expected, what it holds is another path's business; anything else replaces what is there.
+        // What a directory holds is sent by other paths; anything else replaces a directory with all that it holds.
         if presence != Presence::Directory {
             push_pattern(&mut list, path, b"/***");
         }

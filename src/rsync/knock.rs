@@ -1,5 +1,5 @@
-//! Asks a daemon that may be down whether it answers: connects, and waits for its greeting. Costs no process and transfers nothing,
-//! so that it can be done often. What the daemon allows, only rsync itself can find out.
+//! Knocks at a daemon that may be down: connects, and waits for its greeting. Costs no process, so it can be done often.
+//! Does not learn what the daemon allows; only rsync itself can.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -77,7 +77,7 @@ fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, Failure> 
         away(code, format!("failed to connect to {address}: {}", words(&error)))
     })?;
     let rest = (end - now().min(end)).max(Duration::from_millis(100));
-    // A socket that takes no time limit would be waited for without one: then rsync itself has to find out.
+    // Without a time limit the read could wait for ever: then rsync itself has to find out.
     if stream.set_read_timeout(Some(rest)).is_err() {
         return Ok(Knock::Unsure);
     }
@@ -95,7 +95,7 @@ fn away(code: i32, reason: String) -> Failure {
     Failure::new(FailureKind::Away, code, reason)
 }
 
-/// The kernel's words without the number that Rust adds.
+/// The kernel's message without the number that Rust adds.
 fn words(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()

@@ -1,5 +1,5 @@
-//! What a run that changes nothing says it would send or delete. Pure.
-//! The run itself is planned in `plan.rs`.
+//! Reads what a run without effect says that it would send or delete.
+//! Pure; the run is planned in `plan.rs`.
 
 use std::collections::HashSet;
 
@@ -67,7 +67,7 @@ impl Answer {
     }
 }
 
-/// rsync writes bytes that are not printable as `\#ooo`, in octal, and a backslash so where it would look like that.
+/// rsync writes unprintable bytes as `\#ooo` in octal, and a backslash too where it would look like that.
 fn unescaped(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;

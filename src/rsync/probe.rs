@@ -8,7 +8,7 @@ use super::run::{Killer, Limits, RootIdentity, Session, StartError};
 use super::{Abilities, Endpoint, RunKind, input};
 use crate::failure::{Failure, FailureKind};
 
-/// How long a probe may stand still: longer than connecting may take, shorter than anybody wants to wait.
+/// How long a probe may make no progress: longer than a connection takes.
 const STALL: Duration = Duration::from_secs(30);
 
 /// What a probe found.

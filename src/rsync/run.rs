@@ -1,5 +1,5 @@
-//! Starts rsync, keeps it warm, feeds it, watches its progress, ends it: the life of one child process.
-//! Does not know what its words mean nor judge how it ended.
+//! The life of one rsync process: it is started, fed, watched and ended.
+//! Does not know what its words mean, and does not judge how it ended.
 
 mod feed;
 
@@ -22,7 +22,7 @@ use crate::process::orphans::OWNER;
 /// How long sessions that are closed unused may take to leave by themselves.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Which directory a watch root is, whatever its path leads to later.
+/// Which directory a watch root is, even when its path leads elsewhere later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RootIdentity {
     /// Device number.
@@ -75,9 +75,9 @@ pub enum StartError {
 /// When a run in flight is given up.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The longest time in which neither a pipe nor the processes' own counters may stand still.
+    /// The longest time without progress: neither a pipe nor the processes' counters move.
     pub stall: Duration,
-    /// How much of standard output is kept, in bytes; 0 for runs of which it is of no use.
+    /// How much of standard output is kept, in bytes.
     pub output_max: usize,
 }
 
@@ -95,7 +95,7 @@ pub enum Need {
 pub struct Report {
     /// How it ended.
     pub ending: Ending,
-    /// What it wrote to standard error, up to a limit, and what it said elsewhere of deletions that it left out.
+    /// What it wrote to standard error, up to a limit; and what it said on standard output of skipped deletions.
     pub stderr: Vec<u8>,
     /// True when it wrote more than was kept.
     pub truncated: bool,
@@ -126,7 +126,7 @@ pub struct Killer(Arc<Mutex<Target>>);
 
 #[derive(Debug)]
 struct Target {
-    /// The process group; `None` once its leader is reaped, for then the number may belong to somebody else.
+    /// The process group; `None` once its leader is reaped: the kernel may reuse the number.
     group: Option<Pid>,
     killed: bool,
 }
@@ -239,7 +239,7 @@ impl Session {
 
     /// Writes `input`, closes standard input, and waits for the end of the run.
     ///
-    /// When the watch root is no longer the directory it was started in, it gets nothing and is ended.
+    /// A run whose watch root has been replaced gets nothing and is ended.
     pub fn feed(self, input: &[u8], limits: Limits) -> Report {
         self.feed_and(input, limits, &mut |_| {})
     }
@@ -335,7 +335,7 @@ fn spawn(spec: &RunSpec, dir: &OwnedFd) -> Result<Child, StartError> {
     command
         .args(&spec.args)
         .current_dir(descriptor_path(dir))
-        // Messages are read by exit.rs, which knows them in English.
+        // exit.rs reads the messages, and knows them in English.
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -345,7 +345,7 @@ fn spawn(spec: &RunSpec, dir: &OwnedFd) -> Result<Child, StartError> {
         command.env(OWNER, owner);
     }
     if std::env::var_os("RSYNC_PASSWORD").is_none() {
-        // Without one, rsync would ask at the terminal and stand still for ever.
+        // Without a password, rsync would ask at the terminal and wait for ever.
         command.env("RSYNC_PASSWORD", "");
     }
     command.spawn().map_err(|error| match error.kind() {

@@ -1,5 +1,5 @@
-//! The memory that keeps rsync's quick check from hiding a change: size and time of what was sent while its stamp was still fresh.
-//! Does not look at the disk, and forgets only what is long past.
+//! Stamps of files that were sent while they were fresh. A later write may have the same size and time, and rsync's quick
+//! check would skip it. Does not look at the disk.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl FreshStamps {
         known.is_some_and(|known| known.modified > stamp.modified)
     }
 
-    /// The remembered paths below `old`, as they are called since that is `new`.
+    /// The remembered paths below `old`, renamed to be below `new`.
     pub fn moved_along(&self, old: &RelPath, new: &RelPath) -> Vec<RelPath> {
         let known = self.young.keys().chain(self.old.keys());
         if old.is_root() {
@@ -83,8 +83,8 @@ fn same(a: Stamp, b: Stamp, granularity: Granularity) -> bool {
     times && a.size == b.size
 }
 
-/// True while another write could leave the same stamp. For nanoseconds that is only within the very tick: a stamp ahead of
-/// the coarse clock was given by a kernel that never gives one twice to somebody who has looked (Linux 6.13).
+/// True while another write could get the same stamp. With nanoseconds that is within one tick only: a stamp ahead of the
+/// coarse clock comes from Linux 6.13 or later, which never gives one twice to somebody who has looked.
 fn is_fresh(stamp: Stamp, now: Duration, granularity: Granularity) -> bool {
     match granularity {
         Granularity::Nanoseconds => now == stamp.modified,

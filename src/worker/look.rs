@@ -1,5 +1,5 @@
-//! What the disk says of a batch at this moment: what is there, what is gone, what is too large to travel with the rest.
-//! Reads names and stamps below one open root; sends nothing.
+//! A look at the disk for one job: which paths are present, absent, large, a small tree or a large one.
+//! Reads names and stamps below one open root; decides no run.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -19,12 +19,12 @@ use crate::path::RelPath;
 use crate::rsync::Presence;
 use crate::watch::Exclude;
 
-/// From this length on a file travels alone.
+/// A file of this size or more is a job of its own.
 const LARGE_FILE: u64 = 4 << 20;
-/// A batch carries no more than this; the rest goes in the next one.
+/// The bytes of one batch; the rest goes in the next one.
 const BATCH_BYTES: u64 = 32 << 20;
 
-/// What a worker is to do for a job, as the disk is now.
+/// What a job is about, as the disk is now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Look {
     /// Entries that are there, with their stat where it is a regular file's.
@@ -35,13 +35,13 @@ pub struct Look {
     pub absent_dirs: BTreeSet<RelPath>,
     /// Directories whose set of names is to be made equal.
     pub listings: Vec<RelPath>,
-    /// Directories that go whole.
+    /// Directories that are made equal with everything below.
     pub trees: Vec<RelPath>,
     /// Those of them whose file systems may hold too many entries for one list in memory.
     pub long_trees: HashSet<RelPath>,
     /// What is made from its old copy.
     pub moves: Vec<Move>,
-    /// What does not travel with this job, divided where that is better.
+    /// What another job has to do, divided where that is better.
     pub returned: Vec<Item>,
 }
 
@@ -52,13 +52,13 @@ pub struct Present {
     pub path: RelPath,
     /// Directory or not.
     pub presence: Presence,
-    /// What a regular file is like.
+    /// The version of a regular file.
     pub version: Option<Version>,
-    /// Must be sent whatever its stamp says.
+    /// Its size and time may be equal although its content is not.
     pub compare_content: bool,
-    /// Its copy may not be what was delivered.
+    /// An aborted run may have spoilt its copy since the delivery.
     pub recheck: bool,
-    /// It was moved here, by whom: what stood here before may have had the same stamp.
+    /// Who moved it here: what stood here before may have had the same stamp.
     pub moved: Option<Mover>,
 }
 
@@ -114,8 +114,8 @@ impl Look {
         !(named && self.absent_dirs.is_empty() && self.moves.is_empty())
     }
 
-    /// Takes out what may be done only after the moves: whatever concerns their old names. The directories in which
-    /// the moves work must be there before, and are added to what goes first.
+    /// Takes out what may be done only after the moves: everything at, below and above their old names. Adds the
+    /// directories in which the moves work to what is done first.
     pub fn put_off_old_names(&mut self) -> Look {
         let Self { moves, present, absent, absent_dirs, .. } = self;
         let late = |path: &RelPath| moves.iter().any(|m| path.is_within(&m.old));
@@ -148,7 +148,7 @@ impl Look {
     }
 }
 
-/// What decides what a look leads to.
+/// What a look depends on besides the disk.
 #[derive(Clone, Copy)]
 pub struct LookOptions<'a> {
     /// How far trees may be divided.
@@ -215,8 +215,7 @@ impl Looking<'_> {
         }
     }
 
-    /// Looks at every directory above `path`. A symbolic link among them must not be followed: what is behind it
-    /// belongs to another tree.
+    /// Looks at every directory above `path`. It does not follow symbolic links: they lead to other trees.
     fn way_to(&mut self, path: &RelPath) -> WayTo {
         let Some(parent) = path.parent().filter(|parent| !parent.is_root()) else {
             return WayTo::Open;
@@ -237,7 +236,7 @@ impl Looking<'_> {
         way
     }
 
-    /// A path that is gone, and is deleted here if this job may.
+    /// A path that is gone: this job deletes it if it may.
     fn absent(&mut self, path: RelPath, scope: Scope) {
         if !self.holds(&path) {
             return self.give_back(path);
@@ -248,7 +247,7 @@ impl Looking<'_> {
         self.look.absent.insert(path);
     }
 
-    /// True when no other job can be at work at or below `path`: it is a batch's own item, or below one.
+    /// True when this job is a batch and `path` is one of its items or below one: then no other job works at or below it.
     fn holds(&self, path: &RelPath) -> bool {
         let mut above = Some(path.clone());
         while let Some(path) = above {
@@ -260,7 +259,7 @@ impl Looking<'_> {
         false
     }
 
-    /// What another job may be at work below has its turn by itself. It may have been a directory.
+    /// Another job may work below this path, so the engine gives it a job of its own.
     fn give_back(&mut self, path: RelPath) {
         let item = Item { path, mark: Mark::new(Scope::Tree) };
         if !self.look.returned.contains(&item) {
@@ -325,14 +324,14 @@ impl Looking<'_> {
             self.look.trees.push(path.clone());
             return;
         }
-        // What holds the shards is made here and now, so that each of them can go by itself.
+        // This job makes the directories that hold the shards, so that each shard can be sent by itself.
         let Divided { listings, shards } = self.shards().divide(path);
         let mark = Mark { scope: Scope::Tree, shard: true, ..item.mark };
         self.look.listings.extend(listings);
         self.look.returned.extend(shards.into_iter().map(|path| Item { path, mark }));
     }
 
-    /// Notes a move, if that is how the item came to be and a run of its own serves it; true also when it has to wait.
+    /// Notes a move if a run of its own makes the item from its old copy. True also when the item must wait for that.
     fn find_move(&mut self, item: &Item, what: Moved) -> bool {
         let stat = |old: &RelPath| self.stat(old).err();
         let found = match self.options.hints {

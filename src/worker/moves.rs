@@ -1,5 +1,5 @@
-//! What moved inside the tree: which hints are worth a run of their own, and what has to wait for that run.
-//! A hint may be wrong or late: then rsync sends the data as usual, and the result is the same.
+//! Moves inside the tree: which are worth a run of their own, and what has to wait for that run.
+//! Sends nothing. A hint may be wrong or late: then rsync sends the data as usual.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,9 +8,9 @@ use rustix::io::Errno;
 use crate::engine::Job;
 use crate::path::RelPath;
 
-/// A smaller file is sent sooner than a run for it alone is started.
+/// To send a smaller file is quicker than to start a run for it.
 const FILE_MIN: u64 = 1 << 20;
-/// Moves of one job that get a run of their own; what else moved is sent with the rest.
+/// The moves of one job that get a run of their own; the rest is sent.
 const MOVES_MAX: usize = 16;
 
 /// Whether a remote can make what moved from its old copy.
@@ -18,7 +18,7 @@ const MOVES_MAX: usize = 16;
 pub enum Hints {
     /// It can.
     Use,
-    /// Files only: directories have filters that are anchored at the watch root.
+    /// Files only: the filters are anchored at the watch root, and a moved directory's run has another root.
     FilesOnly,
     /// It cannot: the data is sent.
     Ignore,
@@ -38,7 +38,7 @@ pub enum Moved {
 pub enum Mover {
     /// A person or a program.
     Somebody,
-    /// An rsync that received it: two mirrors of each other must not answer with what they were sent.
+    /// An rsync that received it.
     Receiver,
 }
 
@@ -76,7 +76,7 @@ pub struct Move {
 }
 
 impl Move {
-    /// The directory that must stand before its run: where a file stood before, none can be moved to.
+    /// The directory that must exist on the remote before this run.
     pub fn directory(&self) -> Option<RelPath> {
         match self.what {
             Moved::Directory => Some(self.new.clone()),
@@ -85,14 +85,14 @@ impl Move {
     }
 }
 
-/// What a hint is good for.
+/// How something that moved is delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nothing: what moved is sent like anything else.
+    /// Like anything else.
     Unknown,
     /// This job makes it from its old copy.
     Here(Move),
-    /// Its old name is in another job's hands: a little later no data need be sent.
+    /// Later: another job holds its old name.
     Elsewhere,
 }
 
@@ -103,7 +103,7 @@ pub struct Moves<'a> {
 }
 
 impl<'a> Moves<'a> {
-    /// Those of `job`; an old name is of use only when the job holds it too, so that nobody else deletes it meanwhile.
+    /// Those of `job`. The job must hold the old name too, so that no other job deletes it meanwhile.
     pub fn of(job: &'a Job) -> Self {
         let old_of: HashMap<_, _> = job.moves.iter().map(|(new, old)| (new, old)).collect();
         let items = job.items.iter().filter(|_| !old_of.is_empty());
@@ -127,7 +127,7 @@ impl<'a> Moves<'a> {
         let Some(old) = self.old_of.get(new).copied() else { return Origin::Unknown };
         let same_directory = old.parent() == new.parent();
         let serves = match what {
-            // Hard links join both names for a while: what may stand at the old one now must not be touched by that.
+            // For a while both names share their files on the remote: nothing may stand at the old one here.
             Moved::Directory => stat(old) == Some(Errno::NOENT),
             Moved::File(size) if size < FILE_MIN => false,
             Moved::File(_) if same_directory => true,

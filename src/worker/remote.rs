@@ -1,4 +1,4 @@
-//! One remote as the workers see it: how it is reached, what it can do, its warm sessions, what was sent to it lately.
+//! One remote as the workers see it: how it is reached, its sessions, and what earlier jobs have shown of it.
 //! Remembers; runs no job.
 
 mod contact;
@@ -14,26 +14,26 @@ use crate::rsync::Endpoint;
 use crate::rsync::exit::Outcome;
 use crate::source::Source;
 
-/// What one job's runs share with those of other jobs for the same remote.
+/// What all jobs of one remote share.
 #[derive(Debug)]
 pub struct Remote {
     endpoint: Endpoint,
     source: Arc<Source>,
     rules: Rules,
     known: Mutex<Known>,
-    /// Held by the one who asks what the remote can do.
+    /// The job that asks what the remote can do holds this.
     asking: Mutex<()>,
     sessions: Sessions,
 }
 
-/// What a step of a job came to when it was not delivered as a whole.
+/// Why a job ends before its last step.
 #[derive(Debug)]
 pub enum Stop {
-    /// The job ends here, with this.
+    /// It has failed as a whole.
     Failed(Failure),
-    /// The remote cannot do something: the job begins again without it.
+    /// The remote lacks an ability: the job begins again without it.
     Again,
-    /// The program ends: everything goes back.
+    /// It was told to stop.
     Stopped,
 }
 
@@ -80,7 +80,7 @@ impl Remote {
         lock(&self.known)
     }
 
-    /// What an outcome that ends a job means for the engine.
+    /// What a run's outcome means for its job, when it ends the job.
     pub fn stop(&self, outcome: Outcome) -> Stop {
         match outcome {
             Outcome::Refused(ability) => {

@@ -1,5 +1,5 @@
-//! The jobs of one remote: looks at the disk, and has rsync do what is to be done.
-//! Does not decide which jobs, nor when.
+//! Does the jobs of one remote: knocks, looks at the disk, plans, executes, reports.
+//! Does not choose jobs; how a job is done is decided by its plan.
 
 mod appeared;
 
@@ -42,14 +42,14 @@ pub struct RemoteWorker {
     remote: Remote,
     sharding: Sharding,
     recorder: Option<Recorder>,
-    /// Set when a full sync was begun without asking what the remote can do.
+    /// Set when a full sync was begun without a probe.
     was_trusted: AtomicBool,
     mutual: Mutual,
-    /// Set while the remote is not known to answer.
+    /// Set while nobody knows whether the remote answers.
     doubt: AtomicBool,
 }
 
-/// What a link is made of.
+/// What a remote worker is made of.
 #[derive(Debug)]
 pub struct RemoteWorkerSetup {
     /// How the remote is reached.
@@ -60,16 +60,16 @@ pub struct RemoteWorkerSetup {
     pub rules: Rules,
     /// Whether trees may be divided.
     pub sharding: Sharding,
-    /// Notes what is there before a job, where a record is kept.
+    /// Looks at the disk for the record, where one is kept.
     pub recorder: Option<Recorder>,
-    /// What all remotes have in common.
+    /// Shared by all remotes.
     pub load_gate: Arc<LoadGate>,
 }
 
 /// Looks at the disk for the record of the tree.
 #[derive(Clone)]
 pub struct Recorder {
-    /// The eyes of the root's record.
+    /// Looks for the root's record.
     pub eyes: Eyes,
     /// What is not mirrored.
     pub exclude: Exclude,
@@ -82,7 +82,7 @@ impl std::fmt::Debug for Recorder {
 }
 
 impl Recorder {
-    /// What the record will say when the job has succeeded. A full sync's shards need none: a walk records them.
+    /// What goes on record when the job succeeds. The shards of a full sync need none: a walk records them.
     fn look(&self, job: &Job) -> Option<record::Look> {
         if matches!(job.kind, JobKind::Trees(_)) || job.kind.is_question() {
             return None;
@@ -94,7 +94,7 @@ impl Recorder {
 }
 
 impl RemoteWorker {
-    /// A link to a remote of which nothing is known yet.
+    /// A worker for a remote of which nothing is known yet.
     pub fn new(setup: RemoteWorkerSetup) -> Self {
         let RemoteWorkerSetup { endpoint, source, rules, sharding, recorder, load_gate } = setup;
         Self {
@@ -107,7 +107,7 @@ impl RemoteWorker {
         }
     }
 
-    /// Ends the warm sessions.
+    /// Ends the sessions that are ready.
     pub fn close_sessions(&self) {
         self.remote.sessions().rest();
     }
@@ -123,19 +123,19 @@ impl RemoteWorker {
         memory::release_unused();
     }
 
-    /// From now on warm sessions are kept ready, if the remote has answered.
+    /// From now on sessions are kept ready, if the remote has answered.
     pub fn keep_sessions_ready(&self) {
         if let Some(abilities) = self.remote.abilities() {
             self.remote.sessions().keep_ready(abilities);
         }
     }
 
-    /// Kills what is running for jobs of now; others may follow.
+    /// Kills the runs of the jobs in flight; others may follow.
     pub fn abort(&self) {
         self.remote.sessions().abort();
     }
 
-    /// Kills what is running.
+    /// Kills every run; none is started any more.
     pub fn kill(&self) {
         self.remote.sessions().kill();
     }
@@ -153,7 +153,7 @@ impl RemoteWorker {
         if self.sessions().are_stopped() {
             return (JobReport::nothing(Verdict::Stopped), None);
         }
-        // Nothing else is done, not even a look at the disk, for a remote that may be down and does not answer.
+        // A remote that may be down is asked first: while it does not answer, the disk is left alone.
         if self.doubt.load(Ordering::Relaxed) || job.kind == JobKind::Knock {
             under_way.waits();
             let knock = self.remote.endpoint().knock();
@@ -179,21 +179,21 @@ impl RemoteWorker {
     }
 
     fn run_job(&self, job: &Job, known_until: Duration, under_way: &UnderWay<'_>) -> JobReport {
-        // Each round knows one inability more, and there are two; trust may be in vain as well.
+        // Each round does without one more ability.
         for _ in 0..5 {
             let known = self.remote.abilities();
             let is_trusted = known.is_none() && self.may_trust(job);
             let abilities = known.or(is_trusted.then_some(Abilities::ALL));
             match self.try_run(job, abilities, known_until, under_way) {
                 Ok(report) => {
-                    // A full sync needs the processors; what changes meanwhile makes them wanted.
+                    // A full sync needs the processors itself. Changes that come meanwhile make sessions wanted.
                     let is_full_sync = matches!(job.kind, JobKind::Trees(_));
                     if !is_full_sync || self.remote.sessions().are_wanted() {
                         self.keep_sessions_ready();
                     }
                     return report;
                 }
-                // A probe tells whether it is down or only cannot do all that it was trusted with.
+                // A probe tells whether the remote is down or lacks an ability.
                 Err(Stop::Failed(_)) if is_trusted && self.remote.abilities().is_none() => {}
                 Err(Stop::Again) => {}
                 Err(Stop::Failed(failure)) => {
@@ -207,8 +207,8 @@ impl RemoteWorker {
         JobReport::nothing(Verdict::Failed(Failure::new(FailureKind::Options, 1, reason)))
     }
 
-    /// True once, for whole trees: their first run shows all that a probe shows, but how missing names are deleted, and
-    /// a batch that is refused for that is sent again at once.
+    /// True once, for a full sync: its first run shows almost all that a probe shows. What it does not show is learned
+    /// from the first batch that is refused, which is sent again at once.
     fn may_trust(&self, job: &Job) -> bool {
         matches!(job.kind, JobKind::Trees(_)) && !self.was_trusted.swap(true, Ordering::Relaxed)
     }
@@ -221,7 +221,7 @@ impl RemoteWorker {
         under_way: &UnderWay<'_>,
     ) -> Result<JobReport, Stop> {
         if job.kind.is_question() {
-            // What it can do may have changed while it was away.
+            // The remote may have changed while it was away.
             self.remote.forget_abilities();
         }
         let abilities = match abilities {

@@ -1,4 +1,4 @@
-//! What is neither sent to a remote nor deleted there, as expressions and as far as can be as rsync patterns.
+//! What is neither sent to a remote nor deleted there, as a predicate and, as far as possible, as rsync patterns.
 //! Runs nothing.
 
 use crate::rsync::excludes::Excludes;
@@ -9,9 +9,9 @@ use crate::watch::Exclude;
 pub struct Rules {
     /// True for what is not mirrored.
     pub exclude: Exclude,
-    /// The same as rsync's patterns, as far as it can be said so.
+    /// The same as rsync patterns, as far as these can say it.
     pub patterns: Excludes,
-    /// Whether the patterns say all.
+    /// Whether the patterns say everything.
     pub coverage: Coverage,
     /// Patterns that hold in scheduled full syncs only.
     pub crontab: Vec<Vec<u8>>,
@@ -20,9 +20,9 @@ pub struct Rules {
 /// Whether patterns exclude exactly what the rules exclude.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
-    /// They do.
+    /// Yes.
     Whole,
-    /// Some rule has no pattern.
+    /// No: some rule has no pattern.
     Partial,
 }
 
@@ -33,12 +33,12 @@ impl std::fmt::Debug for Rules {
 }
 
 impl Rules {
-    /// True when a directory on the remote may hold what must stay although the directory goes.
+    /// True when a deleted directory may hold excluded files on the remote, which must stay.
     pub fn may_outlive_directories(&self) -> bool {
         self.coverage == Coverage::Partial || !self.patterns.kept.is_empty()
     }
 
-    /// True when they mean the same for a directory that is a run's root.
+    /// True when they mean the same in a run whose root is a directory below the watch root.
     pub fn hold_anywhere(&self) -> bool {
         self.coverage == Coverage::Whole && self.patterns.hold_anywhere()
     }

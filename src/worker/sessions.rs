@@ -1,4 +1,4 @@
-//! The warm sessions of one remote, and the runs that use them: started before they are needed, recycled when they get old.
+//! The sessions of one remote, and the runs that use them. A session is an rsync that is connected before it is needed.
 //! Does not know what a run delivers.
 
 use std::collections::HashMap;
@@ -15,30 +15,29 @@ use crate::rsync::run::{Killer, Limits, Need, Report, Session, StartError};
 use crate::rsync::{Abilities, Answer, Endpoint, RunKind, RunSpec, deleted_names};
 use crate::source::Source;
 
-/// Sessions kept ready, as many as batches may be in flight at once: a second change need not wait until the first run's
-/// process has gone, nor a third, nor the fourth when somebody makes a directory in a directory in a directory and a file there.
+/// Sessions kept ready: as many as batches may be in flight at once. `mkdir a a/b a/b/c; touch a/b/c/f` uses all of them.
 const READY: usize = 4;
 
-/// So few sessions are not enough when changes come one after the other: others are started at once.
+/// With so few sessions left, others are started at once: the changes of a series follow each other quickly.
 const SCARCE: usize = 1;
 
-/// A session older than this is not used: the receiver has changed into its directory long ago, and a swapped
-/// directory or link there would be missed.
+/// An older session is not used: its receiver has entered the directory long ago, and misses a directory or link that
+/// was swapped since.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
-/// A run of small things that stands still for so long is given up.
+/// A run of small things is given up when it makes no progress for so long.
 const STALL_SMALL: Duration = Duration::from_secs(15);
 
-/// The same while the remote is not known to answer: a silent one must not be waited for.
+/// The same while nobody knows whether the remote answers.
 const STALL_CONTACT: Duration = Duration::from_secs(5);
 
-/// What a preview may say at most; a list of deletions longer than that is not acted on.
+/// The longest answer of a preview, in bytes; nothing is deleted by a longer one.
 const PREVIEW_MAX: usize = 64 << 20;
 
 /// The key of a probe among the running; others count up from 0.
 const PROBE: u64 = u64::MAX;
 
-/// The warm sessions of one remote, and what is running for it.
+/// The sessions of one remote, and what is running for it.
 #[derive(Debug)]
 pub struct Sessions {
     endpoint: Endpoint,
@@ -46,28 +45,28 @@ pub struct Sessions {
     load_gate: Arc<LoadGate>,
     pool: Mutex<Pool>,
     running: Mutex<HashMap<u64, Killer>>,
-    /// Held by the one run that a crowded remote has place for.
+    /// A crowded remote has room for one run: the run holds this.
     turn: Mutex<()>,
     next: AtomicU64,
     stopped: AtomicBool,
 }
 
-/// Sessions that wait, and how many are being started; nobody holds the lock while a process starts.
+/// Sessions that are ready or being started. Nobody holds the lock while a process starts.
 #[derive(Debug, Default)]
 struct Pool {
     ready: Vec<Ready>,
     starting: usize,
-    /// What the remote can do, while sessions are wanted at all: not before the first success, nor at rest.
+    /// What the remote can do, while sessions are wanted: not before the first success, and not at rest.
     wanted: Option<Abilities>,
-    /// So many may be started before the next success: what ends at once is not to be started for ever.
+    /// How many may be started before the next success, so that sessions that end at once are not started for ever.
     starts_left: usize,
-    /// True while sessions are missing only because nothing happened for a while.
+    /// True when the sessions were ended only because nothing happened.
     at_rest: bool,
-    /// True after a run that did not reach the remote, or was turned away: the next one may fare no better.
+    /// True after a run that did not reach the remote or was turned away.
     is_down: bool,
-    /// True while the remote is known to have no place for more than one run at a time.
+    /// True while the daemon has no room for more than one run of ours.
     is_crowded: bool,
-    /// Counts how often all were ended: what was begun before that is not wanted any more.
+    /// How often all sessions were ended: one that was begun before is not wanted any more.
     ended: u64,
 }
 
@@ -89,7 +88,7 @@ struct Ready {
 }
 
 impl Sessions {
-    /// None yet.
+    /// No session yet.
     pub fn new(endpoint: Endpoint, source: Arc<Source>, load_gate: Arc<LoadGate>) -> Self {
         Self {
             endpoint,
@@ -136,7 +135,7 @@ impl Sessions {
             }
         }
         match self.run_afresh(&spec, abilities, (input, limits), job) {
-            // Perhaps it was our own sessions that took the places.
+            // Our own sessions may have taken the places.
             outcome if is_busy(&outcome) && self.make_room() => {
                 self.run_afresh(&spec, abilities, (input, limits), job)
             }
@@ -168,7 +167,7 @@ impl Sessions {
         }
     }
 
-    /// Nothing could be started. What this machine lacks, sessions that wait may hold.
+    /// Nothing could be started. Ready sessions may hold what this machine lacks, so they are given up.
     fn not_started(&self, error: &StartError) -> Outcome {
         let outcome = failure(error);
         if matches!(&outcome, Outcome::Failed(failure) if failure.kind == FailureKind::Shortage) {
@@ -177,7 +176,7 @@ impl Sessions {
         outcome
     }
 
-    /// The remote has few places: none of them is for a session that waits. True when there were such.
+    /// The daemon has few places, so ready sessions give theirs back. True when there were some.
     fn make_room(&self) -> bool {
         let had_some = {
             let mut pool = lock(&self.pool);
@@ -218,7 +217,7 @@ impl Sessions {
         self.listen(&spec, kind, input, job).map(|output| Answer::read(&output))
     }
 
-    /// Does a run and takes in what it says.
+    /// Runs rsync and reads its standard output.
     fn listen(
         &self,
         spec: &RunSpec,
@@ -260,7 +259,7 @@ impl Sessions {
         lock(&self.pool).wanted.is_some()
     }
 
-    /// The first change after a rest finds no session; the second, which often follows at once, is to find one.
+    /// The first change after a rest finds no session; the next one, which often follows at once, shall find one.
     fn wake(&self, abilities: Abilities) {
         let was_at_rest = std::mem::take(&mut lock(&self.pool).at_rest);
         if was_at_rest {
@@ -304,7 +303,7 @@ impl Sessions {
                 Session::close_all(vec![session]);
             }
             Err(error) => {
-                // Not before the next success: what is short now is not to be asked for in a circle.
+                // Not before the next success: else a shortage would be met again and again.
                 pool.wanted = None;
                 log::debug!("{}: no session is ready: {error}", self.endpoint.destination());
                 drop(pool);
@@ -355,7 +354,7 @@ impl Sessions {
         lock(&self.running).values().for_each(Killer::kill);
     }
 
-    /// A run that somebody else started for this remote.
+    /// Notes a probe, so that it can be killed.
     pub fn note_probe(&self, killer: Killer) {
         if self.stopped.load(Ordering::Relaxed) {
             killer.kill();
@@ -367,7 +366,7 @@ impl Sessions {
 
     fn take(&self, spec: &RunSpec) -> Option<Session> {
         let ready = &mut lock(&self.pool).ready;
-        // The oldest first: it has had the most time to connect.
+        // The oldest first: it has had the longest time to connect.
         while !ready.is_empty() && *ready[0].session.spec() == *spec {
             let Ready { session, since } = ready.remove(0);
             if since.elapsed() < AGE_MAX && session.is_alive() {
@@ -386,7 +385,7 @@ impl Sessions {
         outcome
     }
 
-    /// A run that can be killed meanwhile.
+    /// Feeds a run, and tells meanwhile what it needs; others can kill it.
     fn watched(
         &self,
         session: Session,

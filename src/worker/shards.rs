@@ -1,5 +1,5 @@
 //! How a large tree is divided into parts that can be compared by several runs at once.
-//! Only lists directories; what is in flight is not its business.
+//! Lists directories; does not know which jobs are in flight.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -16,27 +16,27 @@ use crate::watch::Exclude;
 const SMALL_TREE: usize = 2_000;
 /// A tree is divided into at least so many shards, if it has so many directories near its top.
 const SHARDS: usize = 32;
-/// How far down shards are looked for.
+/// How many levels down shards are looked for.
 const SHARD_DEPTH: usize = 6;
 
-/// A list of so many entries may stand in memory on both sides: some 100 MB if one run had them all, as a rule an eighth of that.
+/// rsync may hold a list of so many entries in memory on both sides: 100 MB at most, an eighth of that as a rule.
 const SHORT_LIST: u64 = 1_000_000;
 
-/// Whether a tree may be divided into shards; from one run to many.
+/// How far a tree may be divided into shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sharding {
-    /// Hard links are to be kept (`-H`), and they may cross shards: one run.
+    /// Not at all: with `-H`, hard links may cross shards.
     Off,
-    /// Only at the top: rsync holds patterns against a source's own name, not against its parents'.
+    /// At the top only: rsync matches patterns against a source's own name, not against its parents' names.
     Top,
-    /// Several runs at once.
+    /// As far as it is worth it.
     On,
 }
 
 /// A tree in parts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Divided {
-    /// Directories above the shards, parents first: what stands in them, but not below, comes before the shards.
+    /// Directories above the shards, parents first: their listings are made equal before the shards.
     pub listings: Vec<RelPath>,
     /// Trees that can be compared in any order and at the same time.
     pub shards: Vec<RelPath>,
@@ -66,7 +66,7 @@ impl Shards<'_> {
         entries
     }
 
-    /// True for a tree that is not worth dividing.
+    /// True for a tree that is too small to be divided.
     pub fn is_small(&self, path: &RelPath) -> bool {
         let mut seen = 0;
         let mut queue = VecDeque::from([path.clone()]);

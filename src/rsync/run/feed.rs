@@ -1,5 +1,5 @@
-//! One run in flight: names go in, messages come out, and somebody notices when nothing moves any more.
-//! Wakes up only when a pipe moves, the child ends, or it is time to look at its progress.
+//! One run in flight: writes its names, reads its messages, and gives it up when it makes no progress.
+//! Wakes only when a pipe moves, the child ends, or it is time to look at its progress.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,7 +13,7 @@ use super::{Ending, Limits, Need, Session};
 /// How much of standard error is kept, in bytes.
 const STDERR_MAX: usize = 256 * 1024;
 
-/// A run is looked at as often as this, however long it may stand still.
+/// How often the progress of a run is looked at, at least.
 const LOOK: Duration = Duration::from_secs(4);
 
 /// When a run is first asked what it needs: what is small has arrived by then where the network is fast.
@@ -29,7 +29,7 @@ const STARVED_MAX: u32 = 20;
 /// generator.c, delete_in_dir; the same words since 2.6).
 const DELETIONS_SKIPPED: &[u8] = b"IO error encountered -- skipping file deletion";
 
-/// Where the kernel says that a process sleeps which opens a fifo that nobody writes to.
+/// The kernel function in which a process sleeps that opens a fifo without a writer.
 const WAITS_FOR_A_WRITER: &str = "wait_for_partner";
 
 /// What came out of the pipes.
@@ -40,7 +40,7 @@ pub(super) struct Fed {
     pub(super) truncated: bool,
     /// Standard output, as far as it is wanted; `None` when there was more of it.
     pub(super) output: Option<Vec<u8>>,
-    /// The end of what was written to standard output: a sentence may come in two pieces.
+    /// The end of what was written to standard output: a message may come in two pieces.
     tail: Vec<u8>,
     /// True when the child closed its standard input early.
     pub(super) deaf: bool,
@@ -63,7 +63,7 @@ impl Fed {
         }
     }
 
-    /// Keeps what standard output says of deletions with the errors, for that is what it is.
+    /// Keeps what standard output says of skipped deletions with the errors.
     fn listen(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -175,7 +175,7 @@ impl<'a> Pipes<'a> {
             deaf: false,
             buffer: vec![0; 64 * 1024].into(),
         };
-        // Most lists fit into the pipe: the change is on its way before the first wait.
+        // Most lists fit into the pipe: then the change leaves before the first wait.
         pipes.write();
         pipes
     }
@@ -233,7 +233,7 @@ fn is_made_nonblocking(pipe: BorrowedFd<'_>) -> bool {
     fcntl_getfl(pipe).is_ok_and(|flags| fcntl_setfl(pipe, flags | OFlags::NONBLOCK).is_ok())
 }
 
-/// When something last moved: a pipe of ours, or what the kernel counts for the processes of the run.
+/// When a run last made progress: a pipe moved, or the kernel counted bytes for its processes.
 struct Progress {
     pid: u32,
     stall: Duration,
@@ -278,11 +278,11 @@ impl Progress {
         }
         self.looked = now;
         if waits_for_a_writer(self.pid) {
-            // No fault of the remote: the run is done again, and sends the fifo as what it is.
+            // Not the remote's fault: the next run sends the fifo as what it is.
             return Some(Ending::Killed);
         }
         let counted = bytes_moved(self.pid);
-        // Where the counters cannot be read, rsync's own --timeout has to do.
+        // Where the counters cannot be read, only rsync's own --timeout ends a run.
         if counted.is_none() || counted != self.counted {
             self.counted = counted;
             self.moved = now;
@@ -308,7 +308,7 @@ fn bytes_moved(pid: u32) -> Option<u64> {
     Some(sum)
 }
 
-/// True when rsync has found a fifo where a file was when it made its list: it would wait for ever, and no `--timeout` counts there.
+/// True when rsync opens a fifo that was a file when it made its list: it would wait for ever, and no `--timeout` helps.
 fn waits_for_a_writer(pid: u32) -> bool {
     let place = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
     place == WAITS_FOR_A_WRITER || children(pid).into_iter().any(waits_for_a_writer)

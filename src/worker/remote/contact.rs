@@ -1,4 +1,4 @@
-//! What a remote can do: asked at first contact, shown by runs, learned from refusals.
+//! What a remote can do: a probe asks at first contact, runs show it, refusals correct it.
 //! Sends nothing.
 
 use super::{Remote, Stop, lock};
@@ -8,9 +8,9 @@ use crate::rsync::probe::{Probed, run_probe};
 use crate::worker::sessions;
 
 impl Remote {
-    /// What the remote can do; asked at first contact.
+    /// What the remote can do; asks it at first contact.
     pub fn contact(&self) -> Result<Abilities, Stop> {
-        // Beside a full sync several jobs may be the first: one asks, and the others have its answer.
+        // Several jobs may be the first: one asks, and the others use its answer.
         let _asking = lock(&self.asking);
         if let Some(abilities) = self.abilities() {
             return Ok(abilities);
@@ -28,17 +28,17 @@ impl Remote {
         }
     }
 
-    /// What is known of that.
+    /// What the remote can do, if that is known.
     pub fn abilities(&self) -> Option<Abilities> {
         self.known().abilities
     }
 
-    /// It may have changed.
+    /// The remote may have changed: what it can do is asked again.
     pub fn forget_abilities(&self) {
         self.known().abilities = None;
     }
 
-    /// A run has shown it, where nothing was known.
+    /// A run has shown what the remote can do. A probe's answer is better.
     pub fn note_abilities(&self, abilities: Abilities) {
         self.known().abilities.get_or_insert(abilities);
     }

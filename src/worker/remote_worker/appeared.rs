@@ -1,4 +1,4 @@
-//! Directories that appear between a worker's look at the disk and rsync's.
+//! Directories that appear between a worker's look at the disk and rsync's own.
 //! Looks at the disk once more; sends nothing.
 
 use std::collections::HashSet;
@@ -14,8 +14,8 @@ use crate::worker::remote::Stop;
 use crate::worker::shards::{is_directory, stat};
 
 impl RemoteWorker {
-    /// Directories that stand now where there was something else or nothing, and whose copies may have been directories before.
-    /// rsync may have found them, and then it has sent them as such, over all that the copy of the other one held.
+    /// Directories that stand now where there was nothing or something else. If an older directory stood there before, rsync
+    /// may have merged the new one into its copy, which now holds old entries: such trees are compared once more.
     pub(super) fn appeared(&self, looks: &Looks, job: &Job) -> Result<Vec<Item>, Stop> {
         let whole = job.items.iter().filter(|item| item.mark.scope != Scope::Entry);
         let whole: HashSet<&RelPath> = whole.map(|item| &item.path).collect();
