@@ -11,9 +11,7 @@ impl World {
         let id = job.id;
         let report = JobReport::done();
         let (began, opened, ops, open_ends) = (self.now, Vec::new(), Vec::new(), Vec::new());
-        let is_waiting = false;
-        let flying = Flying { job, began, is_trial, is_waiting, opened, ops, open_ends, report };
-        self.flying.insert(id, flying);
+        self.flying.insert(id, Flying { job, began, is_trial, opened, ops, open_ends, report });
         self.wake_in(0, 5, Wake::Look(id));
     }
 
@@ -63,12 +61,6 @@ impl World {
         if !opened.is_empty() && self.rng.chance(3, 4) {
             self.wake_in(0, 10, Wake::Opened(id, opened));
         }
-        if self.rng.chance(1, 3) {
-            self.wake_in(0, 10, Wake::Waits(id));
-            if self.rng.chance(1, 3) {
-                self.wake_in(10, 40, Wake::Works(id));
-            }
-        }
         let first = self.rng.ms(1, 40) * slow;
         let second = first + self.rng.ms(0, 20) * slow;
         for item in 0..flying.ops.len() {
@@ -80,18 +72,6 @@ impl World {
         let rest = self.rng.ms(1, if hangs { 30_000 } else { 50 });
         self.wake_at(self.now + second + rest, Wake::Done(id));
         self.flying.insert(id, flying);
-    }
-
-    pub(super) fn waits(&mut self, job: JobId) {
-        let Some(flying) = self.flying.get_mut(&job) else { return };
-        flying.is_waiting = true;
-        self.feed(Event::JobWaits(job));
-    }
-
-    pub(super) fn works(&mut self, job: JobId) {
-        let Some(flying) = self.flying.get_mut(&job) else { return };
-        flying.is_waiting = false;
-        self.feed(Event::JobWorks(job));
     }
 
     pub(super) fn opened(&mut self, job: JobId, directories: Vec<RelPath>) {
@@ -216,15 +196,7 @@ impl World {
             }
         }
         let ours = |wake: &Wake| {
-            !matches!(
-                wake,
-                Wake::Look(_)
-                    | Wake::Opened(..)
-                    | Wake::Waits(_)
-                    | Wake::Works(_)
-                    | Wake::Effect(..)
-                    | Wake::Done(_)
-            )
+            !matches!(wake, Wake::Look(_) | Wake::Opened(..) | Wake::Effect(..) | Wake::Done(_))
         };
         self.wakes.retain(|_, wake| ours(wake));
         let mut restored = Vec::new();
