@@ -37,9 +37,9 @@ use remote::{RemoteState, Room};
 
 /// Paths that the pending set of a remote may hold when memory is short.
 const PENDING_FEW: usize = 1_000;
-/// So long a job's item is deferred that its worker left alone.
+/// Items that a worker leaves alone are deferred for so long.
 pub const POSTPONED: Duration = Duration::from_secs(2);
-/// A shortage that lasts, or comes again and again, is said this often.
+/// A shortage of memory is logged at most this often.
 const SHORT_AGAIN: Duration = Duration::from_secs(60);
 
 /// Time since the program started, by a clock that never goes back.
@@ -67,16 +67,16 @@ pub enum Event {
     FullSync(FullSyncCause),
     /// One root is to be compared, for this reason.
     CompareRoot(RootId, FullSyncCause),
-    /// Whether what one root lacks may be deleted from its copies, other than single paths that somebody saw go.
+    /// Whether copies may lose what one root lacks. Deletions of single paths that were seen are always allowed.
     Deletions(RootId, Deletions),
     /// The retry thread, SIGHUP or a command: every failing path is tried now.
     RetryFailLog,
     /// The log was opened anew: outages that last are said once more.
     Remind,
-    /// Left over from the last run (journal), or found by the walk after downtime.
+    /// Undelivered at the last run (journal), or found by the walk after downtime.
     Restored(RemoteId, Vec<Item>),
-    /// A worker has looked: these paths of its job are directories, and are sent as what they are. What is below them need
-    /// not wait for the job's end.
+    /// A worker has looked: these paths of its job are directories and are sent alone. Paths below them need not wait for the
+    /// job's end.
     JobOpened(JobId, Vec<RelPath>),
     /// A job waits for its remote: another one may use its worker meanwhile.
     JobWaits(JobId),
@@ -84,7 +84,7 @@ pub enum Event {
     JobWorks(JobId),
     /// A worker is done.
     JobDone(JobId, JobReport),
-    /// There is hardly any memory left: make do with less.
+    /// Memory is short: keep less.
     MemoryShort,
     /// `next_deadline()` has come.
     DeadlineReached,
@@ -97,11 +97,11 @@ pub enum Event {
 pub enum Action {
     /// Give the job to a worker. There is always one free.
     Run(Job),
-    /// The remote has rested: end its warm sessions.
+    /// The remote was idle: close its warm sessions.
     CloseSessions(RemoteId),
-    /// Break off what is in flight for this remote, all of it.
+    /// Abort everything that is in flight for this remote.
     Abort(RemoteId),
-    /// The engine is through with these paths for this remote: delivered, or replaced by finer marks.
+    /// A job has ended: its items are delivered, or replaced by finer marks.
     Settled(Settled),
     /// What the fail log holds has changed.
     FailLogChanged,
@@ -231,8 +231,8 @@ impl Engine {
         if self.life != Life::Working {
             return None;
         }
-        // What was due at the last event has been started then. By the clock of this moment, what fell due in between
-        // would look as if it had been, and would wait for ever.
+        // Ask with the time of the last event, not with the present: what was due then has started. What fell due since
+        // would look as if it had started too, and nothing would wake it.
         let then = self.last_event;
         self.remotes.iter().filter_map(|remote| remote.next_deadline(then, self.room(remote))).min()
     }
@@ -297,13 +297,13 @@ impl Engine {
         }
     }
 
-    /// Keeps what waits as a few directories.
+    /// Collapses what waits into a few directories, to save memory.
     fn make_do(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.said_short.is_none_or(|at| now - at >= SHORT_AGAIN) {
             self.said_short = Some(now);
             actions.push(Action::Notify(Notice::MemoryShort));
         }
-        // How many changes became how many directories is of no use to who has to find memory.
+        // Drop the `Collapsed` notices: they don't help anybody who has to find memory.
         let few = self.share().min(PENDING_FEW);
         self.remotes.iter_mut().for_each(|remote| remote.limit(few, &mut Vec::new()));
     }
@@ -330,7 +330,7 @@ impl Engine {
         self.busy -= usize::from(self.remotes[index].wait(job));
         let before = actions.len();
         self.remotes[index].job_done(now, job, report, actions);
-        // What is wrong here, and not with one remote, is said once, however many remotes notice it.
+        // Failures of this machine or of a root are said once, however many remotes notice them.
         for at in (before..actions.len()).rev() {
             let kind = match &actions[at] {
                 Action::Notify(Notice::Failed { failure, .. }) => failure.kind,
@@ -388,8 +388,8 @@ impl Engine {
         }
     }
 
-    /// What may start for `remote`: a worker is kept for a batch of every other remote, as far as half of the
-    /// workers reach, so that no remote, however slow, uses up what another needs.
+    /// What may start for `remote`. Up to half of the workers are reserved, one for a batch of each other remote, so that no
+    /// slow remote takes all workers.
     fn room(&self, remote: &RemoteState) -> Room {
         let half = self.setup.workers / 2;
         // What waited and goes on may be one too many.
@@ -423,7 +423,7 @@ impl Engine {
     }
 }
 
-/// What is wrong here, and not with one remote, is said once, however many remotes suffer from it.
+/// Reminders of failures of this machine or of a root are said once, however many remotes suffer from them.
 fn say_shared_reminders_once(actions: &mut Vec<Action>) {
     let mut said = Vec::new();
     actions.retain(|action| {

@@ -7,18 +7,18 @@ use super::{FullSyncCause, FullSyncFilter, Now};
 use crate::change::Scope;
 use crate::path::RelPath;
 
-/// Runs for each job that may be under way at once, about.
+/// About so many runs for each job that may be in flight at once.
 const RUNS: usize = 2;
 
 /// A full sync under way.
 #[derive(Debug)]
 pub struct FullSync {
-    /// What of the tree is still to be compared.
+    /// The parts of the tree that are not compared yet.
     pub left: Pending,
-    /// Whether the patterns of `crontabfilter` hold.
+    /// Whether the patterns of `crontabfilter` apply.
     pub filter: FullSyncFilter,
     pub since: Now,
-    /// What is extraneous was deleted, in all jobs so far.
+    /// All jobs so far have deleted extraneous entries.
     pub deletes: bool,
     /// Shards in jobs.
     pub in_flight: usize,
@@ -38,7 +38,7 @@ impl FullSync {
         }
     }
 
-    /// Begins anew from the root: what has been compared may have changed unseen since.
+    /// Starts again at the root: paths that were compared may have changed since, and nobody saw it.
     pub fn restart(&mut self, cause: FullSyncCause) {
         self.filter = match cause {
             FullSyncCause::Schedule => FullSyncFilter::Crontab,
@@ -71,8 +71,8 @@ impl FullSync {
     }
 }
 
-/// The fewer shards are left, the fewer go into a run: all runs end at about the same time. But to start a run costs
-/// as much as to compare some hundred files, and several round trips, so of all shards there are no more runs than that.
+/// Fewer shards per run towards the end, so that all runs end at about the same time. But starting a run costs as much as
+/// comparing some hundred files, and several round trips, so a full sync has at most about [`RUNS`] runs for each job.
 pub fn shards_per_job(left: usize, all: usize, jobs: usize) -> usize {
     left.div_ceil(2 * jobs).max(all.div_ceil(RUNS * jobs))
 }

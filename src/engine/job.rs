@@ -19,7 +19,7 @@ pub struct Job {
     pub remote: RemoteId,
     /// Below which root.
     pub root: RootId,
-    /// What sort of work.
+    /// Which kind of job.
     pub kind: JobKind,
     /// What is to be made equal; empty for a probe.
     pub items: Vec<Item>,
@@ -29,15 +29,15 @@ pub struct Job {
     pub deletes_below: bool,
 }
 
-/// The sorts of work.
+/// The kinds of jobs.
 ///
 /// Only a batch may delete its items. A large file or a tree that is absent when the worker looks is returned as a plain
 /// [`Scope::Tree`](crate::change::Scope), for a batch: beside these long jobs, batches may be under way next to their items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobKind {
-    /// Learn whether anybody answers there; what the remote can do is learned from the jobs that follow.
+    /// Find out whether the remote answers. The jobs that follow show what it can do.
     Knock,
-    /// Learn what the remote can do.
+    /// Find out what the remote can do.
     Probe,
     /// Many small things.
     Batch,
@@ -48,7 +48,7 @@ pub enum JobKind {
 }
 
 impl JobKind {
-    /// True for what carries nothing and only wants an answer.
+    /// True for jobs without items, which only want an answer.
     pub fn is_question(self) -> bool {
         matches!(self, Self::Knock | Self::Probe)
     }
@@ -70,11 +70,11 @@ pub struct JobReport {
     pub verdict: Verdict,
     /// Paths that rsync could not deliver.
     pub failed: Vec<PathFailure>,
-    /// Work that was not done in this job, perhaps divided: it goes back to what is pending.
+    /// Work that this job did not do, perhaps divided: it becomes pending again.
     pub returned: Vec<Item>,
-    /// Items that were left alone because it is better to look at them again a little later.
+    /// Items that the worker left alone; they are deferred for a moment.
     pub postponed: Vec<Item>,
-    /// A run of it was broken off, before another one did what is said here.
+    /// One of its runs was aborted, and another run did the work.
     pub aborted: bool,
 }
 
@@ -133,10 +133,10 @@ pub struct Settled {
     pub remote: RemoteId,
     /// Equal now.
     pub delivered: Vec<Item>,
-    /// Sent, but what is extraneous there was not deleted: still owed.
+    /// Sent without deletions: still owed.
     pub withheld: Vec<Item>,
-    /// Looked at once more, and equal: nobody need be told.
+    /// Rechecks: equal now. Plugins need not be told.
     pub rechecked: Vec<Item>,
-    /// Not yet, and perhaps in other pieces than before; or to be looked at once more.
+    /// Not delivered yet, perhaps in other pieces than before; or to be rechecked.
     pub returned: Vec<Item>,
 }

@@ -9,35 +9,35 @@ use crate::path::RelPath;
 pub struct Item {
     /// What is to be made equal.
     pub path: RelPath,
-    /// How it is to be done.
+    /// How.
     pub mark: Mark,
 }
 
 /// What is known of a pending path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
-    /// How much below the path is meant.
+    /// How far below the path it may differ.
     pub scope: Scope,
-    /// Size and times may be equal although the content is not: rsync must not trust them.
+    /// Size and times may be equal while the content differs: rsync must not trust them.
     pub compare_content: bool,
-    /// A large file: it travels alone, beside the batches of small ones.
+    /// A large file: it has a job of its own, beside the batches of small files.
     pub large: bool,
-    /// A shard of a large tree: travels beside the batches, not divided again.
+    /// A shard of a large tree: it is sent beside the batches, and not divided again.
     pub shard: bool,
-    /// Whether it is only to be made sure of.
+    /// Whether it is a recheck.
     pub recheck: Recheck,
 }
 
-/// Whether a copy is looked at once more although nothing has changed here: a run that was broken off may have spoilt it since
-/// its delivery (`remote/recheck.rs`).
+/// Whether a path is sent again although it did not change: an aborted run may have damaged its copy after the delivery
+/// (`remote/recheck.rs`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Recheck {
     /// No: something has changed.
     #[default]
     No,
-    /// For that reason alone. Nobody is told of such a delivery.
+    /// It is only a recheck. Plugins are not told of its delivery.
     Only,
-    /// For that reason, too.
+    /// It changed, and is a recheck too.
     Also,
 }
 
@@ -54,7 +54,7 @@ impl Mark {
         Self { scope, compare_content: false, large: false, shard: false, recheck: Recheck::No }
     }
 
-    /// Both hints at once: the coarser scope, and every caution of either.
+    /// Combines two hints: the coarser scope, and the caution of both.
     pub fn merge(self, other: Mark) -> Mark {
         let scope = self.scope.max(other.scope);
         let [fine, coarse] = if self.scope <= other.scope { [self, other] } else { [other, self] };
@@ -62,7 +62,7 @@ impl Mark {
             scope,
             compare_content: self.compare_content || other.compare_content,
             large: (self.large || other.large) && scope == Scope::Entry,
-            // A finer hint does not make a shard larger; a fresh hint about a tree says nothing of its size.
+            // A finer hint leaves a shard's size as it is. After a new hint about the whole tree its size is unknown.
             shard: coarse.shard && (fine.shard || fine.scope < scope),
             recheck: self.recheck.merge(other.recheck),
         }

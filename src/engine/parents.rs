@@ -1,5 +1,5 @@
-//! The directories that a run touches besides its paths: rsync sets their times at its end, from what it read at its start.
-//! Two runs at once may do so in the wrong order; says for which directories.
+//! The parent directories that a run touches: rsync sets their times at its end, from what it read at its start.
+//! Finds the directories whose times two concurrent runs may set in the wrong order; decides nothing about them.
 
 use std::collections::BTreeSet;
 
@@ -9,19 +9,19 @@ use crate::path::RelPath;
 /// The directories above the paths of a job.
 #[derive(Debug, Default)]
 pub struct Parents {
-    /// In which entries come and go with the job, so that their times change.
+    /// Directories whose entries the job adds or removes, which changes their times.
     changing: BTreeSet<RelPath>,
-    /// Those and all above them: the run sets the times of each.
+    /// These and all directories above them: the run sets the times of each.
     touched: BTreeSet<RelPath>,
 }
 
 impl Parents {
-    /// Of the paths of a job, in which those of one directory mostly stand together.
+    /// The parents of a job's paths. Paths of one directory mostly stand next to each other.
     pub fn of(items: &[Item]) -> Self {
         let mut parents = Self::default();
         let mut last: Option<&RelPath> = None;
         for item in items {
-            // Asked without making a path.
+            // Compare bytes: building a path for each item is slow.
             if last.is_some_and(|last| same_directory(last, &item.path)) {
                 continue;
             }
@@ -39,12 +39,12 @@ impl Parents {
         parents
     }
 
-    /// The run sets the times of this directory too, which is one of its paths.
+    /// Adds a directory that is itself one of the job's paths: the run sets its times too.
     pub fn touch(&mut self, directory: RelPath) {
         self.touched.insert(directory);
     }
 
-    /// The directories whose times may end up older than they are when both jobs are in flight at once.
+    /// The directories whose copies may end with old times when both jobs are in flight at once.
     pub fn disputed<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a RelPath> {
         let theirs = other.changing.intersection(&self.touched);
         self.changing.intersection(&other.touched).chain(theirs)

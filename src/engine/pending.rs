@@ -18,7 +18,7 @@ pub struct Pending {
     tally: Tally,
 }
 
-/// How many marks there are of each kind: whoever wants none of them need not look for them.
+/// How many marks of each kind exist, so that nobody searches for a kind that is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Tally {
     all: usize,
@@ -159,7 +159,7 @@ impl Pending {
         }
     }
 
-    /// Every marked path, parents first; one at a time, for there may be very many.
+    /// Every marked path, parents first. Lazy: there may be a million.
     pub fn iter(&self) -> impl Iterator<Item = Item> {
         let root = self.trie.root();
         let first = root.value.map(|mark| Item { path: RelPath::root(), mark });
@@ -312,7 +312,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is marked stays covered by what is pending or taken, and batches never touch what flies.
+        /// Whatever is marked stays covered by what is pending or taken, and batches never touch a locked path.
         #[test]
         fn nothing_marked_is_lost_and_no_batch_overlaps_what_flies(
             marks in proptest::collection::vec((arb_path(), arb_scope()), 1..40),

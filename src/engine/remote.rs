@@ -25,19 +25,19 @@ use crate::change::{Cause, Change, RemoteId, RootId, Scope};
 use crate::failure::FailureKind;
 use crate::path::RelPath;
 
-/// Paths in one batch: enough that a storm costs few runs, few enough that a batch is over soon.
+/// Paths in one batch: many, so that a storm needs few runs; not too many, so that a batch ends soon.
 const BATCH_PATHS: usize = 4_000;
-/// After so long without a run the warm sessions are ended: they keep the mounts on both sides busy.
+/// Warm sessions are closed after so long without a run: they keep the mounts on both sides busy.
 const SESSION_REST: Duration = Duration::from_secs(5);
-/// Failing paths that are remembered one by one; more become a comparison of the whole tree.
+/// Failing paths that are remembered one by one; above it the whole tree is compared.
 const FAILING_MAX: usize = 10_000;
 
 /// Deferred paths that are remembered one by one.
 const DEFERRED_MAX: usize = 100_000;
-/// So long after the last job's end it is quiet.
+/// It is quiet when no job has ended for so long.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// How much is held one by one.
+/// How many paths are kept one by one.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Paths in one batch.
@@ -54,12 +54,12 @@ struct Flight {
     kind: JobKind,
     origin: Origin,
     began: Now,
-    /// Started while the remote was not known to answer: what comes of it decides.
+    /// A trial: it started while the remote was not known to answer, and its end decides.
     is_trial: bool,
     /// It waits for the remote, and needs no worker.
     is_waiting: bool,
     items: Vec<Item>,
-    /// What is extraneous in its directories is deleted.
+    /// It deletes extraneous entries of its directories.
     deletes_below: bool,
     parents: Parents,
 }
@@ -76,13 +76,14 @@ enum Origin {
 pub enum Room {
     /// Any job.
     Any,
-    /// Only what is over soon: the last free worker is kept for small things.
+    /// Only short jobs: the last free worker is reserved for them.
     Short,
     /// Nothing: every worker is busy or kept for another remote, or the root is lost.
     None,
 }
 
-/// All that is known of one remote.
+/// Everything that is known of one remote: what it owes (`pending`, `full_sync`, `deferred`, `flights`), what must not start
+/// (`locks`), whether it answers (`outage`, `recovering`, `up_since`), and when its next job may start (`pace` and what follows).
 #[derive(Debug)]
 pub struct RemoteState {
     id: RemoteId,
@@ -90,16 +91,16 @@ pub struct RemoteState {
     pub limits: Limits,
     pending: Pending,
     full_sync: Option<FullSync>,
-    /// Once more after this full sync, for notices were lost meanwhile.
+    /// Start another full sync after this one: the kernel dropped events meanwhile.
     full_sync_again: bool,
     deletions: Deletions,
     /// New name -> old name of what was moved and not yet delivered.
     moves: BTreeMap<RelPath, RelPath>,
     locks: PathLocks,
     flights: HashMap<JobId, Flight>,
-    /// Long jobs and batches take turns when both could start.
+    /// The last job was a batch: long jobs and batches take turns when both could start.
     batch_was_last: bool,
-    /// All that waits for a batch waits for a flight: no use in looking again before one ends.
+    /// Every pending small path is locked: searching again is useless before a job ends.
     stuck: bool,
     deferred: Deferred,
     /// What is known of paths that rsync could not deliver. Their next tries are deferred.
@@ -108,12 +109,12 @@ pub struct RemoteState {
     outage: Option<Outage>,
     /// An outage that seems to be over: the remote has answered, and nothing has been delivered yet.
     recovering: Option<Outage>,
-    /// When the last outage ended: what a job says that began before that is no news.
+    /// When the last outage ended. Failures of jobs that began before that are ignored.
     up_since: Now,
     pace: Pace,
     /// When the last job ended.
     last_end: Now,
-    /// When the warm sessions are to be ended; `None`: there are none.
+    /// When the warm sessions are to be closed; `None`: there are none.
     sessions_until: Option<Now>,
 }
 
@@ -177,18 +178,18 @@ impl RemoteState {
                 self.deferred.bring_forward(now, &path);
             }
         }
-        // A tree that is being sent may have brought a directory along before its watch stood; what vanished
-        // from it meanwhile is nobody's change.
+        // A running tree job may have sent a directory before it was watched. Nobody saw what vanished from it meanwhile, so
+        // list it.
         let unseen = change.is_dir && change.cause == Cause::Create && self.sends_trees();
         let scope = if unseen { change.scope.max(Scope::Listing) } else { change.scope };
-        // Where something else stood a moment ago, its copy may be of the same size and time.
+        // Another tree was here a moment ago: files of its copy may have the same size and time.
         let compare_content =
             change.cause == Cause::MovedTo && scope == Scope::Tree && self.owes(&change.path);
         let marked = self.mark(&change.path, Mark { compare_content, ..Mark::new(scope) });
         let Some(old) = &change.moved_from else {
             return;
         };
-        // a -> b -> c before a run: the remote still has it as a; with b in flight it will have it as b.
+        // Moved a -> b -> c before a run: the remote still has it as a. With b in flight, it will have it as b.
         let known = self.moves.remove(old).filter(|_| !self.locks.holds(old));
         if marked == Marked::Itself {
             let origin = known.unwrap_or_else(|| old.clone());
@@ -205,7 +206,7 @@ impl RemoteState {
     /// Keeps what waits within `max` paths, of each sort.
     pub fn limit(&mut self, max: usize, actions: &mut Vec<Action>) {
         if self.moves.len() > max {
-            // They only save traffic.
+            // Move hints only save traffic, so they may be dropped.
             self.moves.clear();
         }
         self.deferred.limit(max);
@@ -230,7 +231,7 @@ impl RemoteState {
         let lost_notices = matches!(cause, FullSyncCause::Overflow | FullSyncCause::Unrecorded);
         let under_way = |full_sync: &FullSync| full_sync.filter == FullSyncFilter::Off;
         if lost_notices && self.full_sync.as_ref().is_some_and(under_way) {
-            // Where notices are lost faster than a tree is compared, one comparison would interrupt the other for ever.
+            // Don't restart: if the kernel drops events faster than a tree is compared, no full sync would ever end.
             self.full_sync_again = true;
             return;
         }
@@ -357,7 +358,7 @@ impl RemoteState {
 
     /// When the conditions of deferred paths are met.
     fn outlook(&self) -> Outlook {
-        // A batch sends nothing beside what another one has in flight, so directories in dispute wait for quiet.
+        // Sent beside another job, a disputed directory could be disputed again.
         let is_quiet = self.pending.is_empty() && self.batches_in_flight() == 0;
         Outlook {
             answers: self.outage.is_none().then_some(Now::ZERO),
@@ -376,7 +377,7 @@ impl RemoteState {
         self.pending.small() > 0
     }
 
-    /// True while whole trees are on their way.
+    /// True while whole trees are being sent.
     fn sends_trees(&self) -> bool {
         self.full_sync.is_some() || self.count_flights(|kind| matches!(kind, JobKind::Trees(_))) > 0
     }
@@ -391,7 +392,7 @@ impl RemoteState {
         self.outage.is_some()
     }
 
-    /// True when a job has been sent to a remote that is not known to answer.
+    /// True while a trial is in flight.
     pub fn is_in_doubt_and_tried(&self) -> bool {
         self.outage.is_some() && self.flights.values().any(|flight| flight.is_trial)
     }

@@ -9,19 +9,19 @@ use super::Now;
 /// of the processor time that run after run would cost (docs/ARCHITECTURE.md, "Group commit").
 const SPACING: Duration = Duration::from_millis(80);
 
-/// The same for runs that carry less than [`FEW`] paths: waiting longer would not make them much fewer.
+/// The same for runs with less than [`FEW`] paths: waiting longer would hardly reduce their number.
 const SPACING_FEW: Duration = Duration::from_millis(40);
 
-/// Two dozen changes a second are no stream, and go each on its own.
+/// Two dozen changes a second are not a stream: each leaves at once.
 const FEW: usize = 4;
 
-/// What may start at once after rest: ten runs of many paths, some twenty of few.
+/// How much may start at once after rest: ten runs with many paths, or about twenty with few.
 const BURST: Duration = Duration::from_millis(800);
 
-/// A bucket of time: a run takes out its distance from the next one, time fills it up again to [`BURST`].
+/// A token bucket of time: each run takes out its spacing, and time refills the bucket up to [`BURST`].
 #[derive(Debug, Clone, Default)]
 pub struct Pace {
-    /// What is missing in the bucket, in time until it is full again, as of `at`.
+    /// How long it takes from `at` until the bucket is full again.
     debt: Duration,
     at: Now,
 }

@@ -1,4 +1,4 @@
-//! A trie of paths, one level per component: the shape under the pending set and under the paths in flight.
+//! A trie of paths, one level per component; the pending set and the path locks are built on it.
 //! Knows nothing of scopes or remotes; a value may stand on any node.
 //!
 //! A million paths take little memory and few allocations: nodes and names lie in one vector each, and a child is found
@@ -13,14 +13,14 @@ use crate::path::RelPath;
 /// "No node", in the links between nodes.
 const NONE: u32 = u32::MAX;
 
-/// Room that an emptied trie keeps; the rest goes back.
+/// Slots that an emptied trie keeps; it frees the rest.
 const KEPT: usize = 4_096;
 
 /// A node of a [`Trie`]; valid until it is pruned or cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeId(u32);
 
-/// One path component. Its name lies in [`Trie::names`]; of a free slot it is empty.
+/// One path component. Its name lies in [`Trie::names`]; a free slot has an empty name.
 #[derive(Debug)]
 struct Slot<T> {
     parent: u32,
@@ -53,7 +53,7 @@ pub struct Trie<T> {
     hasher: DefaultHashBuilder,
 }
 
-/// A node under the hash of its parent and its name, which is kept so that a table that grows looks at no node.
+/// A node with the hash of its parent and its name. The hash is stored, so that a growing table need not read the nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
     hash: u32,
@@ -61,7 +61,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// The table wants its bits at both ends.
+    /// The table uses the highest and the lowest bits.
     fn wide(&self) -> u64 {
         u64::from(self.hash) << 32 | u64::from(self.hash)
     }
@@ -83,7 +83,7 @@ impl<T> Default for Trie<T> {
 /// A node to look at, with what hangs below it.
 #[derive(Debug)]
 pub struct Node<'a, T> {
-    /// What is said of this very path.
+    /// The value of this very path.
     pub value: Option<T>,
     trie: &'a Trie<T>,
     id: NodeId,
@@ -162,12 +162,12 @@ impl<T: Copy> Trie<T> {
         !self.is_bare(at)
     }
 
-    /// What is said of this very path.
+    /// The value of this very path.
     pub fn value(&self, at: NodeId) -> Option<T> {
         self.slot(at).value
     }
 
-    /// The same, to be changed.
+    /// The value of this very path, mutable.
     pub fn value_mut(&mut self, at: NodeId) -> &mut Option<T> {
         &mut self.slot_mut(at).value
     }
@@ -219,7 +219,7 @@ impl<T: Copy> Trie<T> {
         std::iter::successors(self.first_child(at), |child| self.next(*child))
     }
 
-    /// Removes the node if nothing is said of it and nothing hangs below it.
+    /// Removes the node if it has neither a value nor children.
     pub fn prune(&mut self, at: NodeId) {
         if at != Self::ROOT && self.is_bare(at) {
             self.unlink(at.0);
@@ -308,7 +308,7 @@ impl<T: Copy> Trie<T> {
         }
     }
 
-    /// Makes room of what a node took, which nothing leads to any more.
+    /// Frees the slot of a node that is already unlinked.
     fn give_back(&mut self, node: u32) {
         let slot = &mut self.slots[node as usize];
         self.names_wasted += std::mem::take(&mut slot.name_len) as usize;

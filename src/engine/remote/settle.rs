@@ -18,8 +18,8 @@ use crate::engine::{
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 
-/// Jobs that were in flight when a remote went down are given up when it is back, unless that was so soon that their
-/// connections have hardly noticed.
+/// When a remote is back after so long, jobs from before the outage are aborted: their connections are dead. After a shorter outage they
+/// may still work.
 const CONNECTIONS_OUTLIVE: Duration = Duration::from_secs(5);
 
 /// What failed.
@@ -47,7 +47,7 @@ impl RemoteState {
         self.put_back(&flight);
         self.recheck_aborted(now, &flight);
         if flight.began < self.up_since {
-            // It hung on a connection that has seen the outage; a job of today will tell.
+            // Its connection is from before the outage, so its failure says nothing about the remote now.
             return;
         }
         if let Verdict::Failed(failure) = report.verdict {
@@ -85,7 +85,7 @@ impl RemoteState {
         if outage.is_logged() {
             actions.push(Action::FailLogChanged);
         }
-        // What is still in flight hangs on a connection that has seen the outage.
+        // Jobs still in flight have connections from before the outage.
         if !self.flights.is_empty() && now - outage.since >= CONNECTIONS_OUTLIVE {
             actions.push(Action::Abort(self.id));
         }
@@ -118,7 +118,7 @@ impl RemoteState {
         }
     }
 
-    /// Marks what a job that came to nothing was to do, where it came from.
+    /// Returns the items of a failed job to the set they came from.
     fn put_back(&mut self, flight: &Flight) {
         let to = match &mut self.full_sync {
             Some(full_sync) if flight.origin == Origin::FullSync => {
@@ -132,8 +132,8 @@ impl RemoteState {
         }
     }
 
-    /// Marks what a worker left to other jobs: shards are the full sync's. Large files that it met have jobs of their own. So has
-    /// what it did not find any more, a little later: those may delete, and if a file system was unmounted, we hear of it first.
+    /// Marks what a worker returned. Shards go to the full sync, large files to the pending set. Trees that vanished are deferred: their
+    /// job may delete, and if a file system was unmounted, the watch thread tells us first.
     fn take_back(&mut self, now: Now, flight: &Flight, returned: &[Item]) {
         let mut full_sync = self.full_sync.as_mut().filter(|_| flight.origin == Origin::FullSync);
         if let Some(full_sync) = &mut full_sync {
@@ -160,7 +160,7 @@ impl RemoteState {
         report: JobReport,
         actions: &mut Vec<Action>,
     ) {
-        // What was in flight already when the remote went down says nothing about who asks today.
+        // A job from before the outage says nothing about whether the remote answers now.
         if flight.is_trial {
             self.comes_up(now, &flight, actions);
         } else if !flight.kind.is_question()
@@ -179,7 +179,7 @@ impl RemoteState {
         let blame = self.blame(&flight.items, failed);
         let mut log = FailLog::Same;
         let (mut delivered, mut withheld, mut rechecked) = (Vec::new(), Vec::new(), Vec::new());
-        // What a filter leaves out is not delivered: the failing paths have their own retries.
+        // A filtered sync may leave failing paths out, so it settles none of them.
         let unfiltered = flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
         for item in &flight.items {
             let keep = |path: &RelPath| blame.undone.contains(path);
@@ -225,7 +225,7 @@ impl RemoteState {
         actions.push(Action::Settled(settled));
     }
 
-    /// What was sent without deletions is sent once more when they are allowed.
+    /// What was sent without deletions is sent again when they are allowed.
     fn compare_again(&mut self, item: &Item) {
         if item.mark.scope == Scope::Entry {
             return;
@@ -252,7 +252,7 @@ impl RemoteState {
         log
     }
 
-    /// Move hints of what has arrived are used up; but what is pending again came with another one.
+    /// Forgets the move hints of what was delivered. A path that is pending again has a new hint.
     fn forget_moves(&mut self, item: &Item) {
         if !self.pending.holds(&item.path) {
             self.moves.remove(&item.path);
@@ -267,7 +267,7 @@ impl RemoteState {
         }
     }
 
-    /// Finds out what has to be tried again for each failure that rsync named.
+    /// Finds out what has to be tried again for each path that rsync named.
     fn blame(&self, items: &[Item], failed: Vec<PathFailure>) -> Blame {
         let mut blame = Blame::default();
         if failed.is_empty() {
@@ -283,7 +283,7 @@ impl RemoteState {
                 blame.undone.insert(path.clone());
                 if !self.failing.contains(&path) && !blame.again.contains_key(&path) {
                     if places == 0 {
-                        // Above the limit the root stands for all of them.
+                        // Above the limit, the whole tree replaces single paths.
                         path = RelPath::root();
                         mark = Mark {
                             compare_content: mark.compare_content,
@@ -360,16 +360,16 @@ impl RemoteState {
     }
 }
 
-/// What came back of `item` instead of being delivered: perhaps with a mark for its own path.
+/// Whether `item` was returned instead of delivered; if so, with the mark for its own path, if there is one.
 fn piece_of(item: &Item, back: &Trie<Mark>) -> Option<Option<Mark>> {
     let pieces = back.get(&item.path).filter(|node| !node.is_empty())?;
-    // Below an entry or a listing it is another item that came back.
+    // A path returned below an entry or a listing belongs to another item.
     (pieces.value.is_some() || item.mark.scope == Scope::Tree).then_some(pieces.value)
 }
 
 /// Which paths have to be tried again when `failed` could not be delivered.
 fn blame_one(flown: &Trie<Mark>, failed: &RelPath) -> Vec<(RelPath, Mark)> {
-    // A directory that cannot be made keeps back what goes into it.
+    // If a directory cannot be made, nothing below it arrives.
     let mut paths = Vec::new();
     if let Some(node) = flown.get(failed) {
         collect(&node, failed, &mut paths);
@@ -377,7 +377,7 @@ fn blame_one(flown: &Trie<Mark>, failed: &RelPath) -> Vec<(RelPath, Mark)> {
     if !paths.is_empty() {
         return paths;
     }
-    // A path inside an item: as much of that item as has to be.
+    // The path lies inside an item: try only as much of the item as necessary.
     let mut nearest = (failed.clone(), Mark::new(Scope::Entry));
     let mut node = flown.root();
     let mut at = RelPath::root();

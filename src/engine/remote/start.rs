@@ -16,12 +16,12 @@ use crate::engine::{FullSyncFilter, Job, JobId, JobKind, Now};
 use crate::failure::Retry;
 use crate::path::RelPath;
 
-/// Batches in flight at once. In a stream the pace keeps it at one; after rest a second change need not wait
-/// for the first run's end, which comes some 50 ms after its delivery.
+/// Batches in flight at once. In a stream the pace keeps this at one. After rest, a second change need not wait for the
+/// end of the first run, which comes about 50 ms after its delivery.
 const BATCHES: usize = 4;
-/// Tree jobs in flight at once: what two cores and a long round trip repay (docs/BENCHMARKS.md).
+/// Tree jobs in flight at once: more do not pay with two cores and a long round trip (docs/BENCHMARKS.md).
 const TREE_JOBS: usize = 4;
-/// Paths that are tried on a remote that was down: it is done often, and for nothing as a rule.
+/// Paths in a trial of a remote that was down. Trials are frequent and mostly in vain, so they are small.
 const TRIAL_PATHS: usize = 64;
 /// Large files in flight at once.
 const LARGE_JOBS: usize = 2;
@@ -41,7 +41,7 @@ impl NextJob {
 }
 
 impl RemoteState {
-    /// When something falls due, as far as there is room for it.
+    /// When the next thing falls due, among those for which there is room.
     pub fn next_deadline(&self, now: Now, room: Room) -> Option<Now> {
         let sessions = self.sessions_until.filter(|_| self.flights.is_empty());
         let start = if room == Room::None {
@@ -49,7 +49,7 @@ impl RemoteState {
         } else if let Some(outage) = &self.outage {
             (self.wants_trial(outage, room) && !self.is_in_doubt_and_tried()).then_some(outage.next)
         } else {
-            // Work that could start now has been started; what is left waits for a flight or for the pace.
+            // Everything that could start has started; the rest waits for a job's end or for the pace.
             let waits = self.pending.small() > 0 && self.batches_in_flight() < BATCHES;
             waits.then(|| self.pace.ready_at()).filter(|at| *at > now)
         };
@@ -77,7 +77,7 @@ impl RemoteState {
         if long.is_some() || !may_batch {
             return long;
         }
-        // What is over soon lets the full sync have its turn; it does not wait for what is long.
+        // Batches let a waiting full sync go first, unless it waits for something long.
         let reserved = waits.filter(|(_, kind)| *kind == LockKind::Short);
         self.next_batch(reserved.map(|(path, _)| path), self.limits.batch_paths)
     }
@@ -91,7 +91,7 @@ impl RemoteState {
         NextJob::new(JobKind::Batch, Origin::Pending, items)
     }
 
-    /// A large file or trees; else what the full sync waits for.
+    /// A large file or trees; else the path that the full sync waits for.
     fn next_long_job(&mut self, room: Room) -> (Option<NextJob>, Option<(RelPath, LockKind)>) {
         let mut waits = None;
         if room != Room::Any {
@@ -126,7 +126,7 @@ impl RemoteState {
         (None, waits)
     }
 
-    /// Takes from what is pending, but nothing that touches `reserved`.
+    /// Takes from the pending set, but nothing that touches `reserved`.
     fn take_beside(&mut self, want: Want, reserved: Option<&RelPath>) -> Vec<Item> {
         if let Some(path) = reserved {
             self.locks.lock(Owner::Reservation, path, LockKind::Short);
@@ -142,23 +142,23 @@ impl RemoteState {
         if self.is_in_doubt_and_tried() || outage.next > now || !self.wants_trial(&outage, room) {
             return None;
         }
-        // The first run of a full sync shows what a probe shows, and a probe would be waited for.
+        // The first run of a full sync shows what a probe would show, and nothing has to wait for a probe.
         let is_first = outage.tries == 0 && self.full_sync.is_some();
         let kind = if is_first { JobKind::Knock } else { JobKind::Probe };
         let question = NextJob { kind, origin: Origin::Pending, items: Vec::new() };
         if !self.flights.is_empty() {
-            // What hangs keeps its paths; all that is wanted is an answer.
+            // Hanging jobs keep their paths locked; a question finds out whether the remote answers.
             return Some(question);
         }
         let paths = if outage.tries == 0 { self.limits.batch_paths } else { TRIAL_PATHS };
         let job = self.next_batch(None, paths);
-        // A question is enough where tries cost nothing: nothing else may start beside a long job.
+        // Where a question is cheap, ask: nothing else could start beside a long job.
         let asks = outage.kind().is_none_or(|kind| kind.policy().retry == Retry::Often);
         let job = job.or_else(|| if asks { None } else { self.next_long_job(room).0 });
         job.or(Some(question))
     }
 
-    /// Whether there is anything to learn from a job for a remote that may be down.
+    /// Whether a trial is worth while.
     fn wants_trial(&self, outage: &Outage, room: Room) -> bool {
         outage.tries == 0 || !self.flights.is_empty() || self.has_work(room)
     }
@@ -207,7 +207,7 @@ impl RemoteState {
     }
 }
 
-/// The old names of what moved that are none of the job's own items.
+/// The old names of moved items, except those that are items of the job themselves.
 fn origins_elsewhere(job: &Job) -> Vec<RelPath> {
     if job.moves.is_empty() {
         return Vec::new();
