@@ -12,6 +12,20 @@ use crate::config::PluginName;
 /// Worker threads at most; each may run one rsync.
 const THREADS_MAX: usize = 1000;
 
+/// The commands beside the mirror; `commands.rs` has them.
+const COMMANDS_HELP: &str = "\
+Commands for a mirror that is running; each has --help:
+  sersync2 status             how all instances of this machine are doing
+  sersync2 flush              wait until everything is delivered
+  sersync2 sync-now           compare a tree with its copies now
+  sersync2 retry              try now what could not be delivered
+  sersync2 pause, resume      send nothing for a while
+  sersync2 confirm-deletions  delete what was held back
+  sersync2 log-level          log more or less
+  sersync2 stop               end it
+  sersync2 verify             is the copy equal? Also without a running mirror
+  sersync2 completions        print completions for bash, zsh or fish";
+
 /// What the command line says.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(
@@ -20,6 +34,7 @@ const THREADS_MAX: usize = 1000;
     version,
     about = "Mirrors directories to rsync remotes in real time",
     args_override_self = true,
+    after_help = COMMANDS_HELP,
     disable_help_flag = true,
     disable_version_flag = true
 )]

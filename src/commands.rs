@@ -1,9 +1,19 @@
 //! The commands beside the mirror itself, such as `sersync2 status`: finds the one that is meant and runs it.
 //! A new command is one line of [`COMMANDS`]; anything that is no command is the mirror's own command line.
 
+mod completions;
+mod flush;
+pub mod instance;
+mod pause;
+mod status;
+mod steer;
+mod verify;
+
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
+
+use clap::CommandFactory;
 
 use crate::daemon;
 use crate::tools::{explain, inotifywait, inotifywatch, live};
@@ -14,16 +24,33 @@ struct Command {
     name: &'static str,
     /// Runs it with its words; the first one is its name.
     run: fn(Vec<OsString>) -> ExitCode,
+    /// Describes its words, for completions; `None`: they are another program's.
+    words: Option<fn() -> clap::Command>,
 }
 
 /// Every command, in the order in which `sersync2 --help` lists them.
 const COMMANDS: &[Command] = &[
-    Command { name: "inotifywait", run: inotifywait::run },
-    Command { name: "inotifywatch", run: inotifywatch::run },
-    Command { name: "fsnotifywait", run: inotifywait::run },
-    Command { name: "fsnotifywatch", run: inotifywatch::run },
-    Command { name: "explain", run: explain::run },
-    Command { name: "events", run: live::run },
+    Command { name: "inotifywait", run: inotifywait::run, words: None },
+    Command { name: "inotifywatch", run: inotifywatch::run, words: None },
+    Command { name: "fsnotifywait", run: inotifywait::run, words: None },
+    Command { name: "fsnotifywatch", run: inotifywatch::run, words: None },
+    Command { name: "explain", run: explain::run, words: None },
+    Command { name: "events", run: live::run, words: None },
+    Command { name: "status", run: status::run, words: Some(status::Args::command) },
+    Command { name: "flush", run: flush::run, words: Some(flush::Args::command) },
+    Command { name: "sync-now", run: steer::sync_now, words: Some(steer::SyncNow::command) },
+    Command { name: "retry", run: steer::retry, words: Some(steer::Retry::command) },
+    Command { name: "pause", run: pause::run, words: Some(pause::Args::command) },
+    Command { name: "resume", run: pause::resume, words: Some(pause::ResumeArgs::command) },
+    Command {
+        name: "confirm-deletions",
+        run: steer::confirm_deletions,
+        words: Some(steer::ConfirmDeletions::command),
+    },
+    Command { name: "log-level", run: steer::log_level, words: Some(steer::LogLevel::command) },
+    Command { name: "stop", run: steer::stop, words: Some(steer::Stop::command) },
+    Command { name: "verify", run: verify::run, words: Some(verify::Args::command) },
+    Command { name: "completions", run: completions::run, words: Some(completions::Args::command) },
 ];
 
 /// Runs the program with these words, its own name first.
@@ -41,4 +68,19 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn find(name: &OsStr) -> Option<&'static Command> {
     COMMANDS.iter().find(|command| name == command.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_lists_every_command() {
+        let help = crate::args::command().render_long_help().to_string();
+        for command in COMMANDS {
+            let Some(words) = command.words else { continue };
+            assert!(help.contains(command.name), "{} is missing in\n{help}", command.name);
+            words().debug_assert();
+        }
+    }
 }

@@ -2,18 +2,21 @@
 //! The work itself is done in `daemon/mirror.rs` and below.
 
 mod catch_up;
+mod control;
 mod fail_log;
 mod guard;
 mod ledger;
 mod main_event;
 mod mirror;
 mod notice;
+mod observer;
 mod plugin_alone;
 mod plugins;
 mod progress;
 mod remote_workers;
 mod running;
 mod shortage;
+mod statistics;
 mod stopping;
 mod teller;
 mod timers;

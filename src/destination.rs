@@ -152,6 +152,18 @@ impl Destination {
         }
         word
     }
+
+    /// With user and port, as one word for people and programs: `rsync://bob@192.0.2.20:874/www`. It holds no secret.
+    pub fn url(&self) -> String {
+        let (scheme, host, path) = match self {
+            Self::Daemon { host, module } => ("rsync", host, module),
+            Self::Ssh { host, path } => ("ssh", host, path),
+            Self::Local { path } => return path.display().to_string(),
+        };
+        let user = host.user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
+        let port = host.port.map_or_else(String::new, |port| format!(":{port}"));
+        format!("{scheme}://{user}{host}{port}/{}", path.trim_start_matches('/'))
+    }
 }
 
 impl fmt::Display for Destination {

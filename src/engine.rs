@@ -5,6 +5,7 @@
 mod comeback;
 pub mod deferred;
 mod deletions;
+mod flush;
 mod full_sync;
 #[cfg(test)]
 mod golden;
@@ -29,11 +30,14 @@ use crate::change::{Change, RemoteId, RootId, WatchEvent};
 use crate::failure::{FailureKind, Subject};
 use crate::path::RelPath;
 pub use deletions::Deletions;
+pub use flush::FlushId;
 pub use job::{FullSyncFilter, Job, JobId, JobKind, JobReport, PathFailure, Settled, Verdict};
 pub use notice::{FailLogEntry, Notice};
 use pending::Item;
 pub use refusals::Refusal;
+pub use remote::{FullSyncView, RemoteView};
 use remote::{RemoteState, Room};
+use retry::Failing;
 
 /// Paths that the pending set of a remote may hold when memory is short.
 const PENDING_FEW: usize = 1_000;
@@ -73,6 +77,19 @@ pub enum Event {
     RetryFailLog,
     /// The log was opened anew: outages that last are said once more.
     Remind,
+    /// An operator: what failed at one remote is tried now.
+    Retry(RemoteId),
+    /// An operator: at one remote this path and all below it is compared.
+    Compare(RemoteId, RelPath),
+    /// Nothing starts for this remote any more; what changes is kept.
+    Pause(RemoteId),
+    /// Jobs start again.
+    Resume(RemoteId),
+    /// [`Action::Flushed`] is to follow when all that is pending now at these remotes is delivered: at or below the paths, where there
+    /// are any.
+    Flush(FlushId, Vec<(RemoteId, Vec<RelPath>)>),
+    /// Nobody waits for this flush any more.
+    FlushForgotten(FlushId),
     /// Undelivered at the last run (journal), or found by the walk after downtime.
     Restored(RemoteId, Vec<Item>),
     /// A worker has looked: these paths of its job are directories and are sent alone. Paths below them need not wait for the
@@ -105,6 +122,8 @@ pub enum Action {
     Settled(Settled),
     /// What the fail log holds has changed.
     FailLogChanged,
+    /// What was pending when it was asked for is delivered.
+    Flushed(FlushId),
     /// Something an operator should know.
     Notify(Notice),
     /// Nothing is in flight any more, after [`Event::Stop`].
@@ -118,6 +137,8 @@ pub enum FullSyncCause {
     Start,
     /// `<crontab>`; `crontabfilter` holds for it.
     Schedule,
+    /// An operator.
+    Requested,
     /// The kernel's queue overflowed.
     Overflow,
     /// A root came back.
@@ -143,6 +164,8 @@ pub struct Engine {
     life: Life,
     /// When a shortage of memory was last said.
     said_short: Option<Now>,
+    /// Flushes that are not done.
+    flushes: Vec<FlushId>,
 }
 
 /// Whether jobs may start.
@@ -175,6 +198,7 @@ impl Engine {
             last_event: Now::ZERO,
             life: Life::Working,
             said_short: None,
+            flushes: Vec::new(),
         }
     }
 
@@ -194,6 +218,16 @@ impl Engine {
             Event::Deletions(root, verdict) => {
                 self.of_root(root).for_each(|remote| remote.decide_deletions(verdict));
             }
+            Event::Retry(remote) => {
+                self.of(remote).for_each(|remote| remote.retry_failing(now));
+            }
+            Event::Compare(remote, path) => {
+                self.of(remote).for_each(|remote| remote.compare(now, &path, &mut actions));
+            }
+            Event::Pause(remote) => self.of(remote).for_each(RemoteState::pause),
+            Event::Resume(remote) => self.of(remote).for_each(RemoteState::resume),
+            Event::Flush(id, places) => self.flush(id, places),
+            Event::FlushForgotten(id) => self.forget_flush(id),
             Event::RetryFailLog => {
                 self.remotes.iter_mut().for_each(|remote| remote.retry_failing(now));
             }
@@ -222,6 +256,8 @@ impl Engine {
             Event::Stop if self.life == Life::Working => self.life = Life::Stopping,
             Event::Stop => {}
         }
+        self.remotes.iter_mut().for_each(|remote| remote.note_age(now));
+        self.finish_flushes(&mut actions);
         self.dispatch(now, &mut actions);
         actions
     }
@@ -235,6 +271,31 @@ impl Engine {
         // would look as if it had started too, and nothing would wake it.
         let then = self.last_event;
         self.remotes.iter().filter_map(|remote| remote.next_deadline(then, self.room(remote))).min()
+    }
+
+    /// What one remote is like now.
+    pub fn observe(&self, remote: RemoteId) -> Option<RemoteView> {
+        self.remotes.get(remote.0).map(RemoteState::observe)
+    }
+
+    /// Every path that rsync could not deliver to one remote.
+    pub fn failing(&self, remote: RemoteId) -> impl Iterator<Item = (&RelPath, &Failing)> {
+        self.remotes.get(remote.0).into_iter().flat_map(RemoteState::failing)
+    }
+
+    /// How many paths a flush still waits for at one remote, and the first of them; `None`: it waits for nothing there.
+    pub fn missing(
+        &self,
+        remote: RemoteId,
+        flush: FlushId,
+        first: usize,
+    ) -> Option<(usize, Vec<RelPath>)> {
+        self.remotes.get(remote.0)?.missing(flush, first)
+    }
+
+    /// True while nothing leaves this root, because it cannot be read.
+    pub fn is_lost(&self, root: RootId) -> bool {
+        self.lost.get(root.0).copied().unwrap_or(false)
     }
 
     /// What the fail log is to hold.
@@ -316,6 +377,35 @@ impl Engine {
         actions: &mut Vec<Action>,
     ) {
         self.of_root(root).for_each(|remote| remote.start_full_sync(now, why, actions));
+    }
+
+    fn of(&mut self, remote: RemoteId) -> impl Iterator<Item = &mut RemoteState> {
+        self.remotes.get_mut(remote.0).into_iter()
+    }
+
+    fn flush(&mut self, id: FlushId, places: Vec<(RemoteId, Vec<RelPath>)>) {
+        self.flushes.push(id);
+        for (remote, within) in places {
+            let Some(remote) = self.remotes.get_mut(remote.0) else { continue };
+            remote.flush(id, within);
+            if self.lost[remote.root.0] {
+                remote.flush_waits_for_full_sync(id);
+            }
+        }
+    }
+
+    fn forget_flush(&mut self, id: FlushId) {
+        self.flushes.retain(|flush| *flush != id);
+        self.remotes.iter_mut().for_each(|remote| remote.forget_flush(id));
+    }
+
+    fn finish_flushes(&mut self, actions: &mut Vec<Action>) {
+        for id in self.flushes.clone() {
+            if self.remotes.iter().all(|remote| remote.is_flushed(id)) {
+                self.forget_flush(id);
+                actions.push(Action::Flushed(id));
+            }
+        }
     }
 
     fn of_root(&mut self, root: RootId) -> impl Iterator<Item = &mut RemoteState> {

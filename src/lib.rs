@@ -31,6 +31,7 @@ pub mod state;
 
 pub mod plugin;
 
+pub mod control;
 pub mod snapshot;
 
 pub mod alert;

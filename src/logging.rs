@@ -73,8 +73,10 @@ pub fn start(destination: Destination, level: LevelFilter) -> Result<Log, LogErr
     let sink = Arc::new(Mutex::new(Sink::open(destination)?));
     let log = Log { sink, warnings: Arc::default() };
     let memory = log.clone();
+    // The level can be changed later, so the logger itself lets everything through unless `RUST_LOG` says otherwise.
+    let is_told = std::env::var_os("RUST_LOG").is_some();
     Builder::new()
-        .filter_level(level)
+        .filter_level(if is_told { level } else { LevelFilter::Trace })
         .parse_default_env()
         .target(Target::Pipe(Box::new(log.clone())))
         .format(move |buffer, record| {
@@ -89,8 +91,16 @@ pub fn start(destination: Destination, level: LevelFilter) -> Result<Log, LogErr
         })
         .try_init()
         .map_err(|_| LogError::Twice)?;
+    if !is_told {
+        set_level(level);
+    }
     log_panics();
     Ok(log)
+}
+
+/// From now on the log holds so much; what `RUST_LOG` leaves out at the start stays out.
+pub fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
 }
 
 /// True for what no `RUST_LOG` brings into the log.

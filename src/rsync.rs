@@ -1,6 +1,7 @@
 //! One rsync run as words and standard input: where it goes, which kind of run, which names.
 //! Pure: starts nothing and reads nothing from the disk.
 
+pub mod differences;
 pub mod excludes;
 pub mod exit;
 pub mod input;

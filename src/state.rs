@@ -216,6 +216,20 @@ fn make_private_dir(path: &Path) -> Result<(), StateError> {
     Ok(())
 }
 
+/// The directory of a configuration, whether it is there or not.
+///
+/// # Errors
+/// When there is no such file, or no place for state.
+pub fn directory_of(config: &Path, places: &Places) -> Result<PathBuf, StateError> {
+    let config = fs::canonicalize(config).map_err(|e| StateError::io("find", config, e))?;
+    Ok(places.base()?.join(state_name(&config)))
+}
+
+/// The process that holds a state directory, or held it last.
+pub fn holder(directory: &Path) -> Option<u32> {
+    read_holder(&File::open(directory.join("lock")).ok()?)
+}
+
 fn lock_or_wait(lock: &File, path: &Path, patience: Duration) -> Result<(), StateError> {
     if try_lock(lock, path)? {
         return Ok(());

@@ -127,6 +127,11 @@ impl Workers {
         self.give(Task::Forget(remote));
     }
 
+    /// How many warm sessions of a remote wait for work.
+    pub fn sessions(&self, remote: RemoteId) -> usize {
+        self.remotes.get(remote.0).map_or(0, |remote| remote.sessions().count())
+    }
+
     /// Kills the runs of one remote that are under way; their jobs come back undone.
     pub fn abort(&self, remote: RemoteId) {
         if let Some(remote) = self.remotes.get(remote.0) {

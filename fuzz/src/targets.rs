@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use sersync::config::{Config, LoadOptions, load_bytes};
+use sersync::control::protocol::{parse_request, read_path, request_line, write_path};
 use sersync::journal::{Layout, Replay};
 use sersync::rsync::exit::{Ending, Outcome, Places, judge};
 
@@ -46,6 +47,17 @@ pub fn rsync_output(bytes: &[u8]) {
             assert!(path.components().all(is_name), "a name that leads out of the tree: {path}");
             assert!(!path.as_bytes().contains(&0) && !path.as_bytes().starts_with(b"/"));
         }
+    }
+}
+
+/// The reader of what comes over the control socket: what is taken for a request is read the same when it is written again.
+pub fn control(bytes: &[u8]) {
+    if let Ok(command) = parse_request(bytes) {
+        assert_eq!(parse_request(&request_line(command.clone())), Ok(command));
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let path = read_path(text);
+        assert_eq!(read_path(&write_path(&path)), path);
     }
 }
 

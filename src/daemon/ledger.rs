@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::unacknowledged::{Delivery, Unacknowledged};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
 use crate::engine::pending::Item;
-use crate::engine::{Engine, Event, FullSyncCause, Job, JobId, JobKind, Settled};
+use crate::engine::{Engine, Event, FlushId, FullSyncCause, Job, JobId, JobKind, Settled};
 use crate::journal::{Journal, Seq};
 use crate::path::RelPath;
 use crate::record::Look;
@@ -16,6 +16,7 @@ use crate::watch::Barrier;
 #[derive(Debug, Clone, Copy)]
 struct InFlight {
     root: RootId,
+    remote: RemoteId,
     kind: JobKind,
     /// The journal's number when it started.
     seq: Seq,
@@ -95,7 +96,13 @@ impl Ledger {
     /// A job begins.
     pub fn job_begins(&mut self, job: &Job) {
         let seq = self.journal.as_mut().map_or(Seq::default(), Journal::begin_job);
-        self.jobs.insert(job.id, InFlight { root: job.root, kind: job.kind, seq });
+        self.jobs
+            .insert(job.id, InFlight { root: job.root, remote: job.remote, kind: job.kind, seq });
+    }
+
+    /// The remote of a job in flight.
+    pub fn remote_of(&self, job: JobId) -> Option<RemoteId> {
+        self.jobs.get(&job).map(|job| job.remote)
     }
 
     /// The root of a job in flight.
@@ -148,6 +155,29 @@ impl Ledger {
     /// Asks the watch thread for a barrier, if something waits for it.
     pub fn ask_for_barrier(&mut self) {
         self.unacknowledged.ask(self.jobs.is_empty());
+    }
+
+    /// A flush has to know when the watch thread has told all that happened before now.
+    pub fn ask_for_flush(&mut self, flush: FlushId) {
+        self.unacknowledged.ask_for_flush(flush);
+    }
+
+    /// The barrier is reached: the flushes that have waited for it. Call it before the deliveries are acknowledged.
+    pub fn flushes_told(&mut self) -> Vec<FlushId> {
+        self.unacknowledged.take_flushes()
+    }
+
+    /// A tree is compared for one remote: pending until that is done.
+    pub fn compare(&mut self, remote: RemoteId, path: &RelPath) {
+        // A whole root that is compared because somebody asked for it is not owed to him after a kill.
+        if let Some(journal) = self.journal.as_mut().filter(|_| !path.is_root()) {
+            journal.append_pending(remote, &[(path.clone(), Scope::Tree)]);
+        }
+    }
+
+    /// For each remote, its root.
+    pub fn roots_of_remotes(&self) -> &[RootId] {
+        &self.roots_of_remotes
     }
 
     /// The barrier is reached: all that happened before some deliveries ended is in the journal now. Gives what goes on record

@@ -2,9 +2,11 @@
 //! Does nothing.
 
 use crate::change::{RootId, WatchEvent};
+use crate::control::server::Asked;
 use crate::engine::{Event, JobId, JobReport};
 use crate::process::signals::Signal;
 use crate::record::{Look, Merged, Survey, Surveyor};
+use crate::snapshot::Request;
 use crate::worker::{Progress, WorkerEvent};
 
 /// Everything that can wake the main loop.
@@ -22,6 +24,10 @@ pub enum MainEvent {
     Merged(RootId, Merged),
     /// From outside.
     Signal(Signal),
+    /// Somebody wants to know how things are.
+    Snapshot(Request),
+    /// From the control socket.
+    Control(Asked),
 }
 
 impl From<WatchEvent> for MainEvent {

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::control::Controls;
 use super::ledger::Ledger;
 use super::main_event::{MainEvent, Walked};
+use super::observer::Observer;
 use super::stopping::{Due, Stopping};
 use super::teller::Teller;
 use super::trust::{Admission, Trust};
@@ -29,16 +31,21 @@ pub struct Parts {
     pub trust: Trust,
     /// Tells the outside.
     pub teller: Teller,
+    /// Makes snapshots for whoever wants to know.
+    pub observer: Observer,
 }
 
 /// The mirror at work.
 pub struct Mirror {
-    engine: Engine,
-    workers: Workers,
-    ledger: Ledger,
-    trust: Trust,
-    teller: Teller,
-    stopping: Stopping,
+    pub(super) engine: Engine,
+    pub(super) workers: Workers,
+    pub(super) ledger: Ledger,
+    pub(super) trust: Trust,
+    pub(super) teller: Teller,
+    pub(super) observer: Observer,
+    /// What clients of the control socket wait for and hold.
+    pub(super) controls: Controls,
+    pub(super) stopping: Stopping,
     /// When time began for the engine.
     started: Instant,
 }
@@ -46,9 +53,9 @@ pub struct Mirror {
 impl Mirror {
     /// Puts the parts together; time begins now.
     pub fn new(parts: Parts, now: Instant) -> Self {
-        let Parts { engine, workers, ledger, trust, teller } = parts;
-        let stopping = Stopping::default();
-        Self { engine, workers, ledger, trust, teller, stopping, started: now }
+        let Parts { engine, workers, ledger, trust, teller, observer } = parts;
+        let (stopping, controls) = (Stopping::default(), Controls::default());
+        Self { engine, workers, ledger, trust, teller, observer, controls, stopping, started: now }
     }
 
     /// Works until it is told to stop and nothing is in flight. `early`: signals that came before the watches stood.
@@ -65,6 +72,8 @@ impl Mirror {
                 Err(RecvTimeoutError::Timeout) => self.deadline(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.control_due();
+            self.tell_followers();
         }
         // The record first: it may only say what the journal does not hold any more.
         self.trust.close();
@@ -76,12 +85,17 @@ impl Mirror {
     }
 
     /// The time since the start, as the engine counts it.
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
     fn next_deadline(&self) -> Option<Duration> {
-        let deadlines = [self.engine.next_deadline(), self.stopping.next_deadline()];
+        let deadlines = [
+            self.engine.next_deadline(),
+            self.stopping.next_deadline(),
+            self.observer.next_deadline(),
+            self.controls.next_deadline(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -90,20 +104,26 @@ impl Mirror {
         match event {
             MainEvent::Event(event) => self.handle(event),
             MainEvent::JobDone(job, report, look) => self.job_done(job, report, look),
-            MainEvent::CaughtUp(walked) => self.caught_up(walked),
+            MainEvent::CaughtUp(walked) => {
+                self.caught_up(walked);
+                self.mark_flushes();
+            }
             MainEvent::Counted(counted) => {
                 let events = self.trust.counted(&counted);
                 self.take_in_all(events);
+                self.mark_flushes();
             }
             MainEvent::Merged(root, merged) => {
                 let events = self.trust.merged(root, merged);
                 self.take_in_all(events);
             }
             MainEvent::Signal(signal) => self.signal(signal),
+            MainEvent::Snapshot(request) => self.observer.add(request),
+            MainEvent::Control(asked) => self.control(asked),
         }
     }
 
-    fn signal(&mut self, signal: Signal) {
+    pub(super) fn signal(&mut self, signal: Signal) {
         match signal {
             Signal::Reopen => {
                 (self.teller.reopen_log)();
@@ -139,8 +159,12 @@ impl Mirror {
         {
             self.ledger.observed(root, look);
         }
+        if let Some(remote) = self.ledger.remote_of(job) {
+            self.observer.statistics.failed(remote, report.failed.len());
+        }
         self.handle(Event::JobDone(job, report));
         self.ledger.job_ends(job);
+        self.observer.statistics.job_ended(job);
     }
 
     /// A walk is over.
@@ -161,13 +185,13 @@ impl Mirror {
         match (self.trust.admit(&event), event) {
             (Admission::Passes, event) => self.take_in(event),
             (Admission::Walks, Event::Watch(WatchEvent::Overflow { root })) => {
-                self.teller.notify(&Notice::Overflow { root });
+                self.notify(&Notice::Overflow { root });
             }
             (Admission::Walks | Admission::Counts, _) => {}
         }
     }
 
-    fn take_in_all(&mut self, events: Vec<Event>) {
+    pub(super) fn take_in_all(&mut self, events: Vec<Event>) {
         events.into_iter().for_each(|event| self.take_in(event));
     }
 
@@ -177,6 +201,7 @@ impl Mirror {
             self.act_on(Event::MemoryShort);
             memory::release_unused();
         }
+        self.observer.note_news();
         self.ledger.record(&event);
         self.teller.changed(&event);
         match &event {
@@ -191,6 +216,7 @@ impl Mirror {
         self.ledger.commit();
         self.ledger.compact(&self.engine);
         memory::put_by_reserve();
+        self.count_time();
         if !self.ledger.is_comparing() {
             self.trust.walk_postponed();
         }
@@ -207,6 +233,7 @@ impl Mirror {
         match action {
             Action::Run(job) => {
                 self.ledger.job_begins(&job);
+                self.observer.statistics.job_started(&job);
                 self.workers.run(job);
             }
             Action::CloseSessions(remote) => {
@@ -217,6 +244,7 @@ impl Mirror {
             }
             Action::Abort(remote) => self.workers.abort(remote),
             Action::Settled(settled) => self.settled(&settled),
+            Action::Flushed(id) => self.flushed(id),
             Action::FailLogChanged => self.teller.write_fail_log(&self.engine),
             Action::Notify(notice) => self.notify(&notice),
             Action::Finished => {
@@ -227,6 +255,8 @@ impl Mirror {
     }
 
     fn settled(&mut self, settled: &Settled) {
+        let clock = self.clock();
+        self.observer.statistics.settled(clock, settled);
         if let Some(root) = self.ledger.settled(settled) {
             self.teller.settled(root, settled);
         }
@@ -240,15 +270,18 @@ impl Mirror {
                 self.ledger.full_sync_done(*remote);
             }
         }
-        self.teller.notify(notice);
+        let (level, sentence) = self.teller.notify(notice);
+        self.count_notice(notice, level, &sentence);
     }
 
     /// The watch thread has told all that happened before some deliveries ended.
     fn barrier_reached(&mut self) {
+        let flushes = self.ledger.flushes_told();
         let trust = &mut self.trust;
         self.ledger.acknowledge(|root, look| trust.append(root, look));
         self.trust.merge_long_records();
         self.ledger.compact(&self.engine);
+        self.flushes_told(&flushes);
     }
 }
 
@@ -272,6 +305,9 @@ impl Mirror {
                 | MainEvent::CaughtUp(_)
                 | MainEvent::Counted(_)
                 | MainEvent::Merged(..) => {}
+                MainEvent::Snapshot(request) => self.observer.add(request),
+                // Whoever asks is told that nothing answers yet.
+                MainEvent::Control(_) => {}
             }
         }
         signals

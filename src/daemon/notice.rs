@@ -25,7 +25,8 @@ impl Names {
         self.roots.get(id.0).map_or_else(String::new, |root| root.display().to_string())
     }
 
-    fn remote(&self, id: RemoteId) -> &str {
+    /// A remote as an operator writes it.
+    pub fn remote(&self, id: RemoteId) -> &str {
         self.remotes.get(id.0).map_or("", String::as_str)
     }
 
@@ -138,6 +139,7 @@ impl Names {
                 let cause = match cause {
                     FullSyncCause::Start => "at start (-r)",
                     FullSyncCause::Schedule => "by <crontab>",
+                    FullSyncCause::Requested => "by sync-now",
                     FullSyncCause::Overflow => "after lost change notices",
                     FullSyncCause::Unrecorded => "because the recorded state is not usable",
                     FullSyncCause::RootBack => "because the watch path is back",

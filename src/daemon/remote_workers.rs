@@ -91,6 +91,12 @@ impl RemoteWorkers {
         }
     }
 
+    /// Where rsync sends to, without secrets.
+    pub fn destinations(&self) -> Vec<String> {
+        let whole = |(endpoint, ..): &(Endpoint, _, _)| endpoint.destination().url();
+        self.endpoints.iter().map(whole).collect()
+    }
+
     /// Writes what failed, for all of them.
     pub fn fail_log(&self, path: &Path) -> FailLogWriter {
         let remotes = self.endpoints.iter();

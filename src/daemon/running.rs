@@ -13,6 +13,7 @@ use super::guard::Guard;
 use super::ledger::Ledger;
 use super::main_event::MainEvent;
 use super::mirror::{Mirror, Parts};
+use super::observer::{self, Observer};
 use super::plugins::Plugins;
 use super::progress::Progress;
 use super::remote_workers::{RemoteWorkers, exclude_of};
@@ -24,15 +25,17 @@ use crate::args::Args;
 use crate::banner;
 use crate::change::{RemoteId, RootId, Scope, WatchEvent};
 use crate::config::{self, Config};
+use crate::control::server::Server;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::{Engine, Event, FullSyncCause, Setup};
 use crate::filter::Filter;
 use crate::journal::{Journal, Layout, Replay};
-use crate::logging::Log;
+use crate::logging::{self, Log};
 use crate::path::RelPath;
 use crate::process::signals::{Mode, Signal, Signals, start_signals};
 use crate::process::{orphans, print};
 use crate::record::Record;
+use crate::snapshot::Instance;
 use crate::source::Source;
 use crate::state::StateDir;
 use crate::watch::{Exclude, WatchOptions, Watcher};
@@ -45,6 +48,9 @@ const PENDING_MAX: usize = 600_000;
 /// Events between threads: a few, for each may hold thousands of changes.
 const EVENTS: usize = 256;
 
+/// How long the main loop may take to accept a command.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How often directories are looked at that cannot be watched.
 const RESCAN: Duration = Duration::from_secs(60);
 
@@ -56,6 +62,7 @@ pub struct RunningDaemon {
     early: Vec<Signal>,
     _signals: Signals,
     _timers: Vec<Timer>,
+    _control: Option<Server>,
     _watcher: Watcher,
     mirror: Mirror,
     /// Last, for what ends needs memory too.
@@ -85,6 +92,7 @@ impl RunningDaemon {
         let (journal, replay) = open_journal(config, state)?;
         let records = open_records(config, state);
         let timers = start_timers(config, &sender)?;
+        let control = sender.clone();
         let workers = args.threads;
         print(&banner::threads(workers, timers.len() - 1));
         if args.full_sync {
@@ -92,6 +100,7 @@ impl RunningDaemon {
         }
         let watcher = Watcher::start(watch_options(config, &exclude), sender.clone())?;
         let roots_of_remotes = remotes.roots();
+        let (destinations, workers_count) = (remotes.destinations(), workers);
         let teller = Teller {
             names: remotes.names(&sources),
             fail_log: remotes.fail_log(&config.fail_log.path),
@@ -113,7 +122,9 @@ impl RunningDaemon {
         let trust = Trust::new(sources, teller.names.clone(), catch_up);
         let has_journal = journal.is_some();
         let ledger = Ledger::new(journal, roots_of_remotes.clone(), watcher.barrier());
-        let parts = Parts { engine, workers, ledger, trust, teller };
+        let instance = instance(args, config, state, workers_count, watcher.backend());
+        let observer = Observer::new(instance, destinations, Arc::clone(watcher.status()));
+        let parts = Parts { engine, workers, ledger, trust, teller, observer };
         let mut mirror = Mirror::new(parts, now());
         let early = wait_for_watches(&events, config.mirrors.len());
         let catches_up = !args.no_catch_up;
@@ -135,8 +146,9 @@ impl RunningDaemon {
         if args.full_sync {
             mirror.handle(Event::FullSync(FullSyncCause::Start));
         }
+        let _control = start_control(state, control);
         let (_signals, _timers, _watcher, _shortage) = (signals, timers, watcher, shortage);
-        Ok(Self { events, early, _signals, _timers, _watcher, mirror, _shortage })
+        Ok(Self { events, early, _signals, _timers, _control, _watcher, mirror, _shortage })
     }
 
     /// Mirrors until a signal ends it.
@@ -150,6 +162,49 @@ fn end_orphans(state: Option<&StateDir>) {
     let ended = state.map_or(0, |state| orphans::end_orphans(state.path()));
     if ended > 0 {
         log::info!("ended {ended} rsync that the last run had left at work, because it was killed");
+    }
+}
+
+/// Without a control socket the mirror works as well as with one.
+fn start_control(state: Option<&StateDir>, events: Sender<MainEvent>) -> Option<Server> {
+    let ask = move |asked| events.send_timeout(MainEvent::Control(asked), CONTROL_PATIENCE).is_ok();
+    let state = state?;
+    let warn = |error| {
+        log::warn!(
+            "cannot open the control socket in {}: {error}; `sersync2 status` and the other commands do not reach \
+             this instance",
+            state.path().display()
+        );
+    };
+    Server::start(state.path(), Box::new(ask)).map_err(warn).ok()
+}
+
+/// What a snapshot says of the process and never changes.
+fn instance(
+    args: &Args,
+    config: &Config,
+    state: Option<&StateDir>,
+    workers: usize,
+    backend: &str,
+) -> Instance {
+    let absolute = |path: &Path| {
+        let absolute = std::path::absolute(path);
+        absolute.as_deref().unwrap_or(path).display().to_string()
+    };
+    let log_file = args.log_file.clone();
+    let default = || logging::default_file(state.map(StateDir::path));
+    let log_file = log_file.or_else(|| args.daemon.then(default));
+    Instance {
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        config: absolute(&args.config),
+        started_ms: observer::wall_ms(),
+        backend: backend.into(),
+        state_dir: state.map(|state| state.path().display().to_string()),
+        log_file: log_file.map(|path| absolute(&path)),
+        workers: workers as u64,
+        fail_log: config.fail_log.path.display().to_string(),
+        ..Instance::default()
     }
 }
 

@@ -48,6 +48,11 @@ impl Stopping {
         };
     }
 
+    /// True once the end has been ordered.
+    pub fn is_ordered(&self) -> bool {
+        self.phase != Phase::Running
+    }
+
     /// Nothing is in flight any more.
     pub fn finish(&mut self, now: Duration) {
         self.phase = Phase::Finished(now + BARRIER_PATIENCE);

@@ -40,8 +40,8 @@ impl Teller {
         }
     }
 
-    /// Logs a notice of the engine.
-    pub fn notify(&mut self, notice: &Notice) {
+    /// Logs a notice of the engine; its level and its sentence.
+    pub fn notify(&mut self, notice: &Notice) -> (log::Level, String) {
         if let (Notice::Failed { remote, failure, .. }, Some(plugins)) = (notice, &mut self.plugins)
             && failure.kind.is_remotes()
         {
@@ -49,6 +49,7 @@ impl Teller {
         }
         let (level, sentence) = self.names.sentence(notice);
         self.progress.suspend(|| log::log!(level, "{sentence}"));
+        (level, sentence)
     }
 
     /// Writes the fail log anew.

@@ -191,7 +191,9 @@ impl Trust {
         memory::release_unused();
         let is_confirmed = self.confirmed.remove(&root);
         match verdict {
-            Found::Unmounted(lost) if self.deletions(root) != Deletions::Allowed => {
+            Found::Unmounted(lost)
+                if !is_confirmed && self.deletions(root) != Deletions::Allowed =>
+            {
                 let (path, advice) = (self.names.root(root), self.advice());
                 let mut told: Vec<String> =
                     lost.iter().take(PATHS_TOLD).map(RelPath::to_string).collect();
@@ -320,7 +322,7 @@ impl Trust {
     }
 
     /// Whether what is gone below `root` may be deleted from its copies.
-    fn deletions(&self, root: RootId) -> Deletions {
+    pub fn deletions(&self, root: RootId) -> Deletions {
         self.restrained.get(&root).copied().unwrap_or_default()
     }
 
@@ -331,6 +333,35 @@ impl Trust {
         };
         let is_new = before.unwrap_or_default() != verdict;
         is_new.then_some(Event::Deletions(root, verdict)).into_iter().collect()
+    }
+
+    /// True while it is being found out what changed below a root unseen.
+    pub fn is_looking(&self, root: RootId) -> bool {
+        self.counts.contains_key(&root)
+            || self.catch_up.as_ref().is_some_and(|catch_up| catch_up.is_walking(root))
+    }
+
+    /// An operator says while the program runs that what is gone is meant to be: the roots where something was held back, and the
+    /// events that follow.
+    pub fn confirm(&mut self) -> (Vec<RootId>, Vec<Event>) {
+        let (mut confirmed, mut events) = (Vec::new(), Vec::new());
+        for root in self.roots() {
+            if self.counts.contains_key(&root) {
+                let verdict = main_event::Verdict::Enough;
+                events.extend(self.counted(&Counted { root, verdict }));
+            } else if self.deletions(root) == Deletions::Withheld {
+                self.confirmed.insert(root);
+                // A walk tells first what is gone; where none can start, whole directories are compared.
+                if !self.look_for_changes(root) {
+                    self.confirmed.remove(&root);
+                    events.extend(self.decide_deletions(root, Deletions::Allowed));
+                }
+            } else {
+                continue;
+            }
+            confirmed.push(root);
+        }
+        (confirmed, events)
     }
 
     /// Says before a full sync where it will delete nothing.

@@ -3,6 +3,7 @@
 //! Decides nothing; the watch thread says when it has told all.
 
 use crate::change::{RemoteId, RootId, Scope};
+use crate::engine::FlushId;
 use crate::journal::Seq;
 use crate::path::RelPath;
 use crate::record::Look;
@@ -27,12 +28,14 @@ pub struct Unacknowledged {
     waiting: Vec<Delivery>,
     /// How many of them an answer that is under way will confirm.
     asked_for: Option<usize>,
+    /// Flushes that wait until the question can be asked, and those that the answer under way is for.
+    flushes: (Vec<FlushId>, Vec<FlushId>),
 }
 
 impl Unacknowledged {
     /// Nothing waits.
     pub fn new(barrier: Barrier) -> Self {
-        Self { barrier, waiting: Vec::new(), asked_for: None }
+        Self { barrier, waiting: Vec::new(), asked_for: None, flushes: (Vec::new(), Vec::new()) }
     }
 
     /// A job has ended just now.
@@ -44,10 +47,29 @@ impl Unacknowledged {
     /// can wait: it would take the processor from them, and for nothing but work that is done twice after a kill.
     pub fn ask(&mut self, at_rest: bool) {
         let is_due = if at_rest { !self.waiting.is_empty() } else { self.waiting.len() >= MANY };
-        if self.asked_for.is_none() && is_due {
+        if is_due || !self.flushes.0.is_empty() {
+            self.ask_now();
+        }
+    }
+
+    /// Never asks twice at a time: of two answers nobody could tell which one it is.
+    fn ask_now(&mut self) {
+        if self.asked_for.is_none() {
             self.asked_for = Some(self.waiting.len());
+            self.flushes.1.append(&mut self.flushes.0);
             self.barrier.ask();
         }
+    }
+
+    /// A flush has to know when all is told that happened before now.
+    pub fn ask_for_flush(&mut self, flush: FlushId) {
+        self.flushes.0.push(flush);
+        self.ask_now();
+    }
+
+    /// The watch thread has answered: the flushes for which it has told everything. Call it before the deliveries are taken.
+    pub fn take_flushes(&mut self) -> Vec<FlushId> {
+        std::mem::take(&mut self.flushes.1)
     }
 
     /// The watch thread has answered: what is confirmed by that.

@@ -184,6 +184,12 @@ impl Deferred {
         entries.map(|(path, entry)| Item { path: path.clone(), mark: entry.mark })
     }
 
+    /// What is not yet delivered as it should be: everything but rechecks.
+    pub fn unsettled(&self) -> impl Iterator<Item = &RelPath> {
+        let kinds = self.kinds.iter().enumerate().filter(|(kind, _)| *kind != ANSWERED);
+        kinds.flat_map(|(_, waiting)| waiting.paths.keys())
+    }
+
     /// How many items there are.
     pub fn count(&self) -> usize {
         self.kinds.iter().map(|waiting| waiting.paths.len()).sum()

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::pending::{Item, Mark, Recheck};
 use super::{
-    Action, Deletions, Engine, Event, FullSyncCause, Job, JobId, JobReport, Notice, Now,
+    Action, Deletions, Engine, Event, FlushId, FullSyncCause, Job, JobId, JobReport, Notice, Now,
     PathFailure, Refusal, Setup, Verdict,
 };
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
@@ -168,6 +168,14 @@ fn parse_event(text: &str) -> Event {
             let change = Change { is_dir: true, ..Change::entry(path, Cause::Attrib) };
             Event::Watch(WatchEvent::changed(ROOT, vec![change]))
         }
+        ["retry"] => Event::Retry(RemoteId(0)),
+        ["compare", path] => Event::Compare(RemoteId(0), parse_item(path).path),
+        ["pause"] => Event::Pause(RemoteId(0)),
+        ["resume"] => Event::Resume(RemoteId(0)),
+        ["flush", id, within @ ..] => {
+            let within = within.iter().map(|path| parse_item(path).path).collect();
+            Event::Flush(FlushId(number(id)), vec![(RemoteId(0), within)])
+        }
         ["stop"] => Event::Stop,
         other => panic!("no such event: {other:?}"),
     }
@@ -230,6 +238,7 @@ fn show_action(action: &Action) -> String {
             text
         }
         Action::FailLogChanged => "fail log changed".to_owned(),
+        Action::Flushed(id) => format!("flushed {}", id.0),
         Action::Notify(notice) => format!("notify: {}", show_notice(notice)),
         Action::Finished => "finished".to_owned(),
     }

@@ -1,6 +1,7 @@
 //! What the engine hands to the workers and what they hand back.
 //! Holds no behaviour: `remote.rs` makes jobs and reads reports.
 
+use super::Now;
 use super::mark::Item;
 use crate::change::{RemoteId, RootId};
 use crate::failure::{self, Failure, FailureKind};
@@ -131,6 +132,8 @@ pub struct Settled {
     pub job: JobId,
     /// For which remote.
     pub remote: RemoteId,
+    /// Since when the oldest of its paths was pending; `None` when nobody saw it change.
+    pub pending_since: Option<Now>,
     /// Equal now.
     pub delivered: Vec<Item>,
     /// Sent without deletions: still owed.

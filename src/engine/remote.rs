@@ -2,6 +2,8 @@
 //! Does not know how many workers or other remotes there are. What a job's end means stands in `settle.rs`, what starts
 //! next in `start.rs`.
 
+mod flush;
+mod observe;
 mod open;
 mod origins;
 mod recheck;
@@ -11,8 +13,10 @@ mod start;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+pub use self::observe::{FullSyncView, RemoteView};
 use super::deferred::{Condition, Deferred, Outlook};
 use super::deletions::Deletions;
+use super::flush::FlushMark;
 use super::full_sync::FullSync;
 use super::locks::{LockKind, Owner, PathLocks};
 use super::parents::Parents;
@@ -54,6 +58,8 @@ struct Flight {
     kind: JobKind,
     origin: Origin,
     began: Now,
+    /// Since when the oldest of its paths was pending; `None` when they come from a full sync.
+    pending_since: Option<Now>,
     /// A trial: it started while the remote was not known to answer, and its end decides.
     is_trial: bool,
     /// It waits for the remote, and needs no worker.
@@ -90,6 +96,8 @@ pub struct RemoteState {
     pub root: RootId,
     pub limits: Limits,
     pending: Pending,
+    /// Nothing in `pending` is older. It may be too early: a path that is taken out does not make it later.
+    pending_since: Option<Now>,
     full_sync: Option<FullSync>,
     /// Start another full sync after this one: the kernel dropped events meanwhile.
     full_sync_again: bool,
@@ -116,6 +124,10 @@ pub struct RemoteState {
     last_end: Now,
     /// When the warm sessions are to be closed; `None`: there are none.
     sessions_until: Option<Now>,
+    /// An operator has paused it: nothing starts.
+    is_paused: bool,
+    /// What flushes wait for.
+    flushes: Vec<FlushMark>,
 }
 
 impl RemoteState {
@@ -129,6 +141,7 @@ impl RemoteState {
                 deferred_paths: DEFERRED_MAX,
             },
             pending: Pending::default(),
+            pending_since: None,
             full_sync: None,
             full_sync_again: false,
             deletions: Deletions::default(),
@@ -146,6 +159,8 @@ impl RemoteState {
             pace: Pace::default(),
             last_end: Now::ZERO,
             sessions_until: None,
+            is_paused: false,
+            flushes: Vec::new(),
         }
     }
 

@@ -266,6 +266,11 @@ impl FailingPaths {
         self.paths.keys()
     }
 
+    /// Every path that fails, and how.
+    pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &Failing)> {
+        self.paths.iter()
+    }
+
     /// True when `path` is failing.
     pub fn contains(&self, path: &RelPath) -> bool {
         self.paths.contains_key(path)

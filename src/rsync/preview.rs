@@ -68,7 +68,7 @@ impl Answer {
 }
 
 /// rsync writes unprintable bytes as `\#ooo` in octal, and a backslash too where it would look like that.
-fn unescaped(text: &[u8]) -> Vec<u8> {
+pub(super) fn unescaped(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let [first, behind @ ..] = rest {

@@ -312,6 +312,11 @@ impl Sessions {
         }
     }
 
+    /// How many sessions wait for work.
+    pub fn count(&self) -> usize {
+        lock(&self.pool).ready.len()
+    }
+
     /// Ends the sessions that wait, because nothing happens.
     pub fn rest(&self) {
         self.close();

@@ -37,6 +37,11 @@ fn the_configuration_reader_survives_its_corpus() {
 }
 
 #[test]
+fn the_reader_of_the_control_socket_survives_its_corpus() {
+    try_corpus("control", targets::control);
+}
+
+#[test]
 fn the_reader_of_rsyncs_messages_survives_its_corpus() {
     try_corpus("rsync_output", targets::rsync_output);
 }

@@ -10,6 +10,7 @@ mod config_files;
 mod config_lenient;
 mod config_lenient_field;
 mod config_refusals;
+mod control;
 mod doc_examples;
 mod doc_expressions;
 mod echo;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use std::time::Duration;
 
-use super::{Flight, Origin, RemoteState, SESSION_REST};
+use super::{Flight, FlushMark, Origin, RemoteState, SESSION_REST};
 use crate::change::Scope;
 use crate::engine::deferred::Condition;
 use crate::engine::locks::Owner;
@@ -45,6 +45,7 @@ impl RemoteState {
             return self.settle(now, id, flight, report, actions);
         }
         self.put_back(&flight);
+        self.flush_undone(id, &flight.items);
         self.recheck_aborted(now, &flight);
         if flight.began < self.up_since {
             // Its connection is from before the outage, so its failure says nothing about the remote now.
@@ -130,6 +131,7 @@ impl RemoteState {
         for item in &flight.items {
             to.mark(&item.path, item.mark);
         }
+        self.pending_since = self.pending_since.into_iter().chain(flight.pending_since).min();
     }
 
     /// Marks what a worker returned. Shards go to the full sync, large files to the pending set. Trees that vanished are deferred: their
@@ -149,6 +151,10 @@ impl RemoteState {
                 }
                 _ => _ = self.pending.mark(&item.path, item.mark),
             }
+        }
+        if !self.pending.is_empty() && !returned.is_empty() {
+            let since = self.pending_since.into_iter().chain(flight.pending_since);
+            self.pending_since = since.min();
         }
     }
 
@@ -177,6 +183,7 @@ impl RemoteState {
             back.insert(&item.path, item.mark);
         }
         let blame = self.blame(&flight.items, failed);
+        let undone: Vec<RelPath> = blame.undone.iter().cloned().collect();
         let mut log = FailLog::Same;
         let (mut delivered, mut withheld, mut rechecked) = (Vec::new(), Vec::new(), Vec::new());
         // A filtered sync may leave failing paths out, so it settles none of them.
@@ -213,6 +220,7 @@ impl RemoteState {
             self.deferred.defer(Condition::At(now + POSTPONED), item);
         }
         let mut returned = [returned, postponed].concat();
+        self.flush_settled(job, &flight, undone, &returned, &withheld);
         if flight.origin == Origin::FullSync {
             self.finish_sweep(now, returned.len(), flight.deletes_below, actions);
         }
@@ -221,7 +229,9 @@ impl RemoteState {
             actions.push(Action::FailLogChanged);
         }
         let remote = self.id;
-        let settled = Settled { job, remote, delivered, withheld, rechecked, returned };
+        let pending_since = flight.pending_since;
+        let settled =
+            Settled { job, remote, pending_since, delivered, withheld, rechecked, returned };
         actions.push(Action::Settled(settled));
     }
 
@@ -355,6 +365,7 @@ impl RemoteState {
         } else if full_sync.is_done() {
             let (took, deletes) = (now - full_sync.since, full_sync.deletes);
             self.full_sync = None;
+            self.flushes.iter_mut().for_each(FlushMark::full_sync_done);
             actions.push(Action::Notify(Notice::FullSyncDone { remote: self.id, took, deletes }));
         }
     }

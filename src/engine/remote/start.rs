@@ -44,7 +44,7 @@ impl RemoteState {
     /// When the next thing falls due, among those for which there is room.
     pub fn next_deadline(&self, now: Now, room: Room) -> Option<Now> {
         let sessions = self.sessions_until.filter(|_| self.flights.is_empty());
-        let start = if room == Room::None {
+        let start = if room == Room::None || self.is_paused {
             None
         } else if let Some(outage) = &self.outage {
             (self.wants_trial(outage, room) && !self.is_in_doubt_and_tried()).then_some(outage.next)
@@ -60,7 +60,7 @@ impl RemoteState {
 
     /// The job that should start now, if any.
     pub fn next_job(&mut self, now: Now, room: Room) -> Option<NextJob> {
-        if room == Room::None {
+        if room == Room::None || self.is_paused {
             return None;
         }
         if self.outage.is_some() {
@@ -195,8 +195,19 @@ impl RemoteState {
         }
         let (began, is_trial) = (now, self.outage.is_some());
         let is_waiting = false;
-        let flight =
-            Flight { kind, origin, began, is_trial, is_waiting, items, deletes_below, parents };
+        let pending_since = self.pending_since.filter(|_| origin == Origin::Pending);
+        self.note_age(now);
+        let flight = Flight {
+            kind,
+            origin,
+            began,
+            pending_since,
+            is_trial,
+            is_waiting,
+            items,
+            deletes_below,
+            parents,
+        };
         self.flights.insert(id, flight);
         job
     }

@@ -1,0 +1,4 @@
+//! See `control` in `src/targets.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sersync_fuzz::targets::control(bytes));

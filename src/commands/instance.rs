@@ -1,0 +1,184 @@
+//! What the commands for a running mirror have in common: their words, and which instance is meant.
+//! Does not know what any of them does.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::control::client::{CallError, Connection, PATIENCE};
+use crate::control::instances;
+use crate::control::protocol::{Answer, Command, write_path};
+use crate::state::{self, Places};
+
+/// Exit code: the words make no sense.
+pub const USAGE: u8 = 64;
+
+/// Exit code: no instance runs, or it does not answer.
+pub const NOT_RUNNING: u8 = 3;
+
+/// Which instance is meant.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Which {
+    /// The configuration of the instance; without it, the only one that runs
+    #[arg(short = 'o', long = "config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The directory that the instance was started with
+    #[arg(long = "state-dir", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+impl Which {
+    /// Where state is kept.
+    pub fn places(&self) -> Places {
+        Places::of_this_process(self.state_dir.clone())
+    }
+
+    /// The state directory of the configuration that was named.
+    pub fn named(&self) -> Option<Result<PathBuf, String>> {
+        let config = self.config.as_ref()?;
+        let there = self.of_config(config);
+        Some(there)
+    }
+
+    /// An instance started with another `--state-dir` is found by what it says of itself.
+    fn of_config(&self, config: &Path) -> Result<PathBuf, String> {
+        let directory = state::directory_of(config, &self.places()).map_err(|e| e.to_string())?;
+        if self.state_dir.is_some() || crate::control::socket::connect_to(&directory).is_ok() {
+            return Ok(directory);
+        }
+        let name = directory.file_name().map(ToOwned::to_owned);
+        let same = |found: &PathBuf| found.file_name() == name.as_deref();
+        let running = instances::find_all(&self.places()).into_iter().find(same);
+        Ok(running.unwrap_or(directory))
+    }
+
+    /// The state directory of the one instance that is meant.
+    ///
+    /// # Errors
+    /// When none runs, or several do; as a sentence.
+    pub fn one(&self) -> Result<PathBuf, String> {
+        if let Some(named) = self.named() {
+            return named;
+        }
+        let mut running: Vec<PathBuf> = instances::find_all(&self.places());
+        running.retain(|directory| {
+            !matches!(
+                Connection::open(directory),
+                Err(CallError::NotAllowed { .. } | CallError::Gone { .. })
+            )
+        });
+        match running.as_slice() {
+            [] => {
+                Err("no sersync2 is running on this machine; name its configuration with -o FILE"
+                    .into())
+            }
+            [one] => Ok(one.clone()),
+            several => {
+                let several: Vec<String> = several
+                    .iter()
+                    .map(|directory| format!("\n  {}", directory.display()))
+                    .collect();
+                Err(format!(
+                    "several instances are running: say which one with -o FILE; their state is in{}",
+                    several.concat()
+                ))
+            }
+        }
+    }
+
+    /// Connects to the one instance that is meant.
+    ///
+    /// # Errors
+    /// When there is none, or it does not let us in; as a sentence.
+    pub fn connect(&self) -> Result<Connection, String> {
+        Connection::open(&self.one()?).map_err(|error| error.to_string())
+    }
+}
+
+/// Reads the words of a command, its name first.
+///
+/// # Errors
+/// Help and mistakes are printed already; the exit code is what is left.
+pub fn parse<T: Parser>(words: Vec<OsString>) -> Result<T, ExitCode> {
+    T::try_parse_from(words).map_err(|error| {
+        // Nothing can be said where standard output is closed.
+        _ = error.print();
+        ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
+    })
+}
+
+/// A path as the instance knows it: absolute, and as text.
+pub fn absolute(path: &Path) -> String {
+    let absolute = std::path::absolute(path);
+    write_path(absolute.as_deref().unwrap_or(path))
+}
+
+/// Asks the one instance that is meant.
+///
+/// # Errors
+/// When there is no answer, or it says no; as a sentence.
+pub fn ask(which: &Which, command: Command) -> Result<Answer, String> {
+    let answer = which.connect()?.call(command, Some(PATIENCE)).map_err(|e| e.to_string())?;
+    match answer {
+        Answer::Failed { message, .. } => Err(message),
+        answer => Ok(answer),
+    }
+}
+
+/// Asks, prints what an operator should know, and returns the exit code.
+pub fn ask_and_tell(which: &Which, command: Command) -> ExitCode {
+    match ask(which, command) {
+        Ok(Answer::Done { notes }) => {
+            notes.iter().for_each(|note| println!("{note}"));
+            ExitCode::SUCCESS
+        }
+        Ok(_) => fail("this answer belongs to another question"),
+        Err(message) => fail(&message),
+    }
+}
+
+/// Says why it does not work.
+pub fn fail(message: &str) -> ExitCode {
+    eprintln!("{message}");
+    ExitCode::from(NOT_RUNNING)
+}
+
+/// `90`, `90s`, `5m`, `2h`, `1d`.
+///
+/// # Errors
+/// What is expected, as a clause.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "" | "s" => Some(1),
+        "m" | "min" => Some(60),
+        "h" => Some(3600),
+        "d" => Some(86_400),
+        _ => None,
+    };
+    let seconds = factor.and_then(|factor| digits.parse::<u64>().ok()?.checked_mul(factor));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| "expected a time such as 90, 90s, 5m, 2h or 1d".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_people_write_them() {
+        let seconds = |text| parse_duration(text).map(|duration| duration.as_secs());
+        assert_eq!(seconds("90"), Ok(90));
+        assert_eq!(seconds("5m"), Ok(300));
+        assert_eq!(seconds("2h"), Ok(7200));
+        for wrong in ["", "h", "-1", "1w", "1.5h", "99999999999999999999"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

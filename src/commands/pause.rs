@@ -1,0 +1,109 @@
+//! `sersync2 pause` and `resume`: nothing leaves for a while, and nothing is lost.
+//! A pause for a command lasts as long as the connection, so it ends however the command, or this program, ends.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::instance::{Which, ask_and_tell, fail, parse, parse_duration};
+use crate::control::client::PATIENCE;
+use crate::control::protocol::{Answer, Command};
+
+/// What a shell says of a command that cannot be started.
+const CANNOT_START: u8 = 127;
+
+/// Send nothing for a while; what changes is kept and sent afterwards.
+///
+/// A restart of the instance ends every pause. Exit code: 0 paused; with a command, that of the command; 3 not running, or no answer;
+/// 64 wrong words.
+#[derive(Debug, Parser)]
+#[command(name = "sersync2 pause", bin_name = "sersync2 pause")]
+pub struct Args {
+    #[command(flatten)]
+    which: Which,
+
+    /// Only this remote, as `sersync2 status` shows it
+    #[arg(long, value_name = "REMOTE")]
+    remote: Option<String>,
+
+    /// Resume after this by itself
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration, conflicts_with = "command")]
+    length: Option<Duration>,
+
+    /// Run this command, and resume when it ends, however it ends
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Send again what was kept by `sersync2 pause`.
+///
+/// Exit code: 0 done; 3 not running, or no answer; 64 wrong words.
+#[derive(Debug, Parser)]
+#[command(name = "sersync2 resume", bin_name = "sersync2 resume")]
+pub struct ResumeArgs {
+    #[command(flatten)]
+    which: Which,
+
+    /// Only this remote, as `sersync2 status` shows it
+    #[arg(long, value_name = "REMOTE")]
+    remote: Option<String>,
+}
+
+/// Runs `pause`.
+pub fn run(words: Vec<OsString>) -> ExitCode {
+    let args: Args = match parse(words) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    if args.command.is_empty() {
+        let for_ms = args.length.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+        let command = Command::Pause { remote: args.remote, for_ms, while_connected: false };
+        return ask_and_tell(&args.which, command);
+    }
+    run_paused(&args).unwrap_or_else(|message| fail(&message))
+}
+
+/// Runs `resume`.
+pub fn resume(words: Vec<OsString>) -> ExitCode {
+    match parse::<ResumeArgs>(words) {
+        Ok(args) => ask_and_tell(&args.which, Command::Resume { remote: args.remote }),
+        Err(code) => code,
+    }
+}
+
+fn run_paused(args: &Args) -> Result<ExitCode, String> {
+    let mut connection = args.which.connect()?;
+    let pause = Command::Pause { remote: args.remote.clone(), for_ms: None, while_connected: true };
+    let answer = connection.call(pause, Some(PATIENCE)).map_err(|error| error.to_string())?;
+    if let Answer::Failed { message, .. } = answer {
+        return Err(message);
+    }
+    let (program, words) = args.command.split_first().ok_or("there is no command")?;
+    let ended = start(program, words);
+    // Not before the command has ended.
+    drop(connection);
+    match ended {
+        Ok(status) => Ok(code_of(status)),
+        Err(error) => {
+            eprintln!("cannot run {}: {error}; the mirror goes on", program.display());
+            Ok(ExitCode::from(CANNOT_START))
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the operator's own command, as he wrote it, without a shell"
+)]
+fn start(program: &OsString, words: &[OsString]) -> std::io::Result<ExitStatus> {
+    std::process::Command::new(program).args(words).status()
+}
+
+/// As a shell says it: 128 and the signal for a command that was killed.
+fn code_of(status: ExitStatus) -> ExitCode {
+    let killed = || 128 + status.signal().unwrap_or(0);
+    ExitCode::from(u8::try_from(status.code().unwrap_or_else(killed)).unwrap_or(u8::MAX))
+}

@@ -1,0 +1,406 @@
+//! `sersync2 status`: is it running, is everything over there, what is behind and since when, why, and what to do.
+//! Reads snapshots and prints them; the verdict is `snapshot/health.rs`.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use rustix::event::{Timespec, poll};
+use serde_json::{Value, json};
+
+use super::instance::{NOT_RUNNING, USAGE, Which, parse, parse_duration};
+use crate::control::client::{CallError, Connection, PATIENCE};
+use crate::control::instances;
+use crate::control::protocol::{Answer, Command};
+use crate::snapshot::health::{Health, Level, Thresholds};
+use crate::snapshot::{DeletionState, Remote, RemoteState, Root, RootState, Snapshot};
+
+/// Say how the mirrors of this machine are doing.
+///
+/// Exit code: 0 all is well; 1 something is behind, failing, paused or waits for you; 2 a remote or a watch path is down;
+/// 3 not running, or no answer; 64 wrong words.
+#[derive(Debug, Parser)]
+#[command(name = "sersync2 status", bin_name = "sersync2 status")]
+pub struct Args {
+    #[command(flatten)]
+    which: Which,
+
+    /// Print JSON: the snapshots (docs/CONTROL.md) and the verdict
+    #[arg(long)]
+    json: bool,
+
+    /// Print it again each second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+
+    /// A change may wait so long before it is behind
+    #[arg(long, value_name = "TIME", default_value = "60", value_parser = parse_duration)]
+    max_age: Duration,
+
+    /// So many paths may be pending for one remote before it is behind
+    #[arg(long, value_name = "N")]
+    max_pending: Option<u64>,
+}
+
+/// What one instance has said.
+struct Told {
+    directory: PathBuf,
+    snapshot: Result<Snapshot, CallError>,
+    health: Health,
+}
+
+impl Told {
+    fn exit_code(&self) -> u8 {
+        if self.snapshot.is_err() { NOT_RUNNING } else { self.health.level as u8 }
+    }
+}
+
+/// Runs the command.
+pub fn run(words: Vec<OsString>) -> ExitCode {
+    let args: Args = match parse(words) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    loop {
+        let (text, code) = match told(&args) {
+            Ok(all) => (show(&args, &all), all.iter().map(Told::exit_code).max()),
+            Err(message) => {
+                eprintln!("{message}");
+                return ExitCode::from(USAGE);
+            }
+        };
+        let clear = if args.watch && io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+        let printed = io::stdout().write_all(format!("{clear}{text}").as_bytes());
+        if !args.watch || printed.is_err() {
+            return ExitCode::from(code.unwrap_or(NOT_RUNNING));
+        }
+        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+        // Waits; there is nothing to wait for but time.
+        _ = poll(&mut [], Some(&second));
+    }
+}
+
+/// Asks whoever is meant; the error is about what was named.
+fn told(args: &Args) -> Result<Vec<Told>, String> {
+    let thresholds = Thresholds { max_age: args.max_age, max_pending: args.max_pending };
+    let (directories, is_named) = match args.which.named() {
+        Some(named) => (vec![named?], true),
+        None => (instances::find_all(&args.which.places()), false),
+    };
+    let told = directories.into_iter().map(|directory| {
+        let snapshot = snapshot_of(&directory);
+        let health = match &snapshot {
+            Ok(snapshot) => snapshot.health(&thresholds, snapshot.taken_ms),
+            Err(error) => Health { level: Level::Down, reasons: vec![error.to_string()] },
+        };
+        Told { directory, snapshot, health }
+    });
+    // What is somebody else's, or merely has the same name, is none of ours unless it was named.
+    let is_meant = |told: &Told| match &told.snapshot {
+        Err(CallError::NotAllowed { .. } | CallError::Foreign { pid: None, .. }) => is_named,
+        _ => true,
+    };
+    Ok(told.filter(is_meant).collect())
+}
+
+fn snapshot_of(directory: &Path) -> Result<Snapshot, CallError> {
+    let mut connection = Connection::open(directory)?;
+    let pid = connection.pid();
+    match connection.call(Command::Status, Some(PATIENCE))? {
+        Answer::Status { snapshot } => Ok(*snapshot),
+        Answer::Failed { kind, .. } if kind == "silent" => Err(CallError::Hangs { pid }),
+        Answer::Failed { message, .. } => Err(CallError::Foreign { pid, reason: message }),
+        _ => Err(CallError::Foreign { pid, reason: "this is no status".into() }),
+    }
+}
+
+fn show(args: &Args, all: &[Told]) -> String {
+    if args.json {
+        let instances: Vec<Value> = all.iter().map(to_json).collect();
+        let code = all.iter().map(Told::exit_code).max().unwrap_or(NOT_RUNNING);
+        return format!("{:#}\n", json!({ "exit_code": code, "instances": instances }));
+    }
+    if all.is_empty() {
+        return "no sersync2 is running on this machine\n".into();
+    }
+    let all: Vec<String> = all
+        .iter()
+        .map(|told| match &told.snapshot {
+            Ok(snapshot) => text(snapshot, &told.health),
+            Err(error) => format!("{error}\n"),
+        })
+        .collect();
+    all.join("\n")
+}
+
+fn to_json(told: &Told) -> Value {
+    let mut value = json!({
+        "state_dir": told.directory.display().to_string(),
+        "exit_code": told.exit_code(),
+        "reasons": told.health.reasons,
+    });
+    match &told.snapshot {
+        Ok(snapshot) => value["snapshot"] = json!(snapshot),
+        Err(error) => value["error"] = error.to_string().into(),
+    }
+    value
+}
+
+/// One instance as a person reads it.
+fn text(snapshot: &Snapshot, health: &Health) -> String {
+    let instance = &snapshot.instance;
+    let up = ago(snapshot.taken_ms, instance.started_ms);
+    let mut text = format!("{}  (process {}, up {up}", instance.config, instance.pid);
+    text += if instance.stopping { ", stopping)\n" } else { ")\n" };
+    for (index, root) in snapshot.roots.iter().enumerate() {
+        text += &root_text(root, snapshot);
+        let remotes = snapshot.remotes.iter().filter(|remote| remote.root == index as u64);
+        let remotes: Vec<&Remote> = remotes.collect();
+        text += &remotes_text(&remotes, snapshot.taken_ms);
+    }
+    let verdict = match health.level {
+        Level::Ok => "all is well",
+        Level::Behind => "NOT ALL IS WELL",
+        Level::Down => "DOWN",
+    };
+    text += verdict;
+    for (index, reason) in health.reasons.iter().enumerate() {
+        text += if index == 0 { ": " } else { "; " };
+        text += reason;
+    }
+    text + "\n"
+}
+
+fn root_text(root: &Root, snapshot: &Snapshot) -> String {
+    let watched = match root.state {
+        RootState::Lost => "LOST: nothing is sent or deleted until it is back".to_owned(),
+        RootState::Watched => format!("watched by {}", snapshot.instance.backend),
+    };
+    let deletions = match root.deletions {
+        DeletionState::Allowed => "",
+        DeletionState::Undecided => "; deletions wait until it is known what is gone",
+        DeletionState::Withheld => {
+            "; DELETIONS HELD BACK: look at the watch path; if all of it is meant: sersync2 confirm-deletions"
+        }
+    };
+    let mut text = format!("  {}  {watched}{deletions}\n", root.path);
+    for alarm in &root.alarms {
+        let since = ago(snapshot.taken_ms, alarm.since_ms);
+        let _ = writeln!(text, "      ALARM for {since}: {}", alarm.text);
+    }
+    text
+}
+
+fn remotes_text(remotes: &[&Remote], now_ms: u64) -> String {
+    let head = [
+        "remote",
+        "state",
+        "pending",
+        "oldest",
+        "last delivery",
+        "p50",
+        "p99",
+        "rate",
+        "idle sessions",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(remotes.iter().map(|remote| row(remote, now_ms)));
+    let widths: Vec<usize> = (0..head.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        let _ = writeln!(text, "    {}", line.trim_end());
+        if let Some(remote) = index.checked_sub(1).and_then(|index| remotes.get(index)) {
+            text += &details(remote, now_ms);
+        }
+    }
+    text
+}
+
+fn row(remote: &Remote, now_ms: u64) -> [String; 9] {
+    let latency = |of: fn(&crate::snapshot::Latency) -> u64| {
+        remote.latency.as_ref().map_or_else(|| "-".into(), |latency| micros(of(latency)))
+    };
+    let state = match (remote.state, &remote.down) {
+        (RemoteState::Up, _) => "up".to_owned(),
+        (RemoteState::CatchingUp, _) => "catching up".into(),
+        (RemoteState::Paused, _) => "PAUSED".into(),
+        (RemoteState::Unknown, _) => "not asked yet".into(),
+        (RemoteState::Down, None) => "DOWN".into(),
+        (RemoteState::Down, Some(down)) => format!("DOWN {}", ago(now_ms, down.since_ms)),
+    };
+    let since = |at: Option<u64>| at.map_or_else(|| "-".into(), |at| ago(now_ms, at));
+    [
+        remote.name.clone(),
+        state,
+        remote.pending.to_string(),
+        since(remote.oldest_pending_ms),
+        remote.last_delivery_ms.map_or_else(|| "-".into(), |at| format!("{} ago", ago(now_ms, at))),
+        latency(|it| it.p50_us),
+        latency(|it| it.p99_us),
+        format!("{:.1}/s", remote.paths_per_second),
+        remote.sessions.to_string(),
+    ]
+}
+
+/// What needs more than a row.
+fn details(remote: &Remote, now_ms: u64) -> String {
+    let mut text = String::new();
+    if let Some(down) = &remote.down {
+        let next = match down.next_try_ms {
+            Some(at) if at > now_ms => format!("; tried again in {}", ago(at, now_ms)),
+            _ => "; it is being tried".into(),
+        };
+        let _ =
+            writeln!(text, "        why: {} (rsync exit code {}{next})", down.reason, down.code);
+        let _ = writeln!(text, "        do:  {}", down.what_to_do);
+    }
+    if remote.state == RemoteState::Paused {
+        let until = remote.paused_until_ms.map(|at| format!("for {} more", ago(at, now_ms)));
+        let until = until.unwrap_or_else(|| "until: sersync2 resume".into());
+        let _ = writeln!(text, "        paused {until}; changes are kept");
+    }
+    if let Some(sync) = &remote.full_sync {
+        let since = ago(now_ms, sync.since_ms);
+        let left =
+            sync.done_at_ms.map_or_else(String::new, |at| format!(", {} left", ago(at, now_ms)));
+        let (done, all) = (sync.parts_done, sync.parts);
+        let _ = writeln!(text, "        full sync for {since}: {done} of {all} parts{left}");
+    }
+    if remote.failing > 0 {
+        let _ = writeln!(text, "        {} cannot be delivered:", paths(remote.failing));
+    }
+    for failing in &remote.failing_paths {
+        let next = match failing.next_try_ms {
+            Some(at) if at > now_ms => format!("again in {}", ago(at, now_ms)),
+            Some(_) => "being tried".into(),
+            None if failing.logged => "in the fail log; now with: sersync2 retry".into(),
+            None => "being tried".into(),
+        };
+        let (path, reason) = (&failing.path, &failing.reason);
+        let _ = writeln!(text, "          {path}: {reason} ({} tries, {next})", failing.tries);
+    }
+    let named = remote.failing_paths.len() as u64;
+    if remote.failing > named {
+        let _ = writeln!(text, "          and {} more", remote.failing - named);
+    }
+    text
+}
+
+fn paths(count: u64) -> String {
+    if count == 1 { "1 path".into() } else { format!("{count} paths") }
+}
+
+/// How long before `now_ms` it was: `3 s`, `4 min`, `2 h 5 min`, `3 d 4 h`.
+fn ago(now_ms: u64, then_ms: u64) -> String {
+    let seconds = now_ms.saturating_sub(then_ms) / 1000;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+fn micros(duration_us: u64) -> String {
+    match duration_us {
+        0..10_000 => format!("{:.1} ms", duration_us as f64 / 1e3),
+        10_000..1_000_000 => format!("{} ms", duration_us / 1000),
+        1_000_000..60_000_000 => format!("{:.1} s", duration_us as f64 / 1e6),
+        _ => ago(duration_us / 1000, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Down, FailingPath, Instance, Latency};
+
+    fn snapshot(remotes: Vec<Remote>) -> Snapshot {
+        Snapshot {
+            taken_ms: 1_000_000_000,
+            instance: Instance {
+                config: "/etc/sersync/www.xml".into(),
+                pid: 7,
+                started_ms: 1_000_000_000 - 11_520_000,
+                backend: "fanotify".into(),
+                ..Instance::default()
+            },
+            roots: vec![Root { path: "/data/www".into(), ..Root::default() }],
+            remotes,
+            ..Snapshot::default()
+        }
+    }
+
+    fn lines(snapshot: &Snapshot) -> Vec<String> {
+        let health = snapshot.health(&Thresholds::default(), snapshot.taken_ms);
+        text(snapshot, &health).lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_is_well_is_one_line_a_remote() {
+        let remote = Remote {
+            name: "192.0.2.20::www".into(),
+            state: RemoteState::Up,
+            last_delivery_ms: Some(1_000_000_000 - 3_000),
+            latency: Some(Latency { p50_us: 1_800, p99_us: 47_000, count: 9 }),
+            ..Remote::default()
+        };
+        assert_eq!(
+            lines(&snapshot(vec![remote])),
+            [
+                "/etc/sersync/www.xml  (process 7, up 3 h 12 min)",
+                "  /data/www  watched by fanotify",
+                "    remote           state  pending  oldest  last delivery  p50     p99    rate   idle sessions",
+                "    192.0.2.20::www  up     0        -       3 s ago        1.8 ms  47 ms  0.0/s  0",
+                "all is well",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_down_says_why_and_what_to_do() {
+        let down = Down {
+            since_ms: 1_000_000_000 - 300_000,
+            code: 10,
+            reason: "it does not answer".into(),
+            what_to_do: "start its rsync daemon".into(),
+            next_try_ms: Some(1_000_001_500),
+            ..Down::default()
+        };
+        let failing = FailingPath {
+            path: "a/b".into(),
+            reason: "permission denied".into(),
+            tries: 4,
+            logged: true,
+            ..FailingPath::default()
+        };
+        let remote = Remote {
+            name: "h::m".into(),
+            state: RemoteState::Down,
+            down: Some(down),
+            failing: 1,
+            failing_paths: vec![failing],
+            ..Remote::default()
+        };
+        let lines = lines(&snapshot(vec![remote]));
+        assert!(lines[3].starts_with("    h::m    DOWN 5 min  0 "), "{lines:?}");
+        assert_eq!(
+            lines[4..],
+            [
+                "        why: it does not answer (rsync exit code 10; tried again in 1 s)",
+                "        do:  start its rsync daemon",
+                "        1 path cannot be delivered:",
+                "          a/b: permission denied (4 tries, in the fail log; now with: sersync2 retry)",
+                "DOWN: h::m is down: it does not answer; h::m: 1 paths cannot be delivered",
+            ]
+        );
+    }
+}

@@ -1,0 +1,131 @@
+//! The commands that ask one thing of a running mirror and tell what it says: `sync-now`, `retry`, `confirm-deletions` and others.
+//! Decides nothing.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::instance::{Which, absolute, ask_and_tell, fail, parse, parse_duration};
+use crate::control::client::PATIENCE;
+use crate::control::protocol::{Answer, Command};
+
+/// Compare a tree with its copies now, and make them equal.
+///
+/// Returns at once; `sersync2 flush` waits for the end. Exit code: 0 begun; 3 not running, or no answer; 64 wrong words.
+#[derive(Debug, Parser)]
+#[command(name = "sersync2 sync-now", bin_name = "sersync2 sync-now")]
+pub struct SyncNow {
+    #[command(flatten)]
+    which: Which,
+
+    /// Only this remote, as `sersync2 status` shows it
+    #[arg(long, value_name = "REMOTE")]
+    remote: Option<String>,
+
+    /// Only this file or directory, with what is below it; else everything
+    #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
+}
+
+/// Try now what could not be delivered, and remotes that are down.
+///
+/// Exit code: 0 begun; 3 not running, or no answer; 64 wrong words.
+#[derive(Debug, Parser)]
+#[command(name = "sersync2 retry", bin_name = "sersync2 retry")]
+pub struct Retry {
+    #[command(flatten)]
+    which: Which,
+
+    /// Only this remote, as `sersync2 status` shows it
+    #[arg(long, value_name = "REMOTE")]
+    remote: Option<String>,
+}
+
+/// Delete on the remotes what is gone here, although it is so much that it was held back.
+///
+/// Look at the watch path first: is everything there that should be? Exit code: 0 done; 3 not running, or no answer; 64 wrong words.
+#[derive(Debug, Parser)]
+#[command(name = "sersync2 confirm-deletions", bin_name = "sersync2 confirm-deletions")]
+pub struct ConfirmDeletions {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Change how much a running instance logs, until its next start.
+///
+/// Exit code: 0 done; 3 not running, or no such level; 64 wrong words.
+#[derive(Debug, Parser)]
+#[command(name = "sersync2 log-level", bin_name = "sersync2 log-level")]
+pub struct LogLevel {
+    #[command(flatten)]
+    which: Which,
+
+    /// error, warn, info, debug or trace
+    #[arg(value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    level: String,
+}
+
+/// End a running instance: what is in flight is finished first, what is pending is kept for the next start.
+///
+/// Exit code: 0 it has ended; 1 it has not ended within the timeout; 3 not running, or no answer; 64 wrong words.
+#[derive(Debug, Parser)]
+#[command(name = "sersync2 stop", bin_name = "sersync2 stop")]
+pub struct Stop {
+    #[command(flatten)]
+    which: Which,
+
+    /// Wait so long for its end
+    #[arg(long, value_name = "TIME", default_value = "30", value_parser = parse_duration)]
+    timeout: Duration,
+}
+
+/// Runs `sync-now`.
+pub fn sync_now(words: Vec<OsString>) -> ExitCode {
+    run(words, |args: SyncNow| {
+        let path = args.path.as_deref().map(absolute);
+        ask_and_tell(&args.which, Command::SyncNow { remote: args.remote, path })
+    })
+}
+
+/// Runs `retry`.
+pub fn retry(words: Vec<OsString>) -> ExitCode {
+    run(words, |args: Retry| ask_and_tell(&args.which, Command::Retry { remote: args.remote }))
+}
+
+/// Runs `confirm-deletions`.
+pub fn confirm_deletions(words: Vec<OsString>) -> ExitCode {
+    run(words, |args: ConfirmDeletions| ask_and_tell(&args.which, Command::ConfirmDeletions))
+}
+
+/// Runs `log-level`.
+pub fn log_level(words: Vec<OsString>) -> ExitCode {
+    run(words, |args: LogLevel| ask_and_tell(&args.which, Command::LogLevel { level: args.level }))
+}
+
+/// Runs `stop`.
+pub fn stop(words: Vec<OsString>) -> ExitCode {
+    run(words, |args: Stop| stop_and_wait(&args).unwrap_or_else(|message| fail(&message)))
+}
+
+fn stop_and_wait(args: &Stop) -> Result<ExitCode, String> {
+    let mut connection = args.which.connect()?;
+    let answer = connection.call(Command::Stop, Some(PATIENCE)).map_err(|e| e.to_string())?;
+    if let Answer::Failed { message, .. } = answer {
+        return Err(message);
+    }
+    if connection.wait_for_end(args.timeout) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("it is still finishing what is in flight; it has been told to stop");
+    Ok(ExitCode::FAILURE)
+}
+
+fn run<T: Parser>(words: Vec<OsString>, with: impl FnOnce(T) -> ExitCode) -> ExitCode {
+    match parse(words) {
+        Ok(args) => with(args),
+        Err(code) => code,
+    }
+}

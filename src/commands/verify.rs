@@ -1,0 +1,298 @@
+//! `sersync2 verify`: is the copy equal to the tree? Names what differs and in what; changes nothing unless it is asked to.
+//! Needs no running instance: rsync compares, with the words of the configuration.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+use super::instance::{NOT_RUNNING, parse};
+use crate::config::{self, Config, Mirror, Remote};
+use crate::failure::{Failure, FailureKind};
+use crate::filter::Filter;
+use crate::path::RelPath;
+use crate::rsync::differences::{
+    Aspect, Comparison, Difference, Effect, Verification, read_differences,
+};
+use crate::rsync::excludes::Excludes;
+use crate::rsync::exit::Outcome;
+use crate::rsync::run::{Limits, Session};
+use crate::rsync::{Endpoint, Presence};
+
+/// Differences that are told may take so many bytes.
+const OUTPUT_MAX: usize = 256 << 20;
+
+/// A comparison may read for long before it says anything; it is given up when rsync itself does, and no earlier than this.
+const STALL_MIN: Duration = Duration::from_secs(600);
+
+/// So many deletions are repaired without a further word.
+const DELETIONS_MAX: usize = 1_000;
+
+/// Exit code: a remote could not be compared.
+const NOT_COMPARED: u8 = 2;
+
+/// Is the copy equal to the tree? Name what differs, and in what.
+///
+/// Works with and without a running instance. What changes meanwhile may be named although it is on its way: run it once more, or
+/// `sersync2 flush` before. Exit code: 0 equal (or repaired); 1 something differs; 2 a remote could not be compared; 3 the configuration
+/// cannot be used; 64 wrong words.
+#[derive(Debug, Parser)]
+#[command(name = "sersync2 verify", bin_name = "sersync2 verify")]
+pub struct Args {
+    /// The configuration
+    #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
+    config: PathBuf,
+
+    /// Only this remote, as `sersync2 status` shows it
+    #[arg(long, value_name = "REMOTE")]
+    remote: Option<String>,
+
+    /// Compare the bytes of all files, not only size and time: reads everything on both sides
+    #[arg(long)]
+    checksum: bool,
+
+    /// Make equal what differs
+    #[arg(long)]
+    repair: bool,
+
+    /// With --repair: delete however much it is
+    #[arg(long, requires = "repair")]
+    confirm_deletions: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Only this file or directory, with what is below it
+    #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
+}
+
+/// What came of one remote.
+struct Compared {
+    root: PathBuf,
+    remote: String,
+    result: Result<Vec<Difference>, String>,
+}
+
+impl Compared {
+    fn exit_code(&self, is_repaired: bool) -> u8 {
+        match &self.result {
+            Err(_) => NOT_COMPARED,
+            Ok(differences) => u8::from(!differences.is_empty() && !is_repaired),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(words: Vec<OsString>) -> ExitCode {
+    let args: Args = match parse(words) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match compare_all(&args) {
+        Ok(compared) => {
+            print!(
+                "{}",
+                if args.json { json_of(&args, &compared) } else { text_of(&args, &compared) }
+            );
+            let codes = compared.iter().map(|it| it.exit_code(args.repair));
+            ExitCode::from(codes.max().unwrap_or(0))
+        }
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::from(NOT_RUNNING)
+        }
+    }
+}
+
+fn compare_all(args: &Args) -> Result<Vec<Compared>, String> {
+    let options = config::LoadOptions { plugin_alone: None, preflight: false };
+    let config = config::load(&args.config, &options).map_err(|error| error.to_string())?.config;
+    let filter = Filter::new(&config.filter).map_err(|error| error.to_string())?;
+    let path = args.path.as_deref().map(|path| std::path::absolute(path).unwrap_or(path.into()));
+    let mut compared = Vec::new();
+    for mirror in &config.mirrors {
+        let below = match &path {
+            None => Some(RelPath::root()),
+            Some(path) => below_root(&mirror.watch, path),
+        };
+        let Some(below) = below else { continue };
+        for remote in &mirror.remotes {
+            let endpoint = endpoint_of(mirror, remote);
+            let name = endpoint.destination().to_string();
+            if args.remote.as_ref().is_none_or(|wanted| *wanted == name) {
+                let result = compare(args, &endpoint, &filter, &below);
+                compared.push(Compared { root: mirror.watch.clone(), remote: name, result });
+            }
+        }
+    }
+    if compared.is_empty() { Err(nothing_meant(args, &config)) } else { Ok(compared) }
+}
+
+fn endpoint_of(mirror: &Mirror, remote: &Remote) -> Endpoint {
+    Endpoint::new(&mirror.watch, &remote.destination, &remote.options)
+}
+
+fn nothing_meant(args: &Args, config: &Config) -> String {
+    let remotes = config.mirrors.iter().flat_map(|mirror| &mirror.remotes);
+    let remotes: Vec<String> = remotes.map(|remote| remote.destination.to_string()).collect();
+    let roots: Vec<String> =
+        config.mirrors.iter().map(|mirror| mirror.watch.display().to_string()).collect();
+    format!(
+        "{}: no remote is meant; the watch paths are {}, the remotes {}",
+        args.config.display(),
+        roots.join(", "),
+        remotes.join(", ")
+    )
+}
+
+fn below_root(root: &Path, path: &Path) -> Option<RelPath> {
+    let below = path.strip_prefix(root).ok()?;
+    let names: Vec<&[u8]> = below.iter().map(OsStr::as_bytes).collect();
+    RelPath::new(&names.join(&b'/'))
+}
+
+/// Compares one remote, and repairs it if that is asked for and safe; what differs, or did.
+fn compare(
+    args: &Args,
+    endpoint: &Endpoint,
+    filter: &Filter,
+    path: &RelPath,
+) -> Result<Vec<Difference>, String> {
+    let comparison = if args.checksum { Comparison::Checksum } else { Comparison::Quick };
+    let tells = Verification { comparison, effect: Effect::Nothing };
+    let found = run_verification(endpoint, filter, path, tells)?;
+    if args.repair && !found.is_empty() {
+        let is_gone = |it: &&Difference| it.aspects.contains(&Aspect::Extraneous);
+        let gone = found.iter().filter(is_gone).count();
+        if !args.confirm_deletions
+            && (gone > DELETIONS_MAX || gone > 0 && is_empty(endpoint.root()))
+        {
+            return Err(format!(
+                "{gone} paths would be deleted there: is {} what it should be? If so, add --confirm-deletions",
+                endpoint.root().display()
+            ));
+        }
+        let repairs = Verification { comparison, effect: Effect::Repair };
+        run_verification(endpoint, filter, path, repairs)?;
+    }
+    Ok(found)
+}
+
+/// An empty watch path is what a file system leaves behind that is not mounted.
+fn is_empty(root: &Path) -> bool {
+    std::fs::read_dir(root).map_or(true, |mut entries| entries.next().is_none())
+}
+
+fn run_verification(
+    endpoint: &Endpoint,
+    filter: &Filter,
+    path: &RelPath,
+    verification: Verification,
+) -> Result<Vec<Difference>, String> {
+    let presence = match std::fs::symlink_metadata(path.below(endpoint.root())) {
+        Ok(found) if found.is_dir() => Presence::Directory,
+        Ok(_) => Presence::Other,
+        Err(_) => Presence::Absent,
+    };
+    let translation = filter.to_rsync_patterns();
+    let is_exact = translation.exact();
+    let excludes = Excludes { kept: translation.patterns, perishable: translation.perishable };
+    if verification.effect == Effect::Repair && !is_exact {
+        let message = "an expression of <filter> cannot be said to rsync, so a repair by hand would send what it \
+                       excludes: start the mirror and run `sersync2 sync-now`";
+        return Err(message.into());
+    }
+    let spec = endpoint.plan_verification(path, presence, &excludes, verification);
+    let session = Session::start(&spec, None).map_err(|error| error.to_string())?;
+    let stall = Duration::from_secs(u64::from(endpoint.timeout_s())).max(STALL_MIN);
+    let report = session.feed(b"", Limits { stall, output_max: OUTPUT_MAX });
+    match report.judge(endpoint) {
+        Outcome::Delivered => {}
+        Outcome::Partial { failed, .. } => {
+            let first =
+                failed.first().map_or_else(String::new, |(path, why)| format!("{path}: {why}"));
+            return Err(format!("not everything could be compared: {first}"));
+        }
+        Outcome::Failed(failure) if failure.kind == FailureKind::Denied => {
+            return Err(format!("the remote {}", failure.reason));
+        }
+        Outcome::Failed(Failure { reason, .. }) | Outcome::Kept { reason } => return Err(reason),
+        other => return Err(format!("rsync could not compare it: {other:?}")),
+    }
+    let output =
+        report.output.ok_or("more differs than can be listed: compare a part with PATH")?;
+    let mut found = read_differences(&output);
+    // What rsync could not be told to leave out.
+    found.retain(|it| it.path.is_root() || !filter.excludes(&it.path, it.is_directory));
+    Ok(found)
+}
+
+fn text_of(args: &Args, all: &[Compared]) -> String {
+    let mut text = String::new();
+    for compared in all {
+        text += &format!("{} -> {}: ", compared.root.display(), compared.remote);
+        match &compared.result {
+            Err(reason) => text += &format!("NOT COMPARED: {reason}\n"),
+            Ok(differences) if differences.is_empty() => text += "equal\n",
+            Ok(differences) => {
+                let done = if args.repair { "repaired: " } else { "" };
+                text += &format!("{done}{}\n", summary(differences));
+                for difference in differences {
+                    text += &format!("  {:<14} {}\n", words(difference).join(","), difference.path);
+                }
+            }
+        }
+    }
+    text
+}
+
+fn words(difference: &Difference) -> Vec<&'static str> {
+    difference.aspects.iter().map(|aspect| aspect.word()).collect()
+}
+
+/// `3 paths differ (1 missing, 2 content)`.
+fn summary(differences: &[Difference]) -> String {
+    let mut counts: BTreeMap<Aspect, usize> = BTreeMap::new();
+    for aspect in differences.iter().flat_map(|difference| &difference.aspects) {
+        *counts.entry(*aspect).or_default() += 1;
+    }
+    let counts: Vec<String> =
+        counts.iter().map(|(aspect, count)| format!("{count} {}", aspect.word())).collect();
+    let paths = if differences.len() == 1 {
+        "1 path differs".into()
+    } else {
+        format!("{} paths differ", differences.len())
+    };
+    format!("{paths} ({})", counts.join(", "))
+}
+
+fn json_of(args: &Args, all: &[Compared]) -> String {
+    let remotes: Vec<Value> = all
+        .iter()
+        .map(|compared| {
+            let mut value = json!({
+                "root": compared.root.display().to_string(),
+                "remote": compared.remote,
+            });
+            match &compared.result {
+                Err(reason) => value["error"] = reason.as_str().into(),
+                Ok(differences) => {
+                    let each = differences
+                        .iter()
+                        .map(|it| json!({ "path": it.path.to_string(), "differs_in": words(it) }));
+                    value["differences"] = each.collect();
+                    value["repaired"] = args.repair.into();
+                }
+            }
+            value
+        })
+        .collect();
+    format!("{:#}\n", json!({ "remotes": remotes }))
+}

@@ -1,0 +1,180 @@
+//! The other side of the control socket: asks an instance, and says in a sentence why there is no answer.
+//! Does not print.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::protocol::{Answer, Command, Response, VERSION, request_line};
+use super::socket::connect_to;
+use crate::state;
+
+/// An answer may be so long.
+const ANSWER_MAX: u64 = 64 << 20;
+
+/// An instance that does not answer for so long hangs. Its own limit for the main loop is shorter.
+pub const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// There is no socket.
+    #[error("no sersync2 is running here: there is no control socket in {}", directory.display())]
+    NotRunning {
+        /// The state directory.
+        directory: PathBuf,
+    },
+    /// There is a socket, and nobody behind it.
+    #[error(
+        "the sersync2 of {} is gone: it was killed or has crashed, and left its control socket; start it again",
+        directory.display()
+    )]
+    Gone {
+        /// The state directory.
+        directory: PathBuf,
+    },
+    /// It is there, and silent.
+    #[error(
+        "{} does not answer: it is stopped (SIGSTOP) or hangs; see its state in ps, and its log",
+        process(*pid)
+    )]
+    Hangs {
+        /// Its process id.
+        pid: Option<u32>,
+    },
+    /// It is somebody else's.
+    #[error("{} belongs to another user: ask as that user or as root", directory.display())]
+    NotAllowed {
+        /// The state directory.
+        directory: PathBuf,
+    },
+    /// What it says is no answer.
+    #[error("{} answers in another way than this sersync2 understands ({reason}): they are of different versions; \
+        use the same program for both, or restart the instance", process(*pid))]
+    Foreign {
+        /// Its process id.
+        pid: Option<u32>,
+        /// What is strange about it.
+        reason: String,
+    },
+    /// It ended while it was asked.
+    #[error("{} has ended before it answered", process(*pid))]
+    Ended {
+        /// Its process id.
+        pid: Option<u32>,
+    },
+    /// The system refuses something.
+    #[error("cannot reach the instance of {}: {source}", directory.display())]
+    Io {
+        /// The state directory.
+        directory: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "this instance".into(), |pid| format!("process {pid}"))
+}
+
+/// A connection to an instance.
+#[derive(Debug)]
+pub struct Connection {
+    directory: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+impl Connection {
+    /// Connects to the instance that holds this state directory.
+    ///
+    /// # Errors
+    /// When there is none, or it may not be asked.
+    pub fn open(directory: &Path) -> Result<Self, CallError> {
+        let directory = directory.to_path_buf();
+        match connect_to(&directory) {
+            Ok(stream) => Ok(Self { directory, stream: BufReader::new(stream) }),
+            Err(error) => Err(match error.kind() {
+                ErrorKind::NotFound => CallError::NotRunning { directory },
+                ErrorKind::ConnectionRefused => CallError::Gone { directory },
+                ErrorKind::PermissionDenied => CallError::NotAllowed { directory },
+                ErrorKind::WouldBlock => CallError::Hangs { pid: state::holder(&directory) },
+                _ => CallError::Io { directory, source: error },
+            }),
+        }
+    }
+
+    /// The process that answers.
+    pub fn pid(&self) -> Option<u32> {
+        state::holder(&self.directory)
+    }
+
+    /// Asks, and waits for the answer for at most `patience`.
+    ///
+    /// # Errors
+    /// When there is no answer. An answer that says no is none.
+    pub fn call(
+        &mut self,
+        command: Command,
+        patience: Option<Duration>,
+    ) -> Result<Answer, CallError> {
+        let asked = self.stream.get_mut().set_read_timeout(patience);
+        let asked = asked.and_then(|()| self.stream.get_mut().set_write_timeout(Some(PATIENCE)));
+        asked.and_then(|()| self.send(&request_line(command))).map_err(|e| self.error(e))?;
+        let line = self.read_line().map_err(|error| self.error(error))?;
+        let pid = self.pid();
+        let response: Response = serde_json::from_slice(&line)
+            .map_err(|error| CallError::Foreign { pid, reason: error.to_string() })?;
+        if response.version != VERSION {
+            let reason = format!("version {} and not {VERSION}", response.version);
+            return Err(CallError::Foreign { pid, reason });
+        }
+        Ok(response.result)
+    }
+
+    /// Waits until the instance hangs up, as it does when it ends; false when it does not within `patience`.
+    pub fn wait_for_end(&mut self, patience: Duration) -> bool {
+        let set = self.stream.get_mut().set_read_timeout(Some(patience));
+        let mut rest = [0; 64];
+        set.is_ok()
+            && loop {
+                match self.stream.read(&mut rest) {
+                    Ok(0) => break true,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => break is_hangup(&error),
+                }
+            }
+    }
+
+    fn send(&mut self, line: &[u8]) -> io::Result<()> {
+        match self.stream.get_mut().write_all(line) {
+            // It may have said why before it hung up.
+            Err(error) if is_hangup(&error) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn read_line(&mut self) -> io::Result<Vec<u8>> {
+        let mut line = Vec::new();
+        (&mut self.stream).take(ANSWER_MAX).read_until(b'\n', &mut line)?;
+        if line.last() != Some(&b'\n') {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        Ok(line)
+    }
+
+    fn error(&self, error: io::Error) -> CallError {
+        let pid = self.pid();
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => CallError::Hangs { pid },
+            ErrorKind::UnexpectedEof => CallError::Ended { pid },
+            _ if is_hangup(&error) => CallError::Ended { pid },
+            _ => CallError::Io { directory: self.directory.clone(), source: error },
+        }
+    }
+}
+
+fn is_hangup(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+}

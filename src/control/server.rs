@@ -1,0 +1,579 @@
+//! The instance's side of the control socket: one thread that polls; clients wait for each other at no point.
+//! Does not carry commands out: the main loop does, and answers when it is through.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
+
+use super::SOCKET;
+use super::protocol::{Answer, Command, REQUEST_MAX, parse_request};
+use super::socket::listen_in;
+
+/// Clients at the same time; one more is told that it is too many.
+const CLIENTS_MAX: usize = 64;
+
+/// A client that neither sends nor reads for so long is dropped, unless it waits for an answer or holds a pause.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The main loop may take so long for what it answers at once.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A command for the main loop.
+#[derive(Debug)]
+pub struct Call {
+    /// What is wanted.
+    pub command: Command,
+    /// Whom to answer.
+    pub reply: Reply,
+}
+
+/// Where an answer goes. One that is dropped unused says that the program ends.
+#[derive(Debug)]
+pub struct Reply {
+    client: u64,
+    request: u64,
+    to: Option<Sender<Answered>>,
+    wake: Arc<OwnedFd>,
+}
+
+/// What the main loop has answered, to which request of which client.
+type Answered = (u64, u64, Answer);
+
+impl Reply {
+    /// Who asks; the same number as long as it is connected.
+    pub fn client(&self) -> u64 {
+        self.client
+    }
+
+    /// Answers.
+    pub fn send(mut self, answer: Answer) {
+        self.answer(answer);
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        if let Some(to) = self.to.take() {
+            // Fails only when the thread has ended.
+            _ = to.send((self.client, self.request, answer));
+            ring(&self.wake);
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.answer(Answer::failed("ended", "the mirror is ending"));
+    }
+}
+
+/// Something for the main loop.
+#[derive(Debug)]
+pub enum Asked {
+    /// A command.
+    Call(Call),
+    /// A client has gone: what it held is over, and it waits for nothing any more.
+    Gone(u64),
+}
+
+/// Hands something to the main loop; false when that takes nothing.
+pub type Ask = Box<dyn Fn(Asked) -> bool + Send>;
+
+/// The running thread; dropping it ends and joins it, and removes the socket.
+#[derive(Debug)]
+pub struct Server {
+    directory: PathBuf,
+    wake: Arc<OwnedFd>,
+    stop: Option<Sender<Answered>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens in the state directory.
+    ///
+    /// # Errors
+    /// When the system refuses the socket or the thread.
+    pub fn start(directory: &Path, ask: Ask) -> io::Result<Self> {
+        let listener = listen_in(directory)?;
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let (sender, answers) = unbounded();
+        let mut room = Room {
+            listener,
+            ask,
+            answers,
+            sender: sender.clone(),
+            wake: Arc::clone(&wake),
+            clients: BTreeMap::new(),
+            next: 0,
+        };
+        let thread = std::thread::Builder::new().name("control".into());
+        let thread = thread.stack_size(256 << 10).spawn(move || while room.step() {})?;
+        Ok(Self {
+            directory: directory.to_path_buf(),
+            wake,
+            stop: Some(sender),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The one answer that is for nobody.
+        if let Some(stop) = self.stop.take() {
+            _ = stop.send((u64::MAX, 0, Answer::Done { notes: Vec::new() }));
+        }
+        ring(&self.wake);
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread is in the log already.
+            _ = thread.join();
+        }
+        _ = std::fs::remove_file(self.directory.join(SOCKET));
+    }
+}
+
+fn ring(bell: &OwnedFd) {
+    // Fails only when it has rung more often than can be counted.
+    _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+}
+
+/// All that the thread owns.
+struct Room {
+    listener: UnixListener,
+    ask: Ask,
+    answers: Receiver<Answered>,
+    sender: Sender<Answered>,
+    wake: Arc<OwnedFd>,
+    clients: BTreeMap<u64, Client>,
+    next: u64,
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// The number of the request that is being answered, and until when that has to be.
+    waits: Option<(u64, Option<Instant>)>,
+    requests: u64,
+    /// It holds something as long as it is connected.
+    holds: bool,
+    /// It will send nothing more.
+    is_silent: bool,
+    /// When it is dropped if nothing comes.
+    idle_until: Instant,
+}
+
+impl Room {
+    /// Waits for something and deals with it; false: it is time to end.
+    fn step(&mut self) -> bool {
+        let ids: Vec<u64> = self.clients.keys().copied().collect();
+        let ready = self.wait();
+        if ready.first() == Some(&true) {
+            self.accept();
+        }
+        if !self.take_answers() {
+            return false;
+        }
+        for (id, is_ready) in ids.into_iter().zip(ready.into_iter().skip(2)) {
+            if is_ready {
+                self.serve(id);
+            }
+        }
+        self.drop_late();
+        true
+    }
+
+    /// What is ready: the listener, the bell, and each client.
+    fn wait(&self) -> Vec<bool> {
+        let mut fds = vec![
+            PollFd::new(&self.listener, PollFlags::IN),
+            PollFd::new(&self.wake, PollFlags::IN),
+        ];
+        fds.extend(self.clients.values().map(|client| {
+            let mut events = PollFlags::empty();
+            if !client.is_silent && client.waits.is_none() {
+                events |= PollFlags::IN;
+            }
+            if !client.output.is_empty() {
+                events |= PollFlags::OUT;
+            }
+            PollFd::new(&client.stream, events)
+        }));
+        let due = self.clients.values().filter_map(Client::due).min();
+        let timeout = due.map(|due| due.saturating_duration_since(now()));
+        // A little later than due: no second round for the rest of a millisecond.
+        let timeout = timeout.map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        });
+        if poll(&mut fds, timeout.as_ref()).is_err() {
+            return Vec::new();
+        }
+        fds.iter().map(|fd| !fd.revents().is_empty()).collect()
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            let client = Client::new(stream);
+            if !is_allowed(&client.stream) {
+                let message = "only the user who runs this instance, and root, may control it";
+                client.refuse(Answer::failed("refused", message));
+            } else if self.clients.len() >= CLIENTS_MAX {
+                let message = format!("{CLIENTS_MAX} clients are connected already: try again");
+                client.refuse(Answer::failed("busy", message));
+            } else {
+                self.clients.insert(self.next, client);
+                self.next += 1;
+            }
+        }
+    }
+
+    /// Hands out what the main loop has answered; false: it is time to end.
+    fn take_answers(&mut self) -> bool {
+        let mut bell = [0; 8];
+        _ = rustix::io::read(&self.wake, &mut bell);
+        while let Ok((id, request, answer)) = self.answers.try_recv() {
+            if id == u64::MAX {
+                return false;
+            }
+            if let Some(client) = self.clients.get_mut(&id)
+                && client.waits.is_some_and(|(waits, _)| waits == request)
+            {
+                client.answer(answer);
+                self.go_on(id);
+            }
+        }
+        true
+    }
+
+    /// Reads and writes what can be read and written.
+    fn serve(&mut self, id: u64) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        if client.read().and_then(|()| client.write()).is_err() {
+            return self.drop_client(id);
+        }
+        self.go_on(id);
+    }
+
+    /// Takes the next request, if the last one is answered.
+    fn go_on(&mut self, id: u64) {
+        loop {
+            let Some(client) = self.clients.get_mut(&id) else { return };
+            if client.write().is_err() {
+                return self.drop_client(id);
+            }
+            if client.waits.is_some() || !client.output.is_empty() {
+                return;
+            }
+            match client.next_line() {
+                Some(line) => self.request(id, &line),
+                None if client.is_silent && !client.holds => return self.drop_client(id),
+                None => return,
+            }
+        }
+    }
+
+    fn request(&mut self, id: u64, line: &[u8]) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let command = match parse_request(line) {
+            Ok(command) => command,
+            Err(answer) => return client.answer(answer),
+        };
+        client.requests += 1;
+        client.holds |= matches!(command, Command::Pause { while_connected: true, .. });
+        let takes_long = matches!(command, Command::Flush { .. } | Command::Reload { .. });
+        client.waits = Some((client.requests, (!takes_long).then(|| now() + PATIENCE)));
+        let reply = Reply {
+            client: id,
+            request: client.requests,
+            to: Some(self.sender.clone()),
+            wake: Arc::clone(&self.wake),
+        };
+        if !(self.ask)(Asked::Call(Call { command, reply })) {
+            client.answer(silent());
+        }
+    }
+
+    /// Whoever waits too long for the main loop is told so; who is idle for too long is dropped.
+    fn drop_late(&mut self) {
+        let now = now();
+        let late = self.clients.iter().filter(|(_, it)| it.due().is_some_and(|due| due <= now));
+        let late: Vec<u64> = late.map(|(id, _)| *id).collect();
+        for id in late {
+            match self.clients.get_mut(&id) {
+                Some(client) if client.waits.is_some() => {
+                    client.answer(silent());
+                    self.go_on(id);
+                }
+                _ => self.drop_client(id),
+            }
+        }
+    }
+
+    fn drop_client(&mut self, id: u64) {
+        if let Some(client) = self.clients.remove(&id)
+            && (client.holds || client.waits.is_some())
+        {
+            (self.ask)(Asked::Gone(id));
+        }
+    }
+}
+
+impl Client {
+    fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            input: Vec::new(),
+            output: Vec::new(),
+            waits: None,
+            requests: 0,
+            holds: false,
+            is_silent: false,
+            idle_until: now() + IDLE,
+        }
+    }
+
+    /// Answers once and ends the connection.
+    fn refuse(mut self, answer: Answer) {
+        self.answer(answer);
+        _ = self.write();
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        self.waits = None;
+        self.output.extend_from_slice(&answer.to_line());
+        self.idle_until = now() + IDLE;
+    }
+
+    /// When something has to be done about it although nothing comes.
+    fn due(&self) -> Option<Instant> {
+        match self.waits {
+            Some((_, due)) => due,
+            None if self.holds && self.output.is_empty() => None,
+            None => Some(self.idle_until),
+        }
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            if self.waits.is_some() || self.is_silent {
+                // Nothing was asked for: the other end has hung up.
+                return self.look_for_hangup();
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) if self.holds => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(0) => self.is_silent = true,
+                Ok(count) => {
+                    self.idle_until = now() + IDLE;
+                    self.input.extend_from_slice(&buffer[..count]);
+                    if self.input.len() > REQUEST_MAX && !self.input.contains(&b'\n') {
+                        self.input.clear();
+                        self.is_silent = true;
+                        let message = format!("a request has at most {REQUEST_MAX} bytes");
+                        self.answer(Answer::failed("malformed", message));
+                    }
+                    if self.input.contains(&b'\n') {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn look_for_hangup(&self) -> io::Result<()> {
+        let mut fds = [PollFd::new(&self.stream, PollFlags::empty())];
+        poll(&mut fds, Some(&Timespec::default()))?;
+        let gone = PollFlags::HUP | PollFlags::ERR;
+        match fds[0].revents().intersects(gone) {
+            true => Err(ErrorKind::BrokenPipe.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.output.drain(..count);
+                    self.idle_until = now() + IDLE;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn next_line(&mut self) -> Option<Vec<u8>> {
+        let end = self.input.iter().position(|byte| *byte == b'\n')?;
+        Some(self.input.drain(..=end).collect())
+    }
+}
+
+/// The owner of the instance and root may control it, whoever else can open the socket.
+fn is_allowed(stream: &UnixStream) -> bool {
+    let own = geteuid();
+    socket_peercred(stream.as_fd()).is_ok_and(|peer| peer.uid == own || peer.uid.is_root())
+}
+
+fn silent() -> Answer {
+    let message =
+        "the main loop of this instance does not answer: it is overloaded or hangs; see its log";
+    Answer::failed("silent", message)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this thread waits: it reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+
+    use super::*;
+    use crate::control::protocol::{Response, request_line};
+    use crate::control::socket::connect_to;
+
+    /// A server whose main loop gives back what it is asked.
+    fn server(dir: &Path) -> (Server, Receiver<Asked>) {
+        let (sender, asked) = unbounded();
+        (Server::start(dir, Box::new(move |it| sender.send(it).is_ok())).unwrap(), asked)
+    }
+
+    fn connect(dir: &Path) -> BufReader<UnixStream> {
+        let stream = connect_to(dir).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        BufReader::new(stream)
+    }
+
+    fn answer(client: &mut BufReader<UnixStream>) -> Answer {
+        let mut line = String::new();
+        client.read_line(&mut line).unwrap();
+        serde_json::from_str::<Response>(&line).unwrap().result
+    }
+
+    fn kind(answer: Answer) -> String {
+        match answer {
+            Answer::Failed { kind, .. } => kind,
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn next_call(asked: &Receiver<Asked>) -> Call {
+        match asked.recv_timeout(Duration::from_secs(30)).unwrap() {
+            Asked::Call(call) => call,
+            Asked::Gone(client) => panic!("client {client} has gone"),
+        }
+    }
+
+    #[test]
+    fn one_client_that_waits_delays_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_server, asked) = server(dir.path());
+        let mut clients: Vec<_> = (0..10).map(|_| connect(dir.path())).collect();
+        let mut calls: Vec<Call> = Vec::new();
+        for client in &mut clients {
+            client.get_mut().write_all(&request_line(Command::Stop)).unwrap();
+            calls.push(next_call(&asked));
+        }
+        for (call, client) in calls.into_iter().zip(&mut clients).rev() {
+            let notes = vec![format!("client {}", call.reply.client())];
+            call.reply.send(Answer::Done { notes: notes.clone() });
+            assert_eq!(answer(client), Answer::Done { notes });
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_answered_and_the_next_one_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_server, asked) = server(dir.path());
+        let mut client = connect(dir.path());
+        client.get_mut().write_all(b"nonsense\n\xff\xfe\n").unwrap();
+        assert_eq!(kind(answer(&mut client)), "malformed");
+        assert_eq!(kind(answer(&mut client)), "malformed");
+        client.get_mut().write_all(&request_line(Command::Status)).unwrap();
+        drop(next_call(&asked));
+        assert_eq!(kind(answer(&mut client)), "ended");
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused_and_too_many_clients_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_server, _asked) = server(dir.path());
+        let mut client = connect(dir.path());
+        let endless = vec![b'x'; REQUEST_MAX + 5_000];
+        // The other side may hang up before all of it is taken.
+        _ = client.get_mut().write_all(&endless);
+        assert_eq!(kind(answer(&mut client)), "malformed");
+        let mut many: Vec<_> = (0..CLIENTS_MAX).map(|_| connect(dir.path())).collect();
+        for client in &mut many {
+            // Whoever is answered has been accepted.
+            client.get_mut().write_all(b"?\n").unwrap();
+            assert!(["malformed", "busy"].contains(&kind(answer(client)).as_str()));
+        }
+        assert_eq!(kind(answer(&mut connect(dir.path()))), "busy");
+    }
+
+    #[test]
+    fn the_main_loop_hears_when_somebody_goes_who_waits_or_holds_a_pause() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_server, asked) = server(dir.path());
+        let mut client = connect(dir.path());
+        let pause = Command::Pause { remote: None, for_ms: None, while_connected: true };
+        client.get_mut().write_all(&request_line(pause)).unwrap();
+        let call = next_call(&asked);
+        let id = call.reply.client();
+        call.reply.send(Answer::Done { notes: Vec::new() });
+        answer(&mut client);
+        drop(client);
+        let gone = asked.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert!(matches!(gone, Asked::Gone(client) if client == id), "{gone:?}");
+        let mut waits = connect(dir.path());
+        let flush = Command::Flush { remote: None, paths: Vec::new(), timeout_ms: None };
+        waits.get_mut().write_all(&request_line(flush)).unwrap();
+        let call = next_call(&asked);
+        drop(waits);
+        let gone = asked.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert!(matches!(gone, Asked::Gone(client) if client == call.reply.client()), "{gone:?}");
+    }
+
+    #[test]
+    fn a_request_from_a_pipe_that_ends_is_answered_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_server, asked) = server(dir.path());
+        let mut client = connect(dir.path());
+        client.get_mut().write_all(&request_line(Command::Status)).unwrap();
+        client.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+        next_call(&asked).reply.send(Answer::Done { notes: Vec::new() });
+        assert_eq!(answer(&mut client), Answer::Done { notes: Vec::new() });
+    }
+
+    #[test]
+    fn ending_removes_the_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, _asked) = server(dir.path());
+        assert!(dir.path().join(SOCKET).exists());
+        drop(server);
+        assert!(!dir.path().join(SOCKET).exists());
+    }
+}

@@ -1,0 +1,388 @@
+//! What the commands of the control socket do to the mirror.
+//! Carries them out and answers; the socket itself is `control/server.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::mirror::Mirror;
+use crate::change::{RemoteId, RootId};
+use crate::control::protocol::{Answer, Command, Missing, read_path};
+use crate::control::server::{Asked, Call, Reply};
+use crate::engine::{Deletions, Event, FlushId, Now};
+use crate::logging;
+use crate::path::RelPath;
+use crate::process::signals::Signal;
+
+/// Flushes at the same time.
+const FLUSHES_MAX: usize = 32;
+
+/// Missing paths that an answer names for each remote.
+const MISSING_NAMED: usize = 20;
+
+/// Remotes, and the paths below their roots that are meant; no path: everything.
+type Places = Vec<(RemoteId, Vec<RelPath>)>;
+
+/// What clients wait for, and what they hold.
+#[derive(Debug, Default)]
+pub struct Controls {
+    flushes: BTreeMap<FlushId, Flush>,
+    next_flush: u64,
+    pauses: Vec<Pause>,
+}
+
+/// Somebody waits until everything is delivered.
+#[derive(Debug)]
+struct Flush {
+    reply: Reply,
+    places: Places,
+    until: Option<Now>,
+    stage: Stage,
+}
+
+/// How far a flush is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The watch thread has not told yet all that happened before.
+    AsksKernel,
+    /// A walk still looks for what changed while the program was down.
+    WaitsForWalk,
+    /// The engine waits for the paths.
+    Marked,
+}
+
+/// A remote to which nothing is sent.
+#[derive(Debug)]
+struct Pause {
+    remote: RemoteId,
+    until: Option<Now>,
+    /// It ends with this client.
+    client: Option<u64>,
+}
+
+impl Controls {
+    /// When something is due by time alone.
+    pub fn next_deadline(&self) -> Option<Now> {
+        let flushes = self.flushes.values().filter_map(|flush| flush.until);
+        flushes.chain(self.pauses.iter().filter_map(|pause| pause.until)).min()
+    }
+
+    /// Until when a remote is paused; `None` inside: until somebody resumes it.
+    pub fn paused_until(&self, remote: RemoteId) -> Option<Option<Now>> {
+        let pauses = self.pauses.iter().filter(|pause| pause.remote == remote);
+        // One without an end outlasts all others.
+        pauses.map(|pause| pause.until).reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
+    }
+}
+
+impl Mirror {
+    /// Does what was asked for.
+    pub fn control(&mut self, asked: Asked) {
+        match asked {
+            Asked::Call(Call { command: Command::Flush { remote, paths, timeout_ms }, reply }) => {
+                self.begin_flush(reply, remote.as_deref(), &paths, timeout_ms)
+            }
+            Asked::Call(Call { command: Command::Stop, reply }) => {
+                reply.send(done(["stopping: what is in flight is finished first".into()]));
+                self.signal(Signal::Stop);
+            }
+            Asked::Call(Call { command, reply }) => {
+                let client = reply.client();
+                let answer = self.answer(command, client);
+                reply.send(answer.unwrap_or_else(|message| Answer::failed("refused", message)));
+            }
+            Asked::Gone(client) => {
+                self.end_pauses(|pause| pause.client == Some(client));
+                self.forget_flushes(|flush| flush.reply.client() == client);
+            }
+        }
+    }
+
+    /// What has become due by time alone.
+    pub fn control_due(&mut self) {
+        let now = self.now();
+        if self.controls.next_deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        let is_due = |until: Option<Now>| until.is_some_and(|until| until <= now);
+        self.end_pauses(|pause| is_due(pause.until));
+        let late = self.controls.flushes.iter().filter(|(_, flush)| is_due(flush.until));
+        let late: Vec<FlushId> = late.map(|(id, _)| *id).collect();
+        for id in late {
+            let missing = self.missing(id);
+            if let Some(flush) = self.controls.flushes.remove(&id) {
+                flush.reply.send(Answer::Flushed { missing });
+                self.handle(Event::FlushForgotten(id));
+            }
+        }
+    }
+
+    fn answer(&mut self, command: Command, client: u64) -> Result<Answer, String> {
+        match command {
+            Command::Status => Ok(Answer::Status { snapshot: Box::new(self.snapshot()) }),
+            Command::SyncNow { remote, path } => {
+                let paths: Vec<String> = path.into_iter().collect();
+                let places = self.places(remote.as_deref(), &paths)?;
+                Ok(done([self.sync_now(places)]))
+            }
+            Command::Retry { remote } => {
+                let places = self.places(remote.as_deref(), &[])?;
+                let failing: usize =
+                    places.iter().map(|(id, _)| self.engine.failing(*id).count()).sum();
+                for (remote, _) in &places {
+                    self.handle(Event::Retry(*remote));
+                }
+                Ok(done([format!("{failing} failed paths are tried again now")]))
+            }
+            Command::Pause { remote, for_ms, while_connected } => {
+                let places = self.places(remote.as_deref(), &[])?;
+                let until = for_ms.map(|ms| self.now() + Duration::from_millis(ms));
+                let client = while_connected.then_some(client);
+                Ok(done(places.into_iter().map(|(remote, _)| self.pause(remote, until, client))))
+            }
+            Command::Resume { remote } => {
+                let places = self.places(remote.as_deref(), &[])?;
+                let meant: BTreeSet<RemoteId> = places.into_iter().map(|(id, _)| id).collect();
+                let resumed = self.end_pauses(|pause| meant.contains(&pause.remote));
+                let names = resumed
+                    .iter()
+                    .map(|id| format!("{} is resumed", self.teller.names.remote(*id)));
+                let mut notes: Vec<String> = names.collect();
+                notes.extend(resumed.is_empty().then(|| "nothing is paused".into()));
+                Ok(done(notes))
+            }
+            Command::Reload { .. } => Err("this instance cannot reload: restart it".into()),
+            Command::ConfirmDeletions => Ok(done(self.confirm_deletions())),
+            Command::LogLevel { level } => {
+                let level = level.parse().map_err(|_| {
+                    format!("{level:?} is no log level: say error, warn, info, debug or trace")
+                })?;
+                logging::set_level(level);
+                Ok(done([format!("the log level is {level} until the next start")]))
+            }
+            Command::Flush { .. } | Command::Stop => Err("this is done elsewhere".into()),
+        }
+    }
+
+    /// The remotes that are meant, each with those of the paths that are below its root.
+    fn places(&self, remote: Option<&str>, paths: &[String]) -> Result<Places, String> {
+        let all = || (0..self.ledger.roots_of_remotes().len()).map(RemoteId);
+        let is_meant =
+            |id: &RemoteId| remote.is_none_or(|name| self.teller.names.remote(*id) == name);
+        let remotes: Vec<RemoteId> = all().filter(is_meant).collect();
+        if remotes.is_empty() {
+            let known: Vec<&str> = all().map(|id| self.teller.names.remote(id)).collect();
+            let name = remote.unwrap_or_default();
+            return Err(format!("there is no remote {name}: say one of {}", known.join(", ")));
+        }
+        if paths.is_empty() {
+            return Ok(remotes.into_iter().map(|id| (id, Vec::new())).collect());
+        }
+        let mut of_roots: BTreeMap<RootId, Vec<RelPath>> = BTreeMap::new();
+        for text in paths {
+            let (root, path) = self.locate(&read_path(text)).ok_or_else(|| {
+                let roots: Vec<String> =
+                    self.teller.names.roots.iter().map(|root| root.display().to_string()).collect();
+                format!("{text} is not below a watch path: {}", roots.join(", "))
+            })?;
+            of_roots.entry(root).or_default().push(path);
+        }
+        let of = |id: RemoteId| {
+            Some((id, of_roots.get(self.ledger.roots_of_remotes().get(id.0)?)?.clone()))
+        };
+        let places: Places = remotes.into_iter().filter_map(of).collect();
+        match places.is_empty() {
+            true => Err("that remote does not get these paths".into()),
+            false => Ok(places),
+        }
+    }
+
+    /// The root and the path below it that an absolute path means.
+    fn locate(&self, path: &Path) -> Option<(RootId, RelPath)> {
+        let mut found = self.teller.names.roots.iter().enumerate().filter_map(|(index, root)| {
+            let below = path.strip_prefix(root).ok()?;
+            let names: Vec<&[u8]> = below.iter().map(OsStr::as_bytes).collect();
+            Some((RootId(index), RelPath::new(&names.join(&b'/'))?))
+        });
+        found.next()
+    }
+
+    fn sync_now(&mut self, places: Places) -> String {
+        let mut trees = 0;
+        for (remote, paths) in places {
+            let paths = if paths.is_empty() { vec![RelPath::root()] } else { paths };
+            for path in paths {
+                trees += 1;
+                self.ledger.compare(remote, &path);
+                self.handle(Event::Compare(remote, path));
+            }
+        }
+        let trees = if trees == 1 { "1 tree is".into() } else { format!("{trees} trees are") };
+        format!("{trees} compared now; `sersync2 flush` waits for the end")
+    }
+
+    fn pause(&mut self, remote: RemoteId, until: Option<Now>, client: Option<u64>) -> String {
+        self.controls.pauses.push(Pause { remote, until, client });
+        self.handle(Event::Pause(remote));
+        let name = self.teller.names.remote(remote);
+        log::warn!("remote {name} is paused by an operator: nothing is sent, and nothing is lost");
+        let end = match (until, client) {
+            (Some(_), _) => "it resumes by itself",
+            (None, Some(_)) => "it resumes when the command ends",
+            (None, None) => "until: sersync2 resume",
+        };
+        format!("{name} is paused; {end}")
+    }
+
+    /// Ends some pauses; the remotes that nobody pauses any more.
+    fn end_pauses(&mut self, ends: impl Fn(&Pause) -> bool) -> BTreeSet<RemoteId> {
+        let (ended, kept) = self.controls.pauses.drain(..).partition(ends);
+        self.controls.pauses = kept;
+        let ended: Vec<Pause> = ended;
+        let mut resumed: BTreeSet<RemoteId> = ended.iter().map(|pause| pause.remote).collect();
+        resumed.retain(|remote| self.controls.paused_until(*remote).is_none());
+        for remote in &resumed {
+            log::info!("remote {} is resumed", self.teller.names.remote(*remote));
+            self.handle(Event::Resume(*remote));
+        }
+        resumed
+    }
+
+    fn begin_flush(
+        &mut self,
+        reply: Reply,
+        remote: Option<&str>,
+        paths: &[String],
+        timeout_ms: Option<u64>,
+    ) {
+        let places = match self.places(remote, paths) {
+            Ok(places) => places,
+            Err(message) => {
+                reply.send(Answer::failed("refused", message));
+                return;
+            }
+        };
+        if self.controls.flushes.len() >= FLUSHES_MAX {
+            let message = format!("{FLUSHES_MAX} flushes are waited for already");
+            reply.send(Answer::failed("busy", message));
+            return;
+        }
+        let id = FlushId(self.controls.next_flush);
+        self.controls.next_flush += 1;
+        let until = timeout_ms.map(|ms| self.now() + Duration::from_millis(ms));
+        let flush = Flush { reply, places, until, stage: Stage::AsksKernel };
+        self.controls.flushes.insert(id, flush);
+        self.ledger.ask_for_flush(id);
+    }
+
+    /// The watch thread has told all that happened before these flushes.
+    pub fn flushes_told(&mut self, ids: &[FlushId]) {
+        for id in ids {
+            if let Some(flush) = self.controls.flushes.get_mut(id) {
+                flush.stage = Stage::WaitsForWalk;
+            }
+        }
+        self.mark_flushes();
+    }
+
+    /// Lets the engine wait for the paths of those flushes for which everything is known.
+    pub fn mark_flushes(&mut self) {
+        let waiting = self.controls.flushes.iter();
+        let waiting = waiting.filter(|(_, flush)| flush.stage == Stage::WaitsForWalk);
+        let ready = waiting.filter(|(_, flush)| {
+            let mut roots =
+                flush.places.iter().filter_map(|(id, _)| self.ledger.roots_of_remotes().get(id.0));
+            !roots.any(|root| self.trust.is_looking(*root))
+        });
+        let ready: Vec<(FlushId, Places)> =
+            ready.map(|(id, flush)| (*id, flush.places.clone())).collect();
+        for (id, places) in ready {
+            if let Some(flush) = self.controls.flushes.get_mut(&id) {
+                flush.stage = Stage::Marked;
+            }
+            self.handle(Event::Flush(id, places));
+        }
+    }
+
+    /// Everything that a flush waited for is delivered.
+    pub fn flushed(&mut self, id: FlushId) {
+        if let Some(flush) = self.controls.flushes.remove(&id) {
+            flush.reply.send(Answer::Flushed { missing: Vec::new() });
+        }
+    }
+
+    fn forget_flushes(&mut self, is_over: impl Fn(&Flush) -> bool) {
+        let over = self.controls.flushes.iter().filter(|(_, flush)| is_over(flush));
+        let over: Vec<FlushId> = over.map(|(id, _)| *id).collect();
+        for id in over {
+            self.controls.flushes.remove(&id);
+            self.handle(Event::FlushForgotten(id));
+        }
+    }
+
+    /// What a flush waits for, remote by remote.
+    fn missing(&self, id: FlushId) -> Vec<Missing> {
+        let Some(flush) = self.controls.flushes.get(&id) else { return Vec::new() };
+        let of = |remote: RemoteId| {
+            let (count, first) = match flush.stage {
+                Stage::Marked => self.engine.missing(remote, id, MISSING_NAMED)?,
+                Stage::AsksKernel | Stage::WaitsForWalk => (0, Vec::new()),
+            };
+            let reason = match flush.stage {
+                Stage::AsksKernel => Some("the kernel's queue is not read to its end yet".into()),
+                Stage::WaitsForWalk => {
+                    Some("it is still looking for what changed while it was not running".into())
+                }
+                Stage::Marked => self.reason(remote),
+            };
+            Some(Missing {
+                remote: self.teller.names.remote(remote).into(),
+                paths: count as u64,
+                first: first.iter().map(RelPath::to_string).collect(),
+                reason,
+            })
+        };
+        flush.places.iter().filter_map(|(remote, _)| of(*remote)).collect()
+    }
+
+    /// Why something is not delivered to a remote.
+    fn reason(&self, remote: RemoteId) -> Option<String> {
+        let view = self.engine.observe(remote)?;
+        let down = view.outage.as_ref().and_then(|outage| outage.failure.as_ref());
+        let failing = || {
+            let (path, failing) = self.engine.failing(remote).next()?;
+            Some(format!("{path}: {}", failing.failure.reason))
+        };
+        match () {
+            () if self.engine.is_lost(view.root) => Some("its watch path is lost".into()),
+            () if view.is_paused => Some("it is paused; to go on: sersync2 resume".into()),
+            () if down.is_some() => down.map(|failure| format!("it is down: {}", failure.reason)),
+            () if view.failing > 0 => failing(),
+            () if self.trust.deletions(view.root) == Deletions::Withheld => Some(
+                "deletions are held back; if they are meant: sersync2 confirm-deletions".into(),
+            ),
+            () if view.full_sync.is_some() => Some("a full sync is under way".into()),
+            () => None,
+        }
+    }
+
+    /// An operator says that what is gone is meant to be.
+    fn confirm_deletions(&mut self) -> Vec<String> {
+        let (confirmed, events) = self.trust.confirm();
+        let mut notes = Vec::new();
+        for root in confirmed {
+            let path = self.teller.names.root(root);
+            log::warn!("deletions below {path} are confirmed by an operator");
+            notes.push(format!("what is gone below {path} is deleted on the remotes"));
+        }
+        self.take_in_all(events);
+        notes.extend(notes.is_empty().then(|| "nothing is held back".into()));
+        notes
+    }
+}
+
+fn done(notes: impl IntoIterator<Item = String>) -> Answer {
+    Answer::Done { notes: notes.into_iter().collect() }
+}

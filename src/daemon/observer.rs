@@ -1,0 +1,332 @@
+//! Who wants snapshots of the mirror, and how one is made: only when somebody asks, or follows and something has changed.
+//! Counts nothing itself; nobody waits for it on the way of a change.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{SendTimeoutError, Sender};
+
+use super::main_event::MainEvent;
+use super::mirror::Mirror;
+use super::statistics::{Clock, Statistics};
+use crate::change::{RemoteId, RootId};
+use crate::engine::retry::{Failing, Outage};
+use crate::engine::{Deletions, FullSyncView, Notice, Now, RemoteView};
+use crate::failure::{Failure, FailureKind};
+use crate::path::RelPath;
+use crate::snapshot::reader::NoSnapshot;
+use crate::snapshot::{
+    self, Alarm, DeletionState, Down, FailingPath, FullSync, Instance, Remote, RemoteState,
+    Request, Root, RootState, Snapshot, SnapshotReader,
+};
+use crate::watch::WatchStatus;
+
+/// Who follows is told no more often than this.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+
+/// How long the main loop may take to accept a request.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Who wants snapshots, and what never changes in them.
+#[derive(Debug)]
+pub struct Observer {
+    /// What never changes of the process.
+    pub instance: Instance,
+    /// Where rsync sends to, for each remote.
+    pub destinations: Vec<String>,
+    /// How watching goes.
+    pub watch: Arc<WatchStatus>,
+    /// What has happened since the start.
+    pub statistics: Statistics,
+    /// What an operator has to see to at a root, since when, and the sentence that says it.
+    alarms: BTreeMap<(RootId, RelPath), (Now, String)>,
+    followers: Vec<Follower>,
+    /// Something has happened since the followers were told last.
+    has_news: bool,
+}
+
+#[derive(Debug)]
+struct Follower {
+    request: Request,
+    /// When it may be told again; `None`: it has not been told yet.
+    next: Option<Now>,
+}
+
+impl Observer {
+    /// Nobody asks yet.
+    pub fn new(instance: Instance, destinations: Vec<String>, watch: Arc<WatchStatus>) -> Self {
+        let statistics = Statistics::new(destinations.len());
+        let (alarms, followers) = (BTreeMap::new(), Vec::new());
+        Self { instance, destinations, watch, statistics, alarms, followers, has_news: false }
+    }
+
+    /// Somebody wants snapshots; [`Mirror::tell_followers`] gives the first one.
+    pub fn add(&mut self, request: Request) {
+        self.followers.push(Follower { request, next: None });
+    }
+
+    /// Something has happened.
+    pub fn note_news(&mut self) {
+        self.has_news = true;
+    }
+
+    /// When somebody is to be told next.
+    pub fn next_deadline(&self) -> Option<Now> {
+        let next = self.followers.iter().filter(|_| self.has_news);
+        next.map(|follower| follower.next.unwrap_or_default()).min()
+    }
+
+    fn is_due(&self, now: Now) -> bool {
+        let is_due = |follower: &Follower| match follower.next {
+            None => true,
+            Some(next) => self.has_news && next <= now,
+        };
+        self.followers.iter().any(is_due)
+    }
+
+    fn tell(&mut self, now: Now, snapshot: &Arc<Snapshot>) {
+        let has_news = std::mem::take(&mut self.has_news);
+        self.followers.retain_mut(|follower| {
+            let is_due = follower.next.is_none_or(|next| has_news && next <= now);
+            if !is_due {
+                // It has missed nothing: what it is told next is newer.
+                self.has_news |= has_news;
+                return true;
+            }
+            follower.next = Some(now + follower.request.pause.max(PAUSE_MIN));
+            (follower.request.receive)(snapshot)
+        });
+    }
+}
+
+/// The wall clock, in milliseconds since 1970.
+pub fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// How other threads ask the main loop for snapshots.
+#[expect(dead_code, reason = "the status page and the alarms ask through it")]
+pub fn reader(events: Sender<MainEvent>) -> SnapshotReader {
+    SnapshotReader::new(move |request| {
+        let sent = events.send_timeout(MainEvent::Snapshot(request), PATIENCE);
+        sent.map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => NoSnapshot::Silent,
+            SendTimeoutError::Disconnected(_) => NoSnapshot::Ended,
+        })
+    })
+}
+
+impl Mirror {
+    /// The time of this moment, by both clocks.
+    pub fn clock(&self) -> Clock {
+        Clock { now: self.now(), wall_ms: wall_ms() }
+    }
+
+    /// Tells whoever wants to know, if it is time.
+    pub fn tell_followers(&mut self) {
+        let now = self.now();
+        if self.observer.is_due(now) {
+            let snapshot = Arc::new(self.snapshot());
+            self.observer.tell(now, &snapshot);
+        }
+    }
+
+    /// The state of this moment.
+    pub fn snapshot(&mut self) -> Snapshot {
+        let clock = self.clock();
+        let oldest = self.oldest_pending();
+        let (deliveries, errors, history) = self.observer.statistics.recent(clock, oldest);
+        Snapshot {
+            version: snapshot::VERSION,
+            taken_ms: clock.wall_ms,
+            instance: self.instance(),
+            roots: (0..self.teller.names.roots.len())
+                .map(|root| self.root(clock, RootId(root)))
+                .collect(),
+            remotes: (0..self.ledger.roots_of_remotes().len())
+                .filter_map(|id| self.remote(clock, RemoteId(id)))
+                .collect(),
+            errors,
+            deliveries,
+            history,
+        }
+    }
+
+    /// Since when the oldest change waits, at any remote.
+    pub fn oldest_pending(&self) -> Option<Now> {
+        let remotes = (0..self.ledger.roots_of_remotes().len()).map(RemoteId);
+        remotes.filter_map(|id| self.engine.observe(id)?.oldest).min()
+    }
+
+    fn instance(&self) -> Instance {
+        let count = |counter: &std::sync::atomic::AtomicUsize| counter.load(Ordering::Relaxed);
+        let watch = &self.observer.watch;
+        Instance {
+            directories: count(&watch.directories) as u64,
+            unwatched: count(&watch.unwatched) as u64,
+            overflows: count(&watch.overflows) as u64,
+            stopping: self.stopping.is_ordered(),
+            ..self.observer.instance.clone()
+        }
+    }
+
+    fn root(&self, clock: Clock, root: RootId) -> Root {
+        let deletions = match self.trust.deletions(root) {
+            Deletions::Allowed => DeletionState::Allowed,
+            Deletions::Undecided => DeletionState::Undecided,
+            Deletions::Withheld => DeletionState::Withheld,
+        };
+        let state = if self.engine.is_lost(root) { RootState::Lost } else { RootState::Watched };
+        let alarms = self.observer.alarms.iter().filter(|((of, _), _)| *of == root);
+        let alarms = alarms.map(|(_, (since, text))| Alarm {
+            since_ms: clock.wall_of(*since),
+            text: text.clone(),
+        });
+        Root { path: self.teller.names.root(root), state, deletions, alarms: alarms.collect() }
+    }
+
+    fn remote(&self, clock: Clock, id: RemoteId) -> Option<Remote> {
+        let view = self.engine.observe(id)?;
+        let down = view.outage.as_ref().and_then(|outage| down(clock, &view, outage));
+        let paused_until = self.controls.paused_until(id).flatten();
+        let failing = self.engine.failing(id).take(snapshot::FAILING_PATHS);
+        let mut remote = Remote {
+            id: id.0 as u64,
+            name: self.teller.names.remotes.get(id.0).cloned().unwrap_or_default(),
+            destination: self.observer.destinations.get(id.0).cloned().unwrap_or_default(),
+            root: view.root.0 as u64,
+            state: match (&view.outage, &down) {
+                _ if view.is_paused => RemoteState::Paused,
+                (_, Some(_)) => RemoteState::Down,
+                (Some(_), None) => RemoteState::Unknown,
+                (None, None) if view.is_catching_up => RemoteState::CatchingUp,
+                (None, None) => RemoteState::Up,
+            },
+            down,
+            paused_until_ms: paused_until.map(|until| clock.wall_of(until)),
+            pending: view.pending as u64,
+            oldest_pending_ms: view.oldest.map(|since| clock.wall_of(since)),
+            in_flight: view.in_flight as u64,
+            sessions: self.workers.sessions(id) as u64,
+            full_sync: view.full_sync.map(|full_sync| full_sync_of(clock, full_sync)),
+            failing: view.failing as u64,
+            failing_paths: failing.map(|(path, it)| failing_path(clock, path, it)).collect(),
+            ..Remote::default()
+        };
+        self.observer.statistics.describe(clock, id, &mut remote);
+        Some(remote)
+    }
+
+    /// A minute of the last hour may be over.
+    pub fn count_time(&mut self) {
+        let clock = self.clock();
+        if self.observer.statistics.is_new_minute(clock) {
+            let oldest = self.oldest_pending();
+            self.observer.statistics.tick(clock, oldest);
+        }
+    }
+
+    /// Counts what an operator is told.
+    pub fn count_notice(&mut self, notice: &Notice, level: log::Level, sentence: &str) {
+        let clock = self.clock();
+        let statistics = &mut self.observer.statistics;
+        let mut of = None;
+        match notice {
+            Notice::Failed { remote, .. } => {
+                statistics.went_down(*remote);
+                of = Some(*remote);
+            }
+            Notice::Over { remote, .. } => statistics.came_up(clock, *remote),
+            Notice::PathsFailed { remote, .. }
+            | Notice::MorePathsFailed { remote, .. }
+            | Notice::StillDown { remote, .. }
+            | Notice::Collapsed { remote, .. } => {
+                of = Some(*remote);
+            }
+            Notice::FullSyncDone { remote, .. } => statistics.full_sync_done(clock.now, *remote),
+            _ => {}
+        }
+        statistics.error(clock, level, sentence, of);
+        self.note_alarm(clock.now, notice, sentence);
+    }
+
+    /// What an operator has to see to, as long as it lasts.
+    fn note_alarm(&mut self, now: Now, notice: &Notice, sentence: &str) {
+        let whole = RelPath::root;
+        let (key, begins) = match notice {
+            Notice::RootLost { root, .. } => ((*root, whole()), true),
+            Notice::Failed { root, failure, .. } if failure.kind == FailureKind::Source => {
+                ((*root, whole()), true)
+            }
+            Notice::Over { root, kind: FailureKind::Source, .. } | Notice::RootBack { root } => {
+                ((*root, whole()), false)
+            }
+            Notice::SubtreeLost { root, path, .. } => ((*root, path.clone()), true),
+            Notice::SubtreeBack { root, path } => ((*root, path.clone()), false),
+            _ => return,
+        };
+        if begins {
+            let text = sentence.strip_prefix("ALARM: ").unwrap_or(sentence);
+            self.observer.alarms.insert(key, (now, text.into()));
+        } else {
+            self.observer.alarms.remove(&key);
+        }
+    }
+}
+
+fn full_sync_of(clock: Clock, view: FullSyncView) -> FullSync {
+    let done = view.shards.saturating_sub(view.left);
+    let took = clock.now.saturating_sub(view.since);
+    let left = (view.shards > 1 && done > 0)
+        .then(|| took.mul_f64(view.left as f64 / done as f64))
+        .map(|left| clock.wall_of(clock.now + left));
+    FullSync {
+        since_ms: clock.wall_of(view.since),
+        parts_done: done as u64,
+        parts: view.shards as u64,
+        files: 0,
+        bytes: 0,
+        done_at_ms: left,
+    }
+}
+
+fn failing_path(clock: Clock, path: &RelPath, failing: &Failing) -> FailingPath {
+    FailingPath {
+        path: path.to_string(),
+        code: failing.failure.code,
+        reason: failing.failure.reason.clone(),
+        tries: u64::from(failing.tries),
+        next_try_ms: Some(clock.wall_of(failing.due)),
+        logged: failing.logged,
+    }
+}
+
+fn down(clock: Clock, view: &RemoteView, outage: &Outage) -> Option<Down> {
+    let failure = outage.failure.as_ref()?;
+    let (reason, what_to_do) = split_advice(failure);
+    Some(Down {
+        since_ms: clock.wall_of(outage.since),
+        kind: failure.kind.policy().word.into(),
+        code: failure.code,
+        reason,
+        what_to_do,
+        tries: u64::from(outage.tries),
+        next_try_ms: (!view.is_tried).then(|| clock.wall_of(outage.next)),
+    })
+}
+
+/// A reason ends with its advice as a rule, behind a colon or a semicolon; else the kind of failure knows what to do.
+fn split_advice(failure: &Failure) -> (String, String) {
+    let words = &failure.reason;
+    let split = match failure.kind {
+        FailureKind::Denied | FailureKind::Busy => words.split_once(": "),
+        _ => words.split_once("; "),
+    };
+    match split {
+        Some((reason, advice)) => (reason.into(), advice.into()),
+        None => (words.clone(), failure.kind.policy().advice.into()),
+    }
+}

@@ -1,0 +1,106 @@
+//! What an operator asks of one remote: a pause, a comparison, another try, and to be told when all is delivered.
+//! Decides no order: what is asked for becomes pending like anything else.
+
+use super::{Flight, Origin, RemoteState};
+use crate::change::Scope;
+use crate::engine::flush::{FlushId, FlushMark};
+use crate::engine::pending::{Item, Mark};
+use crate::engine::{Action, FullSyncCause, FullSyncFilter, JobId, Now};
+use crate::path::RelPath;
+
+impl RemoteState {
+    /// From now on nothing starts.
+    pub fn pause(&mut self) {
+        self.is_paused = true;
+    }
+
+    /// Jobs may start again, and a remote that was down is tried at once.
+    pub fn resume(&mut self) {
+        self.is_paused = false;
+        self.try_soon();
+    }
+
+    fn try_soon(&mut self) {
+        if let Some(outage) = &mut self.outage {
+            outage.next = outage.next.min(outage.since);
+        }
+    }
+
+    /// Compares a path and all below it with its copy.
+    pub fn compare(&mut self, now: Now, path: &RelPath, actions: &mut Vec<Action>) {
+        if path.is_root() {
+            self.start_full_sync(now, FullSyncCause::Requested, actions);
+        } else {
+            self.mark(path, Mark::new(Scope::Tree));
+        }
+        self.try_soon();
+    }
+
+    /// Notes all that is to be delivered now.
+    pub fn flush(&mut self, id: FlushId, within: Vec<RelPath>) {
+        let mut mark = FlushMark::new(id, within);
+        for (job, flight) in &self.flights {
+            if flight.origin == Origin::Pending {
+                mark.add_job(*job, &flight.items);
+            }
+        }
+        let pending = self.pending.iter().map(|item| item.path);
+        pending.chain(self.deferred.unsettled().cloned()).for_each(|path| mark.add(path));
+        let full_sync = self.full_sync.as_ref();
+        if full_sync.is_some_and(|it| it.filter == FullSyncFilter::Off) {
+            mark.add_full_sync();
+        }
+        self.flushes.push(mark);
+    }
+
+    /// Its root is lost: nobody knows what is to be delivered before it is back and compared.
+    pub fn flush_waits_for_full_sync(&mut self, id: FlushId) {
+        let mark = self.flushes.iter_mut().find(|mark| mark.id == id);
+        mark.into_iter().for_each(FlushMark::add_full_sync);
+    }
+
+    /// True when this remote keeps the flush waiting no longer.
+    pub fn is_flushed(&self, id: FlushId) -> bool {
+        let mark = self.flushes.iter().find(|mark| mark.id == id);
+        mark.is_none_or(|mark| mark.is_done(self.waiting() == 0))
+    }
+
+    pub fn forget_flush(&mut self, id: FlushId) {
+        self.flushes.retain(|mark| mark.id != id);
+    }
+
+    /// How many paths a flush still waits for, and the first of them.
+    pub fn missing(&self, id: FlushId, first: usize) -> Option<(usize, Vec<RelPath>)> {
+        if self.is_flushed(id) {
+            return None;
+        }
+        let mark = self.flushes.iter().find(|mark| mark.id == id)?;
+        let (paths, jobs) = mark.missing();
+        let flights = jobs.filter_map(|job| self.flights.get(job));
+        let flying = flights.flat_map(|flight| flight.items.iter().map(|item| &item.path));
+        let all: Vec<&RelPath> = paths.chain(flying).collect();
+        let named = all.iter().take(first).map(|path| (*path).clone()).collect();
+        Some((all.len(), named))
+    }
+
+    pub fn flush_undone(&mut self, job: JobId, items: &[Item]) {
+        self.flushes.iter_mut().for_each(|mark| mark.job_undone(job, items));
+    }
+
+    /// A job has ended: `undone` could not be delivered, `returned` goes on in pieces, and of what is `withheld` nothing was deleted.
+    pub(super) fn flush_settled(
+        &mut self,
+        job: JobId,
+        flight: &Flight,
+        undone: Vec<RelPath>,
+        returned: &[Item],
+        withheld: &[Item],
+    ) {
+        if self.flushes.is_empty() || flight.origin == Origin::FullSync {
+            return;
+        }
+        let mut left = undone;
+        left.extend(returned.iter().chain(withheld).map(|item| item.path.clone()));
+        self.flushes.iter_mut().for_each(|mark| mark.job_done(job, &flight.items, &left));
+    }
+}

@@ -1,0 +1,85 @@
+//! What can be seen of a remote from outside: for the status, the page and the metrics.
+//! Changes nothing.
+
+use super::{Origin, RemoteState};
+use crate::change::RootId;
+use crate::engine::Now;
+use crate::engine::retry::{Failing, Outage};
+use crate::path::RelPath;
+
+/// One remote at one moment.
+#[derive(Debug, Clone)]
+pub struct RemoteView {
+    /// The root that it mirrors.
+    pub root: RootId,
+    /// Why nothing can be sent; before first contact there is an outage without a trouble.
+    pub outage: Option<Outage>,
+    /// True while a job finds out whether the remote answers.
+    pub is_tried: bool,
+    /// True while an operator has paused it.
+    pub is_paused: bool,
+    /// True while it gets what it missed.
+    pub is_catching_up: bool,
+    /// Paths that may differ from their copy, those in flight included; the full sync's shards are not among them.
+    pub pending: usize,
+    /// No path has been pending for longer than since then.
+    pub oldest: Option<Now>,
+    /// Jobs in flight.
+    pub in_flight: usize,
+    /// The full sync under way.
+    pub full_sync: Option<FullSyncView>,
+    /// Paths that rsync could not deliver.
+    pub failing: usize,
+}
+
+/// A full sync under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FullSyncView {
+    /// When it began.
+    pub since: Now,
+    /// Shards that are not compared yet.
+    pub left: usize,
+    /// All shards so far.
+    pub shards: usize,
+}
+
+impl RemoteState {
+    /// What it is like now.
+    pub fn observe(&self) -> RemoteView {
+        let flights = || self.flights.values().filter(|flight| flight.origin == Origin::Pending);
+        let flying: usize = flights().map(|flight| flight.items.len()).sum();
+        let oldest = flights().filter_map(|flight| flight.pending_since);
+        let oldest = oldest.chain(self.pending_since).min();
+        let has_backlog = oldest.is_some_and(|oldest| oldest < self.up_since);
+        RemoteView {
+            root: self.root,
+            outage: self.outage.clone(),
+            is_tried: self.is_in_doubt_and_tried(),
+            is_paused: self.is_paused,
+            is_catching_up: self.full_sync.is_some() || has_backlog,
+            pending: self.pending.len() + flying + self.deferred.changes(),
+            oldest,
+            in_flight: self.flights.len(),
+            full_sync: self.full_sync.as_ref().map(|full_sync| FullSyncView {
+                since: full_sync.since,
+                left: full_sync.left.len() + full_sync.in_flight,
+                shards: full_sync.shards,
+            }),
+            failing: self.failing.len(),
+        }
+    }
+
+    /// Every path that rsync could not deliver.
+    pub fn failing(&self) -> impl Iterator<Item = (&RelPath, &Failing)> {
+        self.failing.iter()
+    }
+
+    /// Notes since when something has been pending. Call it after each event, before jobs start.
+    pub fn note_age(&mut self, now: Now) {
+        if self.pending.is_empty() {
+            self.pending_since = None;
+        } else if self.pending_since.is_none() {
+            self.pending_since = Some(now);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! In what a copy differs from the tree: the run that asks, and its answer read line by line.
+//! The run changes nothing unless it is asked to repair.
+
+use super::excludes::Excludes;
+use super::preview::unescaped;
+use super::{Endpoint, Presence, RunSpec};
+use crate::path::RelPath;
+
+/// In what a path and its copy differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aspect {
+    /// The remote does not have it.
+    Missing,
+    /// Only the remote has it.
+    Extraneous,
+    /// Its size or its bytes.
+    Content,
+    /// The time of its last change.
+    Time,
+    /// Its permissions, or an ACL or extended attribute.
+    Mode,
+    /// Its user or group.
+    Owner,
+}
+
+impl Aspect {
+    /// As a person reads it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Extraneous => "extraneous",
+            Self::Content => "content",
+            Self::Time => "time",
+            Self::Mode => "mode",
+            Self::Owner => "owner",
+        }
+    }
+}
+
+/// One path that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Below the watch path.
+    pub path: RelPath,
+    /// True for a directory.
+    pub is_directory: bool,
+    /// In what.
+    pub aspects: Vec<Aspect>,
+}
+
+/// What a verification does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verification {
+    /// How files are compared.
+    pub comparison: Comparison,
+    /// Whether anything is changed.
+    pub effect: Effect,
+}
+
+/// How files are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    /// By size and time.
+    Quick,
+    /// By their bytes, all of which are read on both sides.
+    Checksum,
+}
+
+/// Whether a verification changes anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It only tells.
+    Nothing,
+    /// What differs is made equal.
+    Repair,
+}
+
+/// What tells a difference from anything else that rsync may write.
+const MARK: &str = "diff ";
+
+impl Endpoint {
+    /// The run that compares `path` and all below it with its copy.
+    pub fn plan_verification(
+        &self,
+        path: &RelPath,
+        presence: Presence,
+        excludes: &Excludes,
+        verification: Verification,
+    ) -> RunSpec {
+        let mut spec = self.plan_by_hand(path, presence, excludes);
+        // With -u a copy that is newer would be called equal.
+        let own = spec.args.windows(self.params.kept.len().max(1));
+        let start = own.into_iter().position(|words| words == self.params.kept.as_slice());
+        if let Some(start) = start {
+            let end = start + self.params.kept.len();
+            spec.args.splice(start..end, self.params.replacing.iter().cloned());
+        }
+        let at = spec.args.iter().rposition(|word| word == "--").unwrap_or(spec.args.len());
+        let mut words = vec![format!("--out-format={MARK}%i %n").into()];
+        words.extend((verification.effect == Effect::Nothing).then(|| "--dry-run".into()));
+        words
+            .extend((verification.comparison == Comparison::Checksum).then(|| "--checksum".into()));
+        spec.args.splice(at..at, words);
+        spec
+    }
+}
+
+/// Reads what such a run says.
+pub fn read_differences(output: &[u8]) -> Vec<Difference> {
+    output.split(|byte| *byte == b'\n').filter_map(read_difference).collect()
+}
+
+/// `>f.st...... name`, or `*deleting   name`.
+fn read_difference(line: &[u8]) -> Option<Difference> {
+    let line = line.strip_prefix(MARK.as_bytes())?;
+    let (changes, name) = (line.get(..11)?, unescaped(line.get(12..)?));
+    let is_directory = name.ends_with(b"/") || changes.get(1) == Some(&b'd');
+    let name = name.strip_suffix(b"/").unwrap_or(&name);
+    let path = match name.strip_prefix(b"./").unwrap_or(name) {
+        b"." | b"" => RelPath::root(),
+        name => RelPath::new(name)?,
+    };
+    let aspects = aspects_of(changes);
+    (!aspects.is_empty()).then_some(Difference { path, is_directory, aspects })
+}
+
+fn aspects_of(changes: &[u8]) -> Vec<Aspect> {
+    if changes.starts_with(b"*deleting") {
+        return vec![Aspect::Extraneous];
+    }
+    let letters = changes.get(2..).unwrap_or_default();
+    if letters.contains(&b'+') {
+        return vec![Aspect::Missing];
+    }
+    let mut aspects: Vec<Aspect> = letters
+        .iter()
+        .filter_map(|letter| match letter {
+            b'c' | b's' => Some(Aspect::Content),
+            b't' | b'T' => Some(Aspect::Time),
+            b'p' | b'a' | b'x' => Some(Aspect::Mode),
+            b'o' | b'g' => Some(Aspect::Owner),
+            _ => None,
+        })
+        .collect();
+    aspects.sort();
+    aspects.dedup();
+    aspects
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> String {
+        let found = read_differences(line.as_bytes());
+        let show = |it: &Difference| {
+            let aspects: Vec<&str> = it.aspects.iter().map(|aspect| aspect.word()).collect();
+            format!("{} {}", it.path, aspects.join(","))
+        };
+        found.iter().map(show).collect::<Vec<_>>().join(";")
+    }
+
+    #[test]
+    fn each_letter_of_rsyncs_answer_has_its_word() {
+        for (line, expected) in [
+            ("diff >f+++++++++ a/b", "a/b missing"),
+            ("diff <f.st...... a", "a content,time"),
+            ("diff >fc........ a", "a content"),
+            ("diff .f...p..... a", "a mode"),
+            ("diff .f....og... a", "a owner"),
+            ("diff .d..t...... d/", "d time"),
+            ("diff .d..t...... ./", "./ time"),
+            ("diff cLc.T...... l", "l content,time"),
+            ("diff *deleting   x/y", "x/y extraneous"),
+            ("diff .f          a", ""),
+            ("sending incremental file list", ""),
+            ("diff short", ""),
+            ("diff >f+++++++++ ../out", ""),
+        ] {
+            assert_eq!(read(line), expected, "{line}");
+        }
+        assert_eq!(read("diff >f+++++++++ a\\#012b"), "a\\nb missing");
+    }
+}

@@ -1,0 +1,174 @@
+//! `sersync2 status` against real daemons: what is wrong is found and explained, by exit code and by sentence.
+
+use std::fs;
+use std::process::Output;
+
+use rustix::process::Signal;
+
+use super::{command, run, snapshot, text};
+use crate::support::mirror::{Mirror, Setup};
+use crate::support::rsyncd::Rsyncd;
+use crate::support::tmpfs::Tmpfs;
+use crate::support::{wait_for_content, wait_until};
+
+fn status(mirror: &Mirror) -> Output {
+    run(mirror, "status", &[])
+}
+
+/// Asks until the answer holds `words`, and returns it with its exit code.
+fn wait_for_status(mirror: &Mirror, words: &str) -> (Option<i32>, String) {
+    let mut last = (None, String::new());
+    wait_until(&format!("the status says {words:?}"), || {
+        let output = status(mirror);
+        last = (output.status.code(), text(&output));
+        last.1.contains(words)
+    });
+    eprintln!("{}", last.1);
+    last
+}
+
+#[test]
+fn all_is_well_when_everything_is_delivered() {
+    let remote = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&remote));
+    mirror.write("a", "content");
+    wait_for_content(&remote.at("a"), "content");
+    let (code, text) = wait_for_status(&mirror, " ago ");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("127.0.0.1::data") && text.contains("all is well"), "{text}");
+    let snapshot = snapshot(&mirror);
+    assert_eq!(snapshot["remotes"][0]["state"], "up");
+    assert_eq!(snapshot["remotes"][0]["total"]["deliveries"], 1);
+    assert_eq!(snapshot["deliveries"][0]["path"], "a");
+    assert!(snapshot["remotes"][0]["latency"]["p50_us"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_remote_that_is_switched_off_is_found_and_explained() {
+    let mut remote = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&remote));
+    mirror.write("a", "content");
+    wait_for_content(&remote.at("a"), "content");
+    remote.stop();
+    mirror.write("b", "waits");
+    let (code, text) = wait_for_status(&mirror, "DOWN");
+    assert_eq!(code, Some(2), "{text}");
+    for words in ["Connection refused", "do:", "start the daemon"] {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
+    assert!(snapshot(&mirror)["remotes"][0]["oldest_pending_ms"].is_u64());
+    remote.start_again();
+    wait_for_content(&remote.at("b"), "waits");
+    assert_eq!(wait_for_status(&mirror, "all is well").0, Some(0));
+    assert_eq!(snapshot(&mirror)["remotes"][0]["total"]["outages"], 1);
+}
+
+#[test]
+fn a_wrong_password_is_found_and_explained() {
+    let remote = Rsyncd::start();
+    let password = remote.password_file("guessed");
+    let auth =
+        format!("<auth start=\"true\" users=\"bob\" passwordfile=\"{}\"/>", password.display());
+    let mut setup = Setup { rsync: auth, ..Setup::to(&remote) };
+    setup.remotes = vec![("127.0.0.1".into(), "auth".into())];
+    let mirror = Mirror::start(&setup);
+    mirror.write("a", "content");
+    let (code, text) = wait_for_status(&mirror, "DOWN");
+    assert_eq!(code, Some(2), "{text}");
+    for words in ["refuses user bob", "do:", "secrets file"] {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
+    assert!(!text.contains("guessed"), "a password is told: {text}");
+}
+
+#[test]
+fn a_full_disk_and_a_path_that_fails_are_told_apart_from_all_is_well() {
+    let remote = Rsyncd::start();
+    let Some(disk) = Tmpfs::mount(&remote.data, "size=1m") else { return };
+    let mirror = Mirror::start(&Setup::to(&remote));
+    disk.fill();
+    mirror.write("big", vec![b'x'; 1 << 20]);
+    let (code, text) = wait_for_status(&mirror, "No space left");
+    assert!(matches!(code, Some(1 | 2)), "{code:?} {text}");
+    disk.empty();
+}
+
+#[test]
+fn a_file_that_never_arrives_is_named_with_its_reason() {
+    let remote = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&remote));
+    // A directory that is not empty stands in the way, and may not be deleted: it is a mount point.
+    let Some(_mount) = Tmpfs::mount(&remote.at("in-the-way"), "size=1m") else { return };
+    mirror.write("in-the-way", "a file");
+    let (code, text) = wait_for_status(&mirror, "in-the-way: ");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("cannot be delivered"), "{text}");
+}
+
+#[test]
+fn one_that_was_killed_hangs_or_never_ran_is_said_so() {
+    let remote = Rsyncd::start();
+    let mut mirror = Mirror::prepare(&Setup::to(&remote));
+    let said = status(&mirror);
+    assert_eq!(said.status.code(), Some(3));
+    assert!(text(&said).contains("no sersync2 is running here"), "{}", text(&said));
+    mirror.launch();
+    mirror.wait_ready();
+    wait_for_status(&mirror, "all is well");
+    mirror.signal(Signal::STOP);
+    let said = status(&mirror);
+    assert_eq!(said.status.code(), Some(3));
+    let hangs = format!("process {} does not answer", mirror.pid());
+    assert!(text(&said).contains(&hangs), "{}", text(&said));
+    mirror.signal(Signal::CONT);
+    wait_for_status(&mirror, "all is well");
+    mirror.kill();
+    let said = status(&mirror);
+    assert_eq!(said.status.code(), Some(3));
+    assert!(text(&said).contains("it was killed or has crashed"), "{}", text(&said));
+    mirror.launch();
+    mirror.wait_ready();
+    assert_eq!(wait_for_status(&mirror, "all is well").0, Some(0));
+    mirror.stop();
+    assert!(text(&status(&mirror)).contains("no sersync2 is running here"));
+}
+
+#[test]
+fn ten_clients_at_once_are_all_answered() {
+    let remote = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&remote));
+    wait_for_status(&mirror, "all is well");
+    let asked: Vec<_> = (0..10).map(|_| command(&mirror, "status", &[]).spawn().unwrap()).collect();
+    for mut client in asked {
+        assert_eq!(client.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
+fn every_instance_is_found_without_being_named() {
+    let remote = Rsyncd::start();
+    let mirrors = [0, 1].map(|_| Mirror::start(&Setup::to(&remote)));
+    let everything = || {
+        let program = env!("CARGO_BIN_EXE_sersync2");
+        let output = std::process::Command::new(program).args(["status"]).output().unwrap();
+        text(&output)
+    };
+    for mirror in &mirrors {
+        let config = fs::canonicalize(&mirror.config).unwrap();
+        wait_until("it is found", || everything().contains(&config.display().to_string()));
+    }
+}
+
+#[test]
+fn wrong_words_and_another_users_instance_are_refused() {
+    let remote = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&remote));
+    for words in [&["--max-age", "soon"][..], &["--dance"]] {
+        assert_eq!(run(&mirror, "status", words).status.code(), Some(64));
+    }
+    let help = run(&mirror, "status", &["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(text(&help).contains("Exit code"), "{}", text(&help));
+    let output = command(&mirror, "status", &["--json"]).output().unwrap();
+    assert!(serde_json::from_slice::<serde_json::Value>(&output.stdout).is_ok());
+}

@@ -1,0 +1,175 @@
+//! The commands that steer a running mirror, against real daemons: flush, pause, sync-now, retry, log-level, stop.
+
+use std::fs;
+use std::process::Stdio;
+
+use super::{command, run, snapshot, text};
+use crate::support::mirror::{Mirror, Setup};
+use crate::support::rsyncd::Rsyncd;
+use crate::support::{wait_for_content, wait_until};
+
+/// A mirror that has delivered something.
+fn mirror_at_work() -> (Rsyncd, Mirror) {
+    let remote = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&remote));
+    mirror.write("first", "first");
+    wait_for_content(&remote.at("first"), "first");
+    (remote, mirror)
+}
+
+fn wait_for_state(mirror: &Mirror, state: &str) {
+    wait_until(&format!("the remote is {state}"), || {
+        snapshot(mirror)["remotes"][0]["state"] == state
+    });
+}
+
+#[test]
+fn flush_in_the_line_after_a_write_returns_when_the_file_is_on_the_remote() {
+    let (remote, mirror) = mirror_at_work();
+    for round in 0..20 {
+        let names: Vec<String> = (0..=round).map(|n| format!("d{round}/f{n}")).collect();
+        names.iter().for_each(|name| mirror.write(name, name));
+        let flushed = run(&mirror, "flush", &[]);
+        assert_eq!(flushed.status.code(), Some(0), "{}", text(&flushed));
+        for name in &names {
+            let there = fs::read(remote.at(name)).unwrap_or_default();
+            assert_eq!(String::from_utf8(there).unwrap(), *name, "round {round}");
+        }
+        fs::remove_dir_all(mirror.at(format!("d{round}"))).unwrap();
+    }
+    assert_eq!(run(&mirror, "flush", &[]).status.code(), Some(0));
+    assert!(!remote.at("d19").exists());
+}
+
+#[test]
+fn flush_says_what_is_missing_and_why_when_the_remote_is_off() {
+    let (mut remote, mirror) = mirror_at_work();
+    remote.stop();
+    mirror.write("dir/late", "late");
+    let flushed = run(&mirror, "flush", &["--timeout", "2"]);
+    assert_eq!(flushed.status.code(), Some(1), "{}", text(&flushed));
+    for words in ["127.0.0.1::data", "missing", "it is down", "dir"] {
+        assert!(text(&flushed).contains(words), "no {words:?} in {}", text(&flushed));
+    }
+    let elsewhere = run(&mirror, "flush", &["--timeout", "5", "/nowhere"]);
+    assert_eq!(elsewhere.status.code(), Some(3));
+    assert!(text(&elsewhere).contains("not below a watch path"), "{}", text(&elsewhere));
+    remote.start_again();
+    let path = mirror.at("dir/late");
+    let flushed = run(&mirror, "flush", &["--timeout", "60", path.to_str().unwrap()]);
+    assert_eq!(flushed.status.code(), Some(0), "{}", text(&flushed));
+    assert_eq!(fs::read(remote.at("dir/late")).unwrap(), b"late");
+}
+
+#[test]
+fn ten_flushes_at_once_all_end() {
+    let (remote, mirror) = mirror_at_work();
+    mirror.write("a", "a");
+    let flushes: Vec<_> =
+        (0..10).map(|_| command(&mirror, "flush", &[]).spawn().unwrap()).collect();
+    for mut flush in flushes {
+        assert_eq!(flush.wait().unwrap().code(), Some(0));
+    }
+    assert_eq!(fs::read(remote.at("a")).unwrap(), b"a");
+}
+
+#[test]
+fn nothing_leaves_while_it_is_paused_and_nothing_is_lost() {
+    let (remote, mirror) = mirror_at_work();
+    let paused = run(&mirror, "pause", &[]);
+    assert_eq!(paused.status.code(), Some(0), "{}", text(&paused));
+    mirror.write("kept", "kept");
+    let flushed = run(&mirror, "flush", &["--timeout", "1"]);
+    assert_eq!(flushed.status.code(), Some(1));
+    assert!(text(&flushed).contains("it is paused"), "{}", text(&flushed));
+    assert!(!remote.at("kept").exists());
+    assert_eq!(run(&mirror, "status", &[]).status.code(), Some(1));
+    let resumed = run(&mirror, "resume", &[]);
+    assert!(text(&resumed).contains("127.0.0.1::data is resumed"), "{}", text(&resumed));
+    wait_for_content(&remote.at("kept"), "kept");
+    assert!(text(&run(&mirror, "resume", &[])).contains("nothing is paused"));
+}
+
+#[test]
+fn a_pause_for_a_time_ends_by_itself() {
+    let (remote, mirror) = mirror_at_work();
+    run(&mirror, "pause", &["--for", "1s"]);
+    mirror.write("kept", "kept");
+    wait_for_content(&remote.at("kept"), "kept");
+    wait_for_state(&mirror, "up");
+}
+
+#[test]
+fn a_pause_for_a_command_ends_with_it_however_it_ends() {
+    let (remote, mirror) = mirror_at_work();
+    let failing = run(&mirror, "pause", &["--", "sh", "-c", "exit 7"]);
+    assert_eq!(failing.status.code(), Some(7), "{}", text(&failing));
+    wait_for_state(&mirror, "up");
+    let killed = run(&mirror, "pause", &["--", "sh", "-c", "kill -KILL $$"]);
+    assert_eq!(killed.status.code(), Some(137));
+    wait_for_state(&mirror, "up");
+    let missing = run(&mirror, "pause", &["--", "/no/such/program"]);
+    assert_eq!(missing.status.code(), Some(127));
+    wait_for_state(&mirror, "up");
+    let mut waits =
+        command(&mirror, "pause", &["--", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+    wait_for_state(&mirror, "paused");
+    mirror.write("kept", "kept");
+    // The command ends by its input, although the one that waited for it was killed.
+    waits.kill().unwrap();
+    waits.wait().unwrap();
+    wait_for_content(&remote.at("kept"), "kept");
+}
+
+#[test]
+fn sync_now_finds_what_was_changed_on_the_remote() {
+    let (remote, mirror) = mirror_at_work();
+    mirror.write("sub/file", "sub");
+    wait_for_content(&remote.at("sub/file"), "sub");
+    fs::remove_file(remote.at("sub/file")).unwrap();
+    fs::remove_file(remote.at("first")).unwrap();
+    let sub = mirror.at("sub");
+    let synced = run(&mirror, "sync-now", &[sub.to_str().unwrap()]);
+    assert_eq!(synced.status.code(), Some(0), "{}", text(&synced));
+    assert_eq!(run(&mirror, "flush", &[]).status.code(), Some(0));
+    assert!(remote.at("sub/file").exists() && !remote.at("first").exists());
+    run(&mirror, "sync-now", &[]);
+    assert_eq!(run(&mirror, "flush", &[]).status.code(), Some(0));
+    assert!(remote.at("first").exists());
+}
+
+#[test]
+fn retry_log_level_and_unknown_remotes_are_answered() {
+    let (_remote, mirror) = mirror_at_work();
+    assert!(text(&run(&mirror, "retry", &[])).contains("0 failed paths"));
+    let unknown = run(&mirror, "retry", &["--remote", "nobody::data"]);
+    assert_eq!(unknown.status.code(), Some(3));
+    assert!(text(&unknown).contains("say one of 127.0.0.1::data"), "{}", text(&unknown));
+    assert_eq!(run(&mirror, "log-level", &["loud"]).status.code(), Some(64));
+    assert_eq!(run(&mirror, "log-level", &["debug"]).status.code(), Some(0));
+    mirror.write("b", "b");
+    mirror.wait_for_output("DEBUG");
+    assert!(text(&run(&mirror, "confirm-deletions", &[])).contains("nothing is held back"));
+}
+
+#[test]
+fn stop_returns_when_the_instance_has_ended() {
+    let (_remote, mut mirror) = mirror_at_work();
+    let stopped = run(&mirror, "stop", &[]);
+    assert_eq!(stopped.status.code(), Some(0), "{}", text(&stopped));
+    assert_eq!(mirror.wait().code(), Some(0));
+    assert_eq!(run(&mirror, "stop", &[]).status.code(), Some(3));
+}
+
+#[test]
+fn every_shell_gets_completions_for_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let program = env!("CARGO_BIN_EXE_sersync2");
+        let output =
+            std::process::Command::new(program).args(["completions", shell]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        for word in ["status", "flush", "confirm-deletions", "max-age"] {
+            assert!(text(&output).contains(word), "{shell}: no {word}");
+        }
+    }
+}
