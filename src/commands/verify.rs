@@ -229,7 +229,8 @@ fn run_verification(
     let output =
         report.output.ok_or("more differs than can be listed: compare a part with PATH")?;
     let mut found = read_differences(&output);
-    // What rsync could not be told to leave out.
+    // The directories above go along; and rsync could not be told all that is to be left out.
+    found.retain(|it| it.path.is_within(path));
     found.retain(|it| it.path.is_root() || !filter.excludes(&it.path, it.is_directory));
     Ok(found)
 }
