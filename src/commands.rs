@@ -7,6 +7,7 @@ pub mod instance;
 mod pause;
 mod status;
 mod steer;
+mod test_alert;
 mod verify;
 
 use std::ffi::{OsStr, OsString};
@@ -49,6 +50,7 @@ const COMMANDS: &[Command] = &[
     },
     Command { name: "log-level", run: steer::log_level, words: Some(steer::LogLevel::command) },
     Command { name: "stop", run: steer::stop, words: Some(steer::Stop::command) },
+    Command { name: "test-alert", run: test_alert::run, words: Some(test_alert::Options::command) },
     Command { name: "verify", run: verify::run, words: Some(verify::Args::command) },
     Command { name: "completions", run: completions::run, words: Some(completions::Args::command) },
 ];

@@ -19,6 +19,7 @@ mod shortage;
 mod statistics;
 mod stopping;
 mod teller;
+mod telling;
 mod timers;
 mod trust;
 mod unacknowledged;

@@ -126,7 +126,7 @@ impl Mirror {
     pub(super) fn signal(&mut self, signal: Signal) {
         match signal {
             Signal::Reopen => {
-                (self.teller.reopen_log)();
+                self.teller.reopen_logs();
                 // Whoever sends it may have mended something just now, and reads the new log.
                 self.handle(Event::Remind);
                 self.handle(Event::RetryFailLog);
@@ -165,6 +165,7 @@ impl Mirror {
         self.handle(Event::JobDone(job, report));
         self.ledger.job_ends(job);
         self.observer.statistics.job_ended(job);
+        self.teller.job_ended(job);
     }
 
     /// A walk is over.
@@ -234,6 +235,7 @@ impl Mirror {
             Action::Run(job) => {
                 self.ledger.job_begins(&job);
                 self.observer.statistics.job_started(&job);
+                self.teller.job_started(&job);
                 self.workers.run(job);
             }
             Action::CloseSessions(remote) => {
@@ -258,7 +260,7 @@ impl Mirror {
         let clock = self.clock();
         self.observer.statistics.settled(clock, settled);
         if let Some(root) = self.ledger.settled(settled) {
-            self.teller.settled(root, settled);
+            self.teller.settled(clock, root, settled);
         }
     }
 
@@ -270,7 +272,7 @@ impl Mirror {
                 self.ledger.full_sync_done(*remote);
             }
         }
-        let (level, sentence) = self.teller.notify(notice);
+        let (level, sentence) = self.teller.notify(self.clock(), notice);
         self.count_notice(notice, level, &sentence);
     }
 

@@ -108,7 +108,6 @@ pub fn wall_ms() -> u64 {
 }
 
 /// How other threads ask the main loop for snapshots.
-#[expect(dead_code, reason = "the status page and the alarms ask through it")]
 pub fn reader(events: Sender<MainEvent>) -> SnapshotReader {
     SnapshotReader::new(move |request| {
         let sent = events.send_timeout(MainEvent::Snapshot(request), PATIENCE);

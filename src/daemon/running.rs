@@ -19,6 +19,7 @@ use super::progress::Progress;
 use super::remote_workers::{RemoteWorkers, exclude_of};
 use super::shortage::ShortageWatch;
 use super::teller::Teller;
+use super::telling::{EventTeller, Tellers};
 use super::timers::Timer;
 use super::trust::Trust;
 use crate::args::Args;
@@ -63,6 +64,7 @@ pub struct RunningDaemon {
     _signals: Signals,
     _timers: Vec<Timer>,
     _control: Option<Server>,
+    _tellers: Tellers,
     _watcher: Watcher,
     mirror: Mirror,
     /// Last, for what ends needs memory too.
@@ -101,8 +103,10 @@ impl RunningDaemon {
         let watcher = Watcher::start(watch_options(config, &exclude), sender.clone())?;
         let roots_of_remotes = remotes.roots();
         let (destinations, workers_count) = (remotes.destinations(), workers);
+        let names = remotes.names(&sources);
         let teller = Teller {
-            names: remotes.names(&sources),
+            event_log: EventTeller::start(config, &names, &roots_of_remotes),
+            names,
             fail_log: remotes.fail_log(&config.fail_log.path),
             progress: if args.daemon { Progress::hidden() } else { Progress::on_terminal() },
             plugins: start_plugins(config)?,
@@ -146,9 +150,20 @@ impl RunningDaemon {
         if args.full_sync {
             mirror.handle(Event::FullSync(FullSyncCause::Start));
         }
+        let _tellers = Tellers::start(config, &observer::reader(control.clone()), log);
         let _control = start_control(state, control);
         let (_signals, _timers, _watcher, _shortage) = (signals, timers, watcher, shortage);
-        Ok(Self { events, early, _signals, _timers, _control, _watcher, mirror, _shortage })
+        Ok(Self {
+            events,
+            early,
+            _signals,
+            _timers,
+            _control,
+            _tellers,
+            _watcher,
+            mirror,
+            _shortage,
+        })
     }
 
     /// Mirrors until a signal ends it.

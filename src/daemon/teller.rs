@@ -1,12 +1,14 @@
-//! Tells the outside what happens: log lines, the fail log, the progress line, the plugin.
+//! Tells the outside what happens: log lines, the fail log, the progress line, the plugin, the event log.
 //! Decides nothing, and holds nothing up.
 
 use super::fail_log::FailLogWriter;
 use super::notice::Names;
 use super::plugins::Plugins;
 use super::progress::Progress;
+use super::statistics::Clock;
+use super::telling::EventTeller;
 use crate::change::{RootId, WatchEvent};
-use crate::engine::{Engine, Event, Notice, Settled};
+use crate::engine::{Engine, Event, Job, JobId, Notice, Settled};
 
 /// Everything that tells.
 pub struct Teller {
@@ -18,6 +20,8 @@ pub struct Teller {
     pub progress: Progress,
     /// The plugin that runs after each delivery.
     pub plugins: Option<Plugins>,
+    /// Gets a line for each delivery; `None`: nobody has asked for that.
+    pub event_log: Option<EventTeller>,
     /// Reopens the log, for SIGHUP.
     pub reopen_log: Box<dyn Fn()>,
 }
@@ -33,15 +37,37 @@ impl Teller {
     }
 
     /// A job below `root` is settled.
-    pub fn settled(&mut self, root: RootId, settled: &Settled) {
+    pub fn settled(&mut self, clock: Clock, root: RootId, settled: &Settled) {
+        if let Some(log) = &mut self.event_log {
+            log.settled(clock, settled, root);
+        }
         if let Some(plugins) = &mut self.plugins {
             plugins.delivered(settled.remote, root, &settled.delivered);
             plugins.delivered(settled.remote, root, &settled.withheld);
         }
     }
 
+    /// A job is given to a worker.
+    pub fn job_started(&mut self, job: &Job) {
+        self.event_log.iter_mut().for_each(|log| log.job_started(job));
+    }
+
+    /// A job has ended, whatever came of it.
+    pub fn job_ended(&mut self, job: JobId) {
+        self.event_log.iter_mut().for_each(|log| log.job_ended(job));
+    }
+
+    /// Opens the log files anew, as log rotation asks for.
+    pub fn reopen_logs(&self) {
+        (self.reopen_log)();
+        self.event_log.iter().for_each(EventTeller::reopen);
+    }
+
     /// Logs a notice of the engine; its level and its sentence.
-    pub fn notify(&mut self, notice: &Notice) -> (log::Level, String) {
+    pub fn notify(&mut self, clock: Clock, notice: &Notice) -> (log::Level, String) {
+        if let (Notice::PathFailed { remote, failure }, Some(log)) = (notice, &self.event_log) {
+            log.failed(clock, *remote, failure);
+        }
         if let (Notice::Failed { remote, failure, .. }, Some(plugins)) = (notice, &mut self.plugins)
             && failure.kind.is_remotes()
         {

@@ -4,4 +4,5 @@ mod browser;
 mod fake;
 mod http;
 mod metrics;
+mod mirror;
 mod recipes;

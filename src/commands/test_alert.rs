@@ -1,0 +1,65 @@
+//! `sersync2 test-alert`: sends a test by every way that the configuration's alerts name, and says what came of each.
+//! Needs no running instance, and sends nothing to anybody whom the file does not name.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::alert::send_test;
+use crate::config::{LoadOptions, load};
+use crate::process::print;
+use crate::snapshot::Instance;
+
+/// Sends a test message by every way that the <alert> elements of a configuration name.
+///
+/// Ends with 0 when every one went out, with 1 when one did not, with 2 for wrong options.
+#[derive(Debug, Parser)]
+#[command(name = "sersync2 test-alert")]
+pub struct Options {
+    /// The configuration file.
+    #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
+    config: PathBuf,
+}
+
+/// Runs the command with its words, the first of which is its name.
+pub fn run(words: Vec<OsString>) -> ExitCode {
+    let options = match Options::try_parse_from(words) {
+        Ok(options) => options,
+        Err(error) => {
+            // Help goes to standard output, complaints to standard error. Neither can be told elsewhere.
+            _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match send(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True when every way went well.
+fn send(options: &Options) -> Result<bool, String> {
+    let loaded = load(&options.config, &LoadOptions::default()).map_err(|e| e.to_string())?;
+    let rules = &loaded.config.telling.alerts;
+    if rules.is_empty() {
+        return Err(format!(
+            "{} has no <alert start=\"true\">; docs/CONFIG.md shows how to write one",
+            options.config.display()
+        ));
+    }
+    let config = std::path::absolute(&options.config).unwrap_or(options.config.clone());
+    let instance = Instance { config: config.display().to_string(), ..Instance::default() };
+    let outcomes: Vec<_> = rules.iter().flat_map(|rule| send_test(rule, &instance)).collect();
+    let line = |(way, outcome): &(String, Result<(), String>)| match outcome {
+        Ok(()) => format!("ok      {way}\n"),
+        Err(reason) => format!("failed  {way}: {reason}\n"),
+    };
+    print(outcomes.iter().map(line).collect::<String>().as_bytes());
+    Ok(outcomes.iter().all(|(_, outcome)| outcome.is_ok()))
+}

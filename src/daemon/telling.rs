@@ -1,0 +1,266 @@
+//! Starts what tells others how the mirror is: page, status file, heartbeat, alerts; and feeds the event log.
+//! Everything here reads snapshots or takes records; whatever of it fails is one line of the log, and the mirror goes on.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use serde_json::{Value, json};
+
+use crate::alert::Alerts;
+use crate::change::{RemoteId, RootId};
+use crate::config::telling::AlertRule;
+use crate::config::{self, Config};
+use crate::engine::{Job, JobId, PathFailure, Settled};
+use crate::event_log::{Event, EventLog, Record};
+use crate::heartbeat::Heartbeat;
+use crate::logging::Log;
+use crate::page::{Page, Setup};
+use crate::path::RelPath;
+use crate::snapshot::SnapshotReader;
+use crate::status_file::StatusFile;
+
+use super::notice::Names;
+use super::statistics::Clock;
+
+/// How long the end of the program waits for one of them; what it asks a web service for may take longer.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Everything that tells, until it is dropped.
+#[derive(Default)]
+pub struct Tellers {
+    _page: Option<Page>,
+    _every: Vec<Every>,
+    _alerts: Vec<Alerts>,
+}
+
+impl Tellers {
+    /// Starts what the configuration asks for.
+    pub fn start(config: &Config, reader: &SnapshotReader, log: &Log) -> Self {
+        let mut tellers = Self::default();
+        let of_log = log.clone();
+        let setup = Setup { config: shown(config), log: Box::new(move || of_log.warnings()) };
+        tellers._page = Page::start(&config.host, reader.clone(), setup);
+        let telling = &config.telling;
+        if let Some(of) = &telling.status_file {
+            let mut file = StatusFile::new(of.path.clone(), reader.clone());
+            tellers.every("status-file", of.interval_s, move || file.write());
+        }
+        if let Some(of) = &telling.heartbeat {
+            let mut heartbeat = Heartbeat::new(of, reader.clone());
+            tellers.every("heartbeat", of.interval_s, move || heartbeat.beat());
+        }
+        for rule in &telling.alerts {
+            match Alerts::start(rule, reader.clone()) {
+                Ok(alerts) => tellers._alerts.push(alerts),
+                Err(error) => {
+                    log::warn!("an <alert> does not work: cannot start its thread: {error}")
+                }
+            }
+        }
+        tellers
+    }
+
+    fn every(&mut self, name: &str, interval_s: u32, tick: impl FnMut() + Send + 'static) {
+        match Every::start(name, Duration::from_secs(interval_s.into()), tick) {
+            Ok(every) => self._every.push(every),
+            Err(error) => log::warn!("the {name} does not work: cannot start its thread: {error}"),
+        }
+    }
+}
+
+/// The configuration as everybody may see it: plugins by their names and commands by their first word, for the rest may hold
+/// tokens.
+fn shown(config: &Config) -> String {
+    let host = &config.host;
+    let mirror = |mirror: &config::Mirror| {
+        let remote = |remote: &config::Remote| {
+            json!({
+                "destination": remote.destination.to_string(),
+                "params": remote.options.params.join(" "),
+                "password file": remote.options.password_file,
+                "timeout": remote.options.timeout_s.map(|s| format!("{s} s")),
+            })
+        };
+        let remotes: Vec<Value> = mirror.remotes.iter().map(remote).collect();
+        json!({ "watch": mirror.watch.to_string_lossy(), "remotes": remotes })
+    };
+    let telling = &config.telling;
+    let alert = |rule: &AlertRule| {
+        json!({
+            "command": rule.command.first(),
+            "mail": rule.mail,
+            "webhook": rule.webhook,
+            "template": rule.template,
+        })
+    };
+    let off = [
+        ("delete", config.changes.delete),
+        ("createFolder", config.changes.create_folder),
+        ("createFile", config.changes.create_file),
+        ("closeWrite", config.changes.close_write),
+        ("moveFrom", config.changes.move_from),
+        ("moveTo", config.changes.move_to),
+        ("attrib", config.changes.attrib),
+        ("modify", config.changes.modify),
+    ];
+    let off: Vec<&str> = off.iter().filter(|(_, on)| !on).map(|(name, _)| *name).collect();
+    let value = json!({
+        "page": { "access": host.page, "port": host.port },
+        "watch paths": config.mirrors.iter().map(mirror).collect::<Vec<_>>(),
+        "changes that do not count": off,
+        "filter": {
+            "excludes": config.filter.excludes,
+            "dotfiles": config.filter.dotfiles,
+            "editorFiles": config.filter.editor_files,
+        },
+        "fail log": {
+            "path": config.fail_log.path.to_string_lossy(),
+            "retry": format!("every {} min", config.fail_log.retry_minutes),
+        },
+        "scheduled full sync": config.crontab.as_ref().map(|it| format!("every {} min", it.minutes)),
+        "deletions held back above": config.guard.max_delete_percent.map(|share| format!("{share} %")),
+        "plugin": config.plugin.map(config::PluginName::name),
+        "status file": telling.status_file.as_ref().map(|it| it.path.to_string_lossy()),
+        "heartbeat": telling.heartbeat.as_ref().map(|it| &it.url),
+        "alerts": telling.alerts.iter().map(alert).collect::<Vec<_>>(),
+        "event log": telling.event_log.as_ref().map(|it| it.path.to_string_lossy()),
+    });
+    value.to_string()
+}
+
+/// A thread that does something at once and then after each interval; between it sleeps in the kernel.
+struct Every {
+    stop: Option<Sender<()>>,
+    ended: Receiver<()>,
+}
+
+impl Every {
+    fn start(
+        name: &str,
+        interval: Duration,
+        mut tick: impl FnMut() + Send + 'static,
+    ) -> io::Result<Self> {
+        let (stop, stopped) = bounded::<()>(0);
+        let (alive, ended) = bounded(0);
+        std::thread::Builder::new().name(name.into()).spawn(move || {
+            // Dropped at the end, come what may: the handle waits for that.
+            let _alive = alive;
+            tick();
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                tick();
+            }
+        })?;
+        Ok(Self { stop: Some(stop), ended })
+    }
+}
+
+impl Drop for Every {
+    fn drop(&mut self) {
+        self.stop = None;
+        // Ended or not: nothing depends on it.
+        _ = self.ended.recv_timeout(END_PATIENCE);
+    }
+}
+
+/// The event log, with the names that it needs.
+pub struct EventTeller {
+    log: EventLog,
+    roots: Vec<Arc<Path>>,
+    remotes: Vec<Arc<str>>,
+    roots_of_remotes: Vec<RootId>,
+    /// What moved, of jobs in flight that have any.
+    moves: HashMap<JobId, HashSet<RelPath>>,
+}
+
+impl EventTeller {
+    /// `None`: the configuration asks for none, or it cannot be started.
+    pub fn start(config: &Config, names: &Names, roots_of_remotes: &[RootId]) -> Option<Self> {
+        let of = config.telling.event_log.as_ref()?;
+        let warn = |error| log::warn!("there is no event log: cannot start its thread: {error}");
+        Some(Self {
+            log: EventLog::start(of).map_err(warn).ok()?,
+            roots: names.roots.iter().map(|root| Arc::from(root.as_path())).collect(),
+            remotes: names.remotes.iter().map(|name| Arc::from(name.as_str())).collect(),
+            roots_of_remotes: roots_of_remotes.to_vec(),
+            moves: HashMap::new(),
+        })
+    }
+
+    /// The file is opened anew before the next line.
+    pub fn reopen(&self) {
+        self.log.reopen();
+    }
+
+    /// A job is given to a worker.
+    pub fn job_started(&mut self, job: &Job) {
+        if !job.moves.is_empty() {
+            let moved = job.moves.iter().map(|(new, _)| new.clone()).collect();
+            self.moves.insert(job.id, moved);
+        }
+    }
+
+    /// A job has delivered something.
+    pub fn settled(&mut self, clock: Clock, settled: &Settled, root: RootId) {
+        let moved = self.moves.remove(&settled.job).unwrap_or_default();
+        let took_us = settled.pending_since.map(|since| {
+            u64::try_from(clock.now.saturating_sub(since).as_micros()).unwrap_or(u64::MAX)
+        });
+        for item in settled.delivered.iter().chain(&settled.withheld) {
+            let event = match () {
+                () if moved.contains(&item.path) => Event::Moved,
+                () if item.path.is_root() => Event::Compared,
+                () => Event::Delivered,
+            };
+            self.offer(
+                clock,
+                settled.remote,
+                root,
+                Entry { event, path: &item.path, took_us, failure: None },
+            );
+        }
+    }
+
+    /// A job has ended, whatever came of it.
+    pub fn job_ended(&mut self, job: JobId) {
+        self.moves.remove(&job);
+    }
+
+    /// rsync could not deliver a path, and it stands in the fail log now.
+    pub fn failed(&self, clock: Clock, remote: RemoteId, of: &PathFailure) {
+        let Some(root) = self.roots_of_remotes.get(remote.0) else { return };
+        let failure = Some((of.failure.code, of.failure.reason.clone()));
+        let entry = Entry { event: Event::Failed, path: &of.path, took_us: None, failure };
+        self.offer(clock, remote, *root, entry);
+    }
+
+    fn offer(&self, clock: Clock, remote: RemoteId, root: RootId, entry: Entry<'_>) {
+        let (Some(remote), Some(root)) = (self.remotes.get(remote.0), self.roots.get(root.0))
+        else {
+            return;
+        };
+        if !self.log.wants(entry.event) {
+            return;
+        }
+        self.log.offer(Record {
+            at_ms: clock.wall_ms,
+            event: entry.event,
+            remote: Arc::clone(remote),
+            root: Arc::clone(root),
+            path: entry.path.clone(),
+            took_us: entry.took_us,
+            bytes: None,
+            failure: entry.failure,
+        });
+    }
+}
+
+struct Entry<'a> {
+    event: Event,
+    path: &'a RelPath,
+    took_us: Option<u64>,
+    failure: Option<(i32, String)>,
+}
