@@ -221,7 +221,7 @@ fn a_remote_that_goes_down_is_told_by_command_mail_and_webhook_without_showing_s
     let command = script(
         &mirror,
         "notify",
-        &format!("#!/bin/sh\ncat > {dir}/$1.part; mv {dir}/$1.part {dir}/$1\n"),
+        &format!("#!/bin/sh\ncat > \"{dir}/$1.part\"; mv \"{dir}/$1.part\" \"{dir}/$1\"\n"),
     );
     fs::create_dir(mirror.dir.join("bin")).unwrap();
     script(
