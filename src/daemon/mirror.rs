@@ -161,6 +161,7 @@ impl Mirror {
         }
         if let Some(remote) = self.ledger.remote_of(job) {
             self.observer.statistics.failed(remote, report.failed.len());
+            self.teller.failed(self.clock(), remote, &report.failed);
         }
         self.handle(Event::JobDone(job, report));
         self.ledger.job_ends(job);
@@ -272,7 +273,7 @@ impl Mirror {
                 self.ledger.full_sync_done(*remote);
             }
         }
-        let (level, sentence) = self.teller.notify(self.clock(), notice);
+        let (level, sentence) = self.teller.notify(notice);
         self.count_notice(notice, level, &sentence);
     }
 

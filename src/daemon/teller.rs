@@ -7,8 +7,8 @@ use super::plugins::Plugins;
 use super::progress::Progress;
 use super::statistics::Clock;
 use super::telling::EventTeller;
-use crate::change::{RootId, WatchEvent};
-use crate::engine::{Engine, Event, Job, JobId, Notice, Settled};
+use crate::change::{RemoteId, RootId, WatchEvent};
+use crate::engine::{Engine, Event, Job, JobId, Notice, PathFailure, Settled};
 
 /// Everything that tells.
 pub struct Teller {
@@ -57,6 +57,13 @@ impl Teller {
         self.event_log.iter_mut().for_each(|log| log.job_ended(job));
     }
 
+    /// rsync could not deliver these paths this time.
+    pub fn failed(&self, clock: Clock, remote: RemoteId, paths: &[PathFailure]) {
+        if let Some(log) = &self.event_log {
+            paths.iter().for_each(|path| log.failed(clock, remote, path));
+        }
+    }
+
     /// Opens the log files anew, as log rotation asks for.
     pub fn reopen_logs(&self) {
         (self.reopen_log)();
@@ -64,10 +71,7 @@ impl Teller {
     }
 
     /// Logs a notice of the engine; its level and its sentence.
-    pub fn notify(&mut self, clock: Clock, notice: &Notice) -> (log::Level, String) {
-        if let (Notice::PathFailed { remote, failure }, Some(log)) = (notice, &self.event_log) {
-            log.failed(clock, *remote, failure);
-        }
+    pub fn notify(&mut self, notice: &Notice) -> (log::Level, String) {
         if let (Notice::Failed { remote, failure, .. }, Some(plugins)) = (notice, &mut self.plugins)
             && failure.kind.is_remotes()
         {

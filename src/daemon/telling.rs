@@ -229,7 +229,7 @@ impl EventTeller {
         self.moves.remove(&job);
     }
 
-    /// rsync could not deliver a path, and it stands in the fail log now.
+    /// rsync could not deliver a path this time.
     pub fn failed(&self, clock: Clock, remote: RemoteId, of: &PathFailure) {
         let Some(root) = self.roots_of_remotes.get(remote.0) else { return };
         let failure = Some((of.failure.code, of.failure.reason.clone()));
