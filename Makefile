@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help demo test check lint bench fuzz soak screenshots
+.PHONY: help demo test check lint bench fuzz soak oracle screenshots
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 15
@@ -33,6 +33,11 @@ bench: ## Measure against rsync by hand and, when it is installed, lsyncd
 
 fuzz: ## Feed random bytes to what reads files and answers
 	@scripts/fuzz $(ARGS)
+
+oracle: ## Compare the copy with what plain rsync makes of the same words (SEED=N ROUNDS=N PAIRS=N ONLY=NAME,NAME)
+	@scripts/install-missing cc rsync
+	@SERSYNC_SEED=$(SEED) SERSYNC_ORACLE_ROUNDS=$(ROUNDS) SERSYNC_ORACLE_PAIRS=$(PAIRS) SERSYNC_ORACLE_ONLY=$(ONLY) \
+		$(CARGO) test --locked --test it -- --ignored --nocapture every_option_of_the_table
 
 soak: ## Mirror under load and failures for a long time
 	@scripts/install-missing cc rsync ssh sshd

@@ -6,6 +6,7 @@ pub mod excludes;
 pub mod exit;
 pub mod input;
 mod knock;
+pub mod operator_rules;
 pub mod options;
 pub mod params;
 mod plan;
@@ -20,6 +21,8 @@ use std::path::{Path, PathBuf};
 use crate::change::Scope;
 use crate::destination::Destination;
 use crate::path::RelPath;
+use exit::Ability;
+use operator_rules::OperatorRules;
 use params::{Filters, Params};
 
 pub use knock::Knock;
@@ -38,20 +41,57 @@ pub const DIRS_BYTES_MAX: usize = 512 * 1024;
 /// From so many bytes of names on, a batch is better given as words: some 300 names, which take 20 ms to read.
 pub const LONG_BATCH_BYTES: usize = 16 * 1024;
 
-/// What a receiver can do beyond plain rsync; learned by a probe and from refusals.
+/// Which of the options that only sersync adds a receiver accepts; learned by a probe and from refusals.
+///
+/// Each has another way to the same end, so that a refusal costs a run and no delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Abilities {
-    /// It deletes listed names that are missing (`--delete-missing-args`).
+    /// It deletes listed names that are missing (`--delete-missing-args`). Without: patterns.
     pub delete_missing: bool,
-    /// It compares times by the nanosecond (`--modify-window=-1`).
+    /// It compares times by the nanosecond (`--modify-window=-1`). Without: contents are compared.
     pub nanoseconds: bool,
+    /// It compares contents (`--checksum`). Without: what must be compared is sent (`--ignore-times`).
+    pub checksum: bool,
+    /// It replaces directories that are not empty (`--force`). Without: patterns.
+    pub force: bool,
+    /// It says what a run would do (`--dry-run`). Without: nobody asks, and what is sent is sent.
+    pub dry_run: bool,
+    /// It makes moved things from their old copies (`--link-dest`, `--fuzzy`, `--secluded-args`). Without: the data is sent.
+    pub moves: bool,
+    /// It deletes what is extraneous (`--delete`). Without: nothing is deleted.
+    pub delete: bool,
 }
 
 impl Abilities {
     /// Everything, as rsync 3.5.0 has it.
-    pub const ALL: Self = Self { delete_missing: true, nanoseconds: true };
+    pub const ALL: Self = Self {
+        delete_missing: true,
+        nanoseconds: true,
+        checksum: true,
+        force: true,
+        dry_run: true,
+        moves: true,
+        delete: true,
+    };
     /// What every rsync since 3.0 has.
-    pub const NONE: Self = Self { delete_missing: false, nanoseconds: false };
+    pub const NONE: Self = Self { delete_missing: false, nanoseconds: false, ..Self::ALL };
+
+    /// The same without one ability; `None` when it was not there.
+    #[must_use]
+    pub fn without(mut self, ability: Ability) -> Option<Self> {
+        let known = match ability {
+            // A daemon that refuses `delete` says so of `--delete-missing-args`, too.
+            Ability::Delete if self.delete_missing => &mut self.delete_missing,
+            Ability::Delete => &mut self.delete,
+            Ability::DeleteMissing => &mut self.delete_missing,
+            Ability::Nanoseconds => &mut self.nanoseconds,
+            Ability::Checksum => &mut self.checksum,
+            Ability::Force => &mut self.force,
+            Ability::DryRun => &mut self.dry_run,
+            Ability::Moves => &mut self.moves,
+        };
+        std::mem::replace(known, false).then_some(self)
+    }
 }
 
 /// How rsync is run for one remote, as the configuration says it.
@@ -294,18 +334,39 @@ impl Endpoint {
 
     /// True when moves may be made on the remote. The operator's filters are anchored at the watch root and do not
     /// hold in a moved directory's own run; a copy written in place would be shared by both names.
-    pub fn can_move(&self) -> bool {
-        self.options.deletes && self.params.filters == Filters::None && !self.params.writes_in_place
+    pub fn can_move(&self, abilities: Abilities) -> bool {
+        let is_able = abilities.moves && abilities.delete;
+        is_able
+            && self.options.deletes
+            && self.params.filters == Filters::None
+            && !self.params.writes_in_place
+    }
+
+    /// The operator's filter rules as they are now: the files that hold some are read.
+    pub fn operator_rules(&self) -> OperatorRules {
+        // rsync itself recurses where there are rules in each directory.
+        if !matches!(self.params.filters, Filters::Excludes | Filters::Includes) {
+            return OperatorRules::default();
+        }
+        OperatorRules::parse(&self.params.rules, |file| std::fs::read(self.root.join(file)).ok())
+    }
+
+    /// True when a list of names serves the operator's rules: it knows nothing of rules in each directory.
+    pub fn reads_lists(&self) -> bool {
+        self.params.filters != Filters::PerDirectory
     }
 
     /// How a path has to travel.
     pub fn way(&self, presence: Presence, abilities: Abilities) -> Way {
         let filters = self.params.filters;
-        // A list of names knows nothing of rules in each directory.
-        if filters == Filters::PerDirectory {
+        if !self.reads_lists() {
             return Way::Fallback;
         }
-        if presence != Presence::Absent || !self.options.deletes {
+        // Without --force only a run with --delete replaces or deletes a directory that is not empty.
+        if !abilities.force && self.options.deletes && abilities.delete {
+            return Way::Fallback;
+        }
+        if presence != Presence::Absent || !self.options.deletes || !abilities.delete {
             return Way::Batch;
         }
         match filters {

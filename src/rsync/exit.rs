@@ -79,7 +79,37 @@ pub fn root_changed() -> Failure {
 pub enum Ability {
     DeleteMissing,
     Nanoseconds,
+    Checksum,
+    Force,
+    DryRun,
+    Moves,
+    Delete,
 }
+
+/// The options that only sersync adds, as refusals name them, and the ability that each of them needs.
+const OURS: &[(&str, Ability)] = &[
+    ("--delete-missing-args", Ability::DeleteMissing),
+    ("--modify-window", Ability::Nanoseconds),
+    ("-@-1", Ability::Nanoseconds),
+    ("--checksum", Ability::Checksum),
+    ("--force", Ability::Force),
+    ("--dry-run", Ability::DryRun),
+    ("--link-dest", Ability::Moves),
+    ("--fuzzy", Ability::Moves),
+    ("--secluded-args", Ability::Moves),
+    ("--protect-args", Ability::Moves),
+    ("-s", Ability::Moves),
+    ("--delete", Ability::Delete),
+];
+
+/// What a refusal of an option says, besides its name.
+const REFUSALS: &[&str] = &[
+    "unknown option",
+    "configured to refuse",
+    // rrsync, which locks a key to a directory.
+    "has been disabled on this server",
+    "do not use .. in",
+];
 
 /// Judges a run by its ending and what it wrote to standard error. `truncated`: not all of that was kept.
 pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &Places) -> Outcome {
@@ -109,15 +139,18 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &Places) ->
     if let Some(ability) = refused_ability(&text).filter(|_| matches!(code, 1 | 2 | 4 | 10 | 12)) {
         return Outcome::Refused(ability);
     }
-    if text.contains("@ERROR: max connections") {
-        let reason =
-            "serves as many clients as its `max connections` allows: raise it, 0 means no limit";
-        return Outcome::Failed(Failure::new(FailureKind::Busy, code::STARTING, reason));
+    if let Some(failure) = full_house(&text) {
+        return Outcome::Failed(failure);
     }
     if let Some(lacked) = shortage::lacked(&text, code) {
         return Outcome::Failed(Failure::shortage(format!("cannot run rsync: {lacked}")));
     }
     let denied = |reason| Outcome::Failed(Failure::new(FailureKind::Denied, code, reason));
+    if let Some(option) = refused_option(&text) {
+        return denied(format!(
+            "refuses {option}, which stands in <commonParams>: take it out there, or out of \"refuse options\" in its rsyncd.conf"
+        ));
+    }
     if let Some(reason) = advice(&text, places) {
         return denied(reason);
     }
@@ -141,17 +174,44 @@ fn away(code: i32, reason: String) -> Outcome {
 
 /// The ability that the receiver (or our own rsync) turns out not to have.
 fn refused_ability(text: &str) -> Option<Ability> {
-    let refuses = |option: &str| {
-        text.lines().any(|line| {
-            let starts = line.contains("unknown option") || line.contains("configured to refuse");
-            starts && line.contains(option)
-        })
-    };
-    let broken = text.contains("invalid file mode 00") || text.contains("invalid path from sender");
-    if broken || refuses("--delete-missing-args") {
+    if text.contains("invalid file mode 00") || text.contains("invalid path from sender") {
         return Some(Ability::DeleteMissing);
     }
-    (refuses("-@-1") || refuses("--modify-window")).then_some(Ability::Nanoseconds)
+    // rrsync takes digits only for a time window, and does not say which option it was.
+    if text.contains("rrsync error: invalid rsync-command syntax or options") {
+        return Some(Ability::Nanoseconds);
+    }
+    let mut refusals =
+        text.lines().filter(|line| REFUSALS.iter().any(|words| line.contains(words)));
+    refusals.find_map(|line| {
+        let words = || line.split([' ', ':', '(', ')', '=']);
+        OURS.iter().find(|(option, _)| words().any(|word| word == *option)).map(|(_, own)| *own)
+    })
+}
+
+/// The option of the operator that a daemon or rrsync refuses.
+fn refused_option(text: &str) -> Option<&str> {
+    let after = ["configured to refuse ", "rrsync error: option "];
+    let rest = after.iter().find_map(|words| text.split_once(words)).map(|(_, rest)| rest)?;
+    let end = rest.find(['\n', '\r']).unwrap_or(rest.len());
+    rest[..end].split(" has been").next()
+}
+
+/// A remote that has no place left, as a daemon and as rrsync say it.
+fn full_house(text: &str) -> Option<Failure> {
+    let busy = |reason| Failure::new(FailureKind::Busy, code::STARTING, reason);
+    if text.contains("Another instance of rrsync is already accessing") {
+        return Some(busy(
+            "serves another rsync: rrsync allows one at a time, -no-lock allows more",
+        ));
+    }
+    let (_, rest) = text.split_once("@ERROR: max connections (")?;
+    if rest.starts_with('-') {
+        let reason =
+            "is closed: \"max connections\" in its rsyncd.conf is negative, 0 means no limit";
+        return Some(Failure::new(FailureKind::Denied, code::STARTING, reason));
+    }
+    Some(busy("serves as many clients as its `max connections` allows: raise it, 0 means no limit"))
 }
 
 /// True when the receiver's file system takes nothing any more. The kernel's number stands at the end of a line.

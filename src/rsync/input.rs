@@ -62,6 +62,18 @@ pub fn patterns<'a>(paths: impl IntoIterator<Item = (&'a RelPath, Presence)>) ->
     list
 }
 
+/// The include patterns that reach whole directories: their parents, each of them, and `below` in it.
+pub fn whole_directories(dirs: &[RelPath], below: &[u8]) -> Vec<u8> {
+    let mut list = Vec::new();
+    let mut parents = HashSet::new();
+    for dir in dirs {
+        push_parents(&mut list, &mut parents, dir);
+        push_pattern(&mut list, dir, b"");
+        push_pattern(&mut list, dir, below);
+    }
+    list
+}
+
 /// The rules of a guarded deletion: what is excluded, then what is to be deleted.
 pub fn guarded<'a>(excludes: &Excludes, absent: impl IntoIterator<Item = &'a RelPath>) -> Vec<u8> {
     let mut rules = excludes.rules();

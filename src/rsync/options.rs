@@ -100,6 +100,7 @@ impl RsyncOption {
     }
 }
 
+const WHAT_IS_SAID: &str = "sersync reads what rsync says, and nobody else sees it";
 const WHAT_IS_SENT: &str = "sersync itself says which names are sent";
 const WHAT_IS_DELETED: &str = "sersync itself decides what may be deleted";
 const NOTHING_COPIED: &str = "rsync would transfer nothing";
@@ -115,9 +116,9 @@ pub const OPTIONS: &[RsyncOption] = &[
     flag(&["verbose"], Some('v')),
     value(&["info"], None),
     value(&["debug"], None),
-    value(&["stderr"], None),
-    flag(&["msgs2stderr"], None),
-    flag(&["quiet"], Some('q')).left_out("sersync reads what rsync says, and nobody else sees it"),
+    value(&["stderr"], None).left_out(WHAT_IS_SAID),
+    flag(&["msgs2stderr"], None).left_out(WHAT_IS_SAID),
+    flag(&["quiet"], Some('q')).left_out(WHAT_IS_SAID),
     flag(&["no-motd"], None),
     flag(&["checksum"], Some('c')),
     flag(&["archive"], Some('a')),

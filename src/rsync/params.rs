@@ -18,6 +18,8 @@ pub struct Params {
     pub remarks: Vec<Remark>,
     /// What kind of filter rules the words hold.
     pub filters: Filters,
+    /// The options that hold them, in order, each without dashes and with its value.
+    pub rules: Vec<(String, OsString)>,
     /// The value of `--timeout` in the words, seconds.
     pub timeout_s: Option<u32>,
     /// True when the words hold `--contimeout`.
@@ -95,10 +97,18 @@ impl Params {
     /// Understands `words` as rsync would, and leaves out what would break a run, end it early or harm the source.
     pub fn parse(words: &[String]) -> Self {
         let mut params = Self::default();
+        let mut has_cvs = false;
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let given = params.read(word, &mut words);
+            has_cvs |= given.iter().any(Given::is_cvs);
             params.take(given);
+        }
+        if has_cvs {
+            // `-C` itself would put its rules behind those of ours, which would decide first.
+            let rules = ["--filter=:C", "--filter=-C"].map(OsString::from);
+            params.kept.extend(rules.clone());
+            params.replacing.extend(rules);
         }
         params
     }
@@ -217,7 +227,7 @@ impl Params {
         let (delete, given): (Vec<_>, Vec<_>) =
             given.into_iter().partition(|option| is(option, Role::Delete));
         self.delete.extend(write(delete.iter()));
-        let common = || given.iter().filter(|option| !is(option, Role::Shell));
+        let common = || given.iter().filter(|option| !is(option, Role::Shell) && !option.is_cvs());
         self.kept.extend(write(common()));
         self.replacing.extend(write(common().filter(|option| !is(option, Role::Update))));
     }
@@ -236,13 +246,19 @@ impl Params {
             Role::InPlace => self.writes_in_place = true,
             Role::HardLinks => self.keeps_hard_links = true,
             Role::Rule(rule) => {
-                self.filters = self.filters.max(kind_of(rule, &option.value_text()))
+                let name = option.shown.trim_start_matches('-').to_owned();
+                self.rules.extend(option.value.clone().map(|value| (name, value)));
+                self.filters = self.filters.max(kind_of(rule, &option.value_text()));
             }
         }
     }
 }
 
 impl Given {
+    fn is_cvs(&self) -> bool {
+        matches!(self.shown.as_str(), "-C" | "--cvs-exclude")
+    }
+
     fn value_text(&self) -> String {
         self.value.as_ref().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
     }

@@ -5,11 +5,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::excludes::Excludes;
-use super::input::patterns;
+use super::input::{patterns, whole_directories};
 use super::params::Filters;
-use super::{
-    Abilities, CONNECT_TIMEOUT_S, Endpoint, Presence, RunKind, RunSpec, TIMEOUT_S_DEFAULT,
-};
+use super::{Abilities, CONNECT_TIMEOUT_S, Endpoint, Presence, RunKind, RunSpec};
 use crate::change::Scope;
 use crate::destination::Destination;
 use crate::path::RelPath;
@@ -35,7 +33,8 @@ impl Endpoint {
             _ => &self.params.kept,
         };
         args.extend(params.iter().cloned());
-        if self.options.deletes
+        let deletes = self.options.deletes && abilities.delete;
+        if deletes
             && matches!(kind, RunKind::Trees { deletes: true, .. } | RunKind::Extraneous { .. })
         {
             args.extend(self.params.delete.iter().cloned());
@@ -78,29 +77,38 @@ impl Endpoint {
     fn push_kind(&self, args: &mut Vec<OsString>, kind: &RunKind, abilities: Abilities) {
         // A missing name in a list is deleted whatever the operator's filters say, so with filters it only is in a probe.
         let unfiltered = self.params.filters == Filters::None || *kind == RunKind::Probe;
-        let missing = if self.options.deletes && abilities.delete_missing && unfiltered {
+        let deletes = self.options.deletes && abilities.delete;
+        let missing = if deletes && abilities.delete_missing && unfiltered {
             "--delete-missing-args"
         } else {
             "--ignore-missing-args"
         };
-        let delete: &[&str] = if self.options.deletes { &["--delete"] } else { &[] };
+        let delete: &[&str] = if deletes { &["--delete"] } else { &[] };
+        let force: &[&str] = if abilities.force { &["--force"] } else { &[] };
         let mut push = |words: &[&str]| args.extend(words.iter().map(OsString::from));
         match kind {
             RunKind::Batch { .. } | RunKind::Replacement | RunKind::Probe => {
-                push(&["--no-r", "-R", "--from0", "--files-from=-", missing, "--force"]);
+                push(&["--no-r", "-R", "--from0", "--files-from=-", missing]);
             }
-            RunKind::LongBatch { .. } => push(&["--no-r", "-d", "-R", missing, "--force"]),
+            RunKind::LongBatch { .. } => push(&["--no-r", "-d", "-R", missing]),
             RunKind::Fallback { .. } | RunKind::CleanTemp => {
                 push(&["-r", "--no-R"]);
                 push(delete);
-                push(&["--force", "--from0", "--include-from=-", "--no-from0", "--exclude=*"]);
+                push(&["--from0", "--include-from=-", "--no-from0", "--exclude=*"]);
+            }
+            // rsync reads the rules of the directories above only on its way down from the root.
+            RunKind::Listing { dirs, deletes } | RunKind::Trees { dirs, deletes, .. }
+                if self.goes_down_from_root(dirs) =>
+            {
+                push(&["-r", "--no-R"]);
+                push(if *deletes { delete } else { &[] });
             }
             RunKind::Listing { deletes, .. } => {
-                push(&["--no-r", "-d", "-R", "--ignore-missing-args", "--force"]);
+                push(&["--no-r", "-d", "-R", "--ignore-missing-args"]);
                 push(if *deletes { delete } else { &[] });
             }
             RunKind::Trees { deletes, at_once, .. } => {
-                push(&["-r", "-R", "--ignore-missing-args", "--force"]);
+                push(&["-r", "-R", "--ignore-missing-args"]);
                 push(if *at_once { &["--no-inc-recursive"] } else { &[] });
                 push(if *deletes { delete } else { &[] });
             }
@@ -114,10 +122,10 @@ impl Endpoint {
             RunKind::GuardedDeletion => {
                 push(&["-r", "--no-R"]);
                 push(delete);
-                push(&["--force", "--from0", "--filter=. -", "--no-from0", "--exclude=*"]);
+                push(&["--from0", "--filter=. -", "--no-from0", "--exclude=*"]);
             }
             RunKind::MoveDirectory { .. } => {
-                push(&["-r", "--no-R", "-s", "--force"]);
+                push(&["-r", "--no-R", "-s"]);
                 // What stood at the new name before.
                 push(delete);
             }
@@ -130,21 +138,33 @@ impl Endpoint {
                 "--fuzzy",
             ]),
         }
+        if !matches!(kind, RunKind::Extraneous { .. } | RunKind::MoveFile { .. }) {
+            push(force);
+        }
+        let compare = if abilities.checksum { "-c" } else { "-I" };
+        if matches!(kind, RunKind::Trees { checksum: true, .. }) {
+            push(&[compare]);
+        }
         match kind {
             RunKind::Batch { ignore_times: true }
             | RunKind::LongBatch { ignore_times: true, .. }
             | RunKind::Fallback { ignore_times: true }
-            | RunKind::Replacement => push(&["-c"]),
-            RunKind::Trees { checksum: true, .. } => args.push("--checksum".into()),
+            | RunKind::Replacement => push(&[compare]),
             RunKind::MoveDirectory { old, new, checksum } => {
                 args.push(link_dest(old, new));
-                args.extend(checksum.then(|| "--checksum".into()));
+                args.extend(checksum.then(|| compare.into()));
             }
             RunKind::MoveFile { old, new } if old.name() == new.name() => {
                 let parent = |path: &RelPath| path.parent().unwrap_or_default();
                 args.extend(["--no-R".into(), link_dest(&parent(old), &parent(new))]);
             }
             RunKind::MoveFile { .. } => args.push("-R".into()),
+            RunKind::Listing { dirs, .. } if self.goes_down_from_root(dirs) => {
+                args.extend(includes(dirs, b"/*"));
+            }
+            RunKind::Trees { dirs, .. } if self.goes_down_from_root(dirs) => {
+                args.extend(includes(dirs, b"/***"));
+            }
             _ => {}
         }
     }
@@ -175,9 +195,8 @@ impl Endpoint {
         if self.compares_nanoseconds(abilities) {
             args.push("--modify-window=-1".into());
         }
-        if self.options.timeout_s.or(self.params.timeout_s).is_none() {
-            args.push(format!("--timeout={TIMEOUT_S_DEFAULT}").into());
-        }
+        // No --timeout of ours: a daemon answers it with one small message more, which costs a short run 40 ms. Our own watch
+        // over a run's progress does the same.
         // Neither is allowed when a remote shell carries the protocol.
         if self.remote_shell().is_some() {
             return;
@@ -193,11 +212,12 @@ impl Endpoint {
     /// The operator's own remote shell; with ssh and a plain `-e ssh` (or none) ours.
     pub(super) fn remote_shell(&self) -> Option<OsString> {
         let own = self.params.rsh.clone();
-        match &self.destination {
-            Destination::Ssh { host, .. } if own.as_ref().is_none_or(|shell| shell == "ssh") => {
-                Some(ssh_words(host.port).into())
-            }
-            _ => own,
+        let Destination::Ssh { host, .. } = &self.destination else { return own };
+        match own.as_ref().map(|shell| shell.to_string_lossy()) {
+            None => Some(ssh_words("ssh", host.port).into()),
+            // Of options that are given twice ssh takes the first: the operator's.
+            Some(shell) if is_ssh(&shell) => Some(ssh_words(&shell, host.port).into()),
+            Some(_) => own,
         }
     }
 
@@ -227,9 +247,19 @@ impl Endpoint {
         RunSpec { args, root: self.root.clone(), owner: self.owner.clone() }
     }
 
+    /// True for directories that have to be reached from the watch root, because those above may hold rules.
+    fn goes_down_from_root(&self, dirs: &[RelPath]) -> bool {
+        !self.reads_lists() && !dirs.iter().any(RelPath::is_root)
+    }
+
     /// Source and destination.
     fn push_places(&self, args: &mut Vec<OsString>, kind: &RunKind) {
         match kind {
+            RunKind::Listing { dirs, .. } | RunKind::Trees { dirs, .. }
+                if self.goes_down_from_root(dirs) =>
+            {
+                args.push("./".into());
+            }
             RunKind::Listing { dirs, .. } | RunKind::Extraneous { dirs, scope: Scope::Listing } => {
                 args.extend(dirs.iter().map(|dir| source_word(dir, "/")))
             }
@@ -259,11 +289,17 @@ impl Endpoint {
 }
 
 /// The remote shell: never asks, and notices a dead connection by itself.
-fn ssh_words(port: Option<u16>) -> String {
+fn ssh_words(shell: &str, port: Option<u16>) -> String {
     let port = port.map_or_else(String::new, |port| format!(" -p {port}"));
     format!(
-        "ssh{port} -o BatchMode=yes -o ConnectTimeout={CONNECT_TIMEOUT_S} -o ServerAliveInterval=15 -o ServerAliveCountMax=3"
+        "{shell}{port} -o BatchMode=yes -o ConnectTimeout={CONNECT_TIMEOUT_S} -o ServerAliveInterval=15 -o ServerAliveCountMax=3"
     )
+}
+
+/// True for a command line whose program is ssh itself.
+fn is_ssh(shell: &str) -> bool {
+    let program = shell.split_whitespace().next().unwrap_or_default();
+    program.rsplit('/').next() == Some("ssh")
 }
 
 /// `./a/b` as a source word.
@@ -281,6 +317,14 @@ pub fn patterns_by_hand(path: &RelPath) -> Vec<OsString> {
     let list = patterns([(path, Presence::Absent)]);
     let words = list.split(|&b| b == 0).filter(|pattern| !pattern.is_empty());
     words.map(|pattern| OsString::from_vec([b"--include=", pattern].concat())).collect()
+}
+
+/// Words that let rsync reach `dirs` from the root, and `below` in them, and nothing else.
+fn includes(dirs: &[RelPath], below: &[u8]) -> Vec<OsString> {
+    let list = whole_directories(dirs, below);
+    let patterns = list.split(|&b| b == 0).filter(|pattern| !pattern.is_empty());
+    let words = patterns.map(|pattern| OsString::from_vec([b"--include=", pattern].concat()));
+    words.chain(["--exclude=*".into()]).collect()
 }
 
 /// `--link-dest` from the copy of `new` to the copy of `old`; relative, so that it holds below a module and with ssh.

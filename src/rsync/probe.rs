@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::exit::{Ability, Outcome};
+use super::exit::Outcome;
 use super::run::{Killer, Limits, RootIdentity, Session, StartError};
 use super::{Abilities, Endpoint, RunKind, input};
 use crate::failure::{Failure, FailureKind};
@@ -59,8 +59,10 @@ fn next(asked: Abilities, outcome: &Outcome) -> Next {
         Outcome::Delivered | Outcome::Partial { .. } | Outcome::Kept { .. } => {
             return Next::Settled;
         }
-        Outcome::Refused(Ability::DeleteMissing) => Abilities { delete_missing: false, ..asked },
-        Outcome::Refused(Ability::Nanoseconds) => Abilities { nanoseconds: false, ..asked },
+        Outcome::Refused(ability) => match asked.without(*ability) {
+            Some(fewer) => fewer,
+            None => return Next::Failed,
+        },
         // rsync before 3.1.3 cuts the connection at an option it does not know, and some say nothing.
         Outcome::Failed(Failure { kind: FailureKind::Away, code: 10 | 12, reason })
             if asked.nanoseconds && is_cut(reason) =>
@@ -80,11 +82,12 @@ fn is_cut(reason: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rsync::exit::Ability;
 
     #[test]
     fn refusals_lead_to_a_smaller_question() {
         let refused = Outcome::Refused(Ability::DeleteMissing);
-        let fewer = Abilities { delete_missing: false, nanoseconds: true };
+        let fewer = Abilities { delete_missing: false, ..Abilities::ALL };
         assert_eq!(next(Abilities::ALL, &refused), Next::Ask(fewer));
         assert_eq!(next(fewer, &refused), Next::Failed);
     }

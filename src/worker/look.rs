@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{FileType, Stat};
@@ -17,6 +18,7 @@ use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{Job, JobKind};
 use crate::path::RelPath;
 use crate::rsync::Presence;
+use crate::rsync::operator_rules::OperatorRules;
 use crate::watch::Exclude;
 
 /// A file of this size or more is a job of its own.
@@ -157,6 +159,8 @@ pub struct LookOptions<'a> {
     pub hints: Hints,
     /// What is not mirrored.
     pub exclude: &'a Exclude,
+    /// The operator's rules for rsync, and the watch root to hold them against.
+    pub operator: (&'a OperatorRules, &'a Path),
 }
 
 /// Looks at every item of `job` below `root`.
@@ -196,6 +200,11 @@ struct Looking<'a> {
 
 impl Looking<'_> {
     fn item(&mut self, item: &Item) {
+        let (rules, root) = self.options.operator;
+        let visible = rules.visible(root, &item.path);
+        if visible != item.path {
+            return self.hidden(visible);
+        }
         match self.way_to(&item.path) {
             WayTo::Open => {}
             // rsync does not delete a name whose parent is missing too.
@@ -212,6 +221,16 @@ impl Looking<'_> {
             Err(Errno::NOENT) => self.absent(item.path.clone(), item.mark.scope),
             // Unreadable: rsync says so, in its own words.
             Err(_) => self.entry(item, Presence::Other, None),
+        }
+    }
+
+    /// Something changed below a directory that rsync would not enter: nothing is sent or deleted there. The directory that
+    /// holds that one may have other times by then.
+    fn hidden(&mut self, visible: RelPath) {
+        let is_dir = self.stat(&visible).is_ok_and(|stat| is_directory(&stat));
+        if !visible.is_root() && is_dir && matches!(self.way_to(&visible), WayTo::Open) {
+            let item = Item { path: visible, mark: Mark::new(Scope::Entry) };
+            self.entry(&item, Presence::Directory, None);
         }
     }
 
@@ -268,6 +287,11 @@ impl Looking<'_> {
     }
 
     fn present(&mut self, item: &Item, stat: &Stat) {
+        let (rules, root) = self.options.operator;
+        if rules.hides(root, &item.path, is_directory(stat)) {
+            // rsync leaves it out, and by that its directory too, whose times have changed.
+            self.hidden(item.path.parent().unwrap_or_default());
+        }
         let kind = FileType::from_raw_mode(stat.st_mode);
         match (item.mark.scope, kind) {
             (Scope::Tree, FileType::Directory) => self.tree(item),

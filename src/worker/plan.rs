@@ -86,7 +86,7 @@ pub fn failure(path: &RelPath, message: &str) -> PathFailure {
 impl Facts<'_> {
     /// Whether moves can be made on the remote.
     pub fn hints(&self) -> Hints {
-        match self.endpoint.can_move() && self.compares_nanoseconds() {
+        match self.endpoint.can_move(self.abilities) && self.compares_nanoseconds() {
             true if self.rules.hold_anywhere() => Hints::Use,
             true => Hints::FilesOnly,
             false => Hints::Ignore,
@@ -214,6 +214,10 @@ impl Planning<'_> {
 
     fn sort(&mut self, sorted: &mut Sorted, path: &RelPath, presence: Presence, how: Sending) {
         match self.facts.way(presence) {
+            // Patterns keep the operator's `-u`, which would keep the newer copy.
+            Way::Fallback if how == Sending::Replace && self.facts.endpoint.reads_lists() => {
+                sorted.replacing.push(path.clone());
+            }
             Way::Batch => match how {
                 Sending::Plain => sorted.plain.push(path.clone()),
                 Sending::CompareContent => sorted.compared.push(path.clone()),

@@ -83,9 +83,10 @@ impl Remote {
     /// What a run's outcome means for its job, when it ends the job.
     pub fn stop(&self, outcome: Outcome) -> Stop {
         match outcome {
+            Outcome::Refused(ability) if self.forget(ability) => Stop::Again,
             Outcome::Refused(ability) => {
-                self.forget(ability);
-                Stop::Again
+                let reason = format!("{ability:?}, which <commonParams> need, is refused there");
+                Stop::Failed(Failure::new(FailureKind::Options, code::STARTING, reason))
             }
             Outcome::Stopped => Stop::Stopped,
             Outcome::Failed(failure) => Stop::Failed(failure),

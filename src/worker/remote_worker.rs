@@ -31,6 +31,7 @@ use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, PathFailure, Verdic
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 use crate::record::{self, Eyes};
+use crate::rsync::operator_rules::OperatorRules;
 use crate::rsync::{Abilities, Answer, Endpoint, Knock, Presence};
 use crate::source::{Source, Unhealthy};
 use crate::sys::memory;
@@ -179,8 +180,8 @@ impl RemoteWorker {
     }
 
     fn run_job(&self, job: &Job, known_until: Duration, under_way: &UnderWay<'_>) -> JobReport {
-        // Each round does without one more ability.
-        for _ in 0..5 {
+        // Each round does without one more ability, and there are seven.
+        for _ in 0..10 {
             let known = self.remote.abilities();
             let is_trusted = known.is_none() && self.may_trust(job);
             let abilities = known.or(is_trusted.then_some(Abilities::ALL));
@@ -238,7 +239,8 @@ impl RemoteWorker {
         }
         let mut runs = Runs::new(&self.remote, abilities, under_way);
         let root = self.remote.source().open_healthy().map_err(|error| unhealthy(&error))?;
-        let attempt = Attempt { worker: self, job, abilities, root, under_way };
+        let operator = self.remote.endpoint().operator_rules();
+        let attempt = Attempt { worker: self, job, abilities, root, operator, under_way };
         let mut looks = attempt.look();
         let sending = self.mutual.before(job, known_until, &mut looks, &attempt)?;
         drop(attempt);
@@ -315,6 +317,8 @@ struct Attempt<'a> {
     abilities: Abilities,
     root: OwnedFd,
     under_way: &'a UnderWay<'a>,
+    /// The operator's rules for rsync, as they are now.
+    operator: OperatorRules,
 }
 
 impl Attempt<'_> {
@@ -328,7 +332,8 @@ impl Attempt<'_> {
             self.job.kind == JobKind::Trees(FullSyncFilter::Crontab) && !rules.crontab.is_empty();
         let sharding = self.worker.sharding;
         let sharding = if is_scheduled { sharding.min(Sharding::Top) } else { sharding };
-        LookOptions { sharding, hints, exclude: &rules.exclude }
+        let operator = (&self.operator, self.remote().endpoint().root());
+        LookOptions { sharding, hints, exclude: &rules.exclude, operator }
     }
 
     /// What below moved directories may have been rewritten with the same stamp: its old copy must not be trusted.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::load_gate::LoadGate;
@@ -25,6 +25,16 @@ const SCARCE: usize = 1;
 /// was swapped since.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
+/// How long a run waits before it asks a busy remote again: a job of several runs must come to its end although each of them
+/// takes the only place.
+const BUSY_PAUSES: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
+
 /// A run of small things is given up when it makes no progress for so long.
 const STALL_SMALL: Duration = Duration::from_secs(15);
 
@@ -45,6 +55,8 @@ pub struct Sessions {
     load_gate: Arc<LoadGate>,
     pool: Mutex<Pool>,
     running: Mutex<HashMap<u64, Killer>>,
+    /// Signalled when nothing is started any more.
+    ended: Condvar,
     /// A crowded remote has room for one run: the run holds this.
     turn: Mutex<()>,
     next: AtomicU64,
@@ -96,6 +108,7 @@ impl Sessions {
             load_gate,
             pool: Mutex::default(),
             running: Mutex::default(),
+            ended: Condvar::new(),
             turn: Mutex::default(),
             next: AtomicU64::default(),
             stopped: AtomicBool::default(),
@@ -118,7 +131,7 @@ impl Sessions {
         }
         if let Some(session) = self.take(&spec) {
             match self.feed(session, input, limits, job) {
-                outcome if is_busy(&outcome) => _ = self.make_room(),
+                outcome if is_busy(&outcome) => self.make_room(),
                 Outcome::Failed(Failure {
                     kind: FailureKind::Away | FailureKind::Shortage,
                     reason,
@@ -134,13 +147,24 @@ impl Sessions {
                 outcome => return outcome,
             }
         }
-        match self.run_afresh(&spec, abilities, (input, limits), job) {
-            // Our own sessions may have taken the places.
-            outcome if is_busy(&outcome) && self.make_room() => {
-                self.run_afresh(&spec, abilities, (input, limits), job)
+        // It may be our own sessions that hold the places, and for some 50 ms what is left of the run before.
+        for pause in BUSY_PAUSES {
+            let outcome = self.run_afresh(&spec, abilities, (input, limits), job);
+            if !is_busy(&outcome) {
+                return outcome;
             }
-            outcome => outcome,
+            self.make_room();
+            job.waits();
+            self.pause(pause);
         }
+        self.run_afresh(&spec, abilities, (input, limits), job)
+    }
+
+    /// Waits, or until nothing is started any more.
+    fn pause(&self, length: Duration) {
+        let running = lock(&self.running);
+        let go_on = |_: &mut HashMap<u64, Killer>| !self.stopped.load(Ordering::Relaxed);
+        drop(self.ended.wait_timeout_while(running, length, go_on));
     }
 
     fn run_afresh(
@@ -176,15 +200,10 @@ impl Sessions {
         outcome
     }
 
-    /// The daemon has few places, so ready sessions give theirs back. True when there were some.
-    fn make_room(&self) -> bool {
-        let had_some = {
-            let mut pool = lock(&self.pool);
-            pool.is_crowded = true;
-            !pool.ready.is_empty() || pool.starting > 0
-        };
+    /// The daemon has few places, so ready sessions give theirs back.
+    fn make_room(&self) {
+        lock(&self.pool).is_crowded = true;
         self.close();
-        had_some
     }
 
     /// What a run would delete.
@@ -198,6 +217,9 @@ impl Sessions {
         input: &[u8],
         job: &UnderWay<'_>,
     ) -> Result<Vec<(RelPath, bool)>, Outcome> {
+        if !abilities.dry_run {
+            return Err(no_dry_run());
+        }
         let spec = self.endpoint.plan_preview(kind, abilities);
         self.listen(&spec, kind, input, job).map(|output| deleted_names(&output))
     }
@@ -213,6 +235,9 @@ impl Sessions {
         input: &[u8],
         job: &UnderWay<'_>,
     ) -> Result<Answer, Outcome> {
+        if !abilities.dry_run {
+            return Err(no_dry_run());
+        }
         let spec = self.endpoint.plan_question(kind, abilities);
         self.listen(&spec, kind, input, job).map(|output| Answer::read(&output))
     }
@@ -351,6 +376,7 @@ impl Sessions {
     /// Ends what is running; nothing is started from now on.
     pub fn kill(&self) {
         self.stopped.store(true, Ordering::Relaxed);
+        self.ended.notify_all();
         self.abort();
     }
 
@@ -430,6 +456,13 @@ impl Sessions {
 
 fn is_busy(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Failed(Failure { kind: FailureKind::Busy, .. }))
+}
+
+/// What a question comes to at a remote that answers none.
+fn no_dry_run() -> Outcome {
+    Outcome::Kept {
+        reason: "the remote refuses a dry run, and without one nobody knows what the filter would delete: take \"dry-run\" out of \"refuse options\" in its rsyncd.conf".into(),
+    }
 }
 
 /// Why nothing could be started, as an outcome.

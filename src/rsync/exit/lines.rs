@@ -35,6 +35,10 @@ pub(super) fn read(line: &[u8], places: &Places) -> Line {
     if contains(line, b"skipping file deletion") {
         return Line::DeletionsSkipped;
     }
+    // A missing directory of --link-dest and its kin: the data is sent instead.
+    if contains(line, b" arg does not exist: ") {
+        return Line::Harmless;
+    }
     if contains(line, b"failed to set times on \"") || line.starts_with(b"file has vanished: ") {
         return Line::Harmless;
     }

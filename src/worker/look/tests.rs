@@ -5,7 +5,6 @@ use crate::change::{RemoteId, RootId};
 use crate::engine::JobId;
 use rustix::fs::{Mode, OFlags};
 use std::fs;
-use std::path::Path;
 
 fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).unwrap()
@@ -28,7 +27,13 @@ fn job(items: &[(&str, Scope)], moves: &[(&str, &str)]) -> Job {
 
 fn look_at_all(fd: &OwnedFd, job: &Job) -> Look {
     let nothing: Exclude = std::sync::Arc::new(|_, _| false);
-    look_at(fd, job, LookOptions { sharding: Sharding::On, hints: Hints::Use, exclude: &nothing })
+    look_at_beside(fd, job, &nothing, &OperatorRules::default())
+}
+
+fn look_at_beside(fd: &OwnedFd, job: &Job, exclude: &Exclude, rules: &OperatorRules) -> Look {
+    let operator = (rules, Path::new("/srv/www"));
+    let options = LookOptions { sharding: Sharding::On, hints: Hints::Use, exclude, operator };
+    look_at(fd, job, options)
 }
 
 fn look(root: &Path, job: &Job) -> Look {
@@ -145,4 +150,24 @@ fn old_names_wait_and_the_directories_to_move_to_go_first() {
     assert_eq!(look.absent, [path("z")].into());
     let first: Vec<_> = look.present.iter().map(|entry| entry.path.clone()).collect();
     assert_eq!(first, [path("f"), path("p/new")]);
+}
+
+#[test]
+fn nothing_below_a_directory_that_the_operator_excludes_is_sent_or_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("a/cache/d")).unwrap();
+    fs::write(dir.path().join("a/cache/secret"), "x").unwrap();
+    let fd = rustix::fs::open(dir.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let nothing: Exclude = std::sync::Arc::new(|_, _| false);
+    let options = [("exclude".to_owned(), "cache/".into())];
+    let rules = OperatorRules::parse(&options, |_| None);
+    let items = [
+        ("a/cache/secret", Scope::Entry),
+        ("a/cache/gone", Scope::Entry),
+        ("a/cache/d", Scope::Tree),
+        ("a/cache/d/e", Scope::Listing),
+    ];
+    let look = look_at_beside(&fd, &job(&items, &[]), &nothing, &rules);
+    assert!(names(&look).iter().all(|name| name == "a"), "{:?}", names(&look));
+    assert!(look.absent.is_empty() && look.trees.is_empty() && look.listings.is_empty());
 }

@@ -43,16 +43,23 @@ impl Remote {
         self.known().abilities.get_or_insert(abilities);
     }
 
-    pub(super) fn forget(&self, ability: Ability) {
+    /// Does without an ability from now on; false when it was done without already: then the operator's own words need it.
+    pub(super) fn forget(&self, ability: Ability) -> bool {
         let mut known = self.known();
-        let mut abilities = known.abilities.unwrap_or(Abilities::ALL);
-        match ability {
-            Ability::DeleteMissing => abilities.delete_missing = false,
-            Ability::Nanoseconds => abilities.nanoseconds = false,
-        }
-        log::info!("{}: works without {ability:?} from now on", self.endpoint.destination());
-        known.abilities = Some(abilities);
+        let Some(fewer) = known.abilities.unwrap_or(Abilities::ALL).without(ability) else {
+            return false;
+        };
+        known.abilities = Some(fewer);
         drop(known);
+        let label = self.endpoint.destination();
+        if fewer.delete {
+            log::info!("{label}: works without {ability:?} from now on");
+        } else {
+            log::warn!(
+                "{label} refuses deletions: what is deleted here stays there; take \"delete\" out of \"refuse options\" in its rsyncd.conf and start a full sync (-r), or set <delete start=\"false\"/>"
+            );
+        }
         self.sessions.close();
+        true
     }
 }

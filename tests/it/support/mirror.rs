@@ -42,10 +42,16 @@ pub struct Setup {
 impl Setup {
     /// One remote: the module `data` of `daemon`.
     pub fn to(daemon: &Rsyncd) -> Self {
+        let remotes = vec![("127.0.0.1".into(), "data".into())];
+        Self { remotes, port: daemon.port, ..Self::plain() }
+    }
+
+    /// The stock options, and no remote.
+    pub fn plain() -> Self {
         Self {
-            remotes: vec![("127.0.0.1".into(), "data".into())],
+            remotes: Vec::new(),
             params: "-artuz".into(),
-            port: daemon.port,
+            port: 873,
             ssh: false,
             rsync: String::new(),
             head: String::new(),

@@ -98,6 +98,13 @@ impl Sshd {
         self.dir.join("bin")
     }
 
+    /// From now on the key runs only this command, as `rrsync` is used.
+    pub fn force_command(&self, command: &str) {
+        let key = fs::read_to_string(self.dir.join("user_key.pub")).unwrap();
+        let line = format!("restrict,command=\"{command}\" {key}");
+        fs::write(self.dir.join("authorized_keys"), line).unwrap();
+    }
+
     /// Makes the server refuse the throwaway key from now on.
     pub fn refuse_key(&self) {
         fs::write(self.dir.join("authorized_keys"), "").unwrap();

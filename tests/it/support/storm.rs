@@ -30,6 +30,11 @@ impl Chance {
         said.unwrap_or(now.as_nanos() as u64)
     }
 
+    /// The seed that `SERSYNC_SEED` names, or this one.
+    pub fn seed_or(otherwise: u64) -> u64 {
+        std::env::var_os("SERSYNC_SEED").map_or(otherwise, |_| Self::seed())
+    }
+
     /// A number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);

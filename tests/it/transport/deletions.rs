@@ -206,7 +206,7 @@ fn moved_directory_is_made_from_its_old_copy() {
         let (old, new) = ("a/old [x]*", "b c/new $(x) [y]?");
         std::fs::rename(rig.source.join(old), rig.source.join(new)).unwrap();
         let kind = RunKind::MoveDirectory { old: path(old), new: path(new), checksum: false };
-        assert!(rig.endpoint().can_move());
+        assert!(rig.endpoint().can_move(sersync::rsync::Abilities::ALL));
         assert_eq!(rig.run(&kind, b""), Outcome::Delivered);
         let copy = rig.daemon.at(place).join(new).join("deep/file");
         assert_eq!(copy.metadata().unwrap().nlink(), 2, "the copy is a link to the old one");

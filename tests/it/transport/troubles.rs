@@ -28,7 +28,7 @@ fn remote_that_refuses_to_delete_missing_names_is_recognised() {
     let options =
         Options { module: "refuse options = delete-missing-args".into(), ..Options::default() };
     let rig = Rig::with(&["-a"], &options);
-    let expected = Abilities { delete_missing: false, nanoseconds: true };
+    let expected = Abilities { delete_missing: false, ..Abilities::ALL };
     match run_probe(&rig.endpoint(), None, 7, drop).unwrap() {
         Probed::Able(found) => assert_eq!(found, expected),
         Probed::Failed(outcome) => panic!("{outcome:?}"),

@@ -1,0 +1,211 @@
+//! One set of words against the judge: a mirror, its copy, and a second copy that plain rsync makes.
+//! Waits until both agree; says what differs when they do not.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use super::operations::Operations;
+use super::words::Set;
+use crate::support::TestDir;
+use crate::support::mirror::{Mirror, Setup};
+use crate::support::rsyncd::Rsyncd;
+
+/// How long the copy may take to become what plain rsync makes.
+const SETTLE: Duration = Duration::from_secs(12);
+
+/// The file that `RULES` stands for.
+const RULES: &str = "# rules\n- cache/\n- x.o\n";
+
+/// A mirror and its judge.
+pub struct Trial {
+    words: Vec<String>,
+    daemon: Rsyncd,
+    mirror: Mirror,
+    operations: Operations,
+    _rules: TestDir,
+}
+
+impl Trial {
+    /// A tree that both have, and some things of the receiver's own.
+    pub fn new(set: &Set, seed: u64) -> Self {
+        let daemon = Rsyncd::start();
+        let rules = TestDir::new();
+        let file = rules.file("rules", RULES);
+        let word = |word: &String| word.replace("RULES", &file.display().to_string());
+        let words: Vec<String> = set.words.iter().map(word).collect();
+        let quoted =
+            |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
+        let params = words.iter().map(quoted).collect::<Vec<_>>().join(" ");
+        let setup = Setup {
+            remotes: vec![("127.0.0.1".into(), "data/copy".into())],
+            params,
+            on: vec!["attrib"],
+            args: vec!["-r".into()],
+            ..Setup::to(&daemon)
+        };
+        let mirror = Mirror::prepare(&setup);
+        let outside = mirror.dir.dir("outside");
+        mirror.dir.file("beside/inside", "beside the tree");
+        let mut operations = Operations::new(&mirror.source, &outside, seed);
+        (0..40).for_each(|_| operations.step());
+        operations.count = 0;
+        operations.log.clear();
+        operations.with_rule_files(
+            set.words
+                .iter()
+                .any(|word| word.contains('F') || word.contains(".rules") || word.contains('C')),
+        );
+        fs::create_dir(daemon.at("base")).unwrap();
+        fs::write(daemon.at("base/x.c"), "base").unwrap();
+        for copy in ["copy", "plain"] {
+            fs::create_dir_all(daemon.at(copy).join("cache")).unwrap();
+            for own in ["cache/own", "own.o", "own"] {
+                fs::write(daemon.at(copy).join(own), own).unwrap();
+            }
+        }
+        Self { words, daemon, mirror, operations, _rules: rules }
+    }
+
+    /// How many operations there were.
+    pub fn operations(&self) -> usize {
+        self.operations.count
+    }
+
+    /// Rounds of operations, live and beside a restart; what differs at the end of one that does not settle.
+    pub fn run(&mut self, rounds: usize) -> Result<(), String> {
+        self.mirror.launch();
+        self.mirror.wait_ready();
+        self.settle("the full sync")?;
+        self.mirror.wait_for_record();
+        for round in 0..rounds {
+            let first = self.operations.log.len();
+            let restarts = round % 6 == 5;
+            if restarts {
+                self.mirror.kill();
+            }
+            let count = 1 + round % 4;
+            (0..count).for_each(|_| self.operations.step());
+            if restarts {
+                self.mirror.launch();
+                self.mirror.wait_ready();
+            }
+            let log = self.operations.log[first..].join("; ");
+            self.settle(&format!(
+                "round {round}{}: {log}",
+                if restarts { " (while it was down)" } else { "" }
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the copy is what plain rsync makes, and rsync by hand finds as much to do in either.
+    fn settle(&self, what: &str) -> Result<(), String> {
+        let (plain, copy) = (self.daemon.at("plain"), self.daemon.at("copy"));
+        self.by_hand("plain", &[]);
+        let left = lines(&self.by_hand("plain", &["-n", "-i"]));
+        let end = Instant::now() + SETTLE;
+        loop {
+            let mut wrong = differences(&plain, &copy);
+            if wrong.is_empty() {
+                let found = lines(&self.by_hand("copy", &["-n", "-i"]));
+                wrong.extend(
+                    found
+                        .into_iter()
+                        .filter(|line| !left.contains(line))
+                        .map(|line| format!("by hand: {line}")),
+                );
+            }
+            if wrong.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                let errors: Vec<String> = self
+                    .mirror
+                    .output()
+                    .lines()
+                    .filter(|line| line.contains("ERROR") || line.contains("WARN"))
+                    .take(5)
+                    .map(str::to_owned)
+                    .collect();
+                wrong.truncate(8);
+                if let Some(file) = std::env::var_os("SERSYNC_ORACLE_LOG") {
+                    fs::write(file, self.mirror.output()).unwrap();
+                }
+                return Err(format!(
+                    "  after {what}\n    {}\n    {}",
+                    wrong.join("\n    "),
+                    errors.join("\n    ")
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(60));
+        }
+    }
+
+    /// What an operator would type, inside the watch path.
+    fn by_hand(&self, copy: &str, more: &[&str]) -> Output {
+        let to = format!("rsync://127.0.0.1:{}/data/{copy}/", self.daemon.port);
+        let mut command = Command::new("rsync");
+        command.args(&self.words).args(["-r", "--delete", "--sockopts=TCP_NODELAY"]);
+        if !self.words.iter().any(|word| word.contains("modify-window")) {
+            // In whole seconds plain rsync overlooks what is rewritten within one.
+            command.arg("--modify-window=-1");
+        }
+        command.args(more).args(["./", &to]);
+        command.current_dir(&self.mirror.source).output().unwrap()
+    }
+}
+
+/// The lines that name a path; the root's own times are nobody's business.
+fn lines(output: &Output) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let is_item = |line: &&str| {
+        let flags = line.split(' ').next().unwrap_or_default();
+        flags.len() == 11 && flags.starts_with(['<', '>', 'c', 'h', '.', '*'])
+    };
+    text.lines()
+        .filter(is_item)
+        .filter(|line| !line.ends_with(" ./") && !line.contains("T......"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Kind and content of all that stands below `root`.
+fn picture(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![root.to_path_buf()];
+    while let Some(directory) = todo.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let Ok(meta) = path.symlink_metadata() else { continue };
+            let content = if meta.is_dir() {
+                todo.push(path.clone());
+                b"directory".to_vec()
+            } else if meta.is_symlink() {
+                let target = fs::read_link(&path).unwrap_or_default();
+                format!("link to {}", target.display()).into_bytes()
+            } else {
+                fs::read(&path).unwrap_or_default()
+            };
+            found.insert(path.strip_prefix(root).unwrap().to_path_buf(), content);
+        }
+    }
+    found
+}
+
+fn differences(plain: &Path, copy: &Path) -> Vec<String> {
+    let (plain, copy) = (picture(plain), picture(copy));
+    let mut wrong = Vec::new();
+    for (path, content) in &plain {
+        match copy.get(path) {
+            None => wrong.push(format!("{} is missing", path.display())),
+            Some(other) if other != content => wrong.push(format!("{} is stale", path.display())),
+            Some(_) => {}
+        }
+    }
+    let extra = copy.keys().filter(|path| !plain.contains_key(*path));
+    wrong.extend(extra.map(|path| format!("{} is too many", path.display())));
+    wrong
+}

@@ -1,0 +1,154 @@
+//! Receivers that allow less than a plain rsync daemon: refused options, keys locked to a directory, few places.
+//! Nothing that only sersync adds may cost a delivery.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::mirror::{Mirror, Setup};
+use crate::support::rsyncd::{Options, Rsyncd};
+use crate::support::sshd::Sshd;
+use crate::support::{TestDir, tree, wait_for_content, wait_until};
+
+/// Each is the value of `refuse options` of a daemon.
+const REFUSALS: &[&str] = &[
+    "checksum dry-run",
+    "delete-missing-args",
+    "modify-window",
+    "link-dest",
+    "fuzzy",
+    "force",
+    "secluded-args",
+    "ignore-times",
+    "timeout",
+    "checksum dry-run link-dest fuzzy force secluded-args modify-window",
+];
+
+fn refusing(options: &str) -> Rsyncd {
+    let module = format!("refuse options = {options}");
+    Rsyncd::start_with(&Options { module, ..Options::default() })
+}
+
+/// Creates, rewrites, renames and deletes; waits after each step until the copy is equal.
+fn change_everything(mirror: &Mirror, copy: &Path, deletes: bool) {
+    let same = |what: &str| {
+        let equal = || match deletes {
+            true => tree(&mirror.source) == tree(copy),
+            false => tree(&mirror.source).iter().all(|line| tree(copy).contains(line)),
+        };
+        wait_until(&format!("the copy is equal after {what}"), equal);
+    };
+    same("the full sync");
+    mirror.write("a/f", "1");
+    mirror.write("a/big", vec![7; 2 << 20]);
+    mirror.write("a/d/deep", "deep");
+    same("creations");
+    for content in ["2", "3", "4"] {
+        mirror.write("a/f", content);
+        wait_for_content(&copy.join("a/f"), content);
+    }
+    fs::rename(mirror.at("a/f"), mirror.at("a/g")).unwrap();
+    same("a renamed file");
+    fs::rename(mirror.at("a/big"), mirror.at("a/large")).unwrap();
+    same("a renamed large file");
+    fs::rename(mirror.at("a/d"), mirror.at("e")).unwrap();
+    same("a renamed directory");
+    mirror.write("older", "older");
+    let past = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    fs::File::open(mirror.at("older")).unwrap().set_modified(past).unwrap();
+    fs::rename(mirror.at("older"), mirror.at("a/g")).unwrap();
+    wait_for_content(&copy.join("a/g"), "older");
+    fs::remove_file(mirror.at("a/large")).unwrap();
+    fs::remove_dir_all(mirror.at("e")).unwrap();
+    same("deletions");
+    if deletes {
+        // A file where a directory was.
+        mirror.write("x/y/z", "below");
+        same("a new tree");
+        fs::remove_dir_all(mirror.at("x")).unwrap();
+        fs::write(mirror.at("x"), "file").unwrap();
+        same("a directory that became a file");
+    }
+}
+
+fn assert_no_error(mirror: &Mirror, whose: &str) {
+    let output = mirror.output();
+    assert!(!output.contains("ERROR"), "{whose}:\n{output}");
+}
+
+#[test]
+fn no_refused_option_of_ours_costs_a_delivery() {
+    for options in REFUSALS {
+        let daemon = refusing(options);
+        let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+        mirror.write("before/f", "there before");
+        mirror.set_args(&["-r"]);
+        mirror.launch();
+        mirror.wait_ready();
+        change_everything(&mirror, &daemon.data, true);
+        assert_no_error(&mirror, options);
+    }
+}
+
+#[test]
+fn a_remote_that_refuses_deletions_gets_everything_else() {
+    for options in ["delete", "delete*"] {
+        let daemon = refusing(options);
+        let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+        mirror.write("before/f", "there before");
+        mirror.set_args(&["-r"]);
+        mirror.launch();
+        mirror.wait_ready();
+        change_everything(&mirror, &daemon.data, false);
+        assert_no_error(&mirror, options);
+        mirror.wait_for_output("refuses deletions: what is deleted here stays there");
+    }
+}
+
+#[test]
+fn a_daemon_with_one_place_gets_everything() {
+    let module = "max connections = 1".into();
+    let daemon = Rsyncd::start_with(&Options { module, ..Options::default() });
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    change_everything(&mirror, &daemon.data, true);
+    assert_no_error(&mirror, "max connections = 1");
+}
+
+#[test]
+fn an_option_of_the_operator_that_is_refused_is_named_as_his() {
+    let daemon = refusing("compress");
+    let mirror = Mirror::start(&Setup { params: "-az".into(), ..Setup::to(&daemon) });
+    mirror.write("f", "1");
+    mirror.wait_for_output("refuses --compress (-z), which stands in <commonParams>");
+}
+
+#[test]
+fn every_form_of_rrsync_takes_creations_changes_moves_and_deletions() {
+    const RRSYNC: &str = "/usr/bin/rrsync";
+    if !Path::new(RRSYNC).exists() || !runs(RRSYNC) {
+        eprintln!("skipped: there is no rrsync here");
+        return;
+    }
+    for form in ["", "-wo", "-no-del", "-munge", "-no-lock"] {
+        let sshd = Sshd::start();
+        let locked = TestDir::new();
+        let copy = locked.dir("locked");
+        sshd.force_command(&format!("{RRSYNC} {form} {}", copy.display()));
+        let daemonless = Setup {
+            remotes: vec![("127.0.0.1".into(), "/".into())],
+            params: "-a".into(),
+            port: sshd.port,
+            ssh: true,
+            env: vec![("PATH".into(), sshd.path_variable())],
+            ..Setup::plain()
+        };
+        let mirror = Mirror::start(&daemonless);
+        change_everything(&mirror, &copy, form != "-no-del");
+        assert_no_error(&mirror, &format!("rrsync {form}"));
+    }
+}
+
+/// False where its interpreter is missing.
+fn runs(program: &str) -> bool {
+    Command::new(program).arg("--help").output().is_ok_and(|output| output.status.success())
+}
