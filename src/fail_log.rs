@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use crate::ground::printable::is_unprintable;
+
 /// How every fail log of ours begins; what begins otherwise is sersync2's.
 const HEADER: &str = "#!/bin/sh\n# sersync fail log: what is not delivered yet. It is tried again by itself, and \
     this file is emptied then.\n# Nothing executes this file; a command may be run by hand.\n";
@@ -198,13 +200,47 @@ fn shell_command(failure: &Failure) -> Option<Vec<u8>> {
     if root.starts_with(b"-") {
         text.extend_from_slice(b"./");
     }
-    text.extend_from_slice(&shlex::bytes::try_quote(root).ok()?);
+    text.extend_from_slice(&shell_word(root)?);
     text.extend_from_slice(b" &&");
     for word in &failure.words {
         text.push(b' ');
-        text.extend_from_slice(&shlex::bytes::try_quote(word.as_bytes()).ok()?);
+        text.extend_from_slice(&shell_word(word.as_bytes())?);
     }
     Some(text)
+}
+
+/// `word`, quoted for a shell; `None` when no command can have it. What would move the cursor or turn the text of whoever
+/// reads the script is written as octal escapes, which printf undoes.
+fn shell_word(word: &[u8]) -> Option<Vec<u8>> {
+    let hides = |c: char| c != '\n' && is_unprintable(c);
+    if !word.utf8_chunks().any(|chunk| chunk.valid().contains(hides)) {
+        return Some(shlex::bytes::try_quote(word).ok()?.into_owned());
+    }
+    let mut quoted = Vec::new();
+    for chunk in word.utf8_chunks() {
+        for part in chunk.valid().split_inclusive(hides) {
+            let hidden = part.chars().next_back().filter(|c| hides(*c));
+            let shown = &part[..part.len() - hidden.map_or(0, char::len_utf8)];
+            quote_into(&mut quoted, shown.as_bytes())?;
+            if let Some(hidden) = hidden {
+                let octal: String = hidden
+                    .encode_utf8(&mut [0; 4])
+                    .bytes()
+                    .map(|byte| format!("\\{byte:03o}"))
+                    .collect();
+                quoted.extend_from_slice(format!("\"$(printf '{octal}')\"").as_bytes());
+            }
+        }
+        quote_into(&mut quoted, chunk.invalid())?;
+    }
+    Some(quoted)
+}
+
+fn quote_into(quoted: &mut Vec<u8>, part: &[u8]) -> Option<()> {
+    if !part.is_empty() {
+        quoted.extend_from_slice(&shlex::bytes::try_quote(part).ok()?);
+    }
+    Some(())
 }
 
 #[cfg(test)]

@@ -2,3 +2,4 @@
 //! Nothing here decides anything.
 
 pub mod lock;
+pub mod printable;

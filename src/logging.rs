@@ -7,12 +7,15 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use env_logger::{Builder, Target};
 use jiff::Zoned;
 use log::{Level, LevelFilter};
 use sink::Sink;
+
+use crate::ground::lock::lock;
+use crate::ground::printable::write_char;
 
 /// Where the log goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +106,15 @@ pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
+/// Appends one line to the log file `path`, for a start that ends before its log runs.
+///
+/// # Errors
+/// When it cannot be opened or written.
+pub fn append_error(path: &Path, message: &str) -> io::Result<()> {
+    let file = sink::open_file(path).map_err(io::Error::other)?;
+    (&file).write_all(format_line(&Zoned::now(), Level::Error, message).as_bytes())
+}
+
 /// True for what no `RUST_LOG` brings into the log.
 fn tells_secrets(level: Level, target: &str) -> bool {
     level > Level::Warn && TALKATIVE.iter().any(|library| target.starts_with(library))
@@ -114,12 +126,14 @@ fn log_panics() {
 }
 
 impl Log {
-    /// Opens the file anew, as log rotation asks for; nothing happens on standard error.
+    /// Opens the file anew, as log rotation asks for; nothing happens on standard error. What was opened.
     ///
     /// # Errors
     /// When it cannot be opened: the old file stays in use.
-    pub fn reopen(&self) -> Result<(), LogError> {
-        self.sink().reopen()
+    pub fn reopen(&self) -> Result<Option<PathBuf>, LogError> {
+        let mut sink = self.sink();
+        sink.reopen()?;
+        Ok(sink.path().map(Path::to_path_buf))
     }
 
     /// Lets standard output and error end in the log file too, now and after each reopening; without a
@@ -133,7 +147,7 @@ impl Log {
 
     /// A panic elsewhere leaves the sink whole: every change to it is one assignment.
     fn sink(&self) -> MutexGuard<'_, Sink> {
-        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sink)
     }
 
     /// The last warnings and errors, oldest first.
@@ -150,7 +164,7 @@ impl Log {
     }
 
     fn remembered(&self) -> MutexGuard<'_, VecDeque<String>> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.warnings)
     }
 }
 
@@ -170,11 +184,8 @@ impl Write for Log {
 fn format_line(now: &Zoned, level: Level, message: &str) -> String {
     let mut line = format!("{} {level:<5} ", now.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z"));
     for c in message.trim_end().chars() {
-        match c {
-            '\u{2028}' | '\u{2029}' => _ = write!(line, "{}", c.escape_unicode()),
-            c if c.is_control() => _ = write!(line, "{}", c.escape_default()),
-            c => line.push(c),
-        }
+        // Writing to a String does not fail.
+        _ = write_char(&mut line, c);
     }
     line.push('\n');
     line

@@ -6,6 +6,8 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::ground::printable::write_char;
+
 /// A path relative to a watch root, `a/b/c`; the empty path is the root itself.
 ///
 /// Invariant: no empty component, no `.` or `..`, no leading or trailing slash, no NUL.
@@ -97,11 +99,7 @@ impl fmt::Display for RelPath {
         }
         for chunk in self.0.utf8_chunks() {
             for c in chunk.valid().chars() {
-                if c.is_control() {
-                    write!(f, "{}", c.escape_default())?;
-                } else {
-                    write!(f, "{c}")?;
-                }
+                write_char(f, c)?;
             }
             for b in chunk.invalid() {
                 write!(f, "\\x{b:02x}")?;
@@ -153,5 +151,7 @@ mod tests {
     fn a_name_cannot_forge_a_log_line() {
         let path = RelPath::root().join(b"x\nERROR \xff").unwrap();
         assert_eq!(path.to_string(), "x\\nERROR \\xff");
+        let path = RelPath::root().join("gpj.\u{202e}exe\x1b[2K".as_bytes()).unwrap();
+        assert_eq!(path.to_string(), "gpj.\\u{202e}exe\\u{1b}[2K");
     }
 }

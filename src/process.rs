@@ -3,6 +3,7 @@
 
 pub mod orphans;
 pub mod signals;
+pub mod syslog;
 
 use std::fs::File;
 use std::io::{self, Read, Write};

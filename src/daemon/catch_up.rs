@@ -297,7 +297,7 @@ fn walk(
     };
     let wanted = |path: &RelPath, is_dir: bool| !exclude(path, is_dir);
     let survey = surveyor.compare(&wanted, 0, &mut |change| {
-        if change.cause == Cause::Delete || change.scope == Scope::Listing {
+        if change.cause == Cause::Delete || change.scope != Scope::Entry {
             return deleting.push(change);
         }
         changes.push(change);

@@ -131,6 +131,7 @@ impl Mirror {
                 self.handle(Event::Remind);
                 self.handle(Event::RetryFailLog);
             }
+            Signal::Report => self.teller.report(&self.engine),
             Signal::Stop => {
                 log::info!("stopping: what is in flight is finished first");
                 crate::process::tell_stopping();

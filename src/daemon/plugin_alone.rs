@@ -71,6 +71,9 @@ impl PluginAlone {
                 None => {}
                 Some(Signal::Stop) => break,
                 Some(Signal::Reopen) => super::running::reopen(log)(),
+                Some(Signal::Report) => {
+                    log::info!("SIGUSR1: the plugin runs alone, nothing is mirrored")
+                }
             }
         }
         tell_stopping();

@@ -313,10 +313,10 @@ fn start_plugins(config: &Config) -> Result<Option<Plugins>, Failure> {
 /// What SIGHUP does.
 pub fn reopen(log: &Log) -> Box<dyn Fn()> {
     let log = log.clone();
-    Box::new(move || {
-        if let Err(error) = log.reopen() {
-            log::warn!("{error}");
-        }
+    Box::new(move || match log.reopen() {
+        Ok(Some(file)) => log::info!("SIGHUP: the log file {} is reopened", file.display()),
+        Ok(None) => log::info!("SIGHUP: the log goes to standard error, nothing is reopened"),
+        Err(error) => log::warn!("SIGHUP: {error}; the old file stays in use"),
     })
 }
 

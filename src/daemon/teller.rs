@@ -82,6 +82,14 @@ impl Teller {
         (level, sentence)
     }
 
+    /// Logs one line for each remote: how much is pending.
+    pub fn report(&self, engine: &Engine) {
+        for (remote, name) in self.names.remotes.iter().enumerate() {
+            let pending = engine.pending(RemoteId(remote));
+            log::info!("SIGUSR1: remote {name}: {pending} paths pending");
+        }
+    }
+
     /// Writes the fail log anew.
     pub fn write_fail_log(&mut self, engine: &Engine) {
         self.fail_log.write(&engine.fail_log());

@@ -84,6 +84,28 @@ fn names_that_are_shell_code_stay_names() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a real shell reads the word")]
+fn names_that_would_play_with_a_terminal_are_escaped_and_a_shell_reads_them_all_the_same() {
+    let names: [&[u8]; 5] = [
+        b"\x1b[2Jclear\x07bell",
+        b"a\rb 'quoted'",
+        "gpj.\u{202e}exe \u{85}".as_bytes(),
+        b"latin \xe9 \x1b",
+        b"two\nlines\x1b",
+    ];
+    for name in names {
+        let word = shell_word(name).unwrap();
+        assert!(!word.iter().any(|byte| b"\x1b\x07\r".contains(byte)), "{word:?}");
+        assert!(!String::from_utf8_lossy(&word).contains('\u{202e}'), "{word:?}");
+        let mut script = b"printf %s ".to_vec();
+        script.extend_from_slice(&word);
+        let script = std::ffi::OsString::from_vec(script);
+        let read = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap().stdout;
+        assert_eq!(read, name);
+    }
+}
+
+#[test]
 fn file_is_emptied_when_all_is_delivered_and_not_made_before_something_fails() {
     let bed = Bed::new();
     let mut log = bed.write(&[]);

@@ -66,6 +66,11 @@ impl Sink {
             .map_err(|e| LogError::Open { path: path.clone(), source: e.into() })
     }
 
+    /// The log file; `None`: standard error.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     pub(super) fn write_line(&mut self, line: &[u8]) {
         let mut text = Vec::new();
         if self.torn {
@@ -115,7 +120,7 @@ fn is_writable(fd: BorrowedFd<'_>, lines_lost: u64) -> bool {
 }
 
 /// Opens for appending, mode 0640, never through a symbolic link; missing directories are made.
-fn open_file(path: &Path) -> Result<File, LogError> {
+pub(super) fn open_file(path: &Path) -> Result<File, LogError> {
     let open = || {
         OpenOptions::new()
             .append(true)

@@ -284,7 +284,7 @@ impl Surveyor<'_> {
         // A path that the filter hides now is not gone.
         if let Some(path) = path.filter(|path| (self.wanted)(path, is_dir)) {
             self.result.gone += 1;
-            // Another directory may have this name before anybody has seen to it: then all that is in the copy is of the old one.
+            // Another directory may get this name before the delivery; everything in the copy is the old one's then.
             let scope = if is_dir { Scope::Tree } else { Scope::Entry };
             (self.sink)(Change { is_dir, scope, ..Change::entry(path, Cause::Delete) });
         }
@@ -296,18 +296,16 @@ impl Surveyor<'_> {
             return;
         }
         let is_dir = new.has(DIR);
-        let below_is_known = old.is_some_and(|old| old.has(DIR) && !old.has(UNKNOWN_BELOW));
-        let scope = match (is_dir, below_is_known) {
-            // As for what is gone.
-            (false, _) if old.is_some_and(|old| old.has(DIR)) => Scope::Tree,
-            (false, _) => Scope::Entry,
-            // A run may have brought names along that were gone again before anybody could be told, and then we ended:
-            // the directory's time is all that tells, and only its copy knows them.
-            (true, true) => Scope::Listing,
-            (true, false) => {
+        let scope = match old {
+            // The directory's copy goes with everything in it.
+            Some(old) if old.has(DIR) && !is_dir => Scope::Tree,
+            // Nobody knows which of the names in it are gone.
+            Some(old) if is_dir && old.has(DIR) && old.has(UNKNOWN_BELOW) => {
                 self.covered.insert(key);
                 Scope::Tree
             }
+            // What is in a directory is reported name by name: a comparison would delete what only the copy holds.
+            _ => Scope::Entry,
         };
         (self.sink)(Change { is_dir, scope, ..Change::entry(path, Cause::Found) });
     }

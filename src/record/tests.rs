@@ -32,7 +32,6 @@ fn changes<const N: usize>(list: [(&str, Scope); N]) -> Changes {
 }
 
 const ENTRY: Scope = Scope::Entry;
-const NAMES: Scope = Scope::Listing;
 const TREE: Scope = Scope::Tree;
 
 impl Bed {
@@ -137,17 +136,22 @@ fn exactly_what_changed_during_the_downtime_is_named() {
     bed.write("link-to/x", "a directory now");
     let wanted = changes([
         // Directories whose times changed with the names in them.
-        ("", NAMES),
-        ("d", NAMES),
+        ("", ENTRY),
+        ("d", ENTRY),
         ("gone", ENTRY),
         ("d/gone", ENTRY),
         ("touched", ENTRY),
         ("old-name", ENTRY),
         ("new-name", ENTRY),
         ("link", ENTRY),
-        ("n", TREE),
+        ("n", ENTRY),
+        ("n/e", ENTRY),
+        ("n/e/w", ENTRY),
+        ("n/v", ENTRY),
+        // A directory that became a file, and what was in it.
         ("e", TREE),
-        ("link-to", TREE),
+        ("link-to", ENTRY),
+        ("link-to/x", ENTRY),
     ]);
     assert_eq!(bed.found(), wanted);
     assert_eq!(bed.found(), changes([]));
@@ -161,13 +165,14 @@ fn directory_replaced_by_an_older_one_is_compared_entry_by_entry() {
     fs::rename(bed.at("d"), other.at("away")).unwrap();
     fs::rename(other.at("new"), bed.at("d")).unwrap();
     let wanted = changes([
-        ("", NAMES),
-        ("d", NAMES),
+        ("", ENTRY),
+        ("d", ENTRY),
         ("d/a", ENTRY),
         ("d/b", ENTRY),
         ("d/c", ENTRY),
         ("d/sub", TREE),
-        ("d/more", TREE),
+        ("d/more", ENTRY),
+        ("d/more/y", ENTRY),
     ]);
     assert_eq!(bed.found(), wanted);
 }
@@ -178,7 +183,7 @@ fn directory_that_is_gone_is_named_with_all_below_it_for_another_may_take_its_na
     bed.start();
     fs::remove_dir_all(bed.at("d")).unwrap();
     fs::remove_file(bed.at("f")).unwrap();
-    assert_eq!(bed.found(), changes([("", NAMES), ("d", TREE), ("f", ENTRY)]));
+    assert_eq!(bed.found(), changes([("", ENTRY), ("d", TREE), ("f", ENTRY)]));
 }
 
 #[test]
@@ -199,7 +204,7 @@ fn what_was_delivered_while_running_is_known() {
     fs::remove_file(bed.at("fleeting")).unwrap();
     fs::remove_file(bed.at("tree/x/y")).unwrap();
     let wanted =
-        changes([("", NAMES), ("fleeting", ENTRY), ("tree/x", NAMES), ("tree/x/y", ENTRY)]);
+        changes([("", ENTRY), ("fleeting", ENTRY), ("tree/x", ENTRY), ("tree/x/y", ENTRY)]);
     assert_eq!(bed.found(), wanted);
 }
 
@@ -257,7 +262,7 @@ fn what_the_filter_hides_is_neither_added_nor_removed() {
     record.keep(surveyor).unwrap();
     assert_eq!(found, ["./", "a"]);
     // When the filter is gone, what it hid is new.
-    assert_eq!(compare(&mut record).1, changes([("hidden", ENTRY), ("h", TREE)]));
+    assert_eq!(compare(&mut record).1, changes([("hidden", ENTRY), ("h", ENTRY), ("h/x", ENTRY)]));
 }
 
 #[test]

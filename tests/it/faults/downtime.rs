@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::{Options, Rsyncd};
 use crate::support::same::wait_until_same;
-use crate::support::{wait_for_content, wait_until_within};
+use crate::support::{wait_for_content, wait_until, wait_until_within};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -121,6 +121,41 @@ fn a_first_start_without_r_sends_nothing_of_what_was_there() {
         assert!(mirror.stop().success());
     }
     assert!(!daemon.at("d/old").exists() && foreign.exists());
+}
+
+#[test]
+fn what_only_the_receiver_has_stays_after_a_downtime_without_r() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::start(&Setup::to(&daemon));
+    for name in ["d/kept", "d/gone", "tree/x/y", "becomes-a-file/z"] {
+        mirror.write(name, "x");
+        wait_for_content(&daemon.at(name), "x");
+    }
+    mirror.wait_for_record();
+    assert!(mirror.stop().success());
+    for name in ["own", "d/own", "new/own"] {
+        fs::create_dir_all(daemon.at(name).parent().unwrap()).unwrap();
+        fs::write(daemon.at(name), "of the receiver").unwrap();
+    }
+    fs::remove_file(mirror.at("d/gone")).unwrap();
+    fs::remove_dir_all(mirror.at("tree")).unwrap();
+    fs::remove_dir_all(mirror.at("becomes-a-file")).unwrap();
+    mirror.write("becomes-a-file", "x");
+    mirror.write("d/added", "x");
+    mirror.write("new/added", "x");
+    mirror.launch();
+    for name in ["d/added", "new/added", "becomes-a-file"] {
+        wait_for_content(&daemon.at(name), "x");
+    }
+    wait_until("what is gone is deleted", || {
+        !daemon.at("d/gone").exists() && !daemon.at("tree").exists()
+    });
+    mirror.write("marker", "end");
+    wait_for_content(&daemon.at("marker"), "end");
+    for name in ["own", "d/own", "new/own"] {
+        assert!(daemon.at(name).exists(), "{name} was deleted");
+    }
+    assert!(daemon.at("d/kept").exists());
 }
 
 #[test]

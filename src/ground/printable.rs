@@ -1,0 +1,35 @@
+//! Which characters of a name may be shown as they are: not those that move a cursor, ring, or turn the text's direction.
+//! Escapes for people; how a shell is told of such a name is the fail log's business.
+
+use std::fmt::{self, Write};
+
+/// True for control characters and for what is invisible or changes how its neighbours are shown.
+pub fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Writes `c`, escaped where it is unprintable.
+pub fn write_char(out: &mut impl Write, c: char) -> fmt::Result {
+    match c {
+        c if c.is_control() => write!(out, "{}", c.escape_default()),
+        c if is_unprintable(c) => write!(out, "{}", c.escape_unicode()),
+        c => out.write_char(c),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_turns_or_hides_text_is_escaped_and_what_people_write_is_not() {
+        let mut shown = String::new();
+        for c in "a\u{202e}b\u{1b}\u{7}\r\u{200b}é中 ".chars() {
+            write_char(&mut shown, c).unwrap();
+        }
+        assert_eq!(shown, "a\\u{202e}b\\u{1b}\\u{7}\\r\\u{200b}é中 ");
+    }
+}
