@@ -27,18 +27,19 @@ mod unacknowledged;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::args::{self, Args};
 use crate::config::Loaded;
 use crate::logging::{self, Destination, Log};
 use crate::process::{self, Background, Readiness, print};
-use crate::state::{Places, StateDir};
+use crate::state::{Patience, Places, StateDir, state_name};
 use crate::{banner, config, sys};
 use plugin_alone::PluginAlone;
 use running::RunningDaemon;
 
-/// How long a predecessor with the same configuration may take to end.
+/// How long a predecessor with the same configuration may take to end, or to say that it stops.
 const STATE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A clause or a report for the operator; the program ends with 1.
@@ -70,9 +71,30 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{error}");
+            if args.daemon {
+                leave_trace(&args, &error.to_string());
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// A script that starts us in the background often throws our output away: the system's log and our own say why nothing runs.
+fn leave_trace(args: &Args, reason: &str) {
+    let trace = format!("sersync2 -d did not start: {reason}");
+    process::syslog::send(&trace);
+    if let Some(file) = args.log_file.clone().or_else(|| log_file_beside_the_state(args)) {
+        // There may be no log, for the reason why we did not start.
+        _ = logging::append_error(&file, &trace);
+    }
+}
+
+/// The usual log file of this configuration, where its state directory is there already.
+fn log_file_beside_the_state(args: &Args) -> Option<PathBuf> {
+    let config = std::fs::canonicalize(&args.config).ok()?;
+    let base = Places::of_this_process(args.state_dir.clone()).base().ok()?;
+    let state = base.join(state_name(&config));
+    state.is_dir().then(|| logging::default_file(Some(&state)))
 }
 
 /// `--check`: what is wrong with a configuration, or what it means.
@@ -110,7 +132,15 @@ fn start(args: &Args) -> Result<ExitCode, Failure> {
     // A plugin alone keeps no state: people run the same file with -d and with -m side by side.
     let (state, without) = match args.plugin_alone {
         Some(_) => (None, None),
-        None => StateDir::open_if_possible(&args.config, &places, STATE_PATIENCE)?,
+        None => {
+            let waits = |pid| {
+                eprintln!(
+                    "waiting for process {pid}, which serves this configuration and is stopping"
+                );
+            };
+            let patience = Patience { limit: STATE_PATIENCE, waits: &waits };
+            StateDir::open_if_possible(&args.config, &places, patience)?
+        }
     };
     let without = without.map(|reason| {
         format!("working without a journal, what is pending is forgotten at exit: {reason}")
@@ -121,7 +151,8 @@ fn start(args: &Args) -> Result<ExitCode, Failure> {
         let log = if args.log_file.is_none() { log } else { "the log says so as well" };
         eprintln!("warning: {without}; {log}");
     }
-    let state_path = state.as_ref().map(StateDir::path);
+    let state = state.map(Arc::new);
+    let state_path = state.as_deref().map(StateDir::path);
     let log_file = args.log_file.clone().unwrap_or_else(|| logging::default_file(state_path));
     let readiness = if args.daemon {
         match process::start_background(&log_file)? {
@@ -157,7 +188,7 @@ fn start(args: &Args) -> Result<ExitCode, Failure> {
 fn work(
     args: &Args,
     loaded: &Loaded,
-    state: Option<StateDir>,
+    state: Option<Arc<StateDir>>,
     log: &Log,
     readiness: Readiness,
 ) -> ExitCode {
@@ -182,6 +213,10 @@ fn work(
             }
         },
         Err(error) => {
+            if readiness.is_background() {
+                log::error!("sersync2 -d did not start: {error}");
+                process::syslog::send(&format!("sersync2 -d did not start: {error}"));
+            }
             readiness.failed(&error.to_string());
             ExitCode::FAILURE
         }

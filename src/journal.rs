@@ -256,6 +256,23 @@ impl Journal {
         }
     }
 
+    /// From now on `call` runs after each sync, on the thread that syncs. It must not wait for the journal's owner.
+    pub fn after_each_sync(&self, call: impl FnMut() + Send + 'static) {
+        self.syncer.after_each_sync(call);
+    }
+
+    /// Writes the journal anew, with `pending`, where it is missing on the disk.
+    pub fn make_again(&mut self, pending: impl IntoIterator<Item = (RemoteId, RelPath, Scope)>) {
+        self.commit();
+        // A successor on its way is missing too, or about to be.
+        self.syncer.finish();
+        self.syncer.take_promoted();
+        self.successor = None;
+        self.recent.clear();
+        self.health = Health::Incomplete { dropped: 0 };
+        self.compact(pending);
+    }
+
     /// Cuts the journal: nothing is pending.
     fn clear(&mut self) {
         match self.live.file.set_len(self.live.table_len) {

@@ -184,6 +184,18 @@ impl Record {
         self.eyes.clone()
     }
 
+    /// The state directory was deleted and made again: nothing is on record any more, until the next survey.
+    pub fn start_anew(&mut self) -> io::Result<()> {
+        // A survey or merge that is under way writes into what was deleted, or finds its deltas gone.
+        *lock(&self.turn) = Gate::Closed;
+        self.turn = Arc::new(Mutex::default());
+        self.generation += 1;
+        self.delta = create(&delta_path(&self.stem, self.generation))?;
+        (self.delta_len, self.earlier_len, self.found) = (0, 0, None);
+        (self.state, self.unfinished) = (State::Blank, false);
+        self.begin()
+    }
+
     /// Puts on record what was seen before a job that has succeeded. Call it *before* the journal is told of the delivery.
     /// A full disk is a warning, once; the next start then knows that the record is incomplete.
     pub fn append(&mut self, look: &Look) {
@@ -239,6 +251,10 @@ impl Record {
 
     /// Takes in how a merge has ended.
     pub fn merged(&mut self, merged: Merged) {
+        if !Arc::ptr_eq(&merged.turn, &self.turn) {
+            // The record has begun anew meanwhile.
+            return;
+        }
         match merged.result {
             Ok(()) => {
                 self.found = Some(merged.header);

@@ -3,16 +3,20 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
+
+use crate::ground::lock::lock as lock_mutex;
 
 /// A killed holder's child has the lock until it has become rsync: so often it is tried again, at this distance.
 const ORPHAN_TRIES: u32 = 100;
@@ -108,31 +112,87 @@ impl Places {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    lock: File,
+    lock: Mutex<File>,
+    /// Set when the loss of the directory was reported.
+    is_reported: AtomicBool,
+}
+
+/// What a start does while another process holds the directory.
+#[derive(Clone, Copy)]
+pub struct Patience<'a> {
+    /// How long a holder may take to end that does not say that it stops. Zero: nobody is waited for.
+    pub limit: Duration,
+    /// Called with the holder's process id before a wait for one that stops: that has no limit.
+    pub waits: &'a dyn Fn(u32),
+}
+
+impl Patience<'_> {
+    /// Nobody is waited for.
+    pub const NONE: Self = Self { limit: Duration::ZERO, waits: &|_| {} };
 }
 
 impl StateDir {
-    /// Makes and locks the directory for the configuration file `config`. While another process holds it, waits
-    /// at most `patience` for that process to end (a restart script does not wait for the old one to be gone).
-    pub fn open(config: &Path, places: &Places, patience: Duration) -> Result<Self, StateError> {
+    /// Makes and locks the directory for the configuration file `config`. A restart script does not wait for the old process
+    /// to be gone, so while another process holds the directory and stops, this waits for it.
+    pub fn open(
+        config: &Path,
+        places: &Places,
+        patience: Patience<'_>,
+    ) -> Result<Self, StateError> {
         let config = fs::canonicalize(config).map_err(|e| StateError::io("find", config, e))?;
         let base = places.base()?;
         let path = base.join(state_name(&config));
         make_private_dir(&path)?;
         let lock_path = path.join("lock");
-        let lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-            .open(&lock_path)
-            .map_err(|e| StateError::io("open", &lock_path, e))?;
+        let lock = open_lock(&lock_path)?;
         lock_or_wait(&lock, &lock_path, patience)?;
-        let state = Self { path, lock };
+        let state = Self { path, lock: Mutex::new(lock), is_reported: AtomicBool::new(false) };
         state.record_holder()?;
         Ok(state)
+    }
+
+    /// Calls `report` when the directory, its lock or its journal was deleted while this process holds it; no more once that
+    /// has returned true.
+    pub fn report_loss(&self, report: impl FnOnce() -> bool) {
+        if !self.is_reported.load(Ordering::Relaxed) && self.is_lost() {
+            self.is_reported.store(report(), Ordering::Relaxed);
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        let held = lock_mutex(&self.lock).metadata();
+        let found = fs::symlink_metadata(self.path.join("lock"));
+        let is_ours = match (held, found) {
+            (Ok(held), Ok(found)) => (held.dev(), held.ino()) == (found.dev(), found.ino()),
+            (_, Err(e)) => e.kind() != io::ErrorKind::NotFound,
+            (Err(_), _) => true,
+        };
+        // A compaction replaces the journal by another one: at no moment is there none.
+        !is_ours || is_missing(&self.path.join("journal"))
+    }
+
+    /// Makes and locks the directory again after its loss.
+    pub fn make_again(&self) -> Result<(), StateError> {
+        make_private_dir(&self.path)?;
+        let lock_path = self.path.join("lock");
+        let lock = open_lock(&lock_path)?;
+        let is_the_old_one = {
+            let (held, found) = (lock_mutex(&self.lock).metadata(), lock.metadata());
+            matches!((held, found), (Ok(held), Ok(found)) if held.ino() == found.ino())
+        };
+        if !is_the_old_one {
+            lock_or_wait(&lock, &lock_path, Patience::NONE)?;
+            *lock_mutex(&self.lock) = lock;
+        }
+        self.is_reported.store(false, Ordering::Relaxed);
+        self.record_holder()
+    }
+
+    /// Says in the lock file that this process is about to end, so that a start waits for it.
+    pub fn mark_stopping(&self) {
+        let text = format!("{}{STOPPING}", std::process::id());
+        // Without the mark a start waits for a short time only.
+        _ = lock_mutex(&self.lock).write_all_at(text.as_bytes(), 0);
     }
 
     /// As [`StateDir::open`], but a directory that cannot be made is only worth a warning when the operator named none:
@@ -141,7 +201,7 @@ impl StateDir {
     pub fn open_if_possible(
         config: &Path,
         places: &Places,
-        patience: Duration,
+        patience: Patience<'_>,
     ) -> Result<(Option<Self>, Option<StateError>), StateError> {
         match Self::open(config, places, patience) {
             Ok(state) => Ok((Some(state), None)),
@@ -160,8 +220,9 @@ impl StateDir {
     pub fn record_holder(&self) -> Result<(), StateError> {
         let text = format!("{}\n", std::process::id());
         let write = || {
-            self.lock.set_len(0)?;
-            self.lock.write_all_at(text.as_bytes(), 0)
+            let lock = lock_mutex(&self.lock);
+            lock.set_len(0)?;
+            lock.write_all_at(text.as_bytes(), 0)
         };
         match write() {
             // The id is for people; a full disk must not keep us from starting.
@@ -193,13 +254,36 @@ pub(crate) fn stable_hash(bytes: &[u8]) -> u64 {
     })
 }
 
-/// Makes `path` (and its parents) with mode 0700 and checks that nobody else can write in it.
+/// Stands behind the process id in the lock file while its holder stops.
+const STOPPING: &str = " stopping\n";
+
+fn open_lock(path: &Path) -> Result<File, StateError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+        .open(path)
+        .map_err(|e| StateError::io("open", path, e))
+}
+
+fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+}
+
+/// Makes `path` and the directory above it with mode 0700, and checks that nobody else can write in it. What is missing
+/// further up (`/var/lib`) belongs to the system, and everybody may look into that.
 fn make_private_dir(path: &Path) -> Result<(), StateError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|e| StateError::io("make the state directory", path, e))?;
+    let make = |mode, dir: &Path| {
+        let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
+        made.map_err(|e| StateError::io("make the state directory", path, e))
+    };
+    if let Some(shared) = path.parent().and_then(Path::parent) {
+        make(0o755, shared)?;
+    }
+    make(0o700, path)?;
     let found = fs::symlink_metadata(path).map_err(|e| StateError::io("look at", path, e))?;
     let wrong = |reason: String| StateError::Unsafe { path: path.to_path_buf(), reason };
     if !found.is_dir() {
@@ -227,18 +311,14 @@ pub fn directory_of(config: &Path, places: &Places) -> Result<PathBuf, StateErro
 
 /// The process that holds a state directory, or held it last.
 pub fn holder(directory: &Path) -> Option<u32> {
-    read_holder(&File::open(directory.join("lock")).ok()?)
+    read_holder(&File::open(directory.join("lock")).ok()?).map(|holder| holder.pid)
 }
 
-fn lock_or_wait(lock: &File, path: &Path, patience: Duration) -> Result<(), StateError> {
+fn lock_or_wait(lock: &File, path: &Path, patience: Patience<'_>) -> Result<(), StateError> {
     if try_lock(lock, path)? {
         return Ok(());
     }
-    let holder = read_holder(lock);
-    if let Some(pid) = holder
-        && !patience.is_zero()
-        && has_ended(pid, patience)
-    {
+    if read_holder(lock).is_some_and(|holder| holder.ends(lock, patience)) {
         for _ in 0..ORPHAN_TRIES {
             if try_lock(lock, path)? {
                 return Ok(());
@@ -247,7 +327,34 @@ fn lock_or_wait(lock: &File, path: &Path, patience: Duration) -> Result<(), Stat
             let _ = poll(&mut [], Some(&ORPHAN_PAUSE));
         }
     }
+    let holder = read_holder(lock).map(|holder| holder.pid);
     Err(StateError::Locked { path: path.to_path_buf(), holder })
+}
+
+/// Who holds the lock, as the lock file says.
+#[derive(Debug, Clone, Copy)]
+struct Holder {
+    pid: u32,
+    is_stopping: bool,
+}
+
+impl Holder {
+    /// Waits for the end of this process; false when it goes on.
+    fn ends(self, lock: &File, patience: Patience<'_>) -> bool {
+        if patience.limit.is_zero() {
+            return false;
+        }
+        if !self.is_stopping && has_ended(self.pid, Some(patience.limit)) {
+            return true;
+        }
+        // It may have been told to stop meanwhile.
+        let is_stopping =
+            read_holder(lock).is_some_and(|now| now.is_stopping && now.pid == self.pid);
+        if is_stopping {
+            (patience.waits)(self.pid);
+        }
+        is_stopping && has_ended(self.pid, None)
+    }
 }
 
 /// False when another process holds it.
@@ -259,14 +366,16 @@ fn try_lock(lock: &File, path: &Path) -> Result<bool, StateError> {
     }
 }
 
-fn read_holder(lock: &File) -> Option<u32> {
-    let mut text = String::new();
-    lock.take(32).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+fn read_holder(lock: &File) -> Option<Holder> {
+    let mut text = [0; 64];
+    let len = lock.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(&text[..len]).ok()?;
+    let pid = text.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(Holder { pid, is_stopping: text.ends_with(STOPPING) })
 }
 
-/// Waits until process `pid` has ended, at most `patience`; false when it goes on.
-fn has_ended(pid: u32, patience: Duration) -> bool {
+/// Waits until process `pid` has ended, at most `limit`; false when it goes on.
+fn has_ended(pid: u32, limit: Option<Duration>) -> bool {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return true;
     };
@@ -274,7 +383,7 @@ fn has_ended(pid: u32, patience: Duration) -> bool {
         Ok(end) => end,
         Err(error) => return error == Errno::SRCH,
     };
-    let limit = Timespec::try_from(patience).ok();
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     matches!(poll(&mut [PollFd::new(&end, PollFlags::IN)], limit.as_ref()), Ok(1..))
 }
 
@@ -330,13 +439,71 @@ mod tests {
         let two = config(&dir, "two.xml");
         let link = dir.path().join("link.xml");
         std::os::unix::fs::symlink(&one, &link).unwrap();
-        let held = StateDir::open(&one, &places(&dir), Duration::ZERO).unwrap();
-        let _other = StateDir::open(&two, &places(&dir), Duration::ZERO).unwrap();
-        let error = StateDir::open_if_possible(&link, &places(&dir), Duration::ZERO).unwrap_err();
+        let held = StateDir::open(&one, &places(&dir), Patience::NONE).unwrap();
+        let _other = StateDir::open(&two, &places(&dir), Patience::NONE).unwrap();
+        let error = StateDir::open_if_possible(&link, &places(&dir), Patience::NONE).unwrap_err();
         let me = format!("process {}", std::process::id());
         assert!(error.to_string().contains(&me), "{error}");
         drop(held);
-        StateDir::open(&one, &places(&dir), Duration::ZERO).unwrap();
+        StateDir::open(&one, &places(&dir), Patience::NONE).unwrap();
+    }
+
+    #[test]
+    fn directory_that_is_deleted_is_noticed_once_and_locked_again() {
+        let dir = TempDir::new().unwrap();
+        let one = config(&dir, "one.xml");
+        let held = StateDir::open(&one, &places(&dir), Patience::NONE).unwrap();
+        let journal = held.path().join("journal");
+        fs::write(&journal, "").unwrap();
+        let noticed = || {
+            let mut noticed = false;
+            held.report_loss(|| {
+                noticed = true;
+                true
+            });
+            noticed
+        };
+        assert!(!noticed());
+        fs::remove_file(&journal).unwrap();
+        held.report_loss(|| false);
+        assert!(noticed() && !noticed(), "said once");
+        held.make_again().unwrap();
+        fs::write(&journal, "").unwrap();
+        assert!(!noticed());
+        fs::remove_dir_all(held.path()).unwrap();
+        assert!(noticed());
+        held.make_again().unwrap();
+        fs::write(&journal, "").unwrap();
+        assert!(!noticed());
+        let error = StateDir::open(&one, &places(&dir), Patience::NONE).unwrap_err();
+        assert!(error.to_string().contains("already served"), "{error}");
+        drop(held);
+        StateDir::open(&one, &places(&dir), Patience::NONE).unwrap();
+    }
+
+    #[test]
+    fn what_another_start_has_made_meanwhile_is_left_to_it() {
+        let dir = TempDir::new().unwrap();
+        let one = config(&dir, "one.xml");
+        let held = StateDir::open(&one, &places(&dir), Patience::NONE).unwrap();
+        fs::remove_dir_all(held.path()).unwrap();
+        let _second = StateDir::open(&one, &places(&dir), Patience::NONE).unwrap();
+        fs::write(held.path().join("journal"), "").unwrap();
+        assert!(held.is_lost());
+        assert!(matches!(held.make_again(), Err(StateError::Locked { .. })));
+    }
+
+    #[test]
+    fn only_what_is_ours_is_closed_to_others() {
+        let dir = TempDir::new().unwrap();
+        let one = config(&dir, "one.xml");
+        let places =
+            Places { explicit: Some(dir.path().join("var/lib/sersync")), ..Places::default() };
+        StateDir::open(&one, &places, Patience::NONE).unwrap();
+        let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().mode() & 0o777;
+        assert_eq!((mode("var") & 0o700, mode("var/lib") & 0o500), (0o700, 0o500));
+        assert_ne!(mode("var/lib") & 0o055, 0, "unless the umask says so");
+        assert_eq!(mode("var/lib/sersync"), 0o700);
     }
 
     #[test]
@@ -344,11 +511,11 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let one = config(&dir, "one.xml");
         let path =
-            StateDir::open(&one, &places(&dir), Duration::ZERO).unwrap().path().to_path_buf();
+            StateDir::open(&one, &places(&dir), Patience::NONE).unwrap().path().to_path_buf();
         let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
         assert_eq!(mode(), 0o700);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-        StateDir::open(&one, &places(&dir), Duration::ZERO).unwrap();
+        StateDir::open(&one, &places(&dir), Patience::NONE).unwrap();
         assert_eq!(mode(), 0o700);
     }
 
@@ -360,13 +527,13 @@ mod tests {
         fs::create_dir(&base).unwrap();
         let path = base.join(state_name(&fs::canonicalize(&one).unwrap()));
         std::os::unix::fs::symlink(dir.path(), &path).unwrap();
-        let error = StateDir::open(&one, &places(&dir), Duration::ZERO).unwrap_err();
+        let error = StateDir::open(&one, &places(&dir), Patience::NONE).unwrap_err();
         assert!(error.to_string().contains("symbolic link"), "{error}");
         if geteuid().is_root() {
             fs::remove_file(&path).unwrap();
             fs::create_dir(&path).unwrap();
             std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
-            let error = StateDir::open(&one, &places(&dir), Duration::ZERO).unwrap_err();
+            let error = StateDir::open(&one, &places(&dir), Patience::NONE).unwrap_err();
             assert!(error.to_string().contains("user 12345"), "{error}");
         }
     }
@@ -376,10 +543,10 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let one = config(&dir, "one.xml");
         let home = Places { home: Some(one.clone().into()), ..Places::default() };
-        let (none, why) = StateDir::open_if_possible(&one, &home, Duration::ZERO).unwrap();
+        let (none, why) = StateDir::open_if_possible(&one, &home, Patience::NONE).unwrap();
         assert!(none.is_none() && why.is_some());
         let asked = Places { explicit: Some(one.clone()), ..Places::default() };
-        let error = StateDir::open_if_possible(&one, &asked, Duration::ZERO).unwrap_err();
+        let error = StateDir::open_if_possible(&one, &asked, Patience::NONE).unwrap_err();
         assert!(error.to_string().contains("--state-dir"), "{error}");
     }
 }

@@ -240,6 +240,10 @@ impl CatchUp {
         if let Some(Some(record)) = self.records.get_mut(root.0) {
             unfinished = record.is_unfinished();
             if let Err(error) = record.keep(surveyor) {
+                if error.kind() == std::io::ErrorKind::Interrupted {
+                    // The record has begun anew meanwhile: what this walk has found is pending all the same.
+                    return Found::All;
+                }
                 return Found::Unknown(format!(
                     "the record of the tree cannot be written: {error}"
                 ));
@@ -271,6 +275,19 @@ impl CatchUp {
     pub fn append(&mut self, root: RootId, look: &Look) {
         if let Some(Some(record)) = self.records.get_mut(root.0) {
             record.append(look);
+        }
+    }
+
+    /// The state directory was deleted and made again: the records begin anew, with a walk. The roots `except` keep what is decided
+    /// of their deletions, which a walk would change.
+    pub fn start_anew(&mut self, except: impl Fn(RootId) -> bool) {
+        for root in (0..self.records.len()).map(RootId) {
+            let Some(Some(record)) = self.records.get_mut(root.0) else { continue };
+            if let Err(error) = record.start_anew() {
+                log::warn!("cannot begin the record of the tree: {error}");
+            } else if !except(root) {
+                self.start(root, false);
+            }
         }
     }
 

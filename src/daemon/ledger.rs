@@ -2,6 +2,7 @@
 //! Does not know what is pending (the engine does), and does not decide what is sent.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::unacknowledged::{Delivery, Unacknowledged};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
@@ -10,6 +11,7 @@ use crate::engine::{Engine, Event, FlushId, FullSyncCause, Job, JobId, JobKind, 
 use crate::journal::{Journal, Seq};
 use crate::path::RelPath;
 use crate::record::Look;
+use crate::state::{StateDir, StateError};
 use crate::watch::Barrier;
 
 /// What has to be known of a job when it is done.
@@ -27,6 +29,7 @@ struct InFlight {
 pub struct Ledger {
     /// `None` where no state can be kept.
     journal: Option<Journal>,
+    state: Option<Arc<StateDir>>,
     /// For each remote, its root.
     roots_of_remotes: Vec<RootId>,
     jobs: HashMap<JobId, InFlight>,
@@ -37,9 +40,15 @@ pub struct Ledger {
 
 impl Ledger {
     /// Nothing is in flight yet.
-    pub fn new(journal: Option<Journal>, roots_of_remotes: Vec<RootId>, barrier: Barrier) -> Self {
+    pub fn new(
+        journal: Option<Journal>,
+        state: Option<Arc<StateDir>>,
+        roots_of_remotes: Vec<RootId>,
+        barrier: Barrier,
+    ) -> Self {
         Self {
             journal,
+            state,
             roots_of_remotes,
             jobs: HashMap::new(),
             full_syncs: HashMap::new(),
@@ -223,6 +232,25 @@ impl Ledger {
             let all = remotes().flat_map(items);
             journal.compact(all.map(|(remote, item)| (remote, item.path, item.mark.scope)));
         }
+    }
+
+    /// The state directory was deleted: makes it again, with a journal of all that is pending or not acknowledged.
+    pub fn make_state_again(&mut self, engine: &Engine) -> Result<(), StateError> {
+        let Some(state) = &self.state else { return Ok(()) };
+        state.make_again()?;
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let remotes = (0..self.roots_of_remotes.len()).map(RemoteId);
+        let pending = remotes.flat_map(|remote| {
+            let items = engine.undelivered(remote);
+            items.map(move |item| (remote, item.path, item.mark.scope))
+        });
+        // The engine has forgotten these, and the next start must not.
+        let waiting = self.unacknowledged.deliveries();
+        let waiting = waiting.map(|(remote, path, scope)| (remote, path.clone(), scope));
+        let mut all: Vec<_> = pending.chain(waiting).collect();
+        all.sort_by_key(|(remote, ..)| *remote);
+        journal.make_again(all);
+        Ok(())
     }
 
     /// Ends the journal in order.

@@ -22,6 +22,8 @@ pub enum MainEvent {
     Counted(Counted),
     /// A root's record was merged while the program runs.
     Merged(RootId, Merged),
+    /// The state directory was deleted under the running program.
+    StateLost,
     /// From outside.
     Signal(Signal),
     /// Somebody wants to know how things are.

@@ -117,9 +117,30 @@ impl Mirror {
                 let events = self.trust.merged(root, merged);
                 self.take_in_all(events);
             }
+            MainEvent::StateLost => self.state_lost(),
             MainEvent::Signal(signal) => self.signal(signal),
             MainEvent::Snapshot(request) => self.observer.add(request),
             MainEvent::Control(asked) => self.control(asked),
+        }
+    }
+
+    /// The state directory was deleted, as cleaners of temporary files do.
+    fn state_lost(&mut self) {
+        let made = self.ledger.make_state_again(&self.engine);
+        // By default the log lies there too.
+        self.teller.reopen_logs();
+        match made {
+            Ok(()) => {
+                log::error!(
+                    "the state directory was deleted while this program runs: it is made again, with all that is pending; \
+                     keep cleaners of temporary files away from it (--state-dir DIR names another place)"
+                );
+                self.trust.start_records_anew();
+            }
+            Err(error) => log::error!(
+                "the state directory was deleted while this program runs, and cannot be made again: {error}; \
+                 what is pending is forgotten at exit"
+            ),
         }
     }
 
@@ -308,7 +329,9 @@ impl Mirror {
                 MainEvent::JobDone(..)
                 | MainEvent::CaughtUp(_)
                 | MainEvent::Counted(_)
-                | MainEvent::Merged(..) => {}
+                | MainEvent::Merged(..)
+                // The next sync finds it too.
+                | MainEvent::StateLost => {}
                 MainEvent::Snapshot(request) => self.observer.add(request),
                 // Whoever asks is told that nothing answers yet.
                 MainEvent::Control(_) => {}

@@ -76,7 +76,7 @@ impl RunningDaemon {
     pub fn start(
         args: &Args,
         config: &Config,
-        state: Option<&StateDir>,
+        state: Option<&Arc<StateDir>>,
         log: &Log,
     ) -> Result<Self, Failure> {
         let (sender, events) = bounded(EVENTS);
@@ -84,8 +84,17 @@ impl RunningDaemon {
         let signals = {
             let sender = sender.clone();
             let mode = if args.daemon { Mode::Background } else { Mode::Foreground };
-            start_signals(mode, move |signal| _ = sender.send(MainEvent::Signal(signal)))?
+            let state = state.cloned();
+            start_signals(mode, move |signal| {
+                if let (Signal::Stop, Some(state)) = (signal, &state) {
+                    // At once: a start that comes right behind the signal waits for us then.
+                    state.mark_stopping();
+                }
+                _ = sender.send(MainEvent::Signal(signal));
+            })?
         };
+        let holder = state.cloned();
+        let state = state.map(AsRef::as_ref);
         let filter = Arc::new(Filter::new(&config.filter)?);
         let sources = open_sources(config)?;
         let remotes = RemoteWorkers::new(config, &sources, &filter, state.map(StateDir::path));
@@ -119,13 +128,21 @@ impl RunningDaemon {
             pending_max: PENDING_MAX,
         });
         let workers = start_workers(remotes, &records, &exclude, &sender)?;
+        let loss_sender = sender.clone();
         let catch_up = state.map(|state| {
             let guard = Guard::new(config.guard, state.path());
             CatchUp::new(records, exclude, guard, sender)
         });
         let trust = Trust::new(sources, teller.names.clone(), catch_up);
         let has_journal = journal.is_some();
-        let ledger = Ledger::new(journal, roots_of_remotes.clone(), watcher.barrier());
+        if let (Some(journal), Some(state)) = (&journal, holder.clone()) {
+            let sender = loss_sender;
+            journal.after_each_sync(move || {
+                // The main loop may wait for this thread, so this thread does not wait for the main loop.
+                state.report_loss(|| sender.try_send(MainEvent::StateLost).is_ok());
+            });
+        }
+        let ledger = Ledger::new(journal, holder, roots_of_remotes.clone(), watcher.barrier());
         let instance = instance(args, config, state, workers_count, watcher.backend());
         let observer = Observer::new(instance, destinations, Arc::clone(watcher.status()));
         let parts = Parts { engine, workers, ledger, trust, teller, observer };

@@ -118,6 +118,13 @@ impl Trust {
         }
     }
 
+    /// The state directory was deleted and made again: the records begin anew.
+    pub fn start_records_anew(&mut self) {
+        if let Some(catch_up) = &mut self.catch_up {
+            catch_up.start_anew(|root| self.restrained.contains_key(&root));
+        }
+    }
+
     /// Ends the records in order.
     pub fn close(&mut self) {
         self.catch_up.take().into_iter().for_each(CatchUp::close);

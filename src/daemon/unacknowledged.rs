@@ -84,6 +84,18 @@ impl Unacknowledged {
         self.asked_for = self.asked_for.map(|_| 0);
     }
 
+    /// The paths whose delivery the journal is not told of yet.
+    pub fn deliveries(&self) -> impl Iterator<Item = (RemoteId, &RelPath, Scope)> {
+        let paths = |delivery| match delivery {
+            &Delivery::Delivered(remote, _, ref paths) => Some((remote, paths)),
+            Delivery::Seen(..) => None,
+        };
+        let all = self.waiting.iter().filter_map(paths);
+        all.flat_map(|(remote, paths)| {
+            paths.iter().map(move |(path, scope)| (remote, path, *scope))
+        })
+    }
+
     /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()

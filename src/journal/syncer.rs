@@ -4,8 +4,10 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{Builder, JoinHandle};
+
+use crate::ground::lock::{lock, wait};
 
 /// Handle of the thread; dropping it finishes what was asked for and joins.
 #[derive(Debug)]
@@ -30,6 +32,18 @@ struct Desk {
     work: Mutex<Work>,
     /// Something was asked for, or finished.
     changed: Condvar,
+    /// Called after each sync, on the thread.
+    after_sync: Mutex<AfterSync>,
+}
+
+/// What is called after each sync.
+#[derive(Default)]
+struct AfterSync(Option<Box<dyn FnMut() + Send>>);
+
+impl std::fmt::Debug for AfterSync {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("AfterSync").field(&self.0.is_some()).finish()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +95,11 @@ impl Syncer {
         self.desk.lock().syncs
     }
 
+    /// From now on `call` runs on the thread after each sync. It must not wait for the journal's owner.
+    pub fn after_each_sync(&self, call: impl FnMut() + Send + 'static) {
+        *lock(&self.desk.after_sync) = AfterSync(Some(Box::new(call)));
+    }
+
     /// Waits until all that was asked for is done.
     pub fn finish(&self) {
         let mut work = self.desk.lock();
@@ -103,11 +122,11 @@ impl Drop for Syncer {
 
 impl Desk {
     fn lock(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.work)
     }
 
     fn wait<'a>(&self, work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
-        self.changed.wait(work).unwrap_or_else(PoisonError::into_inner)
+        wait(&self.changed, work)
     }
 
     fn run(&self) {
@@ -126,6 +145,9 @@ impl Desk {
             drop(work);
             let failure = sync.and_then(|file| file.sync_data().err());
             let promoted = promotion.map(Promotion::carry_out);
+            if let Some(call) = &mut lock(&self.after_sync).0 {
+                call();
+            }
             work = self.lock();
             work.syncs += 1;
             work.failure = failure.or(work.failure.take());

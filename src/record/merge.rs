@@ -79,7 +79,7 @@ pub struct Merger {
 pub struct Merged {
     pub(super) header: Header,
     pub(super) result: io::Result<()>,
-    _turn: Turn,
+    pub(super) turn: Turn,
 }
 
 impl Merger {
@@ -91,7 +91,7 @@ impl Merger {
             // What is left of it may be what fills the disk.
             _ = fs::remove_file(&self.paths.new_snapshot);
         }
-        Merged { header: self.header, result, _turn: self.turn }
+        Merged { header: self.header, result, turn: self.turn }
     }
 
     fn merge(&self) -> io::Result<()> {

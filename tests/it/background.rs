@@ -7,9 +7,10 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
+use crate::support::forwarder::Forwarder;
 use crate::support::rsyncd::Rsyncd;
 use crate::support::sersync::{PROGRAM, Setup, open_file};
-use crate::support::{children_of, is_running, wait_for_content, wait_until};
+use crate::support::{children_of, free_port, is_running, wait_for_content, wait_until};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -107,6 +108,9 @@ fn sighup_reopens_the_log_file() {
     fs::rename(setup.log_file(), setup.dir.join("sersync2.log.1")).unwrap();
     setup.signal(Signal::HUP);
     wait_until("the log file is there again", || setup.log_file().exists());
+    wait_until("it is said", || {
+        fs::read_to_string(setup.log_file()).is_ok_and(|log| log.contains("SIGHUP: the log file"))
+    });
     wait_until("standard error follows it", || open_file(setup.pid(), 2) == setup.log_file());
     setup.assert_mirrors(&remote, "after");
 }
@@ -122,6 +126,79 @@ fn sigterm_ends_the_daemon_and_its_children() {
     setup.signal(Signal::TERM);
     wait_until("the daemon ends", || !is_running(pid));
     wait_until("no child is left", || !children.iter().any(|&child| is_running(child)));
+}
+
+#[test]
+fn a_start_waits_for_a_predecessor_that_is_stopping() {
+    let remote = Rsyncd::start();
+    let port = free_port();
+    let forwarder = Forwarder::start(9, port, remote.port);
+    let name = r#"name="data""#;
+    let setup = Setup::with_remote("confxml.xml", port, name, "");
+    let xml = fs::read_to_string(&setup.config).unwrap();
+    fs::write(&setup.config, xml.replace("127.0.0.1", &forwarder.ip())).unwrap();
+    assert!(setup.run_background().status.success());
+    setup.assert_mirrors(&remote, "first");
+    // A file that is under way for longer than a start used to wait.
+    forwarder.set_rate(Some(200_000));
+    // Without a pattern, so that rsync cannot compress it.
+    let mut state = 1_u32;
+    let noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let large: Vec<u8> = std::iter::repeat_with(noise).take(1_000_000).collect();
+    fs::write(setup.source.join("large"), &large).unwrap();
+    wait_until("the file is under way", || is_under_way(&remote, "large"));
+    let old = setup.pid();
+    setup.signal(Signal::TERM);
+    let config = setup.config.to_str().unwrap();
+    let parent = setup.command(PROGRAM, &["-r", "-d", "-o", config]).output().unwrap();
+    assert!(parent.status.success(), "{}", text(&parent.stderr));
+    let waited =
+        format!("waiting for process {old}, which serves this configuration and is stopping");
+    assert!(text(&parent.stderr).contains(&waited), "{}", text(&parent.stderr));
+    assert_ne!(setup.pid(), old, "one runs, and it is the new one");
+    forwarder.set_rate(None);
+    setup.assert_mirrors(&remote, "last");
+    wait_until("the large file is there", || {
+        fs::read(remote.at("large")).is_ok_and(|content| content == large)
+    });
+}
+
+/// True while the remote has a temporary file for `name`.
+fn is_under_way(remote: &Rsyncd, name: &str) -> bool {
+    let entries = fs::read_dir(&remote.data).into_iter().flatten().flatten();
+    let temporary = format!(".{name}.");
+    let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.any(|entry| entry.starts_with(&temporary))
+}
+
+#[test]
+fn a_refused_background_start_leaves_a_trace_in_the_log() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    assert!(setup.run_background().status.success());
+    let refused = setup.run_background();
+    assert_eq!(refused.status.code(), Some(1));
+    let log = fs::read_to_string(setup.log_file()).unwrap();
+    let trace = "sersync2 -d did not start: this configuration is already served by process";
+    assert!(log.contains(trace), "{log}");
+    setup.assert_mirrors(&remote, "goes on");
+}
+
+#[test]
+fn sigusr1_logs_what_is_pending_and_sigusr2_does_nothing() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    assert!(setup.run_background().status.success());
+    setup.signal(Signal::USR2);
+    setup.signal(Signal::USR1);
+    wait_until("the report is in the log", || {
+        let log = fs::read_to_string(setup.log_file()).unwrap_or_default();
+        log.contains("SIGUSR1: remote 127.0.0.1::data: 0 paths pending")
+    });
+    setup.assert_mirrors(&remote, "goes on");
 }
 
 #[test]

@@ -56,6 +56,33 @@ fn changes_that_wait_for_a_dead_remote_survive_a_kill() {
 }
 
 #[test]
+fn a_state_directory_that_is_deleted_is_made_again_with_all_that_is_pending() {
+    let mut daemon = Rsyncd::start();
+    let mut mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("before", "x");
+    wait_for_content(&daemon.at("before"), "x");
+    mirror.wait_for_record();
+    daemon.stop();
+    (0..300).for_each(|i| mirror.write(format!("d{}/f{i}", i % 7), format!("{i}")));
+    mirror.wait_for_output("is down");
+    fs::remove_dir_all(mirror.dir.join("state")).unwrap();
+    mirror.write("trigger", "x");
+    mirror.wait_for_output("the state directory was deleted while this program runs");
+    mirror.write("later", "x");
+    let written = || {
+        let bytes = fs::read(journal(&mirror)).unwrap_or_default();
+        bytes.windows(5).any(|window| window == b"later")
+    };
+    wait_until("the journal goes on", written);
+    mirror.wait_for_record();
+    assert_eq!(mirror.output().matches("the state directory was deleted").count(), 1);
+    mirror.kill();
+    daemon.start_again();
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "after the kill");
+}
+
+#[test]
 fn a_torn_tail_is_dropped_with_a_warning_and_nothing_is_lost() {
     let mut daemon = Rsyncd::start();
     let mut mirror = killed_while_the_remote_is_down(&Setup::to(&daemon), &mut daemon);
