@@ -116,7 +116,7 @@ impl EventLog {
             lost: 0,
             complained: false,
         };
-        let thread = std::thread::Builder::new().name("event-log".into()).stack_size(256 << 10);
+        let thread = std::thread::Builder::new().name("event-log".into());
         let thread = thread.spawn(move || writer.run(&records))?;
         Ok(Self { what: config.what, queue: Some(queue), shared, thread: Some(thread) })
     }

@@ -104,7 +104,7 @@ impl Page {
         let site = Site::new(setup.config, setup.log);
         let hosts = listen::hosts(host);
         let server = Server::new(listener, Arc::clone(&shared), reader, site, hosts);
-        let thread = std::thread::Builder::new().name("page".into()).stack_size(512 << 10);
+        let thread = std::thread::Builder::new().name("page".into());
         let thread = thread.spawn(move || server.run())?;
         Ok(Self { shared, thread: Some(thread), address })
     }

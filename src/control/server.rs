@@ -115,7 +115,7 @@ impl Server {
             next: 0,
         };
         let thread = std::thread::Builder::new().name("control".into());
-        let thread = thread.stack_size(256 << 10).spawn(move || while room.step() {})?;
+        let thread = thread.spawn(move || while room.step() {})?;
         Ok(Self {
             directory: directory.to_path_buf(),
             wake,
