@@ -99,14 +99,11 @@ fn a_host_that_is_not_let_in_is_said_once_and_made_good_when_it_is() {
 }
 
 #[test]
-fn a_module_that_is_busy_is_said_once_and_made_good_when_it_is_free() {
+fn a_module_that_is_closed_is_said_once_and_made_good_when_it_is_open() {
     let two = Two::start(12, daemon("max connections = -1"), "data", "");
-    two.is_said_and_mended(
-        "serves as many clients as its `max connections` allows: raise it",
-        || {
-            two.failing.reconfigure(&Options::default());
-        },
-    );
+    two.is_said_and_mended("is closed: \"max connections\" in its rsyncd.conf is negative", || {
+        two.failing.reconfigure(&Options::default());
+    });
 }
 
 #[test]
