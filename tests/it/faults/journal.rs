@@ -65,7 +65,9 @@ fn a_state_directory_that_is_deleted_is_made_again_with_all_that_is_pending() {
     daemon.stop();
     (0..300).for_each(|i| mirror.write(format!("d{}/f{i}", i % 7), format!("{i}")));
     mirror.wait_for_output("is down");
-    fs::remove_dir_all(mirror.dir.join("state")).unwrap();
+    // At one stroke: the program makes it again while it is still being removed.
+    fs::rename(mirror.dir.join("state"), mirror.dir.join("gone")).unwrap();
+    fs::remove_dir_all(mirror.dir.join("gone")).unwrap();
     mirror.write("trigger", "x");
     mirror.wait_for_output("the state directory was deleted while this program runs");
     mirror.write("later", "x");
