@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Now;
 
 /// Mean distance of runs in a sustained stream. At 80 ms some 70 runs carry 5,000 files in 5 s, at a seventh
-/// of the processor time that run after run would cost (docs/ARCHITECTURE.md, "Group commit").
+/// of the processor time that run after run would cost (docs/INTERNALS.md, "Group commit").
 const SPACING: Duration = Duration::from_millis(80);
 
 /// The same for runs with less than [`FEW`] paths: waiting longer would hardly reduce their number.
