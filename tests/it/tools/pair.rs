@@ -6,7 +6,10 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::ioctl_fionread;
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open,
+};
 
 use crate::support::{TestDir, wait_until};
 
@@ -51,6 +54,7 @@ pub fn bin(dir: &TestDir) -> PathBuf {
 impl Pair {
     /// Two directories, each made by `make`.
     pub fn new(make: impl Fn(&Path)) -> Self {
+        keep_files_to_this_thread();
         let dir = TestDir::new();
         bin(&dir);
         for side in SIDES {
@@ -151,17 +155,37 @@ impl Pair {
 }
 
 impl Tool {
-    /// Waits until the tool has nothing to do and waits for events, or has ended.
+    /// Waits until the tool has read every event and waits for more, or has ended.
     fn wait_until_idle(&mut self) {
         wait_until("the tool waits for events", || {
             if self.child.try_wait().unwrap().is_some() {
                 return true;
+            }
+            // First the queue: a tool that is being woken still seems to sleep.
+            if !self.has_read_everything() {
+                return false;
             }
             // select, poll, pselect6, ppoll on x86-64; pselect6, ppoll on arm64.
             let call = fs::read_to_string(format!("/proc/{}/syscall", self.child.id()));
             let call = call.unwrap_or_default();
             ["23 ", "7 ", "270 ", "271 ", "72 ", "73 "].iter().any(|wait| call.starts_with(wait))
         });
+    }
+
+    /// True when no event waits in the kernel's queues of the tool.
+    fn has_read_everything(&self) -> bool {
+        let pid = Pid::from_child(&self.child);
+        // It may end at any moment.
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
+        let fds = fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        let inotify = |entry: fs::DirEntry| {
+            let target = fs::read_link(entry.path()).ok()?;
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            let is_inotify = target.as_os_str() == "anon_inode:inotify";
+            is_inotify.then(|| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok())?
+        };
+        let mut queues = fds.into_iter().flatten().flatten().filter_map(inotify);
+        queues.all(|queue| ioctl_fionread(&queue).is_ok_and(|bytes| bytes == 0))
     }
 
     fn end(&mut self, signal: Signal) {
@@ -176,6 +200,15 @@ impl Drop for Tool {
         _ = self.child.kill();
         _ = self.child.wait();
     }
+}
+
+/// From now on a program that another thread starts does not hold the files of this thread open until its exec: they
+/// are closed when the operation closes them, and not a moment later.
+#[expect(unsafe_code, reason = "the kernel's call has no safe form")]
+fn keep_files_to_this_thread() {
+    // SAFETY: the thread keeps a copy of every descriptor, so each that is owned here stays valid; none that is opened
+    // from now on is handed to another thread.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }.unwrap();
 }
 
 /// What is left to chance made equal: the cookies of renames are numbered, and equal lines that follow each other are
