@@ -81,13 +81,24 @@ fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, Failure> 
     if stream.set_read_timeout(Some(rest)).is_err() {
         return Ok(Knock::Unsure);
     }
-    match stream.read(&mut [0; 1]) {
+    match read_one(&mut stream) {
         Ok(1..) => Ok(Knock::Greeted),
         Ok(0) => Err(away(REFUSED, format!("{address} closes the connection without a greeting"))),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
             Err(away(SILENT, format!("{address} accepts connections and says nothing")))
         }
         Err(error) => Err(away(REFUSED, format!("{address}: {}", words(&error)))),
+    }
+}
+
+/// A program that was stopped and goes on (SIGSTOP, SIGCONT) finds its read interrupted, without any signal handler: signal(7).
+/// That says nothing about the daemon.
+fn read_one(stream: &mut TcpStream) -> std::io::Result<usize> {
+    loop {
+        match stream.read(&mut [0; 1]) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 
