@@ -151,7 +151,7 @@ mod tests {
             host(&localhost),
             background(),
             threads(10, 10),
-            full_sync(&[RunSpec { args: argv, root: www.into(), owner: None }]),
+            full_sync(&[RunSpec { args: argv, root: www.into(), local: None, owner: None }]),
             watching([www]),
         ];
         let expected = "\

@@ -11,6 +11,7 @@ pub mod places;
 pub mod plugins;
 pub mod preflight;
 pub mod raw;
+pub mod remotes;
 pub mod report;
 pub mod schema;
 pub mod telling;

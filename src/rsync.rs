@@ -6,6 +6,7 @@ pub mod excludes;
 pub mod exit;
 pub mod input;
 mod knock;
+pub mod local;
 pub mod operator_rules;
 pub mod options;
 pub mod params;
@@ -22,6 +23,7 @@ use crate::change::Scope;
 use crate::destination::Destination;
 use crate::path::RelPath;
 use exit::Ability;
+use local::LocalDirectory;
 use operator_rules::OperatorRules;
 use params::{Filters, Params};
 
@@ -99,10 +101,12 @@ impl Abilities {
 pub struct RsyncOptions {
     /// `<commonParams params>`, split into words as a shell would (quotes understood, nothing expanded).
     pub params: Vec<String>,
-    /// `<auth passwordfile>`: a file with the password on its first line; never read by us.
+    /// `<auth passwordfile>`, for a daemon: a file with the password on its first line; never read by us.
     pub password_file: Option<PathBuf>,
     /// `<timeout start="true">`, seconds.
     pub timeout_s: Option<u32>,
+    /// `<remote bwlimit>`: a rate as rsync writes it; `0` is no limit.
+    pub bwlimit: Option<String>,
     /// `<delete start>`: what is gone from the watch root is deleted on the remote as well.
     pub deletes: bool,
 }
@@ -114,6 +118,7 @@ pub struct Endpoint {
     destination: Destination,
     options: RsyncOptions,
     params: Params,
+    local: Option<LocalDirectory>,
     owner: Option<PathBuf>,
 }
 
@@ -220,6 +225,8 @@ pub struct RunSpec {
     pub args: Vec<OsString>,
     /// The watch root; rsync is started inside it and reads `./`.
     pub root: PathBuf,
+    /// The remote, when it is a directory of this machine: the run reaches that very directory or is not started.
+    pub local: Option<LocalDirectory>,
     /// The state directory of whoever starts it, for [`crate::process::orphans`].
     pub owner: Option<PathBuf>,
 }
@@ -286,6 +293,10 @@ impl Endpoint {
             destination: destination.clone(),
             options: options.clone(),
             params: Params::parse(&options.params),
+            local: match destination {
+                Destination::Local { path } => Some(LocalDirectory::new(path)),
+                _ => None,
+            },
             owner: None,
         }
     }

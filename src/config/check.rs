@@ -170,15 +170,13 @@ fn check_rsync(
     places.ssh = raw.ssh.as_ref().filter(|_| ssh).map(|raw| raw.start.span.clone());
     places.params = raw.params.as_ref().map_or(raw.section.clone(), |field| field.span.clone());
     let port = |field: &Field, values: &mut Values<'_>| values.port(field);
-    let seconds = |field: &Field, values: &mut Values<'_>| {
-        let number = values.number(field, "a number of seconds", 0, i64::from(i32::MAX))?;
-        u32::try_from(number).ok()
-    };
+    let seconds = |field: &Field, values: &mut Values<'_>| values.seconds(field);
     let (user, password_file) = check_auth(raw, ssh, places, values);
     let options = RsyncOptions {
         params: check_params(raw, values),
         password_file,
         timeout_s: switched(raw.timeout.as_ref(), values, seconds),
+        bwlimit: None,
         deletes: changes.delete,
     };
     RsyncSection { options, user, port: switched(raw.port.as_ref(), values, port), ssh }

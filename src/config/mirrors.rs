@@ -1,18 +1,19 @@
-//! `<localpath>` and `<remote>` -> mirrors: what is watched, and where it goes.
+//! `<localpath>` -> mirrors: what is watched. Where it goes is read by `remotes.rs`.
 //! Does not touch the disk.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Included, Unbounded};
 use std::path::{Path, PathBuf};
 
 use super::check::RsyncSection;
 use super::places::Places;
 use super::plugins::find_definition;
-use super::raw::{RawConfig, RawLocalPath, RawRemote};
+use super::raw::{RawConfig, RawLocalPath};
+use super::remotes::check_remotes;
 use super::report::{Problem, quoted};
 use super::values::{Values, is_within};
-use super::{Mirror, PluginName, Plugins, Remote};
-use crate::destination::{Destination, Host, Key};
+use super::{Mirror, PluginName, Plugins};
+use crate::destination::Key;
 
 /// Directories whose content is the kernel's, not files to mirror.
 const KERNEL_TREES: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -37,8 +38,10 @@ pub fn check_local_paths(
     let mut mirrors: Vec<Mirror> = Vec::new();
     let mut earlier = BTreeMap::new();
     for local in &raw.local_paths {
-        let remotes = section.map(|section| check_remotes(local, section, values));
-        let Some(watch) = check_watch(local, values) else {
+        let watch = check_watch(local, values);
+        let remotes =
+            section.map(|section| check_remotes(local, watch.as_deref(), section, values));
+        let Some(watch) = watch else {
             continue;
         };
         compare_watch(&watch, local, &mut earlier, values);
@@ -101,75 +104,6 @@ fn compare_watch(
         values.warn(&local.watch, &found, "changes in the inner one go to the remotes of both");
     }
     earlier.insert(watch.to_owned(), earlier.len());
-}
-
-fn check_remotes(
-    local: &RawLocalPath,
-    section: &RsyncSection,
-    values: &mut Values<'_>,
-) -> Vec<Remote> {
-    if local.remotes.is_empty() && !values.damaged {
-        values.problems.push(
-            Problem::error(local.span.clone(), "no remote: this <localpath> holds no <remote>")
-                .label("expected in here")
-                .help(
-                    "add <remote ip=\"host\" name=\"module\"/>, or run a plugin alone with -m NAME",
-                ),
-        );
-    }
-    let mut remotes: Vec<Remote> = Vec::new();
-    let mut seen = HashSet::new();
-    for raw in &local.remotes {
-        let Some(destination) = check_destination(raw, section, values) else {
-            continue;
-        };
-        if !seen.insert(destination.key()) {
-            let sentence = format!("the remote {destination} stands here twice");
-            let problem = Problem::warning(raw.span.clone(), sentence);
-            values.problems.push(problem.help("it gets every change once; remove one of them"));
-            continue;
-        }
-        remotes.push(Remote { destination, options: section.options.clone() });
-    }
-    remotes
-}
-
-fn check_destination(
-    raw: &RawRemote,
-    section: &RsyncSection,
-    values: &mut Values<'_>,
-) -> Option<Destination> {
-    let host = values.host_with_user(&raw.ip);
-    let name = check_remote_name(raw, section.ssh, values);
-    let ((user, host), name) = (host?, name?);
-    let host = Host { user: user.or(section.user.clone()), name: host, port: section.port };
-    Some(match section.ssh {
-        true => Destination::Ssh { host, path: name },
-        false => Destination::Daemon { host, module: name },
-    })
-}
-
-fn check_remote_name(raw: &RawRemote, ssh: bool, values: &mut Values<'_>) -> Option<String> {
-    let expected = if ssh { "a path on the remote" } else { "the name of an rsync module" };
-    let name = values.text(&raw.name, expected)?;
-    if name.starts_with('-') {
-        let found = format!("{} begins with `-`, as an option does", quoted(&name));
-        values.refuse(&raw.name, &found, &format!("write {expected}"));
-        return None;
-    }
-    if let Some(module) = name.strip_prefix("::") {
-        let found =
-            format!("{} begins with colons, which are written by the program", quoted(&name));
-        values.refuse(&raw.name, &found, &format!("write name=\"{module}\""));
-        return None;
-    }
-    if !ssh && name.starts_with('/') {
-        let found =
-            format!("{} is a path, but an rsync daemon expects a module's name", quoted(&name));
-        let help = "write the module's name from rsyncd.conf, or switch on <ssh start=\"true\"/>";
-        values.warn(&raw.name, &found, help);
-    }
-    Some(name)
 }
 
 /// Two watch paths with one destination delete each other's files.

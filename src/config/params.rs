@@ -28,6 +28,11 @@ pub fn check_params(raw: &RawConfig, values: &mut Values<'_>) -> Vec<String> {
         );
         return Vec::new();
     };
+    read_words(field, values)
+}
+
+/// The words of one attribute.
+pub fn read_words(field: &Field, values: &mut Values<'_>) -> Vec<String> {
     let words = values.words(field);
     let words = expand_braces(words, field, values);
     check_words(&words, field, values);

@@ -10,6 +10,7 @@ use super::Config;
 use super::places::Places;
 use super::report::{Problem, Problems};
 use super::text::Span;
+use crate::destination::Destination;
 
 /// Mode bits with which rsync refuses a password file: readable or writable by others.
 const OTHERS_BITS: u32 = 0o006;
@@ -20,6 +21,15 @@ pub fn preflight(config: &Config, places: &Places) -> Problems {
     for (mirror, span) in config.mirrors.iter().zip(&places.watches) {
         if let Err((sentence, help)) = look_at_watch(&mirror.watch) {
             problems.push(Problem::error(span.clone(), sentence).help(help));
+        }
+    }
+    for (mirror, span) in config.mirrors.iter().zip(&places.watches) {
+        for remote in &mirror.remotes {
+            if let Destination::Local { path } = &remote.destination
+                && let Err((sentence, help)) = look_at_local(path, &mirror.watch)
+            {
+                problems.push(Problem::error(span.clone(), sentence).help(help));
+            }
         }
     }
     look_at_password(config, places, &mut problems);
@@ -60,6 +70,62 @@ fn look_at_watch(watch: &Path) -> Result<(), (String, &'static str)> {
             "make it readable for this user",
         )),
     }
+}
+
+/// A directory of this machine that gets a copy: it must be there, and mounted if it is meant to be.
+fn look_at_local(path: &Path, watch: &Path) -> Result<(), (String, &'static str)> {
+    let shown = path.display();
+    if let Some(mount_point) = unmounted(path) {
+        let sentence = format!(
+            "the remote {shown} is not mounted: /etc/fstab names the mount point {}",
+            mount_point.display()
+        );
+        return Err((sentence, "mount it"));
+    }
+    let meta = std::fs::metadata(path).map_err(|error| {
+        let sentence = format!("the directory of the remote {shown} cannot be used: {error}");
+        (sentence, "mount it or create it; sersync makes no directory for a remote on this machine")
+    })?;
+    if !meta.is_dir() {
+        return Err((format!("the remote {shown} is no directory"), "name a directory"));
+    }
+    // Links may lead where the paths themselves do not show it.
+    if let (Ok(real), Ok(watch)) = (path.canonicalize(), watch.canonicalize())
+        && (real.starts_with(&watch) || watch.starts_with(&real))
+    {
+        let sentence = format!("the remote {shown} and its watch path lie within each other");
+        return Err((sentence, "name a directory outside of what is watched"));
+    }
+    accessat(CWD, path, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(|error| {
+        let error = std::io::Error::from(error).kind();
+        (format!("the remote {shown} cannot be written: {error}"), "make it writable for this user")
+    })
+}
+
+/// The mount point in /etc/fstab that `path` needs and where nothing is mounted now.
+fn unmounted(path: &Path) -> Option<PathBuf> {
+    let table = std::fs::read_to_string("/etc/fstab").unwrap_or_default();
+    unmounted_in(&table, path, |dir| std::fs::metadata(dir).ok().map(|meta| meta.dev()))
+}
+
+fn unmounted_in(
+    table: &str,
+    path: &Path,
+    device: impl Fn(&Path) -> Option<u64>,
+) -> Option<PathBuf> {
+    let lines = table.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    // A bind mount of the same file system cannot be told from its mount point by the device.
+    let is_own = |line: &&str| !line.split_whitespace().nth(3).is_some_and(|o| o.contains("bind"));
+    let points = lines.filter(is_own).filter_map(|line| line.split_whitespace().nth(1));
+    let mut needed: Vec<PathBuf> = points
+        .map(|point| PathBuf::from(point.replace("\\040", " ")))
+        .filter(|point| point.parent().is_some() && path.starts_with(point))
+        .collect();
+    needed.sort();
+    needed.into_iter().find(|point| {
+        let outside = point.parent().and_then(&device);
+        device(point).is_none() || device(point) == outside
+    })
 }
 
 fn look_at_password(config: &Config, places: &Places, problems: &mut Problems) {
@@ -129,8 +195,9 @@ fn look_at_programs(config: &Config, places: &Places, problems: &mut Problems) {
         }
     };
     need("rsync", places.params.clone());
-    if let Some(span) = &places.ssh {
-        need("ssh", span.clone());
+    let mut remotes = config.mirrors.iter().flat_map(|mirror| &mirror.remotes);
+    if remotes.any(|remote| remote.destination.is_ssh()) {
+        need("ssh", places.ssh.clone().unwrap_or(places.params.clone()));
     }
 }
 
@@ -165,4 +232,22 @@ fn look_at_fail_log(config: &Config, places: &Places, problems: &mut Problems) {
 /// The directory, or the nearest above it that is there: those in between are made.
 fn existing(dir: &Path) -> Option<&Path> {
     dir.ancestors().find(|dir| dir.symlink_metadata().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_that_fstab_names_and_that_is_not_mounted_is_found() {
+        let table =
+            "UUID=1 / ext4 defaults 0 1\n# /srv/old\nnas:/x  /mnt/my\\040nas nfs noauto 0 0\n";
+        let find = |path: &str, mounted: bool| {
+            let device = |dir: &Path| Some(u64::from(mounted && dir.starts_with("/mnt/my nas")));
+            unmounted_in(table, Path::new(path), device)
+        };
+        assert_eq!(find("/mnt/my nas/www", false), Some("/mnt/my nas".into()));
+        assert_eq!(find("/mnt/my nas/www", true), None);
+        assert_eq!(find("/mnt/other", false), None);
+    }
 }

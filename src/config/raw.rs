@@ -50,7 +50,13 @@ kind!(
     [LOCAL_PATH, RSYNC, FAIL_LOG, CRONTAB, GUARD, STATUS_FILE, HEARTBEAT, ALERT, EVENT_LOG, PLUGIN]
 );
 kind!(LOCAL_PATH, "localpath", ["watch"], [REMOTE], many: true);
-kind!(REMOTE, "remote", ["ip", "name"], [], many: true);
+kind!(
+    REMOTE,
+    "remote",
+    ["ip", "name", "path", "user", "port", "ssh", "params", "timeout", "bwlimit"],
+    [],
+    many: true
+);
 kind!(RSYNC, "rsync", [], [PARAMS, AUTH, USER_PORT, TIMEOUT, SSH]);
 kind!(PARAMS, "commonParams", ["params"]);
 kind!(AUTH, "auth", ["start", "users", "passwordfile"]);
@@ -280,8 +286,18 @@ fn expressions(node: &Node, name: &'static str) -> Vec<Field> {
 }
 
 fn local_path(node: &Node) -> RawLocalPath {
-    let remote =
-        |n: &Node| RawRemote { span: n.span.clone(), ip: n.field("ip"), name: n.field("name") };
+    let remote = |n: &Node| RawRemote {
+        span: n.span.clone(),
+        ip: n.field("ip"),
+        name: n.field("name"),
+        path: n.field("path"),
+        user: n.field("user"),
+        port: n.field("port"),
+        ssh: n.field("ssh"),
+        params: n.field("params"),
+        timeout: n.field("timeout"),
+        bwlimit: n.field("bwlimit"),
+    };
     RawLocalPath {
         span: node.span.clone(),
         watch: node.field("watch"),

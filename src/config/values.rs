@@ -159,6 +159,32 @@ impl<'a> Values<'a> {
         u16::try_from(number).ok()
     }
 
+    /// A number of seconds.
+    pub fn seconds(&mut self, field: &Field) -> Option<u32> {
+        let number = self.number(field, "a number of seconds", 0, i64::from(i32::MAX))?;
+        u32::try_from(number).ok()
+    }
+
+    /// A rate as rsync's `--bwlimit` takes it: `500`, `1.5m`, `0`.
+    pub fn rate(&mut self, field: &Field) -> Option<String> {
+        let text = self.text(field, "a rate such as 500 (KiB a second) or 1.5m")?;
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = text[digits.len()..].to_ascii_lowercase();
+        let is_number =
+            digits.parse::<f64>().is_ok() && digits.starts_with(|c: char| c.is_ascii_digit());
+        let units = ["", "b", "k", "kb", "kib", "m", "mb", "mib", "g", "gb", "gib"];
+        if is_number && units.contains(&unit.as_str()) {
+            return Some(text);
+        }
+        let found = format!("{} is no rate", quoted(&text));
+        self.refuse(
+            field,
+            &found,
+            "write KiB a second, such as 500, or a unit behind it, such as 1.5m",
+        );
+        None
+    }
+
     /// A path in the bytes of the file, without repeated or trailing slashes; refused when it holds `..`.
     pub fn path(&mut self, field: &Field, expected: &str) -> Option<PathBuf> {
         let text = self.text(field, expected)?;

@@ -24,6 +24,8 @@ pub enum Ending {
     Killed,
     /// The watch root was another directory by then; no name was given to it.
     RootChanged,
+    /// The local directory that it should fill was another one by then; no name was given to it.
+    NoDestination,
     /// It ended as if all were well, and had not read all of its standard input.
     Deaf,
 }
@@ -116,6 +118,10 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &Places) ->
     let code = match ending {
         Ending::Killed => return Outcome::Stopped,
         Ending::RootChanged => return Outcome::Failed(root_changed()),
+        Ending::NoDestination => {
+            let reason = "the directory was unmounted, mounted over or replaced".into();
+            return away(code::UNKNOWN, reason);
+        }
         Ending::Deaf => {
             let reason = "rsync ended without reading what it had to do".into();
             return Outcome::Kept { reason };

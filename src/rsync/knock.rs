@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Endpoint;
 use super::exit::advice::with_hint;
+use super::local::LocalDirectory;
 use crate::destination::{DAEMON_PORT, Destination, Host};
 use crate::failure::{Failure, FailureKind};
 
@@ -18,10 +19,13 @@ const REFUSED: i32 = 10;
 const UNREACHED: i32 = 35;
 const SILENT: i32 = 30;
 
+/// What rsync's exit code would be for a directory that is not there.
+const NO_DIRECTORY: i32 = 3;
+
 /// What a knock that did not fail has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Knock {
-    /// A daemon greets.
+    /// A daemon greets, or the directory is the right one.
     Greeted,
     /// Nothing: only rsync itself can find out.
     Unsure,
@@ -36,7 +40,15 @@ impl Endpoint {
     pub fn knock(&self) -> Result<Knock, Failure> {
         match &self.destination {
             Destination::Daemon { host, .. } => self.knock_at_daemon(host),
-            Destination::Ssh { .. } | Destination::Local { .. } => Ok(Knock::Unsure),
+            Destination::Ssh { .. } => Ok(Knock::Unsure),
+            Destination::Local { .. } => self.knock_at_directory(),
+        }
+    }
+
+    fn knock_at_directory(&self) -> Result<Knock, Failure> {
+        match self.local.as_ref().map(LocalDirectory::open) {
+            Some(Err(reason)) => Err(away(NO_DIRECTORY, reason)),
+            Some(Ok(_)) | None => Ok(Knock::Greeted),
         }
     }
 

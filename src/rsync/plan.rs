@@ -45,7 +45,12 @@ impl Endpoint {
         // Behind `--` nothing is an option, whatever a name or a host looks like.
         args.push("--".into());
         self.push_places(&mut args, kind);
-        RunSpec { args, root: self.root.clone(), owner: self.owner.clone() }
+        self.spec(args)
+    }
+
+    fn spec(&self, args: Vec<OsString>) -> RunSpec {
+        let (root, local) = (self.root.clone(), self.local.clone());
+        RunSpec { args, root, local, owner: self.owner.clone() }
     }
 
     /// The same run without any effect, which says on standard output what it would delete ([`deleted_names`]).
@@ -174,6 +179,9 @@ impl Endpoint {
         if let Some(seconds) = self.options.timeout_s {
             args.push(format!("--timeout={seconds}").into());
         }
+        if let Some(rate) = &self.options.bwlimit {
+            args.push(format!("--bwlimit={rate}").into());
+        }
         if let Some(shell) = self.remote_shell() {
             args.extend(["-e".into(), shell]);
         }
@@ -197,8 +205,8 @@ impl Endpoint {
         }
         // No --timeout of ours: a daemon answers it with one small message more, which costs a short run 40 ms. Our own watch
         // over a run's progress does the same.
-        // Neither is allowed when a remote shell carries the protocol.
-        if self.remote_shell().is_some() {
+        // Neither is allowed without a connection to a daemon.
+        if self.remote_shell().is_some() || self.local.is_some() {
             return;
         }
         if !self.params.has_sockopts {
@@ -212,7 +220,11 @@ impl Endpoint {
     /// The operator's own remote shell; with ssh and a plain `-e ssh` (or none) ours.
     pub(super) fn remote_shell(&self) -> Option<OsString> {
         let own = self.params.rsh.clone();
-        let Destination::Ssh { host, .. } = &self.destination else { return own };
+        let host = match &self.destination {
+            Destination::Ssh { host, .. } => host,
+            Destination::Daemon { .. } => return own,
+            Destination::Local { .. } => return None,
+        };
         match own.as_ref().map(|shell| shell.to_string_lossy()) {
             None => Some(ssh_words("ssh", host.port).into()),
             // Of options that are given twice ssh takes the first: the operator's.
@@ -244,7 +256,7 @@ impl Endpoint {
         }
         self.push_connection(&mut args);
         args.extend(["--".into(), source, self.destination.word()]);
-        RunSpec { args, root: self.root.clone(), owner: self.owner.clone() }
+        self.spec(args)
     }
 
     /// True for directories that have to be reached from the watch root, because those above may hold rules.

@@ -16,7 +16,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::RunSpec;
-use super::exit::{Ending, Places};
+use super::exit::{self, Ending};
+use super::local::OpenDirectory;
 use crate::process::orphans::OWNER;
 
 /// How long sessions that are closed unused may take to leave by themselves.
@@ -67,6 +68,9 @@ pub enum StartError {
         /// The watch root.
         path: PathBuf,
     },
+    /// The local directory that the run should fill is not the right one.
+    #[error("{0}")]
+    NoDestination(String),
     /// The machine lacks something: processes, memory, file descriptors.
     #[error("cannot start rsync: {0}")]
     Spawn(#[source] io::Error),
@@ -109,7 +113,7 @@ impl Report {
     /// Judges it; see [`super::exit::judge`].
     pub fn judge(&self, endpoint: &super::Endpoint) -> super::exit::Outcome {
         use std::os::unix::ffi::OsStrExt;
-        let places = Places {
+        let places = exit::Places {
             module: &endpoint.destination.name(),
             user: endpoint.destination.user(),
             password_file: endpoint.options.password_file.as_deref(),
@@ -165,8 +169,17 @@ pub struct Session {
     killer: Killer,
     spec: RunSpec,
     expected: Option<RootIdentity>,
-    root: PathBuf,
+    places: Places,
     reaped: Option<ExitStatus>,
+}
+
+/// Where a run reads and writes.
+#[derive(Debug)]
+struct Places {
+    /// The watch root without links.
+    root: PathBuf,
+    /// What stands for the local directory that the run fills.
+    pinned: Option<String>,
 }
 
 impl Session {
@@ -186,15 +199,20 @@ impl Session {
             return Err(StartError::RootChanged { path: spec.root.clone() });
         }
         let root = std::fs::read_link(descriptor_path(&dir)).unwrap_or_else(|_| spec.root.clone());
-        let child = spawn(spec, &dir)?;
-        Self::adopt(child, spec, expected, root)
+        let destination = match spec.local.as_ref().map(|local| local.open()) {
+            Some(opened) => Some(opened.map_err(StartError::NoDestination)?),
+            None => None,
+        };
+        let child = spawn(spec, &dir, destination.as_ref())?;
+        let pinned = destination.map(|destination| destination.path());
+        Self::adopt(child, spec, expected, Places { root, pinned })
     }
 
     fn adopt(
         mut child: Child,
         spec: &RunSpec,
         expected: Option<RootIdentity>,
-        root: PathBuf,
+        places: Places,
     ) -> Result<Self, StartError> {
         let pid = Pid::from_child(&child);
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
@@ -212,7 +230,7 @@ impl Session {
             killer: Killer(Arc::new(Mutex::new(target))),
             spec: spec.clone(),
             expected,
-            root,
+            places,
             reaped: None,
         })
     }
@@ -249,10 +267,12 @@ impl Session {
         let same_root = self.expected.is_none_or(|expected| {
             RootIdentity::of(&self.spec.root).is_ok_and(|found| found == expected)
         });
-        let fed = if same_root {
-            feed::feed(&mut self, input, limits, needs)
-        } else {
-            feed::Fed::aborted(Ending::RootChanged)
+        // A session may have waited for long: nothing is sent to a directory that was unmounted meanwhile.
+        let lost = self.spec.local.as_ref().and_then(|local| local.open().err());
+        let fed = match lost {
+            _ if !same_root => feed::Fed::aborted(Ending::RootChanged),
+            Some(_) => feed::Fed::aborted(Ending::NoDestination),
+            None => feed::feed(&mut self, input, limits, needs),
         };
         let status = self.reap();
         let ending = match fed.ending.unwrap_or_else(|| self.ending(status)) {
@@ -261,10 +281,18 @@ impl Session {
         };
         Report {
             ending,
-            stderr: fed.stderr,
+            stderr: self.shown(fed.stderr),
             truncated: fed.truncated,
             output: fed.output,
-            root: self.root.clone(),
+            root: self.places.root.clone(),
+        }
+    }
+
+    /// rsync's messages with the paths that the operator knows.
+    fn shown(&self, stderr: Vec<u8>) -> Vec<u8> {
+        match (&self.spec.local, &self.places.pinned) {
+            (Some(local), Some(pinned)) => local.unpinned(stderr, pinned),
+            _ => stderr,
         }
     }
 
@@ -330,10 +358,19 @@ fn descriptor_path(dir: &OwnedFd) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that starts rsync")]
-fn spawn(spec: &RunSpec, dir: &OwnedFd) -> Result<Child, StartError> {
+fn spawn(
+    spec: &RunSpec,
+    dir: &OwnedFd,
+    destination: Option<&OpenDirectory>,
+) -> Result<Child, StartError> {
+    let mut args = spec.args.clone();
+    if let (Some(local), Some(open), Some(last)) = (&spec.local, destination, args.last_mut()) {
+        open.share().map_err(StartError::Spawn)?;
+        *last = local.pinned(last, open);
+    }
     let mut command = Command::new("rsync");
     command
-        .args(&spec.args)
+        .args(&args)
         .current_dir(descriptor_path(dir))
         // exit.rs reads the messages, and knows them in English.
         .env("LC_ALL", "C")

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::load_gate::LoadGate;
 use super::under_way::UnderWay;
-use crate::failure::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind, code};
 use crate::path::RelPath;
 use crate::rsync::exit::{Outcome, lacking, root_changed};
 use crate::rsync::run::{Killer, Limits, Need, Report, Session, StartError};
@@ -475,6 +475,9 @@ pub fn failure(error: &StartError) -> Outcome {
             Failure::shortage(format!("cannot start rsync: {lacking} (errno {number})"))
         }
         StartError::RootChanged { .. } | StartError::Root { .. } => root_changed(),
+        StartError::NoDestination(reason) => {
+            Failure::new(FailureKind::Away, code::UNKNOWN, reason.clone())
+        }
         StartError::NoRsync | StartError::Spawn(_) => Failure::shortage(error.to_string()),
     })
 }

@@ -101,6 +101,13 @@ pub struct RawRemote {
     pub span: Span,
     pub ip: Field,
     pub name: Field,
+    pub path: Field,
+    pub user: Field,
+    pub port: Field,
+    pub ssh: Field,
+    pub params: Field,
+    pub timeout: Field,
+    pub bwlimit: Field,
 }
 
 /// `<auth>`.

@@ -17,6 +17,8 @@ use super::{TestDir, wait_until};
 pub struct Setup {
     /// `(address, name)` of each remote.
     pub remotes: Vec<(String, String)>,
+    /// Further elements for `<localpath>`, e.g. a `<remote path>`.
+    pub more_remotes: String,
     /// `<commonParams params>`.
     pub params: String,
     /// The daemon's port, or ssh's.
@@ -50,6 +52,7 @@ impl Setup {
     pub fn plain() -> Self {
         Self {
             remotes: Vec::new(),
+            more_remotes: String::new(),
             params: "-artuz".into(),
             port: 873,
             ssh: false,
@@ -89,11 +92,12 @@ impl Setup {
         .collect();
         format!(
             "<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<head version=\"2.5\">\n{}\n\
-             <inotify>{switches}</inotify>\n<sersync>\n<localpath watch=\"{}\">{remotes}</localpath>\n\
+             <inotify>{switches}</inotify>\n<sersync>\n<localpath watch=\"{}\">{remotes}{}</localpath>\n\
              <rsync><commonParams params=\"{}\"/><userDefinedPort start=\"true\" port=\"{}\"/>\
              <ssh start=\"{}\"/>{}</rsync>\n<failLog path=\"{}\" timeToExecute=\"60\"/>\n{}\n</sersync>\n</head>\n",
             self.head,
             source.display(),
+            self.more_remotes,
             self.params,
             self.port,
             self.ssh,

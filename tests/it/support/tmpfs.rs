@@ -24,6 +24,17 @@ impl Tmpfs {
         }
     }
 
+    /// Shows the directory `from` at `at` as well; `None` where that is not allowed.
+    pub fn bind(from: &Path, at: &Path) -> Option<Self> {
+        match rustix::mount::mount_bind(from, at) {
+            Ok(()) => Some(Self(at.into())),
+            Err(error) => {
+                eprintln!("skipped: cannot mount: {error}");
+                None
+            }
+        }
+    }
+
     /// Takes all the room that is left.
     pub fn fill(&self) {
         let mut ballast = fs::File::create(self.ballast()).unwrap();

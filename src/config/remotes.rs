@@ -1,0 +1,168 @@
+//! `<remote>` -> destinations, each with its own options or those of `<rsync>`.
+//! Does not touch the disk.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::Remote;
+use super::check::RsyncSection;
+use super::params::read_words;
+use super::raw::{RawLocalPath, RawRemote};
+use super::report::{Problem, quoted};
+use super::schema::Field;
+use super::values::{Values, is_within};
+use crate::destination::{Destination, Host};
+use crate::rsync::RsyncOptions;
+
+/// All remotes of one watch path, each place once.
+pub fn check_remotes(
+    local: &RawLocalPath,
+    watch: Option<&Path>,
+    section: &RsyncSection,
+    values: &mut Values<'_>,
+) -> Vec<Remote> {
+    if local.remotes.is_empty() && !values.damaged {
+        values.problems.push(
+            Problem::error(local.span.clone(), "no remote: this <localpath> holds no <remote>")
+                .label("expected in here")
+                .help(
+                    "add <remote ip=\"host\" name=\"module\"/>, or run a plugin alone with -m NAME",
+                ),
+        );
+    }
+    let mut remotes: Vec<Remote> = Vec::new();
+    let mut seen = HashSet::new();
+    for raw in &local.remotes {
+        let destination = if raw.path.text.is_some() {
+            check_local(raw, watch, values)
+        } else {
+            check_host(raw, section, values)
+        };
+        let Some(destination) = destination else { continue };
+        let options = check_options(raw, &destination, &section.options, values);
+        if !seen.insert(destination.key()) {
+            let sentence = format!("the remote {destination} stands here twice");
+            let problem = Problem::warning(raw.span.clone(), sentence);
+            values.problems.push(problem.help("it gets every change once; remove one of them"));
+            continue;
+        }
+        remotes.push(Remote { destination, options });
+    }
+    remotes
+}
+
+/// What `<rsync>` says, except where the remote says it itself.
+fn check_options(
+    raw: &RawRemote,
+    destination: &Destination,
+    common: &RsyncOptions,
+    values: &mut Values<'_>,
+) -> RsyncOptions {
+    let is_daemon = matches!(destination, Destination::Daemon { .. });
+    RsyncOptions {
+        params: match raw.params.text {
+            Some(_) => read_words(&raw.params, values),
+            None => common.params.clone(),
+        },
+        password_file: common.password_file.clone().filter(|_| is_daemon),
+        timeout_s: own(&raw.timeout, values, Values::seconds).or(common.timeout_s),
+        bwlimit: own(&raw.bwlimit, values, Values::rate),
+        deletes: common.deletes,
+    }
+}
+
+/// The value of an attribute that may be missing.
+fn own<'a, T>(
+    field: &Field,
+    values: &mut Values<'a>,
+    read: impl Fn(&mut Values<'a>, &Field) -> Option<T>,
+) -> Option<T> {
+    field.text.as_ref()?;
+    read(values, field)
+}
+
+/// `<remote path>`: a directory of this machine.
+fn check_local(
+    raw: &RawRemote,
+    watch: Option<&Path>,
+    values: &mut Values<'_>,
+) -> Option<Destination> {
+    for field in [&raw.ip, &raw.name, &raw.user, &raw.port, &raw.ssh] {
+        if field.text.is_some() {
+            let found = "path names a directory of this machine, so nothing else can say where the remote is";
+            values.refuse(field, found, &format!("remove {}, or path", field.key));
+        }
+    }
+    let path = values.absolute_path(&raw.path, "the directory that gets the copy")?;
+    let shown = quoted(&path.to_string_lossy()).to_string();
+    let within = watch.and_then(|watch| {
+        if is_within(&path, watch) {
+            Some("lies in its own watch path: it would be copied into itself")
+        } else if is_within(watch, &path) {
+            Some("holds its own watch path: a full sync would delete what is watched")
+        } else {
+            None
+        }
+    });
+    if let Some(within) = within {
+        let help = "name a directory outside of what is watched";
+        values.refuse(&raw.path, &format!("{shown} {within}"), help);
+        return None;
+    }
+    Some(Destination::Local { path })
+}
+
+/// `<remote ip name>`: a daemon's module, or a path behind ssh.
+fn check_host(
+    raw: &RawRemote,
+    section: &RsyncSection,
+    values: &mut Values<'_>,
+) -> Option<Destination> {
+    let ssh = values.truth(&raw.ssh, section.ssh);
+    let user = own(&raw.user, values, Values::user);
+    let port = own(&raw.port, values, Values::port).or(section.port.filter(|_| ssh == section.ssh));
+    let host = values.host_with_user(&raw.ip);
+    let name = check_name(raw, ssh, values);
+    let ((in_front, host), name) = (host?, name?);
+    if in_front.is_some() && user.is_some() {
+        let found = "the remote names its user as well, in front of @";
+        values.refuse(&raw.user, found, "write the user in one place only");
+    }
+    let host = Host { user: user.or(in_front).or(section.user.clone()), name: host, port };
+    Some(match ssh {
+        true => Destination::Ssh { host, path: name },
+        false => Destination::Daemon { host, module: name },
+    })
+}
+
+fn check_name(raw: &RawRemote, ssh: bool, values: &mut Values<'_>) -> Option<String> {
+    let expected = if ssh { "a path on the remote" } else { "the name of an rsync module" };
+    let name = values.text(&raw.name, expected)?;
+    if name.starts_with('-') {
+        let found = format!("{} begins with `-`, as an option does", quoted(&name));
+        values.refuse(&raw.name, &found, &format!("write {expected}"));
+        return None;
+    }
+    if let Some(module) = name.strip_prefix("::") {
+        let found =
+            format!("{} begins with colons, which are written by the program", quoted(&name));
+        values.refuse(&raw.name, &found, &format!("write name=\"{module}\""));
+        return None;
+    }
+    if !ssh && name.starts_with('/') {
+        let found =
+            format!("{} is a path, but an rsync daemon expects a module's name", quoted(&name));
+        let help = "write the module's name from rsyncd.conf, or switch on <ssh start=\"true\"/>";
+        values.warn(&raw.name, &found, help);
+    }
+    if ssh && !name.starts_with(['/', '~']) {
+        let found = format!(
+            "{} is a path below the user's home directory on the remote, for ssh is on",
+            quoted(&name)
+        );
+        let help =
+            "write a path that begins with /, or switch off <ssh> if it is a daemon's module";
+        values.warn(&raw.name, &found, help);
+    }
+    Some(name)
+}

@@ -1,0 +1,119 @@
+//! A directory of this machine that holds a copy, known by device and inode: a share that is not mounted is never filled
+//! beneath its mount point. Makes no directory and sends nothing.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, fstat, open};
+
+use super::run::RootIdentity;
+
+/// The directory, as it was when the program started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalDirectory {
+    path: PathBuf,
+    /// `None` when nothing was there.
+    identity: Option<RootIdentity>,
+}
+
+/// The directory, held open: runs reach it whatever its path leads to meanwhile.
+#[derive(Debug)]
+pub struct OpenDirectory(OwnedFd);
+
+impl LocalDirectory {
+    /// Takes what is at `path` now for the right directory.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), identity: RootIdentity::of(path).ok() }
+    }
+
+    /// Opens the directory, and only the right one.
+    ///
+    /// # Errors
+    /// Why nothing may be sent there now, a clause for the log.
+    pub fn open(&self) -> Result<OpenDirectory, String> {
+        let missing = |error: rustix::io::Errno| {
+            format!(
+                "the directory cannot be used: {}; sersync never makes it, for a share may have to be mounted there",
+                std::io::Error::from(error).kind()
+            )
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = open(&self.path, flags, Mode::empty()).map_err(missing)?;
+        let found = RootIdentity::from(fstat(&directory).map_err(missing)?);
+        if self.identity == Some(found) {
+            return Ok(OpenDirectory(directory));
+        }
+        Err("another directory is in its place, because it was unmounted, mounted over or replaced; \
+             mount it again, or restart sersync to accept what is there now"
+            .into())
+    }
+
+    /// The directory's path in a word of a run, replaced by the open directory.
+    pub(super) fn pinned(&self, word: &OsStr, open: &OpenDirectory) -> OsString {
+        match Path::new(word).strip_prefix(&self.path) {
+            Ok(below) => {
+                let mut pinned = OsString::from(open.path());
+                pinned.push("/");
+                if !below.as_os_str().is_empty() {
+                    pinned.push(below);
+                    pinned.push("/");
+                }
+                pinned
+            }
+            Err(_) => word.to_owned(),
+        }
+    }
+
+    /// rsync's messages with the path that the operator knows.
+    pub(super) fn unpinned(&self, messages: Vec<u8>, pinned: &str) -> Vec<u8> {
+        let mut left = messages.as_slice();
+        let mut shown = Vec::with_capacity(messages.len());
+        while let Some(at) = left.windows(pinned.len()).position(|part| part == pinned.as_bytes()) {
+            shown.extend_from_slice(&left[..at]);
+            shown.extend_from_slice(self.path.as_os_str().as_bytes());
+            left = &left[at + pinned.len()..];
+        }
+        shown.extend_from_slice(left);
+        shown
+    }
+}
+
+impl OpenDirectory {
+    /// From now on child processes inherit the descriptor: rsync's receiver is a fork of rsync and enters by it.
+    pub(super) fn share(&self) -> std::io::Result<()> {
+        Ok(rustix::io::fcntl_setfd(&self.0, rustix::io::FdFlags::empty())?)
+    }
+
+    /// Leads to the directory from any process that inherits the descriptor.
+    pub fn path(&self) -> String {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_very_directory_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("copy");
+        assert!(LocalDirectory::new(&path).open().unwrap_err().contains("cannot be used"));
+        std::fs::create_dir(&path).unwrap();
+        let local = LocalDirectory::new(&path);
+        let open = local.open().unwrap();
+        let word = local.pinned(path.join("below/").as_os_str(), &open);
+        assert_eq!(word.to_str().unwrap(), format!("{}/below/", open.path()));
+        let messages = format!("open \"{}/f\" failed", open.path()).into_bytes();
+        let shown = local.unpinned(messages, &open.path());
+        assert_eq!(
+            String::from_utf8(shown).unwrap(),
+            format!("open \"{}/f\" failed", path.display())
+        );
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(local.open().unwrap_err().contains("another directory is in its place"));
+    }
+}

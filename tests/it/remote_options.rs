@@ -1,0 +1,73 @@
+//! Options of one remote take the place of those of `<rsync>`, for this remote only; what makes no sense is refused.
+
+use std::path::Path;
+
+use sersync::rsync::{Abilities, Endpoint, RunKind};
+
+use crate::config_refusals::{read, refused, stock_with};
+
+const REMOTE: &str = "<remote ip=\"127.0.0.1\" name=\"tongbu1\"/>";
+
+/// The words of a run to each remote of the stock file, when these stand in it.
+fn words(remotes: &str) -> Vec<String> {
+    let config = read(stock_with(REMOTE, remotes)).unwrap().config;
+    let run = |remote: &sersync::config::Remote| {
+        let endpoint = Endpoint::new(Path::new("/w"), &remote.destination, &remote.options);
+        let spec = endpoint.plan(&RunKind::Probe, Abilities::ALL);
+        String::from_utf8(spec.shell_line()).unwrap()
+    };
+    config.mirrors[0].remotes.iter().map(run).collect()
+}
+
+#[test]
+fn options_of_one_remote_hold_for_it_alone() {
+    let own = "user=\"bob\" port=\"8730\" params=\"-rlt\" timeout=\"7\" bwlimit=\"1.5m\"";
+    let words = words(&format!("<remote ip=\"h\" name=\"m\" {own}/><remote ip=\"i\" name=\"m\"/>"));
+    for word in ["rsync -rlt ", "--port=8730", "--timeout=7", "--bwlimit=1.5m", " bob@h::m/"] {
+        assert!(words[0].contains(word), "{word}: {}", words[0]);
+    }
+    assert!(words[1].contains("rsync -artuz ") && words[1].ends_with(" i::m/"), "{}", words[1]);
+    assert!(!words[1].contains("bwlimit") && !words[1].contains("--port"), "{}", words[1]);
+}
+
+#[test]
+fn one_remote_may_be_reached_with_ssh() {
+    let words = words("<remote ip=\"h\" name=\"/m\" ssh=\"true\" port=\"22\"/>");
+    assert!(words[0].contains("'ssh -p 22 ") && words[0].ends_with(" h:/m/"), "{}", words[0]);
+}
+
+#[test]
+fn a_directory_of_this_machine_needs_no_connection() {
+    let words = words("<remote path=\"/mnt/backup/\" bwlimit=\"0\"/>");
+    assert!(
+        words[0].ends_with("--bwlimit=0 --modify-window=-1 -- ./ /mnt/backup/"),
+        "{}",
+        words[0]
+    );
+}
+
+#[test]
+fn what_makes_no_sense_for_a_remote_is_refused() {
+    for (remote, words) in [
+        ("<remote path=\"/opt/tongbu/copy\"/>", "lies in its own watch path"),
+        ("<remote path=\"/opt\"/>", "holds its own watch path"),
+        ("<remote path=\"copy\"/>", "no absolute path"),
+        ("<remote path=\"/b\" ip=\"h\"/>", "path names a directory of this machine"),
+        ("<remote ip=\"h\" name=\"m\" bwlimit=\"fast\"/>", "`fast` is no rate"),
+        ("<remote ip=\"a@h\" name=\"m\" user=\"b\"/>", "write the user in one place only"),
+        (
+            "<remote ip=\"h\" name=\"m\" params=\"-n\"/>",
+            "<remote params>: the option -n cannot stand here",
+        ),
+        ("<remote ip=\"h\" name=\"m\" port=\"0\"/>", "a port number"),
+    ] {
+        refused(REMOTE, remote, &[words]);
+    }
+}
+
+#[test]
+fn two_watch_paths_with_one_destination_are_refused_whatever_its_options_are() {
+    let second = "<localpath watch=\"/b\"><remote ip=\"127.0.0.1\" name=\"tongbu1/\" bwlimit=\"5\" timeout=\"9\"/></localpath><rsync>";
+    let report = read(stock_with("<rsync>", second)).map(|loaded| loaded.config).unwrap_err();
+    assert!(report.contains("go to the same place"), "{report}");
+}
