@@ -1,8 +1,8 @@
 //! The recorded state of a directory tree: tells after a downtime what was added, changed, moved in or removed.
 //! Does not know what is pending (the journal does), and reads no remote.
 //!
-//! The rule that makes it safe: an entry's state goes on record only once a delivery that began after the look at it has
-//! succeeded, and before the journal forgets the delivery. Whatever differs from the record may differ from its copy.
+//! Invariant: an entry's state goes on record after a delivery that began after the observation has succeeded, and before
+//! the journal forgets the delivery. So whatever equals its record equals its copy, and the rest is sent again.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -16,59 +16,59 @@ use crate::change::Change;
 use crate::ground::lock::lock;
 use crate::state::stable_hash;
 
-mod eyes;
+mod baseline;
 pub mod format;
-mod known;
 mod merge;
+mod recorder;
 mod survey;
 #[cfg(test)]
 mod tests;
 mod walk;
 mod writer;
 
-pub use eyes::{Eyes, Look};
 pub use merge::{Merged, Merger};
+pub use recorder::{Observation, Recorder};
 pub use survey::{Losses, Survey, Unknown};
 pub use walk::Wanted;
 
+use baseline::{Delta, Snapshot};
 use format::Header;
-use known::{Seen, Snapshot};
 use merge::{Gate, Turn, deltas_max, publish, remove, remove_merged, sync_directory_of};
 
 /// The record of one watch root.
 #[derive(Debug)]
 pub struct Record {
     root: PathBuf,
-    /// The files' common beginning.
+    /// The path of its files, without their extensions.
     stem: PathBuf,
     generation: u64,
     delta: File,
     delta_len: u64,
-    /// Length of the earlier deltas that no snapshot holds yet.
+    /// Length of the earlier deltas that are not part of the snapshot yet.
     earlier_len: u64,
-    /// When all deltas together are longer than this, they are merged.
+    /// A merge starts when all deltas together are longer than this.
     merge_above: u64,
-    eyes: Eyes,
-    /// Of the snapshot that was found; `None`: there was none.
+    recorder: Recorder,
+    /// The snapshot's header; `None`: there is no snapshot.
     found: Option<Header>,
     /// Held by the survey or merge that is under way.
     turn: Turn,
     state: State,
-    /// True when an earlier start began the first record, and did not get to its end.
+    /// True when an earlier start began the first record and did not finish it.
     unfinished: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// There is no snapshot yet: there is nothing to keep up to date.
+    /// There is no snapshot yet, so deliveries need not be recorded.
     Blank,
-    /// Deliveries are put on record.
+    /// Deliveries are recorded.
     Kept,
-    /// Something could not be written, or what was written is damaged; the next start will find that.
+    /// A write failed, or the files are damaged. The next start finds that and compares everything.
     Broken,
 }
 
-/// A survey that can be run on any thread. Give it back to [`Record::keep`], or drop it: then the old record stands.
+/// A survey that can run on any thread. Give it back to [`Record::keep`], or drop it to keep the old record.
 #[derive(Debug)]
 pub struct Surveyor {
     paths: survey::Paths,
@@ -97,10 +97,10 @@ impl Record {
             }
             earlier_len += fs::metadata(&path)?.len();
             generation = generation.max(number);
-            let mut seen = Seen::default();
-            // Damage is found again, and told, by the survey.
-            let _ = seen.read(&path)?;
-            order = order.max(seen.order);
+            let mut delta = Delta::default();
+            // The survey reads it again and reports damage.
+            let _ = delta.read(&path)?;
+            order = order.max(delta.order);
         }
         let snapshot_len = fs::metadata(&snapshot_path).map_or(0, |found| found.len());
         let unfinished = !snapshot_path.exists() && stem.with_extension("begun").exists();
@@ -113,7 +113,7 @@ impl Record {
             delta_len: 0,
             earlier_len,
             merge_above: deltas_max(snapshot_len),
-            eyes: Eyes::new(root, order + 1),
+            recorder: Recorder::new(root, order + 1),
             found,
             turn: Arc::new(Mutex::default()),
             state: if snapshot_path.exists() { State::Kept } else { State::Blank },
@@ -135,8 +135,8 @@ impl Record {
         self.found.is_some_and(|then| now.is_ok_and(|now| other(then, now)))
     }
 
-    /// Notes that from now on changes are watched, although the tree is not on record yet: without its record, the next start has
-    /// to take everything for changed. Call it when the watches stand.
+    /// Notes that changes are watched from now on although no record is finished: if it is not finished at the next start,
+    /// everything may have changed. Call it when the watches are set.
     pub fn begin(&self) -> io::Result<()> {
         if self.state != State::Blank || self.unfinished {
             return Ok(());
@@ -179,14 +179,14 @@ impl Record {
         })
     }
 
-    /// What workers look with.
-    pub fn eyes(&self) -> Eyes {
-        self.eyes.clone()
+    /// Takes the observations for this record.
+    pub fn recorder(&self) -> Recorder {
+        self.recorder.clone()
     }
 
-    /// The state directory was deleted and made again: nothing is on record any more, until the next survey.
+    /// Begins again after the state directory was deleted: nothing is on record until the next survey.
     pub fn start_anew(&mut self) -> io::Result<()> {
-        // A survey or merge that is under way writes into what was deleted, or finds its deltas gone.
+        // A survey or merge under way works on deleted files: it must not publish its result.
         *lock(&self.turn) = Gate::Closed;
         self.turn = Arc::new(Mutex::default());
         self.generation += 1;
@@ -196,21 +196,21 @@ impl Record {
         self.begin()
     }
 
-    /// Puts on record what was seen before a job that has succeeded. Call it *before* the journal is told of the delivery.
-    /// A full disk is a warning, once; the next start then knows that the record is incomplete.
-    pub fn append(&mut self, look: &Look) {
-        // Without a snapshot, or one to come, there is nothing to keep up to date.
+    /// Records what was observed before a job that has succeeded. Call it *before* the journal forgets the delivery.
+    /// When the disk is full, warns once and marks the record as incomplete for the next start.
+    pub fn append(&mut self, observation: &Observation) {
+        // Without a snapshot, or one in the making, there is nothing to keep up to date.
         if self.state != State::Kept || self.found.is_none() && !self.is_busy() {
             return;
         }
-        let frame = look.seal(now_ns());
+        let frame = observation.seal(now_ns());
         match self.delta.write_all_at(&frame, self.delta_len) {
             Ok(()) => self.delta_len += frame.len() as u64,
             Err(e) => self.distrust(&e),
         }
     }
 
-    /// Makes the snapshot unreadable: what is on record is no longer all.
+    /// Makes the snapshot unreadable, because the record is incomplete from now on.
     fn distrust(&mut self, error: &io::Error) {
         self.state = State::Broken;
         let path = self.stem.with_extension("snapshot");
@@ -218,7 +218,7 @@ impl Record {
             "cannot write the record of {}: {error}; work goes on, but a restart will have to sync everything",
             self.root.display()
         );
-        // A merge that is under way must not put a readable snapshot in its place.
+        // A merge under way must not replace it by a readable snapshot.
         let mut gate = lock(&self.turn);
         *gate = Gate::Spoiled;
         let emptied = OpenOptions::new().write(true).open(&path);
@@ -235,7 +235,7 @@ impl Record {
         Arc::strong_count(&self.turn) > 1
     }
 
-    /// Prepares a merge when the deltas have become long; from then on deliveries go to a new delta.
+    /// Prepares a merge when the deltas are long enough; deliveries go to a new delta from then on.
     pub fn start_merge(&mut self) -> Option<Merger> {
         let is_due = self.delta_len + self.earlier_len > self.merge_above;
         let found =
@@ -249,7 +249,7 @@ impl Record {
         }
     }
 
-    /// Takes in how a merge has ended.
+    /// Takes in the result of a merge.
     pub fn merged(&mut self, merged: Merged) {
         if !Arc::ptr_eq(&merged.turn, &self.turn) {
             // The record has begun anew meanwhile.
@@ -273,7 +273,7 @@ impl Record {
         }
     }
 
-    /// Tries again when as much has been added as a merge is worth.
+    /// Tries the next merge when the deltas have grown by as much again.
     fn put_off_merge(&mut self, error: &io::Error) {
         let len = self.delta_len + self.earlier_len;
         self.merge_above = len + deltas_max(self.snapshot_len());
@@ -288,11 +288,11 @@ impl Record {
         fs::metadata(self.stem.with_extension("snapshot")).map_or(0, |found| found.len())
     }
 
-    /// Deliveries go to a new delta from now on: what it takes to write a snapshot with all that came before.
+    /// Starts a new delta; returns what is needed to write a snapshot of everything before it.
     fn begin_delta(&mut self, root: Header) -> io::Result<(survey::Paths, Header)> {
         let header = Header {
             generation: self.generation,
-            order: self.eyes.next_order(),
+            order: self.recorder.next_order(),
             alive: now_ns(),
             ..root
         };
@@ -304,23 +304,19 @@ impl Record {
         Ok((paths, header))
     }
 
-    /// Prepares a survey of what is on record up to now; what is put on record from now on is kept apart.
+    /// Prepares a survey against what is on record now; what is recorded from now on goes to a new delta.
     pub fn start_survey(&mut self) -> io::Result<Surveyor> {
         if self.is_busy() {
-            return Err(io::Error::new(
-                io::ErrorKind::WouldBlock,
-                "a survey is on its way already",
-            ));
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "a survey is under way already"));
         }
         let (paths, header) = self.begin_delta(Header::of_root(&self.root)?)?;
-        // From here on deliveries are part of the snapshot to come.
+        // The survey's snapshot and the deliveries from now on belong together.
         self.state = State::Kept;
         *lock(&self.turn) = Gate::Open;
         Ok(Surveyor { paths, header, losses: Losses::Accidents, turn: Arc::clone(&self.turn) })
     }
 
-    /// Replaces the record by what the survey found. Call it only when every change that it reported is in the journal,
-    /// durably.
+    /// Replaces the record by what the survey found. Call it only when every change that it reported is in the journal on disk.
     pub fn keep(&mut self, survey: Surveyor) -> io::Result<()> {
         publish(&survey.turn, &survey.paths)?;
         self.found = Some(survey.header);
@@ -328,20 +324,20 @@ impl Record {
         self.earlier_len = 0;
         self.merge_above = deltas_max(self.snapshot_len());
         remove_merged(&survey.paths)?;
-        // Beside a record it means nothing any more.
+        // The first record is finished, so its marker goes.
         remove(&self.stem.with_extension("begun"))
     }
 
-    /// Ends the record in order: what changed a moment ago is known to be seen.
+    /// Closes the record with a last sign of life, so that the next start doubts few entries.
     pub fn close(mut self) {
-        let look = self.eyes.look_at(&[], &|_, _| true);
-        self.append(&look);
+        let observation = self.recorder.observe(&[], &|_, _| true);
+        self.append(&observation);
         *lock(&self.turn) = Gate::Closed;
     }
 }
 
 impl Header {
-    /// Which directory is at `root` now.
+    /// Identifies the directory at `root`.
     fn of_root(root: &Path) -> io::Result<Self> {
         let found = fs::metadata(root)?;
         let fsid = rustix::fs::statvfs(root).map_or(0, |vfs| vfs.f_fsid);
@@ -350,7 +346,7 @@ impl Header {
 }
 
 impl Surveyor {
-    /// What a mount point without its file system means; at first an accident.
+    /// Says what a mount point without its file system means; [`Losses::Accidents`] if this is not called.
     pub fn with(self, losses: Losses) -> Self {
         Self { losses, ..self }
     }

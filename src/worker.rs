@@ -30,7 +30,7 @@ use crate::change::{RemoteId, RootId};
 use crate::engine::{Job, JobId, JobReport, Verdict};
 use crate::failure::{Failure, FailureKind, code};
 use crate::path::RelPath;
-use crate::record::Look;
+use crate::record::Observation;
 use load_gate::LoadGate;
 use remote_worker::RemoteWorker;
 use session_starter::SessionStarter;
@@ -51,8 +51,8 @@ enum Task {
 pub enum WorkerEvent {
     /// It is under way, and this has changed.
     Progress(JobId, Progress),
-    /// It is over; the look is what was there before.
-    Done(JobId, JobReport, Option<Look>),
+    /// It is over. The observation is what was on disk before it.
+    Done(JobId, JobReport, Option<Observation>),
 }
 
 /// What a job under way says.
@@ -167,10 +167,10 @@ fn work(task: Task, remotes: &[RemoteWorker], tell: &impl Fn(WorkerEvent)) {
             let done_anyway = || (JobReport::done(), None);
             let remote = remotes.get(job.remote.0);
             let told = |progress| tell(WorkerEvent::Progress(job.id, progress));
-            let (report, look) = remote.map_or_else(done_anyway, |remote| {
+            let (report, observation) = remote.map_or_else(done_anyway, |remote| {
                 guarded(|| remote.run(&job, known_until, &told))
             });
-            tell(WorkerEvent::Done(job.id, report, look));
+            tell(WorkerEvent::Done(job.id, report, observation));
         }
         Task::CloseSessions(remote) => {
             if let Some(remote) = remotes.get(remote.0) {
@@ -186,7 +186,9 @@ fn work(task: Task, remotes: &[RemoteWorker], tell: &impl Fn(WorkerEvent)) {
 }
 
 /// A panic in a job must cost neither a worker nor the job.
-fn guarded(run: impl FnOnce() -> (JobReport, Option<Look>)) -> (JobReport, Option<Look>) {
+fn guarded(
+    run: impl FnOnce() -> (JobReport, Option<Observation>),
+) -> (JobReport, Option<Observation>) {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<&str>().copied();
         let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));

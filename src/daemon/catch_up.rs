@@ -11,7 +11,7 @@ use super::main_event::{MainEvent, Walked};
 use crate::change::{Cause, Change, RootId, Scope, WatchEvent};
 use crate::engine::Event;
 use crate::path::RelPath;
-use crate::record::{Look, Losses, Merged, Record, Survey, Surveyor, Unknown};
+use crate::record::{Losses, Merged, Observation, Record, Survey, Surveyor, Unknown};
 use crate::watch::Exclude;
 
 /// Changes in one message of a walk.
@@ -272,9 +272,9 @@ impl CatchUp {
     }
 
     /// Puts on record what a worker saw before a job that has succeeded.
-    pub fn append(&mut self, root: RootId, look: &Look) {
+    pub fn append(&mut self, root: RootId, observation: &Observation) {
         if let Some(Some(record)) = self.records.get_mut(root.0) {
-            record.append(look);
+            record.append(observation);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::engine::pending::Item;
 use crate::engine::{Engine, Event, FlushId, FullSyncCause, Job, JobId, JobKind, Settled};
 use crate::journal::{Journal, Seq};
 use crate::path::RelPath;
-use crate::record::Look;
+use crate::record::Observation;
 use crate::state::{StateDir, StateError};
 use crate::watch::Barrier;
 
@@ -126,8 +126,8 @@ impl Ledger {
     }
 
     /// A job has succeeded: the record is to hold what was there before it.
-    pub fn observed(&mut self, root: RootId, look: Look) {
-        self.unacknowledged.add(Delivery::Seen(root, look));
+    pub fn observed(&mut self, root: RootId, observation: Observation) {
+        self.unacknowledged.add(Delivery::Observed(root, observation));
     }
 
     /// The engine has settled a job; its root.
@@ -191,10 +191,10 @@ impl Ledger {
 
     /// The barrier is reached: all that happened before some deliveries ended is in the journal now. Gives what goes on record
     /// to `append`, and acknowledges the deliveries.
-    pub fn acknowledge(&mut self, mut append: impl FnMut(RootId, &Look)) {
+    pub fn acknowledge(&mut self, mut append: impl FnMut(RootId, &Observation)) {
         for delivery in self.unacknowledged.take_confirmed() {
             match delivery {
-                Delivery::Seen(root, look) => append(root, &look),
+                Delivery::Observed(root, observation) => append(root, &observation),
                 Delivery::Delivered(remote, seq, paths) => {
                     if let Some(journal) = &mut self.journal {
                         journal.append_delivered(remote, seq, &paths);

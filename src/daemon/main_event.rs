@@ -5,7 +5,7 @@ use crate::change::{RootId, WatchEvent};
 use crate::control::server::Asked;
 use crate::engine::{Event, JobId, JobReport};
 use crate::process::signals::Signal;
-use crate::record::{Look, Merged, Survey, Surveyor};
+use crate::record::{Merged, Observation, Survey, Surveyor};
 use crate::snapshot::Request;
 use crate::worker::{Progress, WorkerEvent};
 
@@ -14,8 +14,8 @@ use crate::worker::{Progress, WorkerEvent};
 pub enum MainEvent {
     /// For the engine.
     Event(Event),
-    /// A worker is done; the look is what was there before.
-    JobDone(JobId, JobReport, Option<Look>),
+    /// A worker is done. The observation is what was on disk before the job.
+    JobDone(JobId, JobReport, Option<Observation>),
     /// A walk has ended, and all that it found came before this.
     CaughtUp(Walked),
     /// A root that came back has been counted.
@@ -46,7 +46,7 @@ impl From<WorkerEvent> for MainEvent {
                 Progress::Waits => Event::JobWaits(job),
                 Progress::Works => Event::JobWorks(job),
             }),
-            WorkerEvent::Done(job, report, look) => Self::JobDone(job, report, look),
+            WorkerEvent::Done(job, report, observation) => Self::JobDone(job, report, observation),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::trust::{Admission, Trust};
 use crate::change::WatchEvent;
 use crate::engine::{Action, Engine, Event, JobId, JobReport, Notice, Settled, Verdict};
 use crate::process::signals::Signal;
-use crate::record::Look;
+use crate::record::Observation;
 use crate::sys::memory;
 use crate::worker::Workers;
 
@@ -103,7 +103,7 @@ impl Mirror {
     fn wake(&mut self, event: MainEvent) {
         match event {
             MainEvent::Event(event) => self.handle(event),
-            MainEvent::JobDone(job, report, look) => self.job_done(job, report, look),
+            MainEvent::JobDone(job, report, observation) => self.job_done(job, report, observation),
             MainEvent::CaughtUp(walked) => {
                 self.caught_up(walked);
                 self.mark_flushes();
@@ -174,12 +174,12 @@ impl Mirror {
         }
     }
 
-    fn job_done(&mut self, job: JobId, report: JobReport, look: Option<Look>) {
-        if let (Verdict::Done, Some(look), Some(root)) =
-            (&report.verdict, look, self.ledger.root_of(job))
+    fn job_done(&mut self, job: JobId, report: JobReport, observation: Option<Observation>) {
+        if let (Verdict::Done, Some(observation), Some(root)) =
+            (&report.verdict, observation, self.ledger.root_of(job))
             && self.trust.records(root)
         {
-            self.ledger.observed(root, look);
+            self.ledger.observed(root, observation);
         }
         if let Some(remote) = self.ledger.remote_of(job) {
             self.observer.statistics.failed(remote, report.failed.len());
@@ -303,7 +303,7 @@ impl Mirror {
     fn barrier_reached(&mut self) {
         let flushes = self.ledger.flushes_told();
         let trust = &mut self.trust;
-        self.ledger.acknowledge(|root, look| trust.append(root, look));
+        self.ledger.acknowledge(|root, observation| trust.append(root, observation));
         self.trust.merge_long_records();
         self.ledger.compact(&self.engine);
         self.flushes_told(&flushes);

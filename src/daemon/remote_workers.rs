@@ -18,7 +18,7 @@ use crate::rsync::{Endpoint, Presence, RunSpec};
 use crate::source::Source;
 use crate::watch::Exclude;
 use crate::worker::load_gate::LoadGate;
-use crate::worker::remote_worker::{Recorder, RemoteWorker, RemoteWorkerSetup};
+use crate::worker::remote_worker::{RemoteWorker, RemoteWorkerSetup};
 use crate::worker::rules::{Coverage, Rules};
 use crate::worker::shards::Sharding;
 
@@ -112,17 +112,13 @@ impl RemoteWorkers {
         self.endpoints.iter().map(|(_, _, root)| *root).collect()
     }
 
-    /// The links themselves; each notes what it sees for the record of its root.
-    pub fn into_links(
+    /// One worker for each remote; it observes for the record of its root, where there is one.
+    pub fn into_workers(
         self,
         records: &[Option<Record>],
-        exclude: &Exclude,
         load_gate: &Arc<LoadGate>,
     ) -> Vec<RemoteWorker> {
-        let recorder = |root: RootId| {
-            let record = records.get(root.0)?.as_ref()?;
-            Some(Recorder { eyes: record.eyes(), exclude: Arc::clone(exclude) })
-        };
+        let recorder = |root: RootId| Some(records.get(root.0)?.as_ref()?.recorder());
         let remote = |(endpoint, source, root)| {
             RemoteWorker::new(RemoteWorkerSetup {
                 endpoint,

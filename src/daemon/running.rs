@@ -127,7 +127,7 @@ impl RunningDaemon {
             workers,
             pending_max: PENDING_MAX,
         });
-        let workers = start_workers(remotes, &records, &exclude, &sender)?;
+        let workers = start_workers(remotes, &records, &sender)?;
         let loss_sender = sender.clone();
         let catch_up = state.map(|state| {
             let guard = Guard::new(config.guard, state.path());
@@ -303,14 +303,13 @@ fn start_timers(config: &Config, sender: &Sender<MainEvent>) -> Result<Vec<Timer
 fn start_workers(
     remotes: RemoteWorkers,
     records: &[Option<Record>],
-    exclude: &Exclude,
     sender: &Sender<MainEvent>,
 ) -> Result<Workers, Failure> {
     let sender = sender.clone();
     // Fails only when the main loop has ended.
     let tell = move |said| _ = sender.send(MainEvent::from(said));
     let load_gate = Arc::default();
-    let remotes = remotes.into_links(records, exclude, &load_gate);
+    let remotes = remotes.into_workers(records, &load_gate);
     Ok(Workers::start(remotes, load_gate, tell)?)
 }
 

@@ -11,7 +11,7 @@ use super::notice::Names;
 use crate::change::{RootId, WatchEvent};
 use crate::engine::{Deletions, Event, FullSyncCause};
 use crate::path::RelPath;
-use crate::record::{Look, Merged};
+use crate::record::{Merged, Observation};
 use crate::source::Source;
 use crate::sys::memory;
 
@@ -105,9 +105,9 @@ impl Trust {
     }
 
     /// Puts on record what was there before a job that has succeeded.
-    pub fn append(&mut self, root: RootId, look: &Look) {
+    pub fn append(&mut self, root: RootId, observation: &Observation) {
         if let Some(catch_up) = &mut self.catch_up {
-            catch_up.append(root, look);
+            catch_up.append(root, observation);
         }
     }
 

@@ -6,7 +6,7 @@ use crate::change::{RemoteId, RootId, Scope};
 use crate::engine::FlushId;
 use crate::journal::Seq;
 use crate::path::RelPath;
-use crate::record::Look;
+use crate::record::Observation;
 use crate::watch::Barrier;
 
 /// So many are not left waiting, however much is under way.
@@ -16,7 +16,7 @@ const MANY: usize = 64;
 #[derive(Debug)]
 pub enum Delivery {
     /// The record is to hold what was seen below this root before the job.
-    Seen(RootId, Look),
+    Observed(RootId, Observation),
     /// The journal is to forget these paths, as they were up to this number.
     Delivered(RemoteId, Seq, Vec<(RelPath, Scope)>),
 }
@@ -88,7 +88,7 @@ impl Unacknowledged {
     pub fn deliveries(&self) -> impl Iterator<Item = (RemoteId, &RelPath, Scope)> {
         let paths = |delivery| match delivery {
             &Delivery::Delivered(remote, _, ref paths) => Some((remote, paths)),
-            Delivery::Seen(..) => None,
+            Delivery::Observed(..) => None,
         };
         let all = self.waiting.iter().filter_map(paths);
         all.flat_map(|(remote, paths)| {

@@ -1,5 +1,5 @@
-//! The bytes of the recorded directory state: snapshot (sorted listings) and delta (what was seen since). Pure.
-//! Does not know what they mean together (known.rs does).
+//! The byte format of the record: snapshot (sorted listings) and delta (observations since then). Pure.
+//! Does not combine them (baseline.rs does).
 
 use crate::path::RelPath;
 use crate::seal;
@@ -112,7 +112,7 @@ pub struct Header {
     pub ino: u64,
     /// The last delta that is merged into it.
     pub generation: u64,
-    /// Looks taken before this one are older than the snapshot.
+    /// Observations with a lower order are older than the snapshot.
     pub order: u64,
     /// When it was made, nanoseconds since 1970.
     pub alive: i64,
@@ -177,58 +177,59 @@ pub fn decode_listings(payload: &[u8]) -> Option<Vec<Listing>> {
     Some(listings)
 }
 
-/// One line of a delta: what a look found.
+/// One entry of a delta: what an observation found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sight {
+pub enum EntryState {
     /// It is there, in this state.
     Present(Stamp),
-    /// The directory, if it is known, is in this state now because a name in it went.
+    /// The directory, if it is on record, has this state now because a name in it was removed.
     Touched(Stamp),
     /// It is not there, nor anything below it.
     Absent,
 }
 
 /// Appends one line to a delta frame's payload (which begins with the order and the time, 8 bytes each).
-pub fn encode_sight(out: &mut Vec<u8>, path: &RelPath, sight: Sight) {
-    match sight {
-        Sight::Present(stamp) => {
+pub fn encode_entry(out: &mut Vec<u8>, path: &RelPath, state: EntryState) {
+    match state {
+        EntryState::Present(stamp) => {
             out.push(b'p');
             put_stamp(out, stamp);
         }
-        Sight::Touched(stamp) => {
+        EntryState::Touched(stamp) => {
             out.push(b't');
             put_stamp(out, stamp);
         }
-        Sight::Absent => out.push(b'a'),
+        EntryState::Absent => out.push(b'a'),
     }
     put_bytes(out, path.as_bytes());
 }
 
-/// A delta frame: when the look was taken (as an order, and as a time) and what was seen.
+/// A delta frame: one observation, with its order and the time when it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look {
-    /// Later looks have higher numbers.
+pub struct DeltaFrame {
+    /// Later observations have higher numbers.
     pub order: u64,
     /// When it was written, nanoseconds since 1970.
     pub alive: i64,
-    /// What was seen.
-    pub sights: Vec<(RelPath, Sight)>,
+    /// What was found.
+    pub entries: Vec<(RelPath, EntryState)>,
 }
 
 /// Reads a delta frame's payload.
-pub fn decode_look(payload: &[u8]) -> Option<Look> {
+pub fn decode_delta_frame(payload: &[u8]) -> Option<DeltaFrame> {
     let mut bytes = Bytes(payload);
-    let mut look = Look { order: bytes.u64()?, alive: bytes.u64()? as i64, sights: Vec::new() };
+    let mut frame =
+        DeltaFrame { order: bytes.u64()?, alive: bytes.u64()? as i64, entries: Vec::new() };
     while let Some(kind) = bytes.u8() {
-        let sight = match kind {
-            b'p' => Sight::Present(bytes.stamp()?),
-            b't' => Sight::Touched(bytes.stamp()?),
-            b'a' => Sight::Absent,
+        let state = match kind {
+            b'p' => EntryState::Present(bytes.stamp()?),
+            b't' => EntryState::Touched(bytes.stamp()?),
+            b'a' => EntryState::Absent,
             _ => return None,
         };
-        look.sights.push((RelPath::new(bytes.bytes()?)?, sight));
+        frame.entries.push((RelPath::new(bytes.bytes()?)?, state));
     }
-    Some(look)
+    Some(frame)
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -315,7 +316,7 @@ mod tests {
         fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
             let _ = Header::decode(&bytes);
             let _ = decode_listings(&bytes);
-            let _ = decode_look(&bytes);
+            let _ = decode_delta_frame(&bytes);
         }
 
         #[test]

@@ -1,5 +1,5 @@
 //! Merges the deltas into a new snapshot while the program runs, so that the record does not grow with every delivery.
-//! Does not look at the tree: it writes what is on record, in less space.
+//! Does not read the tree: it writes what is on record, in less space.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::format::{DIR, DirKey, Header};
-use super::survey::{Paths, is_damage, read_known};
+use super::survey::{Paths, is_damage, read_baseline};
 use super::writer::Writer;
 use crate::ground::lock::lock;
 
@@ -110,12 +110,12 @@ impl Merger {
 /// Writes a new snapshot with everything that is on record. Fails with `InvalidData` when the record is damaged.
 pub(super) fn write_merged(paths: &Paths, now: &Header) -> io::Result<()> {
     let damaged = |why| io::Error::new(io::ErrorKind::InvalidData, format!("{why:?}"));
-    let (mut known, alive) = read_known(paths, now)?.map_err(damaged)?;
+    let (mut baseline, alive) = read_baseline(paths, now)?.map_err(damaged)?;
     let mut writer = Writer::create(&paths.new_snapshot, &Header { alive, ..*now })?;
-    // The directories above the one at hand, each with its directories: a directory that is not among its parent's is gone.
+    // The ancestors of the current directory, each with the directories in it. A directory that its parent does not name is gone.
     let mut above: Vec<(DirKey, BTreeSet<Box<[u8]>>)> = Vec::new();
     loop {
-        let listing = match known.next() {
+        let listing = match baseline.next() {
             Ok(Some(listing)) => listing,
             Ok(None) => return writer.finish(),
             Err(e) if is_damage(&e) => return Err(io::ErrorKind::InvalidData.into()),

@@ -1,19 +1,19 @@
-//! Walks a tree beside what is known of it: says what differs, and writes the new snapshot on the way.
-//! Does not decide when; nothing is replaced until the caller has put the differences on record.
+//! Compares a tree with its baseline: reports what differs, and writes the new snapshot on the way.
+//! Does not decide when, and replaces nothing: the caller does, once the differences are in the journal.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
+use super::baseline::{Baseline, Damaged, Delta, Snapshot};
 use super::format::{DIR, DirKey, Header, Listing, MOUNT, NAME_ONLY, Stamp, UNKNOWN_BELOW};
-use super::known::{Damaged, Known, Seen, Snapshot};
 use super::walk::{Found, Wanted};
 use super::writer::Writer;
 use crate::change::{Cause, Change, Scope};
 use crate::path::RelPath;
 
-/// An entry that changed so shortly before the last sign of life may have changed again within the same clock tick,
-/// unseen: it is reported, in doubt.
+/// An entry that changed this shortly before the program ended may have changed again within the same clock tick.
+/// Nobody saw that, so the entry is reported as changed.
 const DOUBT_NS: i64 = 100_000_000;
 
 /// Why a record cannot tell what changed.
@@ -30,7 +30,7 @@ pub enum Unknown {
 /// What a survey found, apart from the changes.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// Set when nothing could be compared; then no change was reported.
+    /// Set when nothing could be compared. No change was reported then.
     pub unknown: Option<Unknown>,
     /// How many directories there are.
     pub directories: u64,
@@ -55,8 +55,11 @@ pub(super) struct Paths {
     pub deltas: Vec<PathBuf>,
 }
 
-/// What is known, or why nothing is. `now` is the header that a snapshot of today would have.
-pub(super) fn read_known(paths: &Paths, now: &Header) -> io::Result<Result<(Known, i64), Unknown>> {
+/// The baseline, or why there is none. `now` is the header that a snapshot made now would have.
+pub(super) fn read_baseline(
+    paths: &Paths,
+    now: &Header,
+) -> io::Result<Result<(Baseline, i64), Unknown>> {
     let snapshot = match Snapshot::open(&paths.snapshot)? {
         None => return Ok(Err(Unknown::Missing)),
         Some(Err(Damaged)) => return Ok(Err(Unknown::Damaged)),
@@ -65,15 +68,15 @@ pub(super) fn read_known(paths: &Paths, now: &Header) -> io::Result<Result<(Know
     if !same_file_system(&snapshot.header, now) {
         return Ok(Err(Unknown::OtherFileSystem));
     }
-    let mut seen = Seen::default();
-    for delta in &paths.deltas {
-        if let Err(Damaged) = seen.read(delta)? {
+    let mut delta = Delta::default();
+    for path in &paths.deltas {
+        if let Err(Damaged) = delta.read(path)? {
             return Ok(Err(Unknown::Damaged));
         }
     }
-    let alive = snapshot.header.alive.max(seen.alive);
-    match Known::new(snapshot, seen) {
-        Ok(known) => Ok(Ok((known, alive))),
+    let alive = snapshot.header.alive.max(delta.alive);
+    match Baseline::new(snapshot, delta) {
+        Ok(baseline) => Ok(Ok((baseline, alive))),
         Err(e) if is_damage(&e) => Ok(Err(Unknown::Damaged)),
         Err(e) => Err(e),
     }
@@ -84,34 +87,34 @@ pub(super) fn is_damage(e: &io::Error) -> bool {
     matches!(e.kind(), InvalidData | UnexpectedEof)
 }
 
-/// Device numbers change at a reboot for some file systems, their ids for others.
+/// Prefers the file system's id: the device number of some file systems changes at a reboot, and others have no id.
 pub(super) fn same_file_system(then: &Header, now: &Header) -> bool {
     let same =
         if then.fsid != 0 && now.fsid != 0 { then.fsid == now.fsid } else { then.dev == now.dev };
     same && then.ino == now.ino
 }
 
-/// A survey on its way.
+/// A survey under way.
 struct Surveyor<'a> {
-    known: Option<Known>,
+    baseline: Option<Baseline>,
     alive: i64,
     wanted: Wanted<'a>,
     sink: &'a mut dyn FnMut(Change),
     writer: Writer,
     result: Survey,
-    /// Everything in these is reported already, each as one change.
+    /// One change of each of these covers everything in it.
     covered: BTreeSet<DirKey>,
-    /// Nothing can be said about it: what was known stays known.
+    /// Nothing can be said about this directory: what was on record stays on record.
     blind: Option<DirKey>,
-    /// Mount points that lost their file system, until the walk gets to them.
+    /// Mount points without their file system, until the walk reaches them.
     lost: BTreeSet<DirKey>,
     losses: Losses,
 }
 
-/// What to make of a mount point without its file system.
+/// What a mount point without its file system means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Losses {
-    /// It will be back: nothing in it is taken for removed, and the record remembers it.
+    /// It comes back: nothing in it counts as removed, and the record remembers it.
     Accidents,
     /// It is meant to be gone, with everything in it.
     Meant,
@@ -130,12 +133,12 @@ pub(super) fn run(
     losses: Losses,
     walk: impl FnOnce(Meet<'_>) -> io::Result<()>,
 ) -> io::Result<Survey> {
-    let (known, alive, unknown) = match read_known(paths, now)? {
-        Ok((known, alive)) => (Some(known), alive, None),
+    let (baseline, alive, unknown) = match read_baseline(paths, now)? {
+        Ok((baseline, alive)) => (Some(baseline), alive, None),
         Err(unknown) => (None, 0, Some(unknown)),
     };
     let mut surveyor = Surveyor {
-        known,
+        baseline,
         alive,
         wanted,
         sink,
@@ -159,8 +162,8 @@ impl Surveyor<'_> {
             Found::Blind(key, _) => key.clone(),
         };
         self.skip_to(Some(&key))?;
-        let then = match self.peek_known() {
-            Some(dir) if dir == key => self.next_known()?,
+        let then = match self.peek_baseline() {
+            Some(dir) if dir == key => self.next_of_baseline()?,
             _ => None,
         };
         match found {
@@ -177,10 +180,10 @@ impl Surveyor<'_> {
                 self.blind = Some(listing.dir);
                 self.carry_over(then)
             }
-            // What stands at the place of a lost mount is none of the mirror's.
+            // What is below a mount point without its file system does not belong to the mirror.
             Found::Listed(listing) if self.is_blind(&listing.dir) => self.carry_over(then),
             Found::Listed(mut listing) => {
-                if self.known.is_some() && !self.is_covered(&listing.dir) {
+                if self.baseline.is_some() && !self.is_covered(&listing.dir) {
                     self.compare(&then.unwrap_or_default().entries, &mut listing);
                 }
                 let dirs = listing.entries.iter().filter(|(_, s)| s.has(DIR)).count();
@@ -206,19 +209,19 @@ impl Surveyor<'_> {
         self.blind.as_ref().is_some_and(|top| key.is_within(top))
     }
 
-    fn peek_known(&self) -> Option<DirKey> {
-        self.known.as_ref().and_then(Known::peek).cloned()
+    fn peek_baseline(&self) -> Option<DirKey> {
+        self.baseline.as_ref().and_then(Baseline::peek).cloned()
     }
 
-    /// The next known listing. Damage ends what is known: the caller is told to take everything for changed.
-    fn next_known(&mut self) -> io::Result<Option<Listing>> {
-        let Some(known) = &mut self.known else {
+    /// The next listing of the baseline. Damage ends the baseline: the result then says that everything may have changed.
+    fn next_of_baseline(&mut self) -> io::Result<Option<Listing>> {
+        let Some(baseline) = &mut self.baseline else {
             return Ok(None);
         };
-        match known.next() {
+        match baseline.next() {
             Err(e) if is_damage(&e) => {
                 self.result.unknown = Some(Unknown::Damaged);
-                self.known = None;
+                self.baseline = None;
                 Ok(None)
             }
             other => {
@@ -229,12 +232,12 @@ impl Surveyor<'_> {
         }
     }
 
-    /// Passes over known directories in front of `key` (`None`: all): they are gone, unless nothing can be said.
+    /// Skips directories of the baseline before `key` (`None`: all): they are gone, unless they could not be read.
     fn skip_to(&mut self, key: Option<&DirKey>) -> io::Result<()> {
-        while let Some(dir) = self.peek_known()
+        while let Some(dir) = self.peek_baseline()
             && key.is_none_or(|key| dir < *key)
         {
-            let listing = self.next_known()?;
+            let listing = self.next_of_baseline()?;
             if self.is_blind(&dir) {
                 self.carry_over(listing)?;
             } else if dir.path(b"").is_some_and(|path| (self.wanted)(&path, true)) {
@@ -268,7 +271,7 @@ impl Surveyor<'_> {
             {
                 self.lost.insert(DirKey::new(&path));
                 self.result.lost_mounts.push(path);
-                // It is waited for: the record does not forget that something was mounted there.
+                // The mount may come back, so the record remembers that it was there.
                 *new = old;
             } else if old.is_none_or(|old| !self.is_same(old, *new)) {
                 self.report(path, old, *new);
@@ -281,10 +284,10 @@ impl Surveyor<'_> {
 
     fn report_gone(&mut self, path: Option<RelPath>, old: Stamp) {
         let is_dir = old.has(DIR);
-        // A path that the filter hides now is not gone.
+        // A path that is excluded now is not gone.
         if let Some(path) = path.filter(|path| (self.wanted)(path, is_dir)) {
             self.result.gone += 1;
-            // Another directory may get this name before the delivery; everything in the copy is the old one's then.
+            // Another directory may take this name before the delivery. Its copy must not keep what the old one held.
             let scope = if is_dir { Scope::Tree } else { Scope::Entry };
             (self.sink)(Change { is_dir, scope, ..Change::entry(path, Cause::Delete) });
         }
@@ -297,14 +300,14 @@ impl Surveyor<'_> {
         }
         let is_dir = new.has(DIR);
         let scope = match old {
-            // The directory's copy goes with everything in it.
+            // The copy of the directory is deleted with everything in it.
             Some(old) if old.has(DIR) && !is_dir => Scope::Tree,
-            // Nobody knows which of the names in it are gone.
+            // The record does not say which names were in it, so only a comparison of the tree finds what is gone.
             Some(old) if is_dir && old.has(DIR) && old.has(UNKNOWN_BELOW) => {
                 self.covered.insert(key);
                 Scope::Tree
             }
-            // What is in a directory is reported name by name: a comparison would delete what only the copy holds.
+            // Entries of a directory are reported one by one: a comparison would delete what only the copy holds.
             _ => Scope::Entry,
         };
         (self.sink)(Change { is_dir, scope, ..Change::entry(path, Cause::Found) });
@@ -319,12 +322,12 @@ impl Surveyor<'_> {
     }
 }
 
-/// How many entries are known of the tree whose snapshot has the header `then`.
+/// How many entries are on record of the tree whose snapshot has the header `then`; stops at `enough`.
 pub(super) fn count_known(paths: &Paths, then: &Header, enough: u64) -> io::Result<u64> {
     let mut count = 0;
-    if let Ok((mut known, _)) = read_known(paths, then)? {
+    if let Ok((mut baseline, _)) = read_baseline(paths, then)? {
         while count < enough
-            && let Some(listing) = known.next()?
+            && let Some(listing) = baseline.next()?
         {
             count += listing.names();
         }

@@ -91,11 +91,11 @@ fn compare_with(record: &mut Record, losses: Losses) -> (Survey, Changes) {
 }
 
 impl Bed {
-    /// As a worker does: looks, delivers (not here), puts on record.
+    /// As a worker does: observes, delivers (not here), puts on record.
     fn deliver(&self, record: &mut Record, items: &[(&str, Scope)]) {
         let items: Vec<_> = items.iter().map(|(p, s)| (path(p), *s)).collect();
-        let look = record.eyes().look_at(&items, &|_, _| true);
-        record.append(&look);
+        let observation = record.recorder().observe(&items, &|_, _| true);
+        record.append(&observation);
     }
 }
 
@@ -209,13 +209,13 @@ fn what_was_delivered_while_running_is_known() {
 }
 
 #[test]
-fn change_after_the_look_is_named() {
+fn change_after_the_observation_is_reported() {
     let bed = Bed::new(&["a"]);
     let (_, _, mut record) = bed.start();
     bed.write("a", "new");
-    let look = record.eyes().look_at(&[(path("a"), ENTRY)], &|_, _| true);
+    let observation = record.recorder().observe(&[(path("a"), ENTRY)], &|_, _| true);
     bed.write("a", "newer");
-    record.append(&look);
+    record.append(&observation);
     drop(record);
     assert_eq!(bed.found(), changes([("a", ENTRY)]));
 }
@@ -224,7 +224,7 @@ fn change_after_the_look_is_named() {
 fn absence_seen_by_a_slow_job_does_not_hide_a_newer_file() {
     let bed = Bed::new(&["other"]);
     let (_, _, mut record) = bed.start();
-    let slow = record.eyes().look_at(&[(path("x"), ENTRY)], &|_, _| true);
+    let slow = record.recorder().observe(&[(path("x"), ENTRY)], &|_, _| true);
     bed.write("x", "new");
     bed.deliver(&mut record, &[("x", ENTRY)]);
     record.append(&slow);

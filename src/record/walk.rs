@@ -16,8 +16,7 @@ use crate::path::RelPath;
 /// What is mirrored: the path, and whether it is a directory.
 pub type Wanted<'a> = &'a (dyn Fn(&RelPath, bool) -> bool + Sync);
 
-/// So many directories are read in one go: enough for every thread, and few enough that the names of those below them, which
-/// wait for their turn, take no memory worth the word.
+/// How many directories are read at once: enough for every thread, few enough that the results that wait take little memory.
 const WINDOW: usize = 128;
 
 /// One directory as the walk found it.
@@ -25,14 +24,14 @@ const WINDOW: usize = 128;
 pub enum Found {
     /// Its names and states.
     Listed(Listing),
-    /// It is there, but cannot be read: nothing may be concluded.
+    /// It exists but cannot be read, so nothing may be concluded about it.
     Blind(DirKey, io::Error),
 }
 
 enum Slot {
     Todo,
     Done(Found),
-    /// It vanished while we walked.
+    /// It vanished during the walk.
     Gone,
 }
 
@@ -88,7 +87,7 @@ fn read_slot(root: &Path, key: &DirKey, wanted: Wanted<'_>) -> io::Result<Slot> 
     match list(root, key, wanted) {
         Ok(listing) => Ok(Slot::Done(Found::Listed(listing))),
         Err(e) if is_root => Err(e.into()),
-        // Replaced by something that is no directory, or gone: its parent's events say so.
+        // It is gone, or no directory any more. Events of its parent report that.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Slot::Gone),
         Err(e) => Ok(Slot::Done(Found::Blind(key.clone(), e.into()))),
     }
@@ -128,7 +127,7 @@ pub fn list(root: &Path, key: &DirKey, wanted: Wanted<'_>) -> Result<Listing, Er
 }
 
 /// The state of `path` below `root`; `None` when it is not there.
-pub fn look(root: &Path, path: &RelPath) -> Result<Option<Stamp>, Errno> {
+pub fn stamp_of(root: &Path, path: &RelPath) -> Result<Option<Stamp>, Errno> {
     let flags = if path.is_root() { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
     let full = path.below(root);
     match statat(rustix::fs::CWD, full.as_os_str().as_bytes(), flags) {

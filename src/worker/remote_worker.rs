@@ -30,12 +30,11 @@ use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, PathFailure, Verdict};
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
-use crate::record::{self, Eyes};
+use crate::record::{Observation, Recorder};
 use crate::rsync::operator_rules::OperatorRules;
 use crate::rsync::{Abilities, Answer, Endpoint, Knock, Presence};
 use crate::source::{Source, Unhealthy};
 use crate::sys::memory;
-use crate::watch::Exclude;
 
 /// Does the jobs of one remote.
 #[derive(Debug)]
@@ -61,37 +60,10 @@ pub struct RemoteWorkerSetup {
     pub rules: Rules,
     /// Whether trees may be divided.
     pub sharding: Sharding,
-    /// Looks at the disk for the record, where one is kept.
+    /// Takes the observations for the record, where one is kept.
     pub recorder: Option<Recorder>,
     /// Shared by all remotes.
     pub load_gate: Arc<LoadGate>,
-}
-
-/// Looks at the disk for the record of the tree.
-#[derive(Clone)]
-pub struct Recorder {
-    /// Looks for the root's record.
-    pub eyes: Eyes,
-    /// What is not mirrored.
-    pub exclude: Exclude,
-}
-
-impl std::fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recorder").finish_non_exhaustive()
-    }
-}
-
-impl Recorder {
-    /// What goes on record when the job succeeds. The shards of a full sync need none: a walk records them.
-    fn look(&self, job: &Job) -> Option<record::Look> {
-        if matches!(job.kind, JobKind::Trees(_)) || job.kind.is_question() {
-            return None;
-        }
-        let items: Vec<_> =
-            job.items.iter().map(|item| (item.path.clone(), item.mark.scope)).collect();
-        Some(self.eyes.look_at(&items, &|path, is_dir| !(self.exclude)(path, is_dir)))
-    }
 }
 
 impl RemoteWorker {
@@ -141,7 +113,18 @@ impl RemoteWorker {
         self.remote.sessions().kill();
     }
 
-    /// Does a job; blocks until it is done or has failed. The look is what was there before it. `known_until`: by the clock
+    /// What goes on record when the job succeeds. The shards of a full sync need nothing: a walk records them.
+    fn observe(&self, job: &Job) -> Option<Observation> {
+        if matches!(job.kind, JobKind::Trees(_)) || job.kind.is_question() {
+            return None;
+        }
+        let items: Vec<_> =
+            job.items.iter().map(|item| (item.path.clone(), item.mark.scope)).collect();
+        let exclude = &self.remote.rules().exclude;
+        Some(self.recorder.as_ref()?.observe(&items, &|path, is_dir| !exclude(path, is_dir)))
+    }
+
+    /// Does a job; blocks until it is done or has failed. Returns also what was on disk before it, for the record. `known_until`: by the clock
     /// of the files, the time up to which the kernel's events were known when the job was made. `told` takes what is said
     /// of the job meanwhile.
     pub fn run(
@@ -149,7 +132,7 @@ impl RemoteWorker {
         job: &Job,
         known_until: Duration,
         told: &dyn Fn(Progress),
-    ) -> (JobReport, Option<record::Look>) {
+    ) -> (JobReport, Option<Observation>) {
         let under_way = UnderWay::new(told);
         if self.sessions().are_stopped() {
             return (JobReport::nothing(Verdict::Stopped), None);
@@ -169,14 +152,14 @@ impl RemoteWorker {
                 Ok(_) => {}
             }
         }
-        let look = self.recorder.as_ref().and_then(|recorder| recorder.look(job));
+        let observation = self.observe(job);
         let report = self.run_job(job, known_until, &under_way);
         let is_down = matches!(
             &report.verdict,
             Verdict::Failed(failure) if failure.kind == FailureKind::Away
         );
         self.doubt.store(is_down, Ordering::Relaxed);
-        (report, look)
+        (report, observation)
     }
 
     fn run_job(&self, job: &Job, known_until: Duration, under_way: &UnderWay<'_>) -> JobReport {

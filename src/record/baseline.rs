@@ -1,5 +1,5 @@
-//! What is known of a tree: the snapshot, streamed, with what was seen since laid over it.
-//! Does not look at the tree.
+//! The baseline of a comparison: the snapshot, streamed, with the delta since then laid over it.
+//! Does not read the tree.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,13 +9,13 @@ use std::path::Path;
 use std::vec::IntoIter;
 
 use super::format::{
-    DIR, DirKey, HEADER_LEN, Header, Listing, MOUNT, NAME_ONLY, Sight, Stamp, UNKNOWN_BELOW,
-    decode_listings, decode_look,
+    DIR, DirKey, EntryState, HEADER_LEN, Header, Listing, MOUNT, NAME_ONLY, Stamp, UNKNOWN_BELOW,
+    decode_delta_frame, decode_listings,
 };
 use crate::path::RelPath;
 use crate::seal::{self, Stop};
 
-/// The bytes are not what we wrote.
+/// The file does not hold what this program wrote.
 #[derive(Debug)]
 pub struct Damaged;
 
@@ -80,21 +80,21 @@ impl Snapshot {
     }
 }
 
-/// The looks at each name of a directory, with their order.
-type Names = BTreeMap<Box<[u8]>, Vec<(u64, Sight)>>;
+/// The observed states of each name in a directory, with the order of the observations.
+type Names = BTreeMap<Box<[u8]>, Vec<(u64, EntryState)>>;
 
-/// What was seen since the snapshot: directory -> name -> looks in the order in which they were taken.
+/// What was observed since the snapshot: directory -> name -> states in the order of observation.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct Delta {
     dirs: BTreeMap<DirKey, Names>,
-    /// The highest order of a look.
+    /// The highest order of an observation.
     pub order: u64,
-    /// The latest time at which a look was written; 0: there is none.
+    /// When the last observation was written; 0: there is none.
     pub alive: i64,
 }
 
-impl Seen {
-    /// Adds a delta file. A last write that was cut short is ignored: its deliveries are still pending in the journal.
+impl Delta {
+    /// Adds a delta file. Ignores a torn last frame: the journal still holds its deliveries as pending.
     pub fn read(&mut self, path: &Path) -> io::Result<Result<(), Damaged>> {
         let bytes = fs::read(path)?;
         let mut rest = bytes.as_slice();
@@ -102,13 +102,13 @@ impl Seen {
             match seal::open(rest) {
                 Ok((payload, len)) => {
                     rest = &rest[len..];
-                    let Some(look) = decode_look(payload) else {
+                    let Some(frame) = decode_delta_frame(payload) else {
                         return Ok(Err(Damaged));
                     };
-                    self.order = self.order.max(look.order);
-                    self.alive = self.alive.max(look.alive);
-                    for (path, sight) in look.sights {
-                        self.add(look.order, &path, sight);
+                    self.order = self.order.max(frame.order);
+                    self.alive = self.alive.max(frame.alive);
+                    for (path, state) in frame.entries {
+                        self.add(frame.order, &path, state);
                     }
                 }
                 Err(Stop::End | Stop::Torn) => return Ok(Ok(())),
@@ -117,53 +117,53 @@ impl Seen {
         }
     }
 
-    fn add(&mut self, order: u64, path: &RelPath, sight: Sight) {
+    fn add(&mut self, order: u64, path: &RelPath, state: EntryState) {
         let key = DirKey::new(path);
         let (dir, name) = key.split().unwrap_or_default();
-        let looks = self.dirs.entry(dir.clone()).or_default();
-        looks.entry(name.into()).or_default().push((order, sight));
-        if !matches!(sight, Sight::Present(_)) {
+        let states = self.dirs.entry(dir.clone()).or_default();
+        states.entry(name.into()).or_default().push((order, state));
+        if !matches!(state, EntryState::Present(_)) {
             return;
         }
-        // What is in a directory shows that the directory is there, even if nobody looked at it.
-        let named = (order, Sight::Present(Stamp::NAMED_DIR));
+        // An entry proves that its directory exists, even when nobody observed the directory itself.
+        let named = (order, EntryState::Present(Stamp::NAMED_DIR));
         let mut below = dir;
         while let Some((dir, name)) = below.split() {
-            let looks = self.dirs.entry(dir.clone()).or_default();
-            let looks = looks.entry(name.into()).or_default();
-            if looks.last() == Some(&named) {
+            let states = self.dirs.entry(dir.clone()).or_default();
+            let states = states.entry(name.into()).or_default();
+            if states.last() == Some(&named) {
                 break;
             }
-            looks.push(named);
+            states.push(named);
             below = dir;
         }
     }
 }
 
-/// The snapshot with what was seen since laid over it, listing by listing in sorted order.
+/// The snapshot with the delta laid over it, listing by listing in sorted order.
 #[derive(Debug)]
-pub struct Known {
+pub struct Baseline {
     snapshot: Snapshot,
     next: Option<Listing>,
-    seen: Seen,
+    delta: Delta,
 }
 
-impl Known {
-    /// Lays `seen` over `snapshot`.
-    pub fn new(mut snapshot: Snapshot, mut seen: Seen) -> io::Result<Self> {
-        for looks in seen.dirs.values_mut().flat_map(BTreeMap::values_mut) {
-            looks.sort_by_key(|(order, _)| *order);
+impl Baseline {
+    /// Lays `delta` over `snapshot`.
+    pub fn new(mut snapshot: Snapshot, mut delta: Delta) -> io::Result<Self> {
+        for states in delta.dirs.values_mut().flat_map(BTreeMap::values_mut) {
+            states.sort_by_key(|(order, _)| *order);
         }
         let next = snapshot.next()?;
-        Ok(Self { snapshot, next, seen })
+        Ok(Self { snapshot, next, delta })
     }
 
     /// The directory of the next listing.
     pub fn peek(&self) -> Option<&DirKey> {
-        let seen = self.seen.dirs.keys().next();
+        let changed = self.delta.dirs.keys().next();
         match &self.next {
-            Some(next) => Some(seen.map_or(&next.dir, |seen| seen.min(&next.dir))),
-            None => seen,
+            Some(next) => Some(changed.map_or(&next.dir, |changed| changed.min(&next.dir))),
+            None => changed,
         }
     }
 
@@ -180,13 +180,13 @@ impl Known {
             _ => None,
         };
         let entries = base.map(|listing| listing.entries).unwrap_or_default();
-        let Some(looks) = self.seen.dirs.remove(&dir) else {
+        let Some(states) = self.delta.dirs.remove(&dir) else {
             return Ok(Some(Listing { dir, entries }));
         };
         let mut merged: BTreeMap<_, _> = entries.into_iter().collect();
-        for (name, looks) in looks {
+        for (name, states) in states {
             let old = merged.get(&name).copied();
-            match fold(old, self.snapshot.header.order, &looks) {
+            match fold(old, self.snapshot.header.order, &states) {
                 Some(stamp) => merged.insert(name, stamp),
                 None => merged.remove(&name),
             };
@@ -195,22 +195,22 @@ impl Known {
     }
 }
 
-/// The state of one name after all looks at it. In doubt a name stays known: then its absence is noticed.
-fn fold(old: Option<Stamp>, snapshot_order: u64, looks: &[(u64, Sight)]) -> Option<Stamp> {
-    looks.iter().fold(old, |state, (order, sight)| {
-        // A look at the entry alone learns nothing of these.
-        let kept = state.map_or(0, |stamp| stamp.flags & (UNKNOWN_BELOW | MOUNT));
-        match sight {
-            Sight::Present(stamp) if stamp.has(NAME_ONLY) => state.or(Some(*stamp)),
-            Sight::Present(stamp) => Some(Stamp { flags: stamp.flags | kept, ..*stamp }),
-            Sight::Touched(stamp) => state.map(|state| {
-                let is_it = state.has(DIR) && stamp.has(DIR) && state.ino == stamp.ino;
-                let ctime = if is_it { stamp.ctime } else { state.ctime };
-                Stamp { ctime, ..state }
+/// The state of one name after all observations of it. In doubt the name stays on record, so a deletion is not missed.
+fn fold(old: Option<Stamp>, snapshot_order: u64, states: &[(u64, EntryState)]) -> Option<Stamp> {
+    states.iter().fold(old, |known, (order, state)| {
+        // An observation of the entry alone says nothing about these.
+        let kept = known.map_or(0, |stamp| stamp.flags & (UNKNOWN_BELOW | MOUNT));
+        match state {
+            EntryState::Present(stamp) if stamp.has(NAME_ONLY) => known.or(Some(*stamp)),
+            EntryState::Present(stamp) => Some(Stamp { flags: stamp.flags | kept, ..*stamp }),
+            EntryState::Touched(stamp) => known.map(|known| {
+                let is_it = known.has(DIR) && stamp.has(DIR) && known.ino == stamp.ino;
+                let ctime = if is_it { stamp.ctime } else { known.ctime };
+                Stamp { ctime, ..known }
             }),
-            // A look from before the snapshot, written after it, may be outdated.
-            Sight::Absent if *order < snapshot_order => state,
-            Sight::Absent => None,
+            // The observation is older than the snapshot, although it was written later: the snapshot is right.
+            EntryState::Absent if *order < snapshot_order => known,
+            EntryState::Absent => None,
         }
     })
 }

@@ -1,0 +1,142 @@
+//! Observes the disk right before a job: the record takes the observation in when the job has succeeded.
+//! Does not write.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::format::{DIR, DirKey, EntryState, NAME_ONLY, Stamp, UNKNOWN_BELOW, encode_entry};
+use super::walk::{Wanted, list, stamp_of};
+use crate::change::Scope;
+use crate::path::RelPath;
+use crate::seal;
+
+/// An observation of a tree that grows longer than this is dropped: the record then says that it does not know what is below.
+const OBSERVATION_MAX: usize = 16 << 20;
+
+/// Takes observations of one root; cheap to clone, one for each worker.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    root: PathBuf,
+    order: Arc<AtomicU64>,
+}
+
+/// What was on disk at one moment.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    order: u64,
+    entries: Vec<u8>,
+}
+
+impl Recorder {
+    pub(super) fn new(root: &Path, order: u64) -> Self {
+        Self { root: root.to_path_buf(), order: Arc::new(AtomicU64::new(order)) }
+    }
+
+    pub(super) fn next_order(&self) -> u64 {
+        self.order.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Observes what a job is about to deliver. Call it *before* rsync starts on these paths.
+    pub fn observe(&self, items: &[(RelPath, Scope)], wanted: Wanted<'_>) -> Observation {
+        let mut observation = Observation { order: self.next_order(), entries: Vec::new() };
+        let mut last_parent = None;
+        for (path, scope) in items {
+            let found = self.observe_entry(path, &mut observation.entries);
+            let parent = (path.parent(), found.is_some());
+            if last_parent.as_ref() != Some(&parent) {
+                self.observe_parent(&parent, &mut observation.entries);
+                last_parent = Some(parent);
+            }
+            let Some(stamp) = found else {
+                continue;
+            };
+            match scope {
+                Scope::Entry => {}
+                Scope::Listing => self.observe_names(path, wanted, &mut observation.entries),
+                Scope::Tree if stamp.has(DIR) => {
+                    self.observe_tree(path, stamp, wanted, &mut observation.entries);
+                }
+                Scope::Tree => {}
+            }
+        }
+        observation
+    }
+
+    fn observe_entry(&self, path: &RelPath, entries: &mut Vec<u8>) -> Option<Stamp> {
+        match stamp_of(&self.root, path) {
+            Ok(Some(stamp)) => {
+                encode_entry(entries, path, EntryState::Present(stamp));
+                Some(stamp)
+            }
+            Ok(None) => {
+                encode_entry(entries, path, EntryState::Absent);
+                None
+            }
+            // An entry that cannot be read stays off the record, so the next start reports it as changed.
+            Err(_) => None,
+        }
+    }
+
+    /// rsync sends the parent of an existing path too, and the parent's times change with every name in it.
+    fn observe_parent(&self, parent: &(Option<RelPath>, bool), entries: &mut Vec<u8>) {
+        if let (Some(path), is_sent) = parent
+            && let Ok(Some(stamp)) = stamp_of(&self.root, path)
+        {
+            let state =
+                if *is_sent { EntryState::Present(stamp) } else { EntryState::Touched(stamp) };
+            encode_entry(entries, path, state);
+        }
+    }
+
+    /// A listing delivers names only: the record keeps no state of these entries.
+    fn observe_names(&self, path: &RelPath, wanted: Wanted<'_>, entries: &mut Vec<u8>) {
+        let Ok(listing) = list(&self.root, &DirKey::new(path), wanted) else {
+            return;
+        };
+        for (name, stamp) in &listing.entries {
+            if let Some(path) = path.join(name) {
+                let stamp = Stamp { flags: stamp.flags & DIR | NAME_ONLY, ..Stamp::default() };
+                encode_entry(entries, &path, EntryState::Present(stamp));
+            }
+        }
+    }
+
+    fn observe_tree(&self, top: &RelPath, stamp: Stamp, wanted: Wanted<'_>, entries: &mut Vec<u8>) {
+        let start = entries.len();
+        let mut todo = vec![DirKey::new(top)];
+        while let Some(key) = todo.pop() {
+            let listing = list(&self.root, &key, wanted).ok();
+            for (name, stamp) in listing.into_iter().flat_map(|listing| listing.entries) {
+                if name.is_empty() {
+                    continue;
+                }
+                if let Some(path) = key.path(&name) {
+                    encode_entry(entries, &path, EntryState::Present(stamp));
+                }
+                if stamp.has(DIR) {
+                    todo.push(key.join(&name));
+                }
+            }
+            if entries.len() - start > OBSERVATION_MAX {
+                entries.truncate(start);
+                let flags = stamp.flags | UNKNOWN_BELOW;
+                encode_entry(entries, top, EntryState::Present(Stamp { flags, ..stamp }));
+                return;
+            }
+        }
+    }
+}
+
+impl Observation {
+    /// Encodes the observation as a frame of the delta.
+    pub(super) fn seal(&self, now_ns: i64) -> Vec<u8> {
+        let mut frame = Vec::with_capacity(seal::HEAD_LEN + 16 + self.entries.len());
+        let start = seal::begin(&mut frame);
+        frame.extend_from_slice(&self.order.to_le_bytes());
+        frame.extend_from_slice(&now_ns.to_le_bytes());
+        frame.extend_from_slice(&self.entries);
+        seal::close(&mut frame, start);
+        frame
+    }
+}
