@@ -4,7 +4,6 @@
 #[cfg(test)]
 mod comeback;
 pub mod deferred;
-mod deletions;
 mod flush;
 mod full_sync;
 #[cfg(test)]
@@ -15,6 +14,7 @@ mod mark;
 mod notice;
 mod parents;
 pub mod pending;
+mod permission;
 mod refusals;
 mod remote;
 pub mod retry;
@@ -29,11 +29,11 @@ use std::time::Duration;
 use crate::change::{Change, RemoteId, RootId, WatchEvent};
 use crate::failure::{FailureKind, Subject};
 use crate::path::RelPath;
-pub use deletions::Deletions;
 pub use flush::FlushId;
 pub use job::{FullSyncFilter, Job, JobId, JobKind, JobReport, PathFailure, Settled, Verdict};
 pub use notice::{FailLogEntry, Notice};
 use pending::Item;
+pub use permission::Deletions;
 pub use refusals::Refusal;
 pub use remote::{FullSyncView, RemoteView};
 use remote::{RemoteState, Room};
@@ -152,8 +152,6 @@ pub enum FullSyncCause {
 pub struct Engine {
     setup: Setup,
     remotes: Vec<RemoteState>,
-    /// Per root: lost, so nothing leaves.
-    lost: Vec<bool>,
     /// Jobs in flight that do not wait for their remotes.
     busy: usize,
     next_job: u64,
@@ -187,11 +185,9 @@ impl Engine {
             .enumerate()
             .map(|(index, root)| RemoteState::new(RemoteId(index), *root))
             .collect();
-        let lost = vec![false; setup.roots];
         Self {
             setup,
             remotes,
-            lost,
             busy: 0,
             next_job: 0,
             turn: 0,
@@ -225,7 +221,7 @@ impl Engine {
                 self.of(remote).for_each(|remote| remote.compare(now, &path, &mut actions));
             }
             Event::Pause(remote) => self.of(remote).for_each(RemoteState::pause),
-            Event::Resume(remote) => self.of(remote).for_each(RemoteState::resume),
+            Event::Resume(remote) => self.of(remote).for_each(|remote| remote.resume(now)),
             Event::Flush(id, places) => self.flush(id, places),
             Event::FlushForgotten(id) => self.forget_flush(id),
             Event::RetryFailLog => {
@@ -295,7 +291,7 @@ impl Engine {
 
     /// True while nothing leaves this root, because it cannot be read.
     pub fn is_lost(&self, root: RootId) -> bool {
-        self.lost.get(root.0).copied().unwrap_or(false)
+        self.remotes.iter().any(|remote| remote.root == root && remote.root_is_lost())
     }
 
     /// What the fail log is to hold.
@@ -347,11 +343,11 @@ impl Engine {
                 self.compare_root(now, root, FullSyncCause::Overflow, actions);
             }
             WatchEvent::RootLost { root, reason } => {
-                self.lost[root.0] = true;
+                self.of_root(root).for_each(RemoteState::lose_root);
                 actions.push(Action::Notify(Notice::RootLost { root, reason }));
             }
             WatchEvent::RootBack { root, .. } => {
-                self.lost[root.0] = false;
+                self.of_root(root).for_each(|remote| remote.find_root(now));
                 actions.push(Action::Notify(Notice::RootBack { root }));
                 self.compare_root(now, root, FullSyncCause::RootBack, actions);
             }
@@ -386,11 +382,7 @@ impl Engine {
     fn flush(&mut self, id: FlushId, places: Vec<(RemoteId, Vec<RelPath>)>) {
         self.flushes.push(id);
         for (remote, within) in places {
-            let Some(remote) = self.remotes.get_mut(remote.0) else { continue };
-            remote.flush(id, within);
-            if self.lost[remote.root.0] {
-                remote.flush_waits_for_full_sync(id);
-            }
+            self.of(remote).for_each(|remote| remote.flush(id, within.clone()));
         }
     }
 
@@ -484,7 +476,7 @@ impl Engine {
         let half = self.setup.workers / 2;
         // What waited and goes on may be one too many.
         let free = self.setup.workers.saturating_sub(self.busy);
-        if free == 0 || self.lost[remote.root.0] {
+        if free == 0 {
             return Room::None;
         }
         let count = |which: fn(&RemoteState) -> bool| {

@@ -15,12 +15,12 @@ use std::time::Duration;
 
 pub use self::observe::{FullSyncView, RemoteView};
 use super::deferred::{Condition, Deferred, Outlook};
-use super::deletions::Deletions;
 use super::flush::FlushMark;
 use super::full_sync::FullSync;
 use super::locks::{LockKind, Owner, PathLocks};
 use super::parents::Parents;
 use super::pending::{Item, Mark, Marked, Pending};
+use super::permission::{Deletions, Permission};
 use super::refusals::Refusals;
 use super::retry::{FailingPaths, Outage, REMINDER};
 use super::schedule::Pace;
@@ -84,7 +84,7 @@ pub enum Room {
     Any,
     /// Only short jobs: the last free worker is reserved for them.
     Short,
-    /// Nothing: every worker is busy or kept for another remote, or the root is lost.
+    /// Nothing: every worker is busy or kept for another remote.
     None,
 }
 
@@ -101,7 +101,7 @@ pub struct RemoteState {
     full_sync: Option<FullSync>,
     /// Start another full sync after this one: the kernel dropped events meanwhile.
     full_sync_again: bool,
-    deletions: Deletions,
+    permission: Permission,
     /// New name -> old name of what was moved and not yet delivered.
     moves: BTreeMap<RelPath, RelPath>,
     locks: PathLocks,
@@ -124,8 +124,6 @@ pub struct RemoteState {
     last_end: Now,
     /// When the warm sessions are to be closed; `None`: there are none.
     sessions_until: Option<Now>,
-    /// An operator has paused it: nothing starts.
-    is_paused: bool,
     /// What flushes wait for.
     flushes: Vec<FlushMark>,
 }
@@ -144,7 +142,7 @@ impl RemoteState {
             pending_since: None,
             full_sync: None,
             full_sync_again: false,
-            deletions: Deletions::default(),
+            permission: Permission::default(),
             moves: BTreeMap::new(),
             locks: PathLocks::default(),
             flights: HashMap::new(),
@@ -159,7 +157,6 @@ impl RemoteState {
             pace: Pace::default(),
             last_end: Now::ZERO,
             sessions_until: None,
-            is_paused: false,
             flushes: Vec::new(),
         }
     }
@@ -174,7 +171,7 @@ impl RemoteState {
     /// decision about deletions.
     pub fn restore(&mut self, now: Now, item: &Item) {
         self.recheck(now, item);
-        if self.deletions == Deletions::Undecided && item.mark.scope != Scope::Entry {
+        if self.permission.deletions == Deletions::Undecided && item.mark.scope != Scope::Entry {
             self.deferred.defer(Condition::Deletions, item);
         } else {
             self.mark(&item.path, item.mark);
@@ -182,7 +179,27 @@ impl RemoteState {
     }
 
     pub fn decide_deletions(&mut self, verdict: Deletions) {
-        self.deletions = verdict;
+        self.permission.deletions = verdict;
+    }
+
+    /// Its root cannot be read: nothing starts.
+    pub fn lose_root(&mut self) {
+        self.permission.root_is_lost = true;
+    }
+
+    /// Its root is back.
+    pub fn find_root(&mut self, now: Now) {
+        self.permission.root_is_lost = false;
+        self.break_silence(now);
+    }
+
+    pub fn root_is_lost(&self) -> bool {
+        self.permission.root_is_lost
+    }
+
+    /// Jobs may start again. Nothing was sent meanwhile, so nobody noticed an outage.
+    fn break_silence(&mut self, now: Now) {
+        self.put_off_rechecks(now, self.last_end);
     }
 
     /// Takes in what the watch thread saw.
@@ -374,11 +391,12 @@ impl RemoteState {
     /// When the conditions of deferred paths are met.
     fn outlook(&self) -> Outlook {
         // Sent beside another job, a disputed directory could be disputed again.
+        let answers = self.outage.is_none() && self.permission.may_start();
         let is_quiet = self.pending.is_empty() && self.batches_in_flight() == 0;
         Outlook {
-            answers: self.outage.is_none().then_some(Now::ZERO),
+            answers: answers.then_some(Now::ZERO),
             quiet: is_quiet.then_some(self.last_end + QUIET),
-            deletions: self.deletions.are_allowed().then_some(Now::ZERO),
+            deletions: self.permission.deletions.are_allowed().then_some(Now::ZERO),
         }
     }
 

@@ -34,6 +34,9 @@ enum Wake {
     Look(JobId),
     /// The engine hears which directories need not keep back what is below them.
     Opened(JobId, Vec<RelPath>),
+    /// The engine hears that a job waits for its remote, or goes on.
+    Waits(JobId),
+    Works(JobId),
     /// The effect of one item of a job becomes visible.
     Effect(JobId, usize),
     Done(JobId),
@@ -67,6 +70,10 @@ struct Flying {
     began: Now,
     /// Started while the remote was not known to answer.
     is_trial: bool,
+    /// As the engine has been told: it waits for its remote.
+    is_waiting: bool,
+    /// It has waited, and works again: it may be one too many.
+    went_on: bool,
     /// As the engine has been told: directories below which others may be at work.
     opened: Vec<RelPath>,
     ops: Vec<Vec<Op>>,
@@ -221,6 +228,8 @@ impl World {
             Wake::Hints(root) => self.send_hints(root),
             Wake::Look(job) => self.look(job),
             Wake::Opened(job, directories) => self.opened(job, directories),
+            Wake::Waits(job) => self.waits(job),
+            Wake::Works(job) => self.works(job),
             Wake::Effect(job, item) => self.effect(job, item),
             Wake::Done(job) => {
                 if let Some(mut flying) = self.flying.remove(&job) {

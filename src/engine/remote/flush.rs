@@ -11,12 +11,13 @@ use crate::path::RelPath;
 impl RemoteState {
     /// From now on nothing starts.
     pub fn pause(&mut self) {
-        self.is_paused = true;
+        self.permission.is_paused = true;
     }
 
     /// Jobs may start again, and a remote that was down is tried at once.
-    pub fn resume(&mut self) {
-        self.is_paused = false;
+    pub fn resume(&mut self, now: Now) {
+        self.permission.is_paused = false;
+        self.break_silence(now);
         self.try_soon();
     }
 
@@ -47,16 +48,12 @@ impl RemoteState {
         let pending = self.pending.iter().map(|item| item.path);
         pending.chain(self.deferred.unsettled().cloned()).for_each(|path| mark.add(path));
         let full_sync = self.full_sync.as_ref();
-        if full_sync.is_some_and(|it| it.filter == FullSyncFilter::Off) {
+        let compares = full_sync.is_some_and(|it| it.filter == FullSyncFilter::Off);
+        // What is below a lost root is known when it is back and compared.
+        if compares || self.permission.root_is_lost {
             mark.add_full_sync();
         }
         self.flushes.push(mark);
-    }
-
-    /// Its root is lost: nobody knows what is to be delivered before it is back and compared.
-    pub fn flush_waits_for_full_sync(&mut self, id: FlushId) {
-        let mark = self.flushes.iter_mut().find(|mark| mark.id == id);
-        mark.into_iter().for_each(FlushMark::add_full_sync);
     }
 
     /// True when this remote keeps the flush waiting no longer.

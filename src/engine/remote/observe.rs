@@ -55,7 +55,7 @@ impl RemoteState {
             root: self.root,
             outage: self.outage.clone(),
             is_tried: self.is_in_doubt_and_tried(),
-            is_paused: self.is_paused,
+            is_paused: self.permission.is_paused,
             is_catching_up: self.full_sync.is_some() || has_backlog,
             pending: self.pending.len() + flying + self.deferred.changes(),
             oldest,

@@ -240,7 +240,7 @@ impl RemoteState {
         if item.mark.scope == Scope::Entry {
             return;
         }
-        if self.deletions.are_allowed() {
+        if self.permission.deletions.are_allowed() {
             self.pending.mark(&item.path, item.mark);
         } else {
             self.deferred.defer(Condition::Deletions, item);

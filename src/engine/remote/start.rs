@@ -6,11 +6,11 @@ use std::collections::HashSet;
 use super::{Flight, Origin, RemoteState, Room, SESSION_REST};
 use crate::change::Scope;
 use crate::engine::deferred::Condition;
-use crate::engine::deletions::Deletions;
 use crate::engine::full_sync::shards_per_job;
 use crate::engine::locks::{LockKind, Owner};
 use crate::engine::parents::Parents;
 use crate::engine::pending::{Item, Mark, Want};
+use crate::engine::permission::Deletions;
 use crate::engine::retry::Outage;
 use crate::engine::{FullSyncFilter, Job, JobId, JobKind, Now};
 use crate::failure::Retry;
@@ -44,10 +44,10 @@ impl RemoteState {
     /// When the next thing falls due, among those for which there is room.
     pub fn next_deadline(&self, now: Now, room: Room) -> Option<Now> {
         let sessions = self.sessions_until.filter(|_| self.flights.is_empty());
-        let start = if room == Room::None || self.is_paused {
+        let start = if room == Room::None || !self.permission.may_start() {
             None
         } else if let Some(outage) = &self.outage {
-            (self.wants_trial(outage, room) && !self.is_in_doubt_and_tried()).then_some(outage.next)
+            (!self.is_in_doubt_and_tried()).then_some(outage.next)
         } else {
             // Everything that could start has started; the rest waits for a job's end or for the pace.
             let waits = self.pending.small() > 0 && self.batches_in_flight() < BATCHES;
@@ -60,7 +60,7 @@ impl RemoteState {
 
     /// The job that should start now, if any.
     pub fn next_job(&mut self, now: Now, room: Room) -> Option<NextJob> {
-        if room == Room::None || self.is_paused {
+        if room == Room::None || !self.permission.may_start() {
             return None;
         }
         if self.outage.is_some() {
@@ -98,7 +98,7 @@ impl RemoteState {
             return (None, None);
         }
         let trees = self.count_flights(|kind| matches!(kind, JobKind::Trees(_)));
-        if trees < TREE_JOBS && self.deletions != Deletions::Undecided {
+        if trees < TREE_JOBS && self.permission.deletions != Deletions::Undecided {
             if let Some(full_sync) = &mut self.full_sync {
                 let (items, sweep_waits) = full_sync.take(&self.locks, TREE_JOBS);
                 let job = NextJob::new(JobKind::Trees(full_sync.filter), Origin::FullSync, items);
@@ -139,7 +139,7 @@ impl RemoteState {
     /// A remote that is down, or not yet known: one job at a time, when its time has come.
     fn next_trial(&mut self, now: Now, room: Room) -> Option<NextJob> {
         let outage = self.outage.clone()?;
-        if self.is_in_doubt_and_tried() || outage.next > now || !self.wants_trial(&outage, room) {
+        if self.is_in_doubt_and_tried() || outage.next > now {
             return None;
         }
         // The first run of a full sync shows what a probe would show, and nothing has to wait for a probe.
@@ -156,11 +156,6 @@ impl RemoteState {
         let asks = outage.kind().is_none_or(|kind| kind.policy().retry == Retry::Often);
         let job = job.or_else(|| if asks { None } else { self.next_long_job(room).0 });
         job.or(Some(question))
-    }
-
-    /// Whether a trial is worth while.
-    fn wants_trial(&self, outage: &Outage, room: Room) -> bool {
-        outage.tries == 0 || !self.flights.is_empty() || self.has_work(room)
     }
 
     /// Notes that the job is in flight.
@@ -180,7 +175,7 @@ impl RemoteState {
             .iter()
             .filter_map(|item| Some((item.path.clone(), self.moves.get(&item.path)?.clone())))
             .collect();
-        let deletes_below = self.deletions.are_allowed();
+        let deletes_below = self.permission.deletions.are_allowed();
         let (remote, root) = (self.id, self.root);
         let job = Job { id, remote, root, kind, items, moves, deletes_below };
         let items = job.items.clone();
@@ -210,11 +205,6 @@ impl RemoteState {
         };
         self.flights.insert(id, flight);
         job
-    }
-
-    fn has_work(&self, room: Room) -> bool {
-        let full_sync = self.full_sync.as_ref().is_some_and(|s| !s.left.is_empty());
-        self.pending.small() > 0 || room == Room::Any && (full_sync || !self.pending.is_empty())
     }
 }
 

@@ -8,7 +8,7 @@ impl World {
     /// A job may start: invariants 3 (no overlap), 4 (what is down holds one worker), 6 (nothing leaves a lost root).
     pub(super) fn check_job(&self, job: &Job) {
         let workers = self.engine.setup.workers;
-        assert!(self.flying.len() < workers, "no worker is free for {job:?}");
+        assert!(self.at_work() < workers, "no worker is free for {job:?}");
         assert!(!self.lost[job.root.0], "{job:?} leaves a lost root");
         assert_eq!(job.root, self.remotes[job.remote.0].root);
         assert_eq!(job.items.is_empty(), job.kind.is_question());
@@ -18,7 +18,7 @@ impl World {
         assert!(!compares || deletions != Deletions::Undecided, "{job:?} does not wait");
         let long = matches!(job.kind, JobKind::Large | JobKind::Trees(_));
         assert!(
-            !long || workers == 1 || self.flying.len() + 1 < workers,
+            !long || workers == 1 || self.at_work() + 1 < workers,
             "no worker is left for small things beside {job:?}"
         );
         for (index, item) in job.items.iter().enumerate() {
@@ -41,6 +41,11 @@ impl World {
         }
     }
 
+    /// Jobs that do not wait for their remotes.
+    fn at_work(&self) -> usize {
+        self.flying.values().filter(|flying| !flying.is_waiting).count()
+    }
+
     fn flights_of(&self, remote: RemoteId) -> impl Iterator<Item = &Job> {
         let all = self.flying.values().map(|flying| &flying.job);
         all.filter(move |job| job.remote == remote)
@@ -57,7 +62,7 @@ impl World {
             assert_eq!(self.engine.owed(id), self.engine.undelivered(id).count());
         }
         let workers = self.engine.setup.workers;
-        let free = workers - self.flying.len();
+        let free = workers.saturating_sub(self.at_work());
         let deadline = self.engine.next_deadline();
         for (index, remote) in self.remotes.iter().enumerate() {
             let id = RemoteId(index);
@@ -67,7 +72,8 @@ impl World {
                 continue;
             }
             if !self.is_doubtful(id) {
-                let scarce = workers < 2 * self.remotes.len();
+                let too_many = self.flying.values().any(|flying| flying.went_on);
+                let scarce = workers < 2 * self.remotes.len() || too_many;
                 assert!(free > 0 || scarce, "{id:?} waits for the others' workers");
             }
             // What takes long, and what is in doubt, may wait for the jobs of others; nothing waits for nobody.

@@ -11,7 +11,10 @@ impl World {
         let id = job.id;
         let report = JobReport::done();
         let (began, opened, ops, open_ends) = (self.now, Vec::new(), Vec::new(), Vec::new());
-        self.flying.insert(id, Flying { job, began, is_trial, opened, ops, open_ends, report });
+        let (is_waiting, went_on) = (false, false);
+        let flying =
+            Flying { job, began, is_trial, is_waiting, went_on, opened, ops, open_ends, report };
+        self.flying.insert(id, flying);
         self.wake_in(0, 5, Wake::Look(id));
     }
 
@@ -61,6 +64,12 @@ impl World {
         if !opened.is_empty() && self.rng.chance(3, 4) {
             self.wake_in(0, 10, Wake::Opened(id, opened));
         }
+        if self.rng.chance(1, 3) {
+            self.wake_in(0, 10, Wake::Waits(id));
+            if self.rng.chance(1, 3) {
+                self.wake_in(10, 40, Wake::Works(id));
+            }
+        }
         let first = self.rng.ms(1, 40) * slow;
         let second = first + self.rng.ms(0, 20) * slow;
         for item in 0..flying.ops.len() {
@@ -72,6 +81,18 @@ impl World {
         let rest = self.rng.ms(1, if hangs { 30_000 } else { 50 });
         self.wake_at(self.now + second + rest, Wake::Done(id));
         self.flying.insert(id, flying);
+    }
+
+    pub(super) fn waits(&mut self, job: JobId) {
+        let Some(flying) = self.flying.get_mut(&job) else { return };
+        flying.is_waiting = true;
+        self.feed(Event::JobWaits(job));
+    }
+
+    pub(super) fn works(&mut self, job: JobId) {
+        let Some(flying) = self.flying.get_mut(&job) else { return };
+        flying.went_on |= std::mem::take(&mut flying.is_waiting);
+        self.feed(Event::JobWorks(job));
     }
 
     pub(super) fn opened(&mut self, job: JobId, directories: Vec<RelPath>) {
@@ -196,7 +217,15 @@ impl World {
             }
         }
         let ours = |wake: &Wake| {
-            !matches!(wake, Wake::Look(_) | Wake::Opened(..) | Wake::Effect(..) | Wake::Done(_))
+            !matches!(
+                wake,
+                Wake::Look(_)
+                    | Wake::Opened(..)
+                    | Wake::Waits(_)
+                    | Wake::Works(_)
+                    | Wake::Effect(..)
+                    | Wake::Done(_)
+            )
         };
         self.wakes.retain(|_, wake| ours(wake));
         let mut restored = Vec::new();

@@ -65,6 +65,18 @@ fn a_remote_that_is_switched_off_is_found_and_explained() {
 }
 
 #[test]
+fn a_remote_that_is_down_while_nothing_changes_is_up_when_it_is_back() {
+    let mut remote = Rsyncd::start();
+    remote.stop();
+    let mirror = Mirror::start(&Setup::to(&remote));
+    mirror.wait_for_output("is down");
+    assert_eq!(wait_for_status(&mirror, "DOWN").0, Some(2));
+    remote.start_again();
+    mirror.wait_for_output("is back after");
+    assert_eq!(wait_for_status(&mirror, "all is well").0, Some(0));
+}
+
+#[test]
 fn a_wrong_password_is_found_and_explained() {
     let remote = Rsyncd::start();
     let password = remote.password_file("guessed");

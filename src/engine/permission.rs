@@ -1,0 +1,40 @@
+//! What others allow a remote: an operator may pause it, its root may be lost, and deletions may be held back.
+//! Says nothing about when a job starts.
+
+/// Whether extraneous entries of whole directories may be deleted on the remotes.
+/// Single paths are not asked about: somebody saw each of them go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Deletions {
+    /// They may.
+    #[default]
+    Allowed,
+    /// Not decided yet: full syncs wait, and everything else is sent without deletions.
+    Undecided,
+    /// They may not, until an operator confirms: everything is sent without deletions.
+    Withheld,
+}
+
+impl Deletions {
+    /// True when jobs may delete.
+    pub fn are_allowed(self) -> bool {
+        self == Self::Allowed
+    }
+}
+
+/// What one remote may do.
+#[derive(Debug, Default)]
+pub struct Permission {
+    /// Whether its jobs may delete.
+    pub deletions: Deletions,
+    /// An operator has paused it.
+    pub is_paused: bool,
+    /// Its root cannot be read.
+    pub root_is_lost: bool,
+}
+
+impl Permission {
+    /// True when jobs may start.
+    pub fn may_start(&self) -> bool {
+        !self.is_paused && !self.root_is_lost
+    }
+}
