@@ -3,6 +3,7 @@
 
 mod catch_up;
 mod control;
+mod deliveries;
 mod fail_log;
 mod guard;
 mod ledger;

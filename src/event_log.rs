@@ -27,8 +27,6 @@ const MODE: u32 = 0o640;
 /// What happened to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// It was made equal; whether it was sent or deleted is looked up when the line is written.
-    Delivered,
     /// It was sent.
     Sent,
     /// It was deleted on the remote.
@@ -44,7 +42,7 @@ pub enum Event {
 impl Event {
     fn name(self) -> &'static str {
         match self {
-            Self::Delivered | Self::Sent => "sent",
+            Self::Sent => "sent",
             Self::Deleted => "deleted",
             Self::Moved => "moved",
             Self::Compared => "compared",
@@ -54,7 +52,6 @@ impl Event {
 
     fn is_wanted(self, kinds: EventKinds) -> bool {
         match self {
-            Self::Delivered => kinds.deliveries || kinds.deletions,
             Self::Sent | Self::Compared => kinds.deliveries,
             Self::Deleted => kinds.deletions,
             Self::Moved => kinds.moves,
@@ -238,19 +235,11 @@ impl Writer {
     }
 }
 
-/// Whether the path was sent or deleted, and how long it is.
+/// How long the file is that was delivered. When it is gone since, it was delivered all the same.
 fn look_up(mut record: Record) -> Record {
-    if !matches!(record.event, Event::Delivered | Event::Moved) {
-        return record;
-    }
-    match std::fs::symlink_metadata(record.path.below(&record.root)) {
-        Ok(found) => record.bytes = found.is_file().then_some(found.len()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => record.event = Event::Deleted,
-        // It cannot be looked at any more; that it was delivered is true all the same.
-        Err(_) => {}
-    }
-    if record.event == Event::Delivered {
-        record.event = Event::Sent;
+    if record.bytes.is_none() && matches!(record.event, Event::Sent | Event::Moved) {
+        let found = std::fs::symlink_metadata(record.path.below(&record.root));
+        record.bytes = found.ok().filter(|found| found.is_file()).map(|found| found.len());
     }
     record
 }

@@ -33,6 +33,8 @@ pub struct Failure {
     pub code: i32,
     /// What exactly, as a clause for the operator.
     pub reason: String,
+    /// What the operator should do, where more is known than what holds for the kind.
+    pub advice: Option<String>,
 }
 
 /// rsync's exit codes that this program uses itself.
@@ -221,7 +223,31 @@ impl FailureKind {
 impl Failure {
     /// A failure of this kind.
     pub fn new(kind: FailureKind, code: i32, reason: impl Into<String>) -> Self {
-        Self { kind, code, reason: reason.into() }
+        Self { kind, code, reason: reason.into(), advice: None }
+    }
+
+    /// The same, with what the operator should do.
+    #[must_use]
+    pub fn advising(self, advice: impl Into<String>) -> Self {
+        Self { advice: Some(advice.into()), ..self }
+    }
+
+    /// What the operator should do.
+    pub fn what_to_do(&self) -> &str {
+        self.advice.as_deref().unwrap_or(self.kind.policy().advice)
+    }
+
+    /// The reason, and the advice where this failure has its own, as one clause.
+    pub fn clause(&self) -> String {
+        let Self { kind, reason, .. } = self;
+        match &self.advice {
+            None => reason.clone(),
+            Some(advice) if reason.contains(": ") && *kind == FailureKind::Denied => {
+                format!("{reason}; {advice}")
+            }
+            Some(advice) if *kind == FailureKind::Away => format!("{reason} ({advice})"),
+            Some(advice) => format!("{reason}: {advice}"),
+        }
     }
 
     /// The reason without the names of files, so that failures of one cause are alike.
@@ -232,7 +258,7 @@ impl Failure {
         }
     }
 
-    /// This machine lacks something that a run needs: what, and what to do.
+    /// This machine lacks something that a run needs.
     pub fn shortage(reason: impl Into<String>) -> Self {
         Self::new(FailureKind::Shortage, code::IPC, reason)
     }

@@ -1,5 +1,6 @@
 //! Small tools that several parts need and none owns: the lowest layer, which knows nothing of mirroring.
 //! Nothing here decides anything.
 
+pub mod counted;
 pub mod lock;
 pub mod printable;

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::rsync::exit::lacking;
+use crate::rsync::exit::{Lack, lacking};
 use crate::rsync::run::RootIdentity;
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
 
@@ -37,7 +37,7 @@ pub enum Unhealthy {
 
 impl Unhealthy {
     /// What the machine lacks, when it is not the root's fault.
-    pub fn lacking(&self) -> Option<&'static str> {
+    pub fn lacking(&self) -> Option<Lack> {
         match self {
             Self::Open { error, .. } => lacking(error),
             Self::Replaced { .. } => None,

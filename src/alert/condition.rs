@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::telling::AlertRule;
+use crate::ground::counted::{counted, paths};
 use crate::snapshot::{DeletionState, Remote, RemoteState, RootState, Snapshot};
 
 /// What people are told about.
@@ -156,6 +157,7 @@ fn of_roots(now: &Snapshot, now_ms: u64, found: &mut Found) {
 
 fn of_remote(remote: &Remote, limits: &Limits, now_ms: u64, found: &mut Found) {
     let name = &remote.name;
+    let pending = counted(remote.pending, "path is", "paths are");
     let mut add = |kind, since_ms, text| {
         found.insert((kind, name.clone()), Condition { since_ms, text });
     };
@@ -164,21 +166,19 @@ fn of_remote(remote: &Remote, limits: &Limits, now_ms: u64, found: &mut Found) {
         let lasts = now_ms.saturating_sub(down.since_ms);
         if down.kind == "denied" {
             // It does not mend itself, so there is nothing to wait for.
-            let text = format!("remote {name} {words}; {} paths are pending", remote.pending);
+            let text = format!("remote {name} {words}; {pending} pending");
             add(Kind::Denied, down.since_ms, text);
         } else if lasts >= limits.down_ms {
             let text = format!(
-                "remote {name} is down for {}: {words}; {} paths are pending",
-                duration(lasts),
-                remote.pending
+                "remote {name} is down for {}: {words}; {pending} pending",
+                duration(lasts)
             );
             add(Kind::Down, down.since_ms, text);
         }
     } else if remote.lag_ms(now_ms) >= limits.lag_ms && remote.state != RemoteState::Paused {
         let text = format!(
-            "remote {name} is behind: a change waits for {}; {} paths are pending",
-            duration(remote.lag_ms(now_ms)),
-            remote.pending
+            "remote {name} is behind: a change waits for {}; {pending} pending",
+            duration(remote.lag_ms(now_ms))
         );
         add(Kind::Lag, remote.oldest_pending_ms.unwrap_or(now_ms), text);
     }
@@ -187,8 +187,8 @@ fn of_remote(remote: &Remote, limits: &Limits, now_ms: u64, found: &mut Found) {
         let example = first
             .map_or(String::new(), |path| format!(", {} among them: {}", path.path, path.reason));
         let text = format!(
-            "remote {name}: {} paths cannot be delivered{example}; they stand in the fail log and are tried again",
-            remote.failing
+            "remote {name}: {} cannot be delivered{example}; see the fail log; it is tried again",
+            paths(remote.failing)
         );
         add(Kind::FailLog, now_ms, text);
     }

@@ -9,14 +9,14 @@ use std::time::Duration;
 use clap::Parser;
 use serde_json::json;
 
-use super::instance::{Which, absolute, fail, parse, parse_duration};
+use super::instance::{Failed, Which, absolute, fail, heed, parse, parse_duration};
 use crate::control::client::PATIENCE;
 use crate::control::protocol::{Answer, Command, Missing};
 
 /// Wait until everything that changed before now is on the remotes.
 ///
 /// What a script wrote in the line before counts: the kernel's queue is read first. Exit code: 0 all is delivered; 1 something is
-/// missing after the timeout, and is named; 3 not running, or no answer; 64 wrong words.
+/// missing after the timeout, and is named, or the instance says no; 3 not running, or no answer; 64 wrong words.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 flush", bin_name = "sersync2 flush")]
 pub struct Args {
@@ -48,21 +48,20 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
     };
     match missing(&args) {
         Ok(missing) => tell(&args, &missing),
-        Err(message) => fail(&message),
+        Err(error) => fail(&error),
     }
 }
 
-fn missing(args: &Args) -> Result<Vec<Missing>, String> {
+fn missing(args: &Args) -> Result<Vec<Missing>, Failed> {
     let command = Command::Flush {
         remote: args.remote.clone(),
         paths: args.paths.iter().map(|path| absolute(path)).collect(),
         timeout_ms: args.timeout.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX)),
     };
     let patience = args.timeout.map(|timeout| timeout + PATIENCE);
-    match args.which.connect()?.call(command, patience).map_err(|error| error.to_string())? {
+    match heed(args.which.connect()?.call(command, patience)?)? {
         Answer::Flushed { missing } => Ok(missing),
-        Answer::Failed { message, .. } => Err(message),
-        _ => Err("this answer belongs to another question".into()),
+        _ => Err(Failed::strange()),
     }
 }
 

@@ -13,11 +13,49 @@ use crate::control::instances;
 use crate::control::protocol::{Answer, Command, write_path};
 use crate::state::{self, Places};
 
+/// Exit code: the instance says no, or what was asked for is not done.
+const REFUSED: u8 = 1;
+
 /// Exit code: the words make no sense.
 pub const USAGE: u8 = 64;
 
 /// Exit code: no instance runs, or it does not answer.
 pub const NOT_RUNNING: u8 = 3;
+
+/// Why a command comes to nothing; each with a sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// It does not say what is meant.
+    #[error("{0}")]
+    Usage(String),
+    /// No instance runs, or it does not answer.
+    #[error("{0}")]
+    NotRunning(String),
+    /// The instance says no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Failed {
+    /// The answer belongs to another question.
+    pub fn strange() -> Self {
+        Self::NotRunning("this answer belongs to another question".into())
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => USAGE,
+            Self::NotRunning(_) => NOT_RUNNING,
+            Self::Refused(_) => REFUSED,
+        }
+    }
+}
+
+impl From<CallError> for Failed {
+    fn from(error: CallError) -> Self {
+        Self::NotRunning(error.to_string())
+    }
+}
 
 /// Which instance is meant.
 #[derive(Debug, Clone, clap::Args)]
@@ -59,10 +97,10 @@ impl Which {
     /// The state directory of the one instance that is meant.
     ///
     /// # Errors
-    /// When none runs, or several do; as a sentence.
-    pub fn one(&self) -> Result<PathBuf, String> {
+    /// When none runs, or several do.
+    pub fn one(&self) -> Result<PathBuf, Failed> {
         if let Some(named) = self.named() {
-            return named;
+            return named.map_err(Failed::Usage);
         }
         let mut running: Vec<PathBuf> = instances::find_all(&self.places());
         running.retain(|directory| {
@@ -72,20 +110,20 @@ impl Which {
             )
         });
         match running.as_slice() {
-            [] => {
-                Err("no sersync2 is running on this machine; name its configuration with -o FILE"
-                    .into())
-            }
+            [] => Err(Failed::NotRunning(
+                "no sersync2 is running on this machine; name its configuration with -o FILE"
+                    .into(),
+            )),
             [one] => Ok(one.clone()),
             several => {
                 let several: Vec<String> = several
                     .iter()
                     .map(|directory| format!("\n  {}", directory.display()))
                     .collect();
-                Err(format!(
+                Err(Failed::Usage(format!(
                     "several instances are running: say which one with -o FILE; their state is in{}",
                     several.concat()
-                ))
+                )))
             }
         }
     }
@@ -93,9 +131,9 @@ impl Which {
     /// Connects to the one instance that is meant.
     ///
     /// # Errors
-    /// When there is none, or it does not let us in; as a sentence.
-    pub fn connect(&self) -> Result<Connection, String> {
-        Connection::open(&self.one()?).map_err(|error| error.to_string())
+    /// When there is none, or it does not let us in.
+    pub fn connect(&self) -> Result<Connection, Failed> {
+        Ok(Connection::open(&self.one()?)?)
     }
 }
 
@@ -120,11 +158,21 @@ pub fn absolute(path: &Path) -> String {
 /// Asks the one instance that is meant.
 ///
 /// # Errors
-/// When there is no answer, or it says no; as a sentence.
-pub fn ask(which: &Which, command: Command) -> Result<Answer, String> {
-    let answer = which.connect()?.call(command, Some(PATIENCE)).map_err(|e| e.to_string())?;
+/// When there is no answer, or it says no.
+pub fn ask(which: &Which, command: Command) -> Result<Answer, Failed> {
+    heed(which.connect()?.call(command, Some(PATIENCE))?)
+}
+
+/// The answer, unless it says no.
+///
+/// # Errors
+/// It says no.
+pub fn heed(answer: Answer) -> Result<Answer, Failed> {
     match answer {
-        Answer::Failed { message, .. } => Err(message),
+        Answer::Failed { kind, message } => Err(match kind.as_str() {
+            "refused" | "unknown" | "malformed" => Failed::Refused(message),
+            _ => Failed::NotRunning(message),
+        }),
         answer => Ok(answer),
     }
 }
@@ -136,15 +184,15 @@ pub fn ask_and_tell(which: &Which, command: Command) -> ExitCode {
             notes.iter().for_each(|note| println!("{note}"));
             ExitCode::SUCCESS
         }
-        Ok(_) => fail("this answer belongs to another question"),
-        Err(message) => fail(&message),
+        Ok(_) => fail(&Failed::strange()),
+        Err(error) => fail(&error),
     }
 }
 
 /// Says why it does not work.
-pub fn fail(message: &str) -> ExitCode {
-    eprintln!("{message}");
-    ExitCode::from(NOT_RUNNING)
+pub fn fail(error: &Failed) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(error.exit_code())
 }
 
 /// `90`, `90s`, `5m`, `2h`, `1d`.

@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::instance::{Which, ask_and_tell, fail, parse, parse_duration};
+use super::instance::{Failed, Which, ask_and_tell, fail, heed, parse, parse_duration};
 use crate::control::client::PATIENCE;
-use crate::control::protocol::{Answer, Command};
+use crate::control::protocol::Command;
 
 /// What a shell says of a command that cannot be started.
 const CANNOT_START: u8 = 127;
 
 /// Send nothing for a while; what changes is kept and sent afterwards.
 ///
-/// A restart of the instance ends every pause. Exit code: 0 paused; with a command, that of the command; 3 not running, or no answer;
+/// A restart of the instance ends every pause.
+///
+/// Exit code: 0 paused; with a command, that of the command; 1 the instance says no; 3 not running, or no answer;
 /// 64 wrong words.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 pause", bin_name = "sersync2 pause")]
@@ -40,7 +42,7 @@ pub struct Args {
 
 /// Send again what was kept by `sersync2 pause`.
 ///
-/// Exit code: 0 done; 3 not running, or no answer; 64 wrong words.
+/// Exit code: 0 done; 1 the instance says no; 3 not running, or no answer; 64 wrong words.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 resume", bin_name = "sersync2 resume")]
 pub struct ResumeArgs {
@@ -63,7 +65,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
         let command = Command::Pause { remote: args.remote, for_ms, while_connected: false };
         return ask_and_tell(&args.which, command);
     }
-    run_paused(&args).unwrap_or_else(|message| fail(&message))
+    run_paused(&args).unwrap_or_else(|error| fail(&error))
 }
 
 /// Runs `resume`.
@@ -74,14 +76,12 @@ pub fn resume(words: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn run_paused(args: &Args) -> Result<ExitCode, String> {
+fn run_paused(args: &Args) -> Result<ExitCode, Failed> {
     let mut connection = args.which.connect()?;
     let pause = Command::Pause { remote: args.remote.clone(), for_ms: None, while_connected: true };
-    let answer = connection.call(pause, Some(PATIENCE)).map_err(|error| error.to_string())?;
-    if let Answer::Failed { message, .. } = answer {
-        return Err(message);
-    }
-    let (program, words) = args.command.split_first().ok_or("there is no command")?;
+    heed(connection.call(pause, Some(PATIENCE))?)?;
+    let no_command = || Failed::Usage("there is no command".into());
+    let (program, words) = args.command.split_first().ok_or_else(no_command)?;
     let ended = start(program, words);
     // Not before the command has ended.
     drop(connection);

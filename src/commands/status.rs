@@ -16,6 +16,7 @@ use super::instance::{NOT_RUNNING, USAGE, Which, parse, parse_duration};
 use crate::control::client::{CallError, Connection, PATIENCE};
 use crate::control::instances;
 use crate::control::protocol::{Answer, Command};
+use crate::ground::counted::{counted, paths};
 use crate::snapshot::health::{Health, Level, Thresholds};
 use crate::snapshot::{DeletionState, Remote, RemoteState, Root, RootState, Snapshot};
 
@@ -255,11 +256,15 @@ fn details(remote: &Remote, now_ms: u64) -> String {
     let mut text = String::new();
     if let Some(down) = &remote.down {
         let next = match down.next_try_ms {
-            Some(at) if at > now_ms => format!("; tried again in {}", ago(at, now_ms)),
-            _ => "; it is being tried".into(),
+            Some(at) if at > now_ms => format!("again in {}", ago(at, now_ms)),
+            _ => "one is under way".into(),
         };
-        let _ =
-            writeln!(text, "        why: {} (rsync exit code {}{next})", down.reason, down.code);
+        let code = match down.code {
+            0 => String::new(),
+            code => format!("rsync exit code {code}; "),
+        };
+        let tries = counted(down.tries, "try", "tries");
+        let _ = writeln!(text, "        why: {} ({code}{tries}, {next})", down.reason);
         let _ = writeln!(text, "        do:  {}", down.what_to_do);
     }
     if remote.state == RemoteState::Paused {
@@ -285,17 +290,14 @@ fn details(remote: &Remote, now_ms: u64) -> String {
             None => "being tried".into(),
         };
         let (path, reason) = (&failing.path, &failing.reason);
-        let _ = writeln!(text, "          {path}: {reason} ({} tries, {next})", failing.tries);
+        let tries = counted(failing.tries, "try", "tries");
+        let _ = writeln!(text, "          {path}: {reason} ({tries}, {next})");
     }
     let named = remote.failing_paths.len() as u64;
     if remote.failing > named {
         let _ = writeln!(text, "          and {} more", remote.failing - named);
     }
     text
-}
-
-fn paths(count: u64) -> String {
-    if count == 1 { "1 path".into() } else { format!("{count} paths") }
 }
 
 /// How long before `now_ms` it was: `3 s`, `4 min`, `2 h 5 min`, `3 d 4 h`.
@@ -370,6 +372,7 @@ mod tests {
         let down = Down {
             since_ms: 1_000_000_000 - 300_000,
             code: 10,
+            tries: 1,
             reason: "it does not answer".into(),
             what_to_do: "start its rsync daemon".into(),
             next_try_ms: Some(1_000_001_500),
@@ -395,11 +398,11 @@ mod tests {
         assert_eq!(
             lines[4..],
             [
-                "        why: it does not answer (rsync exit code 10; tried again in 1 s)",
+                "        why: it does not answer (rsync exit code 10; 1 try, again in 1 s)",
                 "        do:  start its rsync daemon",
                 "        1 path cannot be delivered:",
                 "          a/b: permission denied (4 tries, in the fail log; now with: sersync2 retry)",
-                "DOWN: h::m is down: it does not answer; h::m: 1 paths cannot be delivered",
+                "DOWN: h::m is down: it does not answer; h::m: 1 path cannot be delivered",
             ]
         );
     }

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::instance::{Which, absolute, ask_and_tell, fail, parse, parse_duration};
+use super::instance::{Failed, Which, absolute, ask_and_tell, fail, heed, parse, parse_duration};
 use crate::control::client::PATIENCE;
-use crate::control::protocol::{Answer, Command};
+use crate::control::protocol::Command;
 
 /// Compare a tree with its copies now, and make them equal.
 ///
-/// Returns at once; `sersync2 flush` waits for the end. Exit code: 0 begun; 3 not running, or no answer; 64 wrong words.
+/// Returns at once; `sersync2 flush` waits for the end.
+///
+/// Exit code: 0 begun; 1 the instance says no; 3 not running, or no answer; 64 wrong words.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 sync-now", bin_name = "sersync2 sync-now")]
 pub struct SyncNow {
@@ -32,7 +34,7 @@ pub struct SyncNow {
 
 /// Try now what could not be delivered, and remotes that are down.
 ///
-/// Exit code: 0 begun; 3 not running, or no answer; 64 wrong words.
+/// Exit code: 0 begun; 1 the instance says no; 3 not running, or no answer; 64 wrong words.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 retry", bin_name = "sersync2 retry")]
 pub struct Retry {
@@ -46,7 +48,9 @@ pub struct Retry {
 
 /// Delete on the remotes what is gone here, although it is so much that it was held back.
 ///
-/// Look at the watch path first: is everything there that should be? Exit code: 0 done; 3 not running, or no answer; 64 wrong words.
+/// Look at the watch path first: is everything there that should be?
+///
+/// Exit code: 0 done; 1 the instance says no; 3 not running, or no answer; 64 wrong words.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 confirm-deletions", bin_name = "sersync2 confirm-deletions")]
 pub struct ConfirmDeletions {
@@ -56,7 +60,7 @@ pub struct ConfirmDeletions {
 
 /// Change how much a running instance logs, until its next start.
 ///
-/// Exit code: 0 done; 3 not running, or no such level; 64 wrong words.
+/// Exit code: 0 done; 1 the instance says no; 3 not running, or no answer; 64 wrong words.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 log-level", bin_name = "sersync2 log-level")]
 pub struct LogLevel {
@@ -70,7 +74,7 @@ pub struct LogLevel {
 
 /// End a running instance: what is in flight is finished first, what is pending is kept for the next start.
 ///
-/// Exit code: 0 it has ended; 1 it has not ended within the timeout; 3 not running, or no answer; 64 wrong words.
+/// Exit code: 0 it has ended; 1 it has not ended within the timeout, or says no; 3 not running, or no answer; 64 wrong words.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 stop", bin_name = "sersync2 stop")]
 pub struct Stop {
@@ -107,15 +111,12 @@ pub fn log_level(words: Vec<OsString>) -> ExitCode {
 
 /// Runs `stop`.
 pub fn stop(words: Vec<OsString>) -> ExitCode {
-    run(words, |args: Stop| stop_and_wait(&args).unwrap_or_else(|message| fail(&message)))
+    run(words, |args: Stop| stop_and_wait(&args).unwrap_or_else(|error| fail(&error)))
 }
 
-fn stop_and_wait(args: &Stop) -> Result<ExitCode, String> {
+fn stop_and_wait(args: &Stop) -> Result<ExitCode, Failed> {
     let mut connection = args.which.connect()?;
-    let answer = connection.call(Command::Stop, Some(PATIENCE)).map_err(|e| e.to_string())?;
-    if let Answer::Failed { message, .. } = answer {
-        return Err(message);
-    }
+    heed(connection.call(Command::Stop, Some(PATIENCE))?)?;
     if connection.wait_for_end(args.timeout) {
         return Ok(ExitCode::SUCCESS);
     }

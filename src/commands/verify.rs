@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::instance::{NOT_RUNNING, parse};
 use crate::config::{self, Config, Mirror, Remote};
-use crate::failure::{Failure, FailureKind};
+use crate::failure::FailureKind;
 use crate::filter::Filter;
 use crate::path::RelPath;
 use crate::rsync::differences::{
@@ -221,9 +221,10 @@ fn run_verification(
             return Err(format!("not everything could be compared: {first}"));
         }
         Outcome::Failed(failure) if failure.kind == FailureKind::Denied => {
-            return Err(format!("the remote {}", failure.reason));
+            return Err(format!("the remote {}", failure.clause()));
         }
-        Outcome::Failed(Failure { reason, .. }) | Outcome::Kept { reason } => return Err(reason),
+        Outcome::Failed(failure) => return Err(failure.clause()),
+        Outcome::Kept { reason } => return Err(reason),
         other => return Err(format!("rsync could not compare it: {other:?}")),
     }
     let output =

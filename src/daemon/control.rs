@@ -12,6 +12,7 @@ use crate::change::{RemoteId, RootId};
 use crate::control::protocol::{Answer, Command, Missing, read_path};
 use crate::control::server::{Asked, Call, Reply};
 use crate::engine::{Deletions, Event, FlushId, Now};
+use crate::ground::counted::counted;
 use crate::logging;
 use crate::path::RelPath;
 use crate::process::signals::Signal;
@@ -134,7 +135,10 @@ impl Mirror {
                 for (remote, _) in &places {
                     self.handle(Event::Retry(*remote));
                 }
-                Ok(done([format!("{failing} failed paths are tried again now")]))
+                Ok(done([format!(
+                    "{} tried again now",
+                    counted(failing as u64, "failed path is", "failed paths are")
+                )]))
             }
             Command::Pause { remote, for_ms, while_connected } => {
                 let places = self.places(remote.as_deref(), &[])?;
@@ -358,7 +362,7 @@ impl Mirror {
         match () {
             () if self.engine.is_lost(view.root) => Some("its watch path is lost".into()),
             () if view.is_paused => Some("it is paused; to go on: sersync2 resume".into()),
-            () if down.is_some() => down.map(|failure| format!("it is down: {}", failure.reason)),
+            () if down.is_some() => down.map(|failure| format!("it is down: {}", failure.clause())),
             () if view.failing > 0 => failing(),
             () if self.trust.deletions(view.root) == Deletions::Withheld => Some(
                 "deletions are held back; if they are meant: sersync2 confirm-deletions".into(),

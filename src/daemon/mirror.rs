@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::control::Controls;
+use super::deliveries::Deliveries;
 use super::ledger::Ledger;
 use super::main_event::{MainEvent, Walked};
 use super::observer::Observer;
@@ -45,6 +46,8 @@ pub struct Mirror {
     pub(super) observer: Observer,
     /// What clients of the control socket wait for and hold.
     pub(super) controls: Controls,
+    /// What jobs in flight do to their paths.
+    deliveries: Deliveries,
     pub(super) stopping: Stopping,
     /// When time began for the engine.
     started: Instant,
@@ -54,8 +57,18 @@ impl Mirror {
     /// Puts the parts together; time begins now.
     pub fn new(parts: Parts, now: Instant) -> Self {
         let Parts { engine, workers, ledger, trust, teller, observer } = parts;
-        let (stopping, controls) = (Stopping::default(), Controls::default());
-        Self { engine, workers, ledger, trust, teller, observer, controls, stopping, started: now }
+        Self {
+            engine,
+            workers,
+            ledger,
+            trust,
+            teller,
+            observer,
+            controls: Controls::default(),
+            deliveries: Deliveries::default(),
+            stopping: Stopping::default(),
+            started: now,
+        }
     }
 
     /// Works until it is told to stop and nothing is in flight. `early`: signals that came before the watches stood.
@@ -182,13 +195,14 @@ impl Mirror {
             self.ledger.observed(root, observation);
         }
         if let Some(remote) = self.ledger.remote_of(job) {
-            self.observer.statistics.failed(remote, report.failed.len());
-            self.teller.failed(self.clock(), remote, &report.failed);
+            let clock = self.clock();
+            self.observer.statistics.reported(clock, remote, &report);
+            self.teller.failed(clock, remote, &report.failed);
         }
+        self.deliveries.reported(job, &report);
         self.handle(Event::JobDone(job, report));
         self.ledger.job_ends(job);
-        self.observer.statistics.job_ended(job);
-        self.teller.job_ended(job);
+        self.deliveries.take(job);
     }
 
     /// A walk is over.
@@ -257,8 +271,7 @@ impl Mirror {
         match action {
             Action::Run(job) => {
                 self.ledger.job_begins(&job);
-                self.observer.statistics.job_started(&job);
-                self.teller.job_started(&job);
+                self.deliveries.started(&job);
                 self.workers.run(job);
             }
             Action::CloseSessions(remote) => {
@@ -281,9 +294,10 @@ impl Mirror {
 
     fn settled(&mut self, settled: &Settled) {
         let clock = self.clock();
-        self.observer.statistics.settled(clock, settled);
+        let kinds = self.deliveries.take(settled.job);
+        self.observer.statistics.settled(clock, settled, &kinds);
         if let Some(root) = self.ledger.settled(settled) {
-            self.teller.settled(clock, root, settled);
+            self.teller.settled(clock, root, settled, &kinds);
         }
     }
 

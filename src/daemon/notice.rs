@@ -42,7 +42,7 @@ impl Names {
         let who = self.who(policy.subject, remote, root);
         let said = policy.said.replace("{who}", &who).replace("{kept}", &waiting(pending));
         // Last: the reason may hold anything.
-        said.replace("{reason}", &failure.reason)
+        said.replace("{reason}", &failure.clause())
     }
 
     fn refused(&self, remote: RemoteId, refusal: &Refusal, next_try: Duration) -> String {

@@ -14,7 +14,7 @@ use super::statistics::{Clock, Statistics};
 use crate::change::{RemoteId, RootId};
 use crate::engine::retry::{Failing, Outage};
 use crate::engine::{Deletions, FullSyncView, Notice, Now, RemoteView};
-use crate::failure::{Failure, FailureKind};
+use crate::failure::FailureKind;
 use crate::path::RelPath;
 use crate::snapshot::reader::NoSnapshot;
 use crate::snapshot::{
@@ -305,27 +305,13 @@ fn failing_path(clock: Clock, path: &RelPath, failing: &Failing) -> FailingPath 
 
 fn down(clock: Clock, view: &RemoteView, outage: &Outage) -> Option<Down> {
     let failure = outage.failure.as_ref()?;
-    let (reason, what_to_do) = split_advice(failure);
     Some(Down {
         since_ms: clock.wall_of(outage.since),
         kind: failure.kind.policy().word.into(),
         code: failure.code,
-        reason,
-        what_to_do,
+        reason: failure.reason.clone(),
+        what_to_do: failure.what_to_do().into(),
         tries: u64::from(outage.tries),
         next_try_ms: (!view.is_tried).then(|| clock.wall_of(outage.next)),
     })
-}
-
-/// A reason ends with its advice as a rule, behind a colon or a semicolon; else the kind of failure knows what to do.
-fn split_advice(failure: &Failure) -> (String, String) {
-    let words = &failure.reason;
-    let split = match failure.kind {
-        FailureKind::Denied | FailureKind::Busy => words.split_once(": "),
-        _ => words.split_once("; "),
-    };
-    match split {
-        Some((reason, advice)) => (reason.into(), advice.into()),
-        None => (words.clone(), failure.kind.policy().advice.into()),
-    }
 }

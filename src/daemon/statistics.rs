@@ -1,13 +1,12 @@
 //! What has happened since the start, counted: deliveries, latencies, rates, errors; the main loop owns it and tells it.
 //! Does not know what is pending: that is asked from the engine when somebody wants a snapshot.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::deliveries::Kinds;
 use crate::change::RemoteId;
-use crate::engine::pending::Item;
-use crate::engine::{Job, JobId, Now, Settled};
-use crate::path::RelPath;
+use crate::engine::{JobReport, Now, Settled};
 use crate::snapshot::{
     self, Delivery, DeliveryKind, Histogram, Latency, Minute, RecentError, Totals,
 };
@@ -48,8 +47,6 @@ impl Clock {
 #[derive(Debug)]
 pub struct Statistics {
     remotes: Vec<OfRemote>,
-    /// What moved, of jobs in flight that have any.
-    moves: HashMap<JobId, HashSet<RelPath>>,
     deliveries: VecDeque<Delivery>,
     errors: VecDeque<RecentError>,
     history: VecDeque<(u64, Minute)>,
@@ -111,29 +108,25 @@ impl Statistics {
     pub fn new(remotes: usize) -> Self {
         Self {
             remotes: std::iter::repeat_with(OfRemote::default).take(remotes).collect(),
-            moves: HashMap::new(),
             deliveries: VecDeque::new(),
             errors: VecDeque::new(),
             history: VecDeque::new(),
         }
     }
 
-    /// A job is given to a worker.
-    pub fn job_started(&mut self, job: &Job) {
-        if !job.moves.is_empty() {
-            let moved = job.moves.iter().map(|(new, _)| new.clone()).collect();
-            self.moves.insert(job.id, moved);
+    /// A worker says what has become of a job for this remote.
+    pub fn reported(&mut self, clock: Clock, remote: RemoteId, report: &JobReport) {
+        let Some(remote) = self.remotes.get_mut(remote.0) else { return };
+        remote.total.failures += report.failed.len() as u64;
+        if report.bytes > 0 {
+            remote.total.bytes += report.bytes;
+            minute_of(&mut remote.minutes, clock.minute()).bytes += report.bytes;
+            self.history_of(clock).bytes += report.bytes;
         }
     }
 
-    /// A job has ended, whatever came of it.
-    pub fn job_ended(&mut self, job: JobId) {
-        self.moves.remove(&job);
-    }
-
     /// A job has delivered something.
-    pub fn settled(&mut self, clock: Clock, settled: &Settled) {
-        let moved = self.moves.remove(&settled.job).unwrap_or_default();
+    pub fn settled(&mut self, clock: Clock, settled: &Settled, kinds: &Kinds) {
         let Some(remote) = self.remotes.get_mut(settled.remote.0) else { return };
         let items = || settled.delivered.iter().chain(&settled.withheld);
         let paths = items().count() as u64;
@@ -150,12 +143,13 @@ impl Statistics {
             minute.latencies.add(took, paths);
             remote.histogram.add(took, paths);
         }
-        let kind = |item: &Item| match () {
-            () if moved.contains(&item.path) => DeliveryKind::Moved,
-            () if item.path.is_root() => DeliveryKind::Compared,
-            () => DeliveryKind::Sent,
-        };
-        remote.total.moves += items().filter(|item| moved.contains(&item.path)).count() as u64;
+        for item in items() {
+            match kinds.of(item) {
+                DeliveryKind::Moved => remote.total.moves += 1,
+                DeliveryKind::Deleted => remote.total.deletions += 1,
+                DeliveryKind::Sent | DeliveryKind::Compared => {}
+            }
+        }
         let skipped = (paths as usize).saturating_sub(snapshot::DELIVERIES);
         let at_ms = clock.wall_ms;
         for item in items().skip(skipped) {
@@ -163,7 +157,7 @@ impl Statistics {
                 at_ms,
                 remote: settled.remote.0 as u64,
                 path: item.path.to_string(),
-                kind: kind(item),
+                kind: kinds.of(item),
                 took_us: took,
             });
         }
@@ -219,13 +213,6 @@ impl Statistics {
         let id = Some(remote.0 as u64);
         for error in self.errors.iter_mut().filter(|error| error.remote == id) {
             error.over_ms = error.over_ms.or(Some(clock.wall_ms));
-        }
-    }
-
-    /// rsync could not deliver so many paths.
-    pub fn failed(&mut self, remote: RemoteId, paths: usize) {
-        if let Some(remote) = self.remotes.get_mut(remote.0) {
-            remote.total.failures += paths as u64;
         }
     }
 
@@ -337,7 +324,10 @@ fn microseconds(duration: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::change::Scope;
-    use crate::engine::pending::Mark;
+    use crate::daemon::deliveries::tests::deleting;
+    use crate::engine::JobId;
+    use crate::engine::pending::{Item, Mark};
+    use crate::path::RelPath;
 
     const REMOTE: RemoteId = RemoteId(0);
 
@@ -381,8 +371,8 @@ mod tests {
     #[test]
     fn median_and_p99_are_of_the_last_five_minutes() {
         let mut statistics = Statistics::new(1);
-        statistics.settled(clock(100), &settled(98, Some(99)));
-        statistics.settled(clock(100), &settled(2, Some(40)));
+        statistics.settled(clock(100), &settled(98, Some(99)), &Kinds::default());
+        statistics.settled(clock(100), &settled(2, Some(40)), &Kinds::default());
         let latency = described(&statistics, 100).latency.unwrap();
         assert_eq!(latency.count, 100);
         assert!((1_000_000..1_200_000).contains(&latency.p50_us), "{latency:?}");
@@ -394,7 +384,7 @@ mod tests {
     #[test]
     fn a_rate_fades_within_a_minute() {
         let mut statistics = Statistics::new(1);
-        statistics.settled(clock(59), &settled(60, None));
+        statistics.settled(clock(59), &settled(60, None), &Kinds::default());
         assert!((described(&statistics, 59).paths_per_second - 1.0).abs() < 0.1);
         assert!((described(&statistics, 90).paths_per_second - 0.5).abs() < 0.1);
         assert!(described(&statistics, 200).paths_per_second.abs() < 0.1);
@@ -403,7 +393,7 @@ mod tests {
     #[test]
     fn the_last_hour_has_no_gaps_and_no_more_than_sixty_minutes() {
         let mut statistics = Statistics::new(1);
-        statistics.settled(clock(30), &settled(3, Some(29)));
+        statistics.settled(clock(30), &settled(3, Some(29)), &Kinds::default());
         let (_, _, history) = statistics.recent(clock(30 + 120), Some(Duration::from_secs(140)));
         let paths: Vec<u64> = history.iter().map(|minute| minute.paths).collect();
         assert_eq!(paths, [3, 0, 0]);
@@ -417,7 +407,7 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let mut statistics = Statistics::new(1);
-        statistics.settled(clock(1), &settled(snapshot::DELIVERIES + 7, None));
+        statistics.settled(clock(1), &settled(snapshot::DELIVERIES + 7, None), &Kinds::default());
         for _ in 0..snapshot::ERRORS + 7 {
             statistics.error(clock(1), log::Level::Error, "it is down", Some(REMOTE));
         }
@@ -427,5 +417,19 @@ mod tests {
         assert_eq!(deliveries.last().map(|it| it.path.as_str()), Some("f506"));
         assert_eq!(errors.len(), snapshot::ERRORS);
         assert!(errors.iter().all(|error| error.over_ms == Some(1_002_000)));
+    }
+
+    #[test]
+    fn bytes_and_deletions_are_summed_up() {
+        let mut statistics = Statistics::new(1);
+        let report = JobReport { bytes: 6_000, ..JobReport::done() };
+        statistics.reported(clock(30), REMOTE, &report);
+        statistics.settled(clock(30), &settled(3, None), &deleting(&["f1", "elsewhere"]));
+        let total = described(&statistics, 30).total;
+        assert_eq!((total.deliveries, total.deletions, total.bytes), (3, 1, 6_000));
+        assert!((described(&statistics, 59).bytes_per_second - 100.0).abs() < 5.0);
+        let (deliveries, _, history) = statistics.recent(clock(30), None);
+        assert_eq!(deliveries[1].kind, DeliveryKind::Deleted);
+        assert_eq!(history[0].bytes, 6_000);
     }
 }

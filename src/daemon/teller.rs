@@ -1,6 +1,7 @@
 //! Tells the outside what happens: log lines, the fail log, the progress line, the plugin, the event log.
 //! Decides nothing, and holds nothing up.
 
+use super::deliveries::Kinds;
 use super::fail_log::FailLogWriter;
 use super::notice::Names;
 use super::plugins::Plugins;
@@ -8,7 +9,8 @@ use super::progress::Progress;
 use super::statistics::Clock;
 use super::telling::EventTeller;
 use crate::change::{RemoteId, RootId, WatchEvent};
-use crate::engine::{Engine, Event, Job, JobId, Notice, PathFailure, Settled};
+use crate::engine::{Engine, Event, Notice, PathFailure, Settled};
+use crate::ground::counted::paths;
 
 /// Everything that tells.
 pub struct Teller {
@@ -37,24 +39,14 @@ impl Teller {
     }
 
     /// A job below `root` is settled.
-    pub fn settled(&mut self, clock: Clock, root: RootId, settled: &Settled) {
-        if let Some(log) = &mut self.event_log {
-            log.settled(clock, settled, root);
+    pub fn settled(&mut self, clock: Clock, root: RootId, settled: &Settled, kinds: &Kinds) {
+        if let Some(log) = &self.event_log {
+            log.settled(clock, settled, root, kinds);
         }
         if let Some(plugins) = &mut self.plugins {
             plugins.delivered(settled.remote, root, &settled.delivered);
             plugins.delivered(settled.remote, root, &settled.withheld);
         }
-    }
-
-    /// A job is given to a worker.
-    pub fn job_started(&mut self, job: &Job) {
-        self.event_log.iter_mut().for_each(|log| log.job_started(job));
-    }
-
-    /// A job has ended, whatever came of it.
-    pub fn job_ended(&mut self, job: JobId) {
-        self.event_log.iter_mut().for_each(|log| log.job_ended(job));
     }
 
     /// rsync could not deliver these paths this time.
@@ -86,7 +78,7 @@ impl Teller {
     pub fn report(&self, engine: &Engine) {
         for (remote, name) in self.names.remotes.iter().enumerate() {
             let pending = engine.pending(RemoteId(remote));
-            log::info!("SIGUSR1: remote {name}: {pending} paths pending");
+            log::info!("SIGUSR1: remote {name}: {} pending", paths(pending as u64));
         }
     }
 

@@ -1,7 +1,6 @@
 //! Starts what tells others how the mirror is: page, status file, heartbeat, alerts; and feeds the event log.
 //! Everything here reads snapshots or takes records; whatever of it fails is one line of the log, and the mirror goes on.
 
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,15 +13,16 @@ use crate::alert::Alerts;
 use crate::change::{RemoteId, RootId};
 use crate::config::telling::AlertRule;
 use crate::config::{self, Config};
-use crate::engine::{Job, JobId, PathFailure, Settled};
+use crate::engine::{PathFailure, Settled};
 use crate::event_log::{Event, EventLog, Record};
 use crate::heartbeat::Heartbeat;
 use crate::logging::Log;
 use crate::page::{Page, Setup};
 use crate::path::RelPath;
-use crate::snapshot::SnapshotReader;
+use crate::snapshot::{DeliveryKind, SnapshotReader};
 use crate::status_file::StatusFile;
 
+use super::deliveries::Kinds;
 use super::notice::Names;
 use super::statistics::Clock;
 
@@ -172,8 +172,6 @@ pub struct EventTeller {
     roots: Vec<Arc<Path>>,
     remotes: Vec<Arc<str>>,
     roots_of_remotes: Vec<RootId>,
-    /// What moved, of jobs in flight that have any.
-    moves: HashMap<JobId, HashSet<RelPath>>,
 }
 
 impl EventTeller {
@@ -186,7 +184,6 @@ impl EventTeller {
             roots: names.roots.iter().map(|root| Arc::from(root.as_path())).collect(),
             remotes: names.remotes.iter().map(|name| Arc::from(name.as_str())).collect(),
             roots_of_remotes: roots_of_remotes.to_vec(),
-            moves: HashMap::new(),
         })
     }
 
@@ -195,25 +192,17 @@ impl EventTeller {
         self.log.reopen();
     }
 
-    /// A job is given to a worker.
-    pub fn job_started(&mut self, job: &Job) {
-        if !job.moves.is_empty() {
-            let moved = job.moves.iter().map(|(new, _)| new.clone()).collect();
-            self.moves.insert(job.id, moved);
-        }
-    }
-
     /// A job has delivered something.
-    pub fn settled(&mut self, clock: Clock, settled: &Settled, root: RootId) {
-        let moved = self.moves.remove(&settled.job).unwrap_or_default();
+    pub fn settled(&self, clock: Clock, settled: &Settled, root: RootId, kinds: &Kinds) {
         let took_us = settled.pending_since.map(|since| {
             u64::try_from(clock.now.saturating_sub(since).as_micros()).unwrap_or(u64::MAX)
         });
         for item in settled.delivered.iter().chain(&settled.withheld) {
-            let event = match () {
-                () if moved.contains(&item.path) => Event::Moved,
-                () if item.path.is_root() => Event::Compared,
-                () => Event::Delivered,
+            let event = match kinds.of(item) {
+                DeliveryKind::Sent => Event::Sent,
+                DeliveryKind::Deleted => Event::Deleted,
+                DeliveryKind::Moved => Event::Moved,
+                DeliveryKind::Compared => Event::Compared,
             };
             self.offer(
                 clock,
@@ -222,11 +211,6 @@ impl EventTeller {
                 Entry { event, path: &item.path, took_us, failure: None },
             );
         }
-    }
-
-    /// A job has ended, whatever came of it.
-    pub fn job_ended(&mut self, job: JobId) {
-        self.moves.remove(&job);
     }
 
     /// rsync could not deliver a path this time.

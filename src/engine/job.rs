@@ -77,6 +77,10 @@ pub struct JobReport {
     pub postponed: Vec<Item>,
     /// One of its runs was aborted, and another run did the work.
     pub aborted: bool,
+    /// The job's items that were gone from the watch root: what was delivered of them was deleted.
+    pub deleted: Vec<RelPath>,
+    /// Bytes that its runs sent, whatever came of them.
+    pub bytes: u64,
 }
 
 impl JobReport {
@@ -88,6 +92,8 @@ impl JobReport {
             returned: Vec::new(),
             postponed: Vec::new(),
             aborted: false,
+            deleted: Vec::new(),
+            bytes: 0,
         }
     }
 

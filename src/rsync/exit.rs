@@ -7,9 +7,9 @@ mod shortage;
 
 use crate::failure::{Failure, FailureKind, code};
 use crate::path::RelPath;
-use advice::{advice, with_hint};
+use advice::{advice, hint};
 use lines::Line;
-pub use shortage::lacking;
+pub use shortage::{Lack, lacking};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,24 +149,26 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &Places) ->
         return Outcome::Failed(failure);
     }
     if let Some(lacked) = shortage::lacked(&text, code) {
-        return Outcome::Failed(Failure::shortage(format!("cannot run rsync: {lacked}")));
+        return Outcome::Failed(lacked.failure("cannot run rsync"));
     }
-    let denied = |reason| Outcome::Failed(Failure::new(FailureKind::Denied, code, reason));
+    let denied = |reason: String, advice: String| {
+        Outcome::Failed(Failure::new(FailureKind::Denied, code, reason).advising(advice))
+    };
     if let Some(option) = refused_option(&text) {
-        return denied(format!(
-            "refuses {option}, which stands in <commonParams>: take it out there, or out of \"refuse options\" in its rsyncd.conf"
-        ));
+        let reason = format!("refuses {option}, which stands in <commonParams>");
+        let advice = "take it out there, or out of \"refuse options\" in its rsyncd.conf";
+        return denied(reason, advice.into());
     }
-    if let Some(reason) = advice(&text, places) {
-        return denied(reason);
+    if let Some((reason, advice)) = advice(&text, places) {
+        return denied(reason, advice);
     }
     let reason = reason(&text, code);
     if is_full(&text) {
-        return denied(format!("cannot store anything: {reason}; look at its disk"));
+        return denied(format!("cannot store anything: {reason}"), "look at its disk".into());
     }
     match code {
         25 => Outcome::Kept { reason: "deletions stopped at --max-delete".into() },
-        3 | 5 | 10..=14 | 23 | 19..=22 | 30 | 35 | 126 | 127 | 255 => away(code, with_hint(reason)),
+        3 | 5 | 10..=14 | 23 | 19..=22 | 30 | 35 | 126 | 127 | 255 => away(code, reason),
         _ => {
             let reason = format!("{reason} (exit code {code})");
             Outcome::Failed(Failure::new(FailureKind::Options, code, reason))
@@ -175,7 +177,17 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &Places) ->
 }
 
 fn away(code: i32, reason: String) -> Outcome {
-    Outcome::Failed(Failure::new(FailureKind::Away, code, reason))
+    Outcome::Failed(silent(code, reason))
+}
+
+/// The remote does not answer, with what to look at where rsync's words tell.
+pub fn silent(code: i32, reason: String) -> Failure {
+    let hint = hint(&reason);
+    let failure = Failure::new(FailureKind::Away, code, reason);
+    match hint {
+        Some(hint) => failure.advising(hint),
+        None => failure,
+    }
 }
 
 /// The ability that the receiver (or our own rsync) turns out not to have.
@@ -205,19 +217,20 @@ fn refused_option(text: &str) -> Option<&str> {
 
 /// A remote that has no place left, as a daemon and as rrsync say it.
 fn full_house(text: &str) -> Option<Failure> {
-    let busy = |reason| Failure::new(FailureKind::Busy, code::STARTING, reason);
+    let new = |kind, reason, advice: &str| {
+        Some(Failure::new(kind, code::STARTING, reason).advising(advice))
+    };
     if text.contains("Another instance of rrsync is already accessing") {
-        return Some(busy(
-            "serves another rsync: rrsync allows one at a time, -no-lock allows more",
-        ));
+        let advice = "rrsync allows one at a time, -no-lock allows more";
+        return new(FailureKind::Busy, "serves another rsync", advice);
     }
     let (_, rest) = text.split_once("@ERROR: max connections (")?;
     if rest.starts_with('-') {
-        let reason =
-            "is closed: \"max connections\" in its rsyncd.conf is negative, 0 means no limit";
-        return Some(Failure::new(FailureKind::Denied, code::STARTING, reason));
+        let advice = "\"max connections\" in its rsyncd.conf is negative, 0 means no limit";
+        return new(FailureKind::Denied, "is closed", advice);
     }
-    Some(busy("serves as many clients as its `max connections` allows: raise it, 0 means no limit"))
+    let reason = "serves as many clients as its `max connections` allows";
+    new(FailureKind::Busy, reason, "raise it, 0 means no limit")
 }
 
 /// True when the receiver's file system takes nothing any more. The kernel's number stands at the end of a line.
@@ -302,8 +315,8 @@ mod tests {
                 format!("{kind} {}", words.join(" "))
             }
             Outcome::Kept { reason } => format!("kept {reason}"),
-            Outcome::Failed(Failure { kind, reason, .. }) => {
-                format!("{} {reason}", kind.policy().word)
+            Outcome::Failed(failure) => {
+                format!("{} {}", failure.kind.policy().word, failure.clause())
             }
             Outcome::Refused(ability) => format!("refused {ability:?}"),
             Outcome::Stopped => "ended".into(),

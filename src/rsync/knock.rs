@@ -6,10 +6,10 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::Endpoint;
-use super::exit::advice::with_hint;
+use super::exit::silent;
 use super::local::LocalDirectory;
 use crate::destination::{DAEMON_PORT, Destination, Host};
-use crate::failure::{Failure, FailureKind};
+use crate::failure::Failure;
 
 /// How long one knock may take in all. The kernel repeats an unanswered SYN after a second.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ impl Endpoint {
 
     fn knock_at_directory(&self) -> Result<Knock, Failure> {
         match self.local.as_ref().map(LocalDirectory::open) {
-            Some(Err(reason)) => Err(away(NO_DIRECTORY, reason)),
+            Some(Err(reason)) => Err(silent(NO_DIRECTORY, reason)),
             Some(Ok(_)) | None => Ok(Knock::Greeted),
         }
     }
@@ -64,7 +64,6 @@ impl Endpoint {
             return Ok(Knock::Unsure);
         };
         knock_at(&addresses.collect::<Vec<_>>(), PATIENCE)
-            .map_err(|failure| Failure { reason: with_hint(failure.reason), ..failure })
     }
 }
 
@@ -86,7 +85,7 @@ fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, Failure> 
     let mut stream = TcpStream::connect_timeout(&address, patience).map_err(|error| {
         let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
         let code = if timed_out { UNREACHED } else { REFUSED };
-        away(code, format!("failed to connect to {address}: {}", words(&error)))
+        silent(code, format!("failed to connect to {address}: {}", words(&error)))
     })?;
     let rest = (end - now().min(end)).max(Duration::from_millis(100));
     // Without a time limit the read could wait for ever: then rsync itself has to find out.
@@ -95,11 +94,13 @@ fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, Failure> 
     }
     match read_one(&mut stream) {
         Ok(1..) => Ok(Knock::Greeted),
-        Ok(0) => Err(away(REFUSED, format!("{address} closes the connection without a greeting"))),
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-            Err(away(SILENT, format!("{address} accepts connections and says nothing")))
+        Ok(0) => {
+            Err(silent(REFUSED, format!("{address} closes the connection without a greeting")))
         }
-        Err(error) => Err(away(REFUSED, format!("{address}: {}", words(&error)))),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            Err(silent(SILENT, format!("{address} accepts connections and says nothing")))
+        }
+        Err(error) => Err(silent(REFUSED, format!("{address}: {}", words(&error)))),
     }
 }
 
@@ -112,10 +113,6 @@ fn read_one(stream: &mut TcpStream) -> std::io::Result<usize> {
             other => return other,
         }
     }
-}
-
-fn away(code: i32, reason: String) -> Failure {
-    Failure::new(FailureKind::Away, code, reason)
 }
 
 /// The kernel's message without the number that Rust adds.

@@ -64,7 +64,7 @@ fn next(asked: Abilities, outcome: &Outcome) -> Next {
             None => return Next::Failed,
         },
         // rsync before 3.1.3 cuts the connection at an option it does not know, and some say nothing.
-        Outcome::Failed(Failure { kind: FailureKind::Away, code: 10 | 12, reason })
+        Outcome::Failed(Failure { kind: FailureKind::Away, code: 10 | 12, reason, .. })
             if asked.nanoseconds && is_cut(reason) =>
         {
             Abilities::NONE

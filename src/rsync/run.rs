@@ -103,6 +103,8 @@ pub struct Report {
     pub stderr: Vec<u8>,
     /// True when it wrote more than was kept.
     pub truncated: bool,
+    /// How many bytes it sent to the other side; 0 where the kernel does not count.
+    pub sent: u64,
     /// What it wrote to standard output; `None` when that was more than [`Limits::output_max`].
     pub output: Option<Vec<u8>>,
     /// The watch root without links, as the run's messages name it.
@@ -274,6 +276,7 @@ impl Session {
             Some(_) => feed::Fed::aborted(Ending::NoDestination),
             None => feed::feed(&mut self, input, limits, needs),
         };
+        let sent = feed::bytes_sent(self.pid());
         let status = self.reap();
         let ending = match fed.ending.unwrap_or_else(|| self.ending(status)) {
             Ending::Code(0 | 23 | 24) if fed.deaf => Ending::Deaf,
@@ -283,6 +286,7 @@ impl Session {
             ending,
             stderr: self.shown(fed.stderr),
             truncated: fed.truncated,
+            sent,
             output: fed.output,
             root: self.places.root.clone(),
         }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::ground::counted::{counted, paths};
+
 use super::{DeletionState, RemoteState, RootState, Snapshot};
 
 /// What is too much.
@@ -86,7 +88,7 @@ impl Snapshot {
                 _ => {}
             }
             if remote.failing > 0 {
-                let reason = format!("{name}: {} paths cannot be delivered", remote.failing);
+                let reason = format!("{name}: {} cannot be delivered", paths(remote.failing));
                 found.push((Level::Behind, reason));
             }
             let age = Duration::from_millis(remote.lag_ms(now_ms));
@@ -95,8 +97,8 @@ impl Snapshot {
                 found.push((Level::Behind, reason));
             }
             if thresholds.max_pending.is_some_and(|max| remote.pending > max) {
-                found
-                    .push((Level::Behind, format!("{name}: {} paths are pending", remote.pending)));
+                let pending = counted(remote.pending, "path is", "paths are");
+                found.push((Level::Behind, format!("{name}: {pending} pending")));
             }
         }
     }

@@ -153,7 +153,8 @@ impl RemoteWorker {
             }
         }
         let observation = self.observe(job);
-        let report = self.run_job(job, known_until, &under_way);
+        let mut report = self.run_job(job, known_until, &under_way);
+        report.bytes = under_way.sent.get();
         let is_down = matches!(
             &report.verdict,
             Verdict::Failed(failure) if failure.kind == FailureKind::Away
@@ -242,6 +243,7 @@ impl RemoteWorker {
             self.remote.note_abilities(abilities);
         }
         self.note_delivered(&looks, plan.versions, &failed);
+        let deleted = self.deleted(job, &looks);
         let mut returned = std::mem::take(&mut looks.first.returned);
         returned.extend(plan.returned);
         returned.extend(self.appeared(&looks, job)?);
@@ -249,7 +251,21 @@ impl RemoteWorker {
         returned.extend(looks.below_trees.returned);
         let (verdict, aborted) = (Verdict::Done, under_way.aborted.get());
         let postponed = sending.resting.clone();
-        Ok(JobReport { verdict, failed, returned, postponed, aborted })
+        let bytes = 0;
+        Ok(JobReport { verdict, failed, returned, postponed, aborted, deleted, bytes })
+    }
+
+    /// The job's items that were gone, and are gone from the remote when they are delivered.
+    fn deleted(&self, job: &Job, looks: &Looks) -> Vec<RelPath> {
+        if !self.remote.endpoint().deletes() || looks.absent().next().is_none() {
+            return Vec::new();
+        }
+        let looks = looks.all();
+        let is_gone = |path: &RelPath| looks.iter().any(|look| look.absent.contains(path));
+        let gone = |path: &RelPath| {
+            std::iter::successors(Some(path.clone()), RelPath::parent).any(|path| is_gone(&path))
+        };
+        job.items.iter().map(|item| &item.path).filter(|path| gone(path)).cloned().collect()
     }
 
     /// Decides what is to be done, and remembers the stamps of what is about to be sent.
@@ -375,7 +391,7 @@ impl Partner for Attempt<'_> {
 fn unhealthy(error: &Unhealthy) -> Stop {
     let reason = error.to_string();
     Stop::Failed(match error.lacking() {
-        Some(lacking) => Failure::shortage(format!("cannot start rsync: {lacking}")),
+        Some(lacking) => lacking.failure("cannot start rsync"),
         None => Failure::source(reason),
     })
 }

@@ -439,6 +439,7 @@ impl Sessions {
             }
         });
         lock(&self.running).remove(&id);
+        job.sent.set(job.sent.get() + report.sent);
         report
     }
 
@@ -471,8 +472,7 @@ pub fn failure(error: &StartError) -> Outcome {
         StartError::Root { source, .. } | StartError::Spawn(source)
             if let Some(lacking) = lacking(source) =>
         {
-            let number = source.raw_os_error().unwrap_or_default();
-            Failure::shortage(format!("cannot start rsync: {lacking} (errno {number})"))
+            lacking.failure("cannot start rsync")
         }
         StartError::RootChanged { .. } | StartError::Root { .. } => root_changed(),
         StartError::NoDestination(reason) => {

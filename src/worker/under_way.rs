@@ -14,6 +14,8 @@ pub struct UnderWay<'a> {
     pub aborted: Cell<bool>,
     /// The remote has answered a run.
     pub answered: Cell<bool>,
+    /// Bytes that its runs have sent.
+    pub sent: Cell<u64>,
 }
 
 impl<'a> UnderWay<'a> {
@@ -24,6 +26,7 @@ impl<'a> UnderWay<'a> {
             is_waiting: Cell::default(),
             aborted: Cell::default(),
             answered: Cell::default(),
+            sent: Cell::default(),
         }
     }
 

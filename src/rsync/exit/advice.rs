@@ -3,71 +3,86 @@
 
 use super::Places;
 
-/// Failures that somebody has to mend: a piece of rsync's words, and what "remote X …" does and what to do about it.
-const ADVICE: &[(&str, &str)] = &[
+/// Failures that somebody has to mend: a piece of rsync's words, what "remote X …" does, and what to do about it.
+const ADVICE: &[(&str, &str, &str)] = &[
     (
         "@ERROR: Unknown module",
-        "has no module {module}: correct name=\"…\" in <remote>, or add the module to its rsyncd.conf",
+        "has no module {module}",
+        "correct name=\"…\" in <remote>, or add the module to its rsyncd.conf",
     ),
     (
         "@ERROR: auth failed",
-        "refuses {user}: compare <auth users passwordfile> with \"auth users\" and the secrets file of module {module} there",
+        "refuses {user}",
+        "compare <auth users passwordfile> with \"auth users\" and the secrets file of module {module} there",
     ),
     (
         "@ERROR: access denied",
-        "does not let this machine into module {module}: look at \"hosts allow\" and \"hosts deny\" in its rsyncd.conf",
+        "does not let this machine into module {module}",
+        "look at \"hosts allow\" and \"hosts deny\" in its rsyncd.conf",
     ),
     (
         "@ERROR: chroot failed",
-        "cannot enter the directory of module {module}: create it there, or correct \"path\" in its rsyncd.conf",
+        "cannot enter the directory of module {module}",
+        "create it there, or correct \"path\" in its rsyncd.conf",
     ),
     (
         "@ERROR: chdir failed",
-        "cannot enter the directory of module {module}: create it there, or correct \"path\" in its rsyncd.conf",
+        "cannot enter the directory of module {module}",
+        "create it there, or correct \"path\" in its rsyncd.conf",
     ),
     (
         "ERROR: module is read only",
-        "takes nothing, for module {module} is read only: set \"read only = no\" in its rsyncd.conf",
+        "takes nothing, for module {module} is read only",
+        "set \"read only = no\" in its rsyncd.conf",
     ),
     (
         "password file must not be other-accessible",
-        "is not asked, for others may read the password file {file}: run chmod 600 on it",
+        "is not asked, for others may read the password file {file}",
+        "run chmod 600 on it",
     ),
     (
         "password file must be owned by root",
-        "is not asked, for the password file {file} does not belong to root: run chown root on it",
+        "is not asked, for the password file {file} does not belong to root",
+        "run chown root on it",
     ),
     (
         "could not open password file",
-        "is not asked, for the password file {file} cannot be read: correct passwordfile=\"…\" in <auth>",
+        "is not asked, for the password file {file} cannot be read",
+        "correct passwordfile=\"…\" in <auth>",
     ),
     (
         "refuse --delete",
-        "refuses deletions: take \"delete\" out of \"refuse options\" in its rsyncd.conf, or set <delete start=\"false\"/>",
+        "refuses deletions",
+        "take \"delete\" out of \"refuse options\" in its rsyncd.conf, or set <delete start=\"false\"/>",
     ),
-    ("Failed to exec", "cannot be reached without ssh: install it here"),
-    ("remote command not found", "has no rsync: install it there"),
-    ("rsync: command not found", "has no rsync: install it there"),
-    ("rsync: not found", "has no rsync: install it there"),
+    ("Failed to exec", "cannot be reached without ssh", "install it here"),
+    ("remote command not found", "has no rsync", "install it there"),
+    ("rsync: command not found", "has no rsync", "install it there"),
+    ("rsync: not found", "has no rsync", "install it there"),
     (
         "Host key verification failed",
-        "shows an ssh host key that is unknown or has changed: connect once by hand with ssh as this user",
+        "shows an ssh host key that is unknown or has changed",
+        "connect once by hand with ssh as this user",
     ),
     (
         "Permission denied (",
-        "does not let {user} in with ssh: install the public key of the user who runs sersync there",
+        "does not let {user} in with ssh",
+        "install the public key of the user who runs sersync there",
     ),
     (
         "Too many authentication failures",
-        "does not let {user} in with ssh: install the public key of the user who runs sersync there",
+        "does not let {user} in with ssh",
+        "install the public key of the user who runs sersync there",
     ),
     (
         "[Receiver] mkdir",
-        "cannot make the directory of {module}: create it there, and those above it",
+        "cannot make the directory of {module}",
+        "create it there, and those above it",
     ),
     (
         "[Receiver] change_dir",
-        "cannot enter the directory of {module}: look at its mode and owner there",
+        "cannot enter the directory of {module}",
+        "look at its mode and owner there",
     ),
 ];
 
@@ -93,17 +108,14 @@ const HINTS: &[(&str, &str)] = &[
     ("onnection timed out", "look at the network and the firewalls in between"),
 ];
 
-/// The reason why a remote is down, and what to look at.
-pub fn with_hint(reason: String) -> String {
-    match HINTS.iter().find(|(words, _)| reason.contains(words)) {
-        Some((_, hint)) => format!("{reason} ({hint})"),
-        None => reason,
-    }
+/// What to look at when a remote is down for this reason.
+pub fn hint(reason: &str) -> Option<&'static str> {
+    HINTS.iter().find(|(words, _)| reason.contains(words)).map(|(_, hint)| *hint)
 }
 
-/// What is wrong and what to do, when the words of a failure are known: a clause whose subject is the remote.
-pub(super) fn advice(text: &str, places: &Places) -> Option<String> {
-    let (_, advice) = ADVICE.iter().find(|(words, _)| text.contains(words))?;
+/// What is wrong, as a clause whose subject is the remote, and what to do, when the words of a failure are known.
+pub(super) fn advice(text: &str, places: &Places) -> Option<(String, String)> {
+    let (_, reason, advice) = ADVICE.iter().find(|(words, ..)| text.contains(words))?;
     let file = places.password_file.map_or_else(String::new, |file| file.display().to_string());
     let password = if places.password_file.is_some() {
         format!(" with the password in {file}")
@@ -112,11 +124,15 @@ pub(super) fn advice(text: &str, places: &Places) -> Option<String> {
     };
     let user = match places.user {
         Some(user) => format!("user {user}{password}"),
-        None if advice.contains("ssh") => "this user".into(),
+        None if reason.contains("ssh") => "this user".into(),
         None => "to serve us without a user and a password".into(),
     };
-    let filled = advice.replace("{module}", places.module).replace("{file}", &file);
-    Some(filled.replace("{user}", &user))
+    // The user last: it may hold anything.
+    let fill = |words: &str| {
+        let words = words.replace("{module}", places.module).replace("{file}", &file);
+        words.replace("{user}", &user)
+    };
+    Some((fill(reason), fill(advice)))
 }
 
 #[cfg(test)]
@@ -125,10 +141,10 @@ mod tests {
 
     #[test]
     fn who_does_not_answer_is_told_with_what_to_look_at() {
-        let refused = with_hint("failed to connect to 10.0.0.1:873: Connection refused".into());
-        assert!(refused.ends_with("Connection refused (nobody listens there: start the daemon, or correct <userDefinedPort> or the remote's ip)"));
-        let unknown = with_hint("getaddrinfo: nosuch 873: Name or service not known".into());
-        assert!(unknown.contains("(correct the remote's ip, or"), "{unknown}");
-        assert_eq!(with_hint("no progress for 60 s".into()), "no progress for 60 s");
+        let refused = hint("failed to connect to 10.0.0.1:873: Connection refused");
+        assert!(refused.is_some_and(|hint| hint.starts_with("nobody listens there: start")));
+        let unknown = hint("getaddrinfo: nosuch 873: Name or service not known");
+        assert!(unknown.is_some_and(|hint| hint.starts_with("correct the remote's ip, or")));
+        assert_eq!(hint("no progress for 60 s"), None);
     }
 }

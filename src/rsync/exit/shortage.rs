@@ -5,13 +5,37 @@ use std::io;
 
 use rustix::io::Errno;
 
-const FILES: &str =
-    "too many open files: raise their limit (LimitNOFILE= of the service, ulimit -n)";
-const PROCESSES: &str = "no more processes may be started: raise their limit (TasksMax= and LimitNPROC= of the service, ulimit -u)";
-const MEMORY: &str = "out of memory: raise the limit (MemoryMax= of the service, ulimit -v) or give the machine more";
+use crate::failure::Failure;
+
+/// Something that this machine lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lack {
+    what: &'static str,
+    advice: &'static str,
+}
+
+impl Lack {
+    /// The failure of what it kept from being done.
+    pub fn failure(self, undone: &str) -> Failure {
+        Failure::shortage(format!("{undone}: {}", self.what)).advising(self.advice)
+    }
+}
+
+const FILES: Lack = Lack {
+    what: "too many open files",
+    advice: "raise their limit (LimitNOFILE= of the service, ulimit -n)",
+};
+const PROCESSES: Lack = Lack {
+    what: "no more processes may be started",
+    advice: "raise their limit (TasksMax= and LimitNPROC= of the service, ulimit -u)",
+};
+const MEMORY: Lack = Lack {
+    what: "out of memory",
+    advice: "raise the limit (MemoryMax= of the service, ulimit -v) or give the machine more",
+};
 
 /// What is lacking when the kernel answers with `error`; `None` when it is something else.
-pub fn lacking(error: &io::Error) -> Option<&'static str> {
+pub fn lacking(error: &io::Error) -> Option<Lack> {
     match Errno::from_io_error(error)? {
         Errno::MFILE | Errno::NFILE => Some(FILES),
         Errno::AGAIN => Some(PROCESSES),
@@ -21,7 +45,7 @@ pub fn lacking(error: &io::Error) -> Option<&'static str> {
 }
 
 /// What our own rsync lacked, by its exit code and words; `None` when it was the remote's, or something else.
-pub(super) fn lacked(text: &str, code: i32) -> Option<&'static str> {
+pub(super) fn lacked(text: &str, code: i32) -> Option<Lack> {
     let here = |line: &&str| !line.contains("[Receiver") && !line.contains("[receiver");
     let here = |words: &str| text.lines().filter(here).any(|line| line.contains(words));
     match code {

@@ -294,6 +294,15 @@ impl Progress {
     }
 }
 
+/// Bytes that a run has sent: what its first process wrote. rsync's own `--stats` says the same, but an option more is one more that a
+/// receiver may refuse. What it started is not counted: ssh writes the same bytes again. The process may have ended.
+pub(super) fn bytes_sent(pid: u32) -> u64 {
+    let counters = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/io"));
+    let counters = counters.unwrap_or_default();
+    let written = counters.lines().find_map(|line| line.strip_prefix("wchar:"));
+    written.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
 /// Bytes read and written so far by a process and those below it; `None` when the kernel does not tell.
 fn bytes_moved(pid: u32) -> Option<u64> {
     let counters = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;

@@ -44,6 +44,26 @@ fn all_is_well_when_everything_is_delivered() {
 }
 
 #[test]
+fn bytes_and_deletions_are_counted() {
+    let remote = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&remote));
+    // -z is on: only what cannot be compressed is sent as long as it is.
+    let noise = |n: u64| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8;
+    mirror.write("a", (0..100_000u64).map(|n| noise(n * n + 1)).collect::<Vec<u8>>());
+    wait_until("it is there", || remote.at("a").exists());
+    fs::remove_file(mirror.at("a")).unwrap();
+    wait_until("it is gone", || !remote.at("a").exists());
+    let total = || snapshot(&mirror)["remotes"][0]["total"].clone();
+    wait_until("the deletion is counted", || total()["deletions"] == 1);
+    let bytes = total()["bytes"].as_u64().unwrap();
+    assert!((100_000..130_000).contains(&bytes), "{bytes}");
+    let deliveries = snapshot(&mirror)["deliveries"].clone();
+    let kinds: Vec<&str> =
+        deliveries.as_array().unwrap().iter().map(|it| it["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["sent", "deleted"]);
+}
+
+#[test]
 fn a_remote_that_is_switched_off_is_found_and_explained() {
     let mut remote = Rsyncd::start();
     let mirror = Mirror::start(&Setup::to(&remote));

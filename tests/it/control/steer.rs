@@ -52,7 +52,7 @@ fn flush_says_what_is_missing_and_why_when_the_remote_is_off() {
         assert!(text(&flushed).contains(words), "no {words:?} in {}", text(&flushed));
     }
     let elsewhere = run(&mirror, "flush", &["--timeout", "5", "/nowhere"]);
-    assert_eq!(elsewhere.status.code(), Some(3));
+    assert_eq!(elsewhere.status.code(), Some(1));
     assert!(text(&elsewhere).contains("not below a watch path"), "{}", text(&elsewhere));
     remote.start_again();
     let path = mirror.at("dir/late");
@@ -143,7 +143,7 @@ fn retry_log_level_and_unknown_remotes_are_answered() {
     let (_remote, mirror) = mirror_at_work();
     assert!(text(&run(&mirror, "retry", &[])).contains("0 failed paths"));
     let unknown = run(&mirror, "retry", &["--remote", "nobody::data"]);
-    assert_eq!(unknown.status.code(), Some(3));
+    assert_eq!(unknown.status.code(), Some(1));
     assert!(text(&unknown).contains("say one of 127.0.0.1::data"), "{}", text(&unknown));
     assert_eq!(run(&mirror, "log-level", &["loud"]).status.code(), Some(64));
     assert_eq!(run(&mirror, "log-level", &["debug"]).status.code(), Some(0));
