@@ -1,7 +1,6 @@
 //! The configuration as the rest of the program sees it: typed, complete, valid by construction.
-//! Does not know XML; `config/raw.rs` reads it and `config/check.rs` turns it into this.
+//! Does not know XML: `config/raw.rs` names the elements, and `config/check.rs` turns them into this.
 
-pub mod attributes;
 pub mod check;
 pub mod host;
 pub mod load;
@@ -12,18 +11,14 @@ pub mod plugins;
 pub mod preflight;
 pub mod raw;
 pub mod remotes;
-pub mod report;
-pub mod schema;
 pub mod telling;
-pub mod text;
-pub mod text_between;
 pub mod values;
-pub mod xml;
 
 use std::path::PathBuf;
 
 use crate::destination::Destination;
-pub use crate::rsync::RsyncOptions;
+pub use crate::filter::FilterRules;
+pub use crate::rsync::options::RsyncOptions;
 
 use crate::change::Cause;
 
@@ -94,23 +89,6 @@ pub struct Host {
     pub port: u16,
     /// Who may see the status page there.
     pub page: PageAccess,
-}
-
-/// `<filter>`: the expressions as written; `filter.rs` compiles them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilterRules {
-    /// Perl-style expressions that must match a whole path (docs/COMPAT.md). Empty when `start="false"`.
-    pub excludes: Vec<String>,
-    /// False: every name beginning with a dot is ignored, as sersync2 did. Default true.
-    pub dotfiles: bool,
-    /// True: editors' temporary names are mirrored too. Default false.
-    pub editor_files: bool,
-}
-
-impl Default for FilterRules {
-    fn default() -> Self {
-        Self { excludes: Vec::new(), dotfiles: true, editor_files: false }
-    }
 }
 
 /// `<inotify>`: the eight switches. The default is the stock file's.

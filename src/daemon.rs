@@ -156,7 +156,7 @@ fn start(args: &Args) -> Result<ExitCode, Failure> {
     let state_path = state.as_deref().map(StateDir::path);
     let log_file = args.log_file.clone().unwrap_or_else(|| logging::default_file(state_path));
     let readiness = if args.daemon {
-        match process::start_background(&log_file)? {
+        match process::start_background(&banner::background(), &log_file)? {
             Background::Parent(code) => return Ok(code),
             Background::Child(readiness) => readiness,
         }

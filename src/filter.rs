@@ -13,12 +13,28 @@ use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 pub use patterns::Translation;
 pub use search::Search;
 
-use crate::config::FilterRules;
-use crate::config::text::Source;
 use crate::path::RelPath;
+use crate::xml::text::Source;
 
 /// Steps that one expression with look-around may take for one path.
 const BACKTRACKS_MAX: usize = 100_000;
+
+/// `<filter>`: the rules as written; [`Filter`] compiles them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterRules {
+    /// Perl-style expressions that must match a whole path (docs/COMPAT.md). Empty when `start="false"`.
+    pub excludes: Vec<String>,
+    /// False: every name beginning with a dot is ignored, as sersync2 did. Default true.
+    pub dotfiles: bool,
+    /// True: editors' temporary names are mirrored too. Default false.
+    pub editor_files: bool,
+}
+
+impl Default for FilterRules {
+    fn default() -> Self {
+        Self { excludes: Vec::new(), dotfiles: true, editor_files: false }
+    }
+}
 
 /// Why an expression cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

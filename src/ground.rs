@@ -4,3 +4,4 @@
 pub mod counted;
 pub mod lock;
 pub mod printable;
+pub mod words;

@@ -9,6 +9,8 @@ pub mod failure;
 pub mod path;
 pub mod secret;
 
+pub mod xml;
+
 pub mod args;
 pub mod config;
 pub mod filter;

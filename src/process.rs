@@ -16,7 +16,6 @@ use std::sync::atomic::AtomicBool;
 use rustix::pipe::{PipeFlags, pipe_with};
 use sd_notify::NotifyState;
 
-use crate::banner;
 use crate::logging::{Log, LogError};
 use crate::sys::{self, Side};
 
@@ -59,14 +58,14 @@ pub fn prepare() {
     _ = sys::raise_open_files();
 }
 
-/// Goes to the background, before the first thread. The parent prints its line, waits until the child says
+/// Goes to the background, before the first thread. The parent prints `announcement`, waits until the child says
 /// what became of it, and gets the exit code for that; a reason goes to its standard error.
 ///
 /// The child keeps the working directory, the umask, and standard output and error until it is ready.
 ///
 /// # Errors
 /// When the system refuses a pipe or a process, or a thread runs already.
-pub fn start_background(log_file: &Path) -> Result<Background, ProcessError> {
+pub fn start_background(announcement: &[u8], log_file: &Path) -> Result<Background, ProcessError> {
     let (reader, writer) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed("make a pipe")(e.into()))?;
     // What is still in the buffer would be printed by every process.
@@ -78,13 +77,13 @@ pub fn start_background(log_file: &Path) -> Result<Background, ProcessError> {
         }
         Side::Parent => {
             drop(writer);
-            print(&banner::background());
+            print(announcement);
             Ok(Background::Parent(wait_for_child(reader, log_file)))
         }
     }
 }
 
-/// Prints lines of the [`banner`]; a terminal or pipe that is gone does no harm.
+/// Prints lines of the banner; a terminal or pipe that is gone does no harm.
 pub fn print(text: &[u8]) {
     let mut out = io::stdout().lock();
     _ = out.write_all(text).and_then(|()| out.flush());

@@ -25,6 +25,7 @@ use crate::path::RelPath;
 use exit::Ability;
 use local::LocalDirectory;
 use operator_rules::OperatorRules;
+use options::RsyncOptions;
 use params::{Filters, Params};
 
 pub use knock::Knock;
@@ -94,21 +95,6 @@ impl Abilities {
         };
         std::mem::replace(known, false).then_some(self)
     }
-}
-
-/// How rsync is run for one remote, as the configuration says it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RsyncOptions {
-    /// `<commonParams params>`, split into words as a shell would (quotes understood, nothing expanded).
-    pub params: Vec<String>,
-    /// `<auth passwordfile>`, for a daemon: a file with the password on its first line; never read by us.
-    pub password_file: Option<PathBuf>,
-    /// `<timeout start="true">`, seconds.
-    pub timeout_s: Option<u32>,
-    /// `<remote bwlimit>`: a rate as rsync writes it; `0` is no limit.
-    pub bwlimit: Option<String>,
-    /// `<delete start>`: what is gone from the watch root is deleted on the remote as well.
-    pub deletes: bool,
 }
 
 /// One watch root and one remote: everything that runs between the two have in common.
@@ -227,7 +213,7 @@ pub struct RunSpec {
     pub root: PathBuf,
     /// The remote, when it is a directory of this machine: the run reaches that very directory or is not started.
     pub local: Option<LocalDirectory>,
-    /// The state directory of whoever starts it, for [`crate::process::orphans`].
+    /// The state directory of whoever starts it, for [`run::OWNER`].
     pub owner: Option<PathBuf>,
 }
 

@@ -7,16 +7,16 @@ use super::mirrors::{check_destinations, check_local_paths, replace_watch, watch
 use super::params::check_params;
 use super::places::Places;
 use super::plugins::check_plugins;
-use super::raw::{RawAuth, RawConfig, RawCrontab, RawFilter, RawSwitched};
-use super::report::quoted;
-use super::schema::Field;
+use super::raw::RawConfig;
 use super::telling::{PageAccess, check_page, check_telling};
-use super::text::Span;
 use super::values::Values;
 use super::{
     ChangeSwitches, Config, Crontab, FailLog, FilterRules, Guard, Host, Mirror, PluginName,
     RsyncOptions, WatchBackend,
 };
+use crate::ground::words::quoted;
+use crate::xml::schema::{Field, Node};
+use crate::xml::text::Span;
 
 /// What changes how a file is read.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,20 +59,18 @@ pub fn check_config(
         (None, Some(name)) => replace_watch(raw, name, &mut mirrors, &mut places, values),
         (None, None) => {}
     }
-    if let Some(auth) = &raw.auth {
-        anchor_password_files(&mut mirrors, auth, values);
-    }
+    anchor_password_files(&mut mirrors, &raw.rsync.part("auth"), values);
     check_destinations(&mirrors, &places, changes.delete, values);
     let telling = check_telling(raw, &mirrors, values);
     let config = Config {
         host: check_host(raw, values),
-        debug: values.switch(raw.debug.as_ref(), false),
+        debug: values.switch(raw.head.child("debug"), false),
         backend: check_backend(raw, values),
-        filter: check_filter(raw.filter.as_ref(), &mut places, values),
+        filter: check_filter(raw.head.child("filter"), &mut places, values),
         changes,
         mirrors,
         fail_log: check_fail_log(raw, values),
-        crontab: raw.crontab.as_ref().and_then(|raw| check_crontab(raw, values)),
+        crontab: raw.sersync.child("crontab").and_then(|e| check_crontab(e, values)),
         guard: check_guard(raw, values),
         telling,
         plugin,
@@ -84,50 +82,49 @@ pub fn check_config(
 /// `<host>` was never used by sersync2, so an address that nobody can bind is only worth a word.
 fn check_host(raw: &RawConfig, values: &mut Values<'_>) -> Host {
     let mut host = Host { ip: "localhost".to_owned(), port: 8008, page: PageAccess::Loopback };
-    let Some(raw) = &raw.host else { return host };
-    if raw.ip.text.is_some() {
+    let Some(element) = raw.head.child("host") else { return host };
+    if let Some(field) = element.written("hostip") {
         let mut scratch = Values::new(values.source);
-        if let Some(ip) = scratch.host(&raw.ip) {
+        if let Some(ip) = scratch.host(&field) {
             host.ip = ip;
         }
         values.problems.append_unused(scratch.problems, "localhost is taken instead");
     }
-    if raw.port.text.is_some() {
-        host.port = values.port(&raw.port).unwrap_or(host.port);
+    if let Some(field) = element.written("port") {
+        host.port = values.port(&field).unwrap_or(host.port);
     }
-    host.page = check_page(&raw.page, values);
+    host.page = check_page(&element.field("page"), values);
     host
 }
 
 fn check_backend(raw: &RawConfig, values: &mut Values<'_>) -> WatchBackend {
-    if let Some(xfs) = &raw.xfs {
-        values.truth(xfs, false);
-    }
+    let element = raw.head.part("fileSystem");
+    values.truth(&element.field("xfs"), false);
     let known = [
         ("auto", WatchBackend::Auto),
         ("inotify", WatchBackend::Inotify),
         ("fanotify", WatchBackend::Fanotify),
     ];
-    let backend = raw.backend.as_ref();
-    backend.map_or(WatchBackend::Auto, |field| values.one_of(field, &known, WatchBackend::Auto))
+    values.one_of(&element.field("backend"), &known, WatchBackend::Auto)
 }
 
 fn check_filter(
-    raw: Option<&RawFilter>,
+    element: Option<&Node>,
     places: &mut Places,
     values: &mut Values<'_>,
 ) -> FilterRules {
     let mut rules = FilterRules::default();
-    let Some(raw) = raw else { return rules };
-    rules.dotfiles = values.truth(&raw.dotfiles, true);
-    rules.editor_files = values.truth(&raw.editor_files, false);
-    if !values.switch(Some(&raw.switch), false) {
+    let Some(element) = element else { return rules };
+    rules.dotfiles = values.truth(&element.field("dotfiles"), true);
+    rules.editor_files = values.truth(&element.field("editorFiles"), false);
+    if !values.switch(Some(element), false) {
         return rules;
     }
-    for field in &raw.excludes {
-        if let Some(expression) = values.expression(field) {
+    for exclude in element.all("exclude") {
+        let field = exclude.field("expression");
+        if let Some(expression) = values.expression(&field) {
             rules.excludes.push(expression);
-            places.excludes.push(field.span.clone());
+            places.excludes.push(field.span);
         }
     }
     rules
@@ -135,16 +132,17 @@ fn check_filter(
 
 fn check_changes(raw: &RawConfig, values: &mut Values<'_>) -> ChangeSwitches {
     let default = ChangeSwitches::default();
-    let raw = &raw.changes;
+    let inotify = raw.head.part("inotify");
+    let mut switch = |name, absent| values.switch(inotify.child(name), absent);
     ChangeSwitches {
-        delete: values.switch(raw.delete.as_ref(), default.delete),
-        create_folder: values.switch(raw.create_folder.as_ref(), default.create_folder),
-        create_file: values.switch(raw.create_file.as_ref(), default.create_file),
-        close_write: values.switch(raw.close_write.as_ref(), default.close_write),
-        move_from: values.switch(raw.move_from.as_ref(), default.move_from),
-        move_to: values.switch(raw.move_to.as_ref(), default.move_to),
-        attrib: values.switch(raw.attrib.as_ref(), default.attrib),
-        modify: values.switch(raw.modify.as_ref(), default.modify),
+        delete: switch("delete", default.delete),
+        create_folder: switch("createFolder", default.create_folder),
+        create_file: switch("createFile", default.create_file),
+        close_write: switch("closeWrite", default.close_write),
+        move_from: switch("moveFrom", default.move_from),
+        move_to: switch("moveTo", default.move_to),
+        attrib: switch("attrib", default.attrib),
+        modify: switch("modify", default.modify),
     }
 }
 
@@ -166,31 +164,32 @@ fn check_rsync(
     places: &mut Places,
     values: &mut Values<'_>,
 ) -> RsyncSection {
-    let ssh = values.switch(raw.ssh.as_ref(), false);
-    places.ssh = raw.ssh.as_ref().filter(|_| ssh).map(|raw| raw.start.span.clone());
-    places.params = raw.params.as_ref().map_or(raw.section.clone(), |field| field.span.clone());
-    let port = |field: &Field, values: &mut Values<'_>| values.port(field);
-    let seconds = |field: &Field, values: &mut Values<'_>| values.seconds(field);
+    let rsync = &raw.rsync;
+    let ssh = values.switch(rsync.child("ssh"), false);
+    places.ssh = rsync.child("ssh").filter(|_| ssh).map(|element| element.field("start").span);
+    let params = rsync.child("commonParams").map(|element| element.field("params").span);
+    places.params = params.unwrap_or(raw.sersync.span.clone());
     let (user, password_file) = check_auth(raw, ssh, places, values);
     let options = RsyncOptions {
         params: check_params(raw, values),
         password_file,
-        timeout_s: switched(raw.timeout.as_ref(), values, seconds),
+        timeout_s: switched(rsync.child("timeout"), "time", values, Values::seconds),
         bwlimit: None,
         deletes: changes.delete,
     };
-    RsyncSection { options, user, port: switched(raw.port.as_ref(), values, port), ssh }
+    let port = switched(rsync.child("userDefinedPort"), "port", values, Values::port);
+    RsyncSection { options, user, port, ssh }
 }
 
 /// The value of an element that has a switch; looked at only when it is on.
-fn switched<T>(
-    raw: Option<&RawSwitched>,
-    values: &mut Values<'_>,
-    read: impl Fn(&Field, &mut Values<'_>) -> Option<T>,
+fn switched<'a, T>(
+    element: Option<&Node>,
+    key: &'static str,
+    values: &mut Values<'a>,
+    read: impl Fn(&mut Values<'a>, &Field) -> Option<T>,
 ) -> Option<T> {
-    let raw = raw?;
-    let on = values.switch(Some(&raw.switch), false);
-    if on { read(&raw.value, values) } else { None }
+    let on = values.switch(element, false);
+    element.filter(|_| on).and_then(|element| read(values, &element.field(key)))
 }
 
 /// The user, and the password file as it is written.
@@ -200,26 +199,27 @@ fn check_auth(
     places: &mut Places,
     values: &mut Values<'_>,
 ) -> (Option<String>, Option<PathBuf>) {
-    let Some(auth) = &raw.auth else { return (None, None) };
-    if !values.switch(Some(&auth.switch), false) {
+    let Some(auth) = raw.rsync.child("auth") else { return (None, None) };
+    if !values.switch(Some(auth), false) {
         return (None, None);
     }
-    let user = values.user(&auth.users);
-    let file = (!ssh).then(|| values.path(&auth.password_file, "the path of a password file"));
-    let file = file.flatten();
+    let users = auth.field("users");
+    let user = values.user(&users);
+    let written = auth.field("passwordfile");
+    let file = (!ssh).then(|| values.path(&written, "the path of a password file")).flatten();
     if file.is_some() {
-        places.password_file = Some(auth.password_file.span.clone());
+        places.password_file = Some(written.span);
     }
-    let mut remotes = raw.local_paths.iter().flat_map(|local| &local.remotes);
-    if remotes.any(|remote| remote.ip.text.as_ref().is_some_and(|ip| ip.contains('@'))) {
+    let mut remotes = raw.sersync.all("localpath").flat_map(|local| local.all("remote"));
+    if remotes.any(|remote| remote.field("ip").text.is_some_and(|ip| ip.contains('@'))) {
         let found = "a remote names its user as well, in front of @";
-        values.refuse(&auth.users, found, "write the user in one place only");
+        values.refuse(&users, found, "write the user in one place only");
     }
     (user, file)
 }
 
 /// sersync2 ran rsync in the watch path, so a relative password file lay there.
-fn anchor_password_files(mirrors: &mut [Mirror], raw: &RawAuth, values: &mut Values<'_>) {
+fn anchor_password_files(mirrors: &mut [Mirror], auth: &Node, values: &mut Values<'_>) {
     let Some(watch) = mirrors.first().map(|mirror| mirror.watch.clone()) else { return };
     let remotes = mirrors.iter_mut().flat_map(|mirror| &mut mirror.remotes);
     let files = remotes.filter_map(|remote| remote.options.password_file.as_mut());
@@ -231,27 +231,23 @@ fn anchor_password_files(mirrors: &mut [Mirror], raw: &RawAuth, values: &mut Val
     if let Some(shown) = anchored {
         let found = format!("it is relative and is looked for in the watch path: {shown}");
         let help = "write an absolute path, outside of what is mirrored";
-        values.warn(&raw.password_file, &found, help);
+        values.warn(&auth.field("passwordfile"), &found, help);
     }
 }
 
 fn fail_log_place(raw: &RawConfig) -> Span {
-    let path = raw.fail_log.as_ref().map(|raw| raw.path.span.clone());
-    path.unwrap_or(raw.section.clone())
+    raw.sersync.part("failLog").field("path").span
 }
 
 fn check_fail_log(raw: &RawConfig, values: &mut Values<'_>) -> FailLog {
     let mut fail_log = FailLog { path: PathBuf::from(FAIL_LOG_PATH), retry_minutes: RETRY_MINUTES };
-    let Some(raw) = &raw.fail_log else {
-        return fail_log;
-    };
-    if raw.path.text.is_some()
-        && let Some(path) = values.path(&raw.path, "the path of the fail log")
-    {
+    let element = raw.sersync.part("failLog");
+    let path = element.written("path").and_then(|f| values.path(&f, "the path of the fail log"));
+    if let Some(path) = path {
         // sersync2 opened a relative one in the directory it was started in.
         fail_log.path = std::path::absolute(&path).unwrap_or(path);
     }
-    fail_log.retry_minutes = minutes(&raw.minutes, RETRY_MINUTES, values);
+    fail_log.retry_minutes = minutes(&element.field("timeToExecute"), RETRY_MINUTES, values);
     fail_log
 }
 
@@ -272,16 +268,18 @@ fn minutes(field: &Field, default: u32, values: &mut Values<'_>) -> u32 {
     }
 }
 
-fn check_crontab(raw: &RawCrontab, values: &mut Values<'_>) -> Option<Crontab> {
-    if !values.switch(Some(&raw.switch), false) {
+fn check_crontab(element: &Node, values: &mut Values<'_>) -> Option<Crontab> {
+    if !values.switch(Some(element), false) {
         return None;
     }
-    let mut crontab =
-        Crontab { minutes: minutes(&raw.schedule, CRONTAB_MINUTES, values), excludes: Vec::new() };
-    if !values.switch(raw.filter.as_ref(), false) {
+    let minutes = minutes(&element.field("schedule"), CRONTAB_MINUTES, values);
+    let mut crontab = Crontab { minutes, excludes: Vec::new() };
+    let filter = element.child("crontabfilter");
+    if !values.switch(filter, false) {
         return Some(crontab);
     }
-    for field in &raw.excludes {
+    for exclude in filter.into_iter().flat_map(|filter| filter.all("exclude")) {
+        let field = &exclude.field("expression");
         let Some(text) = field.text.clone().filter(|text| !text.trim().is_empty()) else {
             values.warn(field, "it is empty and excludes nothing", "write an rsync pattern");
             continue;
@@ -299,7 +297,7 @@ fn check_crontab(raw: &RawCrontab, values: &mut Values<'_>) -> Option<Crontab> {
 }
 
 fn check_guard(raw: &RawConfig, values: &mut Values<'_>) -> Guard {
-    let Some(field) = &raw.max_delete else {
+    let Some(field) = &raw.sersync.child("guard").map(|guard| guard.field("maxDelete")) else {
         return Guard::default();
     };
     let Some(text) = values.text(field, "a share such as 50%, or off") else {

@@ -1,7 +1,7 @@
 //! Host names, addresses and user names, as rsync and ssh take them.
 //! Looks at their form only; whether they exist is learned at the first contact.
 
-use super::report::quoted;
+use crate::ground::words::quoted;
 
 /// Refuses what is no user name, or could be taken for something else; the error is a clause.
 pub fn check_user(user: &str) -> Result<(), String> {

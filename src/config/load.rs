@@ -8,11 +8,11 @@ use super::check::{LoadOptions, check_config};
 use super::places::Places;
 use super::preflight::preflight;
 use super::raw::read_elements;
-use super::report::{Problem, Problems, Severity, render};
-use super::text::{MAX_BYTES, Source};
 use super::values::Values;
-use super::xml::parse_elements;
 use super::{Config, PluginName};
+use crate::xml::parser::parse_elements;
+use crate::xml::report::{Problem, Problems, Severity, render};
+use crate::xml::text::{MAX_BYTES, Source};
 
 /// A configuration that is valid.
 #[derive(Debug, Clone)]

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 
 use super::check::RsyncSection;
 use super::places::Places;
-use super::plugins::find_definition;
-use super::raw::{RawConfig, RawLocalPath};
+use super::plugins::{find_definition, watch_of};
+use super::raw::RawConfig;
 use super::remotes::check_remotes;
-use super::report::{Problem, quoted};
 use super::values::{Values, is_within};
 use super::{Mirror, PluginName, Plugins};
 use crate::destination::Key;
+use crate::ground::words::quoted;
+use crate::xml::report::Problem;
+use crate::xml::schema::Field;
 
 /// Directories whose content is the kernel's, not files to mirror.
 const KERNEL_TREES: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -26,9 +28,10 @@ pub fn check_local_paths(
     places: &mut Places,
     values: &mut Values<'_>,
 ) -> Vec<Mirror> {
-    if raw.local_paths.is_empty() && !plugin_has_watch(raw, alone) && !values.damaged {
+    if raw.sersync.child("localpath").is_none() && !plugin_has_watch(raw, alone) && !values.damaged
+    {
         values.problems.push(
-            Problem::error(raw.section.clone(), "no watch path: <localpath> is missing")
+            Problem::error(raw.sersync.span.clone(), "no watch path: <localpath> is missing")
                 .label("expected in here")
                 .help(
                     "add <localpath watch=\"/dir\"><remote ip=\"...\" name=\"...\"/></localpath>",
@@ -37,16 +40,17 @@ pub fn check_local_paths(
     }
     let mut mirrors: Vec<Mirror> = Vec::new();
     let mut earlier = BTreeMap::new();
-    for local in &raw.local_paths {
-        let watch = check_watch(local, values);
+    for local in raw.sersync.all("localpath") {
+        let written = local.field("watch");
+        let watch = check_watch(&written, values);
         let remotes =
             section.map(|section| check_remotes(local, watch.as_deref(), section, values));
         let Some(watch) = watch else {
             continue;
         };
-        compare_watch(&watch, local, &mut earlier, values);
+        compare_watch(&watch, &written, &mut earlier, values);
         mirrors.push(Mirror { watch, remotes: remotes.unwrap_or_default() });
-        places.watches.push(local.watch.span.clone());
+        places.watches.push(written.span);
     }
     mirrors
 }
@@ -54,22 +58,22 @@ pub fn check_local_paths(
 /// True when the plugin that runs alone brings its own watch path.
 fn plugin_has_watch(raw: &RawConfig, alone: Option<PluginName>) -> bool {
     let definition = alone.and_then(|name| find_definition(raw, name));
-    definition.is_some_and(|plugin| plugin.watch.text.is_some())
+    definition.is_some_and(|plugin| watch_of(plugin).text.is_some())
 }
 
-fn check_watch(local: &RawLocalPath, values: &mut Values<'_>) -> Option<PathBuf> {
-    let watch = values.absolute_path(&local.watch, "the directory to watch")?;
+fn check_watch(field: &Field, values: &mut Values<'_>) -> Option<PathBuf> {
+    let watch = values.absolute_path(field, "the directory to watch")?;
     let shown = watch.to_string_lossy().into_owned();
     if watch.parent().is_none() {
         let found = "/ is the whole machine, with /proc and /sys, which no rsync can mirror";
-        values.refuse(&local.watch, found, "name the directory that should be mirrored");
+        values.refuse(field, found, "name the directory that should be mirrored");
         return None;
     }
     let in_memory = is_within(&watch, Path::new("/dev/shm"));
     let kernel_tree = KERNEL_TREES.iter().find(|tree| is_within(&watch, Path::new(tree)));
     if let Some(tree) = kernel_tree.filter(|_| !in_memory) {
         let found = format!("{} lies in {tree}, which holds no files to mirror", quoted(&shown));
-        values.refuse(&local.watch, &found, "name the directory that should be mirrored");
+        values.refuse(field, &found, "name the directory that should be mirrored");
         return None;
     }
     Some(watch)
@@ -78,13 +82,13 @@ fn check_watch(local: &RawLocalPath, values: &mut Values<'_>) -> Option<PathBuf>
 /// Tells of a path that was there before, or that shares files with one; `earlier` knows the place of each in the file.
 fn compare_watch(
     watch: &Path,
-    local: &RawLocalPath,
+    field: &Field,
     earlier: &mut BTreeMap<PathBuf, usize>,
     values: &mut Values<'_>,
 ) {
     if earlier.contains_key(watch) {
         let found = format!("{} is watched twice", watch.display());
-        return values.refuse(&local.watch, &found, "put all its remotes into one <localpath>");
+        return values.refuse(field, &found, "put all its remotes into one <localpath>");
     }
     // Paths are ordered by their components, so all that lie below one directly follow it.
     let below = earlier
@@ -101,7 +105,7 @@ fn compare_watch(
                 first.display()
             ),
         };
-        values.warn(&local.watch, &found, "changes in the inner one go to the remotes of both");
+        values.warn(field, &found, "changes in the inner one go to the remotes of both");
     }
     earlier.insert(watch.to_owned(), earlier.len());
 }
@@ -146,7 +150,7 @@ pub fn watch_alone(
 ) -> Option<Vec<Mirror>> {
     let watch = own_watch(name, plugins)?;
     places.watches =
-        find_definition(raw, name).map(|plugin| plugin.watch.span.clone()).into_iter().collect();
+        find_definition(raw, name).map(|plugin| watch_of(plugin).span).into_iter().collect();
     let remotes = Vec::new();
     Some(vec![Mirror { watch, remotes }])
 }
@@ -162,7 +166,7 @@ pub fn replace_watch(
     let Some(definition) = find_definition(raw, name) else {
         return;
     };
-    let field = &definition.watch;
+    let field = &watch_of(definition);
     // The path was checked with the definition; what was wrong with it is told there.
     let own = Values::new(values.source).absolute_path(field, "the directory to watch");
     let Some(own) = own.filter(|_| matches!(name, PluginName::RefreshCdn | PluginName::Socket))

@@ -2,23 +2,22 @@
 //! What each option means is known to `rsync/options.rs`; here it becomes errors and warnings with a place.
 
 use super::raw::RawConfig;
-use super::report::{Problem, near_word, quoted};
-use super::schema::Field;
 use super::values::Values;
+use crate::ground::words::{near_word, quoted};
 use crate::rsync::options::OPTIONS;
 use crate::rsync::params::{Params, Remark, RemarkKind};
+use crate::xml::report::Problem;
+use crate::xml::schema::Field;
 
 /// The words of `<commonParams>`; none when the element is missing.
 pub fn check_params(raw: &RawConfig, values: &mut Values<'_>) -> Vec<String> {
-    let field = raw
-        .params
-        .as_ref()
-        .filter(|field| field.text.as_ref().is_some_and(|text| !text.trim().is_empty()));
-    let Some(field) = field else {
+    let written = raw.rsync.child("commonParams").map(|element| element.field("params"));
+    let is_empty = |field: &Field| field.text.as_ref().is_none_or(|text| text.trim().is_empty());
+    let Some(field) = written.as_ref().filter(|field| !is_empty(field)) else {
         if values.damaged {
             return Vec::new();
         }
-        let span = raw.params.as_ref().map_or(raw.section.clone(), |field| field.span.clone());
+        let span = written.map_or(raw.sersync.span.clone(), |field| field.span);
         let sentence =
             "no <commonParams params>: rsync gets no options, and keeps neither times nor modes";
         values.problems.push(

@@ -1,6 +1,6 @@
 //! Where in the file the things stand that are looked for on the machine.
 
-use super::text::Span;
+use crate::xml::text::Span;
 
 /// Where the things stand that `preflight` looks for on the machine.
 #[derive(Debug, Clone, Default)]

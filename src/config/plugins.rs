@@ -1,10 +1,12 @@
 //! The `<plugin>` elements -> which plugin runs, and the definitions.
 //! A definition that is not in use may be wrong; it is then left out without a word.
 
-use super::raw::{RawConfig, RawPlugin, RawPluginStart};
-use super::report::{Problem, near_word, quoted};
+use super::raw::RawConfig;
 use super::values::Values;
 use super::{CommandPlugin, HttpPlugin, PluginName, Plugins, RefreshCdnPlugin, SocketPlugin};
+use crate::ground::words::{near_word, quoted};
+use crate::xml::report::Problem;
+use crate::xml::schema::{Field, Node};
 
 /// Default port of the CDN's and the HTTP plugin's server.
 const HTTP_PORT: u16 = 80;
@@ -46,13 +48,13 @@ pub fn check_plugins(
     values: &mut Values<'_>,
 ) -> (Option<PluginName>, Plugins) {
     let mut started = None;
-    for start in &raw.plugin_starts {
+    for start in raw.plugin_starts() {
         match check_start(start, values) {
             Some(name) if started.is_none() => started = Some(name),
             Some(_) if alone.is_none() => {
                 let found = "a plugin is started already; this one is not";
                 values.warn(
-                    &start.name,
+                    &start.field("name"),
                     found,
                     "start one plugin, and others with -m in their own process",
                 );
@@ -74,15 +76,16 @@ pub fn check_plugins(
     (started, plugins)
 }
 
-fn check_start(start: &RawPluginStart, values: &mut Values<'_>) -> Option<PluginName> {
-    if !values.switch(Some(&start.switch), false) {
+fn check_start(start: &Node, values: &mut Values<'_>) -> Option<PluginName> {
+    if !values.switch(Some(start), false) {
         return None;
     }
-    let name = values.text(&start.name, "a plugin's name")?;
+    let field = start.field("name");
+    let name = values.text(&field, "a plugin's name")?;
     let plugin = PluginName::parse(&name);
     if plugin.is_none() {
         let found = format!("there is no plugin {}", quoted(&name));
-        values.refuse(&start.name, &found, &PluginName::help_for(&name));
+        values.refuse(&field, &found, &PluginName::help_for(&name));
     }
     plugin
 }
@@ -91,17 +94,23 @@ fn missing_definition(raw: &RawConfig, name: PluginName, alone: bool, values: &m
     let name = name.name();
     let sentence = format!("the plugin {name} has no definition <plugin name=\"{name}\">");
     let help = "copy the definition from confxml.example.xml";
-    let start = raw.plugin_starts.first().map_or(raw.root.clone(), |start| start.name.span.clone());
+    let root = raw.head.span.clone();
+    let start = raw.plugin_starts().next().map_or(root.clone(), |start| start.field("name").span);
     values.problems.push(match alone {
-        true => Problem::error(raw.root.clone(), sentence).help(help),
+        true => Problem::error(root, sentence).help(help),
         false => Problem::warning(start, format!("{sentence}; it does nothing")).help(help),
     });
 }
 
 /// The first definition of this plugin.
-pub fn find_definition(raw: &RawConfig, name: PluginName) -> Option<&RawPlugin> {
-    let name_of = |plugin: &RawPlugin| plugin.name.text.as_deref().and_then(PluginName::parse);
-    raw.plugins.iter().find(|plugin| name_of(plugin) == Some(name))
+pub fn find_definition(raw: &RawConfig, name: PluginName) -> Option<&Node> {
+    let name_of = |plugin: &Node| plugin.field("name").text.as_deref().and_then(PluginName::parse);
+    raw.plugin_definitions().find(|plugin| name_of(plugin) == Some(name))
+}
+
+/// The watch path of a definition.
+pub fn watch_of(plugin: &Node) -> Field {
+    plugin.part("localpath").field("watch")
 }
 
 fn check_definitions(
@@ -111,20 +120,21 @@ fn check_definitions(
 ) -> Plugins {
     let mut plugins = Plugins::default();
     let mut defined = Vec::new();
-    for definition in &raw.plugins {
-        let Some(name) = definition.name.text.as_deref() else {
-            values.warn(&definition.name, "a plugin without a name is ignored", "name it");
+    for definition in raw.plugin_definitions() {
+        let field = definition.field("name");
+        let Some(name) = field.text.as_deref() else {
+            values.warn(&field, "a plugin without a name is ignored", "name it");
             continue;
         };
         let Some(plugin) = PluginName::parse(name) else {
             let found =
                 format!("the definition of {} is ignored: there is no such plugin", quoted(name));
-            values.warn(&definition.name, &found, &PluginName::help_for(name));
+            values.warn(&field, &found, &PluginName::help_for(name));
             continue;
         };
         if defined.contains(&plugin) {
             let found = format!("{} is defined a second time; the first one counts", plugin.name());
-            values.warn(&definition.name, &found, "remove one of them");
+            values.warn(&field, &found, "remove one of them");
             continue;
         }
         defined.push(plugin);
@@ -149,83 +159,94 @@ fn remove(plugin: PluginName, plugins: &mut Plugins) {
 }
 
 fn check_definition(
-    raw: &RawPlugin,
+    definition: &Node,
     plugin: PluginName,
     plugins: &mut Plugins,
     values: &mut Values<'_>,
 ) {
     match plugin {
-        PluginName::Command => plugins.command = check_command(raw, values),
-        PluginName::Socket => plugins.socket = check_socket(raw, values),
-        PluginName::Http => plugins.http = check_http(raw, values),
-        PluginName::RefreshCdn => plugins.refresh_cdn = check_refresh_cdn(raw, values),
+        PluginName::Command => plugins.command = check_command(definition, values),
+        PluginName::Socket => plugins.socket = check_socket(definition, values),
+        PluginName::Http => plugins.http = check_http(definition, values),
+        PluginName::RefreshCdn => plugins.refresh_cdn = check_refresh_cdn(definition, values),
     }
 }
 
-fn check_command(raw: &RawPlugin, values: &mut Values<'_>) -> Option<CommandPlugin> {
-    values.text(&raw.prefix, "the command to run")?;
-    let prefix = values.words(&raw.prefix);
-    let suffix = values.words(&raw.suffix);
-    let ignore_error = values.truth(&raw.ignore_error, false);
-    let filtered = values.switch(raw.include_switch.as_ref(), false);
+fn check_command(plugin: &Node, values: &mut Values<'_>) -> Option<CommandPlugin> {
+    let param = plugin.part("param");
+    let prefix = param.field("prefix");
+    values.text(&prefix, "the command to run")?;
+    let prefix = values.words(&prefix);
+    let suffix = values.words(&param.field("suffix"));
+    let ignore_error = values.truth(&param.field("ignoreError"), false);
+    let filter = plugin.child("filter");
+    let filtered = values.switch(filter, false);
     let mut includes = Vec::new();
-    for field in raw.includes.iter().filter(|_| filtered) {
-        includes.extend(values.expression(field));
+    for include in filter.filter(|_| filtered).into_iter().flat_map(|filter| filter.all("include"))
+    {
+        includes.extend(values.expression(&include.field("expression")));
     }
     Some(CommandPlugin { prefix, suffix, ignore_error, includes })
 }
 
 /// The plugin's own watch path; it may be missing.
-fn check_watch(raw: &RawPlugin, values: &mut Values<'_>) -> Option<std::path::PathBuf> {
-    raw.watch.text.as_ref()?;
-    values.absolute_path(&raw.watch, "the directory to watch")
+fn check_watch(plugin: &Node, values: &mut Values<'_>) -> Option<std::path::PathBuf> {
+    let watch = watch_of(plugin);
+    watch.text.as_ref()?;
+    values.absolute_path(&watch, "the directory to watch")
 }
 
-fn check_socket(raw: &RawPlugin, values: &mut Values<'_>) -> Option<SocketPlugin> {
-    let watch = check_watch(raw, values);
-    let ip = values.host(&raw.host_ip);
-    let port = values.port(&raw.host_port);
+fn check_socket(plugin: &Node, values: &mut Values<'_>) -> Option<SocketPlugin> {
+    let watch = check_watch(plugin, values);
+    let host = plugin.part("localpath").part("deshost");
+    let ip = values.host(&host.field("ip"));
+    let port = values.port(&host.field("port"));
     Some(SocketPlugin { watch, ip: ip?, port: port? })
 }
 
-fn check_http(raw: &RawPlugin, values: &mut Values<'_>) -> Option<HttpPlugin> {
-    let watch = check_watch(raw, values);
-    let url_field = if raw.host_url.text.is_some() { &raw.host_url } else { &raw.host_ip };
-    let url = values.text(url_field, "an http address or a host name");
+fn check_http(plugin: &Node, values: &mut Values<'_>) -> Option<HttpPlugin> {
+    let watch = check_watch(plugin, values);
+    let host = plugin.part("localpath").part("deshost");
+    let url_field = host.written("url").unwrap_or_else(|| host.field("ip"));
+    let url = values.text(&url_field, "an http address or a host name");
     if let Some(url) = &url
         && (url.starts_with('-') || url.contains(char::is_whitespace))
     {
         let found = format!("{} is no http address", quoted(url));
-        values.refuse(url_field, &found, "write it as http://host/path");
+        values.refuse(&url_field, &found, "write it as http://host/path");
     }
-    let port = match &raw.host_port.text {
-        Some(_) => values.port(&raw.host_port),
+    let port = match host.written("port") {
+        Some(field) => values.port(&field),
         None => Some(HTTP_PORT),
     };
-    let json = values.one_of(&raw.host_format, &[("form", false), ("json", true)], false);
+    let json = values.one_of(&host.field("format"), &[("form", false), ("json", true)], false);
     Some(HttpPlugin { watch, url: url?, port: port?, json })
 }
 
-fn check_refresh_cdn(raw: &RawPlugin, values: &mut Values<'_>) -> Option<RefreshCdnPlugin> {
-    let watch = check_watch(raw, values);
-    let domain = values.host(&raw.cdn_domain);
-    let port = match &raw.cdn_port.text {
-        Some(_) => values.port(&raw.cdn_port),
+fn check_refresh_cdn(plugin: &Node, values: &mut Values<'_>) -> Option<RefreshCdnPlugin> {
+    let watch = check_watch(plugin, values);
+    let path = plugin.part("localpath");
+    let cdn = path.part("cdninfo");
+    let regex = path.part("regexurl");
+    let domain = values.host(&cdn.field("domainname"));
+    let port = match cdn.written("port") {
+        Some(field) => values.port(&field),
         None => Some(HTTP_PORT),
     };
-    let base = values.text(&raw.base, "the address that stands for the watch path");
-    let expression = match values.truth(&raw.regex, false) {
+    let base = values
+        .text(&path.part("sendurl").field("base"), "the address that stands for the watch path");
+    let expression = match values.truth(&regex.field("regex"), false) {
         true => values
-            .text(&raw.regex_match, "a regular expression")
-            .and_then(|_| values.expression(&raw.regex_match)),
+            .text(&regex.field("match"), "a regular expression")
+            .and_then(|_| values.expression(&regex.field("match"))),
         false => None,
     };
     Some(RefreshCdnPlugin {
         watch,
         domain: domain?,
         port: port?,
-        user: raw.cdn_user.text.clone().unwrap_or_default(),
-        password: raw.cdn_password.text.clone().unwrap_or_default(),
+        user: cdn.field("username").text.unwrap_or_default(),
+        password: cdn.field("passwd").text.unwrap_or_default(),
         base: base?,
         match_expression: expression,
     })

@@ -8,9 +8,9 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::Config;
 use super::places::Places;
-use super::report::{Problem, Problems};
-use super::text::Span;
 use crate::destination::Destination;
+use crate::xml::report::{Problem, Problems};
+use crate::xml::text::Span;
 
 /// Mode bits with which rsync refuses a password file: readable or writable by others.
 const OTHERS_BITS: u32 = 0o006;

@@ -7,21 +7,21 @@ use std::path::Path;
 use super::Remote;
 use super::check::RsyncSection;
 use super::params::read_words;
-use super::raw::{RawLocalPath, RawRemote};
-use super::report::{Problem, quoted};
-use super::schema::Field;
 use super::values::{Values, is_within};
 use crate::destination::{Destination, Host};
-use crate::rsync::RsyncOptions;
+use crate::ground::words::quoted;
+use crate::rsync::options::RsyncOptions;
+use crate::xml::report::Problem;
+use crate::xml::schema::{Field, Node};
 
 /// All remotes of one watch path, each place once.
 pub fn check_remotes(
-    local: &RawLocalPath,
+    local: &Node,
     watch: Option<&Path>,
     section: &RsyncSection,
     values: &mut Values<'_>,
 ) -> Vec<Remote> {
-    if local.remotes.is_empty() && !values.damaged {
+    if local.child("remote").is_none() && !values.damaged {
         values.problems.push(
             Problem::error(local.span.clone(), "no remote: this <localpath> holds no <remote>")
                 .label("expected in here")
@@ -32,17 +32,17 @@ pub fn check_remotes(
     }
     let mut remotes: Vec<Remote> = Vec::new();
     let mut seen = HashSet::new();
-    for raw in &local.remotes {
-        let destination = if raw.path.text.is_some() {
-            check_local(raw, watch, values)
+    for remote in local.all("remote") {
+        let destination = if remote.written("path").is_some() {
+            check_local(remote, watch, values)
         } else {
-            check_host(raw, section, values)
+            check_host(remote, section, values)
         };
         let Some(destination) = destination else { continue };
-        let options = check_options(raw, &destination, &section.options, values);
+        let options = check_options(remote, &destination, &section.options, values);
         if !seen.insert(destination.key()) {
             let sentence = format!("the remote {destination} stands here twice");
-            let problem = Problem::warning(raw.span.clone(), sentence);
+            let problem = Problem::warning(remote.span.clone(), sentence);
             values.problems.push(problem.help("it gets every change once; remove one of them"));
             continue;
         }
@@ -53,47 +53,42 @@ pub fn check_remotes(
 
 /// What `<rsync>` says, except where the remote says it itself.
 fn check_options(
-    raw: &RawRemote,
+    remote: &Node,
     destination: &Destination,
     common: &RsyncOptions,
     values: &mut Values<'_>,
 ) -> RsyncOptions {
     let is_daemon = matches!(destination, Destination::Daemon { .. });
     RsyncOptions {
-        params: match raw.params.text {
-            Some(_) => read_words(&raw.params, values),
+        params: match remote.written("params") {
+            Some(field) => read_words(&field, values),
             None => common.params.clone(),
         },
         password_file: common.password_file.clone().filter(|_| is_daemon),
-        timeout_s: own(&raw.timeout, values, Values::seconds).or(common.timeout_s),
-        bwlimit: own(&raw.bwlimit, values, Values::rate),
+        timeout_s: remote
+            .written("timeout")
+            .and_then(|field| values.seconds(&field))
+            .or(common.timeout_s),
+        bwlimit: remote.written("bwlimit").and_then(|field| values.rate(&field)),
         deletes: common.deletes,
     }
 }
 
-/// The value of an attribute that may be missing.
-fn own<'a, T>(
-    field: &Field,
-    values: &mut Values<'a>,
-    read: impl Fn(&mut Values<'a>, &Field) -> Option<T>,
-) -> Option<T> {
-    field.text.as_ref()?;
-    read(values, field)
-}
-
 /// `<remote path>`: a directory of this machine.
 fn check_local(
-    raw: &RawRemote,
+    remote: &Node,
     watch: Option<&Path>,
     values: &mut Values<'_>,
 ) -> Option<Destination> {
-    for field in [&raw.ip, &raw.name, &raw.user, &raw.port, &raw.ssh] {
-        if field.text.is_some() {
-            let found = "path names a directory of this machine, so nothing else can say where the remote is";
-            values.refuse(field, found, &format!("remove {}, or path", field.key));
-        }
+    for field in
+        ["ip", "name", "user", "port", "ssh"].into_iter().filter_map(|key| remote.written(key))
+    {
+        let found =
+            "path names a directory of this machine, so nothing else can say where the remote is";
+        values.refuse(&field, found, &format!("remove {}, or path", field.key));
     }
-    let path = values.absolute_path(&raw.path, "the directory that gets the copy")?;
+    let field = remote.field("path");
+    let path = values.absolute_path(&field, "the directory that gets the copy")?;
     let shown = quoted(&path.to_string_lossy()).to_string();
     let within = watch.and_then(|watch| {
         if is_within(&path, watch) {
@@ -106,7 +101,7 @@ fn check_local(
     });
     if let Some(within) = within {
         let help = "name a directory outside of what is watched";
-        values.refuse(&raw.path, &format!("{shown} {within}"), help);
+        values.refuse(&field, &format!("{shown} {within}"), help);
         return None;
     }
     Some(Destination::Local { path })
@@ -114,19 +109,20 @@ fn check_local(
 
 /// `<remote ip name>`: a daemon's module, or a path behind ssh.
 fn check_host(
-    raw: &RawRemote,
+    remote: &Node,
     section: &RsyncSection,
     values: &mut Values<'_>,
 ) -> Option<Destination> {
-    let ssh = values.truth(&raw.ssh, section.ssh);
-    let user = own(&raw.user, values, Values::user);
-    let port = own(&raw.port, values, Values::port).or(section.port.filter(|_| ssh == section.ssh));
-    let host = values.host_with_user(&raw.ip);
-    let name = check_name(raw, ssh, values);
+    let ssh = values.truth(&remote.field("ssh"), section.ssh);
+    let user = remote.written("user").and_then(|field| values.user(&field));
+    let port = remote.written("port").and_then(|field| values.port(&field));
+    let port = port.or(section.port.filter(|_| ssh == section.ssh));
+    let host = values.host_with_user(&remote.field("ip"));
+    let name = check_name(&remote.field("name"), ssh, values);
     let ((in_front, host), name) = (host?, name?);
     if in_front.is_some() && user.is_some() {
         let found = "the remote names its user as well, in front of @";
-        values.refuse(&raw.user, found, "write the user in one place only");
+        values.refuse(&remote.field("user"), found, "write the user in one place only");
     }
     let host = Host { user: user.or(in_front).or(section.user.clone()), name: host, port };
     Some(match ssh {
@@ -135,25 +131,25 @@ fn check_host(
     })
 }
 
-fn check_name(raw: &RawRemote, ssh: bool, values: &mut Values<'_>) -> Option<String> {
+fn check_name(field: &Field, ssh: bool, values: &mut Values<'_>) -> Option<String> {
     let expected = if ssh { "a path on the remote" } else { "the name of an rsync module" };
-    let name = values.text(&raw.name, expected)?;
+    let name = values.text(field, expected)?;
     if name.starts_with('-') {
         let found = format!("{} begins with `-`, as an option does", quoted(&name));
-        values.refuse(&raw.name, &found, &format!("write {expected}"));
+        values.refuse(field, &found, &format!("write {expected}"));
         return None;
     }
     if let Some(module) = name.strip_prefix("::") {
         let found =
             format!("{} begins with colons, which are written by the program", quoted(&name));
-        values.refuse(&raw.name, &found, &format!("write name=\"{module}\""));
+        values.refuse(field, &found, &format!("write name=\"{module}\""));
         return None;
     }
     if !ssh && name.starts_with('/') {
         let found =
             format!("{} is a path, but an rsync daemon expects a module's name", quoted(&name));
         let help = "write the module's name from rsyncd.conf, or switch on <ssh start=\"true\"/>";
-        values.warn(&raw.name, &found, help);
+        values.warn(field, &found, help);
     }
     if ssh && !name.starts_with(['/', '~']) {
         let found = format!(
@@ -162,7 +158,7 @@ fn check_name(raw: &RawRemote, ssh: bool, values: &mut Values<'_>) -> Option<Str
         );
         let help =
             "write a path that begins with /, or switch off <ssh> if it is a daemon's module";
-        values.warn(&raw.name, &found, help);
+        values.warn(field, &found, help);
     }
     Some(name)
 }

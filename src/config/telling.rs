@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::Mirror;
-use super::raw::{RawAlert, RawConfig, RawEventLog, RawHeartbeat, RawStatusFile};
-use super::report::{near_word, quoted};
-use super::schema::Field;
+use super::raw::RawConfig;
 use super::values::{Values, is_within};
+use crate::ground::words::{near_word, quoted};
 use crate::secret::Secret;
+use crate::xml::schema::{Field, Node};
 
 /// Seconds between two status files when the file says none.
 const STATUS_INTERVAL_S: u32 = 10;
@@ -182,68 +182,63 @@ pub fn check_page(field: &Field, values: &mut Values<'_>) -> PageAccess {
 
 /// The elements in `<sersync>` that tell others how the mirror is.
 pub fn check_telling(raw: &RawConfig, mirrors: &[Mirror], values: &mut Values<'_>) -> Telling {
-    let raw = &raw.telling;
+    let child = |name| raw.sersync.child(name);
     Telling {
-        status_file: raw
-            .status_file
-            .as_ref()
-            .and_then(|raw| check_status_file(raw, mirrors, values)),
-        heartbeat: raw.heartbeat.as_ref().and_then(|raw| check_heartbeat(raw, values)),
-        alerts: raw.alerts.iter().filter_map(|raw| check_alert(raw, values)).collect(),
-        event_log: raw.event_log.as_ref().and_then(|raw| check_event_log(raw, mirrors, values)),
+        status_file: child("statusFile").and_then(|e| check_status_file(e, mirrors, values)),
+        heartbeat: child("heartbeat").and_then(|e| check_heartbeat(e, values)),
+        alerts: raw.sersync.all("alert").filter_map(|e| check_alert(e, values)).collect(),
+        event_log: child("eventLog").and_then(|e| check_event_log(e, mirrors, values)),
     }
 }
 
 fn check_status_file(
-    raw: &RawStatusFile,
+    element: &Node,
     mirrors: &[Mirror],
     values: &mut Values<'_>,
 ) -> Option<StatusFile> {
-    let path = outside(&raw.path, "the path of the status file", mirrors, values);
-    let interval_s = seconds(&raw.interval, STATUS_INTERVAL_S, values);
+    let path = outside(&element.field("path"), "the path of the status file", mirrors, values);
+    let interval_s = seconds(&element.field("interval"), STATUS_INTERVAL_S, values);
     Some(StatusFile { path: path?, interval_s })
 }
 
-fn check_heartbeat(raw: &RawHeartbeat, values: &mut Values<'_>) -> Option<Heartbeat> {
-    let url = address(&raw.url, values);
-    let fail_url = raw.fail_url.text.as_ref().and_then(|_| address(&raw.fail_url, values));
-    let interval_s = seconds(&raw.interval, HEARTBEAT_INTERVAL_S, values);
+fn check_heartbeat(element: &Node, values: &mut Values<'_>) -> Option<Heartbeat> {
+    let url = address(&element.field("url"), values);
+    let fail_url = element.written("failUrl").and_then(|field| address(&field, values));
+    let interval_s = seconds(&element.field("interval"), HEARTBEAT_INTERVAL_S, values);
     Some(Heartbeat { url: url?, fail_url, interval_s })
 }
 
-fn check_alert(raw: &RawAlert, values: &mut Values<'_>) -> Option<AlertRule> {
-    if !values.switch(Some(&raw.switch), false) {
+fn check_alert(element: &Node, values: &mut Values<'_>) -> Option<AlertRule> {
+    if !values.switch(Some(element), false) {
         return None;
     }
-    let command = match raw.command.text {
-        Some(_) => values.text(&raw.command, "a command").map(|_| values.words(&raw.command)),
-        None => None,
-    };
-    let given = |field: &Field| field.text.is_some();
-    let webhook = given(&raw.webhook).then(|| address(&raw.webhook, values)).flatten();
+    let command = element.written("command").and_then(|field| {
+        values.text(&field, "a command")?;
+        Some(values.words(&field))
+    });
     let rule = AlertRule {
         command: command.unwrap_or_default(),
-        mail: check_mail(&raw.mail, values),
-        webhook,
-        template: values.one_of(&raw.template, &Template::ALL, Template::Json),
-        secret: check_secret(&raw.secret, values),
-        chat: given(&raw.chat).then(|| values.text(&raw.chat, "the id of a chat")).flatten(),
-        down_after_s: seconds_or_none(&raw.down_after, DOWN_AFTER_S, values),
-        lag_above_s: seconds(&raw.lag_above, LAG_ABOVE_S, values),
-        remind_hours: hours(&raw.remind_hours, values),
+        mail: check_mail(&element.field("mail"), values),
+        webhook: element.written("webhook").and_then(|field| address(&field, values)),
+        template: values.one_of(&element.field("template"), &Template::ALL, Template::Json),
+        secret: check_secret(&element.field("secret"), values),
+        chat: element.written("chat").and_then(|field| values.text(&field, "the id of a chat")),
+        down_after_s: seconds_or_none(&element.field("downAfter"), DOWN_AFTER_S, values),
+        lag_above_s: seconds(&element.field("lagAbove"), LAG_ABOVE_S, values),
+        remind_hours: hours(&element.field("remindHours"), values),
     };
-    if ![&raw.command, &raw.mail, &raw.webhook].into_iter().any(given) {
+    if !["command", "mail", "webhook"].into_iter().any(|key| element.written(key).is_some()) {
         let found = "the alert reaches nobody";
-        values.refuse(&raw.switch.start, found, "add command=, mail= or webhook=");
+        values.refuse(&element.field("start"), found, "add command=, mail= or webhook=");
     }
     if rule.template == Template::Telegram && rule.chat.is_none() {
         let help = "add chat=\"...\", the id of the chat that the bot writes to";
-        values.refuse(&raw.template, "Telegram has to be told which chat", help);
+        values.refuse(&element.field("template"), "Telegram has to be told which chat", help);
     }
     let is_signed = matches!(rule.template, Template::DingTalk | Template::Feishu);
     if rule.secret.is_some() && !is_signed {
         let found = "it signs what DingTalk and Feishu get, and is not used here";
-        values.warn(&raw.secret, found, "remove it, or correct template=");
+        values.warn(&element.field("secret"), found, "remove it, or correct template=");
     }
     Some(rule)
 }
@@ -297,14 +292,14 @@ fn address(field: &Field, values: &mut Values<'_>) -> Option<Secret> {
 }
 
 fn check_event_log(
-    raw: &RawEventLog,
+    element: &Node,
     mirrors: &[Mirror],
     values: &mut Values<'_>,
 ) -> Option<EventLog> {
-    let path = outside(&raw.path, "the path of the event log", mirrors, values);
+    let path = outside(&element.field("path"), "the path of the event log", mirrors, values);
     let known = [("text", EventFormat::Text), ("json", EventFormat::Json)];
-    let format = values.one_of(&raw.format, &known, EventFormat::Text);
-    Some(EventLog { path: path?, format, what: check_kinds(&raw.what, values) })
+    let format = values.one_of(&element.field("format"), &known, EventFormat::Text);
+    Some(EventLog { path: path?, format, what: check_kinds(&element.field("what"), values) })
 }
 
 fn check_kinds(field: &Field, values: &mut Values<'_>) -> EventKinds {

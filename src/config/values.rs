@@ -5,11 +5,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use super::host::{check_host, check_user};
-use super::raw::RawSwitch;
-use super::report::{Problem, Problems, near_word, quoted};
-use super::schema::Field;
-use super::text::Source;
 use crate::filter::expression_of;
+use crate::ground::words::{near_word, quoted};
+use crate::xml::report::{Problem, Problems};
+use crate::xml::schema::{Field, Node};
+use crate::xml::text::Source;
 
 /// Reads values of one file.
 pub struct Values<'a> {
@@ -42,13 +42,14 @@ impl<'a> Values<'a> {
     }
 
     /// The `start` of an element; `absent` is its value when the element is not in the file.
-    pub fn switch(&mut self, raw: Option<&RawSwitch>, absent: bool) -> bool {
-        let Some(raw) = raw else { return absent };
-        if raw.start.text.is_none() && raw.holds_more && !absent {
+    pub fn switch(&mut self, element: Option<&Node>, absent: bool) -> bool {
+        let Some(element) = element else { return absent };
+        let start = element.field("start");
+        if start.text.is_none() && !element.is_bare() && !absent {
             let help = "write start=\"true\" to switch it on, start=\"false\" to keep it off";
-            self.warn(&raw.start, "the attribute is missing, so it is off", help);
+            self.warn(&start, "the attribute is missing, so it is off", help);
         }
-        self.truth(&raw.start, absent)
+        self.truth(&start, absent)
     }
 
     /// `true` or `false`; `missing` when the attribute is not there.

@@ -6,8 +6,8 @@ mod class;
 use std::iter::Peekable;
 use std::str::Chars;
 
-use crate::config::report::quoted;
-use crate::config::text::Source;
+use crate::ground::words::quoted;
+use crate::xml::text::Source;
 
 /// An expression in our engines' syntax, without anchors.
 pub struct Translated {

@@ -10,8 +10,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// The environment variable in which every rsync of ours carries the state directory.
-pub const OWNER: &str = "SERSYNC_STATE";
+use crate::rsync::run::OWNER;
 
 /// What is killed is gone at once, unless it waits for a disk or a network file system.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -1,5 +1,22 @@
-//! Every option of rsync: its names, its letter, whether it takes a value, and what it means for a mirror.
+//! Every option of rsync: its names, its letter, whether it takes a value, and what it means for a mirror; and which a remote has.
 //! Reads no command line; `params.rs` does, with this table.
+
+use std::path::PathBuf;
+
+/// How rsync is run for one remote, as the configuration says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RsyncOptions {
+    /// `<commonParams params>`, split into words as a shell would (quotes understood, nothing expanded).
+    pub params: Vec<String>,
+    /// `<auth passwordfile>`, for a daemon: a file with the password on its first line; never read by us.
+    pub password_file: Option<PathBuf>,
+    /// `<timeout start="true">`, seconds.
+    pub timeout_s: Option<u32>,
+    /// `<remote bwlimit>`: a rate as rsync writes it; `0` is no limit.
+    pub bwlimit: Option<String>,
+    /// `<delete start>`: what is gone from the watch root is deleted on the remote as well.
+    pub deletes: bool,
+}
 
 /// One option of rsync.
 #[derive(Debug, PartialEq, Eq)]

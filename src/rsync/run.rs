@@ -18,7 +18,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use super::RunSpec;
 use super::exit::{self, Ending};
 use super::local::OpenDirectory;
-use crate::process::orphans::OWNER;
+
+/// The environment variable in which every rsync of ours carries the state directory of its owner.
+pub const OWNER: &str = "SERSYNC_STATE";
 
 /// How long sessions that are closed unused may take to leave by themselves.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use sersync::config::raw::known_elements;
-use sersync::config::schema::Kind;
 use sersync::config::{LoadOptions, load_bytes};
+use sersync::xml::schema::Kind;
 
 const EXAMPLE: &str = include_str!("../../confxml.example.xml");
 const STOCK: &str = include_str!("../data/legacy-configs/01.xml");

@@ -1,6 +1,8 @@
 //! What a reviewer would otherwise check by eye: file headers, paths that documents name, `unsafe`, `unwrap`.
 //! Looks at the text of the repository alone; the compiler's and clippy's findings are not repeated here.
 
+mod layers;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,7 @@
 //! Written anew byte by byte, because the engines give `&&`, `--` and `[` in it a meaning of their own.
 
 use super::{Reader, Refusal, class_escape, push_byte, refuse};
-use crate::config::report::quoted;
+use crate::ground::words::quoted;
 
 impl Reader<'_> {
     /// `[...]`; the `[` is taken already.

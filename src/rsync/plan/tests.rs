@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::destination::Host;
-use crate::rsync::RsyncOptions;
+use crate::rsync::options::RsyncOptions;
 
 /// What an endpoint is made of.
 struct Remote {

@@ -17,7 +17,8 @@ use super::*;
 use crate::change::{RemoteId, RootId};
 use crate::destination::{Destination, Host};
 use crate::engine::JobId;
-use crate::rsync::{RsyncOptions, RunKind};
+use crate::rsync::RunKind;
+use crate::rsync::options::RsyncOptions;
 
 /// What a script has said so far.
 struct Script {

@@ -6,9 +6,10 @@ use quick_xml::errors::{Error as XmlError, SyntaxError};
 use quick_xml::events::Event;
 
 use super::attributes::{Attribute, parse_attributes};
-use super::report::{Problem, Problems, near_word, quoted};
+use super::report::{Problem, Problems};
 use super::text::Span;
 use super::text_between::note_text;
+use crate::ground::words::{near_word, quoted};
 
 /// Deeper nesting than this is no configuration.
 const DEPTH_MAX: usize = 64;

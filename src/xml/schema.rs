@@ -1,13 +1,14 @@
-//! The elements and attributes that a configuration may hold, and the walk that finds them.
+//! What elements and attributes a file may hold, told by a table, and the walk that finds them.
 //! Names unknown here are reported with a suggestion and ignored; values are not looked at.
 
 use std::collections::BTreeMap;
 
-use super::report::{Problem, Problems, near_word, quoted};
+use super::parser::Element;
+use super::report::{Problem, Problems};
 use super::text::Span;
-use super::xml::Element;
+use crate::ground::words::{near_word, quoted};
 
-/// One element that may stand in a configuration.
+/// One element that may stand in a file.
 #[derive(Debug)]
 pub struct Kind {
     /// In its right letter case.
@@ -58,13 +59,26 @@ impl Node {
         })
     }
 
-    /// The first child of this name.
+    /// The attribute `key` if it is in the file.
+    pub fn written(&self, key: &'static str) -> Option<Field> {
+        Some(self.field(key)).filter(|field| field.text.is_some())
+    }
+
+    /// The first child of this name, which the schema must know.
     pub fn child(&self, name: &'static str) -> Option<&Node> {
         self.all(name).next()
     }
 
-    /// All children of this name.
+    /// The same; when it is not in the file, an empty one at the place of its parent.
+    pub fn part(&self, name: &'static str) -> Node {
+        let absent =
+            || find(self.kind.children, name).map(|kind| Node::absent(kind, self.span.clone()));
+        self.child(name).cloned().or_else(absent).unwrap_or_else(|| self.clone())
+    }
+
+    /// All children of this name, which the schema must know.
     pub fn all(&self, name: &'static str) -> impl Iterator<Item = &Node> {
+        debug_assert!(find(self.kind.children, name).is_some());
         self.children.get(name).into_iter().flatten()
     }
 

@@ -1,8 +1,9 @@
 //! The inside of a start tag -> attributes with places, the lenient way of sersync2's parser.
 //! Does not know which attributes mean something.
 
-use super::report::{Problem, Problems, quoted};
+use super::report::{Problem, Problems};
 use super::text::Span;
+use crate::ground::words::quoted;
 
 /// From the `&` of an entity to its `;`; further on nobody need look for its end.
 const ENTITY_BYTES_MAX: usize = 16;
@@ -287,9 +288,7 @@ mod tests {
             let (words, problems) = read(text);
             assert_eq!(words, "ip=1.2.3.4 name=a", "{text}");
             assert!(!problems.is_empty(), "{text}");
-            assert!(
-                problems.iter().all(|p| p.severity == crate::config::report::Severity::Warning)
-            );
+            assert!(problems.iter().all(|p| p.severity == crate::xml::report::Severity::Warning));
         }
     }
 

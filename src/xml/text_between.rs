@@ -1,8 +1,9 @@
 //! What stands between elements and is no element: remarks, stray ends of comments, template language.
 //! Nothing of it is read; what an operator may have meant is told.
 
-use super::report::{Problem, Problems, quoted};
+use super::report::{Problem, Problems};
 use super::text::Span;
+use crate::ground::words::quoted;
 
 /// Marks of template languages: a file that holds them was never rendered.
 const TEMPLATE_MARKS: [&str; 5] = ["{{", "{%", "<%", "${", "{#"];
@@ -114,6 +115,6 @@ mod tests {
     #[test]
     fn an_unrendered_template_is_an_error() {
         let problems = noted("{% for host in hosts %}");
-        assert_eq!(problems[0].severity, crate::config::report::Severity::Error);
+        assert_eq!(problems[0].severity, crate::xml::report::Severity::Error);
     }
 }
