@@ -9,13 +9,14 @@ pub mod template;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::complaint::Complaint;
 use crate::config::telling::AlertRule;
+use crate::ground::lock::lock;
 use crate::snapshot::{Instance, Snapshot, SnapshotReader};
 use condition::{Limits, conditions};
 use ledger::Ledger;
@@ -48,14 +49,14 @@ struct Shared {
 
 impl Shared {
     fn put(&self, snapshot: &Arc<Snapshot>) -> bool {
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(snapshot));
+        *lock(&self.latest) = Some(Arc::clone(snapshot));
         // Full: the thread has been told already.
         _ = self.news.try_send(());
         !self.stop.load(Ordering::Acquire)
     }
 
     fn take(&self) -> Option<Arc<Snapshot>> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.latest).take()
     }
 }
 

@@ -142,7 +142,10 @@ mod tests {
             workers: 10,
         };
         let localhost = Host { ip: "localhost".into(), port: 8008, page: PageAccess::Off };
-        let limits: Vec<_> = crate::sys::INOTIFY_LIMITS.to_vec();
+        let limits = [
+            ("/proc/sys/fs/inotify/max_user_watches", 50_000_000),
+            ("/proc/sys/fs/inotify/max_queued_events", 327_679),
+        ];
         let www = Path::new("/www");
         let all = [
             system_limits(&limits),

@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use crate::args::{self, Args};
 use crate::config::Loaded;
+use crate::ground::limits::Limit;
 use crate::logging::{self, Destination, Log};
 use crate::process::{self, Background, Readiness, print};
 use crate::state::{Patience, Places, StateDir, state_name};
@@ -224,11 +225,16 @@ fn work(
     }
 }
 
+/// The limits that sersync2 has always set.
+const SERSYNC2_LIMITS: [(Limit, u64); 2] =
+    [(Limit::MaxUserWatches, 50_000_000), (Limit::MaxQueuedEvents, 327_679)];
+
 /// Raises the kernel's limits as sersync2 always did, but never lowers them; what was raised.
 fn raise_limits() -> Vec<(&'static str, u64)> {
     let mut raised = Vec::new();
-    for (file, value) in sys::INOTIFY_LIMITS {
-        match sys::raise_kernel_limit(file.as_ref(), value) {
+    for (limit, value) in SERSYNC2_LIMITS {
+        let file = limit.file();
+        match limit.raise(value) {
             Ok(true) => raised.push((file, value)),
             Ok(false) => {}
             Err(error) => eprintln!(

@@ -8,13 +8,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use serde_json::json;
 
 use crate::config::telling::{self, EventFormat, EventKinds};
+use crate::ground::thread::JoinedThread;
 use crate::path::RelPath;
 
 /// Records that may wait for the disk; one more is lost.
@@ -85,9 +85,9 @@ pub struct Record {
 #[derive(Debug)]
 pub struct EventLog {
     what: EventKinds,
-    queue: Option<Sender<Record>>,
+    queue: Sender<Record>,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    _thread: JoinedThread,
 }
 
 #[derive(Debug, Default)]
@@ -113,9 +113,8 @@ impl EventLog {
             lost: 0,
             complained: false,
         };
-        let thread = std::thread::Builder::new().name("event-log".into());
-        let thread = thread.spawn(move || writer.run(&records))?;
-        Ok(Self { what: config.what, queue: Some(queue), shared, thread: Some(thread) })
+        let thread = JoinedThread::start("event-log", move || writer.run(&records))?;
+        Ok(Self { what: config.what, queue, shared, _thread: thread })
     }
 
     /// True when such a record is written at all.
@@ -128,8 +127,7 @@ impl EventLog {
         if !self.wants(record.event) {
             return;
         }
-        let is_taken = self.queue.as_ref().is_some_and(|queue| queue.try_send(record).is_ok());
-        if !is_taken {
+        if self.queue.try_send(record).is_err() {
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -137,16 +135,6 @@ impl EventLog {
     /// The file is opened anew before the next line, as log rotation asks for.
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
-    }
-}
-
-impl Drop for EventLog {
-    fn drop(&mut self) {
-        self.queue = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic of that thread is in the log already.
-            _ = thread.join();
-        }
     }
 }
 

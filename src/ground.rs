@@ -2,6 +2,12 @@
 //! Nothing here decides anything.
 
 pub mod counted;
+pub mod directory;
+pub mod generations;
+pub mod identity;
+pub mod limits;
 pub mod lock;
+pub mod octal;
 pub mod printable;
+pub mod thread;
 pub mod words;

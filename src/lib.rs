@@ -5,6 +5,7 @@ pub mod ground;
 
 pub mod change;
 pub mod destination;
+pub mod directory;
 pub mod failure;
 pub mod path;
 pub mod secret;

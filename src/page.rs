@@ -11,12 +11,13 @@ mod server;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::config::{Host, PageAccess};
+use crate::ground::lock::lock;
+use crate::ground::thread::JoinedThread;
 use crate::snapshot::{Snapshot, SnapshotReader};
 use routes::Site;
 use server::Server;
@@ -37,7 +38,7 @@ pub struct Setup {
 /// The running page; dropping it ends its thread.
 pub struct Page {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    _thread: JoinedThread,
     address: std::net::SocketAddr,
 }
 
@@ -57,12 +58,12 @@ impl Shared {
     }
 
     fn put(&self, snapshot: &Arc<Snapshot>) {
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(snapshot));
+        *lock(&self.latest) = Some(Arc::clone(snapshot));
         self.ring();
     }
 
     fn take(&self) -> Option<Arc<Snapshot>> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.latest).take()
     }
 }
 
@@ -104,9 +105,8 @@ impl Page {
         let site = Site::new(setup.config, setup.log);
         let hosts = listen::hosts(host);
         let server = Server::new(listener, Arc::clone(&shared), reader, site, hosts);
-        let thread = std::thread::Builder::new().name("page".into());
-        let thread = thread.spawn(move || server.run())?;
-        Ok(Self { shared, thread: Some(thread), address })
+        let thread = JoinedThread::start("page", move || server.run())?;
+        Ok(Self { shared, _thread: thread, address })
     }
 
     /// Where it listens.
@@ -119,9 +119,5 @@ impl Drop for Page {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.ring();
-        if let Some(thread) = self.thread.take() {
-            // A panic of that thread is in the log already.
-            _ = thread.join();
-        }
     }
 }

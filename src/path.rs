@@ -86,6 +86,18 @@ impl RelPath {
     }
 }
 
+/// What is `top` or below it in `sorted`, which begins at `top`. Paths below `top` stand behind it, among others whose bytes
+/// begin alike.
+pub fn within<'a, T: 'a>(
+    sorted: impl Iterator<Item = T> + 'a,
+    top: &'a RelPath,
+    path: impl Fn(&T) -> &RelPath + Copy + 'a,
+) -> impl Iterator<Item = T> + 'a {
+    sorted
+        .take_while(move |item| path(item).as_bytes().starts_with(top.as_bytes()))
+        .filter(move |item| path(item).is_within(top))
+}
+
 /// True for what may stand between two slashes.
 fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/') && !name.contains(&0)

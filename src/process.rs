@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicBool;
 use rustix::pipe::{PipeFlags, pipe_with};
 use sd_notify::NotifyState;
 
+use crate::ground::limits::raise_open_files;
 use crate::logging::{Log, LogError};
 use crate::sys::{self, Side};
 
@@ -55,7 +56,7 @@ pub enum Background {
 pub fn prepare() {
     sys::restore_signal_defaults();
     // Fewer files are no fault: large trees need watches, not open files.
-    _ = sys::raise_open_files();
+    _ = raise_open_files();
 }
 
 /// Goes to the background, before the first thread. The parent prints `announcement`, waits until the child says

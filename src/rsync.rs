@@ -14,6 +14,10 @@ mod plan;
 mod preview;
 pub mod probe;
 pub mod run;
+pub mod temporary;
+
+/// What rsync writes in front of three octal digits in place of a byte that does not print.
+const RSYNC_ESCAPE: &[u8] = b"\\#";
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

@@ -3,17 +3,18 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use crate::ground::identity::Identity;
+use crate::ground::lock::lock;
 use crate::rsync::exit::{Lack, lacking};
-use crate::rsync::run::RootIdentity;
-use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 /// One watch root, shared by everyone who reads below it.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
-    identity: Mutex<RootIdentity>,
+    identity: Mutex<Identity>,
 }
 
 /// Why a watch root cannot be trusted at the moment.
@@ -58,14 +59,14 @@ impl Source {
     }
 
     /// The identity of the healthy root.
-    pub fn identity(&self) -> RootIdentity {
-        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn identity(&self) -> Identity {
+        *lock(&self.identity)
     }
 
     /// The root came back, perhaps as another directory: this one is trusted from now on.
     pub fn renew(&self) -> Result<(), Unhealthy> {
         let (_, identity) = open_directory(&self.path)?;
-        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+        *lock(&self.identity) = identity;
         Ok(())
     }
 
@@ -80,15 +81,12 @@ impl Source {
     }
 }
 
-fn open_directory(path: &Path) -> Result<(OwnedFd, RootIdentity), Unhealthy> {
-    let fail = |error: rustix::io::Errno| Unhealthy::Open {
-        path: path.to_path_buf(),
-        error: error.into(),
-    };
+fn open_directory(path: &Path) -> Result<(OwnedFd, Identity), Unhealthy> {
+    let fail = |error| Unhealthy::Open { path: path.to_path_buf(), error };
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let directory = openat(CWD, path, flags, Mode::empty()).map_err(fail)?;
-    let stat = fstat(&directory).map_err(fail)?;
-    Ok((directory, RootIdentity::from(stat)))
+    let directory = openat(CWD, path, flags, Mode::empty()).map_err(|e| fail(e.into()))?;
+    let identity = Identity::of_open(&directory).map_err(fail)?;
+    Ok((directory, identity))
 }
 
 #[cfg(test)]

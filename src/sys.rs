@@ -8,17 +8,10 @@ pub mod posix;
 
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use daemonize::{Daemonize, Outcome, Stdio};
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
-
-/// The limits of inotify that sersync2 has always set: file below /proc/sys, value.
-pub const INOTIFY_LIMITS: [(&str, u64); 2] = [
-    ("/proc/sys/fs/inotify/max_user_watches", 50_000_000),
-    ("/proc/sys/fs/inotify/max_queued_events", 327_679),
-];
+use rustix::process::umask;
 
 /// Which of the two processes returned from [`fork_into_background`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,73 +73,9 @@ pub fn restore_signal_defaults() {
     }
 }
 
-/// Raises the number in `file` (a limit below /proc/sys) to `wanted`; never lowers it. True when it was raised.
-///
-/// # Errors
-/// When the file cannot be read or written, as in most containers and for ordinary users.
-pub fn raise_kernel_limit(file: &Path, wanted: u64) -> io::Result<bool> {
-    let text = fs::read_to_string(file)?;
-    let current: u64 = text.trim().parse().map_err(io::Error::other)?;
-    if current >= wanted {
-        return Ok(false);
-    }
-    // Not `fs::write`: a limit is never created, and truncating means nothing below /proc.
-    let mut target = fs::OpenOptions::new().write(true).open(file)?;
-    io::Write::write_all(&mut target, format!("{wanted}\n").as_bytes())?;
-    Ok(true)
-}
-
-/// Raises the number of files that this process may hold open as far as it may without privileges.
-///
-/// # Errors
-/// When the system refuses; the old limit holds then.
-pub fn raise_open_files() -> io::Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current == limit.maximum {
-        return Ok(());
-    }
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    Ok(setrlimit(Resource::Nofile, raised)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn limit(content: &str) -> tempfile::NamedTempFile {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), content).unwrap();
-        file
-    }
-
-    #[test]
-    fn a_low_limit_is_raised() {
-        let file = limit("8192\n");
-        assert!(raise_kernel_limit(file.path(), 50_000_000).unwrap());
-        assert_eq!(fs::read_to_string(file.path()).unwrap(), "50000000\n");
-    }
-
-    #[test]
-    fn a_high_limit_is_never_lowered() {
-        let file = limit("99000000\n");
-        assert!(!raise_kernel_limit(file.path(), 50_000_000).unwrap());
-        assert_eq!(fs::read_to_string(file.path()).unwrap(), "99000000\n");
-    }
-
-    #[test]
-    fn a_limit_that_is_not_there_is_an_error_and_not_created() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("max_user_watches");
-        assert!(raise_kernel_limit(&file, 1).is_err());
-        assert!(!file.exists());
-    }
-
-    #[test]
-    fn the_soft_limit_of_open_files_reaches_the_hard_one() {
-        raise_open_files().unwrap();
-        let limit = getrlimit(Resource::Nofile);
-        assert_eq!(limit.current, limit.maximum);
-    }
 
     #[test]
     fn a_process_with_two_threads_does_not_fork() {

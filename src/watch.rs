@@ -7,7 +7,6 @@ mod choose;
 pub mod context;
 pub mod fanotify;
 pub mod inotify;
-pub mod limits;
 pub mod mounts;
 pub mod open;
 pub mod queue;
@@ -26,7 +25,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded, select};
@@ -34,6 +32,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::change::{RootId, WatchEvent};
 use crate::config::{ChangeSwitches, WatchBackend};
+use crate::ground::thread::JoinedThread;
 use crate::path::RelPath;
 use batch::{Batch, Sink};
 use context::WatchContext;
@@ -105,7 +104,7 @@ pub struct Watcher {
     wake: Arc<OwnedFd>,
     barrier: Barrier,
     stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _thread: JoinedThread,
     status: Arc<WatchStatus>,
     backend: &'static str,
 }
@@ -148,12 +147,10 @@ impl Watcher {
         let reader =
             Reader::new(make, context, wake.clone(), asked.clone()).map_err(WatchError::Inotify)?;
         let backend = reader.backend_name();
-        let thread = std::thread::Builder::new()
-            .name("watch".into())
-            .spawn(move || run(reader))
-            .map_err(WatchError::Thread)?;
+        let thread =
+            JoinedThread::start("watch", move || run(reader)).map_err(WatchError::Thread)?;
         let barrier = Barrier(asked);
-        Ok(Self { wake, barrier, stop: Some(stop), thread: Some(thread), status, backend })
+        Ok(Self { wake, barrier, stop: Some(stop), _thread: thread, status, backend })
     }
 
     /// The backend in use: `inotify` or `fanotify`.
@@ -176,11 +173,6 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.stop = None;
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the watch thread has failed");
-        }
     }
 }
 

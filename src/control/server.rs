@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -18,6 +17,7 @@ use rustix::process::geteuid;
 use super::SOCKET;
 use super::protocol::{Answer, Command, REQUEST_MAX, parse_request};
 use super::socket::listen_in;
+use crate::ground::thread::JoinedThread;
 
 /// Clients at the same time; one more is told that it is too many.
 const CLIENTS_MAX: usize = 64;
@@ -93,7 +93,7 @@ pub struct Server {
     directory: PathBuf,
     wake: Arc<OwnedFd>,
     stop: Option<Sender<Answered>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinedThread>,
 }
 
 impl Server {
@@ -114,8 +114,7 @@ impl Server {
             clients: BTreeMap::new(),
             next: 0,
         };
-        let thread = std::thread::Builder::new().name("control".into());
-        let thread = thread.spawn(move || while room.step() {})?;
+        let thread = JoinedThread::start("control", move || while room.step() {})?;
         Ok(Self {
             directory: directory.to_path_buf(),
             wake,
@@ -132,10 +131,7 @@ impl Drop for Server {
             _ = stop.send((u64::MAX, 0, Answer::Done { notes: Vec::new() }));
         }
         ring(&self.wake);
-        if let Some(thread) = self.thread.take() {
-            // A panic of that thread is in the log already.
-            _ = thread.join();
-        }
+        drop(self.thread.take());
         _ = std::fs::remove_file(self.directory.join(SOCKET));
     }
 }

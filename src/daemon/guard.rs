@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
@@ -11,6 +10,8 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use super::main_event::{Counted, MainEvent, Verdict};
 use crate::change::RootId;
 use crate::config;
+use crate::directory;
+use crate::ground::thread::JoinedThread;
 use crate::path::RelPath;
 use crate::watch::Exclude;
 
@@ -40,8 +41,8 @@ pub struct Remains {
 /// A root that came back is being counted; dropping it ends that.
 #[derive(Debug)]
 pub struct Count {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _stop: Sender<()>,
+    _thread: JoinedThread,
 }
 
 impl Guard {
@@ -98,7 +99,7 @@ impl Guard {
     ) -> std::io::Result<Count> {
         let (stop, stopped) = bounded::<()>(0);
         let path = path.to_path_buf();
-        let thread = std::thread::Builder::new().name("guard".into()).spawn(move || {
+        let thread = JoinedThread::start("guard", move || {
             let mut told = false;
             loop {
                 let found = count(&path, needed, &exclude);
@@ -118,42 +119,15 @@ impl Guard {
                 }
             }
         })?;
-        Ok(Count { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic of that thread is in the log already.
-            _ = thread.join();
-        }
+        Ok(Count { _stop: stop, _thread: thread })
     }
 }
 
 /// Entries below `root`, counted no further than to `enough`.
 fn count(root: &Path, enough: u64, exclude: &Exclude) -> u64 {
-    use std::os::unix::ffi::OsStrExt;
-    let mut found = 0;
-    let mut todo = vec![RelPath::root()];
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(dir.below(root)).into_iter().flatten().flatten() {
-            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let Some(path) = dir.join(entry.file_name().as_bytes()) else { continue };
-            if exclude(&path, is_dir) {
-                continue;
-            }
-            found += 1;
-            if found >= enough {
-                return found;
-            }
-            if is_dir {
-                todo.push(path);
-            }
-        }
-    }
-    found
+    // One that cannot be opened holds nothing that is known.
+    let opened = fs::File::open(root);
+    opened.map_or(0, |root| directory::count(root, &RelPath::root(), &**exclude, enough))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::Failure;
 use crate::change::{Change, RemoteId, RootId, Scope};
 use crate::config::{ChangeSwitches, Config, PluginName};
 use crate::engine::pending::Item;
-use crate::path::RelPath;
+use crate::path::{RelPath, within};
 use crate::plugin::{Plugin, PluginEvent, PluginSpec};
 
 /// Changes that may wait for their delivery; beyond that the plugin does not hear of new ones.
@@ -100,12 +100,10 @@ impl Plugins {
         for item in items {
             if item.mark.scope == Scope::Tree {
                 let first = (root, item.path.clone());
-                let below: Vec<_> = self
-                    .waiting
-                    .range(first..)
-                    .take_while(|((of, path), _)| *of == root && path.is_within(&item.path))
-                    .map(|(key, _)| key.clone())
-                    .collect();
+                let of_root = self.waiting.range(first..).map(|(key, _)| key);
+                let of_root = of_root.take_while(|(of, _)| *of == root);
+                let below = within(of_root, &item.path, |(_, path)| path);
+                let below: Vec<_> = below.cloned().collect();
                 below.iter().for_each(|key| self.reached(key, remote));
             } else {
                 self.reached(&(root, item.path.clone()), remote);

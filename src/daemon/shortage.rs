@@ -4,12 +4,12 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 
 use super::main_event::MainEvent;
 use crate::engine::Event;
+use crate::ground::thread::JoinedThread;
 use crate::sys::memory::Bell;
 
 /// Listens for shortages; dropping it ends and joins its thread.
@@ -17,7 +17,7 @@ use crate::sys::memory::Bell;
 pub struct ShortageWatch {
     bell: Bell,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _thread: JoinedThread,
 }
 
 impl ShortageWatch {
@@ -28,8 +28,7 @@ impl ShortageWatch {
     pub fn start(events: Sender<MainEvent>) -> io::Result<Self> {
         let (bell, stop) = (Bell::hang()?, Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("memory".into()).stack_size(128 << 10);
-        let thread = thread.spawn(move || {
+        let thread = JoinedThread::start_small("memory", 128 << 10, move || {
             loop {
                 bell.wait();
                 if stopped.load(Ordering::Acquire) {
@@ -39,7 +38,7 @@ impl ShortageWatch {
                 _ = events.send(MainEvent::Event(Event::DeadlineReached));
             }
         })?;
-        Ok(Self { bell, stop, thread: Some(thread) })
+        Ok(Self { bell, stop, _thread: thread })
     }
 }
 
@@ -47,9 +46,5 @@ impl Drop for ShortageWatch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         self.bell.ring();
-        if let Some(thread) = self.thread.take() {
-            // A panic of that thread is in the log already.
-            _ = thread.join();
-        }
     }
 }

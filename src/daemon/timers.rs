@@ -2,16 +2,17 @@
 //! Between two events they sleep in the kernel.
 
 use std::io;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
+use crate::ground::thread::JoinedThread;
+
 /// A running timer; dropping it ends and joins the thread.
 #[derive(Debug)]
 pub struct Timer {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _stop: Sender<()>,
+    _thread: JoinedThread,
 }
 
 impl Timer {
@@ -25,23 +26,11 @@ impl Timer {
         mut tick: impl FnMut() + Send + 'static,
     ) -> io::Result<Self> {
         let (stop, stopped) = bounded::<()>(0);
-        let thread = std::thread::Builder::new().name(name.into()).stack_size(256 << 10).spawn(
-            move || {
-                while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                    tick();
-                }
-            },
-        )?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic of that thread is in the log already.
-            _ = thread.join();
-        }
+        let thread = JoinedThread::start_small(name, 256 << 10, move || {
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                tick();
+            }
+        })?;
+        Ok(Self { _stop: stop, _thread: thread })
     }
 }

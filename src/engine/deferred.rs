@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::Now;
 use super::mark::{Item, Mark, Recheck};
 use crate::change::Scope;
-use crate::path::RelPath;
+use crate::path::{RelPath, within};
 
 /// When a deferred path becomes pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,10 +255,7 @@ impl Waiting {
     }
 
     fn within<'a>(&'a self, path: &'a RelPath) -> impl Iterator<Item = (&'a RelPath, &'a Entry)> {
-        // What is below a path stands after it, among others whose bytes begin alike.
-        let near = self.paths.range(path.clone()..);
-        let near = near.take_while(|(at, _)| at.as_bytes().starts_with(path.as_bytes()));
-        near.filter(|(at, _)| at.is_within(path))
+        within(self.paths.range(path.clone()..), path, |(at, _)| at)
     }
 
     fn take_due(&mut self, now: Now, items: &mut Vec<Item>) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::JobId;
 use super::pending::Item;
 use crate::change::Scope;
-use crate::path::RelPath;
+use crate::path::{RelPath, within};
 
 /// Identifies a flush, over all remotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,9 +99,8 @@ impl FlushMark {
     }
 
     fn remove_below(&mut self, tree: &RelPath) -> bool {
-        let near = self.paths.range(tree.clone()..);
-        let near = near.take_while(|path| path.as_bytes().starts_with(tree.as_bytes()));
-        let below: Vec<RelPath> = near.filter(|path| path.is_within(tree)).cloned().collect();
+        let below = within(self.paths.range(tree.clone()..), tree, |path| path);
+        let below: Vec<RelPath> = below.cloned().collect();
         below.iter().for_each(|path| _ = self.paths.remove(path));
         !below.is_empty()
     }

@@ -8,7 +8,7 @@ use super::Now;
 use super::mark::{Item, Mark};
 use crate::change::Scope;
 use crate::failure::{Failure, FailureKind, Retry};
-use crate::path::RelPath;
+use crate::path::{RelPath, within};
 
 /// Quick retries of a path before it goes to the fail log: the delay before each.
 const QUICK: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)];
@@ -247,13 +247,8 @@ impl FailingPaths {
         if self.paths.is_empty() {
             return Vec::new();
         }
-        // What is below a path stands after it, among others whose bytes begin alike.
-        let near = self.paths.range(path.clone()..);
-        near.map(|(p, _)| p)
-            .take_while(|p| p.as_bytes().starts_with(path.as_bytes()))
-            .filter(|p| p.is_within(path))
-            .cloned()
-            .collect()
+        let near = within(self.paths.range(path.clone()..), path, |(p, _)| p);
+        near.map(|(p, _)| p.clone()).collect()
     }
 
     /// Every path that stands in the fail log.

@@ -1,7 +1,7 @@
 //! Mutexes that stay usable after a panic of a thread that held them.
 //! Only for data that every holder leaves consistent at each step.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, WaitTimeoutResult};
 use std::time::Duration;
 
 /// Locks `mutex`, also after a panic of an earlier holder.
@@ -21,4 +21,33 @@ pub fn wait_timeout<'a, T>(
     limit: Duration,
 ) -> MutexGuard<'a, T> {
     condition.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner).0
+}
+
+/// Waits as long as `waits` says so, at most for `limit`.
+pub fn wait_timeout_while<'a, T>(
+    condition: &Condvar,
+    guard: MutexGuard<'a, T>,
+    limit: Duration,
+    waits: impl FnMut(&mut T) -> bool,
+) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
+    condition.wait_timeout_while(guard, limit, waits).unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mutex_stays_usable_after_a_panic_of_its_holder() {
+        let mutex = Mutex::new(1);
+        let holder = std::panic::AssertUnwindSafe(|| {
+            let _held = lock(&mutex);
+            panic!("in a test");
+        });
+        assert!(std::panic::catch_unwind(holder).is_err());
+        *lock(&mutex) += 1;
+        let (guard, _) =
+            wait_timeout_while(&Condvar::new(), lock(&mutex), Duration::ZERO, |_| false);
+        assert_eq!(*guard, 2);
+    }
 }

@@ -5,15 +5,15 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::{Builder, JoinHandle};
 
 use crate::ground::lock::{lock, wait};
+use crate::ground::thread::JoinedThread;
 
 /// Handle of the thread; dropping it finishes what was asked for and joins.
 #[derive(Debug)]
 pub struct Syncer {
-    desk: Arc<Desk>,
-    thread: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+    _thread: JoinedThread,
 }
 
 /// A complete new journal that is to take the old one's place.
@@ -28,7 +28,7 @@ pub struct Promotion {
 }
 
 #[derive(Debug, Default)]
-struct Desk {
+struct Shared {
     work: Mutex<Work>,
     /// Something was asked for, or finished.
     changed: Condvar,
@@ -61,66 +61,62 @@ struct Work {
 impl Syncer {
     /// Starts the thread.
     pub fn start() -> io::Result<Self> {
-        let desk = Arc::new(Desk::default());
-        let shared = Arc::clone(&desk);
-        let thread = Builder::new().name("journal-sync".into()).spawn(move || shared.run())?;
-        Ok(Self { desk, thread: Some(thread) })
+        let shared = Arc::new(Shared::default());
+        let worker = Arc::clone(&shared);
+        let thread = JoinedThread::start("journal-sync", move || worker.run())?;
+        Ok(Self { shared, _thread: thread })
     }
 
     /// Asks for what is in `file` now to be made durable; returns at once.
     pub fn sync(&self, file: &Arc<File>) {
-        self.desk.lock().sync = Some(Arc::clone(file));
-        self.desk.changed.notify_all();
+        self.shared.lock().sync = Some(Arc::clone(file));
+        self.shared.changed.notify_all();
     }
 
     /// Asks for a new journal to be made durable and put in the old one's place; returns at once.
     pub fn promote(&self, promotion: Promotion) {
-        self.desk.lock().promotion = Some(promotion);
-        self.desk.changed.notify_all();
+        self.shared.lock().promotion = Some(promotion);
+        self.shared.changed.notify_all();
     }
 
     /// How the last promotion ended, once.
     pub fn take_promoted(&self) -> Option<io::Result<()>> {
-        self.desk.lock().promoted.take()
+        self.shared.lock().promoted.take()
     }
 
     /// An fdatasync that failed since the last call.
     pub fn take_failure(&self) -> Option<io::Error> {
-        self.desk.lock().failure.take()
+        self.shared.lock().failure.take()
     }
 
     /// How often something was made durable so far.
     #[cfg(test)]
     pub fn syncs(&self) -> u64 {
-        self.desk.lock().syncs
+        self.shared.lock().syncs
     }
 
     /// From now on `call` runs on the thread after each sync. It must not wait for the journal's owner.
     pub fn after_each_sync(&self, call: impl FnMut() + Send + 'static) {
-        *lock(&self.desk.after_sync) = AfterSync(Some(Box::new(call)));
+        *lock(&self.shared.after_sync) = AfterSync(Some(Box::new(call)));
     }
 
     /// Waits until all that was asked for is done.
     pub fn finish(&self) {
-        let mut work = self.desk.lock();
+        let mut work = self.shared.lock();
         while work.busy || work.sync.is_some() || work.promotion.is_some() {
-            work = self.desk.wait(work);
+            work = self.shared.wait(work);
         }
     }
 }
 
 impl Drop for Syncer {
     fn drop(&mut self) {
-        self.desk.lock().stop = true;
-        self.desk.changed.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was reported by its own message.
-            let _ = thread.join();
-        }
+        self.shared.lock().stop = true;
+        self.shared.changed.notify_all();
     }
 }
 
-impl Desk {
+impl Shared {
     fn lock(&self) -> MutexGuard<'_, Work> {
         lock(&self.work)
     }

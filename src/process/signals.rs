@@ -2,13 +2,13 @@
 //! SIGCHLD is left alone otherwise: the exit status of a child belongs to the thread that waits for it.
 
 use std::fs;
-use std::thread::{Builder, JoinHandle};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, waitid};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals as Incoming};
 
 use super::{ProcessError, failed};
+use crate::ground::thread::JoinedThread;
 use crate::sys;
 
 /// What a signal asks for.
@@ -35,7 +35,7 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Signals {
     handle: Handle,
-    thread: Option<JoinHandle<()>>,
+    _thread: JoinedThread,
 }
 
 /// Starts the signal thread, which calls `on_signal` for each signal. SIGPIPE is ignored by Rust's runtime
@@ -50,31 +50,25 @@ pub fn start_signals(
     let wanted = wanted_signals(mode, sys::is_ignored, getpid() == Pid::INIT);
     let mut incoming = Incoming::new(wanted).map_err(failed("install signal handlers"))?;
     let handle = incoming.handle();
-    let thread = Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for number in &mut incoming {
-                match number {
-                    SIGCHLD => reap_orphans(),
-                    SIGHUP => on_signal(Signal::Reopen),
-                    SIGUSR1 => on_signal(Signal::Report),
-                    // Its default action would end the program without a word.
-                    SIGUSR2 => {}
-                    _ => on_signal(Signal::Stop),
-                }
+    let thread = JoinedThread::start("signals", move || {
+        for number in &mut incoming {
+            match number {
+                SIGCHLD => reap_orphans(),
+                SIGHUP => on_signal(Signal::Reopen),
+                SIGUSR1 => on_signal(Signal::Report),
+                // Its default action would end the program without a word.
+                SIGUSR2 => {}
+                _ => on_signal(Signal::Stop),
             }
-        })
-        .map_err(failed("start the signal thread"))?;
-    Ok(Signals { handle, thread: Some(thread) })
+        }
+    })
+    .map_err(failed("start the signal thread"))?;
+    Ok(Signals { handle, _thread: thread })
 }
 
 impl Drop for Signals {
     fn drop(&mut self) {
         self.handle.close();
-        if let Some(thread) = self.thread.take() {
-            // A panic of that thread is in the log already.
-            _ = thread.join();
-        }
     }
 }
 

@@ -7,10 +7,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, open, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, open, statat};
 use rustix::io::Errno;
 
 use super::format::{DIR, DirKey, Listing, MOUNT, Stamp};
+use crate::ground::directory::each_entry;
 use crate::path::RelPath;
 
 /// What is mirrored: the path, and whether it is a directory.
@@ -106,22 +107,18 @@ pub fn list(root: &Path, key: &DirKey, wanted: Wanted<'_>) -> Result<Listing, Er
     if path.is_root() {
         entries.push((Box::default(), stamp(&own, own.st_dev)));
     }
-    for entry in Dir::read_from(&dir)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        let Some(child) = path.join(name) else {
-            continue;
-        };
-        let found = match statat(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) => found,
-            Err(Errno::NOENT) => continue,
+    each_entry(&dir, |name, _| {
+        let Some(child) = path.join(name.to_bytes()) else { return Ok(()) };
+        let stamp = match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => stamp(&found, own.st_dev),
+            Err(Errno::NOENT) => return Ok(()),
             Err(e) => return Err(e),
         };
-        let stamp = stamp(&found, own.st_dev);
         if wanted(&child, stamp.has(DIR)) {
-            entries.push((name.into(), stamp));
+            entries.push((name.to_bytes().into(), stamp));
         }
-    }
+        Ok(())
+    })?;
     entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     Ok(Listing { dir: key.clone(), entries })
 }

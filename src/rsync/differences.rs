@@ -2,9 +2,10 @@
 //! The run changes nothing unless it is asked to repair.
 
 use super::excludes::Excludes;
-use super::preview::unescaped;
 use super::{Endpoint, Presence, RunSpec};
+use crate::ground::octal::unescape;
 use crate::path::RelPath;
+use crate::rsync::RSYNC_ESCAPE;
 
 /// In what a path and its copy differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -114,7 +115,7 @@ pub fn read_differences(output: &[u8]) -> Vec<Difference> {
 /// `>f.st...... name`, or `*deleting   name`.
 fn read_difference(line: &[u8]) -> Option<Difference> {
     let line = line.strip_prefix(MARK.as_bytes())?;
-    let (changes, name) = (line.get(..11)?, unescaped(line.get(12..)?));
+    let (changes, name) = (line.get(..11)?, unescape(line.get(12..)?, RSYNC_ESCAPE));
     let is_directory = name.ends_with(b"/") || changes.get(1) == Some(&b'd');
     let name = name.strip_suffix(b"/").unwrap_or(&name);
     let path = match name.strip_prefix(b"./").unwrap_or(name) {

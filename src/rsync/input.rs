@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use super::Presence;
 use super::excludes::Excludes;
+use super::temporary;
 use crate::path::RelPath;
 
 /// Stands for the watch root: every name sends its parents too, but `./` itself would send what the root holds.
@@ -91,13 +92,7 @@ pub fn temporary_names<'a>(paths: impl IntoIterator<Item = &'a RelPath>) -> Vec<
     let mut parents = HashSet::new();
     for path in paths {
         push_parents(&mut list, &mut parents, path);
-        let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
-            continue;
-        };
-        // A name that begins with a dot gets no second one.
-        let mut temporary = b".".to_vec();
-        temporary.extend_from_slice(name.strip_prefix(b".").unwrap_or(name));
-        if let Some(temporary) = parent.join(&temporary) {
+        if let Some(temporary) = temporary::beginning(path) {
             push_pattern(&mut list, &temporary, b".??????");
         }
     }

@@ -6,16 +6,16 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::fs::{Mode, OFlags, open};
 
-use super::run::RootIdentity;
+use crate::ground::identity::Identity;
 
 /// The directory, as it was when the program started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalDirectory {
     path: PathBuf,
     /// `None` when nothing was there.
-    identity: Option<RootIdentity>,
+    identity: Option<Identity>,
 }
 
 /// The directory, held open: runs reach it whatever its path leads to meanwhile.
@@ -25,7 +25,7 @@ pub struct OpenDirectory(OwnedFd);
 impl LocalDirectory {
     /// Takes what is at `path` now for the right directory.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), identity: RootIdentity::of(path).ok() }
+        Self { path: path.to_path_buf(), identity: Identity::of(path).ok() }
     }
 
     /// Opens the directory, and only the right one.
@@ -33,15 +33,15 @@ impl LocalDirectory {
     /// # Errors
     /// Why nothing may be sent there now, a clause for the log.
     pub fn open(&self) -> Result<OpenDirectory, String> {
-        let missing = |error: rustix::io::Errno| {
+        let missing = |error: std::io::Error| {
             format!(
                 "the directory cannot be used: {}; sersync never makes it, for a share may have to be mounted there",
-                std::io::Error::from(error).kind()
+                error.kind()
             )
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = open(&self.path, flags, Mode::empty()).map_err(missing)?;
-        let found = RootIdentity::from(fstat(&directory).map_err(missing)?);
+        let directory = open(&self.path, flags, Mode::empty()).map_err(|e| missing(e.into()))?;
+        let found = Identity::of_open(&directory).map_err(missing)?;
         if self.identity == Some(found) {
             return Ok(OpenDirectory(directory));
         }

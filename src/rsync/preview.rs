@@ -3,13 +3,15 @@
 
 use std::collections::HashSet;
 
+use crate::ground::octal::unescape;
 use crate::path::RelPath;
+use crate::rsync::RSYNC_ESCAPE;
 
 /// The names that a preview says would be deleted; true stands for a directory.
 pub fn deleted_names(output: &[u8]) -> Vec<(RelPath, bool)> {
     let lines = output.split(|&b| b == b'\n').filter_map(|line| line.strip_prefix(b"del. "));
     let name = |line: &[u8]| {
-        let name = unescaped(line);
+        let name = unescape(line, RSYNC_ESCAPE);
         let directory = name.strip_suffix(b"/");
         Some((RelPath::new(directory.unwrap_or(&name))?, directory.is_some()))
     };
@@ -48,7 +50,7 @@ impl Answer {
                 continue;
             };
             answer.is_readable = true;
-            let name = unescaped(name);
+            let name = unescape(name, RSYNC_ESCAPE);
             let Some(path) = RelPath::new(name.strip_suffix(b"/").unwrap_or(&name)) else {
                 continue;
             };
@@ -65,24 +67,6 @@ impl Answer {
     pub fn may_have(&self, path: &RelPath) -> bool {
         !self.is_readable || self.extraneous.contains(path)
     }
-}
-
-/// rsync writes unprintable bytes as `\#ooo` in octal, and a backslash too where it would look like that.
-pub(super) fn unescaped(text: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, behind @ ..] = rest {
-        let escaped = match rest {
-            [b'\\', b'#', digits @ ..] => {
-                let digits = digits.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-                digits.and_then(|digits| u8::from_str_radix(digits, 8).ok())
-            }
-            _ => None,
-        };
-        bytes.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { &rest[5..] } else { behind };
-    }
-    bytes
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use super::exit::Outcome;
-use super::run::{Killer, Limits, RootIdentity, Session, StartError};
+use super::run::{Killer, Limits, Session, StartError};
 use super::{Abilities, Endpoint, RunKind, input};
 use crate::failure::{Failure, FailureKind};
+use crate::ground::identity::Identity;
 
 /// How long a probe may make no progress: longer than a connection takes.
 const STALL: Duration = Duration::from_secs(30);
@@ -27,7 +28,7 @@ pub enum Probed {
 /// When no run can be started.
 pub fn run_probe(
     endpoint: &Endpoint,
-    expected: Option<RootIdentity>,
+    expected: Option<Identity>,
     nonce: u64,
     mut started: impl FnMut(Killer),
 ) -> Result<Probed, StartError> {

@@ -6,9 +6,9 @@ mod feed;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,37 +18,14 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use super::RunSpec;
 use super::exit::{self, Ending};
 use super::local::OpenDirectory;
+use crate::ground::identity::Identity;
+use crate::ground::lock::lock;
 
 /// The environment variable in which every rsync of ours carries the state directory of its owner.
 pub const OWNER: &str = "SERSYNC_STATE";
 
 /// How long sessions that are closed unused may take to leave by themselves.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
-
-/// Which directory a watch root is, even when its path leads elsewhere later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RootIdentity {
-    /// Device number.
-    pub dev: u64,
-    /// Inode number.
-    pub ino: u64,
-}
-
-impl RootIdentity {
-    /// What `path` leads to now.
-    ///
-    /// # Errors
-    /// When there is nothing, or it cannot be looked at.
-    pub fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self::from(rustix::fs::stat(path)?))
-    }
-}
-
-impl From<rustix::fs::Stat> for RootIdentity {
-    fn from(stat: rustix::fs::Stat) -> Self {
-        Self { dev: stat.st_dev, ino: stat.st_ino }
-    }
-}
 
 /// Why a run could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +119,7 @@ struct Target {
 impl Killer {
     /// Ends the run at once, with everything it started. The remote removes its unfinished files by itself.
     pub fn kill(&self) {
-        let mut target = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut target = lock(&self.0);
         target.killed = true;
         if let Some(group) = target.group {
             let _ = kill_process_group(group, Signal::KILL);
@@ -151,12 +128,12 @@ impl Killer {
 
     /// True once [`Killer::kill`] was called.
     fn was_used(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).killed
+        lock(&self.0).killed
     }
 
     /// Ends what is left of the group, and forgets its number.
     fn disarm(&self) {
-        let mut target = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut target = lock(&self.0);
         if let Some(group) = target.group.take() {
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -172,7 +149,7 @@ pub struct Session {
     pidfd: OwnedFd,
     killer: Killer,
     spec: RunSpec,
-    expected: Option<RootIdentity>,
+    expected: Option<Identity>,
     places: Places,
     reaped: Option<ExitStatus>,
 }
@@ -191,14 +168,12 @@ impl Session {
     ///
     /// # Errors
     /// When rsync or the watch root is missing, the root is another directory, or no process can be made.
-    pub fn start(spec: &RunSpec, expected: Option<RootIdentity>) -> Result<Self, StartError> {
-        let in_root = |source: rustix::io::Errno| StartError::Root {
-            path: spec.root.clone(),
-            source: source.into(),
-        };
+    pub fn start(spec: &RunSpec, expected: Option<Identity>) -> Result<Self, StartError> {
+        let in_root = |source| StartError::Root { path: spec.root.clone(), source };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(&spec.root, flags, Mode::empty()).map_err(in_root)?;
-        let found = RootIdentity::from(rustix::fs::fstat(&dir).map_err(in_root)?);
+        let dir =
+            rustix::fs::open(&spec.root, flags, Mode::empty()).map_err(|e| in_root(e.into()))?;
+        let found = Identity::of_open(&dir).map_err(in_root)?;
         if expected.is_some_and(|expected| expected != found) {
             return Err(StartError::RootChanged { path: spec.root.clone() });
         }
@@ -215,7 +190,7 @@ impl Session {
     fn adopt(
         mut child: Child,
         spec: &RunSpec,
-        expected: Option<RootIdentity>,
+        expected: Option<Identity>,
         places: Places,
     ) -> Result<Self, StartError> {
         let pid = Pid::from_child(&child);
@@ -269,7 +244,7 @@ impl Session {
     /// The same; says now and then what the run needs.
     pub fn feed_and(mut self, input: &[u8], limits: Limits, needs: &mut dyn FnMut(Need)) -> Report {
         let same_root = self.expected.is_none_or(|expected| {
-            RootIdentity::of(&self.spec.root).is_ok_and(|found| found == expected)
+            Identity::of(&self.spec.root).is_ok_and(|found| found == expected)
         });
         // A session may have waited for long: nothing is sent to a directory that was unmounted meanwhile.
         let lost = self.spec.local.as_ref().and_then(|local| local.open().err());

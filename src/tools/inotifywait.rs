@@ -16,13 +16,13 @@ use crate::sys::posix::{end_on_closed_pipes, open_syslog};
 use crate::sys::{Side, fork_into_background};
 use crate::tools::events;
 use crate::tools::format::{Format, Layout};
-use crate::tools::getopt::{self, Argument, LongOption, Options, Word};
+use crate::tools::getopt::{self, Argument, LongOption, Options};
 use crate::tools::operands::Operands;
 use crate::tools::output::Output;
 use crate::tools::say::{Messages, bytes_of, complain, text_of};
 use crate::tools::shared::{
     Depth, Expressions, Family, Overflows, Refused, complain_of_init, option_order, parse_events,
-    parse_timeout, set_once, set_up,
+    parse_timeout, set_once, set_up, take_options,
 };
 use crate::tools::watching::{Gone, Next, Watching};
 
@@ -108,20 +108,9 @@ impl Settings {
         let family = Family::of(words);
         let (options, operands) = getopt::read(words, &OPTIONS, option_order());
         let mut settings = Self { operands, ..Self::default() };
-        let mut is_faulty = false;
-        for option in options {
-            match option {
-                Word::Fault(message) => {
-                    complain(&[&message]);
-                    is_faulty = true;
-                }
-                Word::Option(id, argument) => {
-                    settings.take(family, id, argument.unwrap_or_default())?;
-                }
-            }
-        }
+        let taken = take_options(options, |id, argument| settings.take(family, id, argument))?;
         settings.check()?;
-        if is_faulty { Err(Refused) } else { Ok(settings) }
+        taken.map(|()| settings)
     }
 
     /// Takes one option in.

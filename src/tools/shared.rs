@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::sys::posix::{Case, ExtendedRegex};
 use crate::tools::events;
-use crate::tools::getopt::Order;
+use crate::tools::getopt::{Order, Word};
 use crate::tools::say::{Messages, complain, text_of};
 use crate::tools::watching::{Filter, Watching};
 
@@ -20,6 +20,25 @@ const FANOTIFY_HELP: &str = "\t-I|--inotify\tWatch with inotify.\n\
 
 /// Why a program ends early.
 pub struct Refused;
+
+/// Hands each option to `take`, and complains of every faulty one. The inner error says that there were such; the outer one
+/// is that of `take`.
+pub fn take_options(
+    options: Vec<Word>,
+    mut take: impl FnMut(char, OsString) -> Result<(), Refused>,
+) -> Result<Result<(), Refused>, Refused> {
+    let mut taken = Ok(());
+    for option in options {
+        match option {
+            Word::Fault(message) => {
+                complain(&[&message]);
+                taken = Err(Refused);
+            }
+            Word::Option(id, argument) => take(id, argument.unwrap_or_default())?,
+        }
+    }
+    Ok(taken)
+}
 
 /// Under which family of names a tool was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::watch::open::{counting_device, list};
+use crate::ground::directory::list;
+use crate::watch::open::counting_device;
 use crate::watch::scan::scan_pool;
 
 /// Links of a directory that holds none: its name and its own `.`.
@@ -99,7 +100,7 @@ impl Walk<'_> {
     /// The directories in the directory that are not left out.
     pub fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, Errno> {
         let mut children = Vec::new();
-        let listed = list(&open_directory(path)?, |name, is_dir| {
+        let listed = list(open_directory(path)?, |name, is_dir| {
             if is_dir {
                 let child = [path, name, b"/"].concat();
                 if !self.is_excluded(&child) {

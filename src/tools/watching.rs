@@ -12,10 +12,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, FileType, statat};
 use rustix::io::Errno;
 
+use crate::ground::directory::list;
 use crate::sys::posix::ExtendedRegex;
 use crate::tools::format::Occurrence;
 use crate::tools::walk::{Found, Walk, is_directory, open_directory, with_slash};
-use crate::watch::open::list;
 use crate::watch::queue::Queue;
 use crate::watch::scan::remove_watches;
 
@@ -456,7 +456,7 @@ impl Watching {
         let Found { wd, name: path, .. } = self.walk().add(&with_slash(path))?;
         new.insert(wd);
         let mut children = Vec::new();
-        let listed = list(&open_directory(&path)?, |name, is_dir| {
+        let listed = list(open_directory(&path)?, |name, is_dir| {
             let name = name.to_vec();
             let below = [&path[..], &name].concat();
             if is_dir {

@@ -4,11 +4,11 @@
 use inotify::EventMask;
 
 use crate::change::{Cause, Change, Place, RootId};
+use crate::ground::lock::lock;
 use crate::path::RelPath;
 use crate::watch::context::{Backend, ReadOutcome, WatchContext};
 use crate::watch::inotify::{InotifyWatch, Moving};
 use crate::watch::queue::RawEvent;
-use crate::watch::scan::locked;
 use crate::watch::tree::DirId;
 
 /// One event in one directory.
@@ -50,10 +50,10 @@ impl InotifyWatch {
             self.apply_end_of_watch(context, event.wd);
         } else {
             let name = self.queue.name(event).to_vec();
-            let dirs = locked(&self.tree).watched_by(event.wd);
+            let dirs = lock(&self.tree).watched_by(event.wd);
             for parent in dirs {
                 // Handling the event in one directory may have ended the watch of the next one.
-                if locked(&self.tree).wd(parent) == Some(event.wd) {
+                if lock(&self.tree).wd(parent) == Some(event.wd) {
                     self.apply_in(context, event, parent, &name);
                 }
             }
@@ -63,7 +63,7 @@ impl InotifyWatch {
 
     fn log_raw(&self, event: &RawEvent) {
         let name = String::from_utf8_lossy(self.queue.name(event)).into_owned();
-        let tree = locked(&self.tree);
+        let tree = lock(&self.tree);
         let dir = tree.watched_by(event.wd).first().and_then(|dir| tree.path(*dir));
         let dir = dir.map(|(_, path)| path.to_string()).unwrap_or_default();
         log::info!("inotify: {:?} cookie {} in {dir}: {name:?}", event.mask, event.cookie);
@@ -71,9 +71,9 @@ impl InotifyWatch {
 
     /// The kernel has removed a watch by itself: the directory or its file system is gone.
     fn apply_end_of_watch(&mut self, context: &mut WatchContext, wd: i32) {
-        let dirs = locked(&self.tree).watched_by(wd);
+        let dirs = lock(&self.tree).watched_by(wd);
         for dir in dirs {
-            let mut tree = locked(&self.tree);
+            let mut tree = lock(&self.tree);
             // The kernel has removed the watch already.
             let _ = tree.set_wd(dir, None);
             let Some((root, path)) = tree.path(dir) else {
@@ -96,7 +96,7 @@ impl InotifyWatch {
         parent: DirId,
         name: &[u8],
     ) {
-        let Some((root, dir_path)) = locked(&self.tree).path(parent) else {
+        let Some((root, dir_path)) = lock(&self.tree).path(parent) else {
             // The directory is being moved. It is compared as a whole when it arrives.
             self.horizon = self.queue.end();
             return;
@@ -153,14 +153,14 @@ impl InotifyWatch {
 
     fn apply_new_dir(&mut self, context: &mut WatchContext, here: &Occurrence) {
         if context.batch.is_excluded(here.root, &here.path, true) {
-            return locked(&self.tree).set_hides_excluded(here.parent, true);
+            return lock(&self.tree).set_hides_excluded(here.parent, true);
         }
         context.batch.push(here.root, here.dir_entry(Cause::Create));
-        let known = locked(&self.tree).child(here.parent, here.name);
+        let known = lock(&self.tree).child(here.parent, here.name);
         if known.is_some_and(|dir| self.is_watched_at(context, dir, &here.place())) {
             return;
         }
-        let dir = locked(&self.tree).insert(here.parent, here.name);
+        let dir = lock(&self.tree).insert(here.parent, here.name);
         self.walk(context, here.root, dir);
     }
 
@@ -170,9 +170,9 @@ impl InotifyWatch {
     }
 
     fn apply_dir_moved_from(&mut self, context: &mut WatchContext, here: &Occurrence) {
-        let dir = locked(&self.tree).child(here.parent, here.name);
+        let dir = lock(&self.tree).child(here.parent, here.name);
         if let Some(dir) = dir {
-            locked(&self.tree).detach(dir);
+            lock(&self.tree).detach(dir);
         }
         self.moving.push(here.moving(dir));
         context.batch.push(here.root, Change::tree(here.path.clone(), Cause::MovedFrom));
@@ -186,14 +186,14 @@ impl InotifyWatch {
             if let Some(dir) = moving.and_then(|moving| moving.dir) {
                 self.forget_dir(dir);
             }
-            return locked(&self.tree).set_hides_excluded(here.parent, true);
+            return lock(&self.tree).set_hides_excluded(here.parent, true);
         }
         // Watch first, report second: what is created in between is delivered with the directory.
         let from = moving.as_ref().map(|moving| moving.from.clone());
         match moving.and_then(|moving| moving.dir.map(|dir| (dir, moving.from))) {
             Some((dir, from)) => self.apply_known_dir_moved(context, here, dir, from),
             None => {
-                let dir = locked(&self.tree).insert(here.parent, here.name);
+                let dir = lock(&self.tree).insert(here.parent, here.name);
                 self.rescan(context, dir);
             }
         }
@@ -209,7 +209,7 @@ impl InotifyWatch {
         dir: DirId,
         from: Place,
     ) {
-        locked(&self.tree).attach(dir, here.parent, here.name);
+        lock(&self.tree).attach(dir, here.parent, here.name);
         if !self.is_watched_at(context, dir, &here.place()) {
             // Two names were exchanged, or there were more renames since: look at both paths.
             self.rescan(context, dir);
@@ -224,8 +224,8 @@ impl InotifyWatch {
 
     fn apply_dir_attrib(&mut self, context: &mut WatchContext, here: &Occurrence) {
         context.batch.push(here.root, here.dir_entry(Cause::Attrib));
-        if locked(&self.troubles).contains(&here.place()) {
-            let dir = locked(&self.tree).insert(here.parent, here.name);
+        if lock(&self.troubles).contains(&here.place()) {
+            let dir = lock(&self.tree).insert(here.parent, here.name);
             self.walk(context, here.root, dir);
         }
     }
@@ -234,12 +234,12 @@ impl InotifyWatch {
     fn exclude_anew(&mut self, context: &WatchContext, root: RootId, moved: DirId) {
         let mut todo = vec![moved];
         while let Some(dir) = todo.pop() {
-            let tree = locked(&self.tree);
+            let tree = lock(&self.tree);
             let path = tree.path(dir).map(|(_, path)| path).unwrap_or_default();
             let (hides, children) = (tree.hides_excluded(dir), tree.children(dir));
             drop(tree);
             if dir != moved && context.batch.is_excluded(root, &path, true) {
-                let mut tree = locked(&self.tree);
+                let mut tree = lock(&self.tree);
                 if let Some(parent) = tree.parent(dir) {
                     tree.set_hides_excluded(parent, true);
                 }
@@ -255,12 +255,12 @@ impl InotifyWatch {
 
     /// True when the directory at the place is the one that we watch as `dir`.
     fn is_watched_at(&self, context: &WatchContext, dir: DirId, place: &Place) -> bool {
-        let known = locked(&self.tree).wd(dir);
+        let known = lock(&self.tree).wd(dir);
         known.is_some() && self.watch_at(context, place) == known
     }
 
     fn forget_child(&mut self, parent: DirId, name: &[u8]) {
-        let known = locked(&self.tree).child(parent, name);
+        let known = lock(&self.tree).child(parent, name);
         if let Some(dir) = known {
             self.forget_dir(dir);
         }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use crate::config::ChangeSwitches;
 use crate::config::WatchBackend;
+use crate::ground::directory::list;
 use crate::path::RelPath;
 use crate::watch::context::{Backend, WatchContext};
 use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::open::{list, open_dir};
+use crate::watch::open::open_dir;
 
 /// Above this number of directories, a watch for each costs more than one mark for the file system.
 const LARGE_TREE_DIRECTORIES: usize = 5_000;

@@ -11,11 +11,12 @@ use rustix::fs::inotify::WatchFlags;
 
 use crate::change::{Cause, Change, Place, RootId};
 use crate::config::ChangeSwitches;
+use crate::ground::lock::lock;
 use crate::watch::Exclude;
 use crate::watch::context::{Backend, ReadOutcome, WatchContext};
 use crate::watch::queue::Queue;
 use crate::watch::roots::Roots;
-use crate::watch::scan::{Scan, locked, remove_watches};
+use crate::watch::scan::{Scan, remove_watches};
 use crate::watch::tree::{DirId, Tree};
 use crate::watch::troubles::Troubles;
 
@@ -104,13 +105,13 @@ impl InotifyWatch {
 
     /// Forgets the directory and all below, here and in the kernel.
     pub(super) fn forget_dir(&mut self, dir: DirId) {
-        let unused = locked(&self.tree).forget(dir);
+        let unused = lock(&self.tree).forget(dir);
         remove_watches(self.queue.fd(), &unused);
     }
 
     /// The known directory at `path`.
     fn find(&self, (root, path): &Place) -> Option<DirId> {
-        let tree = locked(&self.tree);
+        let tree = lock(&self.tree);
         path.components().try_fold(tree.root(*root)?, |dir, name| tree.child(dir, name))
     }
 
@@ -147,10 +148,10 @@ impl Backend for InotifyWatch {
             Some(_) if context.batch.is_excluded(*root, path, true) => None,
             Some((parent, name)) => {
                 let parent = self.find(&(*root, parent));
-                parent.map(|parent| locked(&self.tree).insert(parent, name))
+                parent.map(|parent| lock(&self.tree).insert(parent, name))
             }
             None => {
-                let mut tree = locked(&self.tree);
+                let mut tree = lock(&self.tree);
                 Some(tree.root(*root).unwrap_or_else(|| tree.add_root(*root)))
             }
         };
@@ -158,7 +159,7 @@ impl Backend for InotifyWatch {
             self.rescan(context, dir);
         }
         if path.is_root() {
-            locked(&self.tree).shrink();
+            lock(&self.tree).shrink();
         }
     }
 
@@ -166,11 +167,11 @@ impl Backend for InotifyWatch {
         if let Some(dir) = self.find(place) {
             self.forget_dir(dir);
         }
-        locked(&self.troubles).remove_below(place);
+        lock(&self.troubles).remove_below(place);
     }
 
     fn directories(&self) -> usize {
-        locked(&self.tree).len()
+        lock(&self.tree).len()
     }
 
     fn read(&mut self, context: &mut WatchContext) -> ReadOutcome {
@@ -204,19 +205,19 @@ impl Backend for InotifyWatch {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if self.keeps_back() { Some(MOVE_PAIR_LIMIT) } else { locked(&self.troubles).timeout() }
+        if self.keeps_back() { Some(MOVE_PAIR_LIMIT) } else { lock(&self.troubles).timeout() }
     }
 
     fn tick(&mut self, context: &mut WatchContext) {
         // After a read, settle the moves of earlier reads. After a timeout, settle all of them.
         let position = std::mem::replace(&mut self.settled, u64::MAX);
         self.settle_moves(context, position);
-        let due = locked(&self.troubles).take_due();
+        let due = lock(&self.troubles).take_due();
         for place in due {
             self.watch(context, &place);
             context.batch.push(place.0, Change::tree(place.1, Cause::Found));
         }
-        locked(&self.troubles).report(context);
+        lock(&self.troubles).report(context);
     }
 }
 

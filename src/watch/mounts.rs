@@ -8,6 +8,7 @@ use std::io::{self, Read, Seek};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use crate::ground::octal::unescape;
 use crate::path::RelPath;
 
 /// Where the kernel lists the mounts; a poll for POLLPRI on it reports changes.
@@ -57,21 +58,8 @@ impl Mounts {
 fn parse_line(line: &[u8]) -> Option<(PathBuf, u64)> {
     let mut fields = line.split(|&b| b == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let point = unescape(fields.nth(3)?);
+    let point = unescape(fields.nth(3)?, b"\\");
     Some((PathBuf::from(OsString::from_vec(point)), id))
-}
-
-/// Undoes the kernel's `\ooo` for blanks, tabs, newlines and backslashes.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let octal = (first == b'\\').then(|| after.get(..3)).flatten();
-        let value = octal.and_then(|o| u8::from_str_radix(std::str::from_utf8(o).ok()?, 8).ok());
-        bytes.push(value.unwrap_or(first));
-        rest = if value.is_some() { &after[3..] } else { after };
-    }
-    bytes
 }
 
 #[cfg(test)]

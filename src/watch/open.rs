@@ -1,15 +1,12 @@
-//! Directories below a watch root, opened and listed, however long their path is.
+//! Directories and files below a watch root, opened however long their path is.
 //! Never follows a symbolic link below the root, and keeps no directory open.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, fstat, fstatfs, openat, statat,
-};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, fstatfs, openat, statat};
 use rustix::io::Errno;
 
 use crate::path::RelPath;
@@ -84,29 +81,6 @@ pub fn counting_device(dir: &OwnedFd) -> Option<u64> {
     let kind = fstatfs(dir).ok()?.f_type;
     let counts = matches!(kind, libc::EXT4_SUPER_MAGIC | libc::XFS_SUPER_MAGIC | libc::TMPFS_MAGIC);
     Some(fstat(dir).ok()?.st_dev).filter(|_| counts)
-}
-
-/// Calls `each` with every name in the open directory, and whether it is a directory.
-pub fn list(dir: &OwnedFd, mut each: impl FnMut(&[u8], bool)) -> io::Result<()> {
-    let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
-    let mut entries = RawDir::new(dir, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        let file_type = match entry.file_type() {
-            FileType::Unknown => match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                Err(Errno::NOENT) => continue,
-                Err(error) => return Err(error.into()),
-            },
-            known => known,
-        };
-        each(name.to_bytes(), file_type == FileType::Directory);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

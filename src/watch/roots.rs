@@ -11,10 +11,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use rustix::fs::{Access, AtFlags, CWD, FileType, StatxFlags, accessat, statx};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
 use crate::change::RootId;
+use crate::ground::identity::Identity;
 use crate::path::RelPath;
 use crate::watch::mounts::{MOUNT_TABLE, Mounts};
 use crate::watch::open::stat;
@@ -24,14 +25,6 @@ const LINKS_MAX: usize = 40;
 
 /// Attempts to watch a path that changes meanwhile. After that its events trigger another look.
 const LOOKS_MAX: usize = 40;
-
-/// Identifies a directory. The birth time tells a reused inode number from the old one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    device: (u32, u32),
-    inode: u64,
-    born: (i64, u32),
-}
 
 /// What has changed about a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,7 +227,7 @@ impl Roots {
     /// The watch on the root directory has ended, so it was replaced, even if it looks the same.
     pub fn forget_identity(&mut self, root: RootId) {
         for root in self.list.iter_mut().filter(|r| r.id == root && r.is_there()) {
-            root.current = Some(Identity { inode: 0, ..root.first });
+            root.current = Some(root.first.of_no_directory());
         }
     }
 
@@ -270,20 +263,11 @@ impl Roots {
 /// Identifies the directory. One that we may not read counts as lost. Opens nothing, so that a shortage of file
 /// descriptors is not taken for a loss.
 fn look(path: &Path) -> io::Result<Sight> {
-    let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    let stat = statx(CWD, path, AtFlags::empty(), mask)?;
-    if !FileType::from_raw_mode(stat.stx_mode.into()).is_dir() {
+    if !path.metadata()?.is_dir() {
         return Err(Errno::NOTDIR.into());
     }
     accessat(CWD, path, Access::READ_OK | Access::EXEC_OK, AtFlags::EACCESS)?;
-    Ok(Sight {
-        identity: Identity {
-            device: (stat.stx_dev_major, stat.stx_dev_minor),
-            inode: stat.stx_ino,
-            born: (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
-        },
-        real_path: path.canonicalize()?,
-    })
+    Ok(Sight { identity: Identity::of(path)?, real_path: path.canonicalize()? })
 }
 
 fn reason_of(error: &io::Error) -> String {

@@ -5,15 +5,17 @@ use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use rustix::fs::inotify::{self, WatchFlags};
 use rustix::io::Errno;
 
 use crate::change::{Cause, Change, Place, RootId};
+use crate::ground::directory::list;
+use crate::ground::limits::Limit;
+use crate::ground::lock::lock;
 use crate::path::RelPath;
-use crate::watch::limits::Limit;
-use crate::watch::open::{counting_device, list, open_dir, path_of_fd, short_path, stat};
+use crate::watch::open::{counting_device, open_dir, path_of_fd, short_path, stat};
 use crate::watch::roots::Roots;
 use crate::watch::tree::{DirId, Tree};
 use crate::watch::troubles::{Trouble, Troubles};
@@ -114,13 +116,13 @@ impl Scan<'_> {
     }
 
     fn counting_device(&self, dir: DirId) -> Option<u64> {
-        let (root, path) = locked(self.tree).path(dir)?;
+        let (root, path) = lock(self.tree).path(dir)?;
         counting_device(&open_dir(self.roots.path(root)?, &path).ok()?)
     }
 
     /// Watches one directory, *then* lists it, so that nothing made in between is missed.
     fn visit(&self, dir: DirId, aim: Aim) -> Visit {
-        let Some((root, path)) = locked(self.tree).path(dir) else {
+        let Some((root, path)) = lock(self.tree).path(dir) else {
             return Visit::default();
         };
         let Some(root_path) = self.roots.path(root) else {
@@ -167,7 +169,7 @@ impl Scan<'_> {
 
     /// Brings the tree's children of `dir` up to date.
     fn take_in(&self, dir: DirId, at: &Place, listing: Listing) -> Visit {
-        let mut tree = locked(self.tree);
+        let mut tree = lock(self.tree);
         let known = tree.children(dir);
         let insert = |name: &Vec<u8>| tree.insert(dir, name);
         let children: Vec<_> = listing.directories.iter().map(insert).collect();
@@ -179,7 +181,7 @@ impl Scan<'_> {
             }
         }
         drop(tree);
-        locked(self.troubles).remove(at);
+        lock(self.troubles).remove(at);
         Visit { children, found: listing.found }
     }
 
@@ -217,11 +219,11 @@ impl Scan<'_> {
     /// Handles a directory that cannot be watched or listed: it is gone, or it becomes a trouble.
     fn give_up(&self, dir: DirId, at: Place, error: &io::Error) -> Visit {
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
-        let mut tree = locked(self.tree);
+        let mut tree = lock(self.tree);
         let gone = matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP);
         if gone && !at.1.is_root() {
             self.unwatch(&tree.forget(dir));
-            locked(self.troubles).remove(&at);
+            lock(self.troubles).remove(&at);
             return Visit::default();
         }
         let trouble = Trouble::from(errno);
@@ -230,7 +232,7 @@ impl Scan<'_> {
         }
         drop(tree);
         let found = vec![Change::tree(at.1.clone(), Cause::Found)];
-        locked(self.troubles).add(at, trouble);
+        lock(self.troubles).add(at, trouble);
         Visit { found, ..Visit::default() }
     }
 
@@ -245,7 +247,7 @@ impl Scan<'_> {
     }
 
     fn set_wd(&self, dir: DirId, wd: Option<i32>) {
-        let unused = locked(self.tree).set_wd(dir, wd);
+        let unused = lock(self.tree).set_wd(dir, wd);
         self.unwatch(unused.as_slice());
     }
 
@@ -271,11 +273,6 @@ pub fn remove_watches(inotify: BorrowedFd<'_>, wds: &[i32]) {
     }
 }
 
-/// Locks the mutex, ignoring poison: the tree is rebuilt after a panic.
-pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn is_exhausted(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::NOSPC)
 }
@@ -285,8 +282,8 @@ fn raise_watches() -> bool {
     static RAISED: OnceLock<bool> = OnceLock::new();
     let limit = Limit::MaxUserWatches;
     *RAISED.get_or_init(|| match (limit.read(), limit.raise(WATCHES_WANTED)) {
-        (Ok(before), Ok(now)) if now > before => {
-            log::info!("raised {} from {before} to {now}", limit.file());
+        (Ok(before), Ok(true)) => {
+            log::info!("raised {} from {before} to {WATCHES_WANTED}", limit.file());
             true
         }
         _ => false,

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::change::Place;
+use crate::ground::limits::Limit;
 use crate::path::RelPath;
 use crate::watch::context::WatchContext;
-use crate::watch::limits::Limit;
 
 /// Above this number of unwatched directories, their whole root is compared.
 const PLACES_MAX: usize = 1000;

@@ -2,11 +2,11 @@
 //! Forgets at the first doubt. Without it, a late second run for one write would undo what the other side of two mirrors of each
 //! other has written since: rsync's `--update` compares whole seconds.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use super::fresh::Stamp;
+use crate::ground::generations::Generations;
 use crate::path::RelPath;
 
 /// Entries of a generation; two generations are kept.
@@ -36,8 +36,7 @@ impl Version {
 #[derive(Debug, Default)]
 pub struct Delivered {
     hasher: RandomState,
-    young: HashMap<u64, Entry>,
-    old: HashMap<u64, Entry>,
+    latest: Generations<u64, Entry, GENERATION>,
 }
 
 /// What was delivered under one name.
@@ -60,19 +59,14 @@ impl Delivered {
 
     /// The remote has got this; `version` is what was there before the run, and settled.
     pub fn note(&mut self, path: &RelPath, version: Version) {
-        if self.young.len() >= GENERATION {
-            self.old = std::mem::take(&mut self.young);
-        }
         let entry =
             Entry { version: self.hasher.hash_one(version), modified: version.stamp.modified };
-        self.young.insert(self.hasher.hash_one(path), entry);
+        self.latest.insert(self.hasher.hash_one(path), entry);
     }
 
     /// The remote does not have this any more.
     pub fn forget(&mut self, path: &RelPath) {
-        let key = self.hasher.hash_one(path);
-        self.young.remove(&key);
-        self.old.remove(&key);
+        self.latest.remove(&self.hasher.hash_one(path));
     }
 
     /// Nothing is known any more.
@@ -81,8 +75,7 @@ impl Delivered {
     }
 
     fn get(&self, path: &RelPath) -> Option<&Entry> {
-        let key = self.hasher.hash_one(path);
-        self.young.get(&key).or_else(|| self.old.get(&key))
+        self.latest.get(&self.hasher.hash_one(path))
     }
 }
 

@@ -1,9 +1,9 @@
 //! Stamps of files that were sent while they were fresh. A later write may have the same size and time, and rsync's quick
 //! check would skip it. Does not look at the disk.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::ground::generations::Generations;
 use crate::path::RelPath;
 
 /// Entries of a generation; two generations are kept, some 10 MB at the most.
@@ -29,43 +29,35 @@ pub enum Granularity {
 
 /// Stamps of recently sent files of one remote.
 ///
-/// Invariant: a path whose copy may have the stamp of an older content is in one of the generations.
+/// Invariant: a path whose copy may have the stamp of an older content is remembered.
 #[derive(Debug, Default)]
-pub struct FreshStamps {
-    young: HashMap<RelPath, Stamp>,
-    old: HashMap<RelPath, Stamp>,
-}
+pub struct FreshStamps(Generations<RelPath, Stamp, GENERATION>);
 
 impl FreshStamps {
     /// True when the copy of `path` may have this stamp and other content: rsync must not trust it.
     pub fn hides(&self, path: &RelPath, stamp: Stamp, granularity: Granularity) -> bool {
-        let known = self.young.get(path).or_else(|| self.old.get(path));
+        let known = self.0.get(path);
         known.is_some_and(|known| same(*known, stamp, granularity))
     }
 
     /// Notes that `path` is about to be sent with this stamp. `now` is [`coarse_now`], read after the file was looked at.
     pub fn note(&mut self, path: &RelPath, stamp: Stamp, now: Duration, granularity: Granularity) {
-        let is_known = self.young.contains_key(path) || self.old.contains_key(path);
         if is_fresh(stamp, now, granularity) {
-            if self.young.len() >= GENERATION {
-                self.old = std::mem::take(&mut self.young);
-            }
-            self.young.insert(path.clone(), stamp);
-        } else if is_known {
-            self.young.remove(path);
-            self.old.remove(path);
+            self.0.insert(path.clone(), stamp);
+        } else {
+            self.0.remove(path);
         }
     }
 
     /// True when something newer than this was sent, or was about to be.
     pub fn has_newer(&self, path: &RelPath, stamp: Stamp) -> bool {
-        let known = self.young.get(path).or_else(|| self.old.get(path));
+        let known = self.0.get(path);
         known.is_some_and(|known| known.modified > stamp.modified)
     }
 
     /// The remembered paths below `old`, renamed to be below `new`.
     pub fn moved_along(&self, old: &RelPath, new: &RelPath) -> Vec<RelPath> {
-        let known = self.young.keys().chain(self.old.keys());
+        let known = self.0.keys();
         if old.is_root() {
             return known.cloned().collect();
         }

@@ -1,7 +1,8 @@
 //! Whether runs need the processors at this moment, for those who could do their work a little later.
 //! Counts; does not know what is delivered, nor who waits.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use crate::ground::lock::{lock, wait};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// After this machine lacked something that a run needs, no session is started for so long.
@@ -75,13 +76,15 @@ impl LoadGate {
 
     /// Waits for news since that moment; false when the end has come.
     pub fn wait(&self, since: Moment) -> bool {
-        let waits = |state: &mut State| !state.ended && state.generation == since.generation;
-        let state = self.changed.wait_while(self.lock(), waits);
-        !state.unwrap_or_else(PoisonError::into_inner).ended
+        let mut state = self.lock();
+        while !state.ended && state.generation == since.generation {
+            state = wait(&self.changed, state);
+        }
+        !state.ended
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use crate::engine::Job;
 use crate::path::RelPath;
+use crate::rsync::temporary::is_temporary_of;
 
 /// To send a smaller file is quicker than to start a run for it.
 const FILE_MIN: u64 = 1 << 20;
@@ -45,23 +46,7 @@ pub enum Mover {
 /// True when `old` is what rsync calls a file that it receives as `new`.
 pub fn is_receivers(old: &RelPath, new: &RelPath) -> bool {
     let held_back = |name: &[u8]| name == b".~tmp~" || name == b".rsync-partial";
-    is_temporary(old, new) || old.components().any(held_back)
-}
-
-/// True when `old` is the name under which rsync receives `new`: `.NAME.XXXXXX`, beside it.
-fn is_temporary(old: &RelPath, new: &RelPath) -> bool {
-    let (Some(old_name), Some(name)) = (old.name(), new.name()) else { return false };
-    let Some(received) = old_name.strip_prefix(b".") else { return false };
-    let Some((stem, end)) = received.split_at_checked(received.len().saturating_sub(7)) else {
-        return false;
-    };
-    // A name that begins with a dot gets no second one.
-    let name = name.strip_prefix(b".").unwrap_or(name);
-    // A long name is cut to make room.
-    old.parent() == new.parent()
-        && end.first() == Some(&b'.')
-        && end.iter().skip(1).all(u8::is_ascii_alphanumeric)
-        && (stem == name || stem.len() > 200 && name.starts_with(stem))
+    is_temporary_of(old, new) || old.components().any(held_back)
 }
 
 /// Something that is made from its old copy.

@@ -6,13 +6,14 @@ mod notices;
 mod ours;
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::fresh::coarse_now;
 use super::look::{Look, Looks};
 use crate::engine::pending::Item;
 use crate::engine::{Job, JobKind};
+use crate::ground::lock::lock;
 use crate::path::RelPath;
 use crate::rsync::Answer;
 use echoes::{Asked, Echoes};
@@ -125,7 +126,7 @@ impl Mutual {
 
     /// A panic elsewhere leaves the state whole: every change to it is one call.
     fn lock(&self) -> MutexGuard<'_, Echoes> {
-        self.echoes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.echoes)
     }
 }
 

@@ -3,13 +3,14 @@
 
 mod contact;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::known::Known;
 use super::load_gate::LoadGate;
 use super::rules::Rules;
 use super::sessions::Sessions;
 use crate::failure::{Failure, FailureKind, code};
+use crate::ground::lock::lock;
 use crate::rsync::Endpoint;
 use crate::rsync::exit::Outcome;
 use crate::source::Source;
@@ -96,9 +97,4 @@ impl Remote {
             }
         }
     }
-}
-
-/// A panic elsewhere leaves what is remembered whole: every change to it is one call.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

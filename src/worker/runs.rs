@@ -4,9 +4,9 @@
 use super::executor::{Effects, Ran};
 use super::plan::step::{Entry, Run};
 use super::remote::{Remote, Stop};
-use super::shards::entries;
 use super::under_way::UnderWay;
 use crate::change::Scope;
+use crate::directory::entries;
 use crate::path::RelPath;
 use crate::rsync::exit::Outcome;
 use crate::rsync::{Abilities, Answer, RunKind, input};

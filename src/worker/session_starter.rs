@@ -3,17 +3,17 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use super::load_gate::LoadGate;
 use super::remote_worker::RemoteWorker;
 use super::sessions::{SessionDemand, Sessions};
+use crate::ground::thread::JoinedThread;
 
 /// The thread. Dropping it ends it.
 #[derive(Debug)]
 pub struct SessionStarter {
     load_gate: Arc<LoadGate>,
-    thread: Option<JoinHandle<()>>,
+    _thread: JoinedThread,
 }
 
 impl SessionStarter {
@@ -22,21 +22,18 @@ impl SessionStarter {
     /// # Errors
     /// When the system refuses a thread.
     pub fn start(remotes: Arc<[RemoteWorker]>, load_gate: Arc<LoadGate>) -> io::Result<Self> {
-        let thread = std::thread::Builder::new().name("sessions".into()).stack_size(256 << 10);
         let keep_ready = {
             let load_gate = Arc::clone(&load_gate);
             move || keep_ready(&remotes, &load_gate)
         };
-        Ok(Self { load_gate, thread: Some(thread.spawn(keep_ready)?) })
+        let thread = JoinedThread::start_small("sessions", 256 << 10, keep_ready)?;
+        Ok(Self { load_gate, _thread: thread })
     }
 }
 
 impl Drop for SessionStarter {
     fn drop(&mut self) {
         self.load_gate.end();
-        if let Some(thread) = self.thread.take() {
-            _ = thread.join();
-        }
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::load_gate::LoadGate;
 use super::under_way::UnderWay;
 use crate::failure::{Failure, FailureKind, code};
+use crate::ground::lock::lock;
 use crate::path::RelPath;
 use crate::rsync::exit::{Outcome, lacking, root_changed};
 use crate::rsync::run::{Killer, Limits, Need, Report, Session, StartError};
@@ -485,8 +486,4 @@ pub fn failure(error: &StartError) -> Outcome {
 #[expect(clippy::disallowed_methods, reason = "sessions age by the wall, not by the engine's time")]
 pub fn now() -> Instant {
     Instant::now()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,19 +1,17 @@
 //! How a large tree is divided into parts that can be compared by several runs at once.
 //! Lists directories; does not know which jobs are in flight.
 
-use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstatvfs, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstatvfs, openat, statat};
 use rustix::io::Errno;
 
+use crate::directory::{as_path, count, entries};
 use crate::path::RelPath;
 use crate::watch::Exclude;
 
 /// A tree with more entries than this is divided into shards.
-const SMALL_TREE: usize = 2_000;
+const SMALL_TREE: u64 = 2_000;
 /// A tree is divided into at least so many shards, if it has so many directories near its top.
 const SHARDS: usize = 32;
 /// How many levels down shards are looked for.
@@ -56,32 +54,14 @@ pub struct Shards<'a> {
 impl Shards<'_> {
     /// The directories in `path` that are mirrored; none when it cannot be read.
     fn directories(&self, path: &RelPath) -> Vec<RelPath> {
-        let entries = self.entries(path).into_iter();
-        entries.filter(|(_, is_dir)| *is_dir).map(|(path, _)| path).collect()
-    }
-
-    fn entries(&self, path: &RelPath) -> Vec<(RelPath, bool)> {
         let mut entries = entries(self.root, path);
-        entries.retain(|(path, is_dir)| !(self.exclude)(path, *is_dir));
-        entries
+        entries.retain(|(path, is_dir)| *is_dir && !(self.exclude)(path, true));
+        entries.into_iter().map(|(path, _)| path).collect()
     }
 
     /// True for a tree that is too small to be divided.
     pub fn is_small(&self, path: &RelPath) -> bool {
-        let mut seen = 0;
-        let mut queue = VecDeque::from([path.clone()]);
-        while let Some(path) = queue.pop_front() {
-            for (path, is_dir) in self.entries(&path) {
-                seen += 1;
-                if seen > SMALL_TREE {
-                    return false;
-                }
-                if is_dir {
-                    queue.push_back(path);
-                }
-            }
-        }
-        true
+        count(self.root, path, &**self.exclude, SMALL_TREE + 1) <= SMALL_TREE
     }
 
     /// Divides a tree into directories near its top and trees below them.
@@ -108,31 +88,6 @@ pub fn stat(root: &OwnedFd, path: &RelPath) -> Result<Stat, Errno> {
     statat(root, as_path(path), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// What is in the directory `path`, and whether it is a directory itself; nothing when it cannot be read.
-pub fn entries(root: &OwnedFd, path: &RelPath) -> Vec<(RelPath, bool)> {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Ok(directory) = openat(root, as_path(path), flags, Mode::empty()) else {
-        return Vec::new();
-    };
-    let Ok(entries) = Dir::new(directory) else {
-        return Vec::new();
-    };
-    let kind = |entry: &rustix::fs::DirEntry, path: &RelPath| match entry.file_type() {
-        FileType::Unknown => {
-            let stat = statat(root, as_path(path), AtFlags::SYMLINK_NOFOLLOW);
-            stat.is_ok_and(|stat| is_directory(&stat))
-        }
-        kind => kind == FileType::Directory,
-    };
-    let entries = entries.filter_map(|entry| {
-        let entry = entry.ok()?;
-        let path = path.join(entry.file_name().to_bytes())?;
-        let is_dir = kind(&entry, &path);
-        Some((path, is_dir))
-    });
-    entries.collect()
-}
-
 /// True for a tree that cannot have many entries, because its file system has not. Some file systems do not say how many
 /// they have.
 pub fn is_short(root: &OwnedFd, path: &RelPath) -> bool {
@@ -145,8 +100,4 @@ pub fn is_short(root: &OwnedFd, path: &RelPath) -> bool {
 /// True for a directory's stat.
 pub fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-}
-
-fn as_path(path: &RelPath) -> &OsStr {
-    if path.is_root() { OsStr::new(".") } else { OsStr::from_bytes(path.as_bytes()) }
 }

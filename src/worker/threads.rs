@@ -1,9 +1,10 @@
 //! Threads that do tasks: one for each task that is under way, so that a task that waits keeps no other from starting.
 //! Does not choose tasks, and does not bound how many there are: the engine does.
 
+use crate::ground::lock::{lock, wait_timeout_while};
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -97,9 +98,8 @@ impl<T> Shared<T> {
         while waits(&mut queue) {
             let is_last = queue.threads == 1;
             let idle_max = if is_last { Duration::MAX } else { IDLE_MAX };
-            let waited = self.changed.wait_timeout_while(queue, idle_max, waits);
-            let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            queue = guard;
+            let timeout;
+            (queue, timeout) = wait_timeout_while(&self.changed, queue, idle_max, waits);
             if timeout.timed_out() && queue.threads > 1 {
                 break;
             }
@@ -111,7 +111,7 @@ impl<T> Shared<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue<T>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 }
 

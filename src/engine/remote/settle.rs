@@ -16,7 +16,7 @@ use crate::engine::{
     PathFailure, Settled, Verdict,
 };
 use crate::failure::{Failure, FailureKind};
-use crate::path::RelPath;
+use crate::path::{RelPath, within};
 
 /// When a remote is back after so long, jobs from before the outage are aborted: their connections are dead. After a shorter outage they
 /// may still work.
@@ -268,10 +268,8 @@ impl RemoteState {
             self.moves.remove(&item.path);
         }
         if item.mark.scope == Scope::Tree && !self.moves.is_empty() {
-            let near = self.moves.range(item.path.clone()..);
-            let near = near.take_while(|(p, _)| p.as_bytes().starts_with(item.path.as_bytes()));
-            let below = near.map(|(p, _)| p).filter(|p| p.is_within(&item.path));
-            for path in below.cloned().collect::<Vec<_>>() {
+            let below = within(self.moves.range(item.path.clone()..), &item.path, |(p, _)| p);
+            for path in below.map(|(p, _)| p.clone()).collect::<Vec<_>>() {
                 self.moves.remove(&path);
             }
         }

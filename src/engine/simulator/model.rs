@@ -7,7 +7,7 @@ use super::Rng;
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::{JobKind, PathFailure};
-use crate::path::RelPath;
+use crate::path::{RelPath, within};
 
 /// What stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +52,8 @@ impl Tree {
 
     /// `path` and everything below it, parents first.
     pub fn within(&self, path: &RelPath) -> Vec<RelPath> {
-        let all = self.0.range(path.clone()..);
-        let near = all.take_while(|(p, _)| p.as_bytes().starts_with(path.as_bytes()));
-        near.filter(|(p, _)| p.is_within(path)).map(|(p, _)| p.clone()).collect()
+        let all = within(self.0.range(path.clone()..), path, |(p, _)| p);
+        all.map(|(p, _)| p.clone()).collect()
     }
 
     pub fn children(&self, path: &RelPath) -> Vec<RelPath> {

@@ -2,7 +2,10 @@
 //! Knows nothing of exit codes.
 
 use super::Places;
+use crate::ground::octal::unescape;
 use crate::path::RelPath;
+use crate::rsync::RSYNC_ESCAPE;
+use crate::rsync::temporary::target_of;
 
 /// What a line says.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,7 +87,7 @@ fn named(line: &[u8]) -> Option<&[u8]> {
 
 /// The path below the root that a shown name means, on whichever side it is.
 fn locate(shown: &[u8], line: &[u8], places: &Places) -> Option<RelPath> {
-    let name = unescape(shown);
+    let name = unescape(shown, RSYNC_ESCAPE);
     let is_senders = |start: &&str| line.starts_with(start.as_bytes());
     let receiver = !contains(line, b"[sender]") && !SENDERS.iter().any(is_senders);
     let below = if receiver {
@@ -119,38 +122,6 @@ fn strip<'a>(name: &'a [u8], directory: &[u8]) -> Option<&'a [u8]> {
 fn clean(path: &[u8]) -> Vec<u8> {
     let parts = path.split(|&b| b == b'/').filter(|part| !part.is_empty() && *part != b".");
     parts.collect::<Vec<_>>().join(&b'/')
-}
-
-/// `.name.XXXXXX` is the receiver's temporary file of `name`.
-fn target_of(path: &RelPath) -> Option<RelPath> {
-    let name = path.name()?;
-    let inner = name.strip_prefix(b".")?;
-    let length = inner.len().checked_sub(7).filter(|&at| inner[at] == b'.')?;
-    path.parent()?.join(&inner[..length])
-}
-
-/// Undoes rsync's `\#ooo` for bytes that do not print.
-fn unescape(shown: &[u8]) -> Vec<u8> {
-    let mut name = Vec::with_capacity(shown.len());
-    let mut at = 0;
-    while at < shown.len() {
-        if let Some(byte) = octal(&shown[at..]) {
-            name.push(byte);
-            at += 5;
-        } else {
-            name.push(shown[at]);
-            at += 1;
-        }
-    }
-    name
-}
-
-fn octal(text: &[u8]) -> Option<u8> {
-    let digits = text.strip_prefix(b"\\#")?.get(..3)?;
-    let value = digits
-        .iter()
-        .try_fold(0u32, |value, b| b.is_ascii_digit().then(|| value * 8 + u32::from(b - b'0')))?;
-    u8::try_from(value).ok()
 }
 
 /// The line for people: without `rsync: [role]`, and without control characters.

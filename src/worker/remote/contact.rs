@@ -1,7 +1,10 @@
 //! What a remote can do: a probe asks at first contact, runs show it, refusals correct it.
 //! Sends nothing.
 
-use super::{Remote, Stop, lock};
+use std::hash::{BuildHasher, RandomState};
+
+use super::{Remote, Stop};
+use crate::ground::lock::lock;
 use crate::rsync::Abilities;
 use crate::rsync::exit::Ability;
 use crate::rsync::probe::{Probed, run_probe};
@@ -15,7 +18,7 @@ impl Remote {
         if let Some(abilities) = self.abilities() {
             return Ok(abilities);
         }
-        let nonce = self.source.identity().ino ^ u64::from(std::process::id()) << 32;
+        let nonce = RandomState::new().hash_one(self.endpoint.destination().to_string());
         let started = |killer| self.sessions.note_probe(killer);
         match run_probe(&self.endpoint, Some(self.source.identity()), nonce, started) {
             Ok(Probed::Able(abilities)) => {

@@ -83,6 +83,25 @@ fn try_line(line: &str) {
     assert_same(line, pair.watch(words[0], &words[1..], &all, end));
 }
 
+/// The events that `-e` knows and that the operations of the tests make.
+pub const EVENTS: [&str; 15] = [
+    "access",
+    "modify",
+    "attrib",
+    "close_write",
+    "close_nowrite",
+    "close",
+    "open",
+    "moved_to",
+    "moved_from",
+    "move",
+    "move_self",
+    "create",
+    "delete",
+    "delete_self",
+    "all_events",
+];
+
 #[test]
 fn events_are_printed_as_by_the_original() {
     for line in [
@@ -118,29 +137,15 @@ fn events_are_printed_as_by_the_original() {
 
 #[test]
 fn each_event_can_be_asked_for() {
-    for event in [
-        "access",
-        "modify",
-        "attrib",
-        "close_write",
-        "close_nowrite",
-        "close",
-        "open",
-        "moved_to",
-        "moved_from",
-        "move",
-        "move_self",
-        "create",
-        "delete",
-        "delete_self",
+    let more = [
         "unmount",
         "isdir",
         "ignored",
         "q_overflow",
-        "all_events",
         "oneshot,modify",
         "modify,create,delete,move",
-    ] {
+    ];
+    for event in EVENTS.into_iter().chain(more) {
         try_line(&format!("inotifywait -mr -e {event} t"));
         try_line(&format!("inotifywait -m -e {event} t/f"));
         try_line(&format!("inotifywait -e {event} t/f"));

@@ -7,27 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 
-use super::options::{append, read_some, tree};
+use super::options::{EVENTS, append, read_some, tree};
 use super::pair::{Operation, Pair, assert_same};
 use crate::support::storm::Chance;
-
-const EVENTS: [&str; 15] = [
-    "access",
-    "modify",
-    "attrib",
-    "close_write",
-    "close_nowrite",
-    "close",
-    "open",
-    "moved_to",
-    "moved_from",
-    "move",
-    "move_self",
-    "create",
-    "delete",
-    "delete_self",
-    "all_events",
-];
 
 const FORMATS: [&str; 7] =
     ["%w|%f|%e", "%w%f", "cookie=%c;%:e", "%e%n", "%f%0%w", "%T %w%f", "%xe%%%q"];

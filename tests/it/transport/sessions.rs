@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::{BATCH, LIMITS, Rig, daemon_module, path};
 use crate::support::sshd::Sshd;
 use crate::support::{children_of, is_running, tree, wait_for_content, wait_until};
+use sersync::ground::identity::Identity;
 use sersync::rsync::exit::{Ending, Outcome, root_changed};
-use sersync::rsync::run::{Limits, RootIdentity, Session, StartError};
+use sersync::rsync::run::{Limits, Session, StartError};
 use sersync::rsync::{Abilities, RunSpec, input};
 
 #[test]
@@ -123,7 +124,7 @@ fn swapped_watch_root_deletes_nothing() {
     let root = rig.source.join("root");
     let endpoint = rig.endpoint_from(&root);
     rig.remote_file("f");
-    let identity = RootIdentity::of(&root).unwrap();
+    let identity = Identity::of(&root).unwrap();
     let spec = endpoint.plan(&BATCH, Abilities::ALL);
     let session = Session::start(&spec, Some(identity)).unwrap();
     std::fs::rename(&root, rig.source.join("elsewhere")).unwrap();

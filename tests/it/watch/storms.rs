@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::RecvTimeoutError;
 use sersync::change::WatchEvent;
 use sersync::config::WatchBackend;
+use sersync::ground::limits::Limit;
 use sersync::watch::Watcher;
-use sersync::watch::limits::Limit;
 
 use super::both_backends;
 use super::support::*;

@@ -1,0 +1,73 @@
+//! What is in the directories below an open root, by relative path. Never follows a symbolic link below the root.
+//! Decides nothing; what is excluded is the caller's to say.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{Mode, OFlags, openat};
+
+use crate::ground::directory::list;
+use crate::path::RelPath;
+
+/// What is in the directory `path`, and whether it is a directory itself; nothing when it cannot be read.
+pub fn entries(root: impl AsFd, path: &RelPath) -> Vec<(RelPath, bool)> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut found = Vec::new();
+    if let Ok(directory) = openat(root, as_path(path), flags, Mode::empty()) {
+        // What was read before an error counts.
+        _ = list(&directory, |name, is_dir| found.extend(path.join(name).map(|at| (at, is_dir))));
+    }
+    found
+}
+
+/// Entries below `path` that are not excluded, counted no further than to `enough`.
+pub fn count(
+    root: impl AsFd,
+    path: &RelPath,
+    exclude: &dyn Fn(&RelPath, bool) -> bool,
+    enough: u64,
+) -> u64 {
+    let mut found = 0;
+    let mut todo = vec![path.clone()];
+    while let Some(dir) = todo.pop() {
+        for (path, is_dir) in entries(&root, &dir) {
+            if found >= enough {
+                return found;
+            }
+            if !exclude(&path, is_dir) {
+                found += 1;
+                todo.extend(is_dir.then_some(path));
+            }
+        }
+    }
+    found
+}
+
+/// The path as the kernel takes it beside an open root.
+pub fn as_path(path: &RelPath) -> &OsStr {
+    if path.is_root() { OsStr::new(".") } else { OsStr::from_bytes(path.as_bytes()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use super::*;
+
+    #[test]
+    fn a_tree_is_counted_without_what_is_excluded_and_no_further_than_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["a/b/c", "hidden/x/y", "d"] {
+            fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
+        fs::write(dir.path().join("a/f"), "").unwrap();
+        std::os::unix::fs::symlink("a", dir.path().join("link")).unwrap();
+        let root = File::open(dir.path()).unwrap();
+        let hidden = |path: &RelPath, _: bool| path.as_bytes() == b"hidden";
+        let counted = |enough| count(&root, &RelPath::root(), &hidden, enough);
+        assert_eq!(counted(100), 6);
+        assert_eq!(counted(4), 4);
+        assert_eq!(counted(0), 0);
+    }
+}

@@ -1,0 +1,71 @@
+//! A bounded memory that forgets the oldest half at a time, and needs no clock and no list of ages.
+//! Does not know what is worth remembering.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// At most `2 * LIMIT` entries in two generations. When the young one is full, it becomes the old one, and the old one is
+/// forgotten.
+#[derive(Debug)]
+pub struct Generations<K, V, const LIMIT: usize> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+}
+
+impl<K, V, const LIMIT: usize> Default for Generations<K, V, LIMIT> {
+    fn default() -> Self {
+        Self { young: HashMap::new(), old: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash, V, const LIMIT: usize> Generations<K, V, LIMIT> {
+    /// What is remembered of `key`.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.young.get(key).or_else(|| self.old.get(key))
+    }
+
+    /// Remembers `value` in place of what was remembered of `key`.
+    pub fn insert(&mut self, key: K, value: V) {
+        if self.young.len() >= LIMIT {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, value);
+    }
+
+    /// Forgets `key`.
+    pub fn remove(&mut self, key: &K) {
+        self.young.remove(key);
+        self.old.remove(key);
+    }
+
+    /// Every key that is remembered, perhaps twice.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.young.keys().chain(self.old.keys())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_entries_stay_and_the_bound_holds() {
+        let mut memory = Generations::<u32, u32, 10>::default();
+        for key in 0..95 {
+            memory.insert(key, key + 1);
+            assert!(memory.keys().count() <= 20);
+        }
+        assert!((85..95).all(|key| memory.get(&key) == Some(&(key + 1))));
+        assert_eq!(memory.get(&0), None);
+    }
+
+    #[test]
+    fn a_newer_value_hides_an_older_one_and_removal_forgets_both() {
+        let mut memory = Generations::<u32, &str, 1>::default();
+        memory.insert(1, "old");
+        memory.insert(1, "new");
+        assert_eq!(memory.get(&1), Some(&"new"));
+        memory.remove(&1);
+        assert_eq!(memory.get(&1), None);
+    }
+}
