@@ -24,6 +24,7 @@ Commands for a mirror that is running; each has --help:
   sersync2 log-level          log more or less
   sersync2 stop               end it
   sersync2 verify             is the copy equal? Also without a running mirror
+  sersync2 doctor             before going live: this machine and every remote, changing nothing
   sersync2 test-alert         sends a test by every way that <alert> names
   sersync2 completions        print completions for bash, zsh or fish";
 

@@ -2,6 +2,7 @@
 //! A new command is one line of [`COMMANDS`]; anything that is no command is the mirror's own command line.
 
 mod completions;
+mod doctor;
 mod flush;
 pub mod instance;
 mod pause;
@@ -52,6 +53,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "stop", run: steer::stop, words: Some(steer::Stop::command) },
     Command { name: "test-alert", run: test_alert::run, words: Some(test_alert::Options::command) },
     Command { name: "verify", run: verify::run, words: Some(verify::Args::command) },
+    Command { name: "doctor", run: doctor::run, words: Some(doctor::Args::command) },
     Command { name: "completions", run: completions::run, words: Some(completions::Args::command) },
 ];
 

@@ -32,7 +32,7 @@ use operator_rules::OperatorRules;
 use options::RsyncOptions;
 use params::{Filters, Params};
 
-pub use knock::Knock;
+pub use knock::{Greeting, Knock, read_greeting};
 pub use plan::patterns_by_hand;
 pub use preview::{Answer, deleted_names};
 
@@ -222,6 +222,12 @@ pub struct RunSpec {
 }
 
 impl RunSpec {
+    /// Puts words behind all others and in front of the places.
+    pub fn insert(&mut self, words: &[&str]) {
+        let end = self.args.iter().position(|word| word == "--").unwrap_or(self.args.len());
+        self.args.splice(end..end, words.iter().map(Into::into));
+    }
+
     /// The run as a command that an operator can repeat by hand (quoted for a shell; nothing here runs it).
     pub fn shell_line(&self) -> Vec<u8> {
         self.shell_line_fed(b"")
@@ -295,6 +301,12 @@ impl Endpoint {
     #[must_use]
     pub fn owned_by(self, state: Option<&Path>) -> Self {
         Self { owner: state.map(Path::to_path_buf), ..self }
+    }
+
+    /// The same from another directory than the watch root: for runs that send nothing of it.
+    #[must_use]
+    pub fn started_in(self, directory: &Path) -> Self {
+        Self { root: directory.to_path_buf(), ..self }
     }
 
     /// Where the remote is.

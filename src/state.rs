@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -148,6 +148,8 @@ impl StateDir {
         lock_or_wait(&lock, &lock_path, patience)?;
         let state = Self { path, lock: Mutex::new(lock), is_reported: AtomicBool::new(false) };
         state.record_holder()?;
+        // The directory's name does not give the path back. Without the file the doctor knows less, and nothing else.
+        _ = fs::write(state.path.join(CONFIG_PATH), config.as_os_str().as_bytes());
         Ok(state)
     }
 
@@ -253,6 +255,24 @@ pub(crate) fn stable_hash(bytes: &[u8]) -> u64 {
         (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
     })
 }
+
+/// The state directories below `base` that nobody holds and whose configuration file is gone, each with that file's path.
+pub fn abandoned(base: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let directories = fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
+    let abandoned = |directory: PathBuf| {
+        let config = fs::read(directory.join(CONFIG_PATH)).ok()?;
+        let config = PathBuf::from(OsString::from_vec(config));
+        let lock = File::open(directory.join("lock")).ok()?;
+        let is_free = flock(&lock, FlockOperation::NonBlockingLockShared).is_ok();
+        (is_missing(&config) && is_free).then_some((directory, config))
+    };
+    let mut found: Vec<_> = directories.filter_map(abandoned).collect();
+    found.sort();
+    found
+}
+
+/// Holds the path of the configuration file in the state directory.
+const CONFIG_PATH: &str = "config-path";
 
 /// Stands behind the process id in the lock file while its holder stops.
 const STOPPING: &str = " stopping\n";
@@ -446,6 +466,24 @@ mod tests {
         assert!(error.to_string().contains(&me), "{error}");
         drop(held);
         StateDir::open(&one, &places(&dir), Patience::NONE).unwrap();
+    }
+
+    #[test]
+    fn state_of_a_configuration_that_is_gone_is_found_when_nobody_holds_it() {
+        let dir = TempDir::new().unwrap();
+        let (one, two) = (config(&dir, "one.xml"), config(&dir, "two.xml"));
+        let held = StateDir::open(&one, &places(&dir), Patience::NONE).unwrap();
+        StateDir::open(&two, &places(&dir), Patience::NONE).unwrap();
+        let base = places(&dir).base().unwrap();
+        assert_eq!(abandoned(&base), []);
+        fs::remove_file(&one).unwrap();
+        assert_eq!(abandoned(&base), [], "it runs");
+        let path = held.path().to_path_buf();
+        drop(held);
+        assert_eq!(
+            abandoned(&base),
+            [(path, fs::canonicalize(dir.path()).unwrap().join("one.xml"))]
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Knocks at a daemon that may be down: connects, and waits for its greeting. Costs no process, so it can be done often.
 //! Does not learn what the daemon allows; only rsync itself can.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
@@ -52,14 +52,20 @@ impl Endpoint {
         }
     }
 
-    fn knock_at_daemon(&self, host: &Host) -> Result<Knock, Failure> {
+    /// The host and port to which rsync connects by itself; `None` where a shell, a proxy or an option decides.
+    pub fn direct_connection(&self) -> Option<(&str, u16)> {
+        let Destination::Daemon { host, .. } = &self.destination else { return None };
         let proxied =
             ["RSYNC_PROXY", "RSYNC_CONNECT_PROG"].iter().any(|v| std::env::var_os(v).is_some());
         let differs = self.params.connects_elsewhere || self.params.has_sockopts;
-        if proxied || differs || self.remote_shell().is_some() {
+        let is_direct = !proxied && !differs && self.remote_shell().is_none();
+        is_direct.then(|| (host.address(), host.port.unwrap_or(DAEMON_PORT)))
+    }
+
+    fn knock_at_daemon(&self, host: &Host) -> Result<Knock, Failure> {
+        let Some((_, port)) = self.direct_connection() else {
             return Ok(Knock::Unsure);
-        }
-        let port = host.port.unwrap_or(DAEMON_PORT);
+        };
         let Ok(addresses) = (host.address(), port).to_socket_addrs() else {
             return Ok(Knock::Unsure);
         };
@@ -78,6 +84,37 @@ fn knock_at(addresses: &[SocketAddr], patience: Duration) -> Result<Knock, Failu
         }
     }
     last
+}
+
+/// What a daemon says first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Greeting {
+    /// Its line, such as `@RSYNCD: 32.0 sha512 sha256 sha1 md5 md4`.
+    pub line: String,
+    /// How long the connection took to be made: one round trip.
+    pub round_trip: Duration,
+}
+
+/// Connects, and reads what stands there says first.
+///
+/// # Errors
+/// Nobody accepts, or nobody greets.
+pub fn read_greeting(address: SocketAddr) -> Result<Greeting, Failure> {
+    const LINE_MAX: u64 = 1024;
+    let start = now();
+    let refused = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => {
+            silent(SILENT, format!("{address} accepts connections and says nothing"))
+        }
+        _ => silent(REFUSED, format!("{address}: {}", words(&error))),
+    };
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(refused)?;
+    let round_trip = start.elapsed();
+    stream.set_read_timeout(Some(PATIENCE)).map_err(refused)?;
+    let mut line = Vec::new();
+    BufReader::new(stream.take(LINE_MAX)).read_until(b'\n', &mut line).map_err(refused)?;
+    let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+    Ok(Greeting { line, round_trip })
 }
 
 fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, Failure> {

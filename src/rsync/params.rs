@@ -113,6 +113,33 @@ impl Params {
         params
     }
 
+    /// Those of the operator's words without which the remote may not be reached: for runs that are none of the mirror's.
+    pub fn connection_words(words: &[String]) -> Vec<String> {
+        const ROLES: &[Role] = &[
+            Role::Shell,
+            Role::Timeout,
+            Role::ConnectTimeout,
+            Role::SocketOptions,
+            Role::Connection,
+        ];
+        const NAMES: &[&str] =
+            &["--rsync-path", "--remote-option", "-M", "--protocol", "--blocking-io"];
+        let mut params = Self::default();
+        let mut words = words.iter();
+        let mut wanted = Vec::new();
+        while let Some(word) = words.next() {
+            let given = params.read(word, &mut words);
+            let is_wanted = |option: &&Given| {
+                let role = matches!(option.meaning, Meaning::Shapes(role) if ROLES.contains(&role));
+                role || NAMES.contains(&option.shown.as_str())
+            };
+            for option in given.iter().filter(is_wanted) {
+                wanted.extend(write([option].into_iter()));
+            }
+        }
+        wanted.into_iter().filter_map(|word| word.into_string().ok()).collect()
+    }
+
     /// One word, and the value behind it, as options; a cluster of letters is several.
     fn read<'a>(&mut self, word: &str, rest: &mut impl Iterator<Item = &'a String>) -> Vec<Given> {
         let given = match word.strip_prefix("--") {

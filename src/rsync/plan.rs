@@ -64,6 +64,17 @@ impl Endpoint {
         self.plan_without_effect(kind, abilities, &["-ii", "--out-format=%o %i %n"])
     }
 
+    /// Lists the remote's directory itself, not what it holds: is it there, and when was it changed?
+    pub fn plan_listing(&self) -> RunSpec {
+        let mut args = self.params.kept.clone();
+        self.push_connection(&mut args);
+        self.push_tuning(&mut args, Abilities::NONE);
+        args.extend(["--list-only", "--no-r", "-d", "--exclude=*", "--"].map(OsString::from));
+        args.push(self.destination.word());
+        let (root, local) = (self.root.clone(), self.local.clone());
+        RunSpec { args, root, local, owner: self.owner.clone() }
+    }
+
     fn plan_without_effect(&self, kind: &RunKind, abilities: Abilities, words: &[&str]) -> RunSpec {
         let mut spec = self.plan(kind, abilities);
         let end = spec.args.iter().position(|word| word == "--").unwrap_or(spec.args.len());

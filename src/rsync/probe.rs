@@ -1,4 +1,4 @@
-//! Learns what a receiver can do, with runs that change nothing.
+//! Learns what a receiver can do, with runs that change nothing there but to make its directory.
 //! Does not remember the answer; the worker does.
 
 use std::time::Duration;
@@ -30,11 +30,54 @@ pub fn run_probe(
     endpoint: &Endpoint,
     expected: Option<Identity>,
     nonce: u64,
+    started: impl FnMut(Killer),
+) -> Result<Probed, StartError> {
+    ask(endpoint, expected, nonce, &|_| Vec::new(), started)
+}
+
+/// Asks about every ability, those too that the mirror only learns when it needs them. Not even makes the remote's directory where that
+/// is missing (`copy`), as a run with an effect does.
+///
+/// # Errors
+/// When no run can be started.
+pub fn run_full_probe(
+    endpoint: &Endpoint,
+    copy: CopyState,
+    nonce: u64,
+) -> Result<Probed, StartError> {
+    let words = |abilities: Abilities| {
+        let mut words = Vec::new();
+        if abilities.dry_run || copy == CopyState::Missing {
+            words.push("-n");
+            words.extend((abilities.delete && !abilities.delete_missing).then_some("--delete"));
+        }
+        words.extend(abilities.checksum.then_some("-c"));
+        words.extend(abilities.moves.then_some(["-s", "--fuzzy"]).into_iter().flatten());
+        words
+    };
+    ask(endpoint, None, nonce, &words, |_| {})
+}
+
+/// Whether the remote's directory is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyState {
+    /// As far as it is known.
+    There,
+    /// The first run that is no dry one makes it.
+    Missing,
+}
+
+fn ask(
+    endpoint: &Endpoint,
+    expected: Option<Identity>,
+    nonce: u64,
+    words: &dyn Fn(Abilities) -> Vec<&'static str>,
     mut started: impl FnMut(Killer),
 ) -> Result<Probed, StartError> {
     let mut abilities = Abilities::ALL;
     loop {
-        let spec = endpoint.plan(&RunKind::Probe, abilities);
+        let mut spec = endpoint.plan(&RunKind::Probe, abilities);
+        spec.insert(&words(abilities));
         let session = Session::start(&spec, expected)?;
         started(session.killer());
         let report = session.feed(&input::probe(nonce), Limits { stall: STALL, output_max: 0 });

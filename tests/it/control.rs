@@ -1,5 +1,6 @@
 //! A running mirror is asked and steered from outside: status, and what the control socket promises.
 
+mod doctor;
 mod status;
 mod steer;
 mod verify;

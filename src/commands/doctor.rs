@@ -1,0 +1,131 @@
+//! `sersync2 doctor`: examines a configuration, its remotes and this machine before the mirror goes live.
+//! Starts no mirror and sends nothing of the watch paths.
+
+mod machine;
+mod remote;
+mod report;
+mod trial;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use super::instance::{NOT_RUNNING, parse, parse_duration};
+use crate::config::{self, Mirror, Remote};
+use crate::ground::lock::lock;
+use crate::process::print;
+use crate::state::Places;
+use report::{Finding, Report, Section};
+
+/// So many remotes are examined at the same time; each takes up to four rsync processes.
+const AT_ONCE: usize = 16;
+
+/// Examine a configuration before it goes live: this machine, and every remote.
+///
+/// Sends nothing of the watch paths. On a remote that takes deletions it makes three empty files whose names begin with .sersync-doctor-,
+/// reads their times and deletes them again; --read-only leaves that out. Exit code: 0 all is well; 1 warnings; 2 errors; 3 the configuration
+/// cannot be used; 64 wrong words.
+#[derive(Debug, Parser)]
+#[command(name = "sersync2 doctor", bin_name = "sersync2 doctor")]
+pub struct Args {
+    /// The configuration
+    #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
+    config: PathBuf,
+
+    /// The directory that the instance will be started with
+    #[arg(long = "state-dir", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// Create nothing on the remotes, not even for a moment
+    #[arg(long)]
+    read_only: bool,
+
+    /// No step is begun for a remote after this time
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    timeout: Duration,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// When the examination of a remote gives up.
+#[derive(Debug, Clone, Copy)]
+struct Deadline(Instant);
+
+impl Deadline {
+    fn after(limit: Duration) -> Self {
+        Self(now() + limit)
+    }
+
+    fn has_passed(self) -> bool {
+        now() >= self.0
+    }
+}
+
+/// Runs the command.
+pub fn run(words: Vec<OsString>) -> ExitCode {
+    let args: Args = match parse(words) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    let options = config::LoadOptions { plugin_alone: None, preflight: false };
+    let loaded = match config::load(&args.config, &options) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(NOT_RUNNING);
+        }
+    };
+    let places = Places::of_this_process(args.state_dir.clone());
+    let machine = machine::examine(&loaded, &places, Deadline::after(args.timeout));
+    let mut sections = vec![Section { about: "this machine".into(), findings: machine }];
+    sections.extend(examine_remotes(&args, &loaded.config.mirrors));
+    let report = Report { sections };
+    print(if args.json { report.json() } else { report.text() }.as_bytes());
+    ExitCode::from(report.exit_code())
+}
+
+/// Examines all remotes, several at a time; in the order of the file.
+fn examine_remotes(args: &Args, mirrors: &[Mirror]) -> Vec<Section> {
+    let of = |mirror| move |remote| (mirror, remote);
+    let remotes: Vec<(&Mirror, &Remote)> =
+        mirrors.iter().flat_map(|mirror| mirror.remotes.iter().map(of(mirror))).collect();
+    let next = AtomicUsize::new(0);
+    let done: Vec<Mutex<Option<Vec<Finding>>>> = remotes.iter().map(|_| Mutex::default()).collect();
+    let work = || {
+        while let Some((mirror, remote)) = remotes.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let index = remotes.iter().position(|it| std::ptr::eq(it.1, *remote));
+            let findings = remote::examine(args, mirror, remote);
+            if let Some(slot) = index.and_then(|index| done.get(index)) {
+                *lock(slot) = Some(findings);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..AT_ONCE.min(remotes.len()) {
+            // Where no further thread can be made, those that there are do the work.
+            let named = std::thread::Builder::new().name("examine".into());
+            _ = named.spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let about = |(mirror, remote): &(&Mirror, &Remote)| {
+        format!("{} -> {}", mirror.watch.display(), remote.destination)
+    };
+    let section = |(at, slot): (&(&Mirror, &Remote), Mutex<Option<Vec<Finding>>>)| Section {
+        about: about(at),
+        findings: slot.into_inner().ok().flatten().unwrap_or_default(),
+    };
+    remotes.iter().zip(done).map(section).collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "an examination is limited by the wall clock")]
+fn now() -> Instant {
+    Instant::now()
+}
