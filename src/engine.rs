@@ -222,7 +222,7 @@ impl Engine {
             }
             Event::Pause(remote) => self.of(remote).for_each(RemoteState::pause),
             Event::Resume(remote) => self.of(remote).for_each(|remote| remote.resume(now)),
-            Event::Flush(id, places) => self.flush(id, places),
+            Event::Flush(id, places) => self.flush(now, id, places),
             Event::FlushForgotten(id) => self.forget_flush(id),
             Event::RetryFailLog => {
                 self.remotes.iter_mut().for_each(|remote| remote.retry_failing(now));
@@ -379,10 +379,10 @@ impl Engine {
         self.remotes.get_mut(remote.0).into_iter()
     }
 
-    fn flush(&mut self, id: FlushId, places: Vec<(RemoteId, Vec<RelPath>)>) {
+    fn flush(&mut self, now: Now, id: FlushId, places: Vec<(RemoteId, Vec<RelPath>)>) {
         self.flushes.push(id);
         for (remote, within) in places {
-            self.of(remote).for_each(|remote| remote.flush(id, within.clone()));
+            self.of(remote).for_each(|remote| remote.flush(now, id, within.clone()));
         }
     }
 

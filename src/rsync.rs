@@ -120,6 +120,8 @@ pub enum RunKind {
         /// Compare contents: size and time may be equal although the content is not.
         ignore_times: bool,
     },
+    /// The same for names that were delivered in a session from before their change: this run connects afterwards.
+    Confirmation,
     /// The same for many names, which are words of the command: rsync reads a list from standard input byte by byte, with two
     /// system calls for each byte (rsync 3.5.0, io.c, read_line), and soon that costs more than a new process.
     LongBatch {

@@ -19,19 +19,22 @@ pub enum Condition {
     Quiet,
     /// When deletions are allowed.
     Deletions,
+    /// A confirmation: at this time, if the remote answers then. What waits for later ones goes along.
+    Confirmed(Now),
 }
 
 /// How many kinds of conditions there are.
-const KINDS: usize = 4;
+const KINDS: usize = 5;
 
 impl Condition {
     /// Its place among the kinds, and its time.
     fn parts(self) -> (usize, Now) {
         match self {
-            Self::At(due) => (0, due),
-            Self::Answered(due) => (1, due),
-            Self::Quiet => (2, Now::ZERO),
-            Self::Deletions => (3, Now::ZERO),
+            Self::At(due) => (AT, due),
+            Self::Answered(due) => (ANSWERED, due),
+            Self::Quiet => (QUIET, Now::ZERO),
+            Self::Deletions => (DELETIONS, Now::ZERO),
+            Self::Confirmed(due) => (CONFIRMED, due),
         }
     }
 }
@@ -39,6 +42,8 @@ impl Condition {
 const AT: usize = 0;
 const ANSWERED: usize = 1;
 const QUIET: usize = 2;
+const DELETIONS: usize = 3;
+const CONFIRMED: usize = 4;
 
 /// From when on each condition is met; `None`: some other event has to come first.
 #[derive(Debug, Clone, Copy, Default)]
@@ -147,6 +152,17 @@ impl Deferred {
         }
     }
 
+    /// Lets what is to be confirmed wait no longer than until `due`.
+    pub fn confirm_soon(&mut self, due: Now) {
+        let earliest = &mut self.kinds[CONFIRMED].earliest;
+        *earliest = earliest.map(|earliest| earliest.min(due));
+    }
+
+    /// How many deliveries are to be confirmed.
+    pub fn unconfirmed(&self) -> usize {
+        self.kinds[CONFIRMED].paths.len()
+    }
+
     /// True when this very path waits for a time.
     pub fn is_timed(&self, path: &RelPath) -> bool {
         self.kinds[AT].paths.contains_key(path)
@@ -172,7 +188,9 @@ impl Deferred {
         let mut items = Vec::new();
         for kind in 0..KINDS {
             if self.due(kind, outlook).is_some_and(|due| due <= now) {
-                self.kinds[kind].take_due(now, &mut items);
+                // One run confirms all that was delivered before it.
+                let until = if kind == CONFIRMED { Now::MAX } else { now };
+                self.kinds[kind].take_due(until, &mut items);
             }
         }
         items
@@ -197,7 +215,7 @@ impl Deferred {
 
     /// How many of them are changes that were never delivered. The others are only made sure of.
     pub fn changes(&self) -> usize {
-        self.count() - self.kinds[ANSWERED].paths.len() - self.kinds[QUIET].paths.len()
+        [AT, DELETIONS].into_iter().map(|kind| self.kinds[kind].paths.len()).sum()
     }
 
     /// Keeps at most `max` items: the fullest condition replaces its deepest paths by their directories' trees.
@@ -211,7 +229,8 @@ impl Deferred {
 
     fn due(&self, kind: usize, outlook: Outlook) -> Option<Now> {
         let earliest = self.kinds[kind].earliest?;
-        let met = [Some(Now::ZERO), outlook.answers, outlook.quiet, outlook.deletions];
+        let Outlook { answers, quiet, deletions } = outlook;
+        let met = [Some(Now::ZERO), answers, quiet, deletions, answers];
         met[kind].map(|met| met.max(earliest))
     }
 }

@@ -56,6 +56,7 @@ fn show_item(item: &Item) -> String {
         (mark.compare_content, "compare_content"),
         (mark.recheck == Recheck::Only, "recheck"),
         (mark.recheck == Recheck::Also, "recheck too"),
+        (mark.recheck == Recheck::Confirm, "confirm"),
     ];
     let flags: Vec<_> = flags.iter().filter(|(on, _)| *on).map(|f| f.1).collect();
     if !flags.is_empty() {
@@ -94,10 +95,12 @@ fn parse_changes(words: &[&str]) -> Vec<Change> {
 
 fn parse_report(words: &[&str]) -> JobReport {
     let mut report = JobReport::done();
-    let mut failed = false;
+    let (mut failed, mut unconfirmed) = (false, false);
     for word in words {
         match *word {
             "failed" => failed = true,
+            "unconfirmed" => unconfirmed = true,
+            path if unconfirmed => report.unconfirmed.push(parse_item(path).path),
             // So many files below a directory, as `storm` makes them.
             storm if failed && storm.contains('*') => {
                 let (below, count) = storm.split_once('*').unwrap_or_default();

@@ -30,6 +30,13 @@ pub struct Job {
     pub deletes_below: bool,
 }
 
+impl Job {
+    /// True when it only confirms what was delivered.
+    pub fn only_confirms(&self) -> bool {
+        !self.items.is_empty() && self.items.iter().all(Item::confirms)
+    }
+}
+
 /// The kinds of jobs.
 ///
 /// Only a batch may delete its items. A large file or a tree that is absent when the worker looks is returned as a plain
@@ -81,6 +88,8 @@ pub struct JobReport {
     pub deleted: Vec<RelPath>,
     /// Bytes that its runs sent, whatever came of them.
     pub bytes: u64,
+    /// What it delivered in a session that had connected before the job began.
+    pub unconfirmed: Vec<RelPath>,
 }
 
 impl JobReport {
@@ -94,6 +103,7 @@ impl JobReport {
             aborted: false,
             deleted: Vec::new(),
             bytes: 0,
+            unconfirmed: Vec::new(),
         }
     }
 

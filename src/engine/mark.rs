@@ -39,12 +39,19 @@ pub enum Recheck {
     Only,
     /// It changed, and is a recheck too.
     Also,
+    /// It was delivered in a session from before its change, and is compared by one that connects afterwards
+    /// (`remote/confirm.rs`). Plugins are not told.
+    Confirm,
 }
 
 impl Recheck {
-    /// Both at once.
+    /// Both at once. A delivery that follows anyway needs no confirmation of the one before.
     pub fn merge(self, other: Self) -> Self {
-        if self == other { self } else { Self::Also }
+        match (self, other) {
+            (Self::Confirm, other) | (other, Self::Confirm) => other,
+            (one, other) if one == other => one,
+            _ => Self::Also,
+        }
     }
 }
 
@@ -70,6 +77,11 @@ impl Mark {
 }
 
 impl Item {
+    /// True when it only confirms what was delivered.
+    pub fn confirms(&self) -> bool {
+        self.mark.recheck == Recheck::Confirm
+    }
+
     /// True when delivering this item delivers what `mark` says of `path`.
     pub fn covers(&self, path: &RelPath, mark: Mark) -> bool {
         let there = self.mark.scope == Scope::Tree && path.is_within(&self.path)

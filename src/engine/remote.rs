@@ -2,6 +2,7 @@
 //! Does not know how many workers or other remotes there are. What a job's end means stands in `settle.rs`, what starts
 //! next in `start.rs`.
 
+mod confirm;
 mod flush;
 mod observe;
 mod open;

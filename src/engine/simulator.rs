@@ -11,7 +11,7 @@ mod workers;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::pending::{Item, Mark};
+use super::pending::{Item, Mark, Recheck};
 use super::*;
 use crate::change::{RemoteId, RootId, Scope, WatchEvent};
 use crate::failure::{Failure, FailureKind};
@@ -44,6 +44,8 @@ enum Wake {
     Late(RemoteId, Vec<Op>),
     Health(RemoteId),
     Refuse(RemoteId),
+    /// Somebody puts an equal directory in the place of the copy; who has entered the old one stays there.
+    Swap(RemoteId),
     /// The root goes, or comes back.
     Root(RootId),
     /// The watch thread says what became of the root.
@@ -74,6 +76,8 @@ struct Flying {
     is_waiting: bool,
     /// It has waited, and works again: it may be one too many.
     went_on: bool,
+    /// It runs in a session from before, which has entered the directory that stood there after so many swaps.
+    entered: Option<u32>,
     /// As the engine has been told: directories below which others may be at work.
     opened: Vec<RelPath>,
     ops: Vec<Vec<Op>>,
@@ -94,6 +98,8 @@ struct Remote {
     /// A job came to its end since the engine started.
     known: bool,
     sessions: bool,
+    /// How often its directory was swapped.
+    swaps: u32,
 }
 
 /// Everything.
@@ -150,6 +156,7 @@ impl World {
             up_since: Now::ZERO,
             known: false,
             sessions: false,
+            swaps: 0,
         };
         let mut world = Self {
             engine: new_engine(&mut rng, setup),
@@ -253,6 +260,7 @@ impl World {
                 let refused = paths.get(index).map(|p| (*p).clone());
                 self.remotes[remote.0].copy.refused.extend(refused);
             }
+            Wake::Swap(remote) => self.remotes[remote.0].swaps += 1,
             Wake::Root(root) => self.flip_root(root),
             Wake::RootSeen(root) => self.root_seen(root),
             Wake::Overflow(root) => {

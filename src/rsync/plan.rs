@@ -103,7 +103,10 @@ impl Endpoint {
         let force: &[&str] = if abilities.force { &["--force"] } else { &[] };
         let mut push = |words: &[&str]| args.extend(words.iter().map(OsString::from));
         match kind {
-            RunKind::Batch { .. } | RunKind::Replacement | RunKind::Probe => {
+            RunKind::Batch { .. }
+            | RunKind::Confirmation
+            | RunKind::Replacement
+            | RunKind::Probe => {
                 push(&["--no-r", "-R", "--from0", "--files-from=-", missing]);
             }
             RunKind::LongBatch { .. } => push(&["--no-r", "-d", "-R", missing]),

@@ -59,7 +59,7 @@ pub struct Present {
     /// Its size and time may be equal although its content is not.
     pub compare_content: bool,
     /// An aborted run may have spoilt its copy since the delivery.
-    pub recheck: bool,
+    pub recheck: Recheck,
     /// Who moved it here: what stood here before may have had the same stamp.
     pub moved: Option<Mover>,
 }
@@ -67,7 +67,14 @@ pub struct Present {
 impl Present {
     /// An entry of which nothing special is known.
     pub fn plain(path: RelPath, presence: Presence) -> Self {
-        Self { path, presence, version: None, compare_content: false, recheck: false, moved: None }
+        Self {
+            path,
+            presence,
+            version: None,
+            compare_content: false,
+            recheck: Recheck::No,
+            moved: None,
+        }
     }
 }
 
@@ -322,7 +329,7 @@ impl Looking<'_> {
     }
 
     fn entry(&mut self, item: &Item, presence: Presence, version: Option<Version>) {
-        let recheck = item.mark.recheck != Recheck::No;
+        let recheck = item.mark.recheck;
         let (path, compare_content, moved) =
             (item.path.clone(), item.mark.compare_content, self.moves.mover(&item.path));
         self.look.present.push(Present {

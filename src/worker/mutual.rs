@@ -68,6 +68,11 @@ impl Mutual {
         Self { echoes: Mutex::new(Echoes::new(coarse_now())) }
     }
 
+    /// True when the remote is known to mirror back.
+    pub fn is_pair(&self) -> bool {
+        self.lock().is_pair(now())
+    }
+
     /// Before a job: takes out of `looks` what must rest. `known_until`: by the clock of the files, the time up to which
     /// the kernel's events were known when the job was made.
     ///

@@ -16,7 +16,7 @@ use super::look::{Look, Looks, Present};
 use super::moves::{Hints, Mover};
 use super::rules::{Coverage, Rules};
 use crate::change::Scope;
-use crate::engine::pending::{Item, Mark};
+use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{FullSyncFilter, Job, JobKind, PathFailure};
 use crate::path::RelPath;
 use crate::rsync::excludes::Excludes;
@@ -163,6 +163,7 @@ struct Sorted {
     plain: Vec<RelPath>,
     compared: Vec<RelPath>,
     replacing: Vec<RelPath>,
+    confirmed: Vec<RelPath>,
     patterns: Vec<(RelPath, Presence)>,
     /// One of the names that go by patterns needs its content compared.
     patterns_compared: bool,
@@ -187,17 +188,23 @@ impl Planning<'_> {
                 self.sort(&mut sorted, &entry.path, entry.presence, sending);
             }
         }
+        let items = self.job.items.iter().filter(|item| item.confirms());
+        let confirmed: HashSet<_> = items.map(|item| &item.path).collect();
         for path in &look.absent {
             if self.facts.is_guarded(path, look) {
                 sorted.guarded.push(path.clone());
             } else {
-                self.sort(&mut sorted, path, Presence::Absent, Sending::Plain);
+                let confirms = confirmed.contains(path);
+                let sending = if confirms { Sending::Confirm } else { Sending::Plain };
+                self.sort(&mut sorted, path, Presence::Absent, sending);
             }
         }
         let lists = [
             (sorted.plain, Sending::Plain),
             (sorted.compared, Sending::CompareContent),
             (sorted.replacing, Sending::Replace),
+            // Last: a change must not wait for it.
+            (sorted.confirmed, Sending::Confirm),
         ];
         let lists = lists.into_iter().filter(|(names, _)| !names.is_empty());
         self.plan.steps.extend(lists.map(|(names, sending)| Step::Names { names, sending }));
@@ -222,9 +229,11 @@ impl Planning<'_> {
                 Sending::Plain => sorted.plain.push(path.clone()),
                 Sending::CompareContent => sorted.compared.push(path.clone()),
                 Sending::Replace => sorted.replacing.push(path.clone()),
+                Sending::Confirm => sorted.confirmed.push(path.clone()),
             },
             Way::Fallback => {
-                sorted.patterns_compared |= how != Sending::Plain;
+                sorted.patterns_compared |=
+                    matches!(how, Sending::CompareContent | Sending::Replace);
                 sorted.patterns.push((path.clone(), presence));
             }
             Way::ListingOfParent if self.job.deletes_below => self.return_parent(path),
@@ -235,17 +244,21 @@ impl Planning<'_> {
     /// How a present entry is sent; `None` when the remote has exactly this. Notes what is to be remembered.
     fn sending(&mut self, entry: &Present) -> Option<Sending> {
         let facts = self.facts;
-        let compared = |compares| if compares { Sending::CompareContent } else { Sending::Plain };
+        let confirms = entry.recheck == Recheck::Confirm;
+        let plain = if confirms { Sending::Confirm } else { Sending::Plain };
+        let compared = |compares| if compares { Sending::CompareContent } else { plain };
         let Some(version) = entry.version else { return Some(compared(entry.compare_content)) };
         let (path, stamp) = (&entry.path, version.stamp);
         let replaced = entry.moved.is_some() && !facts.is_new(version);
         let replaces = facts.replaces(entry, replaced);
         // The newer version stays remembered until this one has arrived; its content is compared anyway.
         let hidden = !replaces && facts.known.hides(path, stamp, facts.granularity());
+        // Reading a large file on both sides is no mere confirmation.
+        let hidden = hidden && !(confirms && self.job.kind == JobKind::Large);
         if !replaces {
             self.plan.stamps.push((path.clone(), stamp));
         }
-        let is_trusted = !hidden && !entry.compare_content && !entry.recheck;
+        let is_trusted = !hidden && !entry.compare_content && entry.recheck == Recheck::No;
         if is_trusted && facts.known.has(path, &version) {
             return None;
         }

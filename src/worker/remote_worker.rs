@@ -171,9 +171,11 @@ impl RemoteWorker {
             let abilities = known.or(is_trusted.then_some(Abilities::ALL));
             match self.try_run(job, abilities, known_until, under_way) {
                 Ok(report) => {
-                    // A full sync needs the processors itself. Changes that come meanwhile make sessions wanted.
+                    // A full sync needs the processors itself, and nothing follows a confirmation. Changes that come meanwhile
+                    // make sessions wanted.
                     let is_full_sync = matches!(job.kind, JobKind::Trees(_));
-                    if !is_full_sync || self.remote.sessions().are_wanted() {
+                    let is_last = is_full_sync || job.only_confirms();
+                    if !is_last || self.remote.sessions().are_wanted() {
                         self.keep_sessions_ready();
                     }
                     return report;
@@ -251,8 +253,22 @@ impl RemoteWorker {
         returned.extend(looks.below_trees.returned);
         let (verdict, aborted) = (Verdict::Done, under_way.aborted.get());
         let postponed = sending.resting.clone();
+        let unconfirmed = match self.mutual.is_pair() {
+            // Whoever swaps the directory there swaps the watch root of a mirror, which then compares everything.
+            true => Vec::new(),
+            false => under_way.unconfirmed.take(),
+        };
         let bytes = 0;
-        Ok(JobReport { verdict, failed, returned, postponed, aborted, deleted, bytes })
+        Ok(JobReport {
+            verdict,
+            failed,
+            returned,
+            postponed,
+            aborted,
+            deleted,
+            bytes,
+            unconfirmed,
+        })
     }
 
     /// The job's items that were gone, and are gone from the remote when they are delivered.
@@ -288,7 +304,10 @@ impl RemoteWorker {
 
     /// Removes what aborted runs have left on the remote, also those of an earlier program.
     fn clean_up(&self, job: &Job, runs: &Runs<'_>) {
-        let rechecked = job.items.iter().filter(|item| item.mark.recheck != Recheck::No);
+        let rechecked = job
+            .items
+            .iter()
+            .filter(|item| matches!(item.mark.recheck, Recheck::Only | Recheck::Also));
         let rechecked = rechecked.filter(|item| item.mark.scope == Scope::Entry);
         self.remote.known().note_leftovers(rechecked.map(|item| &item.path));
         runs.clean_up();

@@ -4,6 +4,7 @@
 use super::executor::{Effects, Ran};
 use super::plan::step::{Entry, Run};
 use super::remote::{Remote, Stop};
+use super::sessions::Connected;
 use super::under_way::UnderWay;
 use crate::change::Scope;
 use crate::directory::entries;
@@ -44,7 +45,7 @@ impl<'a> Runs<'a> {
         }
         let list = input::temporary_names(names.iter());
         let sessions = self.remote.sessions();
-        let outcome = sessions.run(&RunKind::CleanTemp, self.abilities, &list, self.job);
+        let outcome = sessions.run(&RunKind::CleanTemp, self.abilities, &list, self.job).outcome;
         let label = self.remote.endpoint().destination();
         log::debug!("{label}: leftovers of {} paths: {outcome:?}", names.len());
         if is_aborted(&outcome) {
@@ -79,8 +80,12 @@ impl Effects for Runs<'_> {
 
     fn run(&mut self, run: &Run) -> Result<Ran, Stop> {
         let sessions = self.remote.sessions();
-        let outcome = sessions.run(&run.kind, self.abilities, &run.input, self.job);
-        self.judge(run, outcome)
+        let ran = sessions.run(&run.kind, self.abilities, &run.input, self.job);
+        let delivers = matches!(ran.outcome, Outcome::Delivered | Outcome::Partial { .. });
+        if ran.connected == Connected::Before && delivers {
+            self.job.unconfirmed.borrow_mut().extend(run.names.iter().cloned());
+        }
+        self.judge(run, ran.outcome)
     }
 
     fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, Ran>, Stop> {

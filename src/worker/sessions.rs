@@ -22,8 +22,7 @@ const READY: usize = 4;
 /// With so few sessions left, others are started at once: the changes of a series follow each other quickly.
 const SCARCE: usize = 1;
 
-/// An older session is not used: its receiver has entered the directory long ago, and misses a directory or link that
-/// was swapped since.
+/// An older session is not used: what it delivers stands in the directory that its receiver has entered long ago.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
 /// How long a run waits before it asks a busy remote again: a job of several runs must come to its end although each of them
@@ -79,6 +78,8 @@ struct Pool {
     is_down: bool,
     /// True while the daemon has no room for more than one run of ours.
     is_crowded: bool,
+    /// When a run last took a session that was ready.
+    used: Option<Instant>,
     /// How often all sessions were ended: one that was begun before is not wanted any more.
     ended: u64,
 }
@@ -97,7 +98,35 @@ pub enum SessionDemand {
 #[derive(Debug)]
 struct Ready {
     session: Session,
+    /// It has connected after this.
     since: Instant,
+}
+
+/// A run that is to be done.
+struct Request<'a> {
+    kind: &'a RunKind,
+    abilities: Abilities,
+    spec: RunSpec,
+    input: &'a [u8],
+    limits: Limits,
+}
+
+/// When the session of a run has connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connected {
+    /// Perhaps before the job's changes.
+    Before,
+    /// After them.
+    Afterwards,
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Ran {
+    /// What it has done.
+    pub outcome: Outcome,
+    /// When its session has connected.
+    pub connected: Connected,
 }
 
 impl Sessions {
@@ -124,14 +153,15 @@ impl Sessions {
         abilities: Abilities,
         input: &[u8],
         job: &UnderWay<'_>,
-    ) -> Outcome {
+    ) -> Ran {
         let spec = self.endpoint.plan(kind, abilities);
         let limits = Limits { stall: self.stall(kind), output_max: 0 };
+        let request = Request { kind, abilities, spec, input, limits };
         if log::log_enabled!(log::Level::Debug) {
-            log::debug!("{}", String::from_utf8_lossy(&spec.shell_line_fed(input)));
+            log::debug!("{}", String::from_utf8_lossy(&request.spec.shell_line_fed(input)));
         }
-        if let Some(session) = self.take(&spec) {
-            match self.feed(session, input, limits, job) {
+        if let Some((session, connected)) = self.take(&request) {
+            match self.feed(session, &request, job) {
                 outcome if is_busy(&outcome) => self.make_room(),
                 Outcome::Failed(Failure {
                     kind: FailureKind::Away | FailureKind::Shortage,
@@ -145,12 +175,18 @@ impl Sessions {
                     job.aborted.set(true);
                     self.close();
                 }
-                outcome => return outcome,
+                outcome => return Ran { outcome, connected },
             }
         }
+        let outcome = self.run_when_there_is_room(&request, job);
+        Ran { outcome, connected: Connected::Afterwards }
+    }
+
+    /// Runs rsync in a session of its own.
+    fn run_when_there_is_room(&self, request: &Request<'_>, job: &UnderWay<'_>) -> Outcome {
         // It may be our own sessions that hold the places, and for some 50 ms what is left of the run before.
         for pause in BUSY_PAUSES {
-            let outcome = self.run_afresh(&spec, abilities, (input, limits), job);
+            let outcome = self.run_afresh(request, job);
             if !is_busy(&outcome) {
                 return outcome;
             }
@@ -158,7 +194,7 @@ impl Sessions {
             job.waits();
             self.pause(pause);
         }
-        self.run_afresh(&spec, abilities, (input, limits), job)
+        self.run_afresh(request, job)
     }
 
     /// Waits, or until nothing is started any more.
@@ -168,13 +204,7 @@ impl Sessions {
         drop(self.ended.wait_timeout_while(running, length, go_on));
     }
 
-    fn run_afresh(
-        &self,
-        spec: &RunSpec,
-        abilities: Abilities,
-        (input, limits): (&[u8], Limits),
-        job: &UnderWay<'_>,
-    ) -> Outcome {
+    fn run_afresh(&self, request: &Request<'_>, job: &UnderWay<'_>) -> Outcome {
         let is_crowded = lock(&self.pool).is_crowded;
         let _turn = is_crowded.then(|| {
             job.waits();
@@ -183,10 +213,13 @@ impl Sessions {
         if self.stopped.load(Ordering::Relaxed) {
             return Outcome::Stopped;
         }
-        match Session::start(spec, Some(self.source.identity())) {
+        match Session::start(&request.spec, Some(self.source.identity())) {
             Ok(session) => {
-                self.wake(abilities);
-                self.feed(session, input, limits, job)
+                // Nothing follows a confirmation.
+                if *request.kind != RunKind::Confirmation {
+                    self.wake(request.abilities);
+                }
+                self.feed(session, request, job)
             }
             Err(error) => self.not_started(&error),
         }
@@ -317,12 +350,13 @@ impl Sessions {
             (abilities, pool.ended)
         };
         let spec = self.endpoint.plan(&RunKind::Batch { ignore_times: false }, abilities);
+        let since = now();
         let started = Session::start(&spec, Some(self.source.identity()));
         let mut pool = lock(&self.pool);
         pool.starting -= 1;
         match started {
             Ok(session) if pool.ended == ended && !self.stopped.load(Ordering::Relaxed) => {
-                pool.ready.push(Ready { session, since: now() });
+                pool.ready.push(Ready { session, since });
             }
             Ok(session) => {
                 drop(pool);
@@ -396,20 +430,32 @@ impl Sessions {
         running.insert(PROBE, killer);
     }
 
-    fn take(&self, spec: &RunSpec) -> Option<Session> {
-        let ready = &mut lock(&self.pool).ready;
-        // The oldest first: it has had the longest time to connect.
-        while !ready.is_empty() && *ready[0].session.spec() == *spec {
-            let Ready { session, since } = ready.remove(0);
-            if since.elapsed() < AGE_MAX && session.is_alive() {
-                return Some(session);
+    /// A ready session that fits, and when it has connected.
+    fn take(&self, request: &Request<'_>) -> Option<(Session, Connected)> {
+        let mut pool = lock(&self.pool);
+        pool.ready.retain(|ready| ready.since.elapsed() < AGE_MAX && ready.session.is_alive());
+        let fits = |ready: &Ready| *ready.session.spec() == request.spec;
+        let (at, connected) = match request.kind {
+            RunKind::Confirmation => {
+                let used = pool.used;
+                let is_new = |ready: &Ready| used.is_none_or(|used| used < ready.since);
+                // The youngest is the last that others would take.
+                let at = pool.ready.iter().rposition(|ready| is_new(ready) && fits(ready))?;
+                (at, Connected::Afterwards)
             }
-        }
-        None
+            _ => {
+                // The oldest first: it has had the longest time to connect.
+                let at = pool.ready.iter().position(fits)?;
+                pool.used = Some(now());
+                (at, Connected::Before)
+            }
+        };
+        Some((pool.ready.remove(at).session, connected))
     }
 
-    fn feed(&self, session: Session, input: &[u8], limits: Limits, job: &UnderWay<'_>) -> Outcome {
-        let outcome = self.watched(session, input, limits, job).judge(&self.endpoint);
+    fn feed(&self, session: Session, request: &Request<'_>, job: &UnderWay<'_>) -> Outcome {
+        let report = self.watched(session, request.input, request.limits, job);
+        let outcome = report.judge(&self.endpoint);
         lock(&self.pool).is_down = matches!(
             &outcome,
             Outcome::Failed(failure) if failure.kind.is_remotes()
@@ -447,6 +493,7 @@ impl Sessions {
     fn stall(&self, kind: &RunKind) -> Duration {
         match kind {
             RunKind::Batch { ignore_times: false }
+            | RunKind::Confirmation
             | RunKind::LongBatch { ignore_times: false, .. }
             | RunKind::Fallback { ignore_times: false }
             | RunKind::Listing { .. } => STALL_SMALL,

@@ -1,7 +1,7 @@
 //! One job under way: what its runs have shown so far, and what the engine is told of it meanwhile.
 //! Runs nothing.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use super::Progress;
 use crate::path::RelPath;
@@ -16,6 +16,8 @@ pub struct UnderWay<'a> {
     pub answered: Cell<bool>,
     /// Bytes that its runs have sent.
     pub sent: Cell<u64>,
+    /// What was delivered in a session that had connected before.
+    pub unconfirmed: RefCell<Vec<RelPath>>,
 }
 
 impl<'a> UnderWay<'a> {
@@ -27,6 +29,7 @@ impl<'a> UnderWay<'a> {
             aborted: Cell::default(),
             answered: Cell::default(),
             sent: Cell::default(),
+            unconfirmed: RefCell::default(),
         }
     }
 

@@ -12,4 +12,5 @@ mod record;
 mod remotes;
 mod source;
 mod storm;
+mod swaps;
 mod table;

@@ -38,7 +38,8 @@ impl RemoteState {
     }
 
     /// Notes all that is to be delivered now.
-    pub fn flush(&mut self, id: FlushId, within: Vec<RelPath>) {
+    pub fn flush(&mut self, now: Now, id: FlushId, within: Vec<RelPath>) {
+        self.deferred.confirm_soon(now);
         let mut mark = FlushMark::new(id, within);
         for (job, flight) in &self.flights {
             if flight.origin == Origin::Pending {
@@ -59,7 +60,8 @@ impl RemoteState {
     /// True when this remote keeps the flush waiting no longer.
     pub fn is_flushed(&self, id: FlushId) -> bool {
         let mark = self.flushes.iter().find(|mark| mark.id == id);
-        mark.is_none_or(|mark| mark.is_done(self.waiting() == 0))
+        let owes_nothing = self.waiting() == 0 && self.deferred.unconfirmed() == 0;
+        mark.is_none_or(|mark| mark.is_done(owes_nothing))
     }
 
     pub fn forget_flush(&mut self, id: FlushId) {

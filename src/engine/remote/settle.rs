@@ -39,7 +39,9 @@ impl RemoteState {
         };
         self.locks.drop_owner(&Owner::Job(id));
         self.stuck = false;
-        self.sessions_until = Some(now + SESSION_REST);
+        if !flight.only_confirms() {
+            self.sessions_until = Some(now + SESSION_REST);
+        }
         self.last_end = now;
         if report.verdict == Verdict::Done {
             return self.settle(now, id, flight, report, actions);
@@ -177,7 +179,7 @@ impl RemoteState {
         if report.aborted {
             self.recheck_aborted(now, &flight);
         }
-        let JobReport { failed, returned, postponed, .. } = report;
+        let JobReport { failed, returned, postponed, unconfirmed, .. } = report;
         let mut back = Trie::default();
         for item in returned.iter().chain(&postponed) {
             back.insert(&item.path, item.mark);
@@ -202,7 +204,7 @@ impl RemoteState {
                 let is_whole = flight.deletes_below || item.mark.scope == Scope::Entry;
                 let to = match item.mark.recheck {
                     _ if !is_whole => &mut withheld,
-                    Recheck::Only => &mut rechecked,
+                    Recheck::Only | Recheck::Confirm => &mut rechecked,
                     Recheck::No | Recheck::Also => &mut delivered,
                 };
                 to.push(item.clone());
@@ -220,6 +222,7 @@ impl RemoteState {
             self.deferred.defer(Condition::At(now + POSTPONED), item);
         }
         let mut returned = [returned, postponed].concat();
+        returned.extend(self.confirm_later(now, unconfirmed));
         self.flush_settled(job, &flight, undone, &returned, &withheld);
         if flight.origin == Origin::FullSync {
             self.finish_sweep(now, returned.len(), flight.deletes_below, actions);

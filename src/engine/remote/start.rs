@@ -170,7 +170,6 @@ impl RemoteState {
         if kind == JobKind::Batch {
             self.pace.spend(now, items.len());
         }
-        self.sessions_until = Some(now + SESSION_REST);
         let moves = items
             .iter()
             .filter_map(|item| Some((item.path.clone(), self.moves.get(&item.path)?.clone())))
@@ -203,6 +202,9 @@ impl RemoteState {
             deletes_below,
             parents,
         };
+        if !flight.only_confirms() {
+            self.sessions_until = Some(now + SESSION_REST);
+        }
         self.flights.insert(id, flight);
         job
     }

@@ -26,6 +26,7 @@ impl World {
         for remote in (0..self.remotes.len()).map(RemoteId) {
             plan(self, 4, Wake::Health(remote));
             plan(self, 3, Wake::Refuse(remote));
+            plan(self, 4, Wake::Swap(remote));
         }
         plan(self, 2, Wake::Crash);
         plan(self, 2, Wake::RetryFailLog);

@@ -7,15 +7,35 @@ impl World {
     pub(super) fn start(&mut self, job: Job) {
         self.check_job(&job);
         let is_trial = self.is_doubtful(job.remote);
-        self.remotes[job.remote.0].sessions = true;
+        self.remotes[job.remote.0].sessions |= !job.only_confirms();
+        let entered = self.session_of(&job);
         let id = job.id;
         let report = JobReport::done();
         let (began, opened, ops, open_ends) = (self.now, Vec::new(), Vec::new(), Vec::new());
         let (is_waiting, went_on) = (false, false);
-        let flying =
-            Flying { job, began, is_trial, is_waiting, went_on, opened, ops, open_ends, report };
-        self.flying.insert(id, flying);
+        self.flying.insert(
+            id,
+            Flying {
+                job,
+                began,
+                is_trial,
+                entered,
+                is_waiting,
+                went_on,
+                opened,
+                ops,
+                open_ends,
+                report,
+            },
+        );
         self.wake_in(0, 5, Wake::Look(id));
+    }
+
+    /// A batch may run in a session that has entered the remote's directory before the last swap.
+    fn session_of(&mut self, job: &Job) -> Option<u32> {
+        let is_ready = job.kind == JobKind::Batch && !job.only_confirms() && self.rng.chance(1, 2);
+        let swaps = self.remotes[job.remote.0].swaps;
+        is_ready.then(|| swaps.saturating_sub(self.rng.below(2) as u32))
     }
 
     /// What the worker decides, and when it will show.
@@ -195,7 +215,19 @@ impl World {
                 }
             }
         }
+        let mark = flying.job.items[item].mark;
         for op in &flying.ops[item] {
+            let by_name = mark.scope == Scope::Entry || matches!(op, Op::Delete(_));
+            let by_name = by_name && !matches!(op, Op::Only(..));
+            let entered = flying.entered.filter(|_| by_name && mark.recheck != Recheck::Confirm);
+            flying.report.unconfirmed.extend(entered.map(|_| op.path().clone()));
+            if entered.is_some_and(|swaps| swaps != remote.swaps) {
+                // It goes into the old directory; which stamps were fresh is remembered here.
+                let mut old = remote.copy.clone();
+                old.apply(op);
+                remote.copy.fresh = old.fresh;
+                continue;
+            }
             let failed = remote.copy.apply(op);
             if flying.report.verdict == Verdict::Done {
                 flying.report.failed.extend(failed);

@@ -225,7 +225,8 @@ fn see(look: &mut Look, words: &[&str]) {
                 ["moved", "here"] => entry.moved = Some(Mover::Somebody),
                 ["received", "here"] => entry.moved = Some(Mover::Receiver),
                 ["content", "may", "differ"] => entry.compare_content = true,
-                ["once", "more"] => entry.recheck = true,
+                ["once", "more"] => entry.recheck = Recheck::Only,
+                ["to", "confirm"] => entry.recheck = Recheck::Confirm,
                 _ => panic!("what is {more:?}?"),
             }
             look.present.push(entry);
@@ -270,6 +271,7 @@ fn sentence(run: &Run) -> String {
         RunKind::Batch { ignore_times } | RunKind::LongBatch { ignore_times, .. } => {
             format!("by name{}: {names}", content(*ignore_times))
         }
+        RunKind::Confirmation => format!("by name, in a session that connects now: {names}"),
         RunKind::Replacement => format!("by name, replacing newer copies: {names}"),
         RunKind::Fallback { ignore_times } => {
             format!("by patterns{}: {}", content(*ignore_times), input_of(run))

@@ -26,6 +26,8 @@ pub enum Sending {
     CompareContent,
     /// The same, and `-u` does not keep a newer copy.
     Replace,
+    /// rsync compares size and time of what was delivered, in a session that connects after that.
+    Confirm,
 }
 
 /// A directory whose tree or listing is made equal.
@@ -349,7 +351,7 @@ fn paths_of(dirs: &[Dir]) -> Vec<RelPath> {
 /// The run for a list of names: few stand on standard input, many are words, and very many stand on standard input again.
 fn by_name(names: &[RelPath], sending: Sending) -> (RunKind, Vec<u8>) {
     let ignore_times = match sending {
-        Sending::Plain => false,
+        Sending::Plain | Sending::Confirm => false,
         Sending::CompareContent => true,
         Sending::Replace => return (RunKind::Replacement, input::names(names)),
     };
@@ -358,5 +360,9 @@ fn by_name(names: &[RelPath], sending: Sending) -> (RunKind, Vec<u8>) {
         let names = names.iter().map(|name| input::name(name).into_owned()).collect();
         return (RunKind::LongBatch { names, ignore_times }, Vec::new());
     }
-    (RunKind::Batch { ignore_times }, input::names(names))
+    let kind = match sending {
+        Sending::Confirm => RunKind::Confirmation,
+        _ => RunKind::Batch { ignore_times },
+    };
+    (kind, input::names(names))
 }

@@ -1,0 +1,35 @@
+//! Confirmations: what was delivered in a session from before its change is compared once more by one that connects afterwards.
+//! A receiver stays in the directory that it has entered. If somebody has put another one in its place since (`mv www old; mv new
+//! www`, a link that is switched), such a delivery has gone into the old one, and rsync cannot tell.
+
+use std::time::Duration;
+
+use super::{Flight, RemoteState};
+use crate::change::Scope;
+use crate::engine::Now;
+use crate::engine::deferred::Condition;
+use crate::engine::pending::{Item, Mark, Recheck};
+use crate::path::RelPath;
+
+/// A delivery is confirmed after so long, together with all that follow it until then.
+const CONFIRM_AFTER: Duration = Duration::from_secs(2);
+
+impl RemoteState {
+    /// Defers the confirmation of what was delivered; returns it as what is owed. Nobody who waits for a flush waits longer than needed.
+    pub(super) fn confirm_later(&mut self, now: Now, delivered: Vec<RelPath>) -> Vec<Item> {
+        let mark = Mark { recheck: Recheck::Confirm, ..Mark::new(Scope::Entry) };
+        let items: Vec<_> = delivered.into_iter().map(|path| Item { path, mark }).collect();
+        let wait = if self.flushes.is_empty() { CONFIRM_AFTER } else { Duration::ZERO };
+        for item in &items {
+            self.deferred.defer(Condition::Confirmed(now + wait), item);
+        }
+        items
+    }
+}
+
+impl Flight {
+    /// True for a job that only confirms: it needs no session to be ready, and none after it.
+    pub(super) fn only_confirms(&self) -> bool {
+        !self.items.is_empty() && self.items.iter().all(Item::confirms)
+    }
+}

@@ -1,0 +1,146 @@
+//! Another directory takes the place of the copy while the mirror runs: a release (`mv www old; mv new www`), a link that is switched.
+//! What changed meanwhile is in the new one, also when a session from before has delivered it into the old one.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::mirror::{Mirror, Setup};
+use crate::support::rsyncd::Rsyncd;
+use crate::support::same::wait_until_same;
+use crate::support::sshd::Sshd;
+use crate::support::{LIMIT, TestDir, children_of, wait_until};
+
+/// A place on the receiver, and how another directory gets there.
+trait Place {
+    /// Where the mirror delivers to.
+    fn path(&self) -> PathBuf;
+    /// Puts an equal directory there; returns the one that stood there before.
+    fn swap(&self) -> PathBuf;
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+/// A module's directory, which is renamed away.
+struct Renamed(PathBuf);
+
+impl Place for Renamed {
+    fn path(&self) -> PathBuf {
+        self.0.clone()
+    }
+
+    fn swap(&self) -> PathBuf {
+        let named = |n: u32| self.0.with_extension(format!("old{n}"));
+        let old = (0..).map(named).find(|path| !path.exists()).unwrap();
+        let new = self.0.with_extension("new");
+        copy(&self.0, &new);
+        fs::rename(&self.0, &old).unwrap();
+        fs::rename(&new, &self.0).unwrap();
+        old
+    }
+}
+
+/// A link that is switched from one release to the next.
+struct Linked(TestDir);
+
+impl Place for Linked {
+    fn path(&self) -> PathBuf {
+        self.0.join("current")
+    }
+
+    fn swap(&self) -> PathBuf {
+        let old = fs::canonicalize(self.path()).unwrap();
+        let new = (0..).map(|n| self.0.join(format!("release{n}"))).find(|path| !path.exists());
+        let new = new.unwrap();
+        copy(&old, &new);
+        symlink(&new, self.0.join("next")).unwrap();
+        fs::rename(self.0.join("next"), self.path()).unwrap();
+        old
+    }
+}
+
+/// Every kind of change, each with a swap right before it: the sessions that are ready have entered an older directory.
+fn swap_between_any_two_steps(mirror: &Mirror, place: &impl Place) {
+    for name in ["rewritten", "deleted", "renamed"] {
+        mirror.write(name, "1");
+    }
+    wait_until_same(&mirror.source, &place.path(), LIMIT, "at first");
+    let arrives = |what: &str, is_there: &dyn Fn(&Path) -> bool, change: &dyn Fn()| {
+        wait_until("sessions are ready", || children_of(mirror.pid()).len() >= 2);
+        let old = place.swap();
+        change();
+        wait_until(&format!("{what} arrives somewhere"), || {
+            is_there(&old) || is_there(&place.path())
+        });
+    };
+    arrives("a file", &|at| at.join("d/f").exists(), &|| mirror.write("d/f", "1"));
+    let reads = |at: &Path, name: &str| fs::read_to_string(at.join(name)).unwrap_or_default();
+    arrives("a rewrite", &|at| reads(at, "rewritten") == "2", &|| mirror.write("rewritten", "2"));
+    arrives("a deletion", &|at| !at.join("deleted").exists(), &|| {
+        fs::remove_file(mirror.at("deleted")).unwrap();
+    });
+    arrives("a rename", &|at| at.join("d/new").exists() && !at.join("renamed").exists(), &|| {
+        fs::rename(mirror.at("renamed"), mirror.at("d/new")).unwrap();
+    });
+    wait_until_same(&mirror.source, &place.path(), LIMIT, "in the directory that stands there");
+}
+
+#[test]
+fn a_module_that_is_swapped_between_any_two_steps_misses_nothing() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    swap_between_any_two_steps(&mirror, &Renamed(daemon.data.clone()));
+}
+
+#[test]
+fn a_link_that_is_switched_between_any_two_steps_misses_nothing() {
+    let sshd = Sshd::start();
+    let place = Linked(TestDir::new());
+    symlink(place.0.dir("first"), place.path()).unwrap();
+    let setup = Setup {
+        remotes: vec![("127.0.0.1".into(), place.path().display().to_string())],
+        port: sshd.port,
+        ssh: true,
+        env: vec![("PATH".into(), sshd.path_variable())],
+        ..Setup::plain()
+    };
+    let mirror = Mirror::start(&setup);
+    swap_between_any_two_steps(&mirror, &place);
+}
+
+#[test]
+fn what_went_into_the_old_directory_survives_a_kill() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("first", "1");
+    wait_until_same(&mirror.source, &daemon.data, LIMIT, "at first");
+    wait_until("sessions are ready", || children_of(mirror.pid()).len() >= 2);
+    let old = Renamed(daemon.data.clone()).swap();
+    mirror.write("f", "1");
+    fs::remove_file(mirror.at("first")).unwrap();
+    wait_until("both are delivered somewhere", || {
+        let done = |at: &Path| at.join("f").exists() && !at.join("first").exists();
+        done(&old) || done(&daemon.data)
+    });
+    mirror.kill();
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, LIMIT, "after the kill");
+}
+
+#[test]
+fn a_flush_waits_for_the_directory_that_stands_there() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("first", "1");
+    wait_until_same(&mirror.source, &daemon.data, LIMIT, "at first");
+    wait_until("sessions are ready", || children_of(mirror.pid()).len() >= 2);
+    Renamed(daemon.data.clone()).swap();
+    mirror.write("f", "1");
+    let flushed = crate::control::run(&mirror, "flush", &[]);
+    assert_eq!(flushed.status.code(), Some(0));
+    assert!(daemon.at("f").exists());
+}
