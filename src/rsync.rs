@@ -39,6 +39,10 @@ pub use preview::{Answer, deleted_names};
 /// `--timeout` of runs for which the operator says none, in seconds: long enough for a checksum of a very large file.
 pub const TIMEOUT_S_DEFAULT: u32 = 300;
 
+/// Sessions that are kept ready while changes come when the operator says nothing: as many as batches may be in flight at once.
+/// `mkdir a a/b a/b/c; touch a/b/c/f` uses all of them.
+const READY: usize = 4;
+
 /// How long connecting may take when the operator says nothing, in seconds.
 pub const CONNECT_TIMEOUT_S: u32 = 10;
 
@@ -340,6 +344,11 @@ impl Endpoint {
     /// True when `-u` keeps an older file from replacing a newer copy.
     pub fn keeps_newer(&self) -> bool {
         self.params.kept != self.params.replacing
+    }
+
+    /// How many sessions are kept ready while changes come.
+    pub fn ready(&self) -> usize {
+        self.options.ready.unwrap_or(READY)
     }
 
     /// False when nothing may be deleted on the remote.

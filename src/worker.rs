@@ -9,6 +9,7 @@ pub mod load_gate;
 pub mod look;
 pub mod moves;
 mod mutual;
+pub mod places;
 pub mod plan;
 mod remote;
 pub mod remote_worker;

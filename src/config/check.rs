@@ -175,6 +175,7 @@ fn check_rsync(
         password_file,
         timeout_s: switched(rsync.child("timeout"), "time", values, Values::seconds),
         bwlimit: None,
+        ready: rsync.child("session").and_then(|session| values.sessions(session)),
         deletes: changes.delete,
     };
     let port = switched(rsync.child("userDefinedPort"), "port", values, Values::port);

@@ -52,10 +52,11 @@ kind!(
     REMOTE,
     "remote",
     ["ip", "name", "path", "user", "port", "ssh", "params", "timeout", "bwlimit"],
-    [],
+    [SESSION],
     many: true
 );
-kind!(RSYNC, "rsync", [], [PARAMS, AUTH, USER_PORT, TIMEOUT, SSH]);
+kind!(RSYNC, "rsync", [], [PARAMS, AUTH, USER_PORT, TIMEOUT, SSH, SESSION]);
+kind!(SESSION, "session", ["ready"]);
 kind!(PARAMS, "commonParams", ["params"]);
 kind!(AUTH, "auth", ["start", "users", "passwordfile"]);
 kind!(USER_PORT, "userDefinedPort", ["start", "port"]);

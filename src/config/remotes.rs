@@ -70,6 +70,10 @@ fn check_options(
             .and_then(|field| values.seconds(&field))
             .or(common.timeout_s),
         bwlimit: remote.written("bwlimit").and_then(|field| values.rate(&field)),
+        ready: remote
+            .child("session")
+            .and_then(|session| values.sessions(session))
+            .or(common.ready),
         deletes: common.deletes,
     }
 }

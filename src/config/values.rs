@@ -166,6 +166,12 @@ impl<'a> Values<'a> {
         u32::try_from(number).ok()
     }
 
+    /// `<session>`: how many sessions are kept ready; each costs memory on both sides.
+    pub fn sessions(&mut self, session: &Node) -> Option<usize> {
+        let number = self.number(&session.field("ready"), "a number of sessions", 0, 16)?;
+        usize::try_from(number).ok()
+    }
+
     /// A rate as rsync's `--bwlimit` takes it: `500`, `1.5m`, `0`.
     pub fn rate(&mut self, field: &Field) -> Option<String> {
         let text = self.text(field, "a rate such as 500 (KiB a second) or 1.5m")?;

@@ -18,6 +18,7 @@ use crate::rsync::{Endpoint, Presence, RunSpec};
 use crate::source::Source;
 use crate::watch::Exclude;
 use crate::worker::load_gate::LoadGate;
+use crate::worker::places::Daemons;
 use crate::worker::remote_worker::{RemoteWorker, RemoteWorkerSetup};
 use crate::worker::rules::{Coverage, Rules};
 use crate::worker::shards::Sharding;
@@ -119,8 +120,10 @@ impl RemoteWorkers {
         load_gate: &Arc<LoadGate>,
     ) -> Vec<RemoteWorker> {
         let recorder = |root: RootId| Some(records.get(root.0)?.as_ref()?.recorder());
-        let remote = |(endpoint, source, root)| {
+        let mut daemons = Daemons::default();
+        let remote = |(endpoint, source, root): (Endpoint, _, _)| {
             RemoteWorker::new(RemoteWorkerSetup {
+                places: daemons.places_of(endpoint.destination()),
                 endpoint,
                 source,
                 rules: self.rules.clone(),

@@ -159,6 +159,10 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &Places) ->
         let advice = "take it out there, or out of \"refuse options\" in its rsyncd.conf";
         return denied(reason, advice.into());
     }
+    if let Some(words) = hook_words(&text) {
+        let advice = "it runs for each session: <session ready=\"0\"/> starts one only when there is something to send";
+        return denied(format!("has a hook that refuses us: {words}"), advice.into());
+    }
     if let Some((reason, advice)) = advice(&text, places) {
         return denied(reason, advice);
     }
@@ -207,6 +211,19 @@ fn refused_ability(text: &str) -> Option<Ability> {
     })
 }
 
+/// What a daemon's `pre-xfer exec` or `early exec` says when it refuses a client.
+fn hook_words(text: &str) -> Option<String> {
+    let mut lines = text.lines().map(|line| line.trim().trim_start_matches("@ERROR: "));
+    let first = lines.find(|line| {
+        line.starts_with("pre-xfer exec returned failure") || line.starts_with("early exec failed")
+    })?;
+    let own =
+        lines.take_while(|line| !line.starts_with("rsync error:") && !line.starts_with("rsync: "));
+    let words = [first].into_iter().chain(own).filter(|line| !line.is_empty()).take(5);
+    let words = words.collect::<Vec<_>>().join(" ");
+    Some(words.chars().filter(|c| !c.is_control()).take(300).collect())
+}
+
 /// The option of the operator that a daemon or rrsync refuses.
 fn refused_option(text: &str) -> Option<&str> {
     let after = ["configured to refuse ", "rrsync error: option "];
@@ -231,6 +248,16 @@ fn full_house(text: &str) -> Option<Failure> {
     }
     let reason = "serves as many clients as its `max connections` allows";
     new(FailureKind::Busy, reason, "raise it, 0 means no limit")
+}
+
+/// How many clients a remote serves at a time, when it has turned one away for that.
+pub fn places_allowed(stderr: &[u8]) -> Option<usize> {
+    let text = String::from_utf8_lossy(stderr);
+    if text.contains("Another instance of rrsync is already accessing") {
+        return Some(1);
+    }
+    let (_, rest) = text.split_once("@ERROR: max connections (")?;
+    rest.split(')').next()?.parse().ok()
 }
 
 /// True when the receiver's file system takes nothing any more. The kernel's number stands at the end of a line.

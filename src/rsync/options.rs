@@ -14,6 +14,8 @@ pub struct RsyncOptions {
     pub timeout_s: Option<u32>,
     /// `<remote bwlimit>`: a rate as rsync writes it; `0` is no limit.
     pub bwlimit: Option<String>,
+    /// `<session ready>`: how many sessions are connected before they are needed.
+    pub ready: Option<usize>,
     /// `<delete start>`: what is gone from the watch root is deleted on the remote as well.
     pub deletes: bool,
 }

@@ -1,7 +1,7 @@
 //! Whether runs need the processors at this moment, for those who could do their work a little later.
 //! Counts; does not know what is delivered, nor who waits.
 
-use crate::ground::lock::{lock, wait};
+use crate::ground::lock::{lock, wait_timeout_while};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -74,13 +74,11 @@ impl LoadGate {
         self.changed.notify_all();
     }
 
-    /// Waits for news since that moment; false when the end has come.
-    pub fn wait(&self, since: Moment) -> bool {
-        let mut state = self.lock();
-        while !state.ended && state.generation == since.generation {
-            state = wait(&self.changed, state);
-        }
-        !state.ended
+    /// Waits for news since that moment, no longer than `until`; false when the end has come.
+    pub fn wait(&self, since: Moment, until: Option<Instant>) -> bool {
+        let waits = |state: &mut State| !state.ended && state.generation == since.generation;
+        let limit = until.map_or(Duration::MAX, |until| until.saturating_duration_since(now()));
+        !wait_timeout_while(&self.changed, self.lock(), limit, waits).0.ended
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -117,7 +115,7 @@ mod tests {
         drop(one);
         assert_eq!(load_gate.now(), before, "nobody is woken for that");
         drop(two);
-        assert!(load_gate.wait(before));
+        assert!(load_gate.wait(before, None));
         assert!(load_gate.now().is_calm);
     }
 
@@ -126,7 +124,7 @@ mod tests {
         let load_gate = LoadGate::default();
         let before = load_gate.now();
         load_gate.note_shortage();
-        assert!(load_gate.wait(before));
+        assert!(load_gate.wait(before, None));
         assert!(!before.is_short && load_gate.now().is_short);
     }
 
@@ -135,7 +133,9 @@ mod tests {
         let load_gate = Arc::new(LoadGate::default());
         let waiting = {
             let load_gate = Arc::clone(&load_gate);
-            std::thread::Builder::new().spawn(move || load_gate.wait(load_gate.now())).unwrap()
+            std::thread::Builder::new()
+                .spawn(move || load_gate.wait(load_gate.now(), None))
+                .unwrap()
         };
         load_gate.end();
         assert!(!waiting.join().unwrap());

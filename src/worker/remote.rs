@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::known::Known;
 use super::load_gate::LoadGate;
+use super::places::Places;
 use super::rules::Rules;
 use super::sessions::Sessions;
 use crate::failure::{Failure, FailureKind, code};
@@ -45,9 +46,10 @@ impl Remote {
         source: Arc<Source>,
         rules: Rules,
         load_gate: Arc<LoadGate>,
+        places: Arc<Places>,
     ) -> Self {
         Self {
-            sessions: Sessions::new(endpoint.clone(), Arc::clone(&source), load_gate),
+            sessions: Sessions::new(endpoint.clone(), Arc::clone(&source), load_gate, places),
             endpoint,
             source,
             rules,

@@ -18,6 +18,7 @@ use super::load_gate::LoadGate;
 use super::look::{Look, LookOptions, Looks, look_at};
 use super::moves::{Hints, Move};
 use super::mutual::{Mutual, Partner};
+use super::places::Places;
 use super::plan::{Facts, Plan, plan};
 use super::remote::{Remote, Stop};
 use super::rules::Rules;
@@ -64,14 +65,17 @@ pub struct RemoteWorkerSetup {
     pub recorder: Option<Recorder>,
     /// Shared by all remotes.
     pub load_gate: Arc<LoadGate>,
+    /// Shared by all remotes of one daemon.
+    pub places: Arc<Places>,
 }
 
 impl RemoteWorker {
     /// A worker for a remote of which nothing is known yet.
     pub fn new(setup: RemoteWorkerSetup) -> Self {
-        let RemoteWorkerSetup { endpoint, source, rules, sharding, recorder, load_gate } = setup;
+        let RemoteWorkerSetup { endpoint, source, rules, sharding, recorder, load_gate, places } =
+            setup;
         Self {
-            remote: Remote::new(endpoint, source, rules, load_gate),
+            remote: Remote::new(endpoint, source, rules, load_gate, places),
             sharding,
             recorder,
             was_trusted: AtomicBool::default(),
@@ -194,10 +198,16 @@ impl RemoteWorker {
         JobReport::nothing(Verdict::Failed(Failure::new(FailureKind::Options, 1, reason)))
     }
 
-    /// True once, for a full sync: its first run shows almost all that a probe shows. What it does not show is learned
+    /// True once, for a full sync, or where no session is kept ready: the first run shows almost all that a probe shows. What it does not show is learned
     /// from the first batch that is refused, which is sent again at once.
     fn may_trust(&self, job: &Job) -> bool {
-        matches!(job.kind, JobKind::Trees(_)) && !self.was_trusted.swap(true, Ordering::Relaxed)
+        // Where each connection is to carry something, nobody asks before the first run.
+        let carries = self.remote.endpoint().ready() == 0;
+        if carries && job.kind.is_question() {
+            return !self.was_trusted.load(Ordering::Relaxed);
+        }
+        let may_trust = carries || matches!(job.kind, JobKind::Trees(_));
+        may_trust && !self.was_trusted.swap(true, Ordering::Relaxed)
     }
 
     fn try_run(
@@ -259,16 +269,7 @@ impl RemoteWorker {
             false => under_way.unconfirmed.take(),
         };
         let bytes = 0;
-        Ok(JobReport {
-            verdict,
-            failed,
-            returned,
-            postponed,
-            aborted,
-            deleted,
-            bytes,
-            unconfirmed,
-        })
+        Ok(JobReport { verdict, failed, returned, postponed, aborted, deleted, bytes, unconfirmed })
     }
 
     /// The job's items that were gone, and are gone from the remote when they are delivered.

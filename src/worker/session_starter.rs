@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::load_gate::LoadGate;
 use super::remote_worker::RemoteWorker;
@@ -44,13 +45,19 @@ fn keep_ready(remotes: &[RemoteWorker], load_gate: &LoadGate) {
             // What sessions hold, runs may need: descriptors, processes, memory.
             Sessions::close_all(remotes.iter().map(RemoteWorker::sessions));
         }
+        remotes.iter().for_each(|remote| remote.sessions().make_room());
         let demands = remotes.iter().map(|remote| (remote.sessions().demand(), remote));
         let demands = demands.filter(|_| !now.is_short);
         match demands.max_by_key(|(demand, _)| *demand) {
             Some((SessionDemand::Urgent, remote)) => remote.sessions().start_one(),
             Some((SessionDemand::Some, remote)) if now.is_calm => remote.sessions().start_one(),
-            _ if load_gate.wait(now) => {}
+            _ if load_gate.wait(now, next_place(remotes)) => {}
             _ => return,
         }
     }
+}
+
+/// When the first session may be started that has no place now.
+fn next_place(remotes: &[RemoteWorker]) -> Option<Instant> {
+    remotes.iter().filter_map(|remote| remote.sessions().next_place()).min()
 }

@@ -7,17 +7,15 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::load_gate::LoadGate;
+use super::places::{Place, Places};
 use super::under_way::UnderWay;
 use crate::failure::{Failure, FailureKind, code};
 use crate::ground::lock::lock;
 use crate::path::RelPath;
-use crate::rsync::exit::{Outcome, lacking, root_changed};
+use crate::rsync::exit::{Outcome, lacking, places_allowed, root_changed};
 use crate::rsync::run::{Killer, Limits, Need, Report, Session, StartError};
 use crate::rsync::{Abilities, Answer, Endpoint, RunKind, RunSpec, deleted_names};
 use crate::source::Source;
-
-/// Sessions kept ready: as many as batches may be in flight at once. `mkdir a a/b a/b/c; touch a/b/c/f` uses all of them.
-const READY: usize = 4;
 
 /// With so few sessions left, others are started at once: the changes of a series follow each other quickly.
 const SCARCE: usize = 1;
@@ -57,8 +55,8 @@ pub struct Sessions {
     running: Mutex<HashMap<u64, Killer>>,
     /// Signalled when nothing is started any more.
     ended: Condvar,
-    /// A crowded remote has room for one run: the run holds this.
-    turn: Mutex<()>,
+    /// What its daemon has for all our remotes there.
+    places: Arc<Places>,
     next: AtomicU64,
     stopped: AtomicBool,
 }
@@ -76,8 +74,6 @@ struct Pool {
     at_rest: bool,
     /// True after a run that did not reach the remote or was turned away.
     is_down: bool,
-    /// True while the daemon has no room for more than one run of ours.
-    is_crowded: bool,
     /// When a run last took a session that was ready.
     used: Option<Instant>,
     /// How often all sessions were ended: one that was begun before is not wanted any more.
@@ -100,6 +96,7 @@ struct Ready {
     session: Session,
     /// It has connected after this.
     since: Instant,
+    place: Place,
 }
 
 /// A run that is to be done.
@@ -131,7 +128,12 @@ pub struct Ran {
 
 impl Sessions {
     /// No session yet.
-    pub fn new(endpoint: Endpoint, source: Arc<Source>, load_gate: Arc<LoadGate>) -> Self {
+    pub fn new(
+        endpoint: Endpoint,
+        source: Arc<Source>,
+        load_gate: Arc<LoadGate>,
+        places: Arc<Places>,
+    ) -> Self {
         Self {
             endpoint,
             source,
@@ -139,7 +141,7 @@ impl Sessions {
             pool: Mutex::default(),
             running: Mutex::default(),
             ended: Condvar::new(),
-            turn: Mutex::default(),
+            places,
             next: AtomicU64::default(),
             stopped: AtomicBool::default(),
         }
@@ -160,9 +162,10 @@ impl Sessions {
         if log::log_enabled!(log::Level::Debug) {
             log::debug!("{}", String::from_utf8_lossy(&request.spec.shell_line_fed(input)));
         }
-        if let Some((session, connected)) = self.take(&request) {
-            match self.feed(session, &request, job) {
-                outcome if is_busy(&outcome) => self.make_room(),
+        if let Some((ready, connected)) = self.take(&request) {
+            let _place = ready.place.for_a_run();
+            match self.feed(ready.session, &request, job) {
+                outcome if is_busy(&outcome) => self.close(),
                 Outcome::Failed(Failure {
                     kind: FailureKind::Away | FailureKind::Shortage,
                     reason,
@@ -190,7 +193,7 @@ impl Sessions {
             if !is_busy(&outcome) {
                 return outcome;
             }
-            self.make_room();
+            self.close();
             job.waits();
             self.pause(pause);
         }
@@ -205,11 +208,7 @@ impl Sessions {
     }
 
     fn run_afresh(&self, request: &Request<'_>, job: &UnderWay<'_>) -> Outcome {
-        let is_crowded = lock(&self.pool).is_crowded;
-        let _turn = is_crowded.then(|| {
-            job.waits();
-            lock(&self.turn)
-        });
+        let _place = self.enter(job);
         if self.stopped.load(Ordering::Relaxed) {
             return Outcome::Stopped;
         }
@@ -234,10 +233,9 @@ impl Sessions {
         outcome
     }
 
-    /// The daemon has few places, so ready sessions give theirs back.
-    fn make_room(&self) {
-        lock(&self.pool).is_crowded = true;
-        self.close();
+    /// Takes a place at the daemon; waits for one while it is known to have none to spare.
+    fn enter(&self, job: &UnderWay<'_>) -> Place {
+        self.places.enter(&|| !self.are_stopped(), &|| job.waits())
     }
 
     /// What a run would delete.
@@ -285,13 +283,14 @@ impl Sessions {
         job: &UnderWay<'_>,
     ) -> Result<Vec<u8>, Outcome> {
         let limits = Limits { stall: self.stall(kind), output_max: PREVIEW_MAX };
+        let _place = self.enter(job);
         if self.stopped.load(Ordering::Relaxed) {
             return Err(Outcome::Stopped);
         }
         let session = Session::start(spec, Some(self.source.identity()));
         let session = session.map_err(|error| self.not_started(&error))?;
         let report = self.watched(session, input, limits, job);
-        match (report.judge(&self.endpoint), report.output) {
+        match (self.judge(&report), report.output) {
             (Outcome::Delivered, Some(output)) => Ok(output),
             (Outcome::Delivered, None) => {
                 let reason =
@@ -307,8 +306,10 @@ impl Sessions {
     pub fn keep_ready(&self, abilities: Abilities) {
         {
             let mut pool = lock(&self.pool);
-            pool.wanted = (!pool.is_crowded).then_some(abilities);
-            pool.starts_left = READY;
+            if pool.wanted.replace(abilities).is_none() {
+                self.places.note_wanting();
+            }
+            pool.starts_left = self.endpoint.ready();
         }
         self.load_gate.notify();
     }
@@ -333,21 +334,24 @@ impl Sessions {
             return SessionDemand::Nothing;
         }
         pool.ready.retain(|warm| warm.session.is_alive());
-        match pool.ready.len() + pool.starting {
-            READY.. => SessionDemand::Nothing,
-            ..=SCARCE => SessionDemand::Urgent,
-            _ => SessionDemand::Some,
+        let own = pool.ready.len() + pool.starting;
+        if own >= self.endpoint.ready() || !self.places.can_keep_ready(own) {
+            return SessionDemand::Nothing;
         }
+        if own <= SCARCE { SessionDemand::Urgent } else { SessionDemand::Some }
     }
 
     /// Starts one session, if one is missing; does not wait until it is connected.
     pub fn start_one(&self) {
-        let (abilities, ended) = {
+        let (abilities, ended, place) = {
             let mut pool = lock(&self.pool);
             let Some(abilities) = pool.wanted else { return };
+            let Some(place) = self.places.keep_ready(pool.ready.len() + pool.starting) else {
+                return;
+            };
             pool.starting += 1;
             pool.starts_left = pool.starts_left.saturating_sub(1);
-            (abilities, pool.ended)
+            (abilities, pool.ended, place)
         };
         let spec = self.endpoint.plan(&RunKind::Batch { ignore_times: false }, abilities);
         let since = now();
@@ -356,15 +360,16 @@ impl Sessions {
         pool.starting -= 1;
         match started {
             Ok(session) if pool.ended == ended && !self.stopped.load(Ordering::Relaxed) => {
-                pool.ready.push(Ready { session, since });
+                pool.ready.push(Ready { session, since, place });
             }
             Ok(session) => {
                 drop(pool);
                 Session::close_all(vec![session]);
+                drop(place);
             }
             Err(error) => {
                 // Not before the next success: else a shortage would be met again and again.
-                pool.wanted = None;
+                self.want_none(&mut pool);
                 log::debug!("{}: no session is ready: {error}", self.endpoint.destination());
                 drop(pool);
                 self.not_started(&error);
@@ -382,25 +387,54 @@ impl Sessions {
         self.close();
         let mut pool = lock(&self.pool);
         pool.at_rest = !pool.is_down;
-        pool.is_crowded = false;
     }
 
     /// Ends the sessions that wait.
     pub fn close(&self) {
-        Session::close_all(self.take_all());
+        close_all(self.take_all());
+    }
+
+    /// Ends sessions that wait while the daemon has fewer places than it was taken to have.
+    pub fn make_room(&self) {
+        while self.places.are_too_many_ready() {
+            let ready = lock(&self.pool).ready.pop();
+            let Some(ready) = ready else { return };
+            close_all(vec![ready]);
+        }
+    }
+
+    /// When a session may be started that has no place now.
+    pub fn next_place(&self) -> Option<Instant> {
+        let is_short = {
+            let pool = lock(&self.pool);
+            let own = pool.ready.len() + pool.starting;
+            pool.wanted.is_some() && pool.starts_left > 0 && own < self.endpoint.ready()
+        };
+        self.places.next_free().filter(|_| is_short)
+    }
+
+    /// What its daemon has for all our remotes there.
+    pub fn places(&self) -> &Arc<Places> {
+        &self.places
     }
 
     /// Ends the sessions of all these remotes: every one is told before one is waited for.
     pub fn close_all<'a>(remotes: impl Iterator<Item = &'a Self>) {
-        Session::close_all(remotes.flat_map(Self::take_all).collect());
+        close_all(remotes.flat_map(Self::take_all).collect());
     }
 
     /// Takes out the sessions that wait; none is started until the next success.
-    fn take_all(&self) -> Vec<Session> {
+    fn take_all(&self) -> Vec<Ready> {
         let mut pool = lock(&self.pool);
         pool.ended += 1;
-        pool.wanted = None;
-        std::mem::take(&mut pool.ready).into_iter().map(|warm| warm.session).collect()
+        self.want_none(&mut pool);
+        std::mem::take(&mut pool.ready)
+    }
+
+    fn want_none(&self, pool: &mut Pool) {
+        if pool.wanted.take().is_some() {
+            self.places.note_resting();
+        }
     }
 
     /// True after [`Sessions::kill`].
@@ -412,6 +446,7 @@ impl Sessions {
     pub fn kill(&self) {
         self.stopped.store(true, Ordering::Relaxed);
         self.ended.notify_all();
+        self.places.notify();
         self.abort();
     }
 
@@ -431,7 +466,7 @@ impl Sessions {
     }
 
     /// A ready session that fits, and when it has connected.
-    fn take(&self, request: &Request<'_>) -> Option<(Session, Connected)> {
+    fn take(&self, request: &Request<'_>) -> Option<(Ready, Connected)> {
         let mut pool = lock(&self.pool);
         pool.ready.retain(|ready| ready.since.elapsed() < AGE_MAX && ready.session.is_alive());
         let fits = |ready: &Ready| *ready.session.spec() == request.spec;
@@ -450,16 +485,26 @@ impl Sessions {
                 (at, Connected::Before)
             }
         };
-        Some((pool.ready.remove(at).session, connected))
+        Some((pool.ready.remove(at), connected))
     }
 
     fn feed(&self, session: Session, request: &Request<'_>, job: &UnderWay<'_>) -> Outcome {
         let report = self.watched(session, request.input, request.limits, job);
-        let outcome = report.judge(&self.endpoint);
+        let outcome = self.judge(&report);
         lock(&self.pool).is_down = matches!(
             &outcome,
             Outcome::Failed(failure) if failure.kind.is_remotes()
         );
+        outcome
+    }
+
+    /// What a run has done; a daemon that turns it away says how many clients it serves.
+    fn judge(&self, report: &Report) -> Outcome {
+        let outcome = report.judge(&self.endpoint);
+        if let Some(allowed) = places_allowed(&report.stderr).filter(|_| is_busy(&outcome)) {
+            self.places.learn(allowed);
+            self.load_gate.notify();
+        }
         outcome
     }
 
@@ -501,6 +546,14 @@ impl Sessions {
             _ => Duration::from_secs(u64::from(self.endpoint.timeout_s()) + 15),
         }
     }
+}
+
+/// Ends sessions; their places are free when they have gone.
+fn close_all(sessions: Vec<Ready>) {
+    let (sessions, places): (Vec<_>, Vec<_>) =
+        sessions.into_iter().map(|ready| (ready.session, ready.place)).unzip();
+    Session::close_all(sessions);
+    drop(places);
 }
 
 fn is_busy(outcome: &Outcome) -> bool {

@@ -273,7 +273,8 @@ fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patter
         },
         sharding: Sharding::On,
         recorder: None,
-        load_gate: std::sync::Arc::default(),
+        load_gate: Arc::default(),
+        places: Arc::default(),
     });
     let mut items = vec![Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) }];
     while let Some(item) = items.pop() {

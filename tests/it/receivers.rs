@@ -152,3 +152,79 @@ fn every_form_of_rrsync_takes_creations_changes_moves_and_deletions() {
 fn runs(program: &str) -> bool {
     Command::new(program).arg("--help").output().is_ok_and(|output| output.status.success())
 }
+
+/// Three watch paths that go to three modules of one daemon, which share its four places.
+#[test]
+fn three_modules_behind_four_places_turn_no_foreign_client_away() {
+    let dir = TestDir::new();
+    let more: String = ["b", "c"]
+        .map(|name| {
+            let path = dir.dir(name).display().to_string();
+            format!("[{name}]\npath = {path}\nread only = no\nmax connections = 4\n")
+        })
+        .concat();
+    let module = format!("max connections = 4\n{more}");
+    let daemon = Rsyncd::start_with(&Options { module, ..Options::default() });
+    let copies = [daemon.data.clone(), dir.join("b"), dir.join("c")];
+    let (second, third) = (dir.dir("second"), dir.dir("third"));
+    let local = |watch: &Path, name: &str| {
+        let watch = watch.display();
+        format!(
+            "<localpath watch=\"{watch}\"><remote ip=\"127.0.0.1\" name=\"{name}\"/></localpath>"
+        )
+    };
+    let sersync = local(&second, "b") + &local(&third, "c");
+    let mirror = Mirror::start(&Setup { sersync, ..Setup::to(&daemon) });
+    let sources = [mirror.source.clone(), second, third];
+    for turn in 0..6 {
+        for (source, copy) in sources.iter().zip(&copies) {
+            fs::write(source.join("f"), turn.to_string()).unwrap();
+            wait_for_content(&copy.join("f"), turn.to_string());
+            let port = format!("--port={}", daemon.port);
+            let foreign = Command::new("rsync").args([&port, "127.0.0.1::data/"]).output().unwrap();
+            assert!(foreign.status.success(), "{}", String::from_utf8_lossy(&foreign.stderr));
+        }
+    }
+    assert_no_error(&mirror, "four places");
+}
+
+#[test]
+fn a_daemon_with_one_place_gets_everything_and_nobody_is_blamed() {
+    let module = "max connections = 1".into();
+    let daemon = Rsyncd::start_with(&Options { module, ..Options::default() });
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    change_everything(&mirror, &daemon.data, true);
+    assert_no_error(&mirror, "one place");
+}
+
+/// Each session runs the daemon's hook, so without sessions it runs for what is sent and for nothing else.
+#[test]
+fn without_ready_sessions_a_hook_runs_only_for_what_is_sent() {
+    let dir = TestDir::new();
+    let calls = dir.join("calls");
+    let module = format!("pre-xfer exec = echo called >> {}", calls.display());
+    let daemon = Rsyncd::start_with(&Options { module, ..Options::default() });
+    let rsync = "<session ready=\"0\"/>".into();
+    let mirror = Mirror::start(&Setup { rsync, ..Setup::to(&daemon) });
+    let count = || fs::read_to_string(&calls).unwrap_or_default().lines().count();
+    mirror.write("f", "1");
+    wait_for_content(&daemon.at("f"), "1");
+    wait_until("the run has ended", || crate::support::children_of(mirror.pid()).is_empty());
+    assert_eq!(count(), 1);
+    mirror.write("f", "2");
+    wait_for_content(&daemon.at("f"), "2");
+    wait_until("the run has ended", || crate::support::children_of(mirror.pid()).is_empty());
+    assert_eq!(count(), 2);
+}
+
+#[test]
+fn a_hook_that_refuses_is_shown_with_its_own_words() {
+    let module = "pre-xfer exec = echo closed until six; exit 1".into();
+    let daemon = Rsyncd::start_with(&Options { module, ..Options::default() });
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("f", "1");
+    mirror.wait_for_output("closed until six");
+    assert!(mirror.output().contains("<session ready=\"0\"/>"), "{}", mirror.output());
+    daemon.reconfigure(&Options::default());
+    wait_for_content(&daemon.at("f"), "1");
+}

@@ -18,6 +18,8 @@ impl Remote {
         if let Some(abilities) = self.abilities() {
             return Ok(abilities);
         }
+        let goes_on = || !self.sessions.are_stopped();
+        let _place = self.sessions.places().enter(&goes_on, &|| {});
         let nonce = RandomState::new().hash_one(self.endpoint.destination().to_string());
         let started = |killer| self.sessions.note_probe(killer);
         match run_probe(&self.endpoint, Some(self.source.identity()), nonce, started) {

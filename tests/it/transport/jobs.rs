@@ -29,6 +29,7 @@ fn link(rig: &Rig) -> RemoteWorker {
         sharding: Sharding::On,
         recorder: None,
         load_gate: Arc::default(),
+        places: Arc::default(),
     })
 }
 
