@@ -11,6 +11,7 @@ mod golden;
 mod job;
 pub mod locks;
 mod mark;
+mod moves;
 mod notice;
 mod parents;
 pub mod pending;
@@ -31,6 +32,7 @@ use crate::failure::{FailureKind, Subject};
 use crate::path::RelPath;
 pub use flush::FlushId;
 pub use job::{FullSyncFilter, Job, JobId, JobKind, JobReport, PathFailure, Settled, Verdict};
+pub use moves::UndoneMove;
 pub use notice::{FailLogEntry, Notice};
 use pending::Item;
 pub use permission::Deletions;
@@ -471,7 +473,7 @@ impl Engine {
     }
 
     /// What may start for `remote`. Up to half of the workers are reserved, one for a batch of each other remote, so that no
-    /// slow remote takes all workers.
+    /// slow remote takes all workers. A batch that waits for its remote leaves its worker reserved.
     fn room(&self, remote: &RemoteState) -> Room {
         let half = self.setup.workers / 2;
         // What waited and goes on may be one too many.
@@ -486,13 +488,13 @@ impl Engine {
         if remote.is_doubtful() && count(RemoteState::is_on_trial) >= half.max(1) {
             return Room::None;
         }
-        let kept = count(|remote| !remote.has_batch()).min(half);
+        let kept = count(|remote| !remote.has_working_batch()).min(half);
         // Long jobs that wait for their remotes cost memory: a remote that has one gets no more than its share.
         let long: usize = self.remotes.iter().map(RemoteState::long_jobs).sum();
         let may_be_long = long < self.setup.workers || remote.long_jobs() == 0;
         if free > kept.max(half.min(1)) && may_be_long {
             Room::Any
-        } else if free > kept || !remote.has_batch() {
+        } else if free > kept || !remote.has_working_batch() {
             Room::Short
         } else {
             Room::None

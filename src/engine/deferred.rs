@@ -168,14 +168,16 @@ impl Deferred {
         self.kinds[AT].paths.contains_key(path)
     }
 
-    /// Lets a path that waits for a time wait no longer than until `due`.
-    pub fn bring_forward(&mut self, due: Now, path: &RelPath) {
+    /// Lets a path that waits for a time wait no longer than until `due`; false when it waits for none.
+    pub fn bring_forward(&mut self, due: Now, path: &RelPath) -> bool {
         let waiting = &mut self.kinds[AT];
         let tree = waiting.tree_above(path);
-        if let Some(entry) = waiting.paths.get_mut(tree.as_ref().unwrap_or(path)) {
-            entry.due = entry.due.min(due);
-            waiting.earliest = waiting.earliest.into_iter().chain([due]).min();
-        }
+        let Some(entry) = waiting.paths.get_mut(tree.as_ref().unwrap_or(path)) else {
+            return false;
+        };
+        entry.due = entry.due.min(due);
+        waiting.earliest = waiting.earliest.into_iter().chain([due]).min();
+        true
     }
 
     /// When something becomes pending, or may.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::pending::{Item, Mark, Recheck};
 use super::{
     Action, Deletions, Engine, Event, FlushId, FullSyncCause, Job, JobId, JobReport, Notice, Now,
-    PathFailure, Refusal, Setup, Verdict,
+    PathFailure, Refusal, Setup, UndoneMove, Verdict,
 };
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
 use crate::failure::{Failure, FailureKind};
@@ -111,6 +111,11 @@ fn parse_report(words: &[&str]) -> JobReport {
                 }));
             }
             "returned" => failed = false,
+            undone if undone.contains("=>") => {
+                let (old, new) = undone.split_once("=>").unwrap_or_default();
+                let (new, old) = (parse_item(new).path, parse_item(old).path);
+                report.undone.push(UndoneMove { new, old });
+            }
             path if failed => {
                 let path = parse_item(path).path;
                 report.failed.push(PathFailure::new(path, "permission denied"));

@@ -3,6 +3,7 @@
 
 use super::Now;
 use super::mark::Item;
+use super::moves::UndoneMove;
 use crate::change::{RemoteId, RootId};
 use crate::failure::{self, Failure, FailureKind};
 use crate::path::RelPath;
@@ -82,6 +83,8 @@ pub struct JobReport {
     pub returned: Vec<Item>,
     /// Items that the worker left alone; they are deferred for a moment.
     pub postponed: Vec<Item>,
+    /// Moves of which it did nothing: the items at both names are left alone.
+    pub undone: Vec<UndoneMove>,
     /// One of its runs was aborted, and another run did the work.
     pub aborted: bool,
     /// The job's items that were gone from the watch root: what was delivered of them was deleted.
@@ -100,6 +103,7 @@ impl JobReport {
             failed: Vec::new(),
             returned: Vec::new(),
             postponed: Vec::new(),
+            undone: Vec::new(),
             aborted: false,
             deleted: Vec::new(),
             bytes: 0,

@@ -11,7 +11,7 @@ mod recheck;
 mod settle;
 mod start;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 pub use self::observe::{FullSyncView, RemoteView};
@@ -19,6 +19,7 @@ use super::deferred::{Condition, Deferred, Outlook};
 use super::flush::FlushMark;
 use super::full_sync::FullSync;
 use super::locks::{LockKind, Owner, PathLocks};
+use super::moves::MoveHints;
 use super::parents::Parents;
 use super::pending::{Item, Mark, Marked, Pending};
 use super::permission::{Deletions, Permission};
@@ -103,8 +104,8 @@ pub struct RemoteState {
     /// Start another full sync after this one: the kernel dropped events meanwhile.
     full_sync_again: bool,
     permission: Permission,
-    /// New name -> old name of what was moved and not yet delivered.
-    moves: BTreeMap<RelPath, RelPath>,
+    /// What was moved and is not delivered yet.
+    moves: MoveHints,
     locks: PathLocks,
     flights: HashMap<JobId, Flight>,
     /// The last job was a batch: long jobs and batches take turns when both could start.
@@ -144,7 +145,7 @@ impl RemoteState {
             full_sync: None,
             full_sync_again: false,
             permission: Permission::default(),
-            moves: BTreeMap::new(),
+            moves: MoveHints::default(),
             locks: PathLocks::default(),
             flights: HashMap::new(),
             batch_was_last: false,
@@ -223,11 +224,14 @@ impl RemoteState {
             return;
         };
         // Moved a -> b -> c before a run: the remote still has it as a. With b in flight, it will have it as b.
-        let known = self.moves.remove(old).filter(|_| !self.locks.holds(old));
+        let known = self.moves.take(old).filter(|_| !self.is_in_flight(old));
         if marked == Marked::Itself {
             let origin = known.unwrap_or_else(|| old.clone());
+            // A job that gave a move back has left both names alone: they leave together with the third one.
+            self.deferred.bring_forward(now, old);
+            self.deferred.bring_forward(now, &origin);
             self.wait_for(&origin, &change.path);
-            self.moves.insert(change.path.clone(), origin);
+            self.moves.note(change.path.clone(), origin);
         }
     }
 
@@ -238,10 +242,7 @@ impl RemoteState {
 
     /// Keeps what waits within `max` paths, of each sort.
     pub fn limit(&mut self, max: usize, actions: &mut Vec<Action>) {
-        if self.moves.len() > max {
-            // Move hints only save traffic, so they may be dropped.
-            self.moves.clear();
-        }
+        self.moves.limit(max);
         self.deferred.limit(max);
         let from = self.pending.len();
         if from > max.max(1) {
@@ -459,18 +460,23 @@ impl RemoteState {
         self.flights.is_empty()
     }
 
-    /// True when a batch is in flight.
-    pub fn has_batch(&self) -> bool {
-        self.batches_in_flight() > 0
+    /// True when a batch is in flight and does not wait for the remote.
+    pub fn has_working_batch(&self) -> bool {
+        let mut working = self.flights.values().filter(|flight| !flight.is_waiting);
+        working.any(|flight| is_short(flight.kind))
     }
 
     fn batches_in_flight(&self) -> usize {
-        self.count_flights(|kind| kind == JobKind::Batch || kind.is_question())
+        self.count_flights(is_short)
     }
 
     fn count_flights(&self, which: impl Fn(JobKind) -> bool) -> usize {
         self.flights.values().filter(|flight| which(flight.kind)).count()
     }
+}
+
+fn is_short(kind: JobKind) -> bool {
+    kind == JobKind::Batch || kind.is_question()
 }
 
 #[cfg(test)]

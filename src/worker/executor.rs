@@ -1,11 +1,12 @@
 //! Runs the steps of a plan, and hands back to them what they need to know: previews, listings, and who is to blame.
 //! Decides nothing; what a step becomes stands in `plan/step.rs`.
 
+use super::moves::Move;
 use super::plan::failure;
 use super::plan::step::{Bisected, Doing, Entry, Run, Step};
 use super::rules::Rules;
 use crate::change::Scope;
-use crate::engine::PathFailure;
+use crate::engine::{PathFailure, UndoneMove};
 use crate::path::RelPath;
 use crate::rsync::{RunKind, Way};
 
@@ -40,6 +41,9 @@ pub trait Effects {
     /// When the job ends here.
     fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, Ran>, Self::Stop>;
 
+    /// True when something stands on disk at this path.
+    fn stands(&mut self, path: &RelPath) -> bool;
+
     /// Lists directories on disk, parents first. With [`Scope::Tree`] it descends, but not into what the rules exclude.
     fn list(&mut self, dirs: &[RelPath], scope: Scope) -> Vec<Entry>;
 }
@@ -54,6 +58,8 @@ pub struct Executor<'a, E> {
     pub effects: &'a mut E,
     /// What could not be delivered so far.
     pub failed: Vec<PathFailure>,
+    /// Moves whose new names have gone meanwhile: nothing is done at their old names.
+    pub undone: Vec<UndoneMove>,
 }
 
 impl<E: Effects> Executor<'_, E> {
@@ -65,7 +71,26 @@ impl<E: Effects> Executor<'_, E> {
         let mut todo = steps;
         todo.reverse();
         while let Some(step) = todo.pop() {
-            todo.extend(self.step(step)?.into_iter().rev());
+            if let Step::Move { moved, .. } = &step {
+                let moved = moved.clone();
+                self.make_move(step, moved, &mut todo)?;
+            } else {
+                todo.extend(self.step(step)?.into_iter().rev());
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes something from its old copy. If it has moved on meanwhile, the old copy is kept for whoever sends it.
+    fn make_move(&mut self, step: Step, moved: Move, todo: &mut Vec<Step>) -> Result<(), E::Stop> {
+        let failed = self.failed.len();
+        // A move has one path, so no steps take its place.
+        self.step(step)?;
+        if !self.effects.stands(&moved.new) {
+            self.failed.truncate(failed);
+            todo.iter_mut().for_each(|step| step.spare(&moved.old));
+            todo.retain(|step| !step.names().is_empty());
+            self.undone.push(UndoneMove { new: moved.new, old: moved.old });
         }
         Ok(())
     }

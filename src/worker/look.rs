@@ -15,7 +15,7 @@ use super::moves::{Hints, Move, Moved, Mover, Moves, Origin};
 use super::shards::{Divided, Sharding, Shards, is_directory, is_short, stat};
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark, Recheck};
-use crate::engine::{Job, JobKind};
+use crate::engine::{Job, JobKind, UndoneMove};
 use crate::path::RelPath;
 use crate::rsync::Presence;
 use crate::rsync::operator_rules::OperatorRules;
@@ -43,6 +43,8 @@ pub struct Look {
     pub long_trees: HashSet<RelPath>,
     /// What is made from its old copy.
     pub moves: Vec<Move>,
+    /// What was to be made from its old copy, and is gone: the old copy is left alone.
+    pub undone: Vec<UndoneMove>,
     /// What another job has to do, divided where that is better.
     pub returned: Vec<Item>,
 }
@@ -178,6 +180,7 @@ pub fn look_at(root: &OwnedFd, job: &Job, options: LookOptions<'_>) -> Look {
     for item in &job.items {
         looking.item(item);
     }
+    looking.undo_moves();
     looking.look
 }
 
@@ -378,6 +381,28 @@ impl Looking<'_> {
             _ => return false,
         }
         true
+    }
+
+    /// Something that moved twice in a row stands at a third name, of which this job does not know. So it does nothing at the
+    /// first two: the third one can be made from the copy that is at the first.
+    fn undo_moves(&mut self) {
+        if self.options.hints == Hints::Ignore || self.job.kind != JobKind::Batch {
+            return;
+        }
+        for (new, old) in &self.job.moves {
+            let look = &mut self.look;
+            if !look.absent.contains(new) || !self.moves.is_undone(new, old, look.undone.len()) {
+                continue;
+            }
+            // What stands at the old name again is sent, over the old copy.
+            if self.moves.is_owed(old) && !look.absent.remove(old) {
+                continue;
+            }
+            look.absent_dirs.remove(old);
+            look.absent.remove(new);
+            look.absent_dirs.remove(new);
+            look.undone.push(UndoneMove { new: new.clone(), old: old.clone() });
+        }
     }
 
     fn shards(&self) -> Shards<'_> {

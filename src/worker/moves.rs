@@ -101,6 +101,16 @@ impl<'a> Moves<'a> {
         Some(if is_receivers(old, path) { Mover::Receiver } else { Mover::Somebody })
     }
 
+    /// True when nothing should be done for a move whose new name is gone. What an rsync receives here does not move on.
+    pub fn is_undone(&self, new: &RelPath, old: &RelPath, already: usize) -> bool {
+        self.owed.contains(new) && already < MOVES_MAX && !is_receivers(old, new)
+    }
+
+    /// True when the job is about this path.
+    pub fn is_owed(&self, path: &RelPath) -> bool {
+        self.owed.contains(path)
+    }
+
     /// The move that made `new`, if a run of its own serves it; `stat` tells what stands at the old name.
     pub fn find(
         &self,

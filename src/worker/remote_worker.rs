@@ -247,9 +247,10 @@ impl RemoteWorker {
             absent_way: self.remote.endpoint().way(Presence::Absent, abilities),
             effects: &mut runs,
             failed: plan.failed,
+            undone: std::mem::take(&mut looks.first.undone),
         };
         executor.execute(plan.steps)?;
-        let failed = executor.failed;
+        let (failed, undone) = (executor.failed, executor.undone);
         self.clean_up(job, &runs);
         if under_way.answered.get() {
             self.remote.note_abilities(abilities);
@@ -269,7 +270,17 @@ impl RemoteWorker {
             false => under_way.unconfirmed.take(),
         };
         let bytes = 0;
-        Ok(JobReport { verdict, failed, returned, postponed, aborted, deleted, bytes, unconfirmed })
+        Ok(JobReport {
+            verdict,
+            failed,
+            returned,
+            postponed,
+            undone,
+            aborted,
+            deleted,
+            bytes,
+            unconfirmed,
+        })
     }
 
     /// The job's items that were gone, and are gone from the remote when they are delivered.

@@ -5,6 +5,7 @@ use super::executor::{Effects, Ran};
 use super::plan::step::{Entry, Run};
 use super::remote::{Remote, Stop};
 use super::sessions::Connected;
+use super::shards::stat;
 use super::under_way::UnderWay;
 use crate::change::Scope;
 use crate::directory::entries;
@@ -93,6 +94,12 @@ impl Effects for Runs<'_> {
             Ok(gone) => Ok(Ok(gone)),
             Err(outcome) => self.judge(run, outcome).map(Err),
         }
+    }
+
+    fn stands(&mut self, path: &RelPath) -> bool {
+        // Where the root cannot be opened, nothing is known to be gone.
+        let root = self.remote.source().open_healthy();
+        root.map_or(true, |root| stat(&root, path).is_ok())
     }
 
     fn list(&mut self, dirs: &[RelPath], scope: Scope) -> Vec<Entry> {

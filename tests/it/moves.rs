@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use crate::support::mirror::{Mirror, Setup};
@@ -102,6 +103,47 @@ fn what_moves_on_before_its_last_move_has_ended_costs_no_data_either() {
             wait_until("it has moved", || daemon.at(format!("{new}{last}")).exists());
         }
     }
+    wait_until_equal(&mirror, &daemon);
+    let sent = received(&daemon) - before;
+    assert!(sent < 1_000_000, "{sent} bytes");
+}
+
+#[test]
+fn a_second_rename_in_the_same_burst_costs_no_data_either() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup {
+        params: "-a".into(),
+        head: "<debug start=\"true\"/>".into(),
+        ..Setup::to(&daemon)
+    });
+    let names = ["twice", "thrice", "back", "changed"];
+    // They come from outside, so that each is sent once; rsync takes files of equal size and second for the same.
+    for (number, name) in names.iter().enumerate() {
+        let content = noise((5 << 20) + 4096 * number, 1 + number as u64);
+        let outside = mirror.dir.file(format!("outside/{name}"), content);
+        fs::rename(outside, mirror.at(name)).unwrap();
+    }
+    for n in 0..20_usize {
+        mirror.dir.file(format!("outside/dir/f{n}"), noise(100_000, 9 + n as u64));
+    }
+    fs::rename(mirror.dir.dir("outside/dir"), mirror.at("dir")).unwrap();
+    wait_until_equal(&mirror, &daemon);
+    wait_until("all is counted", || received(&daemon) > 22_971_520);
+    let before = received(&daemon);
+    let chains = [
+        &["twice", "twice1", "twice2"][..],
+        &["thrice", "thrice1", "thrice2", "thrice3"],
+        &["back", "back1", "back"],
+        &["dir", "dir1", "dir2", "dir3"],
+    ];
+    for chain in chains {
+        chain.windows(2).for_each(|names| rename(&mirror, names[0], names[1]));
+        wait_until_equal(&mirror, &daemon);
+    }
+    rename(&mirror, "changed", "changed1");
+    let mut file = fs::File::options().append(true).open(mirror.at("changed1")).unwrap();
+    file.write_all(b"a line more").unwrap();
+    rename(&mirror, "changed1", "changed2");
     wait_until_equal(&mirror, &daemon);
     let sent = received(&daemon) - before;
     assert!(sent < 1_000_000, "{sent} bytes");

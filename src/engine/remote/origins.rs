@@ -1,12 +1,18 @@
 //! Moves: a new name is sent while the copy under the old name still exists, so that rsync need not send the data again.
 //! Only saves traffic: a move hint that is of no use is dropped.
 
+use std::time::Duration;
+
 use super::{Flight, RemoteState};
 use crate::change::Scope;
+use crate::engine::deferred::Condition;
 use crate::engine::locks::{LockKind, Owner};
 use crate::engine::pending::Item;
-use crate::engine::{JobId, JobKind};
+use crate::engine::{JobId, JobKind, Now, UndoneMove};
 use crate::path::RelPath;
+
+/// What was renamed twice in a row is told of within this time.
+const MOVES_ON: Duration = Duration::from_millis(250);
 
 impl RemoteState {
     /// Lets `moved` wait for the job that is just sending its old name.
@@ -28,11 +34,12 @@ impl RemoteState {
 
     /// A job returned `moved`: it is sent together with its old name, or after the batch that has the old name in flight.
     /// If neither is near, drops the hint.
-    pub fn wait_for_origin(&mut self, moved: &RelPath) {
-        let Some(origin) = self.moves.get(moved) else { return };
+    pub fn wait_for_origin(&mut self, now: Now, moved: &RelPath) {
+        let Some(origin) = self.moves.origin(moved).cloned() else { return };
+        let origin = &origin;
         if !self.locks.keeps_back(origin) {
-            if !self.pending.touches(origin) {
-                self.moves.remove(moved);
+            if !self.deferred.bring_forward(now, origin) && !self.pending.touches(origin) {
+                self.moves.take(moved);
             }
             return;
         }
@@ -42,8 +49,31 @@ impl RemoteState {
         match self.flight_that(is_near) {
             Some(_) if self.locks.keeps_back(moved) => {}
             Some(job) => self.locks.lock(Owner::Job(job), moved, LockKind::Short),
-            None => _ = self.moves.remove(moved),
+            None => _ = self.moves.take(moved),
         }
+    }
+
+    /// Takes back moves that a job left undone: the items at their old and new names. Whoever renames something twice in a row
+    /// tells us of the second time in a moment; then the third name is made from the copy, which must still be there.
+    pub fn give_back(&mut self, now: Now, undone: Vec<UndoneMove>, items: &[Item]) {
+        for undone in undone {
+            let names = [undone.new.clone(), undone.old.clone()];
+            let went_on = self.moves.give_back(undone);
+            let went_on = went_on.filter(|(name, _)| !self.locks.keeps_back(name));
+            let due = if went_on.is_some() { now } else { now + MOVES_ON };
+            if let Some((_, origin)) = went_on {
+                self.deferred.bring_forward(now, &origin);
+            }
+            for item in items.iter().filter(|item| names.contains(&item.path)) {
+                self.deferred.defer(Condition::At(due), item);
+            }
+        }
+    }
+
+    /// True when a job in flight is about this very path.
+    pub(super) fn is_in_flight(&self, path: &RelPath) -> bool {
+        let is_its = |flight: &Flight| flight.items.iter().any(|item| item.path == *path);
+        self.locks.holds(path) && self.flight_that(is_its).is_some()
     }
 
     fn flight_that(&self, is_it: impl Fn(&Flight) -> bool) -> Option<JobId> {

@@ -16,7 +16,7 @@ use crate::engine::{
     PathFailure, Settled, Verdict,
 };
 use crate::failure::{Failure, FailureKind};
-use crate::path::{RelPath, within};
+use crate::path::RelPath;
 
 /// When a remote is back after so long, jobs from before the outage are aborted: their connections are dead. After a shorter outage they
 /// may still work.
@@ -179,9 +179,14 @@ impl RemoteState {
         if report.aborted {
             self.recheck_aborted(now, &flight);
         }
-        let JobReport { failed, returned, postponed, unconfirmed, .. } = report;
+        let JobReport { failed, returned, postponed, unconfirmed, undone: undone_moves, .. } =
+            report;
+        let names: BTreeSet<&RelPath> =
+            undone_moves.iter().flat_map(|undone| [&undone.new, &undone.old]).collect();
+        let left_alone = flight.items.iter().filter(|item| names.contains(&item.path));
+        let left_alone: Vec<Item> = left_alone.cloned().collect();
         let mut back = Trie::default();
-        for item in returned.iter().chain(&postponed) {
+        for item in returned.iter().chain(&postponed).chain(&left_alone) {
             back.insert(&item.path, item.mark);
         }
         let blame = self.blame(&flight.items, failed);
@@ -216,12 +221,13 @@ impl RemoteState {
         log = log.max(self.note_failures(now, blame, actions));
         self.retry_siblings(now, flight.began, &delivered);
         self.take_back(now, &flight, &returned);
-        returned.iter().for_each(|item| self.wait_for_origin(&item.path));
+        self.give_back(now, undone_moves, &left_alone);
+        returned.iter().for_each(|item| self.wait_for_origin(now, &item.path));
         for item in &postponed {
             self.forget_moves(item);
             self.deferred.defer(Condition::At(now + POSTPONED), item);
         }
-        let mut returned = [returned, postponed].concat();
+        let mut returned = [returned, postponed, left_alone].concat();
         returned.extend(self.confirm_later(now, unconfirmed));
         self.flush_settled(job, &flight, undone, &returned, &withheld);
         if flight.origin == Origin::FullSync {
@@ -268,14 +274,9 @@ impl RemoteState {
     /// Forgets the move hints of what was delivered. A path that is pending again has a new hint.
     fn forget_moves(&mut self, item: &Item) {
         if !self.pending.holds(&item.path) {
-            self.moves.remove(&item.path);
+            self.moves.take(&item.path);
         }
-        if item.mark.scope == Scope::Tree && !self.moves.is_empty() {
-            let below = within(self.moves.range(item.path.clone()..), &item.path, |(p, _)| p);
-            for path in below.map(|(p, _)| p.clone()).collect::<Vec<_>>() {
-                self.moves.remove(&path);
-            }
-        }
+        self.moves.forget_below(item);
     }
 
     /// Finds out what has to be tried again for each path that rsync named.

@@ -172,7 +172,7 @@ impl RemoteState {
         }
         let moves = items
             .iter()
-            .filter_map(|item| Some((item.path.clone(), self.moves.get(&item.path)?.clone())))
+            .filter_map(|item| Some((item.path.clone(), self.moves.origin(&item.path)?.clone())))
             .collect();
         let deletes_below = self.permission.deletions.are_allowed();
         let (remote, root) = (self.id, self.root);

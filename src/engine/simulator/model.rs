@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Rng;
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
-use crate::engine::{JobKind, PathFailure};
+use crate::engine::{Job, JobKind, PathFailure, UndoneMove};
 use crate::path::{RelPath, within};
 
 /// What stands at a path.
@@ -148,6 +148,17 @@ impl Look<'_> {
             plan.ops.push(ops);
         }
         plan
+    }
+
+    /// Moves whose new name is gone: nothing is done at either name.
+    pub fn undone_moves(&self, job: &Job) -> Vec<UndoneMove> {
+        let has = |path: &RelPath| job.items.iter().any(|item| item.path == *path);
+        let is_undone = |(new, _): &&(RelPath, RelPath)| {
+            let is_gone = self.source.topmost_absent(new).as_ref() == Some(new);
+            self.kind == JobKind::Batch && is_gone && has(new)
+        };
+        let moves = job.moves.iter().filter(is_undone);
+        moves.map(|(new, old)| UndoneMove { new: new.clone(), old: old.clone() }).collect()
     }
 
     /// Items that are directories and go as what they are.

@@ -53,12 +53,20 @@ impl World {
         if !job.deletes_below {
             plan.ops.iter_mut().for_each(|ops| ops.retain(|op| !matches!(op, Op::Only(..))));
         }
+        let undone = look.undone_moves(job);
+        for move_ in &undone {
+            for (item, ops) in job.items.iter().zip(&mut plan.ops) {
+                if [&move_.new, &move_.old].contains(&&item.path) {
+                    ops.clear();
+                }
+            }
+        }
         let opened = look.directories(&job.items);
         let mut late = Vec::new();
         let slow = if remote.health == Health::Slow { 100 } else { 1 };
         flying.open_ends = look.open_ends(&job.items, &plan.ops);
         flying.ops = plan.ops;
-        flying.report = JobReport { returned: plan.returned, ..JobReport::done() };
+        flying.report = JobReport { returned: plan.returned, undone, ..JobReport::done() };
         if source.gone {
             flying.report = JobReport::nothing(Verdict::Failed(Failure::source("gone")));
         } else if remote.health == Health::Down {

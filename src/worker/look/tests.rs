@@ -50,6 +50,24 @@ fn back(text: &str) -> Item {
 }
 
 #[test]
+fn what_has_moved_on_leaves_its_old_name_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("log"), "a new day").unwrap();
+    let undone = |items: &[(&str, Scope)], moves: &[(&str, &str)]| {
+        let look = look(dir.path(), &job(items, moves));
+        let undone: Vec<_> = look.undone.iter().map(|it| it.new.to_string()).collect();
+        (undone, names(&look), look.absent.len())
+    };
+    let both = [("foo", Scope::Entry), ("bar", Scope::Tree)];
+    assert_eq!(undone(&both, &[("bar", "foo")]), (vec!["bar".into()], vec![], 0));
+    assert_eq!(undone(&both[1..], &[("bar", "foo")]), (vec!["bar".into()], vec![], 0));
+    let log = [("log", Scope::Entry), ("log.1", Scope::Entry)];
+    assert_eq!(undone(&log, &[("log.1", "log")]), (vec![], vec!["log".into()], 1));
+    let received = [(".f.tXt012", Scope::Entry), ("f", Scope::Entry)];
+    assert_eq!(undone(&received, &[("f", ".f.tXt012")]), (vec![], vec![], 2));
+}
+
+#[test]
 fn an_absent_path_is_listed_as_its_topmost_absent_ancestor() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("a")).unwrap();

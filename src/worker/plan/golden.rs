@@ -16,7 +16,7 @@ use super::step::{Entry, Run};
 use super::*;
 use crate::change::{RemoteId, RootId};
 use crate::destination::{Destination, Host};
-use crate::engine::JobId;
+use crate::engine::{JobId, UndoneMove};
 use crate::rsync::RunKind;
 use crate::rsync::options::RsyncOptions;
 
@@ -44,6 +44,8 @@ struct World {
     fails: Vec<(RelPath, String)>,
     /// Only the remote has these.
     extraneous: Vec<Entry>,
+    /// These vanish after the look.
+    vanished: Vec<RelPath>,
     /// What stands on disk.
     disk: Vec<Entry>,
     /// A preview does not say all.
@@ -142,6 +144,7 @@ impl Script {
             }
             ["only", "there", names @ ..] => self.world.extraneous.extend(entries(names)),
             ["disk", names @ ..] => self.world.disk.extend(entries(names)),
+            ["vanishes", name] => self.world.vanished.push(path(name)),
             ["previews", "fail"] => self.world.mute = true,
             ["after", "the", "moves", seen @ ..] => see(&mut self.looks.after_moves, seen),
             ["below", "trees", seen @ ..] => see(&mut self.looks.below_trees, seen),
@@ -186,17 +189,21 @@ impl Script {
             absent_way: facts.way(Presence::Absent),
             effects: &mut self.world,
             failed: plan.failed,
+            undone: Vec::new(),
         };
         match executor.execute(plan.steps) {
             Ok(()) => {}
         }
-        let failed = executor.failed;
+        let (failed, undone) = (executor.failed, executor.undone);
         let mut text = self.world.transcript;
         for item in plan.returned {
             let _ = writeln!(text, "-> another job: {}", show(&item.path, item.mark.scope));
         }
         for failure in failed {
             let _ = writeln!(text, "-> failed: {}: {}", failure.path, failure.failure.reason);
+        }
+        for UndoneMove { new, old } in undone {
+            let _ = writeln!(text, "-> {new} has gone, {old} is left alone");
         }
         if !plan.open.is_empty() {
             let open = join(plan.open.iter());
@@ -330,6 +337,10 @@ impl Effects for World {
         }
         let is_met = |path: &RelPath| run.names.iter().any(|name| path.is_within(name));
         Ok(Ok(self.extraneous.iter().filter(|(path, _)| is_met(path)).cloned().collect()))
+    }
+
+    fn stands(&mut self, path: &RelPath) -> bool {
+        !self.vanished.contains(path)
     }
 
     fn list(&mut self, dirs: &[RelPath], scope: Scope) -> Vec<Entry> {

@@ -229,6 +229,22 @@ impl Step {
         }
     }
 
+    /// Leaves out what is at or below a path.
+    pub fn spare(&mut self, path: &RelPath) {
+        let is_elsewhere = |name: &RelPath| !name.is_within(path);
+        match self {
+            Self::Names { names: paths, .. } | Self::GuardedDeletion { dirs: paths, .. } => {
+                paths.retain(is_elsewhere);
+            }
+            Self::Patterns { paths, .. } => paths.retain(|(name, _)| is_elsewhere(name)),
+            Self::Preview(step) | Self::Hide(step) => step.spare(path),
+            Self::Move { .. }
+            | Self::Directories { .. }
+            | Self::Extraneous { .. }
+            | Self::SendBelow { .. } => {}
+        }
+    }
+
     fn scope(&self) -> Scope {
         match self {
             Self::Directories { scope, .. }

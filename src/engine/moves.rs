@@ -1,0 +1,102 @@
+//! Hints that something was moved: its new name can be made from the copy under its old name.
+//! Only saves traffic: without a hint, the data is sent.
+
+use std::collections::BTreeMap;
+
+use super::pending::Item;
+use crate::change::Scope;
+use crate::path::{RelPath, within};
+
+/// A move whose new name a job did not find: it has moved on, or is gone. Nothing was done at either name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UndoneMove {
+    /// Where it was to be.
+    pub new: RelPath,
+    /// Where its copy still is.
+    pub old: RelPath,
+}
+
+/// The hints of one remote, by new name.
+#[derive(Debug, Default)]
+pub struct MoveHints {
+    hints: BTreeMap<RelPath, Hint>,
+}
+
+#[derive(Debug)]
+struct Hint {
+    /// Where the copy is.
+    origin: RelPath,
+    /// A job has given it back, so no job gets it again. A move to a third name may still start from it.
+    is_given_back: bool,
+}
+
+impl Hint {
+    fn new(origin: RelPath) -> Self {
+        Self { origin, is_given_back: false }
+    }
+}
+
+impl MoveHints {
+    /// What stands at `new` has its copy at `origin`.
+    pub fn note(&mut self, new: RelPath, origin: RelPath) {
+        self.hints.insert(new, Hint::new(origin));
+    }
+
+    /// Forgets the hint of one name, and returns where its copy is.
+    pub fn take(&mut self, new: &RelPath) -> Option<RelPath> {
+        self.hints.remove(new).map(|hint| hint.origin)
+    }
+
+    /// Where a job finds the copy of what stands at `new`.
+    pub fn origin(&self, new: &RelPath) -> Option<&RelPath> {
+        self.hints.get(new).filter(|hint| !hint.is_given_back).map(|hint| &hint.origin)
+    }
+
+    /// Takes an undone move back. Returns the name to which it has moved on, if that is known, and where its copy is.
+    pub fn give_back(&mut self, undone: UndoneMove) -> Option<(RelPath, RelPath)> {
+        let UndoneMove { new, mut old } = undone;
+        let went_on = self.hints.iter().find(|(_, hint)| hint.origin == new);
+        let went_on = went_on.map(|(name, _)| name.clone());
+        let hint = self.hints.entry(new).or_insert_with(|| Hint::new(old.clone()));
+        // Something else may have been moved to the new name since.
+        hint.is_given_back |= hint.origin == old;
+        let name = went_on?;
+        // The move that made its old name may have been given back before.
+        while self.hints.get(&old).is_some_and(|hint| hint.is_given_back)
+            && let Some(origin) = self.take(&old)
+        {
+            old = origin;
+        }
+        self.note(name.clone(), old.clone());
+        Some((name, old))
+    }
+
+    /// Forgets the hints of what was delivered below a tree.
+    pub fn forget_below(&mut self, item: &Item) {
+        if item.mark.scope != Scope::Tree || self.hints.is_empty() {
+            return;
+        }
+        let below = within(self.hints.range(item.path.clone()..), &item.path, |(path, _)| path);
+        for path in below.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            self.hints.remove(&path);
+        }
+    }
+
+    /// Drops all hints when there are more than `max`.
+    pub fn limit(&mut self, max: usize) {
+        if self.hints.len() > max {
+            self.clear();
+        }
+    }
+
+    /// Drops all hints.
+    pub fn clear(&mut self) {
+        self.hints.clear();
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.hints.len()
+    }
+}
