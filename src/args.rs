@@ -8,6 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::config::PluginName;
+use crate::ground::words::near_word;
 
 /// Worker threads at most; each may run one rsync.
 const THREADS_MAX: usize = 1000;
@@ -118,17 +119,20 @@ impl Args {
 /// The process should end with this text and exit code instead of running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndEarly {
-    /// 0 for help and version, 1 for a mistake, as in sersync2.
+    /// 0 for help and version, 1 for a mistake, as in sersync2; 2 for a word that is no command.
     pub code: u8,
     /// For standard output when `code` is 0, else for standard error.
     pub text: String,
 }
 
-/// Reads the command line, the program's name first.
+/// Reads the command line, the program's name first. `commands` are the words that mean something else than a mirror.
 ///
 /// # Errors
 /// Help, version or what is wrong: text and exit code.
-pub fn parse_args(words: impl IntoIterator<Item = OsString>) -> Result<Args, EndEarly> {
+pub fn parse_args(
+    words: impl IntoIterator<Item = OsString>,
+    commands: &[&str],
+) -> Result<Args, EndEarly> {
     let end = |error: clap::Error| EndEarly {
         code: match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
@@ -136,11 +140,41 @@ pub fn parse_args(words: impl IntoIterator<Item = OsString>) -> Result<Args, End
         },
         text: sentence(&error),
     };
+    let words: Vec<OsString> = words.into_iter().collect();
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(words).map_err(end)?;
+    let matches = command.try_get_matches_from_mut(&words).map_err(end)?;
     let mut args = Args::from_arg_matches(&matches).map_err(end)?;
     args.config = args.configs.last().cloned().unwrap_or_default();
-    Ok(args)
+    let first = words.get(1).filter(|first| args.ignored.first() == Some(first));
+    if let Some(first) = first {
+        return Err(no_command(&first.to_string_lossy(), commands));
+    }
+    let near =
+        |word: &&OsString| near_word(&word.to_string_lossy(), commands.iter().copied()).is_some();
+    match args.ignored.iter().find(near) {
+        Some(word) => Err(misplaced_command(&word.to_string_lossy())),
+        None => Ok(args),
+    }
+}
+
+/// The first word is no option and no command: whoever wrote it did not mean to start a mirror.
+fn no_command(word: &str, commands: &[&str]) -> EndEarly {
+    let meant = match near_word(word, commands.iter().copied()) {
+        Some(near) => format!("did you mean sersync2 {near}?"),
+        None if word.ends_with(".xml") => format!("did you mean sersync2 -o {word}?"),
+        None => "expected a command, or options such as -r -d -o FILE;".to_owned(),
+    };
+    let text =
+        format!("error: there is no command {word}; {meant} sersync2 -h shows all of them\n");
+    EndEarly { code: 2, text }
+}
+
+/// Other words behind options are ignored, as in sersync2; but not one that looks like a command.
+fn misplaced_command(word: &str) -> EndEarly {
+    let text = format!(
+        "error: a command stands directly behind the program's name, and {word} does not; nothing was started\n"
+    );
+    EndEarly { code: 2, text }
 }
 
 /// The command line's description, for completions and the manual page.
@@ -180,7 +214,7 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Args, EndEarly> {
-        parse_args(line.split(' ').map(OsString::from))
+        parse_args(line.split(' ').map(OsString::from), &["status", "stop", "inotifywait"])
     }
 
     fn refused(line: &str) -> String {
@@ -261,6 +295,24 @@ mod tests {
         assert_eq!(args.plugin_alone, Some(PluginName::RefreshCdn));
         assert!(refused("sersync2 -m comand").contains("did you mean command?"));
         assert!(refused("sersync2 -m x").contains("refreshCDN, socket, http and command"));
+    }
+
+    #[test]
+    fn a_word_that_is_no_command_starts_no_mirror() {
+        for (line, words) in [
+            ("sersync2 stauts", "no command stauts; did you mean sersync2 status?"),
+            (
+                "sersync2 foo",
+                "no command foo; expected a command, or options such as -r -d -o FILE",
+            ),
+            ("sersync2 a.xml", "did you mean sersync2 -o a.xml?"),
+            ("sersync2 foo -r -d", "no command foo"),
+            ("sersync2 -o a.xml status", "directly behind the program's name, and status does not"),
+            ("sersync2 -d -o a.xml stpo", "and stpo does not"),
+        ] {
+            let end = parse(line).unwrap_err();
+            assert!(end.code == 2 && end.text.contains(words), "{line}: {end:?}");
+        }
     }
 
     #[test]

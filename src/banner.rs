@@ -59,9 +59,16 @@ pub fn host(host: &Host) -> Vec<u8> {
     format!("host ip : {}     host port: {}\n", host.ip, host.port).into_bytes()
 }
 
-/// What the parent of `-d` says before it waits.
-pub fn background() -> Vec<u8> {
-    "daemon start，sersync run behind the console\n".into()
+/// What the parent of `-d` says before it waits: the old line, and where to look from now on.
+pub fn background(log_file: &Path, state_dir: Option<&Path>) -> Vec<u8> {
+    let mut text = "daemon start，sersync run behind the console\nlog file: ".as_bytes().to_vec();
+    text.extend_from_slice(log_file.as_os_str().as_bytes());
+    if let Some(dir) = state_dir {
+        text.extend_from_slice(b"\nstate directory: ");
+        text.extend_from_slice(dir.as_os_str().as_bytes());
+    }
+    text.push(b'\n');
+    text
 }
 
 /// The configuration is valid. `workers` is what `-n` says; `helpers` counts the threads besides the
@@ -131,7 +138,7 @@ mod tests {
         line.iter().map(Into::into).collect()
     }
 
-    /// docs/COMPAT.md's listing, with the one number that differs: this program's threads.
+    /// docs/COMPAT.md's listing, with what differs: the number of this program's threads, and where its log is.
     #[test]
     fn the_lines_are_those_of_the_tutorials() {
         let argv = words(&["-az", "-R", "--delete", "./", "-e", "ssh", "172.16.10.5:/tmp/www"]);
@@ -152,7 +159,7 @@ mod tests {
             options(given),
             parsing(),
             host(&localhost),
-            background(),
+            background(Path::new("/l/sersync2.log"), Some(Path::new("/l"))),
             threads(10, 10),
             full_sync(&[RunSpec { args: argv, root: www.into(), local: None, owner: None }]),
             watching([www]),
@@ -169,6 +176,8 @@ daemon thread num: 10
 parse xml config file
 host ip : localhost     host port: 8008
 daemon start，sersync run behind the console
+log file: /l/sersync2.log
+state directory: /l
 config xml parse success
 please set /etc/rsyncd.conf max connections=0 Manually
 sersync working thread 12  = 1(primary thread) + 1(fail retry thread) + 10(daemon sub threads)

@@ -66,7 +66,10 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     match words.get(1).and_then(|word| find(word)) {
         Some(command) => (command.run)(words.split_off(1)),
-        None => daemon::run(words),
+        None => {
+            let names: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
+            daemon::run(words, &names)
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub use crate::rsync::options::RsyncOptions;
 use crate::change::Cause;
 
 pub use check::LoadOptions;
-pub use load::{CheckReport, LoadError, Loaded, check_file, load, load_bytes};
+pub use load::{CheckReport, LoadError, Loaded, Verdict, check_file, load, load_bytes};
 pub use telling::{PageAccess, Telling};
 
 /// Everything one configuration file says, with defaults filled in.

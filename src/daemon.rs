@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::args::{self, Args};
-use crate::config::Loaded;
+use crate::config::{Loaded, Verdict};
 use crate::ground::limits::Limit;
 use crate::logging::{self, Destination, Log};
 use crate::process::{self, Background, Readiness, print};
@@ -47,12 +47,12 @@ const STATE_PATIENCE: Duration = Duration::from_secs(2);
 /// A clause or a report for the operator; the program ends with 1.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs the program with these words, its own name first.
-pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs the mirror with these words, the program's name first; `commands` are the words that mean something else.
+pub fn run(words: Vec<OsString>, commands: &[&str]) -> ExitCode {
     process::prepare();
     sys::memory::share_between_threads();
     sys::memory::take_stack();
-    let args = match args::parse_args(words) {
+    let args = match args::parse_args(words, commands) {
         Ok(args) => args,
         Err(end) if end.code == 0 => {
             print(end.text.as_bytes());
@@ -102,13 +102,11 @@ fn log_file_beside_the_state(args: &Args) -> Option<PathBuf> {
 /// `--check`: what is wrong with a configuration, or what it means.
 fn check(file: &Path, args: &Args) -> ExitCode {
     let report = config::load::check_file(file, args.plugin_alone);
-    if report.valid {
-        print(report.text.as_bytes());
-        ExitCode::SUCCESS
-    } else {
-        eprint!("{}", report.text);
-        ExitCode::FAILURE
+    match report.verdict {
+        Verdict::Valid | Verdict::NotHere => print(report.text.as_bytes()),
+        Verdict::Invalid => eprint!("{}", report.text),
     }
+    ExitCode::from(report.verdict.code())
 }
 
 /// Everything up to the fork: what can be wrong is said at the terminal.
@@ -129,7 +127,7 @@ fn start(args: &Args) -> Result<ExitCode, Failure> {
     }
     print(&banner::host(&loaded.config.host));
     // What an alarm names has to be found from anywhere.
-    let absolute = |dir: PathBuf| std::path::absolute(&dir).unwrap_or(dir);
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     let places = Places::of_this_process(args.state_dir.clone().map(absolute));
     // A plugin alone keeps no state: people run the same file with -d and with -m side by side.
     let (state, without) = match args.plugin_alone {
@@ -155,9 +153,10 @@ fn start(args: &Args) -> Result<ExitCode, Failure> {
     }
     let state = state.map(Arc::new);
     let state_path = state.as_deref().map(StateDir::path);
-    let log_file = args.log_file.clone().unwrap_or_else(|| logging::default_file(state_path));
+    let log_file = args.log_file.clone().map(absolute);
+    let log_file = log_file.unwrap_or_else(|| logging::default_file(state_path));
     let readiness = if args.daemon {
-        match process::start_background(&banner::background(), &log_file)? {
+        match process::start_background(&banner::background(&log_file, state_path), &log_file)? {
             Background::Parent(code) => return Ok(code),
             Background::Child(readiness) => readiness,
         }
@@ -177,6 +176,12 @@ fn start(args: &Args) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::FAILURE);
         }
     };
+    log::info!(
+        "sersync2 {}, process {}, configuration {}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id(),
+        absolute(args.config.clone()).display()
+    );
     if let Some(without) = without {
         log::warn!("{without}");
     }

@@ -159,8 +159,30 @@ fn read_bytes(
 pub struct CheckReport {
     /// Everything that is wrong, or what the configuration means.
     pub text: String,
-    /// True when the file is good, wherever it will be used.
-    pub valid: bool,
+    /// What it comes to.
+    pub verdict: Verdict,
+}
+
+/// What a check comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It would start.
+    Valid,
+    /// The file is good, but this machine lacks something: it would not start here.
+    NotHere,
+    /// The file is wrong, wherever it is used.
+    Invalid,
+}
+
+impl Verdict {
+    /// The exit code of `--check`.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Valid => 0,
+            Self::Invalid => 1,
+            Self::NotHere => 2,
+        }
+    }
 }
 
 /// Stands behind what only this machine lacks.
@@ -173,14 +195,23 @@ pub fn check_file(path: &Path, plugin_alone: Option<PluginName>) -> CheckReport 
     let loaded = match load_for(path, &options, Machine::Told) {
         Ok(loaded) => loaded,
         Err(error) => {
-            return CheckReport { text: format!("{error}\n"), valid: false };
+            return CheckReport { text: format!("{error}\n"), verdict: Verdict::Invalid };
         }
     };
     let mut text = render(&loaded.source, &loaded.warnings);
     if !text.is_empty() {
         text.push('\n');
     }
-    text.push_str(&format!("{}: the configuration is valid\n", path.display()));
+    let lacks = |problem: &Problem| problem.message.ends_with(&format!("({ON_THIS_MACHINE})"));
+    let verdict = match loaded.warnings.iter().any(lacks) {
+        true => Verdict::NotHere,
+        false => Verdict::Valid,
+    };
+    let sentence = match verdict {
+        Verdict::NotHere => "the file is well formed, but here it would not start: see above",
+        Verdict::Valid | Verdict::Invalid => "the configuration is valid",
+    };
+    text.push_str(&format!("{}: {sentence}\n", path.display()));
     for mirror in &loaded.config.mirrors {
         text.push_str(&format!("watch {}\n", mirror.watch.display()));
         for remote in &mirror.remotes {
@@ -190,11 +221,7 @@ pub fn check_file(path: &Path, plugin_alone: Option<PluginName>) -> CheckReport 
     if let Some(plugin) = plugin_alone.or(loaded.config.plugin) {
         text.push_str(&format!("plugin {}\n", plugin.name()));
     }
-    let lacks = |problem: &Problem| problem.message.ends_with(&format!("({ON_THIS_MACHINE})"));
-    if loaded.warnings.iter().any(lacks) {
-        text.push_str("this machine lacks something that it needs: here it would not start\n");
-    }
-    CheckReport { text, valid: true }
+    CheckReport { text, verdict }
 }
 
 enum ReadError {

@@ -4,36 +4,35 @@
 use crate::ground::words::quoted;
 use crate::xml::parser::Element;
 use crate::xml::report::{Problem, Problems};
-use crate::xml::schema::{Kind, Node, find, find_home, walk};
+use crate::xml::schema::{Kind, Node, Walk, find, find_home};
 
 macro_rules! kind {
-    ($id:ident, $name:literal, [$($key:literal),*], [$($child:ident),*], many: $many:literal) => {
+    ($id:ident, $name:literal, [$($key:literal),*], [$($child:ident),*] $(, $flag:ident)*) => {
         static $id: Kind = Kind {
             name: $name,
             attributes: &[$($key),*],
             children: &[$(&$child),*],
-            many: $many,
+            $($flag: true,)*
+            ..Kind::PLAIN
         };
     };
     ($id:ident, $name:literal, [$($key:literal),*]) => { kind!($id, $name, [$($key),*], []); };
-    ($id:ident, $name:literal, [$($key:literal),*], [$($child:ident),*]) => {
-        kind!($id, $name, [$($key),*], [$($child),*], many: false);
-    };
 }
 
 kind!(HEAD, "head", ["version"], [HOST, DEBUG, FILE_SYSTEM, FILTER, INOTIFY, SERSYNC, PLUGIN]);
 kind!(HOST, "host", ["hostip", "port", "page"]);
 kind!(DEBUG, "debug", ["start"]);
 kind!(FILE_SYSTEM, "fileSystem", ["xfs", "backend"]);
-kind!(FILTER, "filter", ["start", "dotfiles", "editorFiles"], [EXCLUDE]);
-kind!(EXCLUDE, "exclude", ["expression"], [], many: true);
+kind!(FILTER, "filter", ["start", "dotfiles", "editorFiles"], [EXCLUDE], safety);
+kind!(EXCLUDE, "exclude", ["expression"], [], many, safety);
 kind!(
     INOTIFY,
     "inotify",
     [],
-    [DELETE, CREATE_FOLDER, CREATE_FILE, CLOSE_WRITE, MOVE_FROM, MOVE_TO, ATTRIB, MODIFY]
+    [DELETE, CREATE_FOLDER, CREATE_FILE, CLOSE_WRITE, MOVE_FROM, MOVE_TO, ATTRIB, MODIFY],
+    safety
 );
-kind!(DELETE, "delete", ["start"]);
+kind!(DELETE, "delete", ["start"], [], safety);
 kind!(CREATE_FOLDER, "createFolder", ["start"]);
 kind!(CREATE_FILE, "createFile", ["start"]);
 kind!(CLOSE_WRITE, "closeWrite", ["start"]);
@@ -47,13 +46,13 @@ kind!(
     [],
     [LOCAL_PATH, RSYNC, FAIL_LOG, CRONTAB, GUARD, STATUS_FILE, HEARTBEAT, ALERT, EVENT_LOG, PLUGIN]
 );
-kind!(LOCAL_PATH, "localpath", ["watch"], [REMOTE], many: true);
+kind!(LOCAL_PATH, "localpath", ["watch"], [REMOTE], many);
 kind!(
     REMOTE,
     "remote",
     ["ip", "name", "path", "user", "port", "ssh", "params", "timeout", "bwlimit"],
     [SESSION],
-    many: true
+    many
 );
 kind!(RSYNC, "rsync", [], [PARAMS, AUTH, USER_PORT, TIMEOUT, SSH, SESSION]);
 kind!(SESSION, "session", ["ready"]);
@@ -64,8 +63,8 @@ kind!(TIMEOUT, "timeout", ["start", "time"]);
 kind!(SSH, "ssh", ["start"]);
 kind!(FAIL_LOG, "failLog", ["path", "timeToExecute"]);
 kind!(CRONTAB, "crontab", ["start", "schedule"], [CRONTAB_FILTER]);
-kind!(CRONTAB_FILTER, "crontabfilter", ["start"], [EXCLUDE]);
-kind!(GUARD, "guard", ["maxDelete"]);
+kind!(CRONTAB_FILTER, "crontabfilter", ["start"], [EXCLUDE], safety);
+kind!(GUARD, "guard", ["maxDelete"], [], safety);
 kind!(STATUS_FILE, "statusFile", ["path", "interval"]);
 kind!(HEARTBEAT, "heartbeat", ["url", "failUrl", "interval"]);
 kind!(
@@ -84,13 +83,13 @@ kind!(
         "remindHours"
     ],
     [],
-    many: true
+    many
 );
 kind!(EVENT_LOG, "eventLog", ["path", "format", "what"]);
-kind!(PLUGIN, "plugin", ["start", "name"], [COMMAND_PARAM, INCLUDE_FILTER, PLUGIN_PATH], many: true);
+kind!(PLUGIN, "plugin", ["start", "name"], [COMMAND_PARAM, INCLUDE_FILTER, PLUGIN_PATH], many);
 kind!(COMMAND_PARAM, "param", ["prefix", "suffix", "ignoreError"]);
 kind!(INCLUDE_FILTER, "filter", ["start"], [INCLUDE]);
-kind!(INCLUDE, "include", ["expression"], [], many: true);
+kind!(INCLUDE, "include", ["expression"], [], many);
 kind!(PLUGIN_PATH, "localpath", ["watch"], [DEST_HOST, CDN_INFO, SEND_URL, REGEX_URL]);
 kind!(DEST_HOST, "deshost", ["ip", "url", "port", "format"]);
 kind!(CDN_INFO, "cdninfo", ["domainname", "port", "username", "passwd"]);
@@ -99,6 +98,9 @@ kind!(REGEX_URL, "regexurl", ["regex", "match"]);
 
 /// The elements that only group others; what belongs into one is understood in another, too.
 static CONTAINERS: [&Kind; 3] = [&HEAD, &SERSYNC, &RSYNC];
+
+/// What has no effect while no filter is on.
+static EXPRESSIONS: [&Kind; 1] = [&EXCLUDE];
 
 /// The root of all that may stand in a file; tests hold the example and the manual against it.
 pub fn known_elements() -> &'static Kind {
@@ -135,14 +137,17 @@ impl RawConfig {
 /// Reads the elements of a file. `None` when there is nothing that could be a configuration.
 pub fn read_elements(elements: &[Element], problems: &mut Problems) -> Option<RawConfig> {
     let root = choose_root(elements, problems)?;
-    let mut strays = Vec::new();
-    let mut head = if root.name.eq_ignore_ascii_case(SERSYNC.name) {
-        let inner = walk(root, &SERSYNC, &CONTAINERS, &mut strays, problems);
+    let is_on = elements.iter().any(has_filter_on);
+    let idle: &'static [&'static Kind] = if is_on { &[] } else { &EXPRESSIONS };
+    let mut walk = Walk { containers: &CONTAINERS, idle, strays: Vec::new(), problems };
+    let (mut head, strays) = if root.name.eq_ignore_ascii_case(SERSYNC.name) {
+        let inner = walk.walk(root, &SERSYNC);
+        let strays = walk.strays;
         let mut head = Node::absent(&HEAD, root.span.clone());
         head.adopt(vec![inner], problems);
-        head
+        (head, strays)
     } else {
-        walk(root, &HEAD, &CONTAINERS, &mut strays, problems)
+        (walk.walk(root, &HEAD), walk.strays)
     };
     let mut sersync = head.part(SERSYNC.name);
     let mut rsync = sersync.part(RSYNC.name);
@@ -152,11 +157,34 @@ pub fn read_elements(elements: &[Element], problems: &mut Problems) -> Option<Ra
     Some(RawConfig { head, sersync, rsync })
 }
 
+/// True when expressions have an effect: a filter in or below `element` is switched on.
+fn has_filter_on(element: &Element) -> bool {
+    let is_filter =
+        [&FILTER, &CRONTAB_FILTER].iter().any(|k| k.name.eq_ignore_ascii_case(&element.name));
+    let is_on = element.attributes.iter().any(|attribute| {
+        let value = attribute.value.as_deref().unwrap_or_default();
+        attribute.name.eq_ignore_ascii_case("start") && value.trim().eq_ignore_ascii_case("true")
+    });
+    (is_filter && is_on) || element.children.iter().any(has_filter_on)
+}
+
 /// The root element: `<head>`, or the first one that holds something we know.
 fn choose_root<'a>(elements: &'a [Element], problems: &mut Problems) -> Option<&'a Element> {
     let is_head = |e: &&Element| e.name.eq_ignore_ascii_case(HEAD.name);
     let knows = |e: &&Element| e.children.iter().any(|c| find_home(&CONTAINERS, &c.name).is_some());
-    let root = elements.iter().find(is_head).or_else(|| elements.iter().find(knows));
+    let head = elements.iter().find(is_head);
+    // Whatever stands outside of the root is ignored, a switch for deletions too.
+    let settings =
+        |e: &&Element| e.name != PLUGIN.name && find_home(&CONTAINERS, &e.name).is_some();
+    if head.is_none() && elements.iter().filter(settings).count() > 1 {
+        let names: Vec<_> =
+            elements.iter().filter(settings).map(|e| format!("<{}>", e.name)).collect();
+        let sentence = format!("the root element <head> is missing around {}", names.join(", "));
+        let span = elements.iter().find(settings).map_or(0..0, |e| e.name_span.clone());
+        problems.push(Problem::error(span, sentence).help("put everything into <head>...</head>"));
+        return None;
+    }
+    let root = head.or_else(|| elements.iter().find(knows));
     let Some(root) = root else {
         let span = elements.first().map_or(0..0, |e| e.span.clone());
         problems.push(
@@ -176,10 +204,21 @@ fn choose_root<'a>(elements: &'a [Element], problems: &mut Problems) -> Option<&
                 .help("put everything into <head>...</head>"),
         );
     }
+    let mut lost = Vec::new();
     for other in elements.iter().filter(|e| !std::ptr::eq(*e, root)) {
         let sentence =
             format!("{} stands outside of <{}> and is ignored", quoted(&other.name), root.name);
-        problems.push(Problem::warning(other.name_span.clone(), sentence));
+        let span = other.name_span.clone();
+        match settings(&other) {
+            true => lost
+                .push(Problem::error(span, sentence).help(format!("move it into <{}>", root.name))),
+            false => problems.push(Problem::warning(span, sentence)),
+        }
+    }
+    if !lost.is_empty() {
+        // Whatever else is missing is missing for this reason.
+        lost.into_iter().for_each(|problem| problems.push(problem));
+        return None;
     }
     Some(root)
 }

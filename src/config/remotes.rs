@@ -156,10 +156,7 @@ fn check_name(field: &Field, ssh: bool, values: &mut Values<'_>) -> Option<Strin
         values.warn(field, &found, help);
     }
     if ssh && !name.starts_with(['/', '~']) {
-        let found = format!(
-            "{} is a path below the user's home directory on the remote, for ssh is on",
-            quoted(&name)
-        );
+        let found = format!("{} means ~/{name} on the remote, because ssh is on", quoted(&name));
         let help =
             "write a path that begins with /, or switch off <ssh> if it is a daemon's module";
         values.warn(field, &found, help);

@@ -195,6 +195,15 @@ impl<'a> Values<'a> {
     /// A path in the bytes of the file, without repeated or trailing slashes; refused when it holds `..`.
     pub fn path(&mut self, field: &Field, expected: &str) -> Option<PathBuf> {
         let text = self.text(field, expected)?;
+        if let Some(name) = variable(&text) {
+            let found = format!(
+                "{} holds {}, a placeholder that was never filled in",
+                quoted(&text),
+                quoted(name)
+            );
+            self.refuse(field, &found, &format!("write {expected}"));
+            return None;
+        }
         let path = PathBuf::from(std::ffi::OsString::from_vec(self.source.bytes_of(&text)));
         if path.components().any(|part| part.as_os_str() == "..") {
             let found = format!("{} holds `..`", quoted(&text));
@@ -333,6 +342,15 @@ pub fn placeholder(text: &str) -> Option<String> {
         }
     }
     None
+}
+
+/// `$NAME`: a shell's variable, which no shell reads here.
+fn variable(text: &str) -> Option<&str> {
+    let start = text.find('$')?;
+    let len = text[start + 1..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let end = len.map_or(text.len(), |len| start + 1 + len);
+    let name = &text[start + 1..end];
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_').then(|| &text[start..end])
 }
 
 /// True when `inner` is `outer` or lies below it.

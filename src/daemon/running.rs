@@ -157,6 +157,9 @@ impl RunningDaemon {
             mirror.begin_records();
         }
         print(&banner::watching(config.mirrors.iter().map(|mirror| mirror.watch.as_path())));
+        for mirror in &config.mirrors {
+            log::info!("watching {} with {}", mirror.watch.display(), watcher.backend());
+        }
         mirror.distrust_changed_roots(catches_up);
         if has_journal {
             mirror.restore(restored(replay, roots_of_remotes.len()));

@@ -96,6 +96,13 @@ impl Scanner<'_> {
 
     /// A value without quotation marks ends at the next blank.
     fn bare_value(&mut self, name: &str) -> Span {
+        let rest = &self.text[self.at..self.end];
+        if let Some(len) = rest.strip_prefix("{{").and_then(|inner| inner.find("}}")) {
+            // A template's mark holds blanks; whoever reads the value refuses it.
+            let start = self.at;
+            self.at += "{{".len() + len + "}}".len();
+            return start..self.at;
+        }
         let span = self.take_while(|c| !is_blank(c));
         let found = quoted(&self.text[span.clone()]).to_string();
         let sentence = format!("the value of {name} has no quotation marks; it is read as {found}");

@@ -6,7 +6,7 @@ use quick_xml::errors::{Error as XmlError, SyntaxError};
 use quick_xml::events::Event;
 
 use super::attributes::{Attribute, parse_attributes};
-use super::report::{Problem, Problems};
+use super::report::{Problem, Problems, Severity};
 use super::text::Span;
 use super::text_between::note_text;
 use crate::ground::words::{near_word, quoted};
@@ -42,6 +42,8 @@ pub fn parse_elements(text: &str, problems: &mut Problems) -> Vec<Element> {
         roots: Vec::new(),
         texts: Vec::new(),
         broken: 0,
+        runaway: None,
+        is_torn: false,
     };
     while parser.step() {}
     parser.finish()
@@ -55,6 +57,10 @@ struct Parser<'a> {
     roots: Vec<Element>,
     texts: Vec<Span>,
     broken: usize,
+    /// The last comment that another one ended.
+    runaway: Option<Problem>,
+    /// True when tags do not fit each other behind such a comment, which took one of them with it.
+    is_torn: bool,
 }
 
 impl<'a> Parser<'a> {
@@ -150,12 +156,23 @@ impl<'a> Parser<'a> {
     fn stray_end(&mut self, name: &str, span: Span) {
         let top = self.open.last().map(|element| element.name.clone());
         let found = quoted(&self.text[span.clone()]).to_string();
+        // `<deletestart="false"></delete>`: the start tag is told of as an element that is not known.
+        let is_glued = |element: &Element| {
+            let begins = element.name.get(..name.len()).unwrap_or_default();
+            !name.is_empty()
+                && begins.eq_ignore_ascii_case(name)
+                && self.text[element.name_span.end..].starts_with('=')
+        };
+        if self.open.last().is_some_and(is_glued) {
+            return self.close_top();
+        }
         match top.filter(|top| near_word(name, [top.as_str()]).is_some()) {
             Some(top) => {
                 let sentence = format!("{found} closes nothing; it is read as </{top}>");
                 self.problems.push(Problem::warning(span, sentence));
                 self.close_top();
             }
+            None if self.runaway.is_some() => self.is_torn = true,
             None => self.problems.push(
                 Problem::error(span, format!("{found} closes an element that is not open"))
                     .help("remove it, or add the start tag that belongs to it"),
@@ -170,7 +187,8 @@ impl<'a> Parser<'a> {
     }
 
     fn close_unclosed(&mut self, before: &str) {
-        if let Some(element) = self.open.last() {
+        self.is_torn |= self.runaway.is_some();
+        if let Some(element) = self.open.last().filter(|_| self.runaway.is_none()) {
             let name = &element.name;
             let sentence = format!("<{name}> is not closed before {before}");
             self.problems.push(
@@ -190,17 +208,25 @@ impl<'a> Parser<'a> {
         let lost = &self.text[span.start + 4..inner];
         let sentence = if lost.contains('<') {
             let lost = quoted(lost[lost.find('<').unwrap_or(0)..].trim()).to_string();
+            let end = self.line_of(span.end);
             format!(
-                "a comment is not closed before the next one begins: {lost} is part of it and is ignored"
+                "a comment is not closed before the next one begins: {lost} is part of it and is ignored; \
+                 it ends in line {end}"
             )
         } else {
             "a comment begins inside a comment; the first --> ends both".to_owned()
         };
-        self.problems.push(
-            Problem::warning(span.start..span.start + 4, sentence)
-                .label("the comment begins here")
-                .help("close it with --> if what follows should count"),
-        );
+        let problem = Problem::warning(span.start..span.start + 4, sentence)
+            .label("the comment begins here")
+            .help("close it with --> if what follows should count");
+        if let Some(earlier) = self.runaway.replace(problem) {
+            self.problems.push(earlier);
+        }
+    }
+
+    /// The number of the line that `offset` lies on.
+    fn line_of(&self, offset: usize) -> usize {
+        self.text[..offset].matches('\n').count() + 1
     }
 
     /// What quick-xml cannot read: say so and go on behind it; false when there is no going on.
@@ -274,7 +300,8 @@ impl<'a> Parser<'a> {
 
     fn finish(mut self) -> Vec<Element> {
         let end = self.text.trim_end().len();
-        if !self.open.is_empty() {
+        self.is_torn |= self.runaway.is_some() && !self.open.is_empty();
+        if !self.open.is_empty() && self.runaway.is_none() {
             let names: Vec<_> = self.open.iter().map(|e| format!("<{}>", e.name)).collect();
             let start = self.open[0].span.clone();
             let (names, what) = match names.len() {
@@ -289,12 +316,21 @@ impl<'a> Parser<'a> {
                 .label("end of the file")
                 .help(format!(
                     "is the file cut off? the outermost one was opened in line {}",
-                    self.text[..start.start].matches('\n').count() + 1
+                    self.line_of(start.start)
                 )),
             );
         }
         while !self.open.is_empty() {
             self.close_top();
+        }
+        if let Some(mut comment) = self.runaway.take() {
+            match self.is_torn {
+                true => {
+                    comment.severity = Severity::Error;
+                    self.problems.push_torn(comment, self.text.len());
+                }
+                false => self.problems.push(comment),
+            }
         }
         note_text(self.text, &self.texts, self.problems);
         self.roots

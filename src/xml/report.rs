@@ -97,6 +97,12 @@ impl Problems {
         self.list.push(problem);
     }
 
+    /// Takes the problem of a part that took the structure of the file with it: what is found up to `end` follows from it.
+    pub fn push_torn(&mut self, problem: Problem, end: usize) {
+        self.broken.extend(problem.span.as_ref().map(|span| span.start..end));
+        self.list.push(problem);
+    }
+
     /// Takes all problems of `other`.
     pub fn append(&mut self, other: Problems) {
         self.list.extend(other.list);

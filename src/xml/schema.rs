@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::attributes::Attribute;
 use super::parser::Element;
 use super::report::{Problem, Problems};
 use super::text::Span;
@@ -19,6 +20,14 @@ pub struct Kind {
     pub children: &'static [&'static Kind],
     /// True when it may be repeated.
     pub many: bool,
+    /// True when it keeps deletions or files back: what is meant to be one and cannot be obeyed is refused.
+    pub safety: bool,
+}
+
+impl Kind {
+    /// A kind without a name; the others differ from it.
+    pub const PLAIN: Self =
+        Self { name: "", attributes: &[], children: &[], many: false, safety: false };
 }
 
 /// The value of one attribute, or the place where it is missing.
@@ -115,34 +124,106 @@ impl Node {
     }
 }
 
-/// Takes `element` as one of `kind`. Children that belong directly into another one of `containers` go to `strays`.
-pub fn walk(
-    element: &Element,
-    kind: &'static Kind,
-    containers: &'static [&'static Kind],
-    strays: &mut Vec<Node>,
-    problems: &mut Problems,
-) -> Node {
-    let mut node = Node {
-        kind,
-        span: element.span.clone(),
-        fields: fields(element, kind, problems),
-        children: BTreeMap::new(),
-    };
-    for child in &element.children {
-        if let Some(child_kind) = find(kind.children, &child.name) {
-            note_case(child, child_kind, problems);
-            let taken = walk(child, child_kind, containers, strays, problems);
-            node.add(taken, problems);
-        } else if let Some((home, child_kind)) = find_home(containers, &child.name) {
-            problems.push(misplaced(child, child_kind, home, kind));
-            let taken = walk(child, child_kind, containers, strays, problems);
-            strays.push(taken);
-        } else {
-            problems.push(unknown_element(child, kind, containers));
+/// The walk through the elements of a file.
+pub struct Walk<'a> {
+    /// The elements that only group others; what belongs into one is understood in another, too.
+    pub containers: &'static [&'static Kind],
+    /// Safety elements that have no effect in this file, wherever they stand.
+    pub idle: &'static [&'static Kind],
+    /// What was found in one container and belongs into another.
+    pub strays: Vec<Node>,
+    /// Takes what is wrong.
+    pub problems: &'a mut Problems,
+}
+
+impl Walk<'_> {
+    /// Takes `element` as one of `kind`.
+    pub fn walk(&mut self, element: &Element, kind: &'static Kind) -> Node {
+        let mut node = Node {
+            kind,
+            span: element.span.clone(),
+            fields: fields(element, kind, self.problems),
+            children: BTreeMap::new(),
+        };
+        for child in &element.children {
+            if let Some(child_kind) = find(kind.children, &child.name) {
+                note_case(child, child_kind, self.problems);
+                let taken = self.walk(child, child_kind);
+                node.add(taken, self.problems);
+            } else if let Some((home, child_kind)) = find_home(self.containers, &child.name) {
+                self.problems.push(misplaced(child, child_kind, home, kind));
+                let taken = self.walk(child, child_kind);
+                self.strays.push(taken);
+            } else {
+                self.unknown(child, kind);
+            }
         }
+        node
     }
-    node
+
+    /// Tells of an element that is not known in `parent`, and what it may have been meant for.
+    fn unknown(&mut self, element: &Element, parent: &'static Kind) {
+        let found = quoted(&element.name);
+        let places: Vec<_> = self.containers.iter().flat_map(|kind| places_below(kind)).collect();
+        let here = parent.children.iter().map(|kind| (parent, *kind));
+        if let Some((kind, key)) =
+            here.clone().chain(places.iter().copied()).find_map(|(_, kind)| glued(element, kind))
+        {
+            let sentence = format!(
+                "{found} is no element: the blank between {} and {key} is missing",
+                kind.name
+            );
+            let problem = Problem::error(element.span.clone(), sentence);
+            return self
+                .problems
+                .push_broken(problem.help(format!("write <{} {key}=...", kind.name)));
+        }
+        let is_it = |(_, kind): &&(&Kind, &Kind)| kind.name.eq_ignore_ascii_case(&element.name);
+        let near = |names: &mut dyn Iterator<Item = &'static str>| near_word(&element.name, names);
+        let (meant, help) = if let Some((home, kind)) = places.iter().find(is_it) {
+            (Some(*kind), Some(format!("it belongs into <{}>", home.name)))
+        } else if let Some(name) = near(&mut here.clone().map(|(_, kind)| kind.name)) {
+            (find(parent.children, name), Some(format!("did you mean <{name}>?")))
+        } else if let Some(name) = near(&mut places.iter().map(|(_, kind)| kind.name)) {
+            let place = places.iter().find(|(_, kind)| kind.name == name);
+            let home = place.map_or("head", |(home, _)| home.name);
+            (
+                place.map(|(_, kind)| *kind),
+                Some(format!("did you mean <{name}>? it belongs into <{home}>")),
+            )
+        } else {
+            let known: Vec<_> = here.map(|(_, kind)| format!("<{}>", kind.name)).collect();
+            (None, (!known.is_empty()).then(|| format!("known here: {}", known.join(", "))))
+        };
+        let says_nothing = element.attributes.is_empty() && element.children.is_empty();
+        let is_idle = |kind: &Kind| self.idle.iter().any(|idle| idle.name == kind.name);
+        let is_lost = meant.is_some_and(|kind| kind.safety && !is_idle(kind)) && !says_nothing;
+        let is_misplaced = meant.is_some_and(|kind| kind.name.eq_ignore_ascii_case(&element.name));
+        let fault = if is_misplaced { "has no meaning" } else { "is not known" };
+        let (name, parent) = (element.name_span.clone(), parent.name);
+        let mut problem = match is_lost {
+            true => Problem::error(
+                name,
+                format!(
+                    "the element {found} {fault} in <{parent}>, so what it says would not hold"
+                ),
+            ),
+            false => Problem::warning(
+                name,
+                format!("the element {found} {fault} in <{parent}> and is ignored"),
+            ),
+        };
+        problem.help = help;
+        self.problems.push(problem);
+    }
+}
+
+/// `<deletestart="false"/>`: the kind and the attribute, when the blank between them is lost.
+fn glued(element: &Element, kind: &'static Kind) -> Option<(&'static Kind, &'static str)> {
+    let rest = element.name.get(kind.name.len()..).filter(|rest| !rest.is_empty())?;
+    let begins = element.name[..kind.name.len()].eq_ignore_ascii_case(kind.name);
+    let key = kind.attributes.iter().find(|key| key.eq_ignore_ascii_case(rest));
+    key.filter(|_| begins).map(|key| (kind, *key))
 }
 
 /// The kind called `name`, in any letter case.
@@ -175,7 +256,7 @@ fn fields(element: &Element, kind: &'static Kind, problems: &mut Problems) -> Ve
         let written = attribute.name.as_str();
         let same = |key: &&&str| key.eq_ignore_ascii_case(written);
         let Some(&key) = kind.attributes.iter().find(same) else {
-            problems.push(unknown_attribute(written, &attribute.name_span, kind));
+            unknown_attribute(attribute, element, kind, problems);
             continue;
         };
         if key != written {
@@ -222,38 +303,30 @@ fn misplaced(element: &Element, kind: &Kind, home: &Kind, here: &Kind) -> Proble
     .help(format!("move it into <{home}>"))
 }
 
-fn unknown_element(element: &Element, parent: &Kind, all: &'static [&'static Kind]) -> Problem {
-    let found = quoted(&element.name);
-    let sentence = format!("the element {found} in <{}> is not known and is ignored", parent.name);
-    let problem = Problem::warning(element.name_span.clone(), sentence);
-    let known = || parent.children.iter().map(|kind| kind.name);
-    let places: Vec<_> = all.iter().flat_map(|kind| places_below(kind)).collect();
-    let home = |name: &str| places.iter().find(|(_, kind)| kind.name.eq_ignore_ascii_case(name));
-    if let Some((home, _)) = home(&element.name) {
-        return problem.help(format!("it belongs into <{}>", home.name));
+/// An attribute that nobody knows; an error where one that keeps deletions or files back may have been meant.
+fn unknown_attribute(
+    attribute: &Attribute,
+    element: &Element,
+    kind: &Kind,
+    problems: &mut Problems,
+) {
+    let found = quoted(&attribute.name);
+    let near = near_word(&attribute.name, kind.attributes.iter().copied());
+    let lost = near.filter(|_| kind.safety);
+    if let Some(near) = lost {
+        let sentence = format!(
+            "the attribute {found} of <{}> is not known, so what it says would not hold",
+            kind.name
+        );
+        // That the right one is missing has the same cause.
+        let problem = Problem::error(element.span.clone(), sentence);
+        return problems.push_broken(problem.help(format!("did you mean {near}?")));
     }
-    if let Some(near) = near_word(&element.name, known()) {
-        return problem.help(format!("did you mean <{near}>?"));
-    }
-    let elsewhere = near_word(&element.name, places.iter().map(|(_, kind)| kind.name));
-    if let Some((home, kind)) = elsewhere.and_then(home) {
-        return problem
-            .help(format!("did you mean <{}>? it belongs into <{}>", kind.name, home.name));
-    }
-    if parent.children.is_empty() {
-        return problem;
-    }
-    let known: Vec<_> = known().map(|name| format!("<{name}>")).collect();
-    problem.help(format!("known here: {}", known.join(", ")))
-}
-
-fn unknown_attribute(name: &str, span: &Span, kind: &Kind) -> Problem {
-    let found = quoted(name);
     let sentence = format!("the attribute {found} of <{}> is not known and is ignored", kind.name);
-    let problem = Problem::warning(span.clone(), sentence);
-    match near_word(name, kind.attributes.iter().copied()) {
+    let problem = Problem::warning(attribute.name_span.clone(), sentence);
+    problems.push(match near {
         Some(near) => problem.help(format!("did you mean {near}?")),
         None if kind.attributes.is_empty() => problem,
         None => problem.help(format!("known here: {}", kind.attributes.join(", "))),
-    }
+    });
 }

@@ -21,6 +21,13 @@ pub fn note_text(text: &str, spans: &[Span], problems: &mut Problems) {
                 Problem::warning(line, sentence)
                     .help("if it should count, write < directly in front of its name"),
             );
+        } else if let Some(name) = element_behind(text, &line).filter(|_| is_remark_mark(found)) {
+            let sentence =
+                format!("{} does not switch off <{name}> behind it, which is read", quoted(found));
+            problems.push(
+                Problem::warning(line, sentence)
+                    .help("to switch it off, write <!-- in front of it and --> behind it"),
+            );
         } else if found == "-->" {
             problems.push(
                 Problem::warning(line, "this --> closes no comment and is ignored")
@@ -39,6 +46,18 @@ pub fn note_text(text: &str, spans: &[Span], problems: &mut Problems) {
             Problem::warning(first.clone(), sentence).help("write remarks as <!-- remark -->"),
         );
     }
+}
+
+/// `#`, `//` and the like, by which other languages switch off the rest of a line.
+fn is_remark_mark(found: &str) -> bool {
+    !found.contains('<') && ["#", "//", ";", "--"].iter().any(|mark| found.starts_with(mark))
+}
+
+/// The name of the element whose start tag follows a piece of text on the same line.
+fn element_behind<'a>(text: &'a str, piece: &Span) -> Option<&'a str> {
+    let tag = text[piece.end..].trim_start_matches([' ', '\t']).strip_prefix('<')?;
+    let len = tag.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(tag.len());
+    Some(&tag[..len]).filter(|name| !name.is_empty())
 }
 
 /// `delete start="true"/>`: an element that lost its `<`, or has a blank behind it.

@@ -28,6 +28,43 @@ fn when_the_parent_exits_with_0_no_change_is_missed() {
 }
 
 #[test]
+fn a_background_start_says_where_its_log_and_state_are_and_the_log_begins_with_what_runs() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    let parent = setup.run_background();
+    assert!(parent.status.success(), "{}", text(&parent.stderr));
+    let output = text(&parent.stdout);
+    let named = |what: &str| output.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+    assert!(Path::new(named("state directory: ")).is_dir(), "{output}");
+    let log = fs::read_to_string(named("log file: ")).unwrap();
+    let begin: Vec<&str> = log.lines().take(5).collect();
+    for word in [
+        &format!("sersync2 {}, process {}", env!("CARGO_PKG_VERSION"), setup.pids()[0]),
+        setup.config.to_str().unwrap(),
+    ] {
+        assert!(begin[0].contains(word), "{word} is not in the first line of\n{log}");
+    }
+    let watching = format!("watching {} with ", setup.source.display());
+    assert!(begin.iter().any(|line| line.contains(&watching)), "{watching} is not in\n{log}");
+}
+
+#[test]
+fn a_misspelt_command_and_a_check_that_fails_here_end_with_2() {
+    let remote = Rsyncd::start();
+    let setup = Setup::new(&remote);
+    let config = setup.config.to_str().unwrap();
+    for words in [&["stauts", "-o", config][..], &["-o", config, "status"]] {
+        let end = setup.command(PROGRAM, words).output().unwrap();
+        assert_eq!(end.status.code(), Some(2), "{words:?}: {}", text(&end.stderr));
+        assert!(text(&end.stderr).contains("status"), "{}", text(&end.stderr));
+    }
+    fs::remove_dir(&setup.source).unwrap();
+    let check = setup.command(PROGRAM, &["--check", config]).output().unwrap();
+    assert_eq!(check.status.code(), Some(2), "{}", text(&check.stderr));
+    assert!(text(&check.stdout).contains("here it would not start"), "{}", text(&check.stdout));
+}
+
+#[test]
 fn relative_paths_mean_the_same_in_the_background() {
     // sersync2 ran rsync in the watch path, so that is where a relative password file lies.
     let remote = Rsyncd::start();

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use sersync::config::{LoadOptions, PluginName, check_file, load, load_bytes};
+use sersync::config::{LoadOptions, PluginName, Verdict, check_file, load, load_bytes};
 
 use crate::config_refusals::{STOCK, read, refused, stock_with};
 
@@ -128,7 +128,7 @@ fn a_valid_configuration_is_told_with_watch_path_and_remotes() {
     let file = dir.path().join("c.xml");
     std::fs::write(&file, configuration(watch.path(), "")).unwrap();
     let report = check_file(&file, None);
-    assert!(report.valid, "{}", report.text);
+    assert_eq!(report.verdict, Verdict::Valid, "{}", report.text);
     for words in
         ["the configuration is valid", "to 127.0.0.1::tongbu1", watch.path().to_str().unwrap()]
     {
@@ -143,10 +143,12 @@ fn a_check_tells_what_this_machine_lacks_and_refuses_only_a_bad_file() {
     let file = dir.path().join("c.xml");
     std::fs::write(&file, configuration(&dir.path().join("missing"), "")).unwrap();
     let report = check_file(&file, None);
-    assert!(report.valid && report.text.contains("c.xml:24:"), "{}", report.text);
+    assert_eq!(report.verdict.code(), 2);
+    assert!(report.text.contains("c.xml:24:"), "{}", report.text);
+    assert!(!report.text.contains("valid"), "{}", report.text);
     assert!(report.text.contains("here it would not start"), "{}", report.text);
     std::fs::write(&file, "<head>").unwrap();
-    assert!(!check_file(&file, None).valid);
+    assert_eq!(check_file(&file, None).verdict.code(), 1);
 }
 
 #[test]

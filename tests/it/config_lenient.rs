@@ -179,8 +179,8 @@ fn the_first_of_two_sections_counts() {
 #[test]
 fn unknown_elements_are_ignored_with_a_suggestion() {
     same_as_stock(
-        stock_with("<inotify>", "<inotify><delet start=\"true\"/>"),
-        "did you mean <delete>?",
+        stock_with("<inotify>", "<inotify><modfy start=\"true\"/>"),
+        "did you mean <modify>?",
     );
     same_as_stock(stock_with("<inotify>", "<compress level=\"3\"/><inotify>"), "not known");
     for (inside, misspelt, words) in [

@@ -9,6 +9,7 @@ mod config_damage;
 mod config_files;
 mod config_lenient;
 mod config_lenient_field;
+mod config_messages;
 mod config_refusals;
 mod control;
 mod doc_examples;

@@ -232,7 +232,8 @@ mod tests {
     #[test]
     fn nothing_of_the_operators_filters_or_deletions_takes_part() {
         let scratch = tempfile::tempdir().unwrap();
-        let destination = Destination::Local { path: "/copy".into() };
+        let host = crate::destination::Host { user: None, name: "h".into(), port: None };
+        let destination = Destination::Ssh { host, path: "/copy".into() };
         let params = ["-artuz", "--delete", "--exclude=x", "--rsync-path=/r", "-e", "ssh -p 1"];
         let params = params.map(str::to_owned).to_vec();
         let options = RsyncOptions { params, deletes: true, ..RsyncOptions::default() };

@@ -56,6 +56,20 @@ impl Rsyncd {
         daemon
     }
 
+    /// Starts a daemon with the configuration of a sample, whose module holds `data`; its log and its lock lie in a directory
+    /// of their own.
+    pub fn start_from(sample: &str, data: &Path) -> Self {
+        let (dir, data) = (TestDir::new(), data.to_path_buf());
+        let mut daemon = Self { port: 0, data, dir, child: None, program: "rsync".into() };
+        assert!(sample.contains("/var/log/rsyncd.log"), "{sample}");
+        let log = daemon.log_file().display().to_string();
+        let text = sample.replace("/var/log/rsyncd.log", &log);
+        let lock = daemon.dir.join("rsyncd.lock").display().to_string();
+        fs::write(daemon.config(), format!("lock file = {lock}\n{text}")).unwrap();
+        daemon.launch(None);
+        daemon
+    }
+
     fn config(&self) -> PathBuf {
         self.dir.join("rsyncd.conf")
     }
