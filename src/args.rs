@@ -23,6 +23,7 @@ Commands for a mirror that is running; each has --help:
   sersync2 pause, resume      send nothing for a while
   sersync2 confirm-deletions  delete what was held back
   sersync2 log-level          log more or less
+  sersync2 reload             read the configuration again
   sersync2 stop               end it
   sersync2 verify             is the copy equal? Also without a running mirror
   sersync2 doctor             before going live: this machine and every remote, changing nothing

@@ -6,6 +6,7 @@ mod doctor;
 mod flush;
 pub mod instance;
 mod pause;
+mod reload;
 mod status;
 mod steer;
 mod test_alert;
@@ -50,6 +51,7 @@ const COMMANDS: &[Command] = &[
         words: Some(steer::ConfirmDeletions::command),
     },
     Command { name: "log-level", run: steer::log_level, words: Some(steer::LogLevel::command) },
+    Command { name: "reload", run: reload::run, words: Some(reload::Args::command) },
     Command { name: "stop", run: steer::stop, words: Some(steer::Stop::command) },
     Command { name: "test-alert", run: test_alert::run, words: Some(test_alert::Options::command) },
     Command { name: "verify", run: verify::run, words: Some(verify::Args::command) },

@@ -14,6 +14,7 @@ mod observer;
 mod plugin_alone;
 mod plugins;
 mod progress;
+mod reload;
 mod remote_workers;
 mod running;
 mod shortage;
@@ -39,7 +40,7 @@ use crate::process::{self, Background, Readiness, print};
 use crate::state::{Patience, Places, StateDir, state_name};
 use crate::{banner, config, sys};
 use plugin_alone::PluginAlone;
-use running::RunningDaemon;
+use running::{Inbox, RunningDaemon};
 
 /// How long a predecessor with the same configuration may take to end, or to say that it stops.
 const STATE_PATIENCE: Duration = Duration::from_secs(2);
@@ -205,8 +206,10 @@ fn work(
             let log = log.clone();
             Box::new(move || alone.work(&log)) as Box<dyn FnOnce()>
         }),
-        None => RunningDaemon::start(args, config, state.as_ref(), log)
-            .map(|mut running| Box::new(move || running.work()) as Box<dyn FnOnce()>),
+        None => start_mirror(args, config, state.as_ref(), log).map(|running| {
+            let (args, log) = (args.clone(), log.clone());
+            Box::new(move || mirror(running, args, state.as_ref(), &log)) as Box<dyn FnOnce()>
+        }),
     };
     match started {
         Ok(work) => match readiness.ready(log) {
@@ -233,6 +236,34 @@ fn work(
 /// The limits that sersync2 has always set.
 const SERSYNC2_LIMITS: [(Limit, u64); 2] =
     [(Limit::MaxUserWatches, 50_000_000), (Limit::MaxQueuedEvents, 327_679)];
+
+fn start_mirror(
+    args: &Args,
+    config: &config::Config,
+    state: Option<&Arc<StateDir>>,
+    log: &Log,
+) -> Result<RunningDaemon, Failure> {
+    RunningDaemon::start(args, config, state, log, Inbox::open(args, state)?)
+}
+
+/// Mirrors until a signal ends it. A configuration that cannot be put in force under way starts another mirror in this process.
+fn mirror(mut running: RunningDaemon, mut args: Args, state: Option<&Arc<StateDir>>, log: &Log) {
+    // What changes between two mirrors is found by a walk, or without a record by a comparison.
+    (args.no_catch_up, args.full_sync) = (false, state.is_none());
+    while let Some(config) = running.work() {
+        let (before, inbox) = running.end();
+        let next = RunningDaemon::start(&args, &config, state, log, inbox.clone());
+        let next = next.or_else(|error| {
+            log::error!("reload: the mirror does not start with the new configuration: {error}; the old one goes on");
+            RunningDaemon::start(&args, &before, state, log, inbox)
+        });
+        running = match next {
+            Ok(running) => running,
+            Err(error) => return log::error!("reload: the mirror does not start again: {error}"),
+        };
+        log::info!("reload: the mirror works with the new configuration");
+    }
+}
 
 /// Raises the kernel's limits as sersync2 always did, but never lowers them; what was raised.
 fn raise_limits() -> Vec<(&'static str, u64)> {

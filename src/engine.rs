@@ -79,6 +79,10 @@ pub enum Event {
     RetryFailLog,
     /// The log was opened anew: outages that last are said once more.
     Remind,
+    /// The configuration has one remote more, which lacks everything. Its number is the next one, or that of one that is gone.
+    RemoteAdded(RemoteId, RootId, Deletions),
+    /// The configuration has this remote no more: it is forgotten, but for its jobs in flight.
+    RemoteRemoved(RemoteId),
     /// An operator: what failed at one remote is tried now.
     Retry(RemoteId),
     /// An operator: at one remote this path and all below it is compared.
@@ -208,7 +212,7 @@ impl Engine {
             Event::Watch(event) => self.watch(now, event, &mut actions),
             Event::FullSync(cause) => {
                 actions.push(Action::Notify(Notice::FullSyncStarted { cause }));
-                for remote in &mut self.remotes {
+                for remote in self.active() {
                     remote.start_full_sync(now, cause, &mut actions);
                 }
             }
@@ -216,6 +220,10 @@ impl Engine {
             Event::Deletions(root, verdict) => {
                 self.of_root(root).for_each(|remote| remote.decide_deletions(verdict));
             }
+            Event::RemoteAdded(remote, root, deletions) => {
+                self.add_remote(now, (remote, root), deletions, &mut actions);
+            }
+            Event::RemoteRemoved(remote) => self.of(remote).for_each(|remote| remote.retire(now)),
             Event::Retry(remote) => {
                 self.of(remote).for_each(|remote| remote.retry_failing(now));
             }
@@ -227,9 +235,9 @@ impl Engine {
             Event::Flush(id, places) => self.flush(now, id, places),
             Event::FlushForgotten(id) => self.forget_flush(id),
             Event::RetryFailLog => {
-                self.remotes.iter_mut().for_each(|remote| remote.retry_failing(now));
+                self.active().for_each(|remote| remote.retry_failing(now));
             }
-            Event::Remind => self.remotes.iter_mut().for_each(|remote| remote.remind_now(now)),
+            Event::Remind => self.active().for_each(|remote| remote.remind_now(now)),
             Event::Restored(remote, items) => {
                 let share = self.share();
                 if let Some(remote) = self.remotes.get_mut(remote.0) {
@@ -273,7 +281,8 @@ impl Engine {
 
     /// What one remote is like now.
     pub fn observe(&self, remote: RemoteId) -> Option<RemoteView> {
-        self.remotes.get(remote.0).map(RemoteState::observe)
+        let remote = self.remotes.get(remote.0).filter(|remote| remote.is_active());
+        remote.map(RemoteState::observe)
     }
 
     /// Every path that rsync could not deliver to one remote.
@@ -293,7 +302,8 @@ impl Engine {
 
     /// True while nothing leaves this root, because it cannot be read.
     pub fn is_lost(&self, root: RootId) -> bool {
-        self.remotes.iter().any(|remote| remote.root == root && remote.root_is_lost())
+        let mut remotes = self.remotes.iter().filter(|remote| remote.is_active());
+        remotes.any(|remote| remote.root == root && remote.root_is_lost())
     }
 
     /// What the fail log is to hold.
@@ -335,7 +345,7 @@ impl Engine {
             }
             WatchEvent::Changed { root, changes, .. } => {
                 let share = self.share();
-                for remote in self.remotes.iter_mut().filter(|r| r.root == root) {
+                for remote in self.of_root(root) {
                     changes.iter().for_each(|change: &Change| remote.change(now, change));
                     remote.limit(share, actions);
                 }
@@ -378,7 +388,31 @@ impl Engine {
     }
 
     fn of(&mut self, remote: RemoteId) -> impl Iterator<Item = &mut RemoteState> {
-        self.remotes.get_mut(remote.0).into_iter()
+        self.remotes.get_mut(remote.0).filter(|remote| remote.is_active()).into_iter()
+    }
+
+    fn active(&mut self) -> impl Iterator<Item = &mut RemoteState> {
+        self.remotes.iter_mut().filter(|remote| remote.is_active())
+    }
+
+    /// True when the remote's number may be given to another one.
+    pub fn is_free(&self, remote: RemoteId) -> bool {
+        self.remotes.get(remote.0).is_none_or(|remote| !remote.is_active() && remote.is_idle())
+    }
+
+    fn add_remote(
+        &mut self,
+        now: Now,
+        (id, root): (RemoteId, RootId),
+        deletions: Deletions,
+        actions: &mut Vec<Action>,
+    ) {
+        let sibling = self.remotes.iter().find(|it| it.is_active() && it.root == root);
+        let remote = RemoteState::join(now, (id, root), sibling, deletions, actions);
+        match self.remotes.get_mut(id.0) {
+            Some(free) => *free = remote,
+            None => self.remotes.push(remote),
+        }
     }
 
     fn flush(&mut self, now: Now, id: FlushId, places: Vec<(RemoteId, Vec<RelPath>)>) {
@@ -403,7 +437,7 @@ impl Engine {
     }
 
     fn of_root(&mut self, root: RootId) -> impl Iterator<Item = &mut RemoteState> {
-        self.remotes.iter_mut().filter(move |remote| remote.root == root)
+        self.active().filter(move |remote| remote.root == root)
     }
 
     fn job_done(&mut self, now: Now, job: JobId, report: JobReport, actions: &mut Vec<Action>) {
@@ -488,7 +522,7 @@ impl Engine {
         if remote.is_doubtful() && count(RemoteState::is_on_trial) >= half.max(1) {
             return Room::None;
         }
-        let kept = count(|remote| !remote.has_working_batch()).min(half);
+        let kept = count(|remote| remote.is_active() && !remote.has_working_batch()).min(half);
         // Long jobs that wait for their remotes cost memory: a remote that has one gets no more than its share.
         let long: usize = self.remotes.iter().map(RemoteState::long_jobs).sum();
         let may_be_long = long < self.setup.workers || remote.long_jobs() == 0;
@@ -503,7 +537,8 @@ impl Engine {
 
     /// How many paths one remote may hold.
     fn share(&self) -> usize {
-        self.setup.pending_max / self.setup.remotes.len().max(1)
+        let active = self.remotes.iter().filter(|remote| remote.is_active()).count();
+        self.setup.pending_max / active.max(1)
     }
 }
 

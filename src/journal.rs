@@ -129,6 +129,11 @@ impl Journal {
         Ok((journal, replay))
     }
 
+    /// The roots and remotes that it knows.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// A job begins: the number of the last group of changes, which is what it delivers up to. What changes from now on
     /// is recorded, even if it was before.
     pub fn begin_job(&mut self) -> Seq {
@@ -230,6 +235,31 @@ impl Journal {
         if pending.peek().is_none() && self.health == Health::Sound {
             return self.clear();
         }
+        self.write_anew(pending);
+    }
+
+    /// From now on the remotes are these: the journal is written anew, with `pending` by their numbers. Returns when that is done.
+    pub fn change_layout(
+        &mut self,
+        layout: Layout,
+        pending: impl IntoIterator<Item = (RemoteId, RelPath, Scope)>,
+    ) {
+        self.commit();
+        self.syncer.finish();
+        self.adopt_successor();
+        self.layout = layout;
+        self.recent.clear();
+        self.write_anew(pending.into_iter());
+        self.syncer.finish();
+        let is_written = self.successor.is_some();
+        self.adopt_successor();
+        if !is_written && self.health == Health::Sound {
+            // What follows would be read with the old numbers.
+            self.become_incomplete(&io::ErrorKind::StorageFull.into());
+        }
+    }
+
+    fn write_anew(&mut self, pending: impl Iterator<Item = (RemoteId, RelPath, Scope)>) {
         self.seq.0 += 1;
         let from = next_path(&self.path);
         match Volume::create(&from, &self.layout, self.seq, pending) {

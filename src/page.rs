@@ -30,7 +30,7 @@ pub const STREAMS_MAX: usize = 32;
 /// What the page shows beside snapshots.
 pub struct Setup {
     /// The configuration in force as JSON, without secrets.
-    pub config: String,
+    pub config: Box<dyn Fn() -> String + Send>,
     /// The last warnings of the log, oldest first.
     pub log: Box<dyn Fn() -> Vec<String> + Send>,
 }

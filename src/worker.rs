@@ -18,6 +18,7 @@ mod runs;
 mod session_starter;
 mod sessions;
 pub mod shards;
+mod table;
 mod threads;
 mod under_way;
 
@@ -36,6 +37,7 @@ use load_gate::LoadGate;
 use remote_worker::RemoteWorker;
 use session_starter::SessionStarter;
 use sessions::Sessions;
+use table::RemoteTable;
 use threads::Threads;
 
 /// What a worker is asked to do.
@@ -45,6 +47,8 @@ enum Task {
     Job(Job, Duration),
     CloseSessions(RemoteId),
     Forget(RemoteId),
+    /// It was replaced: its warm sessions end.
+    Close(Arc<RemoteWorker>),
 }
 
 /// What a worker says of its job.
@@ -71,7 +75,8 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Workers {
     threads: Option<Threads<Task>>,
-    remotes: Arc<[RemoteWorker]>,
+    remotes: Arc<RemoteTable>,
+    load_gate: Arc<LoadGate>,
     session_starter: Option<SessionStarter>,
     /// For each root, the time up to which the kernel's events are known.
     known_until: HashMap<RootId, Duration>,
@@ -87,13 +92,15 @@ impl Workers {
         load_gate: Arc<LoadGate>,
         tell: impl Fn(WorkerEvent) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let remotes: Arc<[RemoteWorker]> = remotes.into();
-        let session_starter = Some(SessionStarter::start(Arc::clone(&remotes), load_gate)?);
+        let remotes = Arc::new(RemoteTable::new(remotes));
+        let gate = Arc::clone(&load_gate);
+        let session_starter = Some(SessionStarter::start(Arc::clone(&remotes), gate)?);
         let threads = {
             let remotes = Arc::clone(&remotes);
             Some(Threads::start(move |task| work(task, &remotes, &tell))?)
         };
-        Ok(Self { threads, remotes, session_starter, known_until: HashMap::new() })
+        let known_until = HashMap::new();
+        Ok(Self { threads, remotes, load_gate, session_starter, known_until })
     }
 
     /// Has a worker do a job.
@@ -113,7 +120,7 @@ impl Workers {
 
     /// From now on a remote that has answered has warm sessions, until it rests.
     pub fn keep_sessions_ready(&self, remote: RemoteId) {
-        if let Some(remote) = self.remotes.get(remote.0) {
+        if let Some(remote) = self.remotes.get(remote) {
             remote.keep_sessions_ready();
         }
     }
@@ -128,21 +135,33 @@ impl Workers {
         self.give(Task::Forget(remote));
     }
 
+    /// What the remotes that are made later share with the first.
+    pub fn load_gate(&self) -> &Arc<LoadGate> {
+        &self.load_gate
+    }
+
+    /// From now on this is the remote of the number. Jobs that are in flight for the one before go on to their end.
+    pub fn set(&mut self, remote: RemoteId, worker: RemoteWorker) {
+        if let Some(before) = self.remotes.set(remote, worker) {
+            self.give(Task::Close(before));
+        }
+    }
+
     /// How many warm sessions of a remote wait for work.
     pub fn sessions(&self, remote: RemoteId) -> usize {
-        self.remotes.get(remote.0).map_or(0, |remote| remote.sessions().count())
+        self.remotes.get(remote).map_or(0, |remote| remote.sessions().count())
     }
 
     /// Kills the runs of one remote that are under way; their jobs come back undone.
     pub fn abort(&self, remote: RemoteId) {
-        if let Some(remote) = self.remotes.get(remote.0) {
+        if let Some(remote) = self.remotes.get(remote) {
             remote.abort();
         }
     }
 
     /// Kills every run that is under way; its job comes back undone.
     pub fn kill(&self) {
-        self.remotes.iter().for_each(RemoteWorker::kill);
+        self.remotes.all_at_work().iter().for_each(|remote| remote.kill());
     }
 
     fn give(&mut self, task: Task) {
@@ -158,15 +177,16 @@ impl Drop for Workers {
         self.session_starter = None;
         self.threads = None;
         // All sessions are told before one is waited for.
-        Sessions::close_all(self.remotes.iter().map(RemoteWorker::sessions));
+        let remotes = self.remotes.all();
+        Sessions::close_all(remotes.iter().map(|remote| remote.sessions()));
     }
 }
 
-fn work(task: Task, remotes: &[RemoteWorker], tell: &impl Fn(WorkerEvent)) {
+fn work(task: Task, remotes: &RemoteTable, tell: &impl Fn(WorkerEvent)) {
     match task {
         Task::Job(job, known_until) => {
             let done_anyway = || (JobReport::done(), None);
-            let remote = remotes.get(job.remote.0);
+            let remote = remotes.get(job.remote);
             let told = |progress| tell(WorkerEvent::Progress(job.id, progress));
             let (report, observation) = remote.map_or_else(done_anyway, |remote| {
                 guarded(|| remote.run(&job, known_until, &told))
@@ -174,12 +194,13 @@ fn work(task: Task, remotes: &[RemoteWorker], tell: &impl Fn(WorkerEvent)) {
             tell(WorkerEvent::Done(job.id, report, observation));
         }
         Task::CloseSessions(remote) => {
-            if let Some(remote) = remotes.get(remote.0) {
+            if let Some(remote) = remotes.get(remote) {
                 remote.close_sessions();
             }
         }
+        Task::Close(remote) => remote.close_sessions(),
         Task::Forget(remote) => {
-            if let Some(remote) = remotes.get(remote.0) {
+            if let Some(remote) = remotes.get(remote) {
                 remote.forget();
             }
         }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::mirror::Mirror;
+use super::reload::{self, Purpose};
 use crate::change::{RemoteId, RootId};
 use crate::control::protocol::{Answer, Command, Missing, read_path};
 use crate::control::server::{Asked, Call, Reply};
@@ -85,6 +86,10 @@ impl Mirror {
             Asked::Call(Call { command: Command::Flush { remote, paths, timeout_ms }, reply }) => {
                 self.begin_flush(reply, remote.as_deref(), &paths, timeout_ms)
             }
+            Asked::Call(Call { command: Command::Reload { dry_run }, reply }) => {
+                let purpose = if dry_run { Purpose::DryRun } else { Purpose::Apply };
+                self.begin_reload(reload::Asked { purpose, reply: Some(reply) });
+            }
             Asked::Call(Call { command: Command::Stop, reply }) => {
                 reply.send(done(["stopping: what is in flight is finished first".into()]));
                 self.signal(Signal::Stop);
@@ -157,7 +162,6 @@ impl Mirror {
                 notes.extend(resumed.is_empty().then(|| "nothing is paused".into()));
                 Ok(done(notes))
             }
-            Command::Reload { .. } => Err("this instance cannot reload: restart it".into()),
             Command::ConfirmDeletions => Ok(done(self.confirm_deletions())),
             Command::LogLevel { level } => {
                 let level = level.parse().map_err(|_| {
@@ -166,13 +170,17 @@ impl Mirror {
                 logging::set_level(level);
                 Ok(done([format!("the log level is {level} until the next start")]))
             }
-            Command::Flush { .. } | Command::Stop => Err("this is done elsewhere".into()),
+            Command::Flush { .. } | Command::Reload { .. } | Command::Stop => {
+                Err("this is done elsewhere".into())
+            }
         }
     }
 
     /// The remotes that are meant, each with those of the paths that are below its root.
     fn places(&self, remote: Option<&str>, paths: &[String]) -> Result<Places, String> {
-        let all = || (0..self.ledger.roots_of_remotes().len()).map(RemoteId);
+        let numbers = 0..self.ledger.roots_of_remotes().len();
+        let is_there = |id: &RemoteId| self.engine.observe(*id).is_some();
+        let all = || numbers.clone().map(RemoteId).filter(is_there);
         let is_meant =
             |id: &RemoteId| remote.is_none_or(|name| self.teller.names.remote(*id) == name);
         let remotes: Vec<RemoteId> = all().filter(is_meant).collect();
@@ -252,6 +260,11 @@ impl Mirror {
             self.handle(Event::Resume(*remote));
         }
         resumed
+    }
+
+    /// The remote is mirrored no more.
+    pub fn forget_pauses(&mut self, remote: RemoteId) {
+        self.controls.pauses.retain(|pause| pause.remote != remote);
     }
 
     fn begin_flush(

@@ -239,18 +239,30 @@ impl Ledger {
         let Some(state) = &self.state else { return Ok(()) };
         state.make_again()?;
         let Some(journal) = &mut self.journal else { return Ok(()) };
-        let remotes = (0..self.roots_of_remotes.len()).map(RemoteId);
-        let pending = remotes.flat_map(|remote| {
-            let items = engine.undelivered(remote);
-            items.map(move |item| (remote, item.path, item.mark.scope))
-        });
-        // The engine has forgotten these, and the next start must not.
-        let waiting = self.unacknowledged.deliveries();
-        let waiting = waiting.map(|(remote, path, scope)| (remote, path.clone(), scope));
-        let mut all: Vec<_> = pending.chain(waiting).collect();
-        all.sort_by_key(|(remote, ..)| *remote);
-        journal.make_again(all);
+        journal.make_again(owed(&self.roots_of_remotes, &self.unacknowledged, engine));
         Ok(())
+    }
+
+    /// Remotes have come or gone; the engine knows it already. `roots`: for each number, the root of its remote; `names`: and its name
+    /// in the journal, where there is a remote. Those that are `new` are owed everything.
+    pub fn change_remotes<'a>(
+        &mut self,
+        engine: &Engine,
+        roots: Vec<RootId>,
+        names: impl IntoIterator<Item = Option<(RootId, &'a [u8])>>,
+        new: &[RemoteId],
+    ) {
+        self.roots_of_remotes = roots;
+        let Some(journal) = &mut self.journal else { return };
+        let layout = journal.layout().with_remotes(names);
+        journal.change_layout(layout, owed(&self.roots_of_remotes, &self.unacknowledged, engine));
+        let seq = journal.begin_job();
+        self.full_syncs.extend(new.iter().map(|remote| (*remote, seq)));
+    }
+
+    /// True while a job for this remote is in flight.
+    pub fn has_jobs(&self, remote: RemoteId) -> bool {
+        self.jobs.values().any(|job| job.remote == remote)
     }
 
     /// Ends the journal in order.
@@ -259,4 +271,22 @@ impl Ledger {
             journal.close();
         }
     }
+}
+
+/// All that is pending or not acknowledged, remote by remote: what the engine has forgotten the next start must not forget.
+fn owed(
+    roots_of_remotes: &[RootId],
+    unacknowledged: &Unacknowledged,
+    engine: &Engine,
+) -> Vec<(RemoteId, RelPath, Scope)> {
+    let remotes = (0..roots_of_remotes.len()).map(RemoteId);
+    let pending = remotes.flat_map(|remote| {
+        let items = engine.undelivered(remote);
+        items.map(move |item| (remote, item.path, item.mark.scope))
+    });
+    let waiting = unacknowledged.deliveries();
+    let waiting = waiting.map(|(remote, path, scope)| (remote, path.clone(), scope));
+    let mut all: Vec<_> = pending.chain(waiting).collect();
+    all.sort_by_key(|(remote, ..)| *remote);
+    all
 }

@@ -2,6 +2,7 @@
 //! Does nothing.
 
 use crate::change::{RootId, WatchEvent};
+use crate::config::Config;
 use crate::control::server::Asked;
 use crate::engine::{Event, JobId, JobReport};
 use crate::process::signals::Signal;
@@ -30,6 +31,8 @@ pub enum MainEvent {
     Snapshot(Request),
     /// From the control socket.
     Control(Asked),
+    /// The configuration was read again; the error is for people.
+    ConfigurationRead(Result<Box<Config>, String>),
 }
 
 impl From<WatchEvent> for MainEvent {

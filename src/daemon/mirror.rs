@@ -10,10 +10,12 @@ use super::deliveries::Deliveries;
 use super::ledger::Ledger;
 use super::main_event::{MainEvent, Walked};
 use super::observer::Observer;
+use super::reload::Reload;
 use super::stopping::{Due, Stopping};
 use super::teller::Teller;
 use super::trust::{Admission, Trust};
 use crate::change::WatchEvent;
+use crate::config::Config;
 use crate::engine::{Action, Engine, Event, JobId, JobReport, Notice, Settled, Verdict};
 use crate::process::signals::Signal;
 use crate::record::Observation;
@@ -34,6 +36,8 @@ pub struct Parts {
     pub teller: Teller,
     /// Makes snapshots for whoever wants to know.
     pub observer: Observer,
+    /// Puts another configuration in force.
+    pub reload: Reload,
 }
 
 /// The mirror at work.
@@ -48,6 +52,9 @@ pub struct Mirror {
     pub(super) controls: Controls,
     /// What jobs in flight do to their paths.
     deliveries: Deliveries,
+    pub(super) reload: Reload,
+    /// The mirror ends so that another one with this configuration takes its place.
+    pub(super) successor: Option<Config>,
     pub(super) stopping: Stopping,
     /// When time began for the engine.
     started: Instant,
@@ -56,7 +63,7 @@ pub struct Mirror {
 impl Mirror {
     /// Puts the parts together; time begins now.
     pub fn new(parts: Parts, now: Instant) -> Self {
-        let Parts { engine, workers, ledger, trust, teller, observer } = parts;
+        let Parts { engine, workers, ledger, trust, teller, observer, reload } = parts;
         Self {
             engine,
             workers,
@@ -66,6 +73,8 @@ impl Mirror {
             observer,
             controls: Controls::default(),
             deliveries: Deliveries::default(),
+            reload,
+            successor: None,
             stopping: Stopping::default(),
             started: now,
         }
@@ -134,6 +143,7 @@ impl Mirror {
             MainEvent::Signal(signal) => self.signal(signal),
             MainEvent::Snapshot(request) => self.observer.add(request),
             MainEvent::Control(asked) => self.control(asked),
+            MainEvent::ConfigurationRead(read) => self.configuration_read(read),
         }
     }
 
@@ -164,11 +174,14 @@ impl Mirror {
                 // Whoever sends it may have mended something just now, and reads the new log.
                 self.handle(Event::Remind);
                 self.handle(Event::RetryFailLog);
+                self.reload_by_signal();
             }
             Signal::Report => self.teller.report(&self.engine),
             Signal::Stop => {
                 log::info!("stopping: what is in flight is finished first");
                 crate::process::tell_stopping();
+                // A restart that is under way becomes the end.
+                self.successor = None;
                 self.stopping.order(self.now());
                 self.handle(Event::Stop);
             }
@@ -324,8 +337,23 @@ impl Mirror {
     }
 }
 
-/// What precedes the main loop, in this order.
+/// What precedes the main loop, in this order; and what follows it.
 impl Mirror {
+    /// The configuration that takes the place of this mirror's.
+    pub fn take_successor(&mut self) -> Option<Config> {
+        self.successor.take()
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        self.reload.config()
+    }
+
+    /// Starts what tells others how the mirror is.
+    pub fn start_tellers(&self) {
+        self.reload.start_tellers();
+    }
+
     /// The watches stand. What the record knows is not deleted before a walk has found what is gone.
     pub fn doubt_recorded_roots(&mut self) {
         let events = self.trust.doubt_recorded_roots();
@@ -348,7 +376,7 @@ impl Mirror {
                 | MainEvent::StateLost => {}
                 MainEvent::Snapshot(request) => self.observer.add(request),
                 // Whoever asks is told that nothing answers yet.
-                MainEvent::Control(_) => {}
+                MainEvent::Control(_) | MainEvent::ConfigurationRead(_) => {}
             }
         }
         signals

@@ -61,6 +61,22 @@ impl Plugins {
         }
     }
 
+    /// Remotes have come or gone: for each root the numbers of its remotes, and the names of all numbers.
+    pub fn change_remotes(&mut self, numbers: &[Vec<RemoteId>], names: &[String]) {
+        let name = |id: &RemoteId| names.get(id.0).cloned().unwrap_or_default();
+        let of_root = |ids: &Vec<RemoteId>| (ids.clone(), ids.iter().map(name).collect());
+        self.remotes = numbers.iter().map(of_root).collect();
+        let is_there = |id: &RemoteId| numbers.iter().any(|ids| ids.contains(id));
+        self.down.retain(is_there);
+        let keys: Vec<_> = self.waiting.keys().cloned().collect();
+        for key in keys {
+            if let Some(waiting) = self.waiting.get_mut(&key) {
+                waiting.lacking.retain(is_there);
+            }
+            self.tell_if_complete(&key);
+        }
+    }
+
     /// Changes begin their way.
     pub fn changed(&mut self, root: RootId, changes: &[Change]) {
         let Some((remotes, _)) = self.remotes.get(root.0) else { return };

@@ -12,7 +12,7 @@ use crate::config::{Config, Remote};
 use crate::fail_log::FailLog;
 use crate::filter::Filter;
 use crate::path::RelPath;
-use crate::record::Record;
+use crate::record::Recorder;
 use crate::rsync::excludes::Excludes;
 use crate::rsync::{Endpoint, Presence, RunSpec};
 use crate::source::Source;
@@ -114,25 +114,38 @@ impl RemoteWorkers {
     }
 
     /// One worker for each remote; it observes for the record of its root, where there is one.
-    pub fn into_workers(
-        self,
-        records: &[Option<Record>],
+    pub fn workers(
+        &self,
+        recorders: &[Option<Recorder>],
         load_gate: &Arc<LoadGate>,
+        daemons: &mut Daemons,
     ) -> Vec<RemoteWorker> {
-        let recorder = |root: RootId| Some(records.get(root.0)?.as_ref()?.recorder());
-        let mut daemons = Daemons::default();
-        let remote = |(endpoint, source, root): (Endpoint, _, _)| {
-            RemoteWorker::new(RemoteWorkerSetup {
-                places: daemons.places_of(endpoint.destination()),
-                endpoint,
-                source,
-                rules: self.rules.clone(),
-                sharding: self.sharding,
-                recorder: recorder(root),
-                load_gate: Arc::clone(load_gate),
-            })
-        };
-        self.endpoints.into_iter().map(remote).collect()
+        let recorder = |root: &RootId| recorders.get(root.0).cloned().flatten();
+        let roots = self.endpoints.iter().map(|(_, _, root)| recorder(root)).enumerate();
+        let made =
+            roots.filter_map(|(index, recorder)| self.make(index, recorder, load_gate, daemons));
+        made.map(|(worker, ..)| worker).collect()
+    }
+
+    /// The worker of one remote, how it is reached, and its root.
+    pub fn make(
+        &self,
+        index: usize,
+        recorder: Option<Recorder>,
+        load_gate: &Arc<LoadGate>,
+        daemons: &mut Daemons,
+    ) -> Option<(RemoteWorker, Endpoint, Arc<Source>)> {
+        let (endpoint, source, _) = self.endpoints.get(index)?;
+        let worker = RemoteWorker::new(RemoteWorkerSetup {
+            places: daemons.places_of(endpoint.destination()),
+            endpoint: endpoint.clone(),
+            source: Arc::clone(source),
+            rules: self.rules.clone(),
+            sharding: self.sharding,
+            recorder,
+            load_gate: Arc::clone(load_gate),
+        });
+        Some((worker, endpoint.clone(), Arc::clone(source)))
     }
 }
 

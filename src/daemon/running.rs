@@ -16,10 +16,11 @@ use super::mirror::{Mirror, Parts};
 use super::observer::{self, Observer};
 use super::plugins::Plugins;
 use super::progress::Progress;
+use super::reload::{self, Origins, Reload};
 use super::remote_workers::{RemoteWorkers, exclude_of};
 use super::shortage::ShortageWatch;
 use super::teller::Teller;
-use super::telling::{EventTeller, Tellers};
+use super::telling::EventTeller;
 use super::timers::Timer;
 use super::trust::Trust;
 use crate::args::Args;
@@ -35,12 +36,13 @@ use crate::logging::{self, Log};
 use crate::path::RelPath;
 use crate::process::signals::{Mode, Signal, Signals, start_signals};
 use crate::process::{orphans, print};
-use crate::record::Record;
+use crate::record::{Record, Recorder};
 use crate::snapshot::Instance;
 use crate::source::Source;
 use crate::state::StateDir;
 use crate::watch::{Exclude, WatchOptions, Watcher};
 use crate::worker::Workers;
+use crate::worker::places::Daemons;
 
 /// Paths that all pending sets together may hold before they collapse upward: some 170 bytes each, so that the whole
 /// program stays below 200 MB.
@@ -55,44 +57,75 @@ const CONTROL_PATIENCE: Duration = Duration::from_secs(2);
 /// How often directories are looked at that cannot be watched.
 const RESCAN: Duration = Duration::from_secs(60);
 
+/// What outlives a mirror that is started again with another configuration.
+#[derive(Clone)]
+pub struct Inbox {
+    events: Receiver<MainEvent>,
+    sender: Sender<MainEvent>,
+    signals: Arc<Signals>,
+    control: Option<Arc<Server>>,
+    shortage: Arc<ShortageWatch>,
+}
+
+impl Inbox {
+    /// Listens to signals, and for shortages.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn open(args: &Args, state: Option<&Arc<StateDir>>) -> Result<Self, Failure> {
+        let (sender, events) = bounded(EVENTS);
+        let shortage = Arc::new(ShortageWatch::start(sender.clone())?);
+        let mode = if args.daemon { Mode::Background } else { Mode::Foreground };
+        let (to, state) = (sender.clone(), state.cloned());
+        let signals = start_signals(mode, move |signal| {
+            if let (Signal::Stop, Some(state)) = (signal, &state) {
+                // At once: a start that comes right behind the signal waits for us then.
+                state.mark_stopping();
+            }
+            _ = to.send(MainEvent::Signal(signal));
+        })?;
+        Ok(Self { events, sender, signals: Arc::new(signals), control: None, shortage })
+    }
+
+    /// Drops what is left of a mirror that has ended; signals and commands are for the next one.
+    fn sift(&self) {
+        let left: Vec<MainEvent> = self.events.try_iter().collect();
+        let is_kept = |event: &MainEvent| {
+            matches!(event, MainEvent::Signal(_) | MainEvent::Control(_) | MainEvent::Snapshot(_))
+        };
+        // There is room: all of it was there before.
+        left.into_iter().filter(is_kept).for_each(|event| _ = self.sender.try_send(event));
+    }
+}
+
 /// Everything that lives as long as the mirror. The fields end in this order: first of all nobody listens any more,
 /// so that no thread waits for us while we wait for it.
 pub struct RunningDaemon {
     events: Receiver<MainEvent>,
     /// Signals that came before the watches stood.
     early: Vec<Signal>,
-    _signals: Signals,
-    _timers: Vec<Timer>,
-    _control: Option<Server>,
-    _tellers: Tellers,
-    _watcher: Watcher,
+    signals: Arc<Signals>,
+    control: Option<Arc<Server>>,
+    watcher: Watcher,
+    sender: Sender<MainEvent>,
     mirror: Mirror,
     /// Last, for what ends needs memory too.
-    _shortage: ShortageWatch,
+    shortage: Arc<ShortageWatch>,
 }
 
 impl RunningDaemon {
     /// Starts every part, and returns when the watches stand.
+    ///
+    /// # Errors
+    /// When a part cannot be started.
     pub fn start(
         args: &Args,
         config: &Config,
         state: Option<&Arc<StateDir>>,
         log: &Log,
+        inbox: Inbox,
     ) -> Result<Self, Failure> {
-        let (sender, events) = bounded(EVENTS);
-        let shortage = ShortageWatch::start(sender.clone())?;
-        let signals = {
-            let sender = sender.clone();
-            let mode = if args.daemon { Mode::Background } else { Mode::Foreground };
-            let state = state.cloned();
-            start_signals(mode, move |signal| {
-                if let (Signal::Stop, Some(state)) = (signal, &state) {
-                    // At once: a start that comes right behind the signal waits for us then.
-                    state.mark_stopping();
-                }
-                _ = sender.send(MainEvent::Signal(signal));
-            })?
-        };
+        let Inbox { events, sender, signals, control, shortage } = inbox;
         let holder = state.cloned();
         let state = state.map(AsRef::as_ref);
         let filter = Arc::new(Filter::new(&config.filter)?);
@@ -102,8 +135,9 @@ impl RunningDaemon {
         let exclude = exclude_of(&filter);
         let (journal, replay) = open_journal(config, state)?;
         let records = open_records(config, state);
+        let recorders: Vec<Option<Recorder>> =
+            records.iter().map(|record| record.as_ref().map(Record::recorder)).collect();
         let timers = start_timers(config, &sender)?;
-        let control = sender.clone();
         let workers = args.threads;
         print(&banner::threads(workers, timers.len() - 1));
         if args.full_sync {
@@ -127,16 +161,28 @@ impl RunningDaemon {
             workers,
             pending_max: PENDING_MAX,
         });
-        let workers = start_workers(remotes, &records, &sender)?;
-        let loss_sender = sender.clone();
+        let mut daemons = Daemons::default();
+        let workers = start_workers(&remotes, &recorders, &mut daemons, &sender)?;
+        let origins = Origins {
+            file: reload::absolute(&args.config),
+            config: config.clone(),
+            filter,
+            sources: sources.clone(),
+            recorders,
+            daemons,
+            state: state.map(|state| state.path().to_path_buf()),
+            log: log.clone(),
+            events: sender.clone(),
+        };
+        let reload = Reload::new(origins, timers);
         let catch_up = state.map(|state| {
             let guard = Guard::new(config.guard, state.path());
-            CatchUp::new(records, exclude, guard, sender)
+            CatchUp::new(records, exclude, guard, sender.clone())
         });
         let trust = Trust::new(sources, teller.names.clone(), catch_up);
         let has_journal = journal.is_some();
         if let (Some(journal), Some(state)) = (&journal, holder.clone()) {
-            let sender = loss_sender;
+            let sender = sender.clone();
             journal.after_each_sync(move || {
                 // The main loop may wait for this thread, so this thread does not wait for the main loop.
                 state.report_loss(|| sender.try_send(MainEvent::StateLost).is_ok());
@@ -145,7 +191,7 @@ impl RunningDaemon {
         let ledger = Ledger::new(journal, holder, roots_of_remotes.clone(), watcher.barrier());
         let instance = instance(args, config, state, workers_count, watcher.backend());
         let observer = Observer::new(instance, destinations, Arc::clone(watcher.status()));
-        let parts = Parts { engine, workers, ledger, trust, teller, observer };
+        let parts = Parts { engine, workers, ledger, trust, teller, observer, reload };
         let mut mirror = Mirror::new(parts, now());
         let early = wait_for_watches(&events, config.mirrors.len());
         let catches_up = !args.no_catch_up;
@@ -170,25 +216,29 @@ impl RunningDaemon {
         if args.full_sync {
             mirror.handle(Event::FullSync(FullSyncCause::Start));
         }
-        let _tellers = Tellers::start(config, &observer::reader(control.clone()), log);
-        let _control = start_control(state, control);
-        let (_signals, _timers, _watcher, _shortage) = (signals, timers, watcher, shortage);
-        Ok(Self {
-            events,
-            early,
-            _signals,
-            _timers,
-            _control,
-            _tellers,
-            _watcher,
-            mirror,
-            _shortage,
-        })
+        mirror.start_tellers();
+        let start_control = || start_control(state, sender.clone()).map(Arc::new);
+        let control = control.or_else(start_control);
+        Ok(Self { events, early, signals, control, watcher, sender, mirror, shortage })
     }
 
-    /// Mirrors until a signal ends it.
-    pub fn work(&mut self) {
+    /// Mirrors until a signal ends it; or until it is to be started again, with this configuration.
+    pub fn work(&mut self) -> Option<Config> {
         self.mirror.run(&self.events, std::mem::take(&mut self.early));
+        self.mirror.take_successor()
+    }
+
+    /// Ends every part of the mirror, and gives back what the next one needs, with the configuration that was in force.
+    pub fn end(self) -> (Config, Inbox) {
+        let Self { events, signals, control, watcher, sender, mirror, shortage, .. } = self;
+        let config = mirror.config().clone();
+        drop(watcher);
+        let inbox = Inbox { events, sender, signals, control, shortage };
+        // Nobody reads meanwhile, and no thread that is waited for may wait for room.
+        inbox.sift();
+        drop(mirror);
+        inbox.sift();
+        (config, inbox)
     }
 }
 
@@ -287,7 +337,7 @@ fn open_records(config: &Config, state: Option<&StateDir>) -> Vec<Option<Record>
 }
 
 /// The retry thread first, then the crontab thread where there is one.
-fn start_timers(config: &Config, sender: &Sender<MainEvent>) -> Result<Vec<Timer>, Failure> {
+pub fn start_timers(config: &Config, sender: &Sender<MainEvent>) -> Result<Vec<Timer>, Failure> {
     let tick = |event: Event| {
         let sender = sender.clone();
         // Fails only when the main loop has ended.
@@ -304,15 +354,16 @@ fn start_timers(config: &Config, sender: &Sender<MainEvent>) -> Result<Vec<Timer
 }
 
 fn start_workers(
-    remotes: RemoteWorkers,
-    records: &[Option<Record>],
+    remotes: &RemoteWorkers,
+    recorders: &[Option<Recorder>],
+    daemons: &mut Daemons,
     sender: &Sender<MainEvent>,
 ) -> Result<Workers, Failure> {
     let sender = sender.clone();
     // Fails only when the main loop has ended.
     let tell = move |said| _ = sender.send(MainEvent::from(said));
     let load_gate = Arc::default();
-    let remotes = remotes.into_workers(records, &load_gate);
+    let remotes = remotes.workers(recorders, &load_gate, daemons);
     Ok(Workers::start(remotes, load_gate, tell)?)
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::deliveries::Kinds;
+use super::reload::put;
 use crate::change::RemoteId;
 use crate::engine::{JobReport, Now, Settled};
 use crate::snapshot::{
@@ -112,6 +113,17 @@ impl Statistics {
             errors: VecDeque::new(),
             history: VecDeque::new(),
         }
+    }
+
+    /// The number means another remote from now on, of which nothing is known.
+    pub fn forget(&mut self, remote: RemoteId) {
+        put(&mut self.remotes, remote, OfRemote::default());
+        let id = remote.0 as u64;
+        self.deliveries.retain(|delivery| delivery.remote != id);
+        self.errors
+            .iter_mut()
+            .filter(|error| error.remote == Some(id))
+            .for_each(|error| error.remote = None);
     }
 
     /// A worker says what has become of a job for this remote.

@@ -1,16 +1,21 @@
 //! Tells the outside what happens: log lines, the fail log, the progress line, the plugin, the event log.
 //! Decides nothing, and holds nothing up.
 
+use std::sync::Arc;
+
 use super::deliveries::Kinds;
 use super::fail_log::FailLogWriter;
 use super::notice::Names;
 use super::plugins::Plugins;
 use super::progress::Progress;
+use super::reload::put;
 use super::statistics::Clock;
 use super::telling::EventTeller;
 use crate::change::{RemoteId, RootId, WatchEvent};
 use crate::engine::{Engine, Event, Notice, PathFailure, Settled};
 use crate::ground::counted::paths;
+use crate::rsync::Endpoint;
+use crate::source::Source;
 
 /// Everything that tells.
 pub struct Teller {
@@ -56,6 +61,22 @@ impl Teller {
         }
     }
 
+    /// From now on the number means this remote.
+    pub fn name_remote(&mut self, id: RemoteId, name: String, reached: (Endpoint, Arc<Source>)) {
+        put(&mut self.names.remotes, id, name);
+        put(&mut self.fail_log.remotes, id, reached);
+    }
+
+    /// Remotes have come or gone: the roots of all numbers, and for each root the numbers that are its remotes.
+    pub fn change_remotes(&mut self, roots: &[RootId], numbers: &[Vec<RemoteId>]) {
+        if let Some(log) = &mut self.event_log {
+            log.name_remotes(&self.names.remotes, roots);
+        }
+        if let Some(plugins) = &mut self.plugins {
+            plugins.change_remotes(numbers, &self.names.remotes);
+        }
+    }
+
     /// Opens the log files anew, as log rotation asks for.
     pub fn reopen_logs(&self) {
         (self.reopen_log)();
@@ -77,6 +98,7 @@ impl Teller {
     /// Logs one line for each remote: how much is pending.
     pub fn report(&self, engine: &Engine) {
         for (remote, name) in self.names.remotes.iter().enumerate() {
+            let Some(_) = engine.observe(RemoteId(remote)) else { continue };
             let pending = engine.pending(RemoteId(remote));
             log::info!("SIGUSR1: remote {name}: {} pending", paths(pending as u64));
         }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -15,6 +15,7 @@ use crate::config::telling::AlertRule;
 use crate::config::{self, Config};
 use crate::engine::{PathFailure, Settled};
 use crate::event_log::{Event, EventLog, Record};
+use crate::ground::lock::lock;
 use crate::heartbeat::Heartbeat;
 use crate::logging::Log;
 use crate::page::{Page, Setup};
@@ -38,11 +39,17 @@ pub struct Tellers {
 }
 
 impl Tellers {
-    /// Starts what the configuration asks for.
-    pub fn start(config: &Config, reader: &SnapshotReader, log: &Log) -> Self {
+    /// Starts what the configuration asks for; `shown` is the configuration as everybody may see it.
+    pub fn start(
+        config: &Config,
+        reader: &SnapshotReader,
+        log: &Log,
+        shown: &Arc<Mutex<String>>,
+    ) -> Self {
         let mut tellers = Self::default();
-        let of_log = log.clone();
-        let setup = Setup { config: shown(config), log: Box::new(move || of_log.warnings()) };
+        let (of_log, shown) = (log.clone(), Arc::clone(shown));
+        let config_shown = Box::new(move || lock(&shown).clone());
+        let setup = Setup { config: config_shown, log: Box::new(move || of_log.warnings()) };
         tellers._page = Page::start(&config.host, reader.clone(), setup);
         let telling = &config.telling;
         if let Some(of) = &telling.status_file {
@@ -74,7 +81,7 @@ impl Tellers {
 
 /// The configuration as everybody may see it: plugins by their names and commands by their first word, for the rest may hold
 /// tokens.
-fn shown(config: &Config) -> String {
+pub fn shown(config: &Config) -> String {
     let host = &config.host;
     let mirror = |mirror: &config::Mirror| {
         let remote = |remote: &config::Remote| {
@@ -185,6 +192,12 @@ impl EventTeller {
             remotes: names.remotes.iter().map(|name| Arc::from(name.as_str())).collect(),
             roots_of_remotes: roots_of_remotes.to_vec(),
         })
+    }
+
+    /// The remotes have changed: their names and roots, by their numbers.
+    pub fn name_remotes(&mut self, names: &[String], roots: &[RootId]) {
+        self.remotes = names.iter().map(|name| Arc::from(name.as_str())).collect();
+        self.roots_of_remotes = roots.to_vec();
     }
 
     /// The file is opened anew before the next line.

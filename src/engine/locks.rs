@@ -58,6 +58,14 @@ pub struct PathLocks {
 }
 
 impl PathLocks {
+    /// The mount points whose file systems are gone.
+    pub fn lost_mounts(&self) -> impl Iterator<Item = &RelPath> {
+        self.owners.keys().filter_map(|owner| match owner {
+            Owner::LostMount(path) => Some(path),
+            Owner::Job(_) | Owner::Reservation => None,
+        })
+    }
+
     /// Adds a lock.
     pub fn lock(&mut self, owner: Owner, path: &RelPath, kind: LockKind) {
         self.lock_all(owner, [path], kind);

@@ -8,6 +8,7 @@ mod observe;
 mod open;
 mod origins;
 mod recheck;
+mod retire;
 mod settle;
 mod start;
 
@@ -128,6 +129,8 @@ pub struct RemoteState {
     sessions_until: Option<Now>,
     /// What flushes wait for.
     flushes: Vec<FlushMark>,
+    /// It is not mirrored any more, and only its jobs in flight are left.
+    is_retired: bool,
 }
 
 impl RemoteState {
@@ -160,6 +163,7 @@ impl RemoteState {
             last_end: Now::ZERO,
             sessions_until: None,
             flushes: Vec::new(),
+            is_retired: false,
         }
     }
 
@@ -311,7 +315,7 @@ impl RemoteState {
     /// The jobs whose items are owed. Those of a scheduled sync are not: nothing changed, and the next one comes by itself.
     fn owing_flights(&self) -> impl Iterator<Item = &Flight> {
         let owes = |flight: &&Flight| flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
-        self.flights.values().filter(owes)
+        self.flights.values().filter(owes).filter(|_| self.is_active())
     }
 
     fn owed_full_sync(&self) -> Option<Item> {

@@ -34,6 +34,27 @@ impl Layout {
         layout
     }
 
+    /// The names of all remotes, each with its root: equal in two layouts when it is the same remote below the same root.
+    pub fn names(&self) -> impl Iterator<Item = (RootId, &[u8])> {
+        self.remotes.iter().map(|(root, name)| (*root, name.as_slice()))
+    }
+
+    /// The same with other remotes, by their numbers; `None` is a number that no remote has now.
+    #[must_use]
+    pub fn with_remotes<'a>(
+        &self,
+        remotes: impl IntoIterator<Item = Option<(RootId, &'a [u8])>>,
+    ) -> Self {
+        let mut layout = Self { roots: self.roots.clone(), remotes: Vec::new() };
+        for remote in remotes {
+            // No destination's key is like this, so no start finds this remote again.
+            let (root, name) = remote.unwrap_or((RootId(0), b"-"));
+            let name = unique(name, |name| layout.has_remote(root, name).is_some());
+            layout.remotes.push((root, name));
+        }
+        layout
+    }
+
     /// All remotes, in file order.
     pub fn remotes(&self) -> impl Iterator<Item = RemoteId> + use<> {
         (0..self.remotes.len()).map(RemoteId)
@@ -72,15 +93,24 @@ impl Layout {
         self.remotes.iter().position(|(r, n)| *r == root && n == name).map(RemoteId)
     }
 
-    /// The items of a table frame: each root followed by its remotes. Remotes are grouped by root in every file order
-    /// that a configuration can have.
+    /// The items of a table frame: each root followed by its remotes. A root is named again before remotes that were added later.
     pub(super) fn items(&self) -> impl Iterator<Item = (Scope, &[u8])> {
-        self.roots.iter().enumerate().flat_map(|(index, path)| {
-            let own = move |(root, _): &&(RootId, Vec<u8>)| root.0 == index;
-            let names = self.remotes.iter().filter(own);
-            std::iter::once((Scope::Tree, path.as_slice()))
-                .chain(names.map(|(_, name)| (Scope::Entry, name.as_slice())))
-        })
+        let mut items = Vec::new();
+        let mut remotes = self.remotes.iter().peekable();
+        for (index, path) in self.roots.iter().enumerate() {
+            items.push((Scope::Tree, path.as_slice()));
+            while let Some((_, name)) = remotes.next_if(|(root, _)| root.0 == index) {
+                items.push((Scope::Entry, name));
+            }
+        }
+        while let Some((root, name)) = remotes.next() {
+            items.push((Scope::Tree, self.roots.get(root.0).map_or(&[][..], Vec::as_slice)));
+            items.push((Scope::Entry, name));
+            while let Some((_, name)) = remotes.next_if(|(of, _)| of == root) {
+                items.push((Scope::Entry, name));
+            }
+        }
+        items.into_iter()
     }
 
     /// Reads a table frame; `None` when it is none.
@@ -89,13 +119,17 @@ impl Layout {
             return None;
         }
         let mut layout = Self::default();
+        let mut current = None;
         for &(scope, name) in &frame.items {
             match scope {
-                Scope::Tree => layout.roots.push(name.to_vec()),
-                _ => {
-                    let root = RootId(layout.roots.len().checked_sub(1)?);
-                    layout.remotes.push((root, name.to_vec()));
+                Scope::Tree => {
+                    let known = layout.roots.iter().position(|root| root == name);
+                    current = Some(RootId(known.unwrap_or(layout.roots.len())));
+                    if known.is_none() {
+                        layout.roots.push(name.to_vec());
+                    }
                 }
+                _ => layout.remotes.push((current?, name.to_vec())),
             }
         }
         Some(layout)
@@ -143,6 +177,21 @@ pub(super) mod tests {
         encode(&mut bytes, Subject::Table, Seq(0), here.items());
         let (frame, _) = parse_frame(&bytes).unwrap();
         assert_eq!(Layout::from_frame(&frame), Some(here));
+    }
+
+    #[test]
+    fn remotes_that_came_later_or_are_gone_survive_the_file_too() {
+        let here = layout(&[("/a", &["x", "y"]), ("/b", &["z"])]);
+        let names: Vec<_> = here.names().map(|(root, name)| (root, name.to_vec())).collect();
+        let name = |at: usize| Some((names[at].0, names[at].1.as_slice()));
+        let later = [name(0), None, name(2), Some((RootId(0), b"w".as_slice())), None];
+        let later = here.with_remotes(later);
+        let mut bytes = Vec::new();
+        encode(&mut bytes, Subject::Table, Seq(0), later.items());
+        let (frame, _) = parse_frame(&bytes).unwrap();
+        assert_eq!(Layout::from_frame(&frame), Some(later.clone()));
+        let found = |at| here.find_remote(&later, at);
+        assert_eq!([found(0), found(1), found(2)], [Some(RemoteId(0)), None, Some(RemoteId(2))]);
     }
 
     #[test]

@@ -107,17 +107,20 @@ impl Content {
     }
 }
 
-/// What never changes, and the tail of the log.
+/// What needs no snapshot: the page itself, the configuration, and the tail of the log.
 pub struct Site {
-    config: Arc<[u8]>,
+    config: Box<dyn Fn() -> String + Send>,
     log: Box<dyn Fn() -> Vec<String> + Send>,
     policy: OnceLock<String>,
 }
 
 impl Site {
-    /// `config` is JSON that anybody may see; `log` gives the last warnings.
-    pub fn new(config: String, log: Box<dyn Fn() -> Vec<String> + Send>) -> Self {
-        Self { config: config.into_bytes().into(), log, policy: OnceLock::new() }
+    /// `config` gives JSON that anybody may see; `log` gives the last warnings.
+    pub fn new(
+        config: Box<dyn Fn() -> String + Send>,
+        log: Box<dyn Fn() -> Vec<String> + Send>,
+    ) -> Self {
+        Self { config, log, policy: OnceLock::new() }
     }
 
     /// What the browser may do: nothing but run this one script and style, and ask this server.
@@ -136,7 +139,7 @@ impl Site {
     pub fn fixed(&self, route: Route) -> Option<Content> {
         match route {
             Route::Page => Some(Content::new(HTML, PAGE.as_bytes())),
-            Route::Config => Some(Content::new(JSON, Arc::clone(&self.config))),
+            Route::Config => Some(Content::new(JSON, (self.config)().into_bytes())),
             Route::Log => {
                 let lines = serde_json::to_vec(&(self.log)()).unwrap_or_default();
                 Some(Content::new(JSON, lines))

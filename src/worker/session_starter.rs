@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::load_gate::LoadGate;
 use super::remote_worker::RemoteWorker;
 use super::sessions::{SessionDemand, Sessions};
+use super::table::RemoteTable;
 use crate::ground::thread::JoinedThread;
 
 /// The thread. Dropping it ends it.
@@ -22,7 +23,7 @@ impl SessionStarter {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(remotes: Arc<[RemoteWorker]>, load_gate: Arc<LoadGate>) -> io::Result<Self> {
+    pub fn start(remotes: Arc<RemoteTable>, load_gate: Arc<LoadGate>) -> io::Result<Self> {
         let keep_ready = {
             let load_gate = Arc::clone(&load_gate);
             move || keep_ready(&remotes, &load_gate)
@@ -38,12 +39,13 @@ impl Drop for SessionStarter {
     }
 }
 
-fn keep_ready(remotes: &[RemoteWorker], load_gate: &LoadGate) {
+fn keep_ready(remotes: &RemoteTable, load_gate: &LoadGate) {
     loop {
+        let remotes = remotes.all();
         let now = load_gate.now();
         if now.is_short {
             // What sessions hold, runs may need: descriptors, processes, memory.
-            Sessions::close_all(remotes.iter().map(RemoteWorker::sessions));
+            Sessions::close_all(remotes.iter().map(|remote| remote.sessions()));
         }
         remotes.iter().for_each(|remote| remote.sessions().make_room());
         let demands = remotes.iter().map(|remote| (remote.sessions().demand(), remote));
@@ -51,13 +53,19 @@ fn keep_ready(remotes: &[RemoteWorker], load_gate: &LoadGate) {
         match demands.max_by_key(|(demand, _)| *demand) {
             Some((SessionDemand::Urgent, remote)) => remote.sessions().start_one(),
             Some((SessionDemand::Some, remote)) if now.is_calm => remote.sessions().start_one(),
-            _ if load_gate.wait(now, next_place(remotes)) => {}
-            _ => return,
+            _ => {
+                let next = next_place(&remotes);
+                // One that was replaced is not kept alive by this wait.
+                drop(remotes);
+                if !load_gate.wait(now, next) {
+                    return;
+                }
+            }
         }
     }
 }
 
 /// When the first session may be started that has no place now.
-fn next_place(remotes: &[RemoteWorker]) -> Option<Instant> {
+fn next_place(remotes: &[Arc<RemoteWorker>]) -> Option<Instant> {
     remotes.iter().filter_map(|remote| remote.sessions().next_place()).min()
 }

@@ -43,6 +43,9 @@ impl RemoteState {
             self.sessions_until = Some(now + SESSION_REST);
         }
         self.last_end = now;
+        if !self.is_active() {
+            return;
+        }
         if report.verdict == Verdict::Done {
             return self.settle(now, id, flight, report, actions);
         }

@@ -44,7 +44,7 @@ impl RemoteState {
     /// When the next thing falls due, among those for which there is room.
     pub fn next_deadline(&self, now: Now, room: Room) -> Option<Now> {
         let sessions = self.sessions_until.filter(|_| self.flights.is_empty());
-        let start = if room == Room::None || !self.permission.may_start() {
+        let start = if room == Room::None || !self.may_start() {
             None
         } else if let Some(outage) = &self.outage {
             (!self.is_in_doubt_and_tried()).then_some(outage.next)
@@ -60,7 +60,7 @@ impl RemoteState {
 
     /// The job that should start now, if any.
     pub fn next_job(&mut self, now: Now, room: Room) -> Option<NextJob> {
-        if room == Room::None || !self.permission.may_start() {
+        if room == Room::None || !self.may_start() {
             return None;
         }
         if self.outage.is_some() {
@@ -80,6 +80,10 @@ impl RemoteState {
         // Batches let a waiting full sync go first, unless it waits for something long.
         let reserved = waits.filter(|(_, kind)| *kind == LockKind::Short);
         self.next_batch(reserved.map(|(path, _)| path), self.limits.batch_paths)
+    }
+
+    fn may_start(&self) -> bool {
+        self.permission.may_start() && self.is_active()
     }
 
     fn next_batch(&mut self, reserved: Option<RelPath>, paths: usize) -> Option<NextJob> {

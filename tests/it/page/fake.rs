@@ -75,7 +75,7 @@ pub fn page(reader: SnapshotReader) -> Page {
         ]
     };
     let config = r#"{"host":{"ip":"localhost","port":8008,"page":"loopback"},"mirrors":[{"watch":"/data/www"}]}"#;
-    let setup = Setup { config: config.into(), log: Box::new(log) };
+    let setup = Setup { config: Box::new(|| config.into()), log: Box::new(log) };
     Page::start(&host, reader, setup).unwrap()
 }
 

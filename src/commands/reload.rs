@@ -1,0 +1,54 @@
+//! `sersync2 reload`: a running instance reads its configuration again.
+//! Asks and tells; what has changed is the instance's business.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::instance::{Failed, Which, fail, heed, parse};
+use crate::control::protocol::{Answer, Command};
+
+/// Reading takes longer than an answer from memory: a list of remotes may come from a command.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Read the configuration again, and put in force what has changed in it.
+///
+/// Remotes come and go without disturbing the others; what is pending is kept. A file with errors is refused, with line and column,
+/// and the configuration that was in force stays in force.
+///
+/// Exit code: 0 done; 1 the file holds errors; 3 not running, or no answer; 64 wrong words.
+#[derive(Debug, Parser)]
+#[command(name = "sersync2 reload", bin_name = "sersync2 reload")]
+pub struct Args {
+    #[command(flatten)]
+    which: Which,
+
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs the command.
+pub fn run(words: Vec<OsString>) -> ExitCode {
+    let args: Args = match parse(words) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match notes(&args) {
+        Ok(notes) => {
+            notes.iter().for_each(|note| println!("{note}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn notes(args: &Args) -> Result<Vec<String>, Failed> {
+    let command = Command::Reload { dry_run: args.dry_run };
+    match heed(args.which.connect()?.call(command, Some(PATIENCE))?)? {
+        Answer::Done { notes } => Ok(notes),
+        _ => Err(Failed::strange()),
+    }
+}

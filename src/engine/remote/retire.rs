@@ -1,0 +1,111 @@
+//! Remotes that come and go while the mirror runs.
+//! A remote that is gone keeps its number until its last job has ended; then another one may have it.
+
+use super::{RemoteState, SESSION_REST};
+use crate::change::{RemoteId, RootId};
+use crate::engine::locks::{LockKind, Owner};
+use crate::engine::permission::Permission;
+use crate::engine::{Action, Deletions, FullSyncCause, Now};
+
+impl RemoteState {
+    /// A remote that is new beside `sibling`, which mirrors the same root: it lacks everything.
+    pub fn join(
+        now: Now,
+        (id, root): (RemoteId, RootId),
+        sibling: Option<&Self>,
+        deletions: Deletions,
+        actions: &mut Vec<Action>,
+    ) -> Self {
+        let mut remote = Self::new(id, root);
+        let root_is_lost = sibling.is_some_and(Self::root_is_lost);
+        remote.permission = Permission { deletions, root_is_lost, ..Permission::default() };
+        for mount in sibling.iter().flat_map(|sibling| sibling.locks.lost_mounts()) {
+            remote.locks.lock(Owner::LostMount(mount.clone()), mount, LockKind::Long);
+        }
+        remote.start_full_sync(now, FullSyncCause::Requested, actions);
+        remote
+    }
+
+    /// It is not mirrored any more: everything is forgotten but the jobs that are in flight.
+    pub fn retire(&mut self, now: Now) {
+        let flights = std::mem::take(&mut self.flights);
+        *self = Self {
+            flights,
+            outage: None,
+            is_retired: true,
+            sessions_until: Some(now + SESSION_REST),
+            ..Self::new(self.id, self.root)
+        };
+    }
+
+    /// False when it is not mirrored any more.
+    pub fn is_active(&self) -> bool {
+        !self.is_retired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::change::{Cause, Change, WatchEvent};
+    use crate::engine::{Engine, Event, Job, JobReport, Setup};
+    use crate::path::RelPath;
+
+    const ROOT: RootId = RootId(0);
+    const NOW: Now = Duration::from_secs(10);
+
+    fn jobs(actions: Vec<Action>) -> Vec<Job> {
+        let job = |action| match action {
+            Action::Run(job) => Some(job),
+            _ => None,
+        };
+        actions.into_iter().filter_map(job).collect()
+    }
+
+    fn changed(engine: &mut Engine, name: &str) -> Vec<Job> {
+        let path = RelPath::new(name.as_bytes()).unwrap();
+        let changes = vec![Change::entry(path, Cause::CloseWrite)];
+        jobs(engine.handle(NOW, Event::Watch(WatchEvent::changed(ROOT, changes))))
+    }
+
+    /// An engine with one remote that answers.
+    fn engine() -> Engine {
+        let setup = Setup { roots: 1, remotes: vec![ROOT], workers: 9, pending_max: 100 };
+        let mut engine = Engine::new(setup);
+        for job in jobs(engine.handle(NOW, Event::DeadlineReached)) {
+            engine.handle(NOW, Event::JobDone(job.id, JobReport::done()));
+        }
+        engine
+    }
+
+    #[test]
+    fn a_remote_that_is_added_is_compared_as_a_whole_and_the_others_go_on() {
+        let mut engine = engine();
+        let event = Event::RemoteAdded(RemoteId(1), ROOT, Deletions::Allowed);
+        let first = jobs(engine.handle(NOW, event));
+        assert!(first.iter().all(|job| job.remote == RemoteId(1)), "{first:?}");
+        let whole: Vec<_> = engine.undelivered(RemoteId(1)).collect();
+        assert!(whole.len() == 1 && whole[0].path.is_root(), "{whole:?}");
+        let next = changed(&mut engine, "f");
+        assert!(next.iter().any(|job| job.remote == RemoteId(0)), "{next:?}");
+    }
+
+    #[test]
+    fn a_remote_that_is_removed_is_forgotten_when_its_last_job_has_ended() {
+        let mut engine = engine();
+        let flying = changed(&mut engine, "f");
+        changed(&mut engine, "waits");
+        engine.handle(NOW, Event::RemoteRemoved(RemoteId(0)));
+        assert!(engine.observe(RemoteId(0)).is_none() && !engine.is_free(RemoteId(0)));
+        assert_eq!(changed(&mut engine, "g"), []);
+        for job in flying {
+            assert_eq!(jobs(engine.handle(NOW, Event::JobDone(job.id, JobReport::done()))), []);
+        }
+        let rest = NOW + SESSION_REST;
+        engine.handle(rest, Event::DeadlineReached);
+        assert_eq!(engine.undelivered(RemoteId(0)).count(), 0);
+        assert_eq!(engine.next_deadline(), None);
+    }
+}

@@ -1,0 +1,63 @@
+//! The remotes that the workers know, by their numbers. One may be replaced while its jobs are in flight.
+//! Runs nothing.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use super::remote_worker::RemoteWorker;
+use crate::change::RemoteId;
+use crate::ground::lock::lock;
+
+/// All remotes; shared by the threads.
+#[derive(Debug, Default)]
+pub struct RemoteTable(Mutex<Remotes>);
+
+#[derive(Debug, Default)]
+struct Remotes {
+    /// By number.
+    list: Vec<Arc<RemoteWorker>>,
+    /// Those that were replaced, as long as a job of theirs is in flight.
+    replaced: Vec<Weak<RemoteWorker>>,
+}
+
+impl RemoteTable {
+    /// These, numbered from 0.
+    pub fn new(remotes: Vec<RemoteWorker>) -> Self {
+        let list = remotes.into_iter().map(Arc::new).collect();
+        Self(Mutex::new(Remotes { list, replaced: Vec::new() }))
+    }
+
+    /// The remote of this number.
+    pub fn get(&self, remote: RemoteId) -> Option<Arc<RemoteWorker>> {
+        lock(&self.0).list.get(remote.0).cloned()
+    }
+
+    /// From now on this is the remote of the number, which is the next one or one that is taken. The one that had it before.
+    pub fn set(&self, remote: RemoteId, worker: RemoteWorker) -> Option<Arc<RemoteWorker>> {
+        let mut remotes = lock(&self.0);
+        let worker = Arc::new(worker);
+        match remotes.list.get_mut(remote.0) {
+            Some(taken) => {
+                let before = std::mem::replace(taken, worker);
+                remotes.replaced.retain(|old| old.strong_count() > 0);
+                remotes.replaced.push(Arc::downgrade(&before));
+                Some(before)
+            }
+            None => {
+                remotes.list.push(worker);
+                None
+            }
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<RemoteWorker>> {
+        lock(&self.0).list.clone()
+    }
+
+    /// All of them, and those that were replaced and still have jobs in flight.
+    pub fn all_at_work(&self) -> Vec<Arc<RemoteWorker>> {
+        let remotes = lock(&self.0);
+        let replaced = remotes.replaced.iter().filter_map(Weak::upgrade);
+        remotes.list.iter().cloned().chain(replaced).collect()
+    }
+}
