@@ -1,5 +1,5 @@
 //! The commands beside the mirror itself, such as `sersync2 status`: finds the one that is meant and runs it.
-//! A new command is one line of [`COMMANDS`]; anything that is no command is the mirror's own command line.
+//! A new command is one line of `COMMANDS`; anything that is no command is the mirror's own command line.
 
 mod completions;
 mod doctor;

@@ -1,5 +1,18 @@
-//! sersync: a real-time file mirror; `docs/ARCHITECTURE.md` has the picture. The binary `sersync2` is one call of [`commands::run`].
-//! The modules in reading order, in groups: the words they share, the decisions, what carries them out, what puts it together.
+//! sersync: a real-time file mirror; `docs/ARCHITECTURE.md` has the picture, the layers and the glossary.
+//! The binary `sersync2` is one call of [`commands::run`].
+//!
+//! Where to begin, in the order of a change's life:
+//!
+//! 1. [`config`] says what is watched and where it goes; [`filter`] says what is left out.
+//! 2. [`watch`] reports a [`change`]: a hint that a path may differ from its copy.
+//! 3. [`engine::Engine`] decides: events in, actions out; no clock, no I/O, no threads. It is the core.
+//! 4. [`worker`] looks at the disk, plans, and runs [`rsync`], which knows the words of a run and what its end means.
+//! 5. [`journal`] keeps what is pending over a crash, [`record`] what the tree was when nobody looked.
+//! 6. [`snapshot`] is what everything that tells reads: [`page`], [`metrics`], [`alert`], [`event_log`], [`control`].
+//! 7. [`daemon`] joins the parts.
+//!
+//! The modules stand in reading order, in groups: the words they share, the decisions, what carries them out, what tells, what
+//! joins.
 
 pub mod ground;
 

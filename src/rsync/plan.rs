@@ -53,7 +53,7 @@ impl Endpoint {
         RunSpec { args, root, local, owner: self.owner.clone() }
     }
 
-    /// The same run without any effect, which says on standard output what it would delete ([`deleted_names`]).
+    /// The same run without any effect, which says on standard output what it would delete ([`deleted_names`](super::deleted_names)).
     pub fn plan_preview(&self, kind: &RunKind, abilities: Abilities) -> RunSpec {
         self.plan_without_effect(kind, abilities, &["--out-format=%o %n"])
     }
