@@ -161,7 +161,13 @@ mod tests {
             host(&localhost),
             background(Path::new("/l/sersync2.log"), Some(Path::new("/l"))),
             threads(10, 10),
-            full_sync(&[RunSpec { args: argv, root: www.into(), local: None, owner: None }]),
+            full_sync(&[RunSpec {
+                args: argv,
+                root: www.into(),
+                local: None,
+                owner: None,
+                confinement: None,
+            }]),
             watching([www]),
         ];
         let expected = "\

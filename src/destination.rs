@@ -49,6 +49,21 @@ pub struct Host {
 pub struct Key(Vec<u8>);
 
 impl Key {
+    /// The keys of the directories above, from the nearest up, as far as they are on that machine and in that module.
+    pub fn above(&self) -> impl Iterator<Item = Key> {
+        let start = match self.0.iter().position(|&b| b == b':') {
+            // `host::module/sub` has nothing above its module; `host:/path` and `host:path` do.
+            Some(at) if !self.0.starts_with(b"/") => at + 1,
+            _ => 0,
+        };
+        let slashes: Vec<usize> =
+            (start..self.0.len()).filter(|&at| self.0[at] == b'/').rev().collect();
+        slashes.into_iter().filter_map(move |at| {
+            let end = if at == start { at + 1 } else { at };
+            (end < self.0.len()).then(|| Key(self.0[..end].to_vec()))
+        })
+    }
+
     /// The key as bytes, for files.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -218,6 +233,19 @@ mod tests {
 
     fn user(name: &str, host: Host) -> Host {
         Host { user: Some(name.into()), ..host }
+    }
+
+    #[test]
+    fn what_lies_above_a_destination_ends_at_its_module_or_its_machine() {
+        let above = |destination: Destination| {
+            let keys = destination.key().above().collect::<Vec<_>>();
+            keys.iter().map(|key| String::from_utf8_lossy(&key.0).into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(above(daemon(host("h"), "m/a//b/")), ["h::m/a", "h::m"]);
+        assert_eq!(above(daemon(host("h"), "m")), [""; 0]);
+        assert_eq!(above(ssh(host("h"), "/a/b")), ["h:/a", "h:/"]);
+        assert_eq!(above(ssh(host("h"), "/")), [""; 0]);
+        assert_eq!(above(Destination::Local { path: "/a/b".into() }), ["/a", "/"]);
     }
 
     #[test]

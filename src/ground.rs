@@ -9,5 +9,7 @@ pub mod limits;
 pub mod lock;
 pub mod octal;
 pub mod printable;
+pub mod program;
 pub mod thread;
+pub mod tls;
 pub mod words;

@@ -1,6 +1,7 @@
 //! One rsync run as words and standard input: where it goes, which kind of run, which names.
 //! Pure: starts nothing and reads nothing from the disk.
 
+pub mod confine;
 pub mod differences;
 pub mod excludes;
 pub mod exit;
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 use crate::change::Scope;
 use crate::destination::Destination;
 use crate::path::RelPath;
+use confine::Confinement;
 use exit::Ability;
 use local::LocalDirectory;
 use operator_rules::OperatorRules;
@@ -114,6 +116,7 @@ pub struct Endpoint {
     params: Params,
     local: Option<LocalDirectory>,
     owner: Option<PathBuf>,
+    confinement: Option<Confinement>,
 }
 
 /// The kinds of run. What each reads from standard input is made by the function of [`input`] that it names.
@@ -225,6 +228,8 @@ pub struct RunSpec {
     pub local: Option<LocalDirectory>,
     /// The state directory of whoever starts it, for [`run::OWNER`].
     pub owner: Option<PathBuf>,
+    /// What it may read, where it can be confined.
+    pub confinement: Option<Confinement>,
 }
 
 impl RunSpec {
@@ -290,7 +295,7 @@ pub fn quoted(word: &OsStr) -> Vec<u8> {
 impl Endpoint {
     /// What runs from `root` to `destination` have in common.
     pub fn new(root: &Path, destination: &Destination, options: &RsyncOptions) -> Self {
-        Self {
+        let mut endpoint = Self {
             root: root.to_path_buf(),
             destination: destination.clone(),
             options: options.clone(),
@@ -300,7 +305,10 @@ impl Endpoint {
                 _ => None,
             },
             owner: None,
-        }
+            confinement: None,
+        };
+        endpoint.confinement = endpoint.confinement().ok();
+        endpoint
     }
 
     /// The same, for the holder of this state directory, where there is one.

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use ureq::Agent;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
+use crate::ground::tls::tls_by_the_system;
 use crate::secret::masked;
 
 /// How long a request may take, its answer included.
@@ -22,12 +22,8 @@ pub struct Web {
 
 impl Default for Web {
     fn default() -> Self {
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::PlatformVerifier)
-            .build();
         let config = Agent::config_builder()
-            .tls_config(tls)
+            .tls_config(tls_by_the_system())
             .http_status_as_error(false)
             .max_redirects(3)
             .max_redirects_will_error(false)

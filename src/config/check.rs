@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
-use super::mirrors::{check_destinations, check_local_paths, replace_watch, watch_alone};
+use super::mirrors::{
+    check_destinations, check_local_paths, replace_watch, warn_of_nested_destinations, watch_alone,
+};
 use super::params::check_params;
 use super::places::Places;
 use super::plugins::check_plugins;
@@ -61,6 +63,9 @@ pub fn check_config(
     }
     anchor_password_files(&mut mirrors, &raw.rsync.part("auth"), values);
     check_destinations(&mirrors, &places, changes.delete, values);
+    if changes.delete {
+        warn_of_nested_destinations(&mirrors, &places, values);
+    }
     let telling = check_telling(raw, &mirrors, values);
     let config = Config {
         host: check_host(raw, values),

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Included, Unbounded};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::check::RsyncSection;
@@ -12,7 +13,7 @@ use super::raw::RawConfig;
 use super::remotes::check_remotes;
 use super::values::{Values, is_within};
 use super::{Mirror, PluginName, Plugins};
-use crate::destination::Key;
+use crate::destination::{Destination, Key};
 use crate::ground::words::quoted;
 use crate::xml::report::Problem;
 use crate::xml::schema::Field;
@@ -138,6 +139,37 @@ pub fn check_destinations(
             };
             values.problems.push(problem);
         }
+    }
+}
+
+/// A full sync to a directory deletes what another watch path, or another remote, has sent below it.
+pub fn warn_of_nested_destinations(mirrors: &[Mirror], places: &Places, values: &mut Values<'_>) {
+    let all = || {
+        let of = |(i, mirror): (usize, &'_ Mirror)| -> Vec<_> {
+            mirror.remotes.iter().map(|remote| (i, remote.destination.clone())).collect()
+        };
+        mirrors.iter().enumerate().flat_map(of)
+    };
+    let by_key: HashMap<Key, (usize, Destination)> =
+        all().map(|(i, destination)| (destination.key(), (i, destination))).collect();
+    for (i, inner) in all() {
+        let key = inner.key();
+        let found = key.above().find_map(|above| Some((by_key.get(&above)?, above)));
+        let Some(((outer_mirror, outer), above)) = found else { continue };
+        let below = mirrors[i].watch.strip_prefix(&mirrors[*outer_mirror].watch);
+        let rest = &key.as_bytes()[above.as_bytes().len()..];
+        let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+        // The inner watch path holds what the outer one sends to that very place.
+        if below.is_ok_and(|below| below.as_os_str().as_bytes() == rest) {
+            continue;
+        }
+        let sentence = format!(
+            "{inner} lies in {outer}, to which {} goes",
+            mirrors[*outer_mirror].watch.display()
+        );
+        let help = "a full sync to the outer one deletes there what the inner one gets; exclude it with <filter>, or give each a place of its own";
+        let span = places.watches.get(i).cloned().unwrap_or(0..0);
+        values.problems.push(Problem::warning(span, sentence).help(help));
     }
 }
 

@@ -9,6 +9,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use super::Config;
 use super::places::Places;
 use crate::destination::Destination;
+use crate::ground::program::find_program;
 use crate::xml::report::{Problem, Problems};
 use crate::xml::text::Span;
 
@@ -36,16 +37,6 @@ pub fn preflight(config: &Config, places: &Places) -> Problems {
     look_at_programs(config, places, &mut problems);
     look_at_fail_log(config, places, &mut problems);
     problems
-}
-
-/// The executable `name` in the directories of `PATH`, or in the usual ones when there is no `PATH`.
-pub fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    let candidates = std::env::split_paths(&path).map(|dir| dir.join(name));
-    let is_executable = |file: &PathBuf| {
-        std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0)
-    };
-    candidates.into_iter().find(is_executable)
 }
 
 fn look_at_watch(watch: &Path) -> Result<(), (String, &'static str)> {

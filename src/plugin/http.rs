@@ -1,5 +1,5 @@
 //! The http plugin: one POST per event, as a form (what sersync's readers expect) or as JSON.
-//! Does not speak TLS, follows no redirection and uses no proxy.
+//! Follows no redirection and uses no proxy; https believes the system's certificates.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,10 +13,15 @@ use ureq::{Agent, Timeout};
 use super::actor::{Deliver, Delivered, Failure, Stop};
 use super::{PluginError, PluginEvent};
 use crate::config::HttpPlugin;
+use crate::ground::tls::tls_by_the_system;
 
 /// What a form value must not hold as it is. Slashes stay, so ordinary paths look as sersync2 sent them.
 const FORM: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// The usual ports.
+const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 
 /// Answers that mean "later": the event is kept and tried again.
 const TRY_AGAIN: [u16; 4] = [429, 502, 503, 504];
@@ -38,6 +43,7 @@ impl Http {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(None)
+            .tls_config(tls_by_the_system())
             .max_idle_connections(0)
             .user_agent(concat!("sersync/", env!("CARGO_PKG_VERSION")))
             .timeout_resolve(Some(limit / 2))
@@ -100,10 +106,12 @@ impl Deliver for Http {
 /// The address to post to, and its `host:port`. A port inside the address goes before the attribute.
 fn address(url: &str, port: u16) -> Result<(String, String), PluginError> {
     let bad = |why: &str| PluginError::BadUrl(format!("url=\"{}\" {why}", without_secrets(url)));
-    if url.starts_with("https://") {
-        return Err(bad("asks for TLS, which is not built in; use http:// to a local proxy"));
-    }
-    let rest = url.strip_prefix("http://").unwrap_or(url);
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
+        _ => ("http", url),
+    };
+    // The attribute's default belongs to http.
+    let port = if scheme == "https" && port == HTTP_PORT { HTTPS_PORT } else { port };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
     let host = authority.rsplit('@').next().unwrap_or(authority);
@@ -113,7 +121,7 @@ fn address(url: &str, port: u16) -> Result<(String, String), PluginError> {
     let has_port = host.rsplit_once(':').is_some_and(|(_, digits)| digits.parse::<u16>().is_ok());
     let port = if has_port { String::new() } else { format!(":{port}") };
     let slash = if tail.starts_with('/') { "" } else { "/" };
-    let full = format!("http://{authority}{port}{slash}{tail}");
+    let full = format!("{scheme}://{authority}{port}{slash}{tail}");
     if full.parse::<ureq::http::Uri>().is_err() {
         return Err(bad("is no address; write http://host/path, blanks as %20"));
     }
@@ -169,6 +177,8 @@ mod tests {
             ("http://example.com:8080?q", "http://example.com:8080/?q", "example.com:8080"),
             ("http://u:p@h/x", "http://u:p@h:81/x", "h:81"),
             ("http://[::1]/x", "http://[::1]:81/x", "[::1]:81"),
+            ("https://h/x", "https://h:81/x", "h:81"),
+            ("https://h:8443/x", "https://h:8443/x", "h:8443"),
         ] {
             let expected = (full.to_owned(), shown.to_owned());
             assert_eq!(address(url, 81).unwrap(), expected);
@@ -177,7 +187,13 @@ mod tests {
 
     #[test]
     fn refusal_of_an_address_does_not_tell_its_secrets() {
-        let error = address("https://user:secret@h/p?token=secret", 443).unwrap_err();
+        let error = address("http://user:secret@h h/p?token=secret", 80).unwrap_err();
         assert!(error.to_string().contains("h/p") && !error.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn https_has_its_own_usual_port() {
+        assert_eq!(address("https://h/x", 80).unwrap().0, "https://h:443/x");
+        assert_eq!(address("https://h:80/x", 80).unwrap().0, "https://h:80/x");
     }
 }

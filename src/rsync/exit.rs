@@ -28,6 +28,8 @@ pub enum Ending {
     NoDestination,
     /// It ended as if all were well, and had not read all of its standard input.
     Deaf,
+    /// It ended as if all were well, but could not look up some users and groups.
+    AccountsChanged,
 }
 
 /// Where the two sides' directories are, as error lines name them, and who we say we are.
@@ -121,6 +123,10 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &Places) ->
         Ending::NoDestination => {
             let reason = "the directory was unmounted, mounted over or replaced".into();
             return away(code::UNKNOWN, reason);
+        }
+        Ending::AccountsChanged => {
+            let reason = "users or groups of this machine were changed while rsync ran".into();
+            return Outcome::Kept { reason };
         }
         Ending::Deaf => {
             let reason = "rsync ended without reading what it had to do".into();

@@ -80,6 +80,12 @@ impl LocalDirectory {
     }
 }
 
+impl std::os::fd::AsFd for OpenDirectory {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl OpenDirectory {
     /// From now on child processes inherit the descriptor: rsync's receiver is a fork of rsync and enters by it.
     pub(super) fn share(&self) -> std::io::Result<()> {

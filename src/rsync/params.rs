@@ -34,6 +34,10 @@ pub struct Params {
     pub has_window: bool,
     /// True when copies are written in place, so that hard links on the remote would share the writing.
     pub writes_in_place: bool,
+    /// The first option that lets this side read or write outside of the watch path, or of which nothing is known.
+    pub sender_leads_out: Option<String>,
+    /// The same of the receiving side, which is this machine too when the copy is here.
+    pub receiver_leads_out: Option<String>,
     /// True when hard links are kept (`-H`), so that all names of a file must stand in one list.
     pub keeps_hard_links: bool,
 }
@@ -261,6 +265,12 @@ impl Params {
 
     /// Remembers what an option means for the plan.
     fn note(&mut self, option: &Given) {
+        if option.leads_sender_out() {
+            self.sender_leads_out.get_or_insert_with(|| option.shown.clone());
+        }
+        if option.leads_receiver_out() {
+            self.receiver_leads_out.get_or_insert_with(|| option.shown.clone());
+        }
         let Meaning::Shapes(role) = option.meaning else { return };
         match role {
             Role::Update | Role::Delete => {}
@@ -284,6 +294,48 @@ impl Params {
 impl Given {
     fn is_cvs(&self) -> bool {
         matches!(self.shown.as_str(), "-C" | "--cvs-exclude")
+    }
+
+    /// True for what follows links, names files of this side that are no rules, or is unknown.
+    fn leads_sender_out(&self) -> bool {
+        const NAMES: &[&str] = &[
+            "-L",
+            "--copy-links",
+            "--copy-unsafe-links",
+            "-k",
+            "--copy-dirlinks",
+            "--insecure-links",
+            "--confine-root",
+            "--log-file",
+            "--early-input",
+            "--copy-as",
+        ];
+        let name = self.shown.trim_start_matches('-');
+        let is_known = match self.form {
+            Form::Letter(letter) => find_letter(letter).is_some(),
+            Form::Long(_) => find(name).is_some(),
+        };
+        !is_known || NAMES.contains(&self.shown.as_str())
+    }
+
+    /// True for directories of the receiving side that may lie outside of the copy.
+    fn leads_receiver_out(&self) -> bool {
+        const NAMES: &[&str] = &[
+            "-T",
+            "--temp-dir",
+            "--partial-dir",
+            "--backup-dir",
+            "--compare-dest",
+            "--copy-dest",
+            "--link-dest",
+            "-K",
+            "--keep-dirlinks",
+            "-M",
+            "--remote-option",
+        ];
+        let value = self.value_text();
+        let is_inside = !value.is_empty() && !value.starts_with('/') && !value.contains("..");
+        NAMES.contains(&self.shown.as_str()) && !is_inside
     }
 
     fn value_text(&self) -> String {

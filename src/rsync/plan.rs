@@ -50,7 +50,13 @@ impl Endpoint {
 
     fn spec(&self, args: Vec<OsString>) -> RunSpec {
         let (root, local) = (self.root.clone(), self.local.clone());
-        RunSpec { args, root, local, owner: self.owner.clone() }
+        RunSpec {
+            args,
+            root,
+            local,
+            owner: self.owner.clone(),
+            confinement: self.confinement.clone(),
+        }
     }
 
     /// The same run without any effect, which says on standard output what it would delete ([`deleted_names`](super::deleted_names)).
@@ -71,8 +77,7 @@ impl Endpoint {
         self.push_tuning(&mut args, Abilities::NONE);
         args.extend(["--list-only", "--no-r", "-d", "--exclude=*", "--"].map(OsString::from));
         args.push(self.destination.word());
-        let (root, local) = (self.root.clone(), self.local.clone());
-        RunSpec { args, root, local, owner: self.owner.clone() }
+        self.spec(args)
     }
 
     fn plan_without_effect(&self, kind: &RunKind, abilities: Abilities, words: &[&str]) -> RunSpec {

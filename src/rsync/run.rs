@@ -16,6 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::RunSpec;
+use super::confine::{self, Accounts};
 use super::exit::{self, Ending};
 use super::local::OpenDirectory;
 use crate::ground::identity::Identity;
@@ -151,6 +152,8 @@ pub struct Session {
     spec: RunSpec,
     expected: Option<Identity>,
     places: Places,
+    /// The accounts as they were at the start; `None` for a run that may read them whatever becomes of them.
+    accounts: Option<Accounts>,
     reaped: Option<ExitStatus>,
 }
 
@@ -182,9 +185,12 @@ impl Session {
             Some(opened) => Some(opened.map_err(StartError::NoDestination)?),
             None => None,
         };
-        let child = spawn(spec, &dir, destination.as_ref())?;
+        let accounts = Accounts::now();
+        let (child, is_confined) = spawn(spec, &dir, destination.as_ref())?;
         let pinned = destination.map(|destination| destination.path());
-        Self::adopt(child, spec, expected, Places { root, pinned })
+        let mut session = Self::adopt(child, spec, expected, Places { root, pinned })?;
+        session.accounts = is_confined.then_some(accounts);
+        Ok(session)
     }
 
     fn adopt(
@@ -210,6 +216,7 @@ impl Session {
             spec: spec.clone(),
             expected,
             places,
+            accounts: None,
             reaped: None,
         })
     }
@@ -229,9 +236,14 @@ impl Session {
         self.killer.clone()
     }
 
-    /// False once it has ended by itself.
+    /// False once it has ended by itself, or cannot look up users and groups any more.
     pub fn is_alive(&self) -> bool {
-        !self.has_ended(Duration::ZERO)
+        !self.has_ended(Duration::ZERO) && !self.has_lost_accounts()
+    }
+
+    /// True when the files of the accounts were replaced: a confined run may not read the new ones, and would send numbers for names.
+    fn has_lost_accounts(&self) -> bool {
+        self.accounts.is_some_and(|accounts| accounts != Accounts::now())
     }
 
     /// Writes `input`, closes standard input, and waits for the end of the run.
@@ -257,6 +269,7 @@ impl Session {
         let status = self.reap();
         let ending = match fed.ending.unwrap_or_else(|| self.ending(status)) {
             Ending::Code(0 | 23 | 24) if fed.deaf => Ending::Deaf,
+            Ending::Code(0 | 23 | 24) if self.has_lost_accounts() => Ending::AccountsChanged,
             ending => ending,
         };
         Report {
@@ -343,7 +356,7 @@ fn spawn(
     spec: &RunSpec,
     dir: &OwnedFd,
     destination: Option<&OpenDirectory>,
-) -> Result<Child, StartError> {
+) -> Result<(Child, bool), StartError> {
     let mut args = spec.args.clone();
     if let (Some(local), Some(open), Some(last)) = (&spec.local, destination, args.last_mut()) {
         open.share().map_err(StartError::Spawn)?;
@@ -366,8 +379,22 @@ fn spawn(
         // Without a password, rsync would ask at the terminal and wait for ever.
         command.env("RSYNC_PASSWORD", "");
     }
-    command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => StartError::NoRsync,
-        _ => StartError::Spawn(error),
-    })
+    let confined = spec.confinement.as_ref().filter(|_| confine::is_usable());
+    let started = match confined {
+        Some(confinement) => {
+            let copy = destination.map(|destination| destination.as_fd());
+            confinement.start(&mut command, dir.as_fd(), copy).unwrap_or_else(|reason| {
+                log::debug!("rsync is started without being confined: {reason}");
+                Err(io::ErrorKind::Unsupported.into())
+            })
+        }
+        None => Err(io::ErrorKind::Unsupported.into()),
+    };
+    match started {
+        Ok(child) => Ok((child, true)),
+        Err(_) => command.spawn().map(|child| (child, false)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => StartError::NoRsync,
+            _ => StartError::Spawn(error),
+        }),
+    }
 }

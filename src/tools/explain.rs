@@ -288,7 +288,8 @@ fn would_send(
         patterns_by_hand(path).into_iter().filter(|word| !word.as_bytes().ends_with(b"/***")),
     );
     args.extend(["--exclude=*".into(), "--".into(), "./".into(), nowhere.to_owned()]);
-    let spec = RunSpec { args, root: root.to_path_buf(), local: None, owner: None };
+    let spec =
+        RunSpec { args, root: root.to_path_buf(), local: None, owner: None, confinement: None };
     let report = run_dry(&spec)?;
     if !matches!(report.0, Ending::Code(0 | 23 | 24)) {
         return None;

@@ -223,6 +223,27 @@ fn a_watch_path_that_shares_files_with_others_is_told_once_with_the_first_of_the
 }
 
 #[test]
+fn a_remote_inside_of_another_one_is_told_unless_the_watch_paths_lie_the_same_way() {
+    let warnings = |locals: &str| {
+        let text = format!(
+            "<head><sersync>\n{locals}<rsync><commonParams params=\"-a\"/></rsync></sersync></head>"
+        );
+        read(text).unwrap().warning_lines()
+    };
+    let local = |watch: &str, name: &str| {
+        format!("<localpath watch=\"{watch}\"><remote ip=\"h\" name=\"{name}\"/></localpath>\n")
+    };
+    let told = warnings(&[local("/a", "m"), local("/b", "m/sub")].concat());
+    assert!(told.len() == 1 && told[0].contains("h::m/sub lies in h::m, to which /a"), "{told:?}");
+    assert!(warnings(&[local("/a", "m"), local("/b", "me")].concat()).is_empty());
+    let both = "<localpath watch=\"/a\"><remote ip=\"h\" name=\"m\"/><remote ip=\"h\" name=\"m/x\"/></localpath>";
+    assert_eq!(warnings(both).len(), 1);
+    // The inner watch path is what the outer one sends there: only that they share files is told.
+    let same = warnings(&[local("/a", "m"), local("/a/sub", "m/sub")].concat());
+    assert!(same.len() == 1 && same[0].contains("lie within each other"), "{same:?}");
+}
+
+#[test]
 fn params_that_would_not_mirror_are_refused() {
     for (params, words) in [
         ("-avn", "transfer nothing"),

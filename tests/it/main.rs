@@ -11,6 +11,7 @@ mod config_lenient;
 mod config_lenient_field;
 mod config_messages;
 mod config_refusals;
+mod confine;
 mod control;
 mod doc_examples;
 mod doc_expressions;

@@ -15,8 +15,8 @@ use crate::ground::directory::list;
 use crate::ground::limits::Limit;
 use crate::path::RelPath;
 use crate::rsync::RunSpec;
-use crate::rsync::quoted;
 use crate::rsync::run::{Limits, Session, StartError};
+use crate::rsync::{confine, quoted};
 use crate::state::{self, Places};
 use crate::watch::mounts::MOUNT_TABLE;
 use crate::watch::open::open_dir;
@@ -66,6 +66,7 @@ pub fn examine(loaded: &Loaded, places: &Places, deadline: Deadline) -> Vec<Find
     let mut found = vec![warnings_of(loaded)];
     found.extend(preflight_of(loaded));
     found.extend(rsync_version());
+    found.push(confinement());
     found.push(queue());
     found.push(open_files(config));
     found.extend(config.mirrors.iter().map(|mirror| file_system(&mirror.watch)));
@@ -100,8 +101,13 @@ fn preflight_of(loaded: &Loaded) -> Vec<Finding> {
 }
 
 fn rsync_version() -> Option<Finding> {
-    let spec =
-        RunSpec { args: vec!["--version".into()], root: "/".into(), local: None, owner: None };
+    let spec = RunSpec {
+        args: vec!["--version".into()],
+        root: "/".into(),
+        local: None,
+        owner: None,
+        confinement: None,
+    };
     let session = match Session::start(&spec, None) {
         Ok(session) => session,
         // Preflight has said so.
@@ -131,6 +137,17 @@ fn judge_version(said: &str) -> Finding {
             "rsync",
             "it does not say its version: is it another program?",
             "run: rsync --version",
+        ),
+    }
+}
+
+fn confinement() -> Finding {
+    match confine::try_out() {
+        Ok(()) => Finding::ok("confinement", "rsync reads the watch path and its own files only"),
+        Err(reason) => Finding::unknown(
+            "confinement",
+            format!("rsync is not confined to the watch path: {reason}"),
+            "docs/RELIABILITY.md says what that means; with rsync 3.4 or newer nothing has to be done",
         ),
     }
 }

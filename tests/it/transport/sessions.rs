@@ -60,7 +60,13 @@ fn sessions_that_do_not_leave_are_waited_for_all_at_once() {
     let dir = crate::support::TestDir::new();
     let daemon = format!("rsync://127.0.0.1:{port}/data/");
     let args = ["-a", "--files-from=-", "./", &daemon].map(Into::into).to_vec();
-    let spec = RunSpec { args, root: dir.path().to_path_buf(), local: None, owner: None };
+    let spec = RunSpec {
+        args,
+        root: dir.path().to_path_buf(),
+        local: None,
+        owner: None,
+        confinement: None,
+    };
     let sessions: Vec<_> = (0..40).map(|_| Session::start(&spec, None).unwrap()).collect();
     let pids: Vec<_> = sessions.iter().map(Session::pid).collect();
     // One after the other, they would take 20 s.
