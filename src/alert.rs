@@ -18,7 +18,7 @@ use crate::complaint::Complaint;
 use crate::config::telling::AlertRule;
 use crate::ground::lock::lock;
 use crate::snapshot::{Instance, Snapshot, SnapshotReader};
-use condition::{Limits, conditions};
+use condition::{Thresholds, conditions};
 use ledger::Ledger;
 use message::Message;
 use send::Channels;
@@ -70,7 +70,7 @@ impl Alerts {
         let shared =
             Arc::new(Shared { latest: Mutex::default(), stop: AtomicBool::new(false), news });
         let actor = Actor {
-            limits: Limits::of(rule),
+            limits: Thresholds::of(rule),
             ledger: Ledger::new(rule.remind_hours),
             channels: Channels::new(rule),
             reader,
@@ -98,7 +98,7 @@ impl Drop for Alerts {
 }
 
 struct Actor {
-    limits: Limits,
+    limits: Thresholds,
     ledger: Ledger,
     channels: Channels,
     reader: SnapshotReader,

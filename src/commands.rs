@@ -52,7 +52,7 @@ const COMMANDS: &[Command] = &[
     },
     Command { name: "log-level", run: steer::log_level, words: Some(steer::LogLevel::command) },
     Command { name: "reload", run: reload::run, words: Some(reload::Args::command) },
-    Command { name: "stop", run: steer::stop, words: Some(steer::Stop::command) },
+    Command { name: "stop", run: steer::stop, words: Some(steer::StopCommand::command) },
     Command { name: "test-alert", run: test_alert::run, words: Some(test_alert::Options::command) },
     Command { name: "verify", run: verify::run, words: Some(verify::Args::command) },
     Command { name: "doctor", run: doctor::run, words: Some(doctor::Args::command) },

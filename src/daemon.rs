@@ -37,7 +37,7 @@ use crate::config::{Loaded, Verdict};
 use crate::ground::limits::Limit;
 use crate::logging::{self, Destination, Log};
 use crate::process::{self, Background, Readiness, print};
-use crate::state::{Patience, Places, StateDir, state_name};
+use crate::state::{Patience, StateBases, StateDir, state_name};
 use crate::{banner, config, sys};
 use plugin_alone::PluginAlone;
 use running::{Inbox, RunningDaemon};
@@ -46,7 +46,7 @@ use running::{Inbox, RunningDaemon};
 const STATE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A clause or a report for the operator; the program ends with 1.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the mirror with these words, the program's name first; `commands` are the words that mean something else.
 pub fn run(words: Vec<OsString>, commands: &[&str]) -> ExitCode {
@@ -95,7 +95,7 @@ fn leave_trace(args: &Args, reason: &str) {
 /// The usual log file of this configuration, where its state directory is there already.
 fn log_file_beside_the_state(args: &Args) -> Option<PathBuf> {
     let config = std::fs::canonicalize(&args.config).ok()?;
-    let base = Places::of_this_process(args.state_dir.clone()).base().ok()?;
+    let base = StateBases::of_this_process(args.state_dir.clone()).base().ok()?;
     let state = base.join(state_name(&config));
     state.is_dir().then(|| logging::default_file(Some(&state)))
 }
@@ -111,7 +111,7 @@ fn check(file: &Path, args: &Args) -> ExitCode {
 }
 
 /// Everything up to the fork: what can be wrong is said at the terminal.
-fn start(args: &Args) -> Result<ExitCode, Failure> {
+fn start(args: &Args) -> Result<ExitCode, BoxError> {
     print(&banner::system_limits(&raise_limits()));
     let options = config::LoadOptions { plugin_alone: args.plugin_alone, preflight: true };
     let loaded = config::load(&args.config, &options);
@@ -129,7 +129,7 @@ fn start(args: &Args) -> Result<ExitCode, Failure> {
     print(&banner::host(&loaded.config.host));
     // What an alarm names has to be found from anywhere.
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    let places = Places::of_this_process(args.state_dir.clone().map(absolute));
+    let places = StateBases::of_this_process(args.state_dir.clone().map(absolute));
     // A plugin alone keeps no state: people run the same file with -d and with -m side by side.
     let (state, without) = match args.plugin_alone {
         Some(_) => (None, None),
@@ -201,7 +201,7 @@ fn work(
     readiness: Readiness,
 ) -> ExitCode {
     let config = &loaded.config;
-    let started: Result<Box<dyn FnOnce()>, Failure> = match args.plugin_alone {
+    let started: Result<Box<dyn FnOnce()>, BoxError> = match args.plugin_alone {
         Some(name) => PluginAlone::start(args, config, name).map(|mut alone| {
             let log = log.clone();
             Box::new(move || alone.work(&log)) as Box<dyn FnOnce()>
@@ -242,7 +242,7 @@ fn start_mirror(
     config: &config::Config,
     state: Option<&Arc<StateDir>>,
     log: &Log,
-) -> Result<RunningDaemon, Failure> {
+) -> Result<RunningDaemon, BoxError> {
     RunningDaemon::start(args, config, state, log, Inbox::open(args, state)?)
 }
 

@@ -22,7 +22,7 @@ const HEADER: &str = "#!/bin/sh\n# sersync fail log: what is not delivered yet. 
 
 /// One command that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct FailedCommand {
     /// rsync's exit code.
     pub code: i32,
     /// Where the command is to be run.
@@ -61,7 +61,7 @@ impl FailLog {
     }
 
     /// Makes the fail log hold exactly these commands; none: it is emptied. A failure is a warning, once; work goes on.
-    pub fn write(&mut self, failures: &[Failure]) {
+    pub fn write(&mut self, failures: &[FailedCommand]) {
         let text = script(failures);
         if self.written.as_ref() == Some(&text) {
             return;
@@ -176,7 +176,7 @@ fn take_rights(file: &File) -> io::Result<()> {
 }
 
 /// The script; empty when nothing failed.
-fn script(failures: &[Failure]) -> Vec<u8> {
+fn script(failures: &[FailedCommand]) -> Vec<u8> {
     let mut text = Vec::new();
     for failure in failures {
         let Some(command) = shell_command(failure) else {
@@ -193,7 +193,7 @@ fn script(failures: &[Failure]) -> Vec<u8> {
 }
 
 /// `cd ROOT && WORD…`, quoted so that a shell reads exactly these words; `None` for words that no command can have (NUL).
-fn shell_command(failure: &Failure) -> Option<Vec<u8>> {
+fn shell_command(failure: &FailedCommand) -> Option<Vec<u8>> {
     let mut text = b"cd ".to_vec();
     let root = failure.root.as_os_str().as_bytes();
     // A directory called `-` or `-P` would be an option of cd, whatever the quotes.

@@ -139,7 +139,7 @@ fn find_tail(expression: &str) -> Result<PathTail, ExpressionError> {
 
 /// The bounds within which a plugin works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct PluginLimits {
     /// Events that may wait; one more drops the oldest.
     pub queue: usize,
     /// Time for one event: a command's run, a connection with its answer.
@@ -150,7 +150,7 @@ pub struct Limits {
     pub retry_max: Duration,
 }
 
-impl Limits {
+impl PluginLimits {
     /// What a plugin gets when nothing else is said: 10,000 events; 5 minutes for a command, 10 s for a connection.
     pub fn of(name: PluginName) -> Self {
         let seconds = match name {
@@ -228,7 +228,7 @@ impl Plugin {
     /// # Errors
     /// When the definition cannot be carried out at all, or no thread can be made.
     pub fn start(spec: PluginSpec) -> Result<Self, PluginError> {
-        let limits = Limits::of(spec.name());
+        let limits = PluginLimits::of(spec.name());
         Self::start_within(spec, limits)
     }
 
@@ -236,7 +236,7 @@ impl Plugin {
     ///
     /// # Errors
     /// As [`Plugin::start`].
-    pub fn start_within(spec: PluginSpec, limits: Limits) -> Result<Self, PluginError> {
+    pub fn start_within(spec: PluginSpec, limits: PluginLimits) -> Result<Self, PluginError> {
         let name = spec.name().name();
         let deliver: Box<dyn Deliver> = match spec {
             PluginSpec::Command { config, include } => {
@@ -254,7 +254,7 @@ impl Plugin {
     fn start_thread(
         name: &'static str,
         deliver: Box<dyn Deliver>,
-        limits: Limits,
+        limits: PluginLimits,
     ) -> Result<Self, PluginError> {
         let (queue, events) = bounded(limits.queue.max(1));
         let (stop, stopped) = bounded(0);

@@ -98,12 +98,12 @@ fn wait_for_child(pipe: OwnedFd, log_file: &Path) -> ExitCode {
     _ = signal_hook::flag::register(signal_hook::consts::SIGHUP, flag);
     match read_answer(File::from(pipe)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Reason(mut reason)) => {
+        Err(ChildFailure::Reason(mut reason)) => {
             reason.push(b'\n');
             _ = io::stderr().write_all(&reason);
             ExitCode::FAILURE
         }
-        Err(Failure::Silence) => {
+        Err(ChildFailure::Silence) => {
             let log = log_file.display();
             _ = writeln!(
                 io::stderr(),
@@ -116,7 +116,7 @@ fn wait_for_child(pipe: OwnedFd, log_file: &Path) -> ExitCode {
 
 /// Why the child of `-d` is not ready.
 #[derive(Debug, PartialEq, Eq)]
-enum Failure {
+enum ChildFailure {
     /// It said so.
     Reason(Vec<u8>),
     /// It died without a word.
@@ -124,14 +124,14 @@ enum Failure {
 }
 
 /// Reads what the child says, up to its end of the pipe being closed, by it or by its death.
-fn read_answer(mut pipe: impl Read) -> Result<(), Failure> {
+fn read_answer(mut pipe: impl Read) -> Result<(), ChildFailure> {
     let mut answer = Vec::new();
     // An error leaves an answer that is not `READY`.
     _ = pipe.read_to_end(&mut answer);
     match answer.as_slice() {
         [READY] => Ok(()),
-        [] => Err(Failure::Silence),
-        _ => Err(Failure::Reason(answer)),
+        [] => Err(ChildFailure::Silence),
+        _ => Err(ChildFailure::Reason(answer)),
     }
 }
 
@@ -206,14 +206,14 @@ mod tests {
         let (pipe, readiness) = child();
         readiness.failed("watch path /www does not exist");
         let reason = b"watch path /www does not exist".to_vec();
-        assert_eq!(read_answer(pipe), Err(Failure::Reason(reason)));
+        assert_eq!(read_answer(pipe), Err(ChildFailure::Reason(reason)));
     }
 
     #[test]
     fn the_parent_notices_a_child_that_dies_without_a_word() {
         let (pipe, readiness) = child();
         drop(readiness);
-        assert_eq!(read_answer(pipe), Err(Failure::Silence));
+        assert_eq!(read_answer(pipe), Err(ChildFailure::Silence));
     }
 
     #[test]

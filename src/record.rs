@@ -28,7 +28,7 @@ mod writer;
 
 pub use merge::{Merged, Merger};
 pub use recorder::{Observation, Recorder};
-pub use survey::{Losses, Survey, Unknown};
+pub use survey::{Losses, Survey, Unknown, WithoutBaseline};
 pub use walk::Wanted;
 
 use baseline::{Delta, Snapshot};
@@ -54,8 +54,8 @@ pub struct Record {
     /// Held by the survey or merge that is under way.
     turn: Turn,
     state: State,
-    /// True when an earlier start began the first record and did not finish it.
-    unfinished: bool,
+    /// Why a record that was begun is not finished, if so.
+    unfinished: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,7 @@ pub struct Surveyor {
     paths: survey::Paths,
     header: Header,
     losses: Losses,
+    without: WithoutBaseline,
     turn: Turn,
 }
 
@@ -103,7 +104,9 @@ impl Record {
             order = order.max(delta.order);
         }
         let snapshot_len = fs::metadata(&snapshot_path).map_or(0, |found| found.len());
-        let unfinished = !snapshot_path.exists() && stem.with_extension("begun").exists();
+        let is_unfinished = !snapshot_path.exists() && stem.with_extension("begun").exists();
+        let unfinished =
+            is_unfinished.then_some("the first start ended before the tree was on record");
         Ok(Self {
             unfinished,
             delta: create(&delta_path(&stem, generation + 1))?,
@@ -138,15 +141,25 @@ impl Record {
     /// Notes that changes are watched from now on although no record is finished: if it is not finished at the next start,
     /// everything may have changed. Call it when the watches are set.
     pub fn begin(&self) -> io::Result<()> {
-        if self.state != State::Blank || self.unfinished {
+        if self.state != State::Blank || self.unfinished.is_some() {
             return Ok(());
         }
         create(&self.stem.with_extension("begun"))?;
         sync_directory_of(&self.stem)
     }
 
-    /// True when an earlier start ended before the tree was on record.
-    pub fn is_unfinished(&self) -> bool {
+    /// Changes were lost before the tree was on record: the next survey has to take every entry for changed.
+    pub fn set_unfinished(&mut self, reason: &'static str) {
+        self.unfinished = Some(reason);
+    }
+
+    /// True when there is a record, readable or not.
+    pub fn has_snapshot(&self) -> bool {
+        self.state != State::Blank
+    }
+
+    /// Why everything may have changed although nothing is on record; `None` when this is the first start.
+    pub fn why_unfinished(&self) -> Option<&'static str> {
         self.unfinished
     }
 
@@ -192,7 +205,7 @@ impl Record {
         self.generation += 1;
         self.delta = create(&delta_path(&self.stem, self.generation))?;
         (self.delta_len, self.earlier_len, self.found) = (0, 0, None);
-        (self.state, self.unfinished) = (State::Blank, false);
+        (self.state, self.unfinished) = (State::Blank, None);
         self.begin()
     }
 
@@ -313,14 +326,15 @@ impl Record {
         // The survey's snapshot and the deliveries from now on belong together.
         self.state = State::Kept;
         *lock(&self.turn) = Gate::Open;
-        Ok(Surveyor { paths, header, losses: Losses::Accidents, turn: Arc::clone(&self.turn) })
+        let (losses, without) = (Losses::Accidents, WithoutBaseline::Silent);
+        Ok(Surveyor { paths, header, losses, without, turn: Arc::clone(&self.turn) })
     }
 
     /// Replaces the record by what the survey found. Call it only when every change that it reported is in the journal on disk.
     pub fn keep(&mut self, survey: Surveyor) -> io::Result<()> {
         publish(&survey.turn, &survey.paths)?;
         self.found = Some(survey.header);
-        self.unfinished = false;
+        self.unfinished = None;
         self.earlier_len = 0;
         self.merge_above = deltas_max(self.snapshot_len());
         remove_merged(&survey.paths)?;
@@ -351,15 +365,21 @@ impl Surveyor {
         Self { losses, ..self }
     }
 
+    /// Says what is reported where there is no usable record; [`WithoutBaseline::Silent`] if this is not called.
+    pub fn without_baseline(self, without: WithoutBaseline) -> Self {
+        Self { without, ..self }
+    }
+
     /// Walks the tree on `threads` threads (0: one per processor) and gives what differs from the record to `sink`, sorted by
-    /// path. Without a usable record `sink` gets nothing and [`Survey::unknown`] says why; the new record is made all the same.
+    /// path. Without a usable record [`Survey::unknown`] says why; the new record is made all the same.
     pub fn compare(
         &self,
         wanted: Wanted<'_>,
         threads: usize,
         sink: &mut dyn FnMut(Change),
     ) -> io::Result<Survey> {
-        survey::run(&self.paths, &self.header, wanted, sink, self.losses, |meet| {
+        let lacking = (self.losses, self.without);
+        survey::run(&self.paths, &self.header, wanted, sink, lacking, |meet| {
             walk::walk(&self.paths.root, wanted, threads, meet)
         })
     }

@@ -6,7 +6,7 @@ pub const HEAD_LEN: usize = 12;
 
 /// Why there is no further frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub enum NoFrame {
     /// The bytes end here, as they should.
     End,
     /// The last write was cut short.
@@ -16,21 +16,21 @@ pub enum Stop {
 }
 
 /// Splits the first frame off `bytes`: its payload, and the length of the whole frame.
-pub fn open(bytes: &[u8]) -> Result<(&[u8], usize), Stop> {
+pub fn open(bytes: &[u8]) -> Result<(&[u8], usize), NoFrame> {
     if bytes.is_empty() {
-        return Err(Stop::End);
+        return Err(NoFrame::End);
     }
     let Some((head, rest)) = bytes.split_first_chunk() else {
-        return Err(Stop::Torn);
+        return Err(NoFrame::Torn);
     };
     let Some(len) = payload_len(head) else {
         // A file that grew without its data (power failure) ends in zeros.
         let zeros = bytes.iter().all(|&b| b == 0);
-        return Err(if zeros { Stop::Torn } else { Stop::Damaged });
+        return Err(if zeros { NoFrame::Torn } else { NoFrame::Damaged });
     };
-    let payload = rest.get(..len).ok_or(Stop::Torn)?;
+    let payload = rest.get(..len).ok_or(NoFrame::Torn)?;
     if !is_intact(head, payload) {
-        return Err(Stop::Damaged);
+        return Err(NoFrame::Damaged);
     }
     Ok((payload, HEAD_LEN + len))
 }
@@ -103,12 +103,12 @@ mod tests {
         bytes.extend_from_slice(b"payload");
         close(&mut bytes, start);
         assert_eq!(open(&bytes), Ok((&b"payload"[..], bytes.len())));
-        assert_eq!(open(&bytes[..0]), Err(Stop::End));
+        assert_eq!(open(&bytes[..0]), Err(NoFrame::End));
         for len in 1..bytes.len() {
-            assert_eq!(open(&bytes[..len]), Err(Stop::Torn), "{len}");
+            assert_eq!(open(&bytes[..len]), Err(NoFrame::Torn), "{len}");
         }
-        assert_eq!(open(&[0; 100]), Err(Stop::Torn));
+        assert_eq!(open(&[0; 100]), Err(NoFrame::Torn));
         bytes[HEAD_LEN] ^= 1;
-        assert_eq!(open(&bytes), Err(Stop::Damaged));
+        assert_eq!(open(&bytes), Err(NoFrame::Damaged));
     }
 }

@@ -67,7 +67,7 @@ impl StateError {
 
 /// What decides where state lives.
 #[derive(Debug, Clone, Default)]
-pub struct Places {
+pub struct StateBases {
     /// `--state-dir DIR`: holds one subdirectory per configuration.
     pub explicit: Option<PathBuf>,
     /// True for uid 0.
@@ -78,7 +78,7 @@ pub struct Places {
     pub home: Option<OsString>,
 }
 
-impl Places {
+impl StateBases {
     /// The places of this process; `explicit` is the argument of `--state-dir`.
     pub fn of_this_process(explicit: Option<PathBuf>) -> Self {
         Self {
@@ -136,7 +136,7 @@ impl StateDir {
     /// to be gone, so while another process holds the directory and stops, this waits for it.
     pub fn open(
         config: &Path,
-        places: &Places,
+        places: &StateBases,
         patience: Patience<'_>,
     ) -> Result<Self, StateError> {
         let config = fs::canonicalize(config).map_err(|e| StateError::io("find", config, e))?;
@@ -202,7 +202,7 @@ impl StateDir {
     /// Without a directory the second value is the reason. The caller tells it: at this time there is no log yet.
     pub fn open_if_possible(
         config: &Path,
-        places: &Places,
+        places: &StateBases,
         patience: Patience<'_>,
     ) -> Result<(Option<Self>, Option<StateError>), StateError> {
         match Self::open(config, places, patience) {
@@ -324,7 +324,7 @@ fn make_private_dir(path: &Path) -> Result<(), StateError> {
 ///
 /// # Errors
 /// When there is no such file, or no place for state.
-pub fn directory_of(config: &Path, places: &Places) -> Result<PathBuf, StateError> {
+pub fn directory_of(config: &Path, places: &StateBases) -> Result<PathBuf, StateError> {
     let config = fs::canonicalize(config).map_err(|e| StateError::io("find", config, e))?;
     Ok(places.base()?.join(state_name(&config)))
 }
@@ -412,8 +412,8 @@ mod tests {
     use super::*;
     use tempfile::TempDir;
 
-    fn places(dir: &TempDir) -> Places {
-        Places { explicit: Some(dir.path().join("state")), ..Places::default() }
+    fn places(dir: &TempDir) -> StateBases {
+        StateBases { explicit: Some(dir.path().join("state")), ..StateBases::default() }
     }
 
     fn config(dir: &TempDir, name: &str) -> PathBuf {
@@ -425,11 +425,11 @@ mod tests {
     #[test]
     fn root_and_users_have_their_own_places() {
         let base = |is_root, xdg: Option<&str>, home: Option<&str>| {
-            Places {
+            StateBases {
                 is_root,
                 xdg_state_home: xdg.map(Into::into),
                 home: home.map(Into::into),
-                ..Places::default()
+                ..StateBases::default()
             }
             .base()
         };
@@ -535,8 +535,10 @@ mod tests {
     fn only_what_is_ours_is_closed_to_others() {
         let dir = TempDir::new().unwrap();
         let one = config(&dir, "one.xml");
-        let places =
-            Places { explicit: Some(dir.path().join("var/lib/sersync")), ..Places::default() };
+        let places = StateBases {
+            explicit: Some(dir.path().join("var/lib/sersync")),
+            ..StateBases::default()
+        };
         StateDir::open(&one, &places, Patience::NONE).unwrap();
         let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().mode() & 0o777;
         assert_eq!((mode("var") & 0o700, mode("var/lib") & 0o500), (0o700, 0o500));
@@ -580,10 +582,10 @@ mod tests {
     fn impossible_place_is_a_warning_unless_it_was_asked_for() {
         let dir = TempDir::new().unwrap();
         let one = config(&dir, "one.xml");
-        let home = Places { home: Some(one.clone().into()), ..Places::default() };
+        let home = StateBases { home: Some(one.clone().into()), ..StateBases::default() };
         let (none, why) = StateDir::open_if_possible(&one, &home, Patience::NONE).unwrap();
         assert!(none.is_none() && why.is_some());
-        let asked = Places { explicit: Some(one.clone()), ..Places::default() };
+        let asked = StateBases { explicit: Some(one.clone()), ..StateBases::default() };
         let error = StateDir::open_if_possible(&one, &asked, Patience::NONE).unwrap_err();
         assert!(error.to_string().contains("--state-dir"), "{error}");
     }

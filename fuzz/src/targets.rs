@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use sersync::config::{Config, LoadOptions, load_bytes};
 use sersync::control::protocol::{parse_request, read_path, request_line, write_path};
 use sersync::journal::{Layout, Replay};
-use sersync::rsync::exit::{Ending, Outcome, Places, judge};
+use sersync::rsync::exit::{Ending, Outcome, RunPaths, judge};
 
 /// The reader of configurations, the preflight of the machine left out.
 pub fn config(bytes: &[u8]) {
@@ -33,7 +33,7 @@ pub fn journal(bytes: &[u8]) {
 /// The reader of rsync's messages; the first byte chooses the exit code. Whatever they name stands below the root.
 pub fn rsync_output(bytes: &[u8]) {
     let Some((code, text)) = bytes.split_first() else { return };
-    let places = Places {
+    let places = RunPaths {
         module: "module",
         user: Some("u"),
         password_file: None,

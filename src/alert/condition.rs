@@ -69,14 +69,14 @@ pub struct Condition {
 
 /// From when on something is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct Thresholds {
     /// A remote may be down so long.
     pub down_ms: u64,
     /// A change may wait so long.
     pub lag_ms: u64,
 }
 
-impl Limits {
+impl Thresholds {
     /// What a rule says.
     pub fn of(rule: &AlertRule) -> Self {
         Self {
@@ -90,7 +90,7 @@ impl Limits {
 pub fn conditions(
     before: Option<&Snapshot>,
     now: &Snapshot,
-    limits: &Limits,
+    limits: &Thresholds,
     now_ms: u64,
 ) -> BTreeMap<Key, Condition> {
     let mut found = BTreeMap::new();
@@ -155,7 +155,7 @@ fn of_roots(now: &Snapshot, now_ms: u64, found: &mut Found) {
     }
 }
 
-fn of_remote(remote: &Remote, limits: &Limits, now_ms: u64, found: &mut Found) {
+fn of_remote(remote: &Remote, limits: &Thresholds, now_ms: u64, found: &mut Found) {
     let name = &remote.name;
     let pending = counted(remote.pending, "path is", "paths are");
     let mut add = |kind, since_ms, text| {
@@ -211,7 +211,7 @@ mod tests {
     const NOW: u64 = 1_000_000_000;
 
     fn kinds(before: Option<&Snapshot>, now: &Snapshot) -> Vec<Kind> {
-        let limits = Limits { down_ms: 60_000, lag_ms: 300_000 };
+        let limits = Thresholds { down_ms: 60_000, lag_ms: 300_000 };
         conditions(before, now, &limits, NOW).into_keys().map(|(kind, _)| kind).collect()
     }
 
@@ -299,7 +299,7 @@ mod tests {
             ..Root::default()
         };
         let snapshot = Snapshot { roots: vec![root], instance: instance(), ..Snapshot::default() };
-        let limits = Limits { down_ms: 0, lag_ms: 1 };
+        let limits = Thresholds { down_ms: 0, lag_ms: 1 };
         let found = conditions(None, &snapshot, &limits, NOW);
         let condition = &found[&(Kind::SourceLost, "/w".to_owned())];
         assert_eq!(condition.since_ms, 7);

@@ -19,7 +19,7 @@ use super::instance::{NOT_RUNNING, parse, parse_duration};
 use crate::config::{self, Mirror, Remote};
 use crate::ground::lock::lock;
 use crate::process::print;
-use crate::state::Places;
+use crate::state::StateBases;
 use report::{Finding, Report, Section};
 
 /// So many remotes are examined at the same time; each takes up to four rsync processes.
@@ -82,7 +82,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
             return ExitCode::from(NOT_RUNNING);
         }
     };
-    let places = Places::of_this_process(args.state_dir.clone());
+    let places = StateBases::of_this_process(args.state_dir.clone());
     let machine = machine::examine(&loaded, &places, Deadline::after(args.timeout));
     let mut sections = vec![Section { about: "this machine".into(), findings: machine }];
     sections.extend(examine_remotes(&args, &loaded.config.mirrors));

@@ -11,7 +11,7 @@ use clap::Parser;
 use crate::control::client::{CallError, Connection, PATIENCE};
 use crate::control::instances;
 use crate::control::protocol::{Answer, Command, write_path};
-use crate::state::{self, Places};
+use crate::state::{self, StateBases};
 
 /// Exit code: the instance says no, or what was asked for is not done.
 const REFUSED: u8 = 1;
@@ -71,8 +71,8 @@ pub struct Which {
 
 impl Which {
     /// Where state is kept.
-    pub fn places(&self) -> Places {
-        Places::of_this_process(self.state_dir.clone())
+    pub fn places(&self) -> StateBases {
+        StateBases::of_this_process(self.state_dir.clone())
     }
 
     /// The state directory of the configuration that was named.

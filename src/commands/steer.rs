@@ -77,7 +77,7 @@ pub struct LogLevel {
 /// Exit code: 0 it has ended; 1 it has not ended within the timeout, or says no; 3 not running, or no answer; 64 wrong words.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 stop", bin_name = "sersync2 stop")]
-pub struct Stop {
+pub struct StopCommand {
     #[command(flatten)]
     which: Which,
 
@@ -111,10 +111,10 @@ pub fn log_level(words: Vec<OsString>) -> ExitCode {
 
 /// Runs `stop`.
 pub fn stop(words: Vec<OsString>) -> ExitCode {
-    run(words, |args: Stop| stop_and_wait(&args).unwrap_or_else(|error| fail(&error)))
+    run(words, |args: StopCommand| stop_and_wait(&args).unwrap_or_else(|error| fail(&error)))
 }
 
-fn stop_and_wait(args: &Stop) -> Result<ExitCode, Failed> {
+fn stop_and_wait(args: &StopCommand) -> Result<ExitCode, Failed> {
     let mut connection = args.which.connect()?;
     heed(connection.call(Command::Stop, Some(PATIENCE))?)?;
     if connection.wait_for_end(args.timeout) {

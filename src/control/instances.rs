@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::SOCKET;
-use crate::state::Places;
+use crate::state::StateBases;
 
 /// The kernel's table of Unix sockets.
 const SOCKETS: &str = "/proc/net/unix";
@@ -18,7 +18,7 @@ const LISTENS: u32 = 0x1_0000;
 
 /// The state directories of everything that runs, or was killed and left its socket. Sockets that merely have the same name may be
 /// among them.
-pub fn find_all(places: &Places) -> Vec<PathBuf> {
+pub fn find_all(places: &StateBases) -> Vec<PathBuf> {
     let table = fs::read(SOCKETS).unwrap_or_default();
     let mut found: BTreeSet<PathBuf> = listening(&table).collect();
     // Those whose path is too long for the table, and those that were killed.
@@ -73,7 +73,7 @@ mod tests {
             fs::create_dir(base.path().join(name)).unwrap();
             fs::write(base.path().join(name).join(file), "").unwrap();
         }
-        let places = Places { explicit: Some(base.path().into()), ..Places::default() };
+        let places = StateBases { explicit: Some(base.path().into()), ..StateBases::default() };
         let found = find_all(&places);
         assert!(found.contains(&base.path().join("killed")));
         assert!(!found.contains(&base.path().join("ended")));

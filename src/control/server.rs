@@ -93,7 +93,30 @@ pub struct Server {
     directory: PathBuf,
     wake: Arc<OwnedFd>,
     stop: Option<Sender<Answered>>,
+    listeners: Sender<UnixListener>,
     thread: Option<JoinedThread>,
+}
+
+/// Makes the socket again after somebody deleted it, for the running thread.
+#[derive(Debug, Clone)]
+pub struct SocketMaker {
+    directory: PathBuf,
+    wake: Arc<OwnedFd>,
+    listeners: Sender<UnixListener>,
+}
+
+impl SocketMaker {
+    /// Listens at the socket's path again. Clients that are connected stay.
+    ///
+    /// # Errors
+    /// When the system refuses the socket.
+    pub fn make_again(&self) -> io::Result<()> {
+        let listener = listen_in(&self.directory)?;
+        // Fails only when the thread has ended.
+        _ = self.listeners.send(listener);
+        ring(&self.wake);
+        Ok(())
+    }
 }
 
 impl Server {
@@ -105,8 +128,10 @@ impl Server {
         let listener = listen_in(directory)?;
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (sender, answers) = unbounded();
+        let (listeners, new_listeners) = unbounded();
         let mut room = Room {
             listener,
+            new_listeners,
             ask,
             answers,
             sender: sender.clone(),
@@ -119,8 +144,15 @@ impl Server {
             directory: directory.to_path_buf(),
             wake,
             stop: Some(sender),
+            listeners,
             thread: Some(thread),
         })
+    }
+
+    /// What makes the socket again when it was deleted.
+    pub fn socket_maker(&self) -> SocketMaker {
+        let (directory, wake) = (self.directory.clone(), Arc::clone(&self.wake));
+        SocketMaker { directory, wake, listeners: self.listeners.clone() }
     }
 }
 
@@ -144,6 +176,8 @@ fn ring(bell: &OwnedFd) {
 /// All that the thread owns.
 struct Room {
     listener: UnixListener,
+    /// Each takes the place of a listener whose socket was deleted.
+    new_listeners: Receiver<UnixListener>,
     ask: Ask,
     answers: Receiver<Answered>,
     sender: Sender<Answered>,
@@ -176,6 +210,9 @@ impl Room {
         let ready = self.wait();
         if ready.first() == Some(&true) {
             self.accept();
+        }
+        if let Ok(listener) = self.new_listeners.try_recv() {
+            self.listener = listener;
         }
         if !self.take_answers() {
             return false;

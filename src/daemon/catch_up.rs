@@ -11,11 +11,16 @@ use super::main_event::{MainEvent, Walked};
 use crate::change::{Cause, Change, RootId, Scope, WatchEvent};
 use crate::engine::Event;
 use crate::path::RelPath;
-use crate::record::{Losses, Merged, Observation, Record, Survey, Surveyor, Unknown};
+use crate::record::{
+    Losses, Merged, Observation, Record, Survey, Surveyor, Unknown, WithoutBaseline,
+};
 use crate::watch::Exclude;
 
 /// Changes in one message of a walk.
 const PORTION: usize = 4_096;
+
+/// Why everything may have changed although this is the first start.
+const LOST_EARLY: &str = "the kernel dropped changes before the tree was on record";
 
 /// The records of all roots, and the walks under way.
 pub struct CatchUp {
@@ -26,6 +31,8 @@ pub struct CatchUp {
     exclude: Exclude,
     guard: Guard,
     events: Sender<MainEvent>,
+    /// What a walk reports where there is no usable record.
+    unrecorded: WithoutBaseline,
 }
 
 /// What a record is read for; one thing at a time.
@@ -59,6 +66,8 @@ pub enum Found {
     TooMuchGone(Remains),
     /// The record cannot tell; everything has to be compared with the remotes. The clause says why.
     Unknown(String),
+    /// The record cannot tell, and every entry was reported instead. The clause says why.
+    Listed(String),
     /// The walk did not get to its end. The clause says why.
     Unfinished(String),
 }
@@ -72,7 +81,19 @@ impl CatchUp {
         events: Sender<MainEvent>,
     ) -> Self {
         let turns = records.iter().map(|_| Turn::Free).collect();
-        Self { records, turns, exclude, guard, events }
+        let unrecorded = WithoutBaseline::Silent;
+        Self { records, turns, exclude, guard, events, unrecorded }
+    }
+
+    /// Where nobody asked for a full sync, a lost record leads to no comparison, which would delete what only a copy has:
+    /// walks report every entry instead.
+    pub fn without_full_sync(self) -> Self {
+        Self { unrecorded: WithoutBaseline::AllEntries, ..self }
+    }
+
+    /// True when every entry is reported where there is no usable record.
+    pub fn lists_unrecorded(&self) -> bool {
+        self.unrecorded == WithoutBaseline::AllEntries
     }
 
     /// The guard on mass deletion.
@@ -152,6 +173,9 @@ impl CatchUp {
             }
             Turn::Free => {}
         }
+        // Before the first start nothing was mirrored, so nothing of it has changed.
+        let is_first = !record.has_snapshot() && record.why_unfinished().is_none();
+        let without = if is_first { WithoutBaseline::Silent } else { self.unrecorded };
         let surveyor = match record.start_survey() {
             Ok(surveyor) if is_confirmed => surveyor.with(Losses::Meant),
             Ok(surveyor) => surveyor,
@@ -160,6 +184,7 @@ impl CatchUp {
                 return false;
             }
         };
+        let surveyor = surveyor.without_baseline(without);
         let (exclude, events) = (Arc::clone(&self.exclude), self.events.clone());
         let guard = self.guard.clone();
         let thread = std::thread::Builder::new().name("catch-up".into());
@@ -236,9 +261,15 @@ impl CatchUp {
         if is_held {
             return Found::TooMuchGone(remains(&survey));
         }
-        let mut unfinished = false;
+        let mut unfinished = None;
+        let lists = self.lists_unrecorded();
         if let Some(Some(record)) = self.records.get_mut(root.0) {
-            unfinished = record.is_unfinished();
+            unfinished = record.why_unfinished();
+            if lists && again && unfinished.is_none() && survey.unknown == Some(Unknown::Missing) {
+                // The next walk, which is due, reports every entry.
+                record.set_unfinished(LOST_EARLY);
+                return Found::FirstStart;
+            }
             if let Err(error) = record.keep(surveyor) {
                 if error.kind() == std::io::ErrorKind::Interrupted {
                     // The record has begun anew meanwhile: what this walk has found is pending all the same.
@@ -252,18 +283,19 @@ impl CatchUp {
         for path in &survey.unreadable {
             log::warn!("{path} cannot be read: nothing below it is deleted");
         }
-        let unknown = |reason: &str| Found::Unknown(reason.into());
+        let unknown = |reason: &str| match lists {
+            true => Found::Listed(reason.into()),
+            false => Found::Unknown(reason.into()),
+        };
         match survey.unknown {
             None if !survey.lost_mounts.is_empty() => Found::Unmounted(survey.lost_mounts),
             None => Found::All,
-            Some(Unknown::Missing) if unfinished => {
-                unknown("the first start ended before the tree was on record")
-            }
-            // What the kernel dropped meanwhile is part of the record now.
-            Some(Unknown::Missing) if again => {
-                unknown("change notices were lost before the tree was on record")
-            }
-            Some(Unknown::Missing) => Found::FirstStart,
+            Some(Unknown::Missing) => match unfinished {
+                Some(reason) => unknown(reason),
+                // What the kernel dropped meanwhile is part of the record now.
+                None if again => unknown(LOST_EARLY),
+                None => Found::FirstStart,
+            },
             Some(Unknown::Damaged) => unknown("the record of the tree is damaged"),
             Some(Unknown::OtherFileSystem) => {
                 unknown("another file system is mounted at the watch path")

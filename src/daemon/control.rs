@@ -11,7 +11,7 @@ use super::mirror::Mirror;
 use super::reload::{self, Purpose};
 use crate::change::{RemoteId, RootId};
 use crate::control::protocol::{Answer, Command, Missing, read_path};
-use crate::control::server::{Asked, Call, Reply};
+use crate::control::server::{Asked, Call, Reply, SocketMaker};
 use crate::engine::{Deletions, Event, FlushId, Now};
 use crate::ground::counted::counted;
 use crate::logging;
@@ -25,11 +25,13 @@ const FLUSHES_MAX: usize = 32;
 const MISSING_NAMED: usize = 20;
 
 /// Remotes, and the paths below their roots that are meant; no path: everything.
-type Places = Vec<(RemoteId, Vec<RelPath>)>;
+type Targets = Vec<(RemoteId, Vec<RelPath>)>;
 
 /// What clients wait for, and what they hold.
 #[derive(Debug, Default)]
 pub struct Controls {
+    /// Makes the control socket again when it was deleted; `None`: there is none.
+    pub socket: Option<SocketMaker>,
     flushes: BTreeMap<FlushId, Flush>,
     next_flush: u64,
     pauses: Vec<Pause>,
@@ -39,7 +41,7 @@ pub struct Controls {
 #[derive(Debug)]
 struct Flush {
     reply: Reply,
-    places: Places,
+    places: Targets,
     until: Option<Now>,
     stage: Stage,
 }
@@ -177,7 +179,7 @@ impl Mirror {
     }
 
     /// The remotes that are meant, each with those of the paths that are below its root.
-    fn places(&self, remote: Option<&str>, paths: &[String]) -> Result<Places, String> {
+    fn places(&self, remote: Option<&str>, paths: &[String]) -> Result<Targets, String> {
         let numbers = 0..self.ledger.roots_of_remotes().len();
         let is_there = |id: &RemoteId| self.engine.observe(*id).is_some();
         let all = || numbers.clone().map(RemoteId).filter(is_there);
@@ -204,7 +206,7 @@ impl Mirror {
         let of = |id: RemoteId| {
             Some((id, of_roots.get(self.ledger.roots_of_remotes().get(id.0)?)?.clone()))
         };
-        let places: Places = remotes.into_iter().filter_map(of).collect();
+        let places: Targets = remotes.into_iter().filter_map(of).collect();
         match places.is_empty() {
             true => Err("that remote does not get these paths".into()),
             false => Ok(places),
@@ -221,7 +223,7 @@ impl Mirror {
         found.next()
     }
 
-    fn sync_now(&mut self, places: Places) -> String {
+    fn sync_now(&mut self, places: Targets) -> String {
         let mut trees = 0;
         for (remote, paths) in places {
             let paths = if paths.is_empty() { vec![RelPath::root()] } else { paths };
@@ -313,7 +315,7 @@ impl Mirror {
                 flush.places.iter().filter_map(|(id, _)| self.ledger.roots_of_remotes().get(id.0));
             !roots.any(|root| self.trust.is_looking(*root))
         });
-        let ready: Vec<(FlushId, Places)> =
+        let ready: Vec<(FlushId, Targets)> =
             ready.map(|(id, flush)| (*id, flush.places.clone())).collect();
         for (id, places) in ready {
             if let Some(flush) = self.controls.flushes.get_mut(&id) {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::engine::FailLogEntry;
-use crate::fail_log::{FailLog, Failure};
+use crate::fail_log::{FailLog, FailedCommand};
 use crate::path::RelPath;
 use crate::rsync::{Endpoint, Presence};
 use crate::source::Source;
@@ -24,12 +24,12 @@ pub struct FailLogWriter {
 impl FailLogWriter {
     /// Makes the fail log hold exactly these entries.
     pub fn write(&mut self, entries: &[FailLogEntry]) {
-        let failures: Vec<Failure> =
+        let failures: Vec<FailedCommand> =
             entries.iter().filter_map(|entry| self.failure(entry)).collect();
         self.log.write(&failures);
     }
 
-    fn failure(&self, entry: &FailLogEntry) -> Option<Failure> {
+    fn failure(&self, entry: &FailLogEntry) -> Option<FailedCommand> {
         let (endpoint, source) = self.remotes.get(entry.remote.0)?;
         let path = entry.path.clone().unwrap_or_else(RelPath::root);
         let presence = match path.below(source.path()).symlink_metadata() {
@@ -42,6 +42,6 @@ impl FailLogWriter {
         };
         let run = endpoint.plan_by_hand(&path, presence, &self.rules.patterns);
         let words = std::iter::once("rsync".into()).chain(run.args).collect();
-        Some(Failure { code: entry.code, root: run.root, words })
+        Some(FailedCommand { code: entry.code, root: run.root, words })
     }
 }

@@ -16,6 +16,7 @@ use super::teller::Teller;
 use super::trust::{Admission, Trust};
 use crate::change::WatchEvent;
 use crate::config::Config;
+use crate::control::server::SocketMaker;
 use crate::engine::{Action, Engine, Event, JobId, JobReport, Notice, Settled, Verdict};
 use crate::process::signals::Signal;
 use crate::record::Observation;
@@ -159,6 +160,13 @@ impl Mirror {
                      keep cleaners of temporary files away from it (--state-dir DIR names another place)"
                 );
                 self.trust.start_records_anew();
+                if let Some(Err(error)) = self.controls.socket.as_ref().map(SocketMaker::make_again)
+                {
+                    log::warn!(
+                        "cannot make the control socket again: {error}; `sersync2 status` and the other commands do not \
+                         reach this instance until it is restarted"
+                    );
+                }
             }
             Err(error) => log::error!(
                 "the state directory was deleted while this program runs, and cannot be made again: {error}; \

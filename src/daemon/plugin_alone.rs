@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::Failure;
+use super::BoxError;
 use super::main_event::MainEvent;
 use super::plugins::start_plugin;
 use super::running::watch_options;
@@ -38,7 +38,7 @@ pub struct PluginAlone {
 
 impl PluginAlone {
     /// Starts the plugin, and returns when the watches stand.
-    pub fn start(args: &Args, config: &Config, name: PluginName) -> Result<Self, Failure> {
+    pub fn start(args: &Args, config: &Config, name: PluginName) -> Result<Self, BoxError> {
         let (sender, events) = bounded(EVENTS);
         let mode = if args.daemon { Mode::Background } else { Mode::Foreground };
         let to_us = sender.clone();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Failure;
+use super::BoxError;
 use crate::change::{Change, RemoteId, RootId, Scope};
 use crate::config::{ChangeSwitches, Config, PluginName};
 use crate::engine::pending::Item;
@@ -171,7 +171,7 @@ impl Plugins {
 }
 
 /// The plugin `name` as the file defines it.
-pub fn start_plugin(config: &Config, name: PluginName) -> Result<Plugin, Failure> {
+pub fn start_plugin(config: &Config, name: PluginName) -> Result<Plugin, BoxError> {
     let spec = PluginSpec::new(name, &config.plugins, PathBuf::from("errorlog.txt"))?;
     Ok(Plugin::start(spec)?)
 }

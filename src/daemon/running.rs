@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::Failure;
+use super::BoxError;
 use super::catch_up::CatchUp;
 use super::guard::Guard;
 use super::ledger::Ledger;
@@ -72,7 +72,7 @@ impl Inbox {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn open(args: &Args, state: Option<&Arc<StateDir>>) -> Result<Self, Failure> {
+    pub fn open(args: &Args, state: Option<&Arc<StateDir>>) -> Result<Self, BoxError> {
         let (sender, events) = bounded(EVENTS);
         let shortage = Arc::new(ShortageWatch::start(sender.clone())?);
         let mode = if args.daemon { Mode::Background } else { Mode::Foreground };
@@ -124,7 +124,7 @@ impl RunningDaemon {
         state: Option<&Arc<StateDir>>,
         log: &Log,
         inbox: Inbox,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, BoxError> {
         let Inbox { events, sender, signals, control, shortage } = inbox;
         let holder = state.cloned();
         let state = state.map(AsRef::as_ref);
@@ -177,7 +177,8 @@ impl RunningDaemon {
         let reload = Reload::new(origins, timers);
         let catch_up = state.map(|state| {
             let guard = Guard::new(config.guard, state.path());
-            CatchUp::new(records, exclude, guard, sender.clone())
+            let catch_up = CatchUp::new(records, exclude, guard, sender.clone());
+            if args.full_sync { catch_up } else { catch_up.without_full_sync() }
         });
         let trust = Trust::new(sources, teller.names.clone(), catch_up);
         let has_journal = journal.is_some();
@@ -219,6 +220,7 @@ impl RunningDaemon {
         mirror.start_tellers();
         let start_control = || start_control(state, sender.clone()).map(Arc::new);
         let control = control.or_else(start_control);
+        mirror.controls.socket = control.as_deref().map(Server::socket_maker);
         Ok(Self { events, early, signals, control, watcher, sender, mirror, shortage })
     }
 
@@ -306,7 +308,7 @@ pub fn watch_options(config: &Config, exclude: &Exclude) -> WatchOptions {
     }
 }
 
-fn open_sources(config: &Config) -> Result<Vec<Arc<Source>>, Failure> {
+fn open_sources(config: &Config) -> Result<Vec<Arc<Source>>, BoxError> {
     let open = |mirror: &config::Mirror| Source::open(&mirror.watch).map(Arc::new);
     Ok(config.mirrors.iter().map(open).collect::<Result<_, _>>()?)
 }
@@ -314,7 +316,7 @@ fn open_sources(config: &Config) -> Result<Vec<Arc<Source>>, Failure> {
 fn open_journal(
     config: &Config,
     state: Option<&StateDir>,
-) -> Result<(Option<Journal>, Option<Replay>), Failure> {
+) -> Result<(Option<Journal>, Option<Replay>), BoxError> {
     let Some(state) = state else { return Ok((None, None)) };
     let (journal, replay) = Journal::open(state.path(), Layout::new(&config.mirrors))?;
     Ok((Some(journal), Some(replay)))
@@ -337,7 +339,7 @@ fn open_records(config: &Config, state: Option<&StateDir>) -> Vec<Option<Record>
 }
 
 /// The retry thread first, then the crontab thread where there is one.
-pub fn start_timers(config: &Config, sender: &Sender<MainEvent>) -> Result<Vec<Timer>, Failure> {
+pub fn start_timers(config: &Config, sender: &Sender<MainEvent>) -> Result<Vec<Timer>, BoxError> {
     let tick = |event: Event| {
         let sender = sender.clone();
         // Fails only when the main loop has ended.
@@ -358,7 +360,7 @@ fn start_workers(
     recorders: &[Option<Recorder>],
     daemons: &mut Daemons,
     sender: &Sender<MainEvent>,
-) -> Result<Workers, Failure> {
+) -> Result<Workers, BoxError> {
     let sender = sender.clone();
     // Fails only when the main loop has ended.
     let tell = move |said| _ = sender.send(MainEvent::from(said));
@@ -368,7 +370,7 @@ fn start_workers(
 }
 
 /// The plugin that runs after each delivery.
-fn start_plugins(config: &Config) -> Result<Option<Plugins>, Failure> {
+fn start_plugins(config: &Config) -> Result<Option<Plugins>, BoxError> {
     let Some(name) = config.plugin else { return Ok(None) };
     let plugin = super::plugins::start_plugin(config, name)?;
     let roots: Vec<&Path> = config.mirrors.iter().map(|mirror| mirror.watch.as_path()).collect();

@@ -230,6 +230,14 @@ impl Trust {
                 events.push(Event::CompareRoot(root, FullSyncCause::Unrecorded));
                 events
             }
+            Found::Listed(reason) => {
+                let path = self.names.root(root);
+                log::warn!(
+                    "{path}: {reason}; every entry is sent where it differs, and nothing is deleted that only a remote has \
+                     (a start with -r deletes it)"
+                );
+                self.do_without_verdict(root)
+            }
             Found::Unfinished(reason) => {
                 let mut events = self.do_without_walk(root, is_confirmed, &reason);
                 events.push(Event::CompareRoot(root, FullSyncCause::Unrecorded));
@@ -252,8 +260,11 @@ impl Trust {
     /// Nobody knows what is gone below `root`: a large one is not trusted then.
     fn do_without_walk(&mut self, root: RootId, is_confirmed: bool, reason: &str) -> Vec<Event> {
         let path = self.names.root(root);
-        let is_guarded = self.catch_up.as_ref().is_some_and(|catch_up| catch_up.is_guarded(root));
-        if is_guarded && !is_confirmed && self.deletions(root) == Deletions::Undecided {
+        let is_guarded = self.catch_up.as_ref().is_some_and(|catch_up| {
+            catch_up.lists_unrecorded()
+                || catch_up.is_guarded(root) && self.deletions(root) == Deletions::Undecided
+        });
+        if is_guarded && !is_confirmed {
             log::error!(
                 "{path}: {reason}; directories are sent and nothing in them is deleted: mend that and restart"
             );

@@ -46,7 +46,7 @@ const QUIET: Duration = Duration::from_millis(250);
 
 /// How many paths are kept one by one.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct RemoteLimits {
     /// Paths in one batch.
     pub batch_paths: usize,
     /// Failing paths remembered.
@@ -97,7 +97,7 @@ pub enum Room {
 pub struct RemoteState {
     id: RemoteId,
     pub root: RootId,
-    pub limits: Limits,
+    pub limits: RemoteLimits,
     pending: Pending,
     /// Nothing in `pending` is older. It may be too early: a path that is taken out does not make it later.
     pending_since: Option<Now>,
@@ -138,7 +138,7 @@ impl RemoteState {
         Self {
             id,
             root,
-            limits: Limits {
+            limits: RemoteLimits {
                 batch_paths: BATCH_PATHS,
                 failing_paths: FAILING_MAX,
                 deferred_paths: DEFERRED_MAX,

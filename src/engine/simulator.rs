@@ -17,7 +17,7 @@ use crate::change::{RemoteId, RootId, Scope, WatchEvent};
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 use chance::Rng;
-use model::{Copy, Look, Op};
+use model::{Copy, Op, SimulatedLook};
 use source::Source;
 
 const MS: Duration = Duration::from_millis(1);
@@ -88,7 +88,7 @@ struct Flying {
 
 /// A remote as it really is, and as the engine has been told.
 #[derive(Debug)]
-struct Remote {
+struct SimulatedRemote {
     root: RootId,
     copy: Copy,
     health: Health,
@@ -108,7 +108,7 @@ struct World {
     now: Now,
     engine: Engine,
     sources: Vec<Source>,
-    remotes: Vec<Remote>,
+    remotes: Vec<SimulatedRemote>,
     flying: BTreeMap<JobId, Flying>,
     /// As the engine has been told.
     lost: Vec<bool>,
@@ -148,7 +148,7 @@ impl World {
             workers: 1 + rng.below(12) as usize,
             pending_max: [8, 40, 100_000][rng.below(3) as usize],
         };
-        let remote = |root: &RootId| Remote {
+        let remote = |root: &RootId| SimulatedRemote {
             root: *root,
             copy: Copy::default(),
             health: Health::Up,

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-fn failure(name: &[u8]) -> Failure {
-    Failure {
+fn failure(name: &[u8]) -> FailedCommand {
+    FailedCommand {
         code: 12,
         root: "/data/my www".into(),
         words: vec!["rsync".into(), OsString::from_vec(name.to_vec())],

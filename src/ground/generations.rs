@@ -38,6 +38,11 @@ impl<K: Eq + Hash, V, const LIMIT: usize> Generations<K, V, LIMIT> {
         self.old.remove(key);
     }
 
+    /// True when nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.young.is_empty() && self.old.is_empty()
+    }
+
     /// Every key that is remembered, perhaps twice.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.young.keys().chain(self.old.keys())

@@ -3,7 +3,7 @@
 
 use super::Seq;
 use crate::change::Scope;
-use crate::seal::{self, Stop};
+use crate::seal::{self, NoFrame};
 
 /// The first bytes of every journal.
 const MAGIC: &[u8; 8] = b"sersyncJ";
@@ -97,9 +97,9 @@ pub struct Frame<'a> {
 }
 
 /// Splits the first frame off `bytes`: the frame and its length.
-pub fn parse_frame(bytes: &[u8]) -> Result<(Frame<'_>, usize), Stop> {
+pub fn parse_frame(bytes: &[u8]) -> Result<(Frame<'_>, usize), NoFrame> {
     let (payload, len) = seal::open(bytes)?;
-    let frame = parse_payload(payload).ok_or(Stop::Damaged)?;
+    let frame = parse_payload(payload).ok_or(NoFrame::Damaged)?;
     Ok((frame, len))
 }
 
@@ -220,7 +220,7 @@ mod tests {
             prop_assert!(parse_frame(&bytes).is_ok());
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
-            prop_assert_eq!(parse_frame(&bytes), Err(Stop::Damaged));
+            prop_assert_eq!(parse_frame(&bytes), Err(NoFrame::Damaged));
         }
     }
 }

@@ -8,7 +8,7 @@ use super::frame::{Frame, HEADER_LEN, Header, Subject, parse_frame};
 use super::{Layout, Seq};
 use crate::change::{RemoteId, RootId, Scope};
 use crate::path::RelPath;
-use crate::seal::Stop;
+use crate::seal::NoFrame;
 
 /// Above this number of paths everything is pending instead: memory stays bounded.
 const MARKS_MAX: usize = 1_500_000;
@@ -127,12 +127,12 @@ impl Replay {
                         self.doubt = Some(Doubt::Damaged);
                     }
                 }
-                Err(Stop::End) => break,
-                Err(Stop::Torn) => {
+                Err(NoFrame::End) => break,
+                Err(NoFrame::Torn) => {
                     self.torn_bytes = bytes.len();
                     break;
                 }
-                Err(Stop::Damaged) => {
+                Err(NoFrame::Damaged) => {
                     self.doubt = Some(Doubt::Damaged);
                     break;
                 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, select_biased};
 
-use super::{Limits, PluginEvent};
+use super::{PluginEvent, PluginLimits};
 
 /// How the delivery of one event ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) enum Delivered {
 
 /// How the delivery of one event ended badly; the text is a clause for the log and holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum PluginFailure {
     /// Nothing was handed over: worth another try later.
     Unreachable(String),
     /// It was handed over and went wrong: not repeated.
@@ -27,11 +27,15 @@ pub(super) enum Failure {
 }
 
 /// Disconnected as soon as the plugin is to stop.
-pub(super) type Stop = Receiver<()>;
+pub(super) type StopSignal = Receiver<()>;
 
 /// What each plugin does with one event; blocks within its limit.
 pub(super) trait Deliver: Send {
-    fn deliver(&mut self, event: &PluginEvent, stop: &Stop) -> Result<Delivered, Failure>;
+    fn deliver(
+        &mut self,
+        event: &PluginEvent,
+        stop: &StopSignal,
+    ) -> Result<Delivered, PluginFailure>;
 }
 
 /// What the handle reads while the thread counts.
@@ -49,9 +53,9 @@ pub(super) struct Counters {
 pub(super) struct Actor {
     pub(super) name: &'static str,
     pub(super) deliver: Box<dyn Deliver>,
-    pub(super) limits: Limits,
+    pub(super) limits: PluginLimits,
     pub(super) events: Receiver<PluginEvent>,
-    pub(super) stopped: Stop,
+    pub(super) stopped: StopSignal,
     pub(super) counters: Arc<Counters>,
     /// True from the first refused event to the next one passed on: one warning each.
     pub(super) complained: bool,
@@ -90,12 +94,12 @@ impl Actor {
                     self.note_delivered(delivered);
                     return true;
                 }
-                Err(Failure::Refused(reason)) => {
+                Err(PluginFailure::Refused(reason)) => {
                     self.note_refused(event, &reason);
                     return true;
                 }
-                Err(Failure::Unreachable(reason)) => self.note_down(&reason),
-                Err(Failure::Stopped) => return false,
+                Err(PluginFailure::Unreachable(reason)) => self.note_down(&reason),
+                Err(PluginFailure::Stopped) => return false,
             }
             if self.stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                 return false;
@@ -164,17 +168,21 @@ mod tests {
     use crate::path::RelPath;
 
     /// Answers as told, and tells which paths it was asked for.
-    struct Told(VecDeque<Result<Delivered, Failure>>, Sender<RelPath>);
+    struct Told(VecDeque<Result<Delivered, PluginFailure>>, Sender<RelPath>);
 
     impl Deliver for Told {
-        fn deliver(&mut self, event: &PluginEvent, _: &Stop) -> Result<Delivered, Failure> {
+        fn deliver(
+            &mut self,
+            event: &PluginEvent,
+            _: &StopSignal,
+        ) -> Result<Delivered, PluginFailure> {
             self.1.send(event.path.clone()).unwrap();
             self.0.pop_front().unwrap_or(Ok(Delivered::Done))
         }
     }
 
     fn run(
-        answers: Vec<Result<Delivered, Failure>>,
+        answers: Vec<Result<Delivered, PluginFailure>>,
         names: &[&str],
     ) -> (Arc<Counters>, Vec<String>) {
         let (events_in, events) = bounded(10);
@@ -195,7 +203,7 @@ mod tests {
         let actor = Actor {
             name: "test",
             deliver: Box::new(Told(answers.into(), asked_in)),
-            limits: Limits {
+            limits: PluginLimits {
                 queue: 10,
                 time: Duration::from_secs(1),
                 retry_min: Duration::from_millis(1),
@@ -212,8 +220,9 @@ mod tests {
 
     #[test]
     fn unreachable_is_repeated_and_refused_is_not() {
-        let away = || Err(Failure::Unreachable("away".into()));
-        let answers = vec![away(), away(), Ok(Delivered::Done), Err(Failure::Refused("no".into()))];
+        let away = || Err(PluginFailure::Unreachable("away".into()));
+        let answers =
+            vec![away(), away(), Ok(Delivered::Done), Err(PluginFailure::Refused("no".into()))];
         let (counters, asked) = run(answers, &["a", "b", "c"]);
         assert_eq!(asked, ["a", "a", "a", "b", "c"]);
         assert_eq!(counters.done.load(Ordering::Relaxed), 2);
@@ -223,7 +232,7 @@ mod tests {
 
     #[test]
     fn what_waits_at_the_stop_is_counted_as_dropped() {
-        let (counters, asked) = run(vec![Err(Failure::Stopped)], &["a", "b", "c"]);
+        let (counters, asked) = run(vec![Err(PluginFailure::Stopped)], &["a", "b", "c"]);
         assert_eq!(asked, ["a"]);
         assert_eq!(counters.dropped.load(Ordering::Relaxed), 3);
     }

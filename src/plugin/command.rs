@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, select};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use super::actor::{Deliver, Delivered, Failure, Stop};
+use super::actor::{Deliver, Delivered, PluginFailure, StopSignal};
 use super::{PathTest, PluginError, PluginEvent};
 use crate::config::CommandPlugin;
 
@@ -73,44 +73,49 @@ impl Command {
         command
     }
 
-    fn start(&self, event: &PluginEvent) -> Result<Child, Failure> {
+    fn start(&self, event: &PluginEvent) -> Result<Child, PluginFailure> {
         self.plan(event).spawn().map_err(|error| {
             let reason = format!("cannot start {}: {error}; check its prefix", self.program);
             match error.kind() {
                 // This one path is at fault, not the program.
                 io::ErrorKind::ArgumentListTooLong | io::ErrorKind::InvalidInput => {
-                    Failure::Refused(reason)
+                    PluginFailure::Refused(reason)
                 }
-                _ => Failure::Unreachable(reason),
+                _ => PluginFailure::Unreachable(reason),
             }
         })
     }
 }
 
 impl Deliver for Command {
-    fn deliver(&mut self, event: &PluginEvent, stop: &Stop) -> Result<Delivered, Failure> {
+    fn deliver(
+        &mut self,
+        event: &PluginEvent,
+        stop: &StopSignal,
+    ) -> Result<Delivered, PluginFailure> {
         if !(self.include)(event.absolute().as_os_str().as_bytes()) {
             return Ok(Delivered::Skipped);
         }
-        let child = Running::watch(self.start(event)?)
-            .map_err(|error| Failure::Unreachable(format!("cannot watch a command: {error}")))?;
+        let child = Running::watch(self.start(event)?).map_err(|error| {
+            PluginFailure::Unreachable(format!("cannot watch a command: {error}"))
+        })?;
         let status = select! {
             recv(child.ended) -> _ => child.reap(),
             recv(stop) -> _ => {
                 child.end();
-                return Err(Failure::Stopped);
+                return Err(PluginFailure::Stopped);
             }
             default(self.limit) => {
                 child.end();
                 let seconds = self.limit.as_secs_f32();
-                return Err(Failure::Refused(format!(
+                return Err(PluginFailure::Refused(format!(
                     "{} was ended because it ran longer than {seconds} s", self.program
                 )));
             }
         };
         match status {
             Some(status) if !status.success() && !self.config.ignore_error => {
-                Err(Failure::Refused(format!("{} {}", self.program, ended_how(status))))
+                Err(PluginFailure::Refused(format!("{} {}", self.program, ended_how(status))))
             }
             _ => Ok(Delivered::Done),
         }

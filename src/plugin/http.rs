@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::json;
 use ureq::{Agent, Timeout};
 
-use super::actor::{Deliver, Delivered, Failure, Stop};
+use super::actor::{Deliver, Delivered, PluginFailure, StopSignal};
 use super::{PluginError, PluginEvent};
 use crate::config::HttpPlugin;
 use crate::ground::tls::tls_by_the_system;
@@ -54,16 +54,16 @@ impl Http {
         Ok(Self { agent, url, shown, json: config.json })
     }
 
-    fn judge(&self, status: u16) -> Result<Delivered, Failure> {
+    fn judge(&self, status: u16) -> Result<Delivered, PluginFailure> {
         let sentence = format!("{} answered with status {status}", self.shown);
         match status {
             200..=299 => Ok(Delivered::Done),
-            later if TRY_AGAIN.contains(&later) => Err(Failure::Unreachable(sentence)),
-            _ => Err(Failure::Refused(sentence)),
+            later if TRY_AGAIN.contains(&later) => Err(PluginFailure::Unreachable(sentence)),
+            _ => Err(PluginFailure::Refused(sentence)),
         }
     }
 
-    fn explain(&self, error: &ureq::Error) -> Failure {
+    fn explain(&self, error: &ureq::Error) -> PluginFailure {
         let shown = &self.shown;
         let handed_over = match error {
             ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect)
@@ -81,15 +81,19 @@ impl Http {
             _ => true,
         };
         if handed_over {
-            Failure::Refused(format!("{shown} gave no proper answer: {error}"))
+            PluginFailure::Refused(format!("{shown} gave no proper answer: {error}"))
         } else {
-            Failure::Unreachable(format!("cannot connect to {shown}: {error}"))
+            PluginFailure::Unreachable(format!("cannot connect to {shown}: {error}"))
         }
     }
 }
 
 impl Deliver for Http {
-    fn deliver(&mut self, event: &PluginEvent, _stop: &Stop) -> Result<Delivered, Failure> {
+    fn deliver(
+        &mut self,
+        event: &PluginEvent,
+        _stop: &StopSignal,
+    ) -> Result<Delivered, PluginFailure> {
         let (kind, body) = if self.json {
             ("application/json", json_body(event))
         } else {

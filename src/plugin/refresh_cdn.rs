@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 
-use super::actor::{Deliver, Delivered, Failure, Stop};
+use super::actor::{Deliver, Delivered, PluginFailure, StopSignal};
 use super::error_log::ErrorLog;
 use super::socket::connect;
 use super::{PathTail, PluginEvent};
@@ -80,10 +80,10 @@ impl RefreshCdn {
         )
     }
 
-    fn ask(&self, request: &str) -> Result<Vec<u8>, Failure> {
+    fn ask(&self, request: &str) -> Result<Vec<u8>, PluginFailure> {
         let RefreshCdnPlugin { domain, port, .. } = &self.config;
         let mut stream = connect(domain, *port, self.limit)?;
-        let refused = |what: String| Failure::Refused(format!("{domain}:{port} {what}"));
+        let refused = |what: String| PluginFailure::Refused(format!("{domain}:{port} {what}"));
         stream
             .write_all(request.as_bytes())
             .map_err(|error| refused(format!("took no request: {error}")))?;
@@ -96,7 +96,11 @@ impl RefreshCdn {
 }
 
 impl Deliver for RefreshCdn {
-    fn deliver(&mut self, event: &PluginEvent, _stop: &Stop) -> Result<Delivered, Failure> {
+    fn deliver(
+        &mut self,
+        event: &PluginEvent,
+        _stop: &StopSignal,
+    ) -> Result<Delivered, PluginFailure> {
         let Some(parameter) = self.parameter(event) else {
             return Ok(Delivered::Skipped);
         };
@@ -105,11 +109,11 @@ impl Deliver for RefreshCdn {
         let line = whatsup.unwrap_or_else(|| first_line(&answer));
         self.error_log.append(&format!("{} {parameter}", printable(line)));
         match status(&answer) {
-            Some(status) if status >= 400 => Err(Failure::Refused(format!(
+            Some(status) if status >= 400 => Err(PluginFailure::Refused(format!(
                 "{} answered with status {status}",
                 self.config.domain
             ))),
-            None if whatsup.is_none() => Err(Failure::Refused(format!(
+            None if whatsup.is_none() => Err(PluginFailure::Refused(format!(
                 "{} answered with something that is no HTTP",
                 self.config.domain
             ))),

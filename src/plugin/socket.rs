@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use super::PluginEvent;
-use super::actor::{Deliver, Delivered, Failure, Stop};
+use super::actor::{Deliver, Delivered, PluginFailure, StopSignal};
 use crate::config::SocketPlugin;
 
 /// The socket plugin's side of [`Deliver`].
@@ -23,21 +23,28 @@ impl Socket {
 }
 
 impl Deliver for Socket {
-    fn deliver(&mut self, event: &PluginEvent, _stop: &Stop) -> Result<Delivered, Failure> {
+    fn deliver(
+        &mut self,
+        event: &PluginEvent,
+        _stop: &StopSignal,
+    ) -> Result<Delivered, PluginFailure> {
         let SocketPlugin { ip, port, .. } = &self.config;
         let mut stream = connect(ip, *port, self.limit)?;
         stream
             .write_all(event.absolute().as_os_str().as_bytes())
             .and_then(|()| stream.shutdown(Shutdown::Write))
-            .map_err(|error| Failure::Refused(format!("{ip}:{port} took no path: {error}")))?;
+            .map_err(|error| {
+                PluginFailure::Refused(format!("{ip}:{port} took no path: {error}"))
+            })?;
         Ok(Delivered::Done)
     }
 }
 
 /// Connects to the first address of `host` that answers within `limit`; the limit holds for each later read and write too.
-pub(super) fn connect(host: &str, port: u16, limit: Duration) -> Result<TcpStream, Failure> {
-    open(host, port, limit)
-        .map_err(|error| Failure::Unreachable(format!("cannot connect to {host}:{port}: {error}")))
+pub(super) fn connect(host: &str, port: u16, limit: Duration) -> Result<TcpStream, PluginFailure> {
+    open(host, port, limit).map_err(|error| {
+        PluginFailure::Unreachable(format!("cannot connect to {host}:{port}: {error}"))
+    })
 }
 
 fn open(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {

@@ -13,7 +13,7 @@ use super::format::{
     decode_delta_frame, decode_listings,
 };
 use crate::path::RelPath;
-use crate::seal::{self, Stop};
+use crate::seal::{self, NoFrame};
 
 /// The file does not hold what this program wrote.
 #[derive(Debug)]
@@ -111,8 +111,8 @@ impl Delta {
                         self.add(frame.order, &path, state);
                     }
                 }
-                Err(Stop::End | Stop::Torn) => return Ok(Ok(())),
-                Err(Stop::Damaged) => return Ok(Err(Damaged)),
+                Err(NoFrame::End | NoFrame::Torn) => return Ok(Ok(())),
+                Err(NoFrame::Damaged) => return Ok(Err(Damaged)),
             }
         }
     }

@@ -30,7 +30,7 @@ pub enum Unknown {
 /// What a survey found, apart from the changes.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// Set when nothing could be compared. No change was reported then.
+    /// Set when not everything could be compared. Then no change was reported, or all entries were; see [`WithoutBaseline`].
     pub unknown: Option<Unknown>,
     /// How many directories there are.
     pub directories: u64,
@@ -109,6 +109,7 @@ struct Surveyor<'a> {
     /// Mount points without their file system, until the walk reaches them.
     lost: BTreeSet<DirKey>,
     losses: Losses,
+    without: WithoutBaseline,
 }
 
 /// What a mount point without its file system means.
@@ -118,6 +119,15 @@ pub enum Losses {
     Accidents,
     /// It is meant to be gone, with everything in it.
     Meant,
+}
+
+/// What to report where there is no baseline to compare with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WithoutBaseline {
+    /// Nothing: what was there before the first start is nobody's change, or everything is compared anyway.
+    Silent,
+    /// Every entry, as one that may have changed. What is gone is not known then.
+    AllEntries,
 }
 
 /// What a walk calls for each directory, in sorted order.
@@ -130,7 +140,7 @@ pub(super) fn run(
     now: &Header,
     wanted: Wanted<'_>,
     sink: &mut dyn FnMut(Change),
-    losses: Losses,
+    (losses, without): (Losses, WithoutBaseline),
     walk: impl FnOnce(Meet<'_>) -> io::Result<()>,
 ) -> io::Result<Survey> {
     let (baseline, alive, unknown) = match read_baseline(paths, now)? {
@@ -148,6 +158,7 @@ pub(super) fn run(
         blind: None,
         lost: BTreeSet::new(),
         losses,
+        without,
     };
     walk(&mut |found| surveyor.meet(found))?;
     surveyor.skip_to(None)?;
@@ -183,7 +194,9 @@ impl Surveyor<'_> {
             // What is below a mount point without its file system does not belong to the mirror.
             Found::Listed(listing) if self.is_blind(&listing.dir) => self.carry_over(then),
             Found::Listed(mut listing) => {
-                if self.baseline.is_some() && !self.is_covered(&listing.dir) {
+                if (self.baseline.is_some() || self.without == WithoutBaseline::AllEntries)
+                    && !self.is_covered(&listing.dir)
+                {
                     self.compare(&then.unwrap_or_default().entries, &mut listing);
                 }
                 let dirs = listing.entries.iter().filter(|(_, s)| s.has(DIR)).count();

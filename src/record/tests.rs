@@ -187,6 +187,21 @@ fn directory_that_is_gone_is_named_with_all_below_it_for_another_may_take_its_na
 }
 
 #[test]
+fn a_start_that_asks_for_all_entries_without_a_record_gets_each_by_its_name() {
+    let bed = Bed::new(&["a", "d/b"]);
+    let mut record = bed.open();
+    let surveyor = record.start_survey().unwrap().without_baseline(WithoutBaseline::AllEntries);
+    let mut found = BTreeSet::new();
+    let mut take = |change: Change| {
+        found.insert((change.path.to_string(), change.scope));
+    };
+    let survey = surveyor.compare(&|_, _| true, 2, &mut take).unwrap();
+    assert_eq!(survey.unknown, Some(Unknown::Missing));
+    let entries = ["./", "a", "d", "d/b"].map(|name| (name.to_owned(), Scope::Entry));
+    assert_eq!(found, entries.into());
+}
+
+#[test]
 fn what_was_delivered_while_running_is_known() {
     let bed = Bed::new(&["a", "d/b", "gone"]);
     let (_, _, mut record) = bed.start();

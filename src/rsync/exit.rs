@@ -34,7 +34,7 @@ pub enum Ending {
 
 /// Where the two sides' directories are, as error lines name them, and who we say we are.
 #[derive(Debug, Clone, Copy)]
-pub struct Places<'a> {
+pub struct RunPaths<'a> {
     /// The module or the path on the remote, for sentences.
     pub module: &'a str,
     /// `<auth users>`.
@@ -116,7 +116,7 @@ const REFUSALS: &[&str] = &[
 ];
 
 /// Judges a run by its ending and what it wrote to standard error. `truncated`: not all of that was kept.
-pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &Places) -> Outcome {
+pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &RunPaths) -> Outcome {
     let code = match ending {
         Ending::Killed => return Outcome::Stopped,
         Ending::RootChanged => return Outcome::Failed(root_changed()),
@@ -295,7 +295,7 @@ fn reason(text: &str, code: i32) -> String {
 }
 
 /// Code 23: what the error lines name has failed, the rest is delivered.
-fn partial(stderr: &[u8], truncated: bool, places: &Places) -> Outcome {
+fn partial(stderr: &[u8], truncated: bool, places: &RunPaths) -> Outcome {
     let mut failed: Vec<(RelPath, String)> = Vec::new();
     let mut unknown = None;
     let mut deletions_skipped = false;
@@ -329,7 +329,7 @@ fn partial(stderr: &[u8], truncated: bool, places: &Places) -> Outcome {
 mod tests {
     use super::*;
 
-    const PLACES: Places<'static> = Places {
+    const PLACES: RunPaths<'static> = RunPaths {
         module: "m",
         user: Some("bob"),
         password_file: None,
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn names_are_found_below_a_module_directory_and_with_ssh() {
         let failed = |directory: &'static str, shown: &str| {
-            let places = Places { remote_directory: directory.as_bytes(), ..PLACES };
+            let places = RunPaths { remote_directory: directory.as_bytes(), ..PLACES };
             let text = format!(
                 "rsync: [receiver] open \"{shown}\" (in m) failed: Permission denied (13)\n"
             );

@@ -95,7 +95,7 @@ impl Report {
     /// Judges it; see [`super::exit::judge`].
     pub fn judge(&self, endpoint: &super::Endpoint) -> super::exit::Outcome {
         use std::os::unix::ffi::OsStrExt;
-        let places = exit::Places {
+        let places = exit::RunPaths {
             module: &endpoint.destination.name(),
             user: endpoint.destination.user(),
             password_file: endpoint.options.password_file.as_deref(),
@@ -151,7 +151,7 @@ pub struct Session {
     killer: Killer,
     spec: RunSpec,
     expected: Option<Identity>,
-    places: Places,
+    places: Opened,
     /// The accounts as they were at the start; `None` for a run that may read them whatever becomes of them.
     accounts: Option<Accounts>,
     reaped: Option<ExitStatus>,
@@ -159,7 +159,7 @@ pub struct Session {
 
 /// Where a run reads and writes.
 #[derive(Debug)]
-struct Places {
+struct Opened {
     /// The watch root without links.
     root: PathBuf,
     /// What stands for the local directory that the run fills.
@@ -188,7 +188,7 @@ impl Session {
         let accounts = Accounts::now();
         let (child, is_confined) = spawn(spec, &dir, destination.as_ref())?;
         let pinned = destination.map(|destination| destination.path());
-        let mut session = Self::adopt(child, spec, expected, Places { root, pinned })?;
+        let mut session = Self::adopt(child, spec, expected, Opened { root, pinned })?;
         session.accounts = is_confined.then_some(accounts);
         Ok(session)
     }
@@ -197,7 +197,7 @@ impl Session {
         mut child: Child,
         spec: &RunSpec,
         expected: Option<Identity>,
-        places: Places,
+        places: Opened,
     ) -> Result<Self, StartError> {
         let pid = Pid::from_child(&child);
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {

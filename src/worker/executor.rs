@@ -27,19 +27,19 @@ pub struct Ran {
 /// What the executor does to the outside.
 pub trait Effects {
     /// What ends the whole job.
-    type Stop;
+    type Error;
 
     /// Runs rsync.
     ///
     /// # Errors
     /// When the job ends here.
-    fn run(&mut self, run: &Run) -> Result<Ran, Self::Stop>;
+    fn run(&mut self, run: &Run) -> Result<Ran, Self::Error>;
 
     /// Asks what a run would delete. The inner error: it does not say all.
     ///
     /// # Errors
     /// When the job ends here.
-    fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, Ran>, Self::Stop>;
+    fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, Ran>, Self::Error>;
 
     /// True when something stands on disk at this path.
     fn stands(&mut self, path: &RelPath) -> bool;
@@ -67,7 +67,7 @@ impl<E: Effects> Executor<'_, E> {
     ///
     /// # Errors
     /// When the job ends before the last step.
-    pub fn execute(&mut self, steps: Vec<Step>) -> Result<(), E::Stop> {
+    pub fn execute(&mut self, steps: Vec<Step>) -> Result<(), E::Error> {
         let mut todo = steps;
         todo.reverse();
         while let Some(step) = todo.pop() {
@@ -82,7 +82,7 @@ impl<E: Effects> Executor<'_, E> {
     }
 
     /// Makes something from its old copy. If it has moved on meanwhile, the old copy is kept for whoever sends it.
-    fn make_move(&mut self, step: Step, moved: Move, todo: &mut Vec<Step>) -> Result<(), E::Stop> {
+    fn make_move(&mut self, step: Step, moved: Move, todo: &mut Vec<Step>) -> Result<(), E::Error> {
         let failed = self.failed.len();
         // A move has one path, so no steps take its place.
         self.step(step)?;
@@ -96,7 +96,7 @@ impl<E: Effects> Executor<'_, E> {
     }
 
     /// Does one step; returns the steps that take its place.
-    fn step(&mut self, step: Step) -> Result<Vec<Step>, E::Stop> {
+    fn step(&mut self, step: Step) -> Result<Vec<Step>, E::Error> {
         match step.doing() {
             Doing::Run(run) => {
                 let ran = self.effects.run(&run)?;

@@ -3,11 +3,15 @@
 
 use std::time::Duration;
 
+use crate::change::Scope;
 use crate::ground::generations::Generations;
 use crate::path::RelPath;
 
 /// Entries of a generation; two generations are kept, some 10 MB at the most.
 const GENERATION: usize = 50_000;
+
+/// Directories of a generation.
+const DIRECTORIES: usize = 5_000;
 
 /// What rsync compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,33 +35,83 @@ pub enum Granularity {
 ///
 /// Invariant: a path whose copy may have the stamp of an older content is remembered.
 #[derive(Debug, Default)]
-pub struct FreshStamps(Generations<RelPath, Stamp, GENERATION>);
+pub struct FreshStamps {
+    files: Generations<RelPath, Stamp, GENERATION>,
+    directories: Generations<RelPath, Sent, DIRECTORIES>,
+}
+
+/// When a directory was sent to a receiver that compares whole seconds. Which of its files were fresh is not known.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    scope: Scope,
+    began: Duration,
+    ended: Duration,
+}
+
+impl Sent {
+    /// True when the run may have read the file before a later write gave it the same stamp.
+    fn may_hide(self, stamp: Stamp) -> bool {
+        let modified = stamp.modified.as_secs();
+        self.began.as_secs() <= modified && modified <= self.ended.as_secs()
+    }
+}
 
 impl FreshStamps {
     /// True when the copy of `path` may have this stamp and other content: rsync must not trust it.
     pub fn hides(&self, path: &RelPath, stamp: Stamp, granularity: Granularity) -> bool {
-        let known = self.0.get(path);
+        let known = self.files.get(path);
         known.is_some_and(|known| same(*known, stamp, granularity))
+            || granularity == Granularity::Seconds && self.was_sent_fresh(path, stamp)
+    }
+
+    /// Notes that directories are about to be sent to a receiver that compares whole seconds.
+    pub fn begin_directories(&mut self, paths: &[RelPath], scope: Scope, now: Duration) {
+        for path in paths {
+            let sent = Sent { scope, began: now, ended: Duration::MAX };
+            self.directories.insert(path.clone(), sent);
+        }
+    }
+
+    /// Notes that they were sent, or not.
+    pub fn end_directories(&mut self, paths: &[RelPath], now: Duration) {
+        for path in paths {
+            if let Some(sent) = self.directories.get(path).copied() {
+                self.directories.insert(path.clone(), Sent { ended: now, ..sent });
+            }
+        }
+    }
+
+    fn was_sent_fresh(&self, path: &RelPath, stamp: Stamp) -> bool {
+        if self.directories.is_empty() {
+            return false;
+        }
+        let parent = path.parent();
+        let above = std::iter::successors(parent.clone(), RelPath::parent);
+        above.into_iter().any(|dir| {
+            self.directories.get(&dir).is_some_and(|sent| {
+                sent.may_hide(stamp) && (sent.scope == Scope::Tree || Some(&dir) == parent.as_ref())
+            })
+        })
     }
 
     /// Notes that `path` is about to be sent with this stamp. `now` is [`coarse_now`], read after the file was looked at.
     pub fn note(&mut self, path: &RelPath, stamp: Stamp, now: Duration, granularity: Granularity) {
         if is_fresh(stamp, now, granularity) {
-            self.0.insert(path.clone(), stamp);
+            self.files.insert(path.clone(), stamp);
         } else {
-            self.0.remove(path);
+            self.files.remove(path);
         }
     }
 
     /// True when something newer than this was sent, or was about to be.
     pub fn has_newer(&self, path: &RelPath, stamp: Stamp) -> bool {
-        let known = self.0.get(path);
+        let known = self.files.get(path);
         known.is_some_and(|known| known.modified > stamp.modified)
     }
 
     /// The remembered paths below `old`, renamed to be below `new`.
     pub fn moved_along(&self, old: &RelPath, new: &RelPath) -> Vec<RelPath> {
-        let known = self.0.keys();
+        let known = self.files.keys();
         if old.is_root() {
             return known.cloned().collect();
         }
@@ -133,6 +187,31 @@ mod tests {
         assert!(!is_hidden(&mut fresh, "f", stamp(1_000, 4), now, Granularity::Nanoseconds));
         assert!(is_hidden(&mut fresh, "f", stamp(1_000, 4), now, Granularity::Nanoseconds));
         assert!(!is_hidden(&mut fresh, "f", stamp(1_004, 4), now, Granularity::Nanoseconds));
+    }
+
+    #[test]
+    fn a_rewrite_right_after_its_directory_was_sent_is_hidden_from_an_old_receiver() {
+        let mut fresh = FreshStamps::default();
+        let at = Duration::from_millis;
+        fresh.begin_directories(&[path("tree")], Scope::Tree, at(10_500));
+        fresh.begin_directories(&[path("list")], Scope::Listing, at(10_500));
+        let hides = |fresh: &FreshStamps, name, ms| {
+            fresh.hides(&path(name), stamp(ms, 4), Granularity::Seconds)
+        };
+        assert!(hides(&fresh, "tree/d/f", 99_000), "it may be under way still");
+        fresh.end_directories(&[path("tree"), path("list")], at(11_200));
+        for (name, ms, hidden) in [
+            ("tree/d/f", 10_100, true),
+            ("tree/d/f", 11_900, true),
+            ("tree/d/f", 9_900, false),
+            ("tree/d/f", 12_000, false),
+            ("list/f", 11_000, true),
+            ("list/d/f", 11_000, false),
+            ("f", 11_000, false),
+        ] {
+            assert_eq!(hides(&fresh, name, ms), hidden, "{name} {ms}");
+        }
+        assert!(!fresh.hides(&path("tree/f"), stamp(10_500, 4), Granularity::Nanoseconds));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::delivered::{Delivered, Version};
 use super::fresh::{FreshStamps, Granularity, Stamp};
 use super::look::Looks;
+use crate::change::Scope;
 use crate::path::RelPath;
 use crate::rsync::Abilities;
 
@@ -54,6 +55,20 @@ impl Known {
         granularity: Granularity,
     ) {
         self.fresh.note(path, stamp, now, granularity);
+    }
+
+    /// Remembers that directories are about to be sent. Only a receiver of whole seconds can miss what is rewritten then.
+    pub fn begin_directories(&mut self, looks: &Looks, now: Duration, granularity: Granularity) {
+        if granularity == Granularity::Seconds {
+            self.fresh.begin_directories(&looks.first.trees, Scope::Tree, now);
+            self.fresh.begin_directories(&looks.first.listings, Scope::Listing, now);
+        }
+    }
+
+    /// The runs that sent directories are over.
+    pub fn end_directories(&mut self, looks: &Looks, now: Duration) {
+        self.fresh.end_directories(&looks.first.trees, now);
+        self.fresh.end_directories(&looks.first.listings, now);
     }
 
     /// Takes in what a job delivered. `sent`: the versions that were there before its runs.

@@ -26,7 +26,7 @@ const TICK_MS_MAX: u32 = 20;
 /// What the hook needs of the job that is about to run.
 pub trait Partner {
     /// What ends the job.
-    type Stop;
+    type Error;
 
     /// Looks at the disk once more.
     fn look(&self) -> Looks;
@@ -38,7 +38,7 @@ pub trait Partner {
     ///
     /// # Errors
     /// When the job ends here.
-    fn ask(&self, paths: &[RelPath]) -> Result<Answer, Self::Stop>;
+    fn ask(&self, paths: &[RelPath]) -> Result<Answer, Self::Error>;
 
     /// What is sent whatever the remote has.
     fn replacements(&self, look: &Look) -> HashSet<RelPath>;
@@ -84,7 +84,7 @@ impl Mutual {
         known_until: Duration,
         looks: &mut Looks,
         partner: &P,
-    ) -> Result<Sending<'_>, P::Stop> {
+    ) -> Result<Sending<'_>, P::Error> {
         let is_asked = matches!(job.kind, JobKind::Batch | JobKind::Large);
         let mut resting = Vec::new();
         if is_asked {
@@ -109,7 +109,7 @@ impl Mutual {
         notices: &Notices<'_>,
         looks: &mut Looks,
         partner: &P,
-    ) -> Result<Vec<Item>, P::Stop> {
+    ) -> Result<Vec<Item>, P::Error> {
         let (now, own) = (now(), partner.replacements(&looks.first));
         let can_ask = (own, partner.can_ask_for_deletions());
         let sorted = self.lock().sort(&mut looks.first, notices, &can_ask, now);

@@ -249,8 +249,10 @@ impl RemoteWorker {
             failed: plan.failed,
             undone: std::mem::take(&mut looks.first.undone),
         };
-        executor.execute(plan.steps)?;
+        let executed = executor.execute(plan.steps);
         let (failed, undone) = (executor.failed, executor.undone);
+        self.remote.known().end_directories(&looks, coarse_now());
+        executed?;
         self.clean_up(job, &runs);
         if under_way.answered.get() {
             self.remote.note_abilities(abilities);
@@ -302,6 +304,7 @@ impl RemoteWorker {
         let facts = self.facts(&known, abilities);
         let (now, granularity) = (facts.now, facts.granularity());
         let plan = plan(job, looks, facts);
+        known.begin_directories(looks, now, granularity);
         for (path, stamp) in &plan.stamps {
             known.remember(path, *stamp, now, granularity);
         }
@@ -391,7 +394,7 @@ impl Attempt<'_> {
 }
 
 impl Partner for Attempt<'_> {
-    type Stop = Stop;
+    type Error = Stop;
 
     fn look(&self) -> Looks {
         let hints = self.worker.facts(&self.remote().known(), self.abilities).hints();

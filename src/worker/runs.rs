@@ -77,7 +77,7 @@ impl<'a> Runs<'a> {
 }
 
 impl Effects for Runs<'_> {
-    type Stop = Stop;
+    type Error = Stop;
 
     fn run(&mut self, run: &Run) -> Result<Ran, Stop> {
         let sessions = self.remote.sessions();

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 use sersync::path::RelPath;
-use sersync::plugin::{Limits, Plugin, PluginEvent, PluginSpec, PluginStats};
+use sersync::plugin::{Plugin, PluginEvent, PluginLimits, PluginSpec, PluginStats};
 
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,8 +34,8 @@ fn event(path: &[u8]) -> PluginEvent {
 }
 
 /// Quick limits, so that slow partners are noticed within the test's patience.
-fn limits() -> Limits {
-    Limits {
+fn limits() -> PluginLimits {
+    PluginLimits {
         queue: 100,
         time: Duration::from_secs(10),
         retry_min: Duration::from_millis(10),
@@ -49,7 +49,7 @@ fn start(spec: PluginSpec) -> Plugin {
 
 fn start_impatient(spec: PluginSpec) -> Plugin {
     let time = Duration::from_millis(300);
-    Plugin::start_within(spec, Limits { time, ..limits() }).unwrap()
+    Plugin::start_within(spec, PluginLimits { time, ..limits() }).unwrap()
 }
 
 fn now() -> Instant {

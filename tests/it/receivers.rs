@@ -228,3 +228,22 @@ fn a_hook_that_refuses_is_shown_with_its_own_words() {
     daemon.reconfigure(&Options::default());
     wait_for_content(&daemon.at("f"), "1");
 }
+
+#[test]
+fn a_rewrite_right_after_its_directory_came_arrives_where_whole_seconds_are_compared() {
+    let daemon = refusing("modify-window");
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("first", "contact");
+    wait_for_content(&daemon.at("first"), "contact");
+    let outside = mirror.dir.dir("outside");
+    for round in 0..8 {
+        let (name, content) = (format!("d{round}"), format!("new {round}"));
+        fs::create_dir_all(outside.join(&name).join("below")).unwrap();
+        fs::write(outside.join(&name).join("below/f"), "old 0").unwrap();
+        fs::rename(outside.join(&name), mirror.at(&name)).unwrap();
+        let path = format!("{name}/below/f");
+        wait_for_content(&daemon.at(&path), "old 0");
+        mirror.write(&path, &content);
+        wait_for_content(&daemon.at(&path), &content);
+    }
+}

@@ -17,7 +17,7 @@ use crate::path::RelPath;
 use crate::rsync::RunSpec;
 use crate::rsync::run::{Limits, Session, StartError};
 use crate::rsync::{confine, quoted};
-use crate::state::{self, Places};
+use crate::state::{self, StateBases};
 use crate::watch::mounts::MOUNT_TABLE;
 use crate::watch::open::open_dir;
 use crate::xml::report::Severity;
@@ -61,7 +61,7 @@ const NETWORK: &[&str] = &[
 ];
 
 /// Examines this machine.
-pub fn examine(loaded: &Loaded, places: &Places, deadline: Deadline) -> Vec<Finding> {
+pub fn examine(loaded: &Loaded, places: &StateBases, deadline: Deadline) -> Vec<Finding> {
     let config = &loaded.config;
     let mut found = vec![warnings_of(loaded)];
     found.extend(preflight_of(loaded));
@@ -282,7 +282,7 @@ fn count_directories(root: &Path, filter: &Filter, deadline: Deadline, count: &m
 }
 
 /// Where the state will be, and what nobody needs there any more.
-fn state_place(config: &Path, places: &Places) -> Vec<Finding> {
+fn state_place(config: &Path, places: &StateBases) -> Vec<Finding> {
     let (Ok(base), Ok(directory)) = (places.base(), state::directory_of(config, places)) else {
         let text = "no place: without state, what is pending is forgotten at exit";
         return vec![Finding::warning("state", text, "name one with --state-dir DIR")];

@@ -133,14 +133,14 @@ pub struct Plan {
 }
 
 /// A worker looking at the source.
-pub struct Look<'a> {
+pub struct SimulatedLook<'a> {
     pub source: &'a Tree,
     pub kind: JobKind,
     /// Files whose stamp was still fresh when they were delivered: they go with `-I`.
     pub fresh: &'a BTreeSet<RelPath>,
 }
 
-impl Look<'_> {
+impl SimulatedLook<'_> {
     pub fn plan(&self, items: &[Item], rng: &mut Rng) -> Plan {
         let mut plan = Plan::default();
         for item in items {
@@ -284,7 +284,7 @@ pub struct Copy {
     pub tree: Tree,
     /// Paths that cannot be written or deleted, nor what is below them.
     pub refused: BTreeSet<RelPath>,
-    /// See [`Look::fresh`].
+    /// See [`SimulatedLook::fresh`].
     pub fresh: BTreeSet<RelPath>,
 }
 

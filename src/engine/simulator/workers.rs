@@ -48,7 +48,8 @@ impl World {
         let job = &flying.job;
         let remote = &self.remotes[job.remote.0];
         let source = &self.sources[job.root.0];
-        let look = Look { source: &source.tree, kind: job.kind, fresh: &remote.copy.fresh };
+        let look =
+            SimulatedLook { source: &source.tree, kind: job.kind, fresh: &remote.copy.fresh };
         let mut plan = look.plan(&job.items, &mut self.rng);
         if !job.deletes_below {
             plan.ops.iter_mut().for_each(|ops| ops.retain(|op| !matches!(op, Op::Only(..))));

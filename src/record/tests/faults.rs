@@ -71,7 +71,7 @@ fn unreadable_directory_is_not_taken_for_an_empty_one() {
         &surveyor.header,
         wanted,
         &mut sink,
-        Losses::Accidents,
+        (Losses::Accidents, WithoutBaseline::Silent),
         |meet| {
             walk::walk(bed.tree.path(), wanted, 1, |listed| match listed {
                 walk::Found::Listed(listing) if listing.dir == blind => {

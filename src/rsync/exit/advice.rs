@@ -1,7 +1,7 @@
 //! Failures that somebody has to mend, and what to do about each.
 //! Knows rsync's and ssh's words; decides nothing.
 
-use super::Places;
+use super::RunPaths;
 
 /// Failures that somebody has to mend: a piece of rsync's words, what "remote X …" does, and what to do about it.
 const ADVICE: &[(&str, &str, &str)] = &[
@@ -114,7 +114,7 @@ pub fn hint(reason: &str) -> Option<&'static str> {
 }
 
 /// What is wrong, as a clause whose subject is the remote, and what to do, when the words of a failure are known.
-pub(super) fn advice(text: &str, places: &Places) -> Option<(String, String)> {
+pub(super) fn advice(text: &str, places: &RunPaths) -> Option<(String, String)> {
     let (_, reason, advice) = ADVICE.iter().find(|(words, ..)| text.contains(words))?;
     let file = places.password_file.map_or_else(String::new, |file| file.display().to_string());
     let password = if places.password_file.is_some() {

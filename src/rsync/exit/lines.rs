@@ -1,7 +1,7 @@
 //! One line of rsync's error output, read for the path it names.
 //! Knows nothing of exit codes.
 
-use super::Places;
+use super::RunPaths;
 use crate::ground::octal::unescape;
 use crate::path::RelPath;
 use crate::rsync::RSYNC_ESCAPE;
@@ -30,7 +30,7 @@ const SUMMARIES: &[&str] =
 const SENDERS: &[&str] = &["symlink has no referent: ", "cannot send long-named file "];
 
 /// Reads one line.
-pub(super) fn read(line: &[u8], places: &Places) -> Line {
+pub(super) fn read(line: &[u8], places: &RunPaths) -> Line {
     let line = line.trim_ascii();
     if line.is_empty() || SUMMARIES.iter().any(|start| line.starts_with(start.as_bytes())) {
         return Line::Nothing;
@@ -86,7 +86,7 @@ fn named(line: &[u8]) -> Option<&[u8]> {
 }
 
 /// The path below the root that a shown name means, on whichever side it is.
-fn locate(shown: &[u8], line: &[u8], places: &Places) -> Option<RelPath> {
+fn locate(shown: &[u8], line: &[u8], places: &RunPaths) -> Option<RelPath> {
     let name = unescape(shown, RSYNC_ESCAPE);
     let is_senders = |start: &&str| line.starts_with(start.as_bytes());
     let receiver = !contains(line, b"[sender]") && !SENDERS.iter().any(is_senders);
@@ -100,7 +100,7 @@ fn locate(shown: &[u8], line: &[u8], places: &Places) -> Option<RelPath> {
 }
 
 /// A name on the receiver: absolute below the destination, or already relative to it.
-fn below_remote<'a>(name: &'a [u8], places: &Places) -> Option<&'a [u8]> {
+fn below_remote<'a>(name: &'a [u8], places: &RunPaths) -> Option<&'a [u8]> {
     if !name.starts_with(b"/") {
         return Some(name);
     }

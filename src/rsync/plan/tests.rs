@@ -7,14 +7,14 @@ use crate::destination::Host;
 use crate::rsync::options::RsyncOptions;
 
 /// What an endpoint is made of.
-struct Remote {
+struct Options {
     destination: Destination,
     options: RsyncOptions,
 }
 
-fn endpoint(ip: &str, name: &str, change: impl Fn(&mut Remote)) -> Endpoint {
+fn endpoint(ip: &str, name: &str, change: impl Fn(&mut Options)) -> Endpoint {
     let host = Host { name: ip.into(), ..Host::default() };
-    let mut remote = Remote {
+    let mut remote = Options {
         destination: Destination::Daemon { host, module: name.into() },
         options: RsyncOptions {
             params: vec!["-artuz".into(), "--delete".into()],

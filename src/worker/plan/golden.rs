@@ -315,7 +315,7 @@ fn rules_of(run: &Run) -> String {
 }
 
 impl Effects for World {
-    type Stop = Infallible;
+    type Error = Infallible;
 
     fn run(&mut self, run: &Run) -> Result<Ran, Infallible> {
         let _ = writeln!(self.transcript, "-> {}", sentence(run));

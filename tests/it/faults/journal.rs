@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use sersync::control::socket::connect_to;
+
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::same::wait_until_same;
@@ -70,6 +72,8 @@ fn a_state_directory_that_is_deleted_is_made_again_with_all_that_is_pending() {
     fs::remove_dir_all(mirror.dir.join("gone")).unwrap();
     mirror.write("trigger", "x");
     mirror.wait_for_output("the state directory was deleted while this program runs");
+    let state = journal(&mirror).parent().unwrap().to_path_buf();
+    wait_until("the control socket answers again", || connect_to(&state).is_ok());
     mirror.write("later", "x");
     let written = || {
         let bytes = fs::read(journal(&mirror)).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sersync::config::SocketPlugin;
-use sersync::plugin::{Limits, Plugin, PluginSpec};
+use sersync::plugin::{Plugin, PluginLimits, PluginSpec};
 
 use super::listener::{Listener, Manner};
 use super::{event, keep_log, limits, log_lines, start, wait_for};
@@ -62,7 +62,7 @@ fn events_wait_for_a_dead_listener_and_arrive_in_order() {
 fn full_queue_drops_the_oldest_counts_them_and_never_blocks() {
     keep_log();
     let address = Listener::dead_address();
-    let limits = Limits {
+    let limits = PluginLimits {
         queue: 4,
         // Far beyond the test's patience: an offer that waited for the actor would be seen.
         retry_min: Duration::from_secs(600),
@@ -85,7 +85,8 @@ fn full_queue_drops_the_oldest_counts_them_and_never_blocks() {
 #[test]
 fn what_is_left_after_an_overflow_is_the_newest() {
     let address = Listener::dead_address();
-    let plugin = Plugin::start_within(spec(address), Limits { queue: 2, ..limits() }).unwrap();
+    let plugin =
+        Plugin::start_within(spec(address), PluginLimits { queue: 2, ..limits() }).unwrap();
     plugin.offer(event(b"held"));
     wait_for(&plugin, |s| s.down && s.waiting == 0);
     for number in 0..5 {
