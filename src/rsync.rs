@@ -8,6 +8,7 @@ pub mod exit;
 pub mod input;
 mod knock;
 pub mod local;
+pub mod master;
 pub mod operator_rules;
 pub mod options;
 pub mod params;
@@ -30,6 +31,7 @@ use crate::path::RelPath;
 use confine::Confinement;
 use exit::Ability;
 use local::LocalDirectory;
+use master::Master;
 use operator_rules::OperatorRules;
 use options::RsyncOptions;
 use params::{Filters, Params};
@@ -117,6 +119,7 @@ pub struct Endpoint {
     local: Option<LocalDirectory>,
     owner: Option<PathBuf>,
     confinement: Option<Confinement>,
+    master: Option<Master>,
 }
 
 /// The kinds of run. What each reads from standard input is made by the function of [`input`] that it names.
@@ -305,6 +308,7 @@ impl Endpoint {
                 _ => None,
             },
             owner: None,
+            master: None,
             confinement: None,
         };
         endpoint.confinement = endpoint.confinement().ok();
@@ -315,6 +319,23 @@ impl Endpoint {
     #[must_use]
     pub fn owned_by(self, state: Option<&Path>) -> Self {
         Self { owner: state.map(Path::to_path_buf), ..self }
+    }
+
+    /// The same over an ssh connection that stays between the runs, where one is worth while and the operator says nothing of it.
+    #[must_use]
+    pub fn sharing_a_connection(self, state: Option<&Path>) -> Self {
+        let own = self.params.rsh.as_ref().map(|shell| shell.to_string_lossy().into_owned());
+        let is_ssh = self.destination.is_ssh() && own.as_deref().is_none_or(plan::is_ssh);
+        let master = state.filter(|_| is_ssh && self.ready() > 0);
+        let master = master.and_then(|it| Master::of(&self.destination, own.as_deref(), it));
+        Self { master, ..self }
+    }
+
+    /// Ends the connection that stays between the runs: nobody needs it any more, or it may be dead.
+    pub fn end_shared_connection(&self) {
+        if let Some(master) = &self.master {
+            master.end();
+        }
     }
 
     /// The same from another directory than the watch root: for runs that send nothing of it.

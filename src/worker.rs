@@ -179,6 +179,7 @@ impl Drop for Workers {
         // All sessions are told before one is waited for.
         let remotes = self.remotes.all();
         Sessions::close_all(remotes.iter().map(|remote| remote.sessions()));
+        remotes.iter().for_each(|remote| remote.end_shared_connection());
     }
 }
 

@@ -179,28 +179,34 @@ fn reached(bench: &mut Bench, reach: Reach, line: Line) -> io::Result<()> {
 
 /// After a long rest, when no session is kept any more: several mirrors rest at the same time.
 pub fn rest_of_a_minute(bench: &mut Bench) -> io::Result<()> {
+    let cold = |what, ms| line("rest", what, Target::AtMost(ms));
     let lines = [
-        (Reach::Loopback, "1 KB file after a minute's rest (no session), median"),
-        (Reach::Ssh, "the same over ssh, median"),
+        (Reach::Loopback, cold("1 KB file after a minute's rest (no session), median", 12.0)),
+        (Reach::Ssh, cold("the same over ssh, median", 20.0)),
+        (Reach::RoundTrip, cold("the same through a 40 ms round trip, median", 80.0)),
     ];
     let mut resting = Vec::new();
-    for (reach, what) in lines {
+    for (reach, line) in lines {
+        let rig = Rig::new(reach)?;
+        bench.report.add_time(line, Tool::Rsync, median(&by_hand(&rig, bench.size(5, 1))?));
         for _ in 0..bench.size(3, 1) {
             let rig = Rig::new(reach)?;
             let running = Running::start(Tool::Sersync, &rig)?;
-            resting.push((what, rig, running));
+            // The first contact is not what is measured.
+            let since = write(&rig, "before the rest")?;
+            visible(&rig, "before the rest", since);
+            resting.push((line, rig, running));
         }
     }
     rest(bench.options.rest_s * 1000);
-    for (_, what) in lines {
+    for (_, line) in lines {
         let mut times = Vec::new();
-        for (_, rig, _) in resting.iter().filter(|(of, ..)| *of == what) {
+        for (_, rig, _) in resting.iter().filter(|(of, ..)| of.what == line.what) {
             let since = write(rig, "after the rest")?;
             times.push(visible(rig, "after the rest", since));
             // Several sessions are made ready again now; the next one must not be measured beside them.
             rest(10 * SETTLE_MS);
         }
-        let line = line("rest", what, Target::None);
         bench.report.add_time(line, Tool::Sersync, median(&times));
     }
     Ok(())

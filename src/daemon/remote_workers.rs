@@ -45,7 +45,11 @@ impl RemoteWorkers {
             for remote in &mirror.remotes {
                 let Remote { destination, options } = remote;
                 let endpoint = Endpoint::new(&mirror.watch, destination, options);
-                endpoints.push((endpoint.owned_by(state), Arc::clone(source), RootId(root)));
+                endpoints.push((
+                    endpoint.owned_by(state).sharing_a_connection(state),
+                    Arc::clone(source),
+                    RootId(root),
+                ));
             }
         }
         let translation = filter.to_rsync_patterns();

@@ -280,7 +280,11 @@ fn reason(text: &str, code: i32) -> String {
     let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
     let full = lines().find(|line| is_full(line));
     let telling = lines().find(|line| {
-        !line.starts_with("rsync error:") && !line.contains("connection unexpectedly closed")
+        // ssh says so when it makes a connection of its own because the shared one has no room.
+        let is_about_sharing = line.starts_with("ControlSocket ") || line.starts_with("mux_client");
+        !is_about_sharing
+            && !line.starts_with("rsync error:")
+            && !line.contains("connection unexpectedly closed")
     });
     let Some(line) = full.or(telling).or_else(|| lines().next()) else {
         return format!("rsync ended with code {code}");

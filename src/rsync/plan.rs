@@ -40,7 +40,7 @@ impl Endpoint {
             args.extend(self.params.delete.iter().cloned());
         }
         self.push_kind(&mut args, kind, abilities);
-        self.push_connection(&mut args);
+        self.push_connection(&mut args, self.shared_shell());
         self.push_tuning(&mut args, abilities);
         // Behind `--` nothing is an option, whatever a name or a host looks like.
         args.push("--".into());
@@ -73,7 +73,7 @@ impl Endpoint {
     /// Lists the remote's directory itself, not what it holds: is it there, and when was it changed?
     pub fn plan_listing(&self) -> RunSpec {
         let mut args = self.params.kept.clone();
-        self.push_connection(&mut args);
+        self.push_connection(&mut args, self.shared_shell());
         self.push_tuning(&mut args, Abilities::NONE);
         args.extend(["--list-only", "--no-r", "-d", "--exclude=*", "--"].map(OsString::from));
         args.push(self.destination.word());
@@ -194,14 +194,14 @@ impl Endpoint {
     }
 
     /// The options without which the remote cannot be reached.
-    fn push_connection(&self, args: &mut Vec<OsString>) {
+    fn push_connection(&self, args: &mut Vec<OsString>, shell: Option<OsString>) {
         if let Some(seconds) = self.options.timeout_s {
             args.push(format!("--timeout={seconds}").into());
         }
         if let Some(rate) = &self.options.bwlimit {
             args.push(format!("--bwlimit={rate}").into());
         }
-        if let Some(shell) = self.remote_shell() {
+        if let Some(shell) = shell {
             args.extend(["-e".into(), shell]);
         }
         let Destination::Daemon { host, .. } = &self.destination else {
@@ -234,6 +234,16 @@ impl Endpoint {
         if !self.params.has_contimeout {
             args.push(format!("--contimeout={CONNECT_TIMEOUT_S}").into());
         }
+    }
+
+    /// The remote shell over the connection that stays between the runs.
+    fn shared_shell(&self) -> Option<OsString> {
+        let shell = self.remote_shell()?;
+        let Some(master) = &self.master else { return Some(shell) };
+        // Before our other options: ssh takes the first of two.
+        let shell = shell.into_string().ok()?;
+        let shared = format!(" {} -o BatchMode=yes", master.words());
+        Some(shell.replacen(" -o BatchMode=yes", &shared, 1).into())
     }
 
     /// The operator's own remote shell; with ssh and a plain `-e ssh` (or none) ours.
@@ -273,7 +283,7 @@ impl Endpoint {
             args.push("-R".into());
             source = source_word(path, "");
         }
-        self.push_connection(&mut args);
+        self.push_connection(&mut args, self.remote_shell());
         args.extend(["--".into(), source, self.destination.word()]);
         self.spec(args)
     }
@@ -328,7 +338,7 @@ fn ssh_words(shell: &str, port: Option<u16>) -> String {
 }
 
 /// True for a command line whose program is ssh itself.
-fn is_ssh(shell: &str) -> bool {
+pub(super) fn is_ssh(shell: &str) -> bool {
     let program = shell.split_whitespace().next().unwrap_or_default();
     program.rsplit('/').next() == Some("ssh")
 }

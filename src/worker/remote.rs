@@ -92,7 +92,12 @@ impl Remote {
                 Stop::Failed(Failure::new(FailureKind::Options, code::STARTING, reason))
             }
             Outcome::Stopped => Stop::Stopped,
-            Outcome::Failed(failure) => Stop::Failed(failure),
+            Outcome::Failed(failure) => {
+                if failure.kind == FailureKind::Away {
+                    self.endpoint.end_shared_connection();
+                }
+                Stop::Failed(failure)
+            }
             Outcome::Delivered | Outcome::Partial { .. } | Outcome::Kept { .. } => {
                 let reason = "rsync's answer is not understood";
                 Stop::Failed(Failure::new(FailureKind::Away, code::PARTIAL, reason))

@@ -112,6 +112,11 @@ impl RemoteWorker {
         self.remote.sessions().abort();
     }
 
+    /// Ends the ssh connection that stays between the runs.
+    pub fn end_shared_connection(&self) {
+        self.remote.endpoint().end_shared_connection();
+    }
+
     /// Kills every run; none is started any more.
     pub fn kill(&self) {
         self.remote.sessions().kill();

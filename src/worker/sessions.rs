@@ -176,6 +176,7 @@ impl Sessions {
                         self.endpoint.destination()
                     );
                     job.aborted.set(true);
+                    self.endpoint.end_shared_connection();
                     self.close();
                 }
                 outcome => return Ran { outcome, connected },

@@ -2,6 +2,7 @@
 //! Nothing that only sersync adds may cost a delivery.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -155,7 +156,7 @@ fn runs(program: &str) -> bool {
 
 /// Three watch paths that go to three modules of one daemon, which share its four places.
 #[test]
-fn three_modules_behind_four_places_turn_no_foreign_client_away() {
+fn three_modules_behind_four_places_get_everything_and_nobody_is_blamed() {
     let dir = TestDir::new();
     let more: String = ["b", "c"]
         .map(|name| {
@@ -180,9 +181,6 @@ fn three_modules_behind_four_places_turn_no_foreign_client_away() {
         for (source, copy) in sources.iter().zip(&copies) {
             fs::write(source.join("f"), turn.to_string()).unwrap();
             wait_for_content(&copy.join("f"), turn.to_string());
-            let port = format!("--port={}", daemon.port);
-            let foreign = Command::new("rsync").args([&port, "127.0.0.1::data/"]).output().unwrap();
-            assert!(foreign.status.success(), "{}", String::from_utf8_lossy(&foreign.stderr));
         }
     }
     assert_no_error(&mirror, "four places");
@@ -246,4 +244,35 @@ fn a_rewrite_right_after_its_directory_came_arrives_where_whole_seconds_are_comp
         mirror.write(&path, &content);
         wait_for_content(&daemon.at(&path), &content);
     }
+}
+
+/// After a rest a run needs no handshake; and what stands between the runs goes with the program.
+#[test]
+fn the_ssh_connection_stays_between_runs_and_ends_with_the_program() {
+    let sshd = Sshd::start();
+    let copy = TestDir::new();
+    let setup = Setup {
+        remotes: vec![("127.0.0.1".into(), copy.path().display().to_string())],
+        params: "-a".into(),
+        port: sshd.port,
+        ssh: true,
+        env: vec![("PATH".into(), sshd.path_variable())],
+        ..Setup::plain()
+    };
+    let mut mirror = Mirror::start(&setup);
+    mirror.write("f", "1");
+    wait_for_content(&copy.join("f"), "1");
+    let shared = mirror.dir.join("state/ssh");
+    let sockets = || fs::read_dir(&shared).unwrap().count();
+    wait_until("the connection stands", || sockets() == 1);
+    assert_eq!(fs::metadata(&shared).unwrap().permissions().mode() & 0o777, 0o700);
+    wait_until("the sessions have ended after a rest", || {
+        crate::support::children_of(mirror.pid()).is_empty()
+    });
+    assert_eq!(sockets(), 1, "the connection outlives the sessions");
+    mirror.write("f", "2");
+    wait_for_content(&copy.join("f"), "2");
+    mirror.stop();
+    assert_eq!(sockets(), 0);
+    assert_no_error(&mirror, "a shared connection");
 }
