@@ -80,6 +80,11 @@ impl RelPath {
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
     }
 
+    /// A key that is equal for paths which a file system that ignores case takes for one.
+    pub fn folded(&self) -> String {
+        String::from_utf8_lossy(&self.0).to_lowercase()
+    }
+
     /// The absolute path below `root`.
     pub fn below(&self, root: &Path) -> PathBuf {
         if self.is_root() { root.to_path_buf() } else { root.join(OsStr::from_bytes(&self.0)) }

@@ -73,8 +73,10 @@ pub struct Abilities {
     pub dry_run: bool,
     /// It makes moved things from their old copies (`--link-dest`, `--fuzzy`, `--secluded-args`). Without: the data is sent.
     pub moves: bool,
-    /// It deletes what is extraneous (`--delete`). Without: nothing is deleted.
+    /// It deletes what is extraneous (`--delete`). Without: nothing is deleted, and all that should be is owed.
     pub delete: bool,
+    /// It takes names with the directories above them (`--relative`). Without: patterns.
+    pub relative: bool,
 }
 
 impl Abilities {
@@ -87,6 +89,7 @@ impl Abilities {
         dry_run: true,
         moves: true,
         delete: true,
+        relative: true,
     };
     /// What every rsync since 3.0 has.
     pub const NONE: Self = Self { delete_missing: false, nanoseconds: false, ..Self::ALL };
@@ -104,6 +107,7 @@ impl Abilities {
             Ability::Force => &mut self.force,
             Ability::DryRun => &mut self.dry_run,
             Ability::Moves => &mut self.moves,
+            Ability::Relative => &mut self.relative,
         };
         std::mem::replace(known, false).then_some(self)
     }
@@ -325,7 +329,7 @@ impl Endpoint {
     #[must_use]
     pub fn sharing_a_connection(self, state: Option<&Path>) -> Self {
         let own = self.params.rsh.as_ref().map(|shell| shell.to_string_lossy().into_owned());
-        let is_ssh = self.destination.is_ssh() && own.as_deref().is_none_or(plan::is_ssh);
+        let is_ssh = self.destination.is_ssh() && own.as_deref().is_none_or(params::is_ssh);
         let master = state.filter(|_| is_ssh && self.ready() > 0);
         let master = master.and_then(|it| Master::of(&self.destination, own.as_deref(), it));
         Self { master, ..self }
@@ -370,6 +374,11 @@ impl Endpoint {
         self.params.keeps_hard_links
     }
 
+    /// True when what becomes of a path depends on other paths, which only a comparison of the whole tree sees.
+    pub fn needs_whole_tree(&self) -> bool {
+        self.params.needs_whole_tree
+    }
+
     /// True when `-u` keeps an older file from replacing a newer copy.
     pub fn keeps_newer(&self) -> bool {
         self.params.kept != self.params.replacing
@@ -388,20 +397,20 @@ impl Endpoint {
     /// True when moves may be made on the remote. The operator's filters are anchored at the watch root and do not
     /// hold in a moved directory's own run; a copy written in place would be shared by both names.
     pub fn can_move(&self, abilities: Abilities) -> bool {
-        let is_able = abilities.moves && abilities.delete;
+        let is_able = abilities.moves && abilities.delete && abilities.relative;
         is_able
             && self.options.deletes
             && self.params.filters == Filters::None
             && !self.params.writes_in_place
+            && !self.params.has_other_copies
     }
 
     /// The operator's filter rules as they are now: the files that hold some are read.
     pub fn operator_rules(&self) -> OperatorRules {
+        let read = |file: &Path| std::fs::read(self.root.join(file)).ok();
+        let rules = OperatorRules::parse(&self.params.rules, read);
         // rsync itself recurses where there are rules in each directory.
-        if !matches!(self.params.filters, Filters::Excludes | Filters::Includes) {
-            return OperatorRules::default();
-        }
-        OperatorRules::parse(&self.params.rules, |file| std::fs::read(self.root.join(file)).ok())
+        if self.reads_lists() { rules } else { rules.only_rule_files() }
     }
 
     /// True when a list of names serves the operator's rules: it knows nothing of rules in each directory.
@@ -412,7 +421,7 @@ impl Endpoint {
     /// How a path has to travel.
     pub fn way(&self, presence: Presence, abilities: Abilities) -> Way {
         let filters = self.params.filters;
-        if !self.reads_lists() {
+        if !self.reads_lists() || !abilities.relative {
             return Way::Fallback;
         }
         // Without --force only a run with --delete replaces or deletes a directory that is not empty.

@@ -50,6 +50,15 @@ fn current_umask() -> Mode {
     mask
 }
 
+/// The command will run in a session of its own, without a terminal, and lead its process group.
+#[expect(unsafe_code, reason = "only the child itself can make its session")]
+pub fn lead_session(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let setsid = || rustix::process::setsid().map(drop).map_err(io::Error::from);
+    // SAFETY: between fork and exec the child makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(setsid) };
+}
+
 /// True when `signal` is ignored at this moment, as `nohup` arranges for SIGHUP.
 #[expect(unsafe_code, reason = "the disposition of a signal cannot be asked for in any other way")]
 pub fn is_ignored(signal: i32) -> bool {

@@ -53,6 +53,7 @@ enum Task {
 
 /// What a worker says of its job.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "an event is moved a few times, and never kept")]
 pub enum WorkerEvent {
     /// It is under way, and this has changed.
     Progress(JobId, Progress),

@@ -37,6 +37,7 @@ pub fn rsync_output(bytes: &[u8]) {
         module: "module",
         user: Some("u"),
         password_file: None,
+        proxy: None,
         root: b"/srv/www",
         remote_directory: b"/sub",
     };

@@ -72,6 +72,9 @@ fn check_words(words: &[String], field: &Field, values: &mut Values<'_>) {
             RemarkKind::LeftOut(reason) => {
                 values.warn(field, &format!("{shown} is left out: {reason}"), "remove it");
             }
+            RemarkKind::Differs(how) => {
+                values.warn(field, &format!("{shown} {how}"), "docs/CONFIG.md says more");
+            }
             RemarkKind::NoOption => {
                 let found =
                     format!("{word} is no option; rsync would take it for a file or a remote");

@@ -8,6 +8,7 @@ use crate::xml::schema::{Kind, Node, Walk, find, find_home};
 
 macro_rules! kind {
     ($id:ident, $name:literal, [$($key:literal),*], [$($child:ident),*] $(, $flag:ident)*) => {
+        #[allow(clippy::needless_update, reason = "a kind may have every flag")]
         static $id: Kind = Kind {
             name: $name,
             attributes: &[$($key),*],

@@ -95,7 +95,10 @@ impl Names {
                 (Level::Warn, format!("{said} (this lasts for {lasts} now; {next})"))
             }
             Notice::PathsFailed { remote, refusal, next_try } => {
-                (Level::Error, self.refused(*remote, refusal, *next_try))
+                // What the other side does not allow may be meant.
+                let is_denied = refusal.example.failure.kind == FailureKind::Denied;
+                let level = if is_denied { Level::Warn } else { Level::Error };
+                (level, self.refused(*remote, refusal, *next_try))
             }
             Notice::MorePathsFailed { remote, paths, directories } => (
                 Level::Error,

@@ -54,7 +54,11 @@ impl RemoteWorkers {
         }
         let translation = filter.to_rsync_patterns();
         let crontab = config.crontab.as_ref().map(|crontab| crontab.excludes.clone());
-        let links_kept = endpoints.iter().any(|(endpoint, ..)| endpoint.keeps_hard_links());
+        // A part of a tree does not show what depends on the rest.
+        let is_whole = |(endpoint, ..): &(Endpoint, _, _)| {
+            endpoint.keeps_hard_links() || endpoint.needs_whole_tree()
+        };
+        let are_whole = endpoints.iter().any(is_whole);
         Self {
             endpoints,
             rules: Rules {
@@ -67,7 +71,7 @@ impl RemoteWorkers {
                 crontab: crontab.into_iter().flatten().map(String::into_bytes).collect(),
             },
             inexpressible: filter.inexpressible().into_iter().map(str::to_owned).collect(),
-            sharding: if links_kept { Sharding::Off } else { Sharding::On },
+            sharding: if are_whole { Sharding::Off } else { Sharding::On },
         }
     }
 

@@ -41,6 +41,8 @@ pub struct RunPaths<'a> {
     pub user: Option<&'a str>,
     /// `<auth passwordfile>`.
     pub password_file: Option<&'a std::path::Path>,
+    /// RSYNC_PROXY, when it is in the way.
+    pub proxy: Option<&'a str>,
     /// The watch root without links, absolute.
     pub root: &'a [u8],
     /// [`crate::destination::Destination::directory`].
@@ -88,6 +90,7 @@ pub enum Ability {
     DryRun,
     Moves,
     Delete,
+    Relative,
 }
 
 /// The options that only sersync adds, as refusals name them, and the ability that each of them needs.
@@ -104,7 +107,13 @@ const OURS: &[(&str, Ability)] = &[
     ("--protect-args", Ability::Moves),
     ("-s", Ability::Moves),
     ("--delete", Ability::Delete),
+    ("--relative", Ability::Relative),
 ];
+
+/// The abilities, each with an option that needs it.
+pub fn abilities_and_options() -> impl Iterator<Item = (Ability, &'static str)> {
+    OURS.iter().map(|(option, ability)| (*ability, *option))
+}
 
 /// What a refusal of an option says, besides its name.
 const REFUSALS: &[&str] = &[
@@ -140,6 +149,8 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &RunPaths) 
             let reason = format!("rsync was ended by signal {signal}");
             return away(code::UNKNOWN, reason);
         }
+        // The receiver says it as a warning, and the client ends as if all were well.
+        Ending::Code(0 | 24) if is_limited(stderr) => return limited(),
         Ending::Code(0 | 24) => return Outcome::Delivered,
         Ending::Code(code) => code,
     };
@@ -169,21 +180,38 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &RunPaths) 
         let advice = "it runs for each session: <session ready=\"0\"/> starts one only when there is something to send";
         return denied(format!("has a hook that refuses us: {words}"), advice.into());
     }
-    if let Some((reason, advice)) = advice(&text, places) {
+    if let Some((reason, advice)) = advice(&text, code, places) {
         return denied(reason, advice);
     }
     let reason = reason(&text, code);
     if is_full(&text) {
         return denied(format!("cannot store anything: {reason}"), "look at its disk".into());
     }
+    if let (5 | 10 | 12 | 35, Some(proxy)) = (code, places.proxy) {
+        let advice = format!(
+            "everything goes through RSYNC_PROXY={proxy}: look at that proxy, or unset the variable"
+        );
+        return Outcome::Failed(Failure::new(FailureKind::Away, code, reason).advising(advice));
+    }
     match code {
-        25 => Outcome::Kept { reason: "deletions stopped at --max-delete".into() },
+        25 => limited(),
         3 | 5 | 10..=14 | 23 | 19..=22 | 30 | 35 | 126 | 127 | 255 => away(code, reason),
         _ => {
             let reason = format!("{reason} (exit code {code})");
             Outcome::Failed(Failure::new(FailureKind::Options, code, reason))
         }
     }
+}
+
+/// True when the receiver has deleted no more than the operator's `--max-delete`.
+fn is_limited(stderr: &[u8]) -> bool {
+    let words = b"Deletions stopped due to --max-delete";
+    stderr.split(|&b| b == b'\n').any(|line| line.starts_with(words))
+}
+
+fn limited() -> Outcome {
+    let reason = "--max-delete in <commonParams> has stopped the deletions of this run";
+    Outcome::Kept { reason: reason.into() }
 }
 
 fn away(code: i32, reason: String) -> Outcome {
@@ -337,6 +365,7 @@ mod tests {
         module: "m",
         user: Some("bob"),
         password_file: None,
+        proxy: None,
         root: b"/srv/www",
         remote_directory: b"",
     };
@@ -412,6 +441,18 @@ mod tests {
             format!("rsync: [receiver] open \"/{name}\" (in m) failed: Permission denied (13)\n");
         let found = described(&judge(Ending::Code(23), text.as_bytes(), false, &PLACES));
         assert_eq!(found, format!("partial {name}"));
+    }
+
+    #[test]
+    fn a_dead_proxy_is_named() {
+        let text =
+            b"rsync: [sender] failed to connect to 10.0.0.9 (10.0.0.9): Connection refused (111)\n";
+        let places = RunPaths { proxy: Some("10.0.0.9:3128"), ..PLACES };
+        let found = described(&judge(Ending::Code(10), text, false, &places));
+        assert!(
+            found.starts_with("away") && found.contains("RSYNC_PROXY=10.0.0.9:3128"),
+            "{found}"
+        );
     }
 
     #[test]

@@ -68,6 +68,11 @@ pub fn whole_directories(dirs: &[RelPath], below: &[u8]) -> Vec<u8> {
     let mut list = Vec::new();
     let mut parents = HashSet::new();
     for dir in dirs {
+        if dir.is_root() {
+            list.extend_from_slice(below);
+            list.push(0);
+            continue;
+        }
         push_parents(&mut list, &mut parents, dir);
         push_pattern(&mut list, dir, b"");
         push_pattern(&mut list, dir, below);

@@ -9,7 +9,7 @@ use super::Endpoint;
 use super::exit::silent;
 use super::local::LocalDirectory;
 use crate::destination::{DAEMON_PORT, Destination, Host};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind, code};
 
 /// How long one knock may take in all. The kernel repeats an unanswered SYN after a second.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -121,17 +121,22 @@ fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, Failure> 
     let end = now() + patience;
     let mut stream = TcpStream::connect_timeout(&address, patience).map_err(|error| {
         let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
-        let code = if timed_out { UNREACHED } else { REFUSED };
-        silent(code, format!("failed to connect to {address}: {}", words(&error)))
+        let number = if timed_out { UNREACHED } else { REFUSED };
+        silent(number, format!("failed to connect to {address}: {}", words(&error)))
     })?;
     let rest = (end - now().min(end)).max(Duration::from_millis(100));
     // Without a time limit the read could wait for ever: then rsync itself has to find out.
     if stream.set_read_timeout(Some(rest)).is_err() {
         return Ok(Knock::Unsure);
     }
-    match read_one(&mut stream) {
-        Ok(1..) => Ok(Knock::Greeted),
-        Ok(0) => {
+    match read_answer(&mut stream) {
+        Ok(Answering::Daemon) => Ok(Knock::Greeted),
+        Ok(Answering::Other) => {
+            let reason = format!("has no rsync daemon at {address}, something else answers");
+            let failure = Failure::new(FailureKind::Denied, code::STARTING, reason);
+            Err(failure.advising("correct <userDefinedPort> or the remote's ip"))
+        }
+        Ok(Answering::Nothing) => {
             Err(silent(REFUSED, format!("{address} closes the connection without a greeting")))
         }
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
@@ -141,15 +146,34 @@ fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, Failure> 
     }
 }
 
+/// What answers at a port.
+#[derive(Debug, PartialEq, Eq)]
+enum Answering {
+    Daemon,
+    Other,
+    Nothing,
+}
+
+/// How every rsync daemon begins.
+const GREETING: &[u8] = b"@RSYNCD:";
+
 /// A program that was stopped and goes on (SIGSTOP, SIGCONT) finds its read interrupted, without any signal handler: signal(7).
 /// That says nothing about the daemon.
-fn read_one(stream: &mut TcpStream) -> std::io::Result<usize> {
-    loop {
-        match stream.read(&mut [0; 1]) {
+fn read_answer(stream: &mut impl Read) -> std::io::Result<Answering> {
+    let (mut said, mut buffer) = (0, [0; GREETING.len()]);
+    while said < GREETING.len() {
+        match stream.read(&mut buffer[said..]) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            other => return other,
+            Ok(0) if said == 0 => return Ok(Answering::Nothing),
+            Ok(0) => return Ok(Answering::Other),
+            Ok(bytes) => said += bytes,
+            Err(error) => return Err(error),
+        }
+        if buffer[..said] != GREETING[..said] {
+            return Ok(Answering::Other);
         }
     }
+    Ok(Answering::Daemon)
 }
 
 /// The kernel's message without the number that Rust adds.
@@ -173,6 +197,18 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         (listener, address)
+    }
+
+    #[test]
+    fn only_an_rsync_daemon_greets_as_one() {
+        for (said, expected) in [
+            ("@RSYNCD: 31.0\n", Answering::Daemon),
+            ("SSH-2.0-OpenSSH_9.2\r\n", Answering::Other),
+            ("@RSY", Answering::Other),
+            ("", Answering::Nothing),
+        ] {
+            assert_eq!(read_answer(&mut said.as_bytes()).unwrap(), expected, "{said:?}");
+        }
     }
 
     const SHORT: Duration = Duration::from_millis(200);

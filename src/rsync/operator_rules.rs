@@ -14,6 +14,8 @@ use crate::path::RelPath;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OperatorRules {
     rules: Vec<Rule>,
+    /// The names of files that hold rules for the directories in which they stand.
+    rule_files: Vec<Vec<u8>>,
 }
 
 /// One rule.
@@ -61,6 +63,17 @@ impl OperatorRules {
             }
         }
         rules
+    }
+
+    /// The same without what only an rsync that recurses can judge: the names of files with rules stay.
+    #[must_use]
+    pub fn only_rule_files(self) -> Self {
+        Self { rules: Vec::new(), ..self }
+    }
+
+    /// True for a file that holds rules for its directory.
+    pub fn is_rule_file(&self, path: &RelPath) -> bool {
+        path.name().is_some_and(|name| self.rule_files.iter().any(|known| known == name))
     }
 
     /// True when there are none.
@@ -143,6 +156,11 @@ impl OperatorRules {
                 self.add_file(OsStr::from_bytes(pattern), syntax, read);
             }
             b'+' | b'-' | b'S' | b'H' | b'R' | b'P' => self.push(pattern, rule),
+            b':' => {
+                let name = pattern.strip_prefix(b"/").unwrap_or(pattern);
+                let is_cvs = has(b'C') && name.is_empty();
+                self.rule_files.push(if is_cvs { b".cvsignore".to_vec() } else { name.to_vec() });
+            }
             _ => {}
         }
     }
@@ -375,6 +393,24 @@ mod tests {
         let both = ["include=/keep/cache/", "exclude=cache/"];
         assert_eq!(visible(&both, "keep/cache/x"), "keep/cache/x");
         assert_eq!(visible(&both, "d/cache/x"), "d");
+    }
+
+    #[test]
+    fn files_that_hold_rules_for_their_directory_are_known_by_name() {
+        let words = ["filter=: /.rsync-filter", "filter=dir-merge,- .rules", "filter=:C"];
+        let rules = rules(&words).only_rule_files();
+        for (path, expected) in [
+            (".rsync-filter", true),
+            ("a/.rules", true),
+            ("a/b/.cvsignore", true),
+            ("a/rules", false),
+        ] {
+            assert_eq!(
+                rules.is_rule_file(&RelPath::new(path.as_bytes()).unwrap()),
+                expected,
+                "{path}"
+            );
+        }
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct RsyncOption {
     pub arity: Arity,
     /// What it means for a mirror.
     pub meaning: Meaning,
+    /// What it means here, where that is not quite what it means by hand; a sentence without its subject.
+    pub differs: Option<&'static str>,
 }
 
 /// Whether a value belongs to an option.
@@ -76,8 +78,14 @@ pub enum Role {
     Window,
     /// Writes into the copy itself, so that its other names change as well.
     InPlace,
+    /// The same, and trusts that the copy is the beginning of the file: written as `--inplace`.
+    Append,
     /// Names of one file must stand in one list, so trees are not divided.
     HardLinks,
+    /// What it makes of a path depends on other paths, which only a comparison of the whole tree sees.
+    WholeTree,
+    /// Looks for data in directories of its own, beside which rsync takes no `--link-dest` of ours.
+    OtherCopies,
     /// A filter rule.
     Rule(Rule),
 }
@@ -97,12 +105,12 @@ pub enum Rule {
 
 /// An option that passes as it is written.
 const fn flag(names: &'static [&'static str], letter: Option<char>) -> RsyncOption {
-    RsyncOption { names, letter, arity: Arity::Flag, meaning: Meaning::Passes }
+    RsyncOption { names, letter, arity: Arity::Flag, meaning: Meaning::Passes, differs: None }
 }
 
 /// An option with a value that passes as it is written.
 const fn value(names: &'static [&'static str], letter: Option<char>) -> RsyncOption {
-    RsyncOption { names, letter, arity: Arity::Value, meaning: Meaning::Passes }
+    RsyncOption { names, letter, arity: Arity::Value, meaning: Meaning::Passes, differs: None }
 }
 
 impl RsyncOption {
@@ -117,6 +125,10 @@ impl RsyncOption {
     const fn refused(self, reason: &'static str) -> Self {
         Self { meaning: Meaning::Refused(reason), ..self }
     }
+
+    const fn differs(self, how: &'static str) -> Self {
+        Self { differs: Some(how), ..self }
+    }
 }
 
 const WHAT_IS_SAID: &str = "sersync reads what rsync says, and nobody else sees it";
@@ -128,6 +140,14 @@ const CUT_OFF: &str = "a run that is cut off counts as a failed one";
 const OTHER_SIDE: &str = "it is made for rsync's other side";
 const INTERNAL: &str = "it is rsync's own, internal option";
 const LISTS: &str = "it does not work with lists of names";
+const WHOLE_TREE: &str =
+    "what it makes of one path depends on others, so after each change the whole tree is compared";
+const LINKED: &str = "after a change to a file that has several names, the whole tree is compared";
+const EACH_BACKUP: &str = "keeps a backup of each version that is replaced or deleted here, and these are more than a run by hand would see";
+const FIRST_KEPT: &str = "the copy keeps the first version that was delivered, and a file that was deleted and made again counts as new";
+const EACH_RUN: &str = "limits each run; what a run leaves stands in the fail log, and the next tries delete it. <guard maxDelete> protects against a mass deletion";
+const AS_INPLACE: &str = "works as --inplace: appending alone would leave the copy of a file that was replaced stale for ever";
+const NO_PARENTS: &str = "names would not arrive without the directories above them";
 const DELETES_SOURCE: &str = "it would delete what was sent from the watch path";
 
 /// All options of rsync 3.5.0, of its daemon's command line, and those of older versions that files may still hold.
@@ -145,27 +165,28 @@ pub const OPTIONS: &[RsyncOption] = &[
     flag(&["inc-recursive", "i-r"], None),
     flag(&["relative"], Some('R')),
     flag(&["implied-dirs", "i-d"], None),
-    flag(&["backup"], Some('b')),
+    flag(&["no-implied-dirs", "no-i-d"], None).left_out(NO_PARENTS),
+    flag(&["backup"], Some('b')).differs(EACH_BACKUP),
     value(&["backup-dir"], None),
     value(&["suffix"], None),
     flag(&["update"], Some('u')).shapes(Role::Update),
     flag(&["inplace"], None).shapes(Role::InPlace),
-    flag(&["append"], None).shapes(Role::InPlace),
-    flag(&["append-verify"], None).shapes(Role::InPlace),
+    flag(&["append"], None).shapes(Role::Append).differs(AS_INPLACE),
+    flag(&["append-verify"], None).shapes(Role::Append).differs(AS_INPLACE),
     flag(&["dirs"], Some('d')),
     flag(&["no-dirs", "no-d"], None).left_out(LISTS),
     flag(&["old-dirs", "old-d"], None).left_out(LISTS),
     flag(&["mkpath"], None),
     flag(&["links"], Some('l')),
-    flag(&["copy-links"], Some('L')),
-    flag(&["copy-unsafe-links"], None),
+    flag(&["copy-links"], Some('L')).shapes(Role::WholeTree).differs(WHOLE_TREE),
+    flag(&["copy-unsafe-links"], None).shapes(Role::WholeTree).differs(WHOLE_TREE),
     flag(&["safe-links"], None),
     flag(&["insecure-links"], None),
     value(&["confine-root"], None),
     flag(&["munge-links"], None),
-    flag(&["copy-dirlinks"], Some('k')),
+    flag(&["copy-dirlinks"], Some('k')).shapes(Role::WholeTree).differs(WHOLE_TREE),
     flag(&["keep-dirlinks"], Some('K')),
-    flag(&["hard-links"], Some('H')).shapes(Role::HardLinks),
+    flag(&["hard-links"], Some('H')).shapes(Role::HardLinks).differs(LINKED),
     flag(&["perms"], Some('p')),
     flag(&["executability"], Some('E')),
     value(&["chmod"], None),
@@ -197,7 +218,7 @@ pub const OPTIONS: &[RsyncOption] = &[
     value(&["rsh"], Some('e')).shapes(Role::Shell),
     value(&["rsync-path"], None),
     flag(&["existing", "ignore-non-existing"], None),
-    flag(&["ignore-existing"], None),
+    flag(&["ignore-existing"], None).differs(FIRST_KEPT),
     flag(&["remove-source-files", "remove-sent-files"], None).left_out(DELETES_SOURCE),
     flag(&["delete"], None).shapes(Role::Delete),
     flag(&["delete-before"], None).shapes(Role::Delete),
@@ -209,14 +230,14 @@ pub const OPTIONS: &[RsyncOption] = &[
     flag(&["delete-missing-args"], None).left_out(WHAT_IS_DELETED),
     flag(&["ignore-errors"], None).left_out(WHAT_IS_DELETED),
     flag(&["force"], None),
-    value(&["max-delete"], None),
+    value(&["max-delete"], None).differs(EACH_RUN),
     value(&["max-size"], None),
     value(&["min-size"], None),
     value(&["max-alloc"], None),
     flag(&["partial"], None),
     value(&["partial-dir"], None),
     flag(&["delay-updates"], None),
-    flag(&["prune-empty-dirs"], Some('m')),
+    flag(&["prune-empty-dirs"], Some('m')).shapes(Role::WholeTree).differs(WHOLE_TREE),
     flag(&["numeric-ids"], None),
     value(&["usermap"], None),
     value(&["groupmap"], None),
@@ -228,9 +249,9 @@ pub const OPTIONS: &[RsyncOption] = &[
     value(&["modify-window"], Some('@')).shapes(Role::Window),
     value(&["temp-dir"], Some('T')),
     flag(&["fuzzy"], Some('y')),
-    value(&["compare-dest"], None),
-    value(&["copy-dest"], None),
-    value(&["link-dest"], None),
+    value(&["compare-dest"], None).shapes(Role::OtherCopies),
+    value(&["copy-dest"], None).shapes(Role::OtherCopies),
+    value(&["link-dest"], None).shapes(Role::OtherCopies),
     flag(&["compress"], Some('z')),
     flag(&["old-compress"], None),
     flag(&["new-compress"], None),
@@ -300,13 +321,21 @@ pub struct Known {
     pub arity: Arity,
     /// What it means for a mirror.
     pub meaning: Meaning,
+    /// What it means here, where that differs.
+    pub differs: Option<&'static str>,
+}
+
+impl From<&RsyncOption> for Known {
+    fn from(option: &RsyncOption) -> Self {
+        Self { arity: option.arity, meaning: option.meaning, differs: option.differs }
+    }
 }
 
 /// What `--name` means. `--no-name` and `--no-X` switch an option off, which never harms a mirror.
 pub fn find(name: &str) -> Option<Known> {
     let called = |name: &str| OPTIONS.iter().find(|option| option.names.contains(&name));
     if let Some(option) = called(name) {
-        return Some(Known { arity: option.arity, meaning: option.meaning });
+        return Some(option.into());
     }
     let positive = name.strip_prefix("no-")?;
     let mut letters = positive.chars();
@@ -314,11 +343,10 @@ pub fn find(name: &str) -> Option<Known> {
         (Some(letter), None) => find_letter(letter).is_some(),
         _ => called(positive).is_some(),
     };
-    is_known.then_some(Known { arity: Arity::Flag, meaning: Meaning::Passes })
+    is_known.then_some(Known { arity: Arity::Flag, meaning: Meaning::Passes, differs: None })
 }
 
 /// What the letter means.
 pub fn find_letter(letter: char) -> Option<Known> {
-    let option = OPTIONS.iter().find(|option| option.letter == Some(letter))?;
-    Some(Known { arity: option.arity, meaning: option.meaning })
+    OPTIONS.iter().find(|option| option.letter == Some(letter)).map(Known::from)
 }

@@ -5,6 +5,9 @@ use std::ffi::OsString;
 
 use super::options::{Arity, Meaning, Role, Rule, find, find_letter};
 
+/// What a remote shell other than ssh means.
+const OWN_SHELL: &str = "is not ssh, so it gets neither <userDefinedPort> nor BatchMode and time limits: write them into it, and let it ask nothing, for it has no terminal";
+
 /// What the operator's words are, once understood.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params {
@@ -40,6 +43,10 @@ pub struct Params {
     pub receiver_leads_out: Option<String>,
     /// True when hard links are kept (`-H`), so that all names of a file must stand in one list.
     pub keeps_hard_links: bool,
+    /// True when what becomes of a path depends on other paths, which only a comparison of the whole tree sees.
+    pub needs_whole_tree: bool,
+    /// True when rsync looks for data in directories of the operator's, and takes no `--link-dest` of ours beside them.
+    pub has_other_copies: bool,
 }
 
 /// Something about one word that the operator should know.
@@ -58,6 +65,8 @@ pub enum RemarkKind {
     LeftOut(&'static str),
     /// It must not stand there; a clause says why.
     Refused(&'static str),
+    /// It passes, and means something else than by hand; a sentence without its subject says what.
+    Differs(&'static str),
     /// It is no option; rsync would take it for a file or a remote.
     NoOption,
     /// rsync 3.5.0 has no such option. It passes: another rsync may have it.
@@ -85,6 +94,7 @@ struct Given {
     /// With its dashes, without its value.
     shown: String,
     meaning: Meaning,
+    differs: Option<&'static str>,
     value: Option<OsString>,
     form: Form,
 }
@@ -185,7 +195,8 @@ impl Params {
             written.extend(value.clone());
         }
         let meaning = known.map_or(Meaning::Passes, |known| known.meaning);
-        Given { shown, meaning, value, form: Form::Long(written) }
+        let differs = known.and_then(|known| known.differs);
+        Given { shown, meaning, differs, value, form: Form::Long(written) }
     }
 
     fn read_letters<'a>(
@@ -211,7 +222,8 @@ impl Params {
                 _ => Some(OsString::from(attached.strip_prefix('=').unwrap_or(attached))),
             };
             let meaning = known.map_or(Meaning::Passes, |known| known.meaning);
-            options.push(Given { shown, meaning, value, form: Form::Letter(letter) });
+            let differs = known.and_then(|known| known.differs);
+            options.push(Given { shown, meaning, differs, value, form: Form::Letter(letter) });
             if takes_value {
                 break;
             }
@@ -239,7 +251,16 @@ impl Params {
             Meaning::Passes | Meaning::Shapes(_) if option.reads_standard_input() => {
                 RemarkKind::LeftOut("standard input carries the names of what changed")
             }
-            Meaning::Passes | Meaning::Shapes(_) => return false,
+            Meaning::Shapes(Role::Shell) if !is_ssh(&option.value_text()) => {
+                self.remark(&option.shown, RemarkKind::Differs(OWN_SHELL));
+                return false;
+            }
+            Meaning::Passes | Meaning::Shapes(_) => {
+                if let Some(how) = option.differs {
+                    self.remark(&option.shown, RemarkKind::Differs(how));
+                }
+                return false;
+            }
         };
         self.remark(&option.shown, kind);
         true
@@ -280,11 +301,17 @@ impl Params {
             Role::SocketOptions => self.has_sockopts = true,
             Role::Connection => self.connects_elsewhere = true,
             Role::Window => self.has_window = true,
-            Role::InPlace => self.writes_in_place = true,
+            Role::InPlace | Role::Append => self.writes_in_place = true,
             Role::HardLinks => self.keeps_hard_links = true,
+            Role::WholeTree => self.needs_whole_tree = true,
+            Role::OtherCopies => self.has_other_copies = true,
             Role::Rule(rule) => {
-                let name = option.shown.trim_start_matches('-').to_owned();
-                self.rules.extend(option.value.clone().map(|value| (name, value)));
+                let name = option.shown.trim_start_matches('-');
+                self.rules.extend(match (name, &option.value) {
+                    ("F", _) => Some(("filter".into(), ": /.rsync-filter".into())),
+                    ("C" | "cvs-exclude", _) => Some(("filter".into(), ":C".into())),
+                    (name, value) => value.clone().map(|value| (name.to_owned(), value)),
+                });
                 self.filters = self.filters.max(kind_of(rule, &option.value_text()));
             }
         }
@@ -363,6 +390,9 @@ fn write<'a>(options: impl Iterator<Item = &'a Given>) -> Vec<OsString> {
                 letters.push(*letter);
                 words.extend(option.value.clone());
             }
+            Form::Long(_) if option.meaning == Meaning::Shapes(Role::Append) => {
+                words.push("--inplace".into());
+            }
             Form::Long(written) => words.extend(written.iter().cloned()),
         }
     }
@@ -392,6 +422,12 @@ fn kind_of_rule(rule: &str) -> Filters {
     } else {
         Filters::Includes
     }
+}
+
+/// True for a command line whose program is ssh itself.
+pub(super) fn is_ssh(shell: &str) -> bool {
+    let program = shell.split_whitespace().next().unwrap_or_default();
+    program.rsplit('/').next() == Some("ssh")
 }
 
 /// The number in a value; zero (which rsync reads as "never") when there is none.

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::excludes::Excludes;
 use super::input::{patterns, whole_directories};
-use super::params::Filters;
+use super::params::{Filters, is_ssh};
 use super::{Abilities, CONNECT_TIMEOUT_S, Endpoint, Presence, RunKind, RunSpec};
 use crate::change::Scope;
 use crate::destination::Destination;
@@ -30,6 +30,10 @@ impl Endpoint {
         }
         let params = match kind {
             RunKind::Replacement | RunKind::MoveFile { .. } => &self.params.replacing,
+            // Where no list can say which names are replaced, those whose content is compared are.
+            RunKind::Fallback { ignore_times: true } if !abilities.relative => {
+                &self.params.replacing
+            }
             _ => &self.params.kept,
         };
         args.extend(params.iter().cloned());
@@ -44,7 +48,7 @@ impl Endpoint {
         self.push_tuning(&mut args, abilities);
         // Behind `--` nothing is an option, whatever a name or a host looks like.
         args.push("--".into());
-        self.push_places(&mut args, kind);
+        self.push_places(&mut args, kind, abilities);
         self.spec(args)
     }
 
@@ -106,15 +110,19 @@ impl Endpoint {
         };
         let delete: &[&str] = if deletes { &["--delete"] } else { &[] };
         let force: &[&str] = if abilities.force { &["--force"] } else { &[] };
+        // A probe names nothing that exists. Any other name would arrive at the top without it.
+        let is_probe = *kind == RunKind::Probe;
+        let is_top = matches!(kind, RunKind::Listing { dirs, .. } | RunKind::Trees { dirs, .. } if is_root(dirs));
+        let relative = if abilities.relative || !(is_probe || is_top) { "-R" } else { "--no-R" };
         let mut push = |words: &[&str]| args.extend(words.iter().map(OsString::from));
         match kind {
             RunKind::Batch { .. }
             | RunKind::Confirmation
             | RunKind::Replacement
             | RunKind::Probe => {
-                push(&["--no-r", "-R", "--from0", "--files-from=-", missing]);
+                push(&["--no-r", relative, "--from0", "--files-from=-", missing]);
             }
-            RunKind::LongBatch { .. } => push(&["--no-r", "-d", "-R", missing]),
+            RunKind::LongBatch { .. } => push(&["--no-r", "-d", relative, missing]),
             RunKind::Fallback { .. } | RunKind::CleanTemp => {
                 push(&["-r", "--no-R"]);
                 push(delete);
@@ -122,17 +130,17 @@ impl Endpoint {
             }
             // rsync reads the rules of the directories above only on its way down from the root.
             RunKind::Listing { dirs, deletes } | RunKind::Trees { dirs, deletes, .. }
-                if self.goes_down_from_root(dirs) =>
+                if self.goes_down_from_root(dirs, abilities) =>
             {
                 push(&["-r", "--no-R"]);
                 push(if *deletes { delete } else { &[] });
             }
             RunKind::Listing { deletes, .. } => {
-                push(&["--no-r", "-d", "-R", "--ignore-missing-args"]);
+                push(&["--no-r", "-d", relative, "--ignore-missing-args"]);
                 push(if *deletes { delete } else { &[] });
             }
             RunKind::Trees { deletes, at_once, .. } => {
-                push(&["-r", "-R", "--ignore-missing-args"]);
+                push(&["-r", relative, "--ignore-missing-args"]);
                 push(if *at_once { &["--no-inc-recursive"] } else { &[] });
                 push(if *deletes { delete } else { &[] });
             }
@@ -140,7 +148,7 @@ impl Endpoint {
                 let depth =
                     if *scope == Scope::Tree { ["-r"].as_slice() } else { &["--no-r", "-d"] };
                 push(depth);
-                push(&["-R", "--ignore-missing-args", "--existing", "--ignore-existing"]);
+                push(&[relative, "--ignore-missing-args", "--existing", "--ignore-existing"]);
                 push(delete);
             }
             RunKind::GuardedDeletion => {
@@ -165,6 +173,18 @@ impl Endpoint {
         if !matches!(kind, RunKind::Extraneous { .. } | RunKind::MoveFile { .. }) {
             push(force);
         }
+        // A run that reads only a part of the tree would take directories for empty, and delete them.
+        let is_part = matches!(
+            kind,
+            RunKind::Fallback { .. }
+                | RunKind::CleanTemp
+                | RunKind::GuardedDeletion
+                | RunKind::Listing { .. }
+                | RunKind::Extraneous { .. }
+        );
+        if self.params.needs_whole_tree && is_part {
+            push(&["--no-prune-empty-dirs"]);
+        }
         let compare = if abilities.checksum { "-c" } else { "-I" };
         if matches!(kind, RunKind::Trees { checksum: true, .. }) {
             push(&[compare]);
@@ -183,10 +203,10 @@ impl Endpoint {
                 args.extend(["--no-R".into(), link_dest(&parent(old), &parent(new))]);
             }
             RunKind::MoveFile { .. } => args.push("-R".into()),
-            RunKind::Listing { dirs, .. } if self.goes_down_from_root(dirs) => {
+            RunKind::Listing { dirs, .. } if self.goes_down_from_root(dirs, abilities) => {
                 args.extend(includes(dirs, b"/*"));
             }
-            RunKind::Trees { dirs, .. } if self.goes_down_from_root(dirs) => {
+            RunKind::Trees { dirs, .. } if self.goes_down_from_root(dirs, abilities) => {
                 args.extend(includes(dirs, b"/***"));
             }
             _ => {}
@@ -289,15 +309,16 @@ impl Endpoint {
     }
 
     /// True for directories that have to be reached from the watch root, because those above may hold rules.
-    fn goes_down_from_root(&self, dirs: &[RelPath]) -> bool {
-        !self.reads_lists() && !dirs.iter().any(RelPath::is_root)
+    fn goes_down_from_root(&self, dirs: &[RelPath], abilities: Abilities) -> bool {
+        let by_rules = !self.reads_lists() && !dirs.iter().any(RelPath::is_root);
+        by_rules || !abilities.relative && !is_root(dirs)
     }
 
     /// Source and destination.
-    fn push_places(&self, args: &mut Vec<OsString>, kind: &RunKind) {
+    fn push_places(&self, args: &mut Vec<OsString>, kind: &RunKind, abilities: Abilities) {
         match kind {
             RunKind::Listing { dirs, .. } | RunKind::Trees { dirs, .. }
-                if self.goes_down_from_root(dirs) =>
+                if self.goes_down_from_root(dirs, abilities) =>
             {
                 args.push("./".into());
             }
@@ -332,15 +353,15 @@ impl Endpoint {
 /// The remote shell: never asks, and notices a dead connection by itself.
 fn ssh_words(shell: &str, port: Option<u16>) -> String {
     let port = port.map_or_else(String::new, |port| format!(" -p {port}"));
+    // A banner and a new host key are no errors: with this level, only what is one stands on standard error.
     format!(
-        "{shell}{port} -o BatchMode=yes -o ConnectTimeout={CONNECT_TIMEOUT_S} -o ServerAliveInterval=15 -o ServerAliveCountMax=3"
+        "{shell}{port} -o BatchMode=yes -o LogLevel=ERROR -o ConnectTimeout={CONNECT_TIMEOUT_S} -o ServerAliveInterval=15 -o ServerAliveCountMax=3"
     )
 }
 
-/// True for a command line whose program is ssh itself.
-pub(super) fn is_ssh(shell: &str) -> bool {
-    let program = shell.split_whitespace().next().unwrap_or_default();
-    program.rsplit('/').next() == Some("ssh")
+/// True for the watch root alone.
+fn is_root(dirs: &[RelPath]) -> bool {
+    matches!(dirs, [only] if only.is_root())
 }
 
 /// `./a/b` as a source word.

@@ -1,16 +1,19 @@
 //! Learns what a receiver can do, with runs that change nothing there but to make its directory.
 //! Does not remember the answer; the worker does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::exit::Outcome;
 use super::run::{Killer, Limits, Session, StartError};
 use super::{Abilities, Endpoint, RunKind, input};
-use crate::failure::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind, code};
 use crate::ground::identity::Identity;
 
 /// How long a probe may make no progress: longer than a connection takes.
 const STALL: Duration = Duration::from_secs(30);
+
+/// How long a probe may take in all: text without end moves its pipes, too.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// What a probe found.
 #[derive(Debug)]
@@ -80,7 +83,17 @@ fn ask(
         spec.insert(&words(abilities));
         let session = Session::start(&spec, expected)?;
         started(session.killer());
-        let report = session.feed(&input::probe(nonce), Limits { stall: STALL, output_max: 0 });
+        let limits = Limits { stall: STALL, output_max: 0 };
+        let (killer, begun, mut is_endless) = (session.killer(), now(), false);
+        let report = session.feed_and(&input::probe(nonce), limits, &mut |_| {
+            if begun.elapsed() > LONGEST {
+                is_endless = true;
+                killer.kill();
+            }
+        });
+        if is_endless {
+            return Ok(Probed::Failed(Outcome::Failed(endless())));
+        }
         let outcome = report.judge(endpoint);
         match next(abilities, &outcome) {
             Next::Ask(fewer) => abilities = fewer,
@@ -88,6 +101,17 @@ fn ask(
             Next::Failed => return Ok(Probed::Failed(outcome)),
         }
     }
+}
+
+fn endless() -> Failure {
+    let reason = "sends text without end before a run begins";
+    let advice = "look at \"motd file\" in its rsyncd.conf, or at what its login shell prints";
+    Failure::new(FailureKind::Denied, code::STARTING, reason).advising(advice)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a probe is limited by the wall clock")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// What an answer to a probe leads to.

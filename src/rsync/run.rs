@@ -19,8 +19,10 @@ use super::RunSpec;
 use super::confine::{self, Accounts};
 use super::exit::{self, Ending};
 use super::local::OpenDirectory;
+use crate::destination::Destination;
 use crate::ground::identity::Identity;
 use crate::ground::lock::lock;
+use crate::sys;
 
 /// The environment variable in which every rsync of ours carries the state directory of its owner.
 pub const OWNER: &str = "SERSYNC_STATE";
@@ -95,10 +97,13 @@ impl Report {
     /// Judges it; see [`super::exit::judge`].
     pub fn judge(&self, endpoint: &super::Endpoint) -> super::exit::Outcome {
         use std::os::unix::ffi::OsStrExt;
+        let is_daemon = matches!(endpoint.destination, Destination::Daemon { .. });
+        let proxy = std::env::var("RSYNC_PROXY").ok().filter(|_| is_daemon);
         let places = exit::RunPaths {
             module: &endpoint.destination.name(),
             user: endpoint.destination.user(),
             password_file: endpoint.options.password_file.as_deref(),
+            proxy: proxy.as_deref(),
             root: self.root.as_os_str().as_bytes(),
             remote_directory: endpoint.destination.directory(),
         };
@@ -370,8 +375,13 @@ fn spawn(
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+        .stderr(Stdio::piped());
+    if spec.args.iter().any(|word| word == "-e") {
+        // A remote shell that asks at the terminal would wait for ever; in a session of its own it finds none.
+        sys::lead_session(&mut command);
+    } else {
+        command.process_group(0);
+    }
     if let Some(owner) = &spec.owner {
         command.env(OWNER, owner);
     }

@@ -2,7 +2,7 @@
 //! Answers questions; looks at nothing.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::delivered::{Delivered, Version};
 use super::fresh::{FreshStamps, Granularity, Stamp};
@@ -19,6 +19,10 @@ const LEFTOVERS_MAX: usize = 10_000;
 pub struct Known {
     /// What the receiver can do; `None` before the first contact.
     pub abilities: Option<Abilities>,
+    /// When it was last found to refuse deletions, and how long that is believed.
+    pub refused_deletions: Option<(Instant, Duration)>,
+    /// Something extraneous may stand there since.
+    pub owes_deletions: bool,
     fresh: FreshStamps,
     delivered: Delivered,
     /// What aborted runs were sending: their temporary files may still be there.

@@ -45,6 +45,8 @@ pub struct Look {
     pub moves: Vec<Move>,
     /// What was to be made from its old copy, and is gone: the old copy is left alone.
     pub undone: Vec<UndoneMove>,
+    /// One of the files that are there has other names.
+    pub has_linked: bool,
     /// What another job has to do, divided where that is better.
     pub returned: Vec<Item>,
 }
@@ -107,6 +109,11 @@ impl Looks {
         self.all().iter().any(|look| look.reaches_below())
     }
 
+    /// True when something may be deleted.
+    pub fn deletes(&self) -> bool {
+        self.absent().next().is_some() || self.reaches_below()
+    }
+
     /// What is gone.
     pub fn absent(&self) -> impl Iterator<Item = &RelPath> {
         self.all().into_iter().flat_map(|look| &look.absent)
@@ -155,6 +162,7 @@ impl Look {
         self.present.extend(other.present);
         self.absent.extend(other.absent);
         self.absent_dirs.extend(other.absent_dirs);
+        self.has_linked |= other.has_linked;
         self.returned.extend(other.returned);
     }
 }
@@ -211,6 +219,9 @@ struct Looking<'a> {
 impl Looking<'_> {
     fn item(&mut self, item: &Item) {
         let (rules, root) = self.options.operator;
+        if rules.is_rule_file(&item.path) {
+            self.compare_directory_of(&item.path);
+        }
         let visible = rules.visible(root, &item.path);
         if visible != item.path {
             return self.hidden(visible);
@@ -231,6 +242,20 @@ impl Looking<'_> {
             Err(Errno::NOENT) => self.absent(item.path.clone(), item.mark.scope),
             // Unreadable: rsync says so, in its own words.
             Err(_) => self.entry(item, Presence::Other, None),
+        }
+    }
+
+    /// A file with rules for its directory has changed, and with it what is sent of all that stands below.
+    fn compare_directory_of(&mut self, rule_file: &RelPath) {
+        let path = rule_file.parent().unwrap_or_default();
+        self.compare_again(Item { path, mark: Mark::new(Scope::Tree) });
+    }
+
+    /// Returns a comparison to the engine, unless this job makes it.
+    fn compare_again(&mut self, item: Item) {
+        let is_made = self.job.items.iter().any(|own| own.covers(&item.path, item.mark));
+        if !is_made && !self.look.returned.contains(&item) {
+            self.look.returned.push(item);
         }
     }
 
@@ -300,7 +325,13 @@ impl Looking<'_> {
         let (rules, root) = self.options.operator;
         if rules.hides(root, &item.path, is_directory(stat)) {
             // rsync leaves it out, and by that its directory too, whose times have changed.
-            self.hidden(item.path.parent().unwrap_or_default());
+            let directory = item.path.parent().unwrap_or_default();
+            self.hidden(directory.clone());
+            // What the remote has there may be of the other kind, and that is not left out: only its directory's comparison
+            // deletes it.
+            if !rules.hides(root, &item.path, !is_directory(stat)) {
+                self.compare_again(Item { path: directory, mark: Mark::new(Scope::Listing) });
+            }
         }
         let kind = FileType::from_raw_mode(stat.st_mode);
         match (item.mark.scope, kind) {
@@ -314,6 +345,7 @@ impl Looking<'_> {
 
     fn file(&mut self, item: &Item, stat: &Stat) {
         let size = stat.st_size.max(0) as u64;
+        self.look.has_linked |= stat.st_nlink > 1;
         if self.find_move(item, Moved::File(size)) {
             return;
         }

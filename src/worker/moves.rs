@@ -128,7 +128,8 @@ impl<'a> Moves<'a> {
             Moved::File(_) if same_directory => true,
             Moved::File(_) => old.name() == new.name() && stat(old) == Some(Errno::NOENT),
         };
-        let serves = serves && !is_receivers(old, new);
+        // Where the remote ignores case, both names are one file: it is deleted before it is sent.
+        let serves = serves && !is_receivers(old, new) && old.folded() != new.folded();
         let apart = !old.is_within(new) && !new.is_within(old);
         if !serves || !apart {
             return Origin::Unknown;
@@ -214,5 +215,7 @@ mod tests {
         let both = job(&["new", "old"], &[("new", "old")]);
         assert!(is_found(&both, "new", Moved::Directory, Some(Errno::NOENT)));
         assert!(!is_found(&both, "new", Moved::Directory, None));
+        let case = job(&["Dir", "dir"], &[("dir", "Dir")]);
+        assert_eq!(find(&case, "dir", Moved::Directory, gone), Origin::Unknown);
     }
 }

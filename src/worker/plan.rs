@@ -18,6 +18,7 @@ use super::rules::{Coverage, Rules};
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{FullSyncFilter, Job, JobKind, PathFailure};
+use crate::failure::{self, Failure, FailureKind};
 use crate::path::RelPath;
 use crate::rsync::excludes::Excludes;
 use crate::rsync::{Abilities, DIRS_BYTES_MAX, Endpoint, Presence, Way};
@@ -25,6 +26,12 @@ use step::{Dir, Sending, Step};
 
 /// Why a name is not deleted on a remote whose rules only whole directories can serve.
 const WITHHELD: &str = "not deleted while deletions are held back (see the alarm in the log)";
+
+/// Why a name is not deleted on a remote that deletes nothing.
+const REFUSED: &str = "the remote refuses deletions";
+
+/// What to do about it.
+const REFUSED_ADVICE: &str = "take \"delete\" out of \"refuse options\" in its rsyncd.conf, or set <delete start=\"false\"/>";
 
 /// A file younger than this was made after anything that it replaces.
 const YOUNG: Duration = Duration::from_secs(2);
@@ -62,6 +69,8 @@ pub struct Plan {
     pub returned: Vec<Item>,
     /// What cannot be done.
     pub failed: Vec<PathFailure>,
+    /// Directories are compared, and nothing is deleted in them, because the remote refuses deletions.
+    pub owes_deletions: bool,
 }
 
 /// Decides how a job becomes rsync runs.
@@ -75,7 +84,12 @@ pub fn plan(job: &Job, looks: &Looks, facts: Facts<'_>) -> Plan {
     planning.directories(&looks.first, Scope::Listing);
     planning.directories(&looks.first, Scope::Tree);
     planning.batch(&looks.below_trees);
+    planning.compare_whole_tree(looks);
     planning.plan
+}
+
+fn refused() -> Failure {
+    Failure::new(FailureKind::Denied, failure::code::STARTING, REFUSED).advising(REFUSED_ADVICE)
 }
 
 /// A path that could not be delivered.
@@ -141,6 +155,11 @@ impl Facts<'_> {
         self.endpoint.keeps_newer() && older && entry.moved != Some(Mover::Receiver)
     }
 
+    /// True when the remote should delete and does not.
+    fn refuses_deletions(&self) -> bool {
+        self.endpoint.deletes() && !self.abilities.delete
+    }
+
     /// True for an absent directory in whose copy something excluded may stand.
     fn is_guarded(&self, absent: &RelPath, look: &Look) -> bool {
         self.endpoint.deletes()
@@ -182,23 +201,57 @@ impl Planning<'_> {
 
     /// Sends what is there and deletes what is gone, each in the way that the remote understands.
     fn batch(&mut self, look: &Look) {
+        let (first, rest) = self.collisions(look);
+        let mut sorted = Sorted::default();
+        self.sort_absent(&mut sorted, first, look);
+        self.push_steps(sorted);
         let mut sorted = Sorted::default();
         for entry in &look.present {
             if let Some(sending) = self.sending(entry) {
                 self.sort(&mut sorted, &entry.path, entry.presence, sending);
             }
         }
+        self.sort_absent(&mut sorted, rest, look);
+        self.push_steps(sorted);
+    }
+
+    /// What is gone, and differs from something that is there in its case only; and the rest. Where the remote ignores case,
+    /// both are one name there: it is deleted in a run of its own, before the new one is sent.
+    fn collisions<'l>(&self, look: &'l Look) -> (Vec<&'l RelPath>, Vec<&'l RelPath>) {
+        let gone = look.absent.iter();
+        if look.absent.is_empty() || look.present.is_empty() {
+            return (Vec::new(), gone.collect());
+        }
+        let mut there = HashSet::new();
+        for entry in &look.present {
+            let mut next = Some(entry.path.clone());
+            while let Some(path) = next.filter(|path| !path.is_root()) {
+                next = path.parent();
+                if !there.insert(path.folded()) {
+                    break;
+                }
+            }
+        }
+        gone.partition(|path| there.contains(&path.folded()))
+    }
+
+    fn sort_absent(&mut self, sorted: &mut Sorted, absent: Vec<&RelPath>, look: &Look) {
         let items = self.job.items.iter().filter(|item| item.confirms());
         let confirmed: HashSet<_> = items.map(|item| &item.path).collect();
-        for path in &look.absent {
-            if self.facts.is_guarded(path, look) {
+        for path in absent {
+            if self.facts.refuses_deletions() {
+                self.plan.failed.push(PathFailure { path: path.clone(), failure: refused() });
+            } else if self.facts.is_guarded(path, look) {
                 sorted.guarded.push(path.clone());
             } else {
                 let confirms = confirmed.contains(path);
                 let sending = if confirms { Sending::Confirm } else { Sending::Plain };
-                self.sort(&mut sorted, path, Presence::Absent, sending);
+                self.sort(sorted, path, Presence::Absent, sending);
             }
         }
+    }
+
+    fn push_steps(&mut self, sorted: Sorted) {
         let lists = [
             (sorted.plain, Sending::Plain),
             (sorted.compared, Sending::CompareContent),
@@ -222,7 +275,11 @@ impl Planning<'_> {
     fn sort(&mut self, sorted: &mut Sorted, path: &RelPath, presence: Presence, how: Sending) {
         match self.facts.way(presence) {
             // Patterns keep the operator's `-u`, which would keep the newer copy.
-            Way::Fallback if how == Sending::Replace && self.facts.endpoint.reads_lists() => {
+            Way::Fallback
+                if how == Sending::Replace
+                    && self.facts.endpoint.reads_lists()
+                    && self.facts.abilities.relative =>
+            {
                 sorted.replacing.push(path.clone());
             }
             Way::Batch => match how {
@@ -290,6 +347,20 @@ impl Planning<'_> {
         });
     }
 
+    /// Some words make one path depend on others. What was sent arrives at once, and the comparison of the whole tree by
+    /// another job corrects what else has changed by that.
+    fn compare_whole_tree(&mut self, looks: &Looks) {
+        let endpoint = self.facts.endpoint;
+        let has_linked = || looks.all().iter().any(|look| look.has_linked);
+        let depends = endpoint.needs_whole_tree() || endpoint.keeps_hard_links() && has_linked();
+        let (path, mark) = (RelPath::root(), Mark::new(Scope::Tree));
+        let is_whole = self.job.items.iter().any(|item| item.covers(&path, mark));
+        let only_confirms = self.job.items.iter().all(Item::confirms);
+        if depends && !is_whole && !only_confirms && looks.is_something() {
+            self.plan.returned.push(Item { path, mark });
+        }
+    }
+
     /// Makes moved things from their old copies.
     fn moves(&mut self, look: &Look) {
         let excludes = Arc::new(self.facts.rules.patterns.clone());
@@ -306,6 +377,7 @@ impl Planning<'_> {
         if paths.is_empty() {
             return;
         }
+        self.plan.owes_deletions |= self.facts.refuses_deletions() && self.job.deletes_below;
         let rules = self.facts.rules;
         let is_scheduled =
             self.job.kind == JobKind::Trees(FullSyncFilter::Crontab) && !rules.crontab.is_empty();

@@ -12,8 +12,8 @@ use super::rules::Rules;
 use super::sessions::Sessions;
 use crate::failure::{Failure, FailureKind, code};
 use crate::ground::lock::lock;
-use crate::rsync::Endpoint;
 use crate::rsync::exit::Outcome;
+use crate::rsync::{Abilities, Endpoint};
 use crate::source::Source;
 
 /// What all jobs of one remote share.
@@ -83,10 +83,16 @@ impl Remote {
         lock(&self.known)
     }
 
-    /// What a run's outcome means for its job, when it ends the job.
-    pub fn stop(&self, outcome: Outcome) -> Stop {
+    /// What a run's outcome means for its job, when it ends the job. `asked`: what a run asked of the remote.
+    pub fn stop(&self, outcome: Outcome, asked: Option<Abilities>) -> Stop {
         match outcome {
-            Outcome::Refused(ability) if self.forget(ability) => Stop::Again,
+            // Another job may have learned it meanwhile.
+            Outcome::Refused(ability)
+                if self.forget(ability)
+                    || asked.is_some_and(|asked| asked.without(ability).is_some()) =>
+            {
+                Stop::Again
+            }
             Outcome::Refused(ability) => {
                 let reason = format!("{ability:?}, which <commonParams> need, is refused there");
                 Stop::Failed(Failure::new(FailureKind::Options, code::STARTING, reason))

@@ -33,7 +33,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 use crate::record::{Observation, Recorder};
 use crate::rsync::operator_rules::OperatorRules;
-use crate::rsync::{Abilities, Answer, Endpoint, Knock, Presence};
+use crate::rsync::{Abilities, Answer, Endpoint, Knock, Presence, Way};
 use crate::source::{Source, Unhealthy};
 use crate::sys::memory;
 
@@ -264,8 +264,15 @@ impl RemoteWorker {
         }
         self.note_delivered(&looks, plan.versions, &failed);
         let deleted = self.deleted(job, &looks);
+        if plan.owes_deletions {
+            self.remote.owe_deletions();
+        }
+        let asks = self.remote.endpoint().way(Presence::Absent, abilities) == Way::Batch;
+        let deletes = abilities.delete && (asks || looks.deletes());
+        let owed = (deletes && under_way.answered.get()).then(|| self.remote.take_owed_deletions());
         let mut returned = std::mem::take(&mut looks.first.returned);
         returned.extend(plan.returned);
+        returned.extend(owed.flatten());
         returned.extend(self.appeared(&looks, job)?);
         returned.extend(looks.after_moves.returned);
         returned.extend(looks.below_trees.returned);

@@ -34,7 +34,7 @@ impl<'a> Runs<'a> {
             Ok(answer) => Ok(answer),
             // The run that delivers them will say what is wrong.
             Err(Outcome::Partial { .. } | Outcome::Kept { .. }) => Ok(Answer::default()),
-            Err(outcome) => Err(self.remote.stop(outcome)),
+            Err(outcome) => Err(self.remote.stop(outcome, Some(self.abilities))),
         }
     }
 
@@ -68,7 +68,7 @@ impl<'a> Runs<'a> {
                 if by_name && is_aborted(&outcome) {
                     self.remote.known().note_leftovers(&run.names);
                 }
-                return Err(self.remote.stop(outcome));
+                return Err(self.remote.stop(outcome, Some(self.abilities)));
             }
         };
         self.job.answered.set(true);

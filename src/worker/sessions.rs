@@ -268,7 +268,7 @@ impl Sessions {
         input: &[u8],
         job: &UnderWay<'_>,
     ) -> Result<Answer, Outcome> {
-        if !abilities.dry_run {
+        if !abilities.dry_run || !abilities.relative {
             return Err(no_dry_run());
         }
         let spec = self.endpoint.plan_question(kind, abilities);

@@ -32,6 +32,7 @@ mod oracle;
 mod page;
 mod plugins;
 mod receivers;
+mod receivers_doc;
 mod remote_options;
 mod rsync_options;
 mod samples;

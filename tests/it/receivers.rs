@@ -22,6 +22,7 @@ const REFUSALS: &[&str] = &[
     "secluded-args",
     "ignore-times",
     "timeout",
+    "relative",
     "checksum dry-run link-dest fuzzy force secluded-args modify-window",
 ];
 
@@ -104,6 +105,38 @@ fn a_remote_that_refuses_deletions_gets_everything_else() {
         assert_no_error(&mirror, options);
         mirror.wait_for_output("refuses deletions: what is deleted here stays there");
     }
+}
+
+#[test]
+fn deletions_that_a_remote_refuses_are_made_when_it_allows_them() {
+    let daemon = refusing("delete");
+    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+    fs::write(daemon.data.join("extraneous"), "since before").unwrap();
+    mirror.write("f", "1");
+    mirror.set_args(&["-r"]);
+    mirror.launch();
+    mirror.wait_ready();
+    wait_for_content(&daemon.data.join("f"), "1");
+    fs::remove_file(mirror.at("f")).unwrap();
+    mirror.wait_for_output("f could not be sent to");
+    daemon.reconfigure(&Options::default());
+    wait_until("what is gone is deleted", || tree(&mirror.source) == tree(&daemon.data));
+    assert_no_error(&mirror, "refuse options = delete");
+}
+
+#[test]
+fn what_a_daemon_excludes_fails_alone() {
+    let module = "exclude = *.tmp cache/".into();
+    let daemon = Rsyncd::start_with(&Options { module, ..Options::default() });
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("a.tmp", "excluded there");
+    mirror.write("cache/f", "excluded there");
+    mirror.write("d/f", "1");
+    wait_for_content(&daemon.data.join("d/f"), "1");
+    mirror.wait_for_output("its rsyncd.conf excludes this name");
+    fs::rename(mirror.at("d/f"), mirror.at("d/g")).unwrap();
+    wait_for_content(&daemon.data.join("d/g"), "1");
+    wait_until("the old name is gone", || !daemon.data.join("d/f").exists());
 }
 
 #[test]

@@ -13,7 +13,7 @@ const ADVICE: &[(&str, &str, &str)] = &[
     (
         "@ERROR: auth failed",
         "refuses {user}",
-        "compare <auth users passwordfile> with \"auth users\" and the secrets file of module {module} there",
+        "compare <auth users passwordfile> with \"auth users\" and the secrets file of module {module} there, which nobody but its owner may read (chmod 600); its log says more",
     ),
     (
         "@ERROR: access denied",
@@ -55,10 +55,27 @@ const ADVICE: &[(&str, &str, &str)] = &[
         "refuses deletions",
         "take \"delete\" out of \"refuse options\" in its rsyncd.conf, or set <delete start=\"false\"/>",
     ),
-    ("Failed to exec", "cannot be reached without ssh", "install it here"),
-    ("remote command not found", "has no rsync", "install it there"),
-    ("rsync: command not found", "has no rsync", "install it there"),
-    ("rsync: not found", "has no rsync", "install it there"),
+    ("remote command not found", "has no rsync", "install it there, or correct --rsync-path"),
+    (
+        "rather than greeting",
+        "has no rsync daemon at that port, something else answers",
+        "correct <userDefinedPort> or the remote's ip",
+    ),
+    (
+        "is your shell clean",
+        "prints text before rsync begins",
+        "let .bashrc and .profile there print nothing without a terminal, and give the user a shell (not nologin)",
+    ),
+    (
+        "sudo: ",
+        "does not let us run rsync with sudo",
+        "allow it there without a password and a terminal (NOPASSWD, !requiretty)",
+    ),
+    (
+        "UNPROTECTED PRIVATE KEY FILE",
+        "is not offered the ssh key, for others may read its file here",
+        "run chmod 600 on it",
+    ),
     (
         "Host key verification failed",
         "shows an ssh host key that is unknown or has changed",
@@ -96,10 +113,6 @@ const HINTS: &[(&str, &str)] = &[
     ("Could not resolve hostname", "correct the remote's ip, or this machine's name service"),
     ("Temporary failure in name resolution", "look at this machine's name service"),
     (
-        "rather than greeting",
-        "no rsync daemon listens there: correct <userDefinedPort> or the remote's ip",
-    ),
-    (
         "without a greeting",
         "look at the log of the daemon there; another service may listen at that port",
     ),
@@ -113,8 +126,38 @@ pub fn hint(reason: &str) -> Option<&'static str> {
     HINTS.iter().find(|(words, _)| reason.contains(words)).map(|(_, hint)| *hint)
 }
 
+/// The program that is missing there, as a shell says it.
+fn missing_program(text: &str, code: i32) -> Option<&str> {
+    const BEFORE: [&str; 2] = ["command not found: ", "Unknown command: "];
+    const BEHIND: [&str; 2] = [": command not found", ": not found"];
+    let no_file = (code == 127).then_some(": No such file or directory");
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("rsync: "));
+    lines.into_iter().find_map(|line| {
+        let behind = BEFORE.iter().find_map(|words| line.split_once(words));
+        if let Some((_, program)) = behind {
+            return Some(program);
+        }
+        let before = BEHIND.into_iter().chain(no_file).find_map(|end| line.strip_suffix(end))?;
+        before.rsplit(": ").next()
+    })
+}
+
+/// The remote shell that is missing here.
+fn missing_shell(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("Failed to exec ")?;
+    rest.split(':').next()
+}
+
 /// What is wrong, as a clause whose subject is the remote, and what to do, when the words of a failure are known.
-pub(super) fn advice(text: &str, places: &RunPaths) -> Option<(String, String)> {
+pub(super) fn advice(text: &str, code: i32, places: &RunPaths) -> Option<(String, String)> {
+    if let Some(shell) = missing_shell(text) {
+        let advice = "install it here, or correct -e in <commonParams>";
+        return Some((format!("cannot be reached without {shell}"), advice.into()));
+    }
+    if let Some(program) = missing_program(text, code) {
+        let advice = "install it there, or correct --rsync-path in <commonParams>";
+        return Some((format!("has no {program}"), advice.into()));
+    }
     let (_, reason, advice) = ADVICE.iter().find(|(words, ..)| text.contains(words))?;
     let file = places.password_file.map_or_else(String::new, |file| file.display().to_string());
     let password = if places.password_file.is_some() {

@@ -23,8 +23,21 @@ pub(super) enum Line {
 }
 
 /// Lines that only summarise or accompany others.
-const SUMMARIES: &[&str] =
-    &["rsync error:", "rsync warning:", "*** Skipping", "sent ", "total size "];
+const SUMMARIES: &[&str] = &[
+    "rsync error:",
+    "rsync warning:",
+    "*** Skipping",
+    "sent ",
+    "total size ",
+    // ssh, at the first contact with a host.
+    "Warning: Permanently added ",
+];
+
+/// What a daemon says of a name that its own configuration excludes.
+const EXCLUDED: &[u8] = b"ERROR: daemon refused to receive ";
+
+/// What that means.
+const EXCLUDED_WORDS: &str = "its rsyncd.conf excludes this name: exclude it here too (<filter>), or take it out of \"exclude\" there";
 
 /// What the sender says without a word of who it is.
 const SENDERS: &[&str] = &["symlink has no referent: ", "cannot send long-named file "];
@@ -45,7 +58,7 @@ pub(super) fn read(line: &[u8], places: &RunPaths) -> Line {
     if contains(line, b"failed to set times on \"") || line.starts_with(b"file has vanished: ") {
         return Line::Harmless;
     }
-    let words = words(line);
+    let words = if line.starts_with(EXCLUDED) { EXCLUDED_WORDS.into() } else { words(line) };
     match named(line).and_then(|shown| locate(shown, line, places)) {
         Some(path) => Line::Failed(path, words),
         None => Line::Unknown(words),

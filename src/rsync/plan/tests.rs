@@ -118,3 +118,30 @@ fn only_short_lists_of_trees_are_made_at_once() {
         assert_eq!(line.contains(" --no-inc-recursive "), at_once, "{line}");
     }
 }
+
+#[test]
+fn where_names_cannot_carry_their_directories_only_the_root_is_a_source() {
+    let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+    let abilities = Abilities { relative: false, ..Abilities::ALL };
+    let endpoint = endpoint("10.0.0.5", "www", |_| {});
+    for dirs in [vec![path("")], vec![path("a/b")], vec![path(""), path("a/b")]] {
+        let (names, scope, deletes) = (dirs.clone(), Scope::Listing, true);
+        for kind in [
+            BATCH,
+            RunKind::LongBatch { names, ignore_times: false },
+            RunKind::Listing { dirs: dirs.clone(), deletes },
+            RunKind::Trees { dirs: dirs.clone(), checksum: false, deletes, at_once: true },
+            RunKind::Extraneous { dirs: dirs.clone(), scope },
+        ] {
+            let args = endpoint.plan(&kind, abilities).args;
+            let end = args.iter().position(|word| word == "--").unwrap();
+            let reads_lists = args.iter().any(|word| word == "--files-from=-");
+            let loses_directories = args.iter().any(|word| word == "--no-R");
+            let sources = &args[end + 1..args.len() - 1];
+            assert!(
+                !loses_directories || !reads_lists && sources.iter().all(|word| word == "./"),
+                "{args:?}"
+            );
+        }
+    }
+}

@@ -111,6 +111,7 @@ impl Script {
             ["a", "receiver", "without", "delete-missing-args"] => {
                 self.abilities.delete_missing = false;
             }
+            ["a", "receiver", "that", "refuses", "deletions"] => self.abilities.delete = false,
             ["exclude", patterns @ ..] => self.patterns = bytes(patterns),
             // An expression that rsync's patterns cannot say.
             ["exclude-by-expression", end] => self.hidden = Some((*end).to_owned()),

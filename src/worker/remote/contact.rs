@@ -2,13 +2,20 @@
 //! Sends nothing.
 
 use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
 use super::{Remote, Stop};
+use crate::change::Scope;
+use crate::engine::pending::{Item, Mark};
 use crate::ground::lock::lock;
+use crate::path::RelPath;
 use crate::rsync::Abilities;
 use crate::rsync::exit::Ability;
 use crate::rsync::probe::{Probed, run_probe};
 use crate::worker::sessions;
+
+/// How long a remote is believed to refuse deletions: at first, and at most. To ask costs a run, and a line in its log.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 impl Remote {
     /// What the remote can do; asks it at first contact.
@@ -28,14 +35,37 @@ impl Remote {
                 self.known().abilities = Some(abilities);
                 Ok(abilities)
             }
-            Ok(Probed::Failed(outcome)) => Err(self.stop(outcome)),
-            Err(error) => Err(self.stop(sessions::failure(&error))),
+            Ok(Probed::Failed(outcome)) => Err(self.stop(outcome, None)),
+            Err(error) => Err(self.stop(sessions::failure(&error), None)),
         }
     }
 
-    /// What the remote can do, if that is known.
+    /// What the remote can do, if that is known. Whether it refuses deletions is asked again now and then.
     pub fn abilities(&self) -> Option<Abilities> {
-        self.known().abilities
+        let mut known = self.known();
+        if let Some((since, pause)) = known.refused_deletions
+            && since.elapsed() > pause
+        {
+            known.refused_deletions = Some((sessions::now(), (2 * pause).min(ASK_AGAIN.1)));
+            let able = |abilities| Abilities { delete: true, delete_missing: true, ..abilities };
+            known.abilities = known.abilities.map(able);
+        }
+        known.abilities
+    }
+
+    /// Something extraneous may be left there, because the remote refuses deletions.
+    pub fn owe_deletions(&self) {
+        self.known().owes_deletions = true;
+    }
+
+    /// The remote has deleted something: what has to be compared because it did not do so before.
+    pub fn take_owed_deletions(&self) -> Option<Item> {
+        let mut known = self.known();
+        known.refused_deletions.take()?;
+        let owed = std::mem::take(&mut known.owes_deletions);
+        drop(known);
+        log::info!("{} allows deletions again", self.endpoint.destination());
+        owed.then(|| Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) })
     }
 
     /// The remote may have changed: what it can do is asked again.
@@ -55,13 +85,17 @@ impl Remote {
             return false;
         };
         known.abilities = Some(fewer);
+        let was_said = known.refused_deletions.is_some();
+        if !fewer.delete && !was_said {
+            known.refused_deletions = Some((sessions::now(), ASK_AGAIN.0));
+        }
         drop(known);
         let label = self.endpoint.destination();
         if fewer.delete {
             log::info!("{label}: works without {ability:?} from now on");
-        } else {
+        } else if !was_said {
             log::warn!(
-                "{label} refuses deletions: what is deleted here stays there; take \"delete\" out of \"refuse options\" in its rsyncd.conf and start a full sync (-r), or set <delete start=\"false\"/>"
+                "{label} refuses deletions: what is deleted here stays there until it allows them; take \"delete\" out of \"refuse options\" in its rsyncd.conf, or set <delete start=\"false\"/> if this is meant"
             );
         }
         self.sessions.close();

@@ -15,6 +15,8 @@ use crate::support::rsyncd::Rsyncd;
 
 /// How long the copy may take to become what plain rsync makes.
 const SETTLE: Duration = Duration::from_secs(12);
+/// The same where a failed path has to be tried again, and again.
+const SETTLE_BY_RETRIES: Duration = Duration::from_secs(90);
 
 /// The file that `RULES` stands for.
 const RULES: &str = "# rules\n- cache/\n- x.o\n";
@@ -22,6 +24,7 @@ const RULES: &str = "# rules\n- cache/\n- x.o\n";
 /// A mirror and its judge.
 pub struct Trial {
     words: Vec<String>,
+    meaning: Meaning,
     daemon: Rsyncd,
     mirror: Mirror,
     operations: Operations,
@@ -36,6 +39,7 @@ impl Trial {
         let file = rules.file("rules", RULES);
         let word = |word: &String| word.replace("RULES", &file.display().to_string());
         let words: Vec<String> = set.words.iter().map(word).collect();
+        let meaning = Meaning::of(&words);
         let quoted =
             |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
         let params = words.iter().map(quoted).collect::<Vec<_>>().join(" ");
@@ -66,7 +70,7 @@ impl Trial {
                 fs::write(daemon.at(copy).join(own), own).unwrap();
             }
         }
-        Self { words, daemon, mirror, operations, _rules: rules }
+        Self { words, meaning, daemon, mirror, operations, _rules: rules }
     }
 
     /// How many operations there were.
@@ -104,17 +108,28 @@ impl Trial {
     /// Waits until the copy is what plain rsync makes, and rsync by hand finds as much to do in either.
     fn settle(&self, what: &str) -> Result<(), String> {
         let (plain, copy) = (self.daemon.at("plain"), self.daemon.at("copy"));
-        self.by_hand("plain", &[]);
+        // What a limit of each run has left is for the next run.
+        while self.meaning.limits_runs && is_limited(&self.by_hand("plain", &[])) {}
+        let skips_deletions = skips_deletions(&self.by_hand("plain", &[]));
         let left = lines(&self.by_hand("plain", &["-n", "-i"]));
-        let end = Instant::now() + SETTLE;
+        let patience = if self.meaning.limits_runs { SETTLE_BY_RETRIES } else { SETTLE };
+        let end = Instant::now() + patience;
         loop {
-            let mut wrong = differences(&plain, &copy);
+            let mut wrong = self.meaning.differences(&plain, &copy);
+            // By hand nothing is deleted when a part of the source cannot be read; what somebody saw go, is.
+            let is_there = |path: &str| self.mirror.source.join(path).symlink_metadata().is_ok();
+            let stayed = |line: &String| {
+                line.strip_suffix(" is missing").is_some_and(|path| !is_there(path))
+            };
+            wrong.retain(|line| !(skips_deletions && stayed(line)));
             if wrong.is_empty() {
                 let found = lines(&self.by_hand("copy", &["-n", "-i"]));
                 wrong.extend(
                     found
                         .into_iter()
-                        .filter(|line| !left.contains(line))
+                        .filter(|line| {
+                            !left.contains(line) && !self.meaning.is_backup(line.as_ref())
+                        })
                         .map(|line| format!("by hand: {line}")),
                 );
             }
@@ -148,7 +163,11 @@ impl Trial {
     fn by_hand(&self, copy: &str, more: &[&str]) -> Output {
         let to = format!("rsync://127.0.0.1:{}/data/{copy}/", self.daemon.port);
         let mut command = Command::new("rsync");
-        command.args(&self.words).args(["-r", "--delete", "--sockopts=TCP_NODELAY"]);
+        command.args(self.meaning.by_hand(&self.words)).args([
+            "-r",
+            "--delete",
+            "--sockopts=TCP_NODELAY",
+        ]);
         if !self.words.iter().any(|word| word.contains("modify-window")) {
             // In whole seconds plain rsync overlooks what is rewritten within one.
             command.arg("--modify-window=-1");
@@ -195,17 +214,70 @@ fn picture(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-fn differences(plain: &Path, copy: &Path) -> Vec<String> {
-    let (plain, copy) = (picture(plain), picture(copy));
-    let mut wrong = Vec::new();
-    for (path, content) in &plain {
-        match copy.get(path) {
-            None => wrong.push(format!("{} is missing", path.display())),
-            Some(other) if other != content => wrong.push(format!("{} is stale", path.display())),
-            Some(_) => {}
+/// What `--check` says of words that cannot mean the same as by hand.
+struct Meaning {
+    /// Backups are made of each version, not only of those that a run by hand would replace.
+    backs_up: bool,
+    /// The first version stays.
+    keeps_first: bool,
+    /// Appending works as writing in place.
+    appends: bool,
+    /// `--max-delete` limits each run.
+    limits_runs: bool,
+}
+
+impl Meaning {
+    fn of(words: &[String]) -> Self {
+        let has = |start: &str| words.iter().any(|word| word.starts_with(start));
+        Self {
+            backs_up: has("--backup"),
+            keeps_first: has("--ignore-existing"),
+            appends: has("--append"),
+            limits_runs: has("--max-delete"),
         }
     }
-    let extra = copy.keys().filter(|path| !plain.contains_key(*path));
-    wrong.extend(extra.map(|path| format!("{} is too many", path.display())));
-    wrong
+
+    fn by_hand(&self, words: &[String]) -> Vec<String> {
+        let word = |word: &String| match word.starts_with("--append") && self.appends {
+            true => "--inplace".to_owned(),
+            false => word.clone(),
+        };
+        words.iter().map(word).collect()
+    }
+
+    fn is_backup(&self, path: &Path) -> bool {
+        let name = path.to_string_lossy();
+        self.backs_up && (name.ends_with('~') || name.ends_with(".old") || name.contains(".bak"))
+    }
+
+    fn differences(&self, plain: &Path, copy: &Path) -> Vec<String> {
+        let (plain, copy) = (picture(plain), picture(copy));
+        // A directory that holds backups cannot be deleted.
+        let is_mine = |path: &PathBuf, whole: &BTreeMap<PathBuf, Vec<u8>>| {
+            !whole.keys().any(|inner| inner.starts_with(path) && self.is_backup(inner))
+        };
+        let mut wrong = Vec::new();
+        for (path, content) in &plain {
+            match copy.get(path) {
+                None if is_mine(path, &plain) => {
+                    wrong.push(format!("{} is missing", path.display()))
+                }
+                Some(other) if other != content && !self.keeps_first => {
+                    wrong.push(format!("{} is stale", path.display()));
+                }
+                _ => {}
+            }
+        }
+        let extra = copy.keys().filter(|path| !plain.contains_key(*path) && is_mine(path, &copy));
+        wrong.extend(extra.map(|path| format!("{} is too many", path.display())));
+        wrong
+    }
+}
+
+fn skips_deletions(output: &Output) -> bool {
+    String::from_utf8_lossy(&output.stdout).contains("skipping file deletion")
+}
+
+fn is_limited(output: &Output) -> bool {
+    String::from_utf8_lossy(&output.stderr).contains("Deletions stopped due to --max-delete")
 }

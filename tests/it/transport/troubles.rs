@@ -9,7 +9,7 @@ use sersync::rsync::run::Session;
 
 fn denied(outcome: Outcome) -> String {
     match outcome {
-        Outcome::Failed(Failure { kind: FailureKind::Denied, reason, .. }) => reason,
+        Outcome::Failed(failure) if failure.kind == FailureKind::Denied => failure.clause(),
         other => panic!("expected a sentence for the operator, found {other:?}"),
     }
 }
