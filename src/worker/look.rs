@@ -12,10 +12,11 @@ use rustix::io::Errno;
 use super::delivered::Version;
 use super::fresh::Stamp;
 use super::moves::{Hints, Move, Moved, Mover, Moves, Origin};
-use super::shards::{Divided, Sharding, Shards, is_directory, is_short, stat};
+use super::shards::{Divided, Sharding, Shards, is_directory, is_short, open_directory, stat};
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{Job, JobKind, UndoneMove};
+use crate::ground::directory::list;
 use crate::path::RelPath;
 use crate::rsync::Presence;
 use crate::rsync::operator_rules::OperatorRules;
@@ -189,6 +190,7 @@ pub fn look_at(root: &OwnedFd, job: &Job, options: LookOptions<'_>) -> Look {
         looking.item(item);
     }
     looking.undo_moves();
+    looking.compare_namesakes();
     looking.look
 }
 
@@ -434,6 +436,33 @@ impl Looking<'_> {
             look.absent.remove(new);
             look.absent_dirs.remove(new);
             look.undone.push(UndoneMove { new: new.clone(), old: old.clone() });
+        }
+    }
+
+    /// What stands beside something that is gone and differs from it in its case only is sent again after the deletion: where
+    /// the remote ignores case, both are one name there, and the deletion has taken the copy.
+    fn compare_namesakes(&mut self) {
+        let mut gone: HashMap<RelPath, HashSet<String>> = HashMap::new();
+        for path in &self.look.absent {
+            if let Some(parent) = path.parent() {
+                gone.entry(parent).or_default().insert(path.folded());
+            }
+        }
+        for (parent, gone) in gone {
+            let Ok(directory) = open_directory(self.root, &parent) else { continue };
+            // A listing that fails half-way is as good as none: the next full sync compares everything.
+            let _ = list(directory, |name, is_directory| {
+                let Some(path) = parent.join(name).filter(|path| gone.contains(&path.folded()))
+                else {
+                    return;
+                };
+                if self.own.contains(&path) || (self.options.exclude)(&path, is_directory) {
+                    return;
+                }
+                let scope = if is_directory { Scope::Tree } else { Scope::Entry };
+                let mark = Mark { recheck: Recheck::Only, ..Mark::new(scope) };
+                self.look.returned.push(Item { path, mark });
+            });
         }
     }
 

@@ -189,3 +189,23 @@ fn nothing_below_a_directory_that_the_operator_excludes_is_sent_or_deleted() {
     assert!(names(&look).iter().all(|name| name == "a"), "{:?}", names(&look));
     assert!(look.absent.is_empty() && look.trees.is_empty() && look.listings.is_empty());
 }
+
+#[test]
+fn what_differs_from_a_deleted_name_in_its_case_only_is_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("big.iso"), "the new name").unwrap();
+    fs::write(dir.path().join("other"), "").unwrap();
+    fs::create_dir_all(dir.path().join("d/dir")).unwrap();
+    let again = |text: &str, scope| Item {
+        path: path(text),
+        mark: Mark { recheck: Recheck::Only, ..Mark::new(scope) },
+    };
+    let gone = [("Big.iso", Scope::Entry), ("d/Dir", Scope::Tree)];
+    let mut found = look(dir.path(), &job(&gone, &[]));
+    found.returned.sort();
+    assert_eq!(found.absent.len(), 2);
+    assert_eq!(found.returned, [again("big.iso", Scope::Entry), again("d/dir", Scope::Tree)]);
+    // Both in one job: the plan deletes first.
+    let both = [gone[0], ("big.iso", Scope::Entry)];
+    assert!(look(dir.path(), &job(&both, &[])).returned.is_empty());
+}
