@@ -149,6 +149,9 @@ pub fn put_by_reserve() {
     }
 }
 
+/// More than the signal stack of a thread with its guard page, and what else starting it takes.
+const SIGNAL_STACK: usize = 256 << 10;
+
 /// Takes the stack of the first thread from the kernel now: it grows when it is needed, and ends the program when it cannot.
 #[inline(never)]
 pub fn take_stack() {
@@ -165,6 +168,34 @@ pub fn share_between_threads() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, ARENAS);
     }
+}
+
+/// Refuses what a new thread needs if it is not there: the stack, and room for signals. Without the latter the standard library ends the
+/// program.
+///
+/// # Errors
+/// [`std::io::ErrorKind::OutOfMemory`].
+pub fn check_room_for_thread(stack_bytes: usize) -> std::io::Result<()> {
+    let length = stack_bytes + SIGNAL_STACK;
+    // SAFETY: a new mapping that nobody uses; it goes again below.
+    let room = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if room == libc::MAP_FAILED {
+        return Err(std::io::ErrorKind::OutOfMemory.into());
+    }
+    // SAFETY: this mapping was made above, with this length.
+    unsafe {
+        libc::munmap(room, length);
+    }
+    Ok(())
 }
 
 /// Returns what the allocator holds unused to the kernel; does nothing where the C library cannot.
