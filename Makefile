@@ -5,6 +5,8 @@ ARGS ?=
 
 # The trees of the tests lie in memory where there is room, so that no slow disk fails a test; TMPDIR=/some/disk puts them elsewhere.
 SHM_IS_LARGE := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { print "yes" }')
+# Most tests wait for a daemon most of the time, so twice as many as processors run at once.
+test: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 test: export TMPDIR := $(or $(TMPDIR),$(if $(SHM_IS_LARGE),/dev/shm,/tmp))
 
 .PHONY: help demo test check lint bench fuzz soak oracle screenshots

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::same::wait_until_same;
-use crate::support::{is_running, wait_for_content, wait_until};
+use crate::support::{children_of, is_running, wait_for_content, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -18,6 +18,14 @@ fn limit(mirror: &Mirror, resource: Resource, to: u64) -> Rlimit {
     let pid = Pid::from_raw(mirror.pid().cast_signed());
     let lower = Rlimit { current: Some(to), maximum: getrlimit(resource).maximum };
     prlimit(pid, resource, lower).unwrap()
+}
+
+/// True while the program has a thread of this name, or an rsync that still runs.
+fn has_thread(pid: u32, name: &str) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let mut names =
+        threads.map(|it| std::fs::read_to_string(it.path().join("comm")).unwrap_or_default());
+    names.any(|found| found.trim() == name) || !children_of(pid).is_empty()
 }
 
 fn mend(mirror: &Mirror, resource: Resource, before: Rlimit) {
@@ -102,6 +110,8 @@ fn a_shortage_of_memory_is_said_and_made_good() {
     daemon.stop();
     mirror.write("while it is down", "x");
     mirror.wait_for_output("is down");
+    // A thread that finds no memory in the middle of its start ends the program, and no program can help that.
+    wait_until("no thread starts an rsync", || !has_thread(mirror.pid(), "confine"));
     // Not a page more than it has. (Of addresses, which `ulimit -v` counts, the C library holds many in stock.)
     let before = limit(&mirror, Resource::Data, data_size(mirror.pid()));
     let mut count = 0;
