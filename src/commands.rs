@@ -3,6 +3,7 @@
 
 mod completions;
 mod doctor;
+mod explain;
 mod flush;
 pub mod instance;
 mod pause;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 
 use crate::daemon;
-use crate::tools::{explain, inotifywait, inotifywatch, live};
+use crate::tools::{inotifywait, inotifywatch, live};
 
 /// A command of its own.
 struct Command {

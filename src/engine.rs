@@ -37,7 +37,7 @@ pub use notice::{FailLogEntry, Notice};
 use pending::Item;
 pub use permission::Deletions;
 pub use refusals::Refusal;
-pub use remote::{FullSyncView, RemoteView};
+pub use remote::{FullSyncView, RemoteView, Standing};
 use remote::{RemoteState, Room};
 use retry::Failing;
 
@@ -283,6 +283,11 @@ impl Engine {
     pub fn observe(&self, remote: RemoteId) -> Option<RemoteView> {
         let remote = self.remotes.get(remote.0).filter(|remote| remote.is_active());
         remote.map(RemoteState::observe)
+    }
+
+    /// How a path stands at one remote.
+    pub fn standing(&self, remote: RemoteId, path: &RelPath) -> Option<Standing> {
+        self.remotes.get(remote.0).map(|remote| remote.standing(path))
     }
 
     /// Every path that rsync could not deliver to one remote.

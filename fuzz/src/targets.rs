@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use sersync::config::{Config, LoadOptions, load_bytes};
 use sersync::control::protocol::{parse_request, read_path, request_line, write_path};
 use sersync::journal::{Layout, Replay};
+use sersync::page::hosts::Hosts;
+use sersync::page::http::parse;
 use sersync::rsync::exit::{Ending, Outcome, RunPaths, judge};
 
 /// The reader of configurations, the preflight of the machine left out.
@@ -59,6 +61,22 @@ pub fn control(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let path = read_path(text);
         assert_eq!(read_path(&write_path(&path)), path);
+    }
+}
+
+/// The reader of what browsers send: a head that is not whole yet stays so until a byte more makes it whole or wrong.
+pub fn http(bytes: &[u8]) {
+    let hosts = Hosts::loopback();
+    match parse(bytes, &hosts) {
+        Err(refusal) => assert!(!refusal.text.is_empty(), "a refusal says why"),
+        Ok(None) => {}
+        Ok(Some(_)) => {
+            let is_wrong = |end: usize| parse(&bytes[..end], &hosts).is_err();
+            assert!(
+                !(0..bytes.len()).any(is_wrong),
+                "what becomes a request is never refused before its end"
+            );
+        }
     }
 }
 

@@ -114,6 +114,9 @@ fn snapshot_of(directory: &Path) -> Result<Snapshot, CallError> {
     match connection.call(Command::Status, Some(PATIENCE))? {
         Answer::Status { snapshot } => Ok(*snapshot),
         Answer::Failed { kind, .. } if kind == "silent" => Err(CallError::Hangs { pid }),
+        Answer::Failed { kind, .. } if kind == "refused" => {
+            Err(CallError::NotAllowed { directory: directory.to_path_buf() })
+        }
         Answer::Failed { message, .. } => Err(CallError::Foreign { pid, reason: message }),
         _ => Err(CallError::Foreign { pid, reason: "this is no status".into() }),
     }

@@ -42,6 +42,11 @@ pub enum Command {
         #[serde(default)]
         path: Option<String>,
     },
+    /// How does a path stand at each remote?
+    Explain {
+        /// An absolute path, written by [`write_path`].
+        path: String,
+    },
     /// Try at once what failed.
     Retry {
         /// Only this remote.
@@ -117,6 +122,11 @@ pub enum Answer {
         /// How many paths are missing at each remote.
         missing: Vec<Missing>,
     },
+    /// How a path stands.
+    Explained {
+        /// At each remote that gets it.
+        remotes: Vec<Standing>,
+    },
     /// It is done, or will be; a sentence for each thing that an operator should know.
     Done {
         /// The sentences.
@@ -129,6 +139,25 @@ pub enum Answer {
         /// Why, and what to do.
         message: String,
     },
+}
+
+/// How a path stands at one remote.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Which remote.
+    pub remote: String,
+    /// `delivered`, `pending`, `in_flight` or `failing`.
+    pub state: String,
+    /// Since when, where that is known.
+    pub since_ms: Option<u64>,
+    /// Why it is not delivered, where that is known.
+    pub reason: Option<String>,
+    /// What an operator should do.
+    pub what_to_do: Option<String>,
+    /// Failed tries so far.
+    pub tries: u64,
+    /// When it is tried again; `None`: it is being tried, or nobody knows.
+    pub next_try_ms: Option<u64>,
 }
 
 /// What one remote lacks.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::mirror::Mirror;
 use super::reload::{self, Purpose};
 use crate::change::{RemoteId, RootId};
-use crate::control::protocol::{Answer, Command, Missing, read_path};
+use crate::control::protocol::{self, Answer, Command, Missing, read_path};
 use crate::control::server::{Asked, Call, Reply, SocketMaker};
-use crate::engine::{Deletions, Event, FlushId, Now};
+use crate::engine::{Deletions, Event, FlushId, Now, Standing};
 use crate::ground::counted::counted;
 use crate::logging;
 use crate::path::RelPath;
@@ -134,6 +134,11 @@ impl Mirror {
                 let paths: Vec<String> = path.into_iter().collect();
                 let places = self.places(remote.as_deref(), &paths)?;
                 Ok(done([self.sync_now(places)]))
+            }
+            Command::Explain { path } => {
+                let places = self.places(None, &[path])?;
+                let of = |(id, paths): (RemoteId, Vec<RelPath>)| self.stands(id, paths.first()?);
+                Ok(Answer::Explained { remotes: places.into_iter().filter_map(of).collect() })
             }
             Command::Retry { remote } => {
                 let places = self.places(remote.as_deref(), &[])?;
@@ -364,6 +369,37 @@ impl Mirror {
             })
         };
         flush.places.iter().filter_map(|(remote, _)| of(*remote)).collect()
+    }
+
+    /// How a path stands at one remote.
+    fn stands(&self, remote: RemoteId, path: &RelPath) -> Option<protocol::Standing> {
+        let clock = self.clock();
+        let known = protocol::Standing {
+            remote: self.teller.names.remote(remote).into(),
+            reason: self.reason(remote),
+            ..protocol::Standing::default()
+        };
+        let since = |since: Option<Now>| since.map(|since| clock.wall_of(since));
+        Some(match self.engine.standing(remote, path)? {
+            Standing::Delivered => {
+                protocol::Standing { state: "delivered".into(), reason: None, ..known }
+            }
+            Standing::Pending(at) => {
+                protocol::Standing { state: "pending".into(), since_ms: since(at), ..known }
+            }
+            Standing::InFlight(at) => {
+                protocol::Standing { state: "in_flight".into(), since_ms: since(at), ..known }
+            }
+            Standing::Failing(failing) => protocol::Standing {
+                state: "failing".into(),
+                since_ms: since(Some(failing.since)),
+                reason: Some(failing.failure.reason.clone()),
+                what_to_do: Some(failing.failure.what_to_do().into()),
+                tries: failing.tries.into(),
+                next_try_ms: (failing.due > clock.now).then(|| clock.wall_of(failing.due)),
+                ..known
+            },
+        })
     }
 
     /// Why something is not delivered to a remote.

@@ -15,7 +15,7 @@ mod start;
 use std::collections::HashMap;
 use std::time::Duration;
 
-pub use self::observe::{FullSyncView, RemoteView};
+pub use self::observe::{FullSyncView, RemoteView, Standing};
 use super::deferred::{Condition, Deferred, Outlook};
 use super::flush::FlushMark;
 use super::full_sync::FullSync;

@@ -61,8 +61,14 @@ enum Obstacle {
     DeleteOff,
 }
 
+/// Asks the running instance of a configuration how a path stands. `None`: none answers.
+pub type AskInstance = dyn Fn(&Path, &Path) -> Option<Stands>;
+
+/// How a path stands at each remote: its name, and a clause.
+pub type Stands = Vec<(String, String)>;
+
 /// Runs the command; the first word is its name.
-pub fn run(words: Vec<OsString>) -> ExitCode {
+pub fn run(words: Vec<OsString>, ask: &AskInstance) -> ExitCode {
     let args = match Args::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => {
@@ -78,7 +84,8 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
             return ExitCode::from(NO_ANSWER);
         }
     };
-    match Explainer::new(&loaded, args.ask_remote) {
+    let ask = |path: &Path| ask(&args.config, path);
+    match Explainer::new(&loaded, args.ask_remote, &ask) {
         Ok(explainer) => explainer.explain_all(&args.paths),
         Err(error) => {
             eprintln!("{error}");
@@ -93,14 +100,19 @@ struct Explainer<'a> {
     filter: Filter,
     excludes: Excludes,
     asks_remotes: bool,
+    ask_instance: &'a dyn Fn(&Path) -> Option<Stands>,
 }
 
 impl<'a> Explainer<'a> {
-    fn new(loaded: &'a Loaded, asks_remotes: bool) -> Result<Self, crate::filter::ExpressionError> {
+    fn new(
+        loaded: &'a Loaded,
+        asks_remotes: bool,
+        ask_instance: &'a dyn Fn(&Path) -> Option<Stands>,
+    ) -> Result<Self, crate::filter::ExpressionError> {
         let filter = Filter::new(&loaded.config.filter)?;
         let patterns = filter.to_rsync_patterns();
         let excludes = Excludes { kept: patterns.patterns, perishable: patterns.perishable };
-        Ok(Self { loaded, filter, excludes, asks_remotes })
+        Ok(Self { loaded, filter, excludes, asks_remotes, ask_instance })
     }
 
     fn explain_all(&self, paths: &[PathBuf]) -> ExitCode {
@@ -184,11 +196,16 @@ impl<'a> Explainer<'a> {
             line(out, 1, &[b"because: ", &self.why(obstacle)]);
             return false;
         }
+        let stands = (self.ask_instance)(&below.below(&mirror.watch)).unwrap_or_default();
         for remote in &mirror.remotes {
             let endpoint = Endpoint::new(&mirror.watch, &remote.destination, &remote.options);
             let run = endpoint.plan_by_hand(below, presence, &self.excludes);
             line(out, 1, &[b"remote ", endpoint.destination().to_string().as_bytes()]);
             line(out, 2, &[b"command: ", &run.shell_line()]);
+            let name = endpoint.destination().to_string();
+            for (_, clause) in stands.iter().filter(|(remote, _)| *remote == name) {
+                line(out, 2, &[b"now: ", clause.as_bytes()]);
+            }
             if self.asks_remotes {
                 line(out, 2, &[b"its copy: ", &ask(&endpoint, run, below)]);
             }

@@ -42,6 +42,11 @@ fn the_reader_of_the_control_socket_survives_its_corpus() {
 }
 
 #[test]
+fn the_reader_of_what_browsers_send_survives_its_corpus() {
+    try_corpus("http", targets::http);
+}
+
+#[test]
 fn the_reader_of_rsyncs_messages_survives_its_corpus() {
     try_corpus("rsync_output", targets::rsync_output);
 }

@@ -2,8 +2,9 @@
 //! Changes nothing.
 
 use super::{Origin, RemoteState};
-use crate::change::RootId;
+use crate::change::{RootId, Scope};
 use crate::engine::Now;
+use crate::engine::pending::Item;
 use crate::engine::retry::{Failing, Outage};
 use crate::path::RelPath;
 
@@ -43,7 +44,40 @@ pub struct FullSyncView {
     pub shards: usize,
 }
 
+/// How one path stands at one remote.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Standing {
+    /// Nothing waits that concerns it.
+    Delivered,
+    /// It waits, or something above or below it that covers it; what is pending has waited since then.
+    Pending(Option<Now>),
+    /// A job carries it.
+    InFlight(Option<Now>),
+    /// rsync could not deliver it.
+    Failing(Box<Failing>),
+}
+
 impl RemoteState {
+    /// How a path stands: the worst that is known of it, and of what is below it.
+    pub fn standing(&self, path: &RelPath) -> Standing {
+        let concerns = |item: &Item| match item.mark.scope {
+            Scope::Tree if path.is_within(&item.path) => true,
+            Scope::Listing if path.parent().as_ref() == Some(&item.path) => true,
+            _ => item.path.is_within(path),
+        };
+        if let Some((_, failing)) = self.failing().find(|(failed, _)| failed.is_within(path)) {
+            return Standing::Failing(Box::new(failing.clone()));
+        }
+        let mut flights = self.flights.values();
+        if let Some(flight) = flights.find(|flight| flight.items.iter().any(concerns)) {
+            return Standing::InFlight(flight.pending_since);
+        }
+        match self.undelivered().any(|item| concerns(&item)) {
+            true => Standing::Pending(self.pending_since),
+            false => Standing::Delivered,
+        }
+    }
+
     /// What it is like now.
     pub fn observe(&self) -> RemoteView {
         let flights = || self.flights.values().filter(|flight| flight.origin == Origin::Pending);

@@ -139,6 +139,32 @@ fn sync_now_finds_what_was_changed_on_the_remote() {
 }
 
 #[test]
+fn another_user_is_refused_although_the_socket_lets_him_in() {
+    use std::os::unix::fs::PermissionsExt;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can ask as another user");
+        return;
+    }
+    let (_remote, mirror) = mirror_at_work();
+    wait_for_state(&mirror, "up");
+    let open = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let state = fs::read_dir(mirror.dir.join("state")).unwrap().next().unwrap().unwrap().path();
+    for directory in [mirror.dir.path(), &mirror.dir.join("state"), &state] {
+        open(directory, 0o755);
+    }
+    open(&state.join("control.sock"), 0o666);
+    let own = command(&mirror, "stop", &[]);
+    let mut other = std::process::Command::new("setpriv");
+    other.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    let asked = other.arg(own.get_program()).args(own.get_args()).output().unwrap();
+    assert_eq!(asked.status.code(), Some(1), "{}", text(&asked));
+    assert!(text(&asked).contains("only the user who runs this instance"), "{}", text(&asked));
+    wait_for_state(&mirror, "up");
+}
+
+#[test]
 fn retry_log_level_and_unknown_remotes_are_answered() {
     let (_remote, mirror) = mirror_at_work();
     assert!(text(&run(&mirror, "retry", &[])).contains("0 failed paths"));

@@ -1,4 +1,4 @@
-//! `sersync2 explain` and `sersync2 events`, without a running instance.
+//! `sersync2 explain` and `sersync2 events`, without a running instance and with one.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -189,4 +189,20 @@ fn events_shows_what_happens_and_what_is_made_of_it() {
         fs::remove_file(mirror.at("x.tmp")).unwrap();
     }
     assert!(!daemon.at("moved").exists() && !daemon.at("file").exists(), "nothing is sent");
+}
+
+#[test]
+fn a_running_instance_says_how_a_path_stands_at_each_remote() {
+    let mut daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("a", "a");
+    wait_until("it is delivered", || explain(&mirror, &["a"]).1.contains("now: delivered"));
+    daemon.stop();
+    mirror.write("b", "b");
+    let mut text = String::new();
+    wait_until("it is pending", || {
+        text = explain(&mirror, &["b"]).1;
+        text.contains("now: pending for ") && text.contains(" s: it is down: ")
+    });
+    assert!(explain(&mirror, &["a"]).1.contains("now: delivered"), "{text}");
 }
