@@ -37,8 +37,12 @@ impl Hint {
 }
 
 impl MoveHints {
-    /// What stands at `new` has its copy at `origin`.
+    /// What stands at `new` has its copy at `origin`. What has come back to where its copy is needs no move.
     pub fn note(&mut self, new: RelPath, origin: RelPath) {
+        if new == origin {
+            self.hints.remove(&new);
+            return;
+        }
         self.hints.insert(new, Hint::new(origin));
     }
 
@@ -98,5 +102,21 @@ impl MoveHints {
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.hints.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_back_to_where_its_copy_is_needs_no_move() {
+        let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+        let mut moves = MoveHints::default();
+        moves.note(path("b"), path("a"));
+        moves.note(path("a"), path("b"));
+        let undone = UndoneMove { new: path("b"), old: path("a") };
+        assert_eq!(moves.give_back(undone), Some((path("a"), path("a"))));
+        assert_eq!(moves.origin(&path("a")), None);
     }
 }

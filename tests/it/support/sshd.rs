@@ -43,12 +43,13 @@ impl Sshd {
         for _ in 0..20 {
             self.port = free_port();
             let d = self.dir.path().display();
+            // The shell reads no files of the user who runs the tests: they may be slow, or print something.
             let config = self.dir.file(
                 "sshd_config",
                 format!(
                     "Port {}\nListenAddress 127.0.0.1\nHostKey {d}/host_key\nAuthorizedKeysFile {d}/authorized_keys\n\
                      PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nStrictModes no\n\
-                     UsePAM no\nPidFile none\nMaxStartups 1000\n",
+                     UsePAM no\nPidFile none\nMaxStartups 1000\nSetEnv HOME={d}\n",
                     self.port
                 ),
             );
