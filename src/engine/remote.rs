@@ -357,7 +357,9 @@ impl RemoteState {
     /// Takes in what falls due by time alone.
     pub fn deadlines(&mut self, now: Now, actions: &mut Vec<Action>) {
         for item in self.deferred.take_due(now, self.outlook()) {
-            self.mark(&item.path, item.mark);
+            if !self.needs_no_confirmation(&item) {
+                self.mark(&item.path, item.mark);
+            }
         }
         self.deferred.limit(self.limits.deferred_paths);
         self.remind(now, actions);

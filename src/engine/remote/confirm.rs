@@ -25,6 +25,14 @@ impl RemoteState {
         }
         items
     }
+
+    /// True for the confirmation of a path that is delivered again in any case. It would do harm where the path has gone and is the
+    /// origin of a move: it would delete the copy.
+    pub(super) fn needs_no_confirmation(&self, item: &Item) -> bool {
+        let path = &item.path;
+        let is_path_alone = item.confirms() && item.mark.scope == Scope::Entry;
+        is_path_alone && (self.deferred.is_timed(path) || self.is_in_flight(path))
+    }
 }
 
 impl Flight {
