@@ -10,14 +10,19 @@ use rustix::fs::{Mode, OFlags, openat};
 use crate::ground::directory::list;
 use crate::path::RelPath;
 
-/// What is in the directory `path`, and whether it is a directory itself; nothing when it cannot be read.
-pub fn entries(root: impl AsFd, path: &RelPath) -> Vec<(RelPath, bool)> {
+/// Calls `each` with every name in the directory `path`, and whether it is a directory itself; with none when it cannot be read.
+pub fn each_name(root: impl AsFd, path: &RelPath, each: impl FnMut(&[u8], bool)) {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut found = Vec::new();
     if let Ok(directory) = openat(root, as_path(path), flags, Mode::empty()) {
         // What was read before an error counts.
-        _ = list(&directory, |name, is_dir| found.extend(path.join(name).map(|at| (at, is_dir))));
+        _ = list(&directory, each);
     }
+}
+
+/// What is in the directory `path`, and whether it is a directory itself; nothing when it cannot be read.
+pub fn entries(root: impl AsFd, path: &RelPath) -> Vec<(RelPath, bool)> {
+    let mut found = Vec::new();
+    each_name(root, path, |name, is_dir| found.extend(path.join(name).map(|at| (at, is_dir))));
     found
 }
 

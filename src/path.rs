@@ -81,13 +81,26 @@ impl RelPath {
     }
 
     /// A key that is equal for paths which a file system that ignores case takes for one.
-    pub fn folded(&self) -> String {
-        String::from_utf8_lossy(&self.0).to_lowercase()
+    pub fn folded(&self) -> Vec<u8> {
+        let mut folded = Vec::new();
+        fold(&self.0, &mut folded);
+        folded
     }
 
     /// The absolute path below `root`.
     pub fn below(&self, root: &Path) -> PathBuf {
         if self.is_root() { root.to_path_buf() } else { root.join(OsStr::from_bytes(&self.0)) }
+    }
+}
+
+/// Writes a name in lower case, in place of what `folded` held: a key that is equal for names which differ in their case only.
+pub fn fold(name: &[u8], folded: &mut Vec<u8>) {
+    folded.clear();
+    if name.is_ascii() {
+        folded.extend_from_slice(name);
+        folded.make_ascii_lowercase();
+    } else {
+        folded.extend_from_slice(String::from_utf8_lossy(name).to_lowercase().as_bytes());
     }
 }
 

@@ -1,4 +1,4 @@
-//! Every `unsafe` of the program, wrapped so that callers need none, and the kernel's limits.
+//! Every `unsafe` of the program, wrapped so that callers need none.
 //! Decides nothing: each function does one thing that the system offers.
 
 pub mod fanotify;
@@ -8,6 +8,7 @@ pub mod posix;
 
 use std::fs;
 use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use daemonize::{Daemonize, Outcome, Stdio};
 use rustix::fs::Mode;
@@ -57,6 +58,19 @@ pub fn lead_session(command: &mut std::process::Command) {
     let setsid = || rustix::process::setsid().map(drop).map_err(io::Error::from);
     // SAFETY: between fork and exec the child makes one system call, and allocates nothing.
     unsafe { command.pre_exec(setsid) };
+}
+
+/// The command, and no other that is started meanwhile, will inherit this descriptor. It must stay open until the command runs.
+#[expect(unsafe_code, reason = "only the child itself can keep its descriptors")]
+pub fn inherit(command: &mut std::process::Command, descriptor: RawFd) {
+    use std::os::unix::process::CommandExt;
+    let keep = move || {
+        // SAFETY: the caller keeps the descriptor open until the child runs.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty()).map_err(io::Error::from)
+    };
+    // SAFETY: between fork and exec the child makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(keep) };
 }
 
 /// True when `signal` is ignored at this moment, as `nohup` arranges for SIGHUP.

@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
@@ -225,6 +225,16 @@ pub fn is_usable() -> bool {
             false
         }
     })
+}
+
+/// Says that an rsync was started without being confined, though others are; once, for it may happen often.
+pub fn say_once_that_a_start_is_not(reason: &str) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        log::warn!(
+            "rsync is not always confined to the watch path: {reason}; this is not said again"
+        );
+    });
 }
 
 /// Whether this machine's rsync can be confined, and starts then.

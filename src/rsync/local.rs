@@ -5,10 +5,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::ground::identity::Identity;
+use crate::sys;
 
 /// The directory, as it was when the program started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,9 +89,9 @@ impl std::os::fd::AsFd for OpenDirectory {
 }
 
 impl OpenDirectory {
-    /// From now on child processes inherit the descriptor: rsync's receiver is a fork of rsync and enters by it.
-    pub(super) fn share(&self) -> std::io::Result<()> {
-        Ok(rustix::io::fcntl_setfd(&self.0, rustix::io::FdFlags::empty())?)
+    /// The command inherits the descriptor: rsync's receiver is a fork of rsync and enters by it.
+    pub(super) fn share_with(&self, command: &mut Command) {
+        sys::inherit(command, self.0.as_raw_fd());
     }
 
     /// Leads to the directory from any process that inherits the descriptor.

@@ -356,6 +356,7 @@ fn descriptor_path(dir: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", dir.as_raw_fd())
 }
 
+/// Starts rsync; says also whether it is confined.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that starts rsync")]
 fn spawn(
     spec: &RunSpec,
@@ -363,11 +364,11 @@ fn spawn(
     destination: Option<&OpenDirectory>,
 ) -> Result<(Child, bool), StartError> {
     let mut args = spec.args.clone();
+    let mut command = Command::new("rsync");
     if let (Some(local), Some(open), Some(last)) = (&spec.local, destination, args.last_mut()) {
-        open.share().map_err(StartError::Spawn)?;
+        open.share_with(&mut command);
         *last = local.pinned(last, open);
     }
-    let mut command = Command::new("rsync");
     command
         .args(&args)
         .current_dir(descriptor_path(dir))
@@ -389,22 +390,16 @@ fn spawn(
         // Without a password, rsync would ask at the terminal and wait for ever.
         command.env("RSYNC_PASSWORD", "");
     }
-    let confined = spec.confinement.as_ref().filter(|_| confine::is_usable());
-    let started = match confined {
-        Some(confinement) => {
-            let copy = destination.map(|destination| destination.as_fd());
-            confinement.start(&mut command, dir.as_fd(), copy).unwrap_or_else(|reason| {
-                log::debug!("rsync is started without being confined: {reason}");
-                Err(io::ErrorKind::Unsupported.into())
-            })
-        }
-        None => Err(io::ErrorKind::Unsupported.into()),
-    };
-    match started {
-        Ok(child) => Ok((child, true)),
-        Err(_) => command.spawn().map(|child| (child, false)).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => StartError::NoRsync,
-            _ => StartError::Spawn(error),
-        }),
-    }
+    let confinement = spec.confinement.as_ref().filter(|_| confine::is_usable());
+    let confined = confinement.and_then(|confinement| {
+        let copy = destination.map(|destination| destination.as_fd());
+        let started = confinement.start(&mut command, dir.as_fd(), copy);
+        started.inspect_err(|reason| confine::say_once_that_a_start_is_not(reason)).ok()
+    });
+    let is_confined = confined.is_some();
+    let started = confined.unwrap_or_else(|| command.spawn());
+    started.map(|child| (child, is_confined)).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => StartError::NoRsync,
+        _ => StartError::Spawn(error),
+    })
 }

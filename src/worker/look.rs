@@ -12,12 +12,12 @@ use rustix::io::Errno;
 use super::delivered::Version;
 use super::fresh::Stamp;
 use super::moves::{Hints, Move, Moved, Mover, Moves, Origin};
-use super::shards::{Divided, Sharding, Shards, is_directory, is_short, open_directory, stat};
+use super::shards::{Divided, Sharding, Shards, is_directory, is_short, stat};
 use crate::change::Scope;
+use crate::directory::each_name;
 use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{Job, JobKind, UndoneMove};
-use crate::ground::directory::list;
-use crate::path::RelPath;
+use crate::path::{RelPath, fold};
 use crate::rsync::Presence;
 use crate::rsync::operator_rules::OperatorRules;
 use crate::watch::Exclude;
@@ -442,27 +442,31 @@ impl Looking<'_> {
     /// What stands beside something that is gone and differs from it in its case only is sent again after the deletion: where
     /// the remote ignores case, both are one name there, and the deletion has taken the copy.
     fn compare_namesakes(&mut self) {
-        let mut gone: HashMap<RelPath, HashSet<String>> = HashMap::new();
+        let mut gone: HashMap<RelPath, HashSet<Vec<u8>>> = HashMap::new();
         for path in &self.look.absent {
-            if let Some(parent) = path.parent() {
-                gone.entry(parent).or_default().insert(path.folded());
+            if let (Some(parent), Some(name)) = (path.parent(), path.name()) {
+                let mut folded = Vec::new();
+                fold(name, &mut folded);
+                gone.entry(parent).or_default().insert(folded);
             }
         }
         for (parent, gone) in gone {
-            let Ok(directory) = open_directory(self.root, &parent) else { continue };
-            // A listing that fails half-way is as good as none: the next full sync compares everything.
-            let _ = list(directory, |name, is_directory| {
-                let Some(path) = parent.join(name).filter(|path| gone.contains(&path.folded()))
-                else {
-                    return;
-                };
+            let mut folded = Vec::new();
+            let mut namesakes = Vec::new();
+            each_name(self.root, &parent, |name, is_directory| {
+                fold(name, &mut folded);
+                if gone.contains(&folded) {
+                    namesakes.extend(parent.join(name).map(|path| (path, is_directory)));
+                }
+            });
+            for (path, is_directory) in namesakes {
                 if self.own.contains(&path) || (self.options.exclude)(&path, is_directory) {
-                    return;
+                    continue;
                 }
                 let scope = if is_directory { Scope::Tree } else { Scope::Entry };
                 let mark = Mark { recheck: Recheck::Only, ..Mark::new(scope) };
                 self.look.returned.push(Item { path, mark });
-            });
+            }
         }
     }
 

@@ -97,12 +97,6 @@ pub fn is_short(root: &OwnedFd, path: &RelPath) -> bool {
     stat.is_some_and(|stat| stat.f_files.saturating_sub(stat.f_ffree) <= SHORT_LIST)
 }
 
-/// Opens a directory below `root` for its names; follows no link at its end.
-pub fn open_directory(root: &OwnedFd, path: &RelPath) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(root, as_path(path), flags, Mode::empty())
-}
-
 /// True for a directory's stat.
 pub fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
