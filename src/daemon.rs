@@ -201,22 +201,23 @@ fn work(
     readiness: Readiness,
 ) -> ExitCode {
     let config = &loaded.config;
-    let started: Result<Box<dyn FnOnce()>, BoxError> = match args.plugin_alone {
+    let started: Result<Box<dyn FnOnce() -> ExitCode>, BoxError> = match args.plugin_alone {
         Some(name) => PluginAlone::start(args, config, name).map(|mut alone| {
             let log = log.clone();
-            Box::new(move || alone.work(&log)) as Box<dyn FnOnce()>
+            Box::new(move || {
+                alone.work(&log);
+                ExitCode::SUCCESS
+            }) as Box<dyn FnOnce() -> ExitCode>
         }),
         None => start_mirror(args, config, state.as_ref(), log).map(|running| {
             let (args, log) = (args.clone(), log.clone());
-            Box::new(move || mirror(running, args, state.as_ref(), &log)) as Box<dyn FnOnce()>
+            Box::new(move || mirror(running, args, state.as_ref(), &log))
+                as Box<dyn FnOnce() -> ExitCode>
         }),
     };
     match started {
         Ok(work) => match readiness.ready(log) {
-            Ok(()) => {
-                work();
-                ExitCode::SUCCESS
-            }
+            Ok(()) => work(),
             Err(error) => {
                 log::error!("{error}");
                 ExitCode::FAILURE
@@ -247,22 +248,33 @@ fn start_mirror(
 }
 
 /// Mirrors until a signal ends it. A configuration that cannot be put in force under way starts another mirror in this process.
-fn mirror(mut running: RunningDaemon, mut args: Args, state: Option<&Arc<StateDir>>, log: &Log) {
+fn mirror(
+    mut running: RunningDaemon,
+    mut args: Args,
+    state: Option<&Arc<StateDir>>,
+    log: &Log,
+) -> ExitCode {
     // What changes between two mirrors is found by a walk, or without a record by a comparison.
     (args.no_catch_up, args.full_sync) = (false, state.is_none());
     while let Some(config) = running.work() {
         let (before, inbox) = running.end();
         let next = RunningDaemon::start(&args, &config, state, log, inbox.clone());
+        if next.is_ok() {
+            log::info!("reload: the mirror works with the new configuration");
+        }
         let next = next.or_else(|error| {
             log::error!("reload: the mirror does not start with the new configuration: {error}; the old one goes on");
             RunningDaemon::start(&args, &before, state, log, inbox)
         });
         running = match next {
             Ok(running) => running,
-            Err(error) => return log::error!("reload: the mirror does not start again: {error}"),
+            Err(error) => {
+                log::error!("reload: the mirror does not start again: {error}");
+                return ExitCode::FAILURE;
+            }
         };
-        log::info!("reload: the mirror works with the new configuration");
     }
+    ExitCode::SUCCESS
 }
 
 /// Raises the kernel's limits as sersync2 always did, but never lowers them; what was raised.

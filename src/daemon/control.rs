@@ -41,7 +41,7 @@ pub struct Controls {
 #[derive(Debug)]
 struct Flush {
     reply: Reply,
-    places: Targets,
+    targets: Targets,
     until: Option<Now>,
     stage: Stage,
 }
@@ -132,19 +132,19 @@ impl Mirror {
             Command::Status => Ok(Answer::Status { snapshot: Box::new(self.snapshot()) }),
             Command::SyncNow { remote, path } => {
                 let paths: Vec<String> = path.into_iter().collect();
-                let places = self.places(remote.as_deref(), &paths)?;
-                Ok(done([self.sync_now(places)]))
+                let targets = self.targets(remote.as_deref(), &paths)?;
+                Ok(done([self.sync_now(targets)]))
             }
             Command::Explain { path } => {
-                let places = self.places(None, &[path])?;
+                let targets = self.targets(None, &[path])?;
                 let of = |(id, paths): (RemoteId, Vec<RelPath>)| self.stands(id, paths.first()?);
-                Ok(Answer::Explained { remotes: places.into_iter().filter_map(of).collect() })
+                Ok(Answer::Explained { remotes: targets.into_iter().filter_map(of).collect() })
             }
             Command::Retry { remote } => {
-                let places = self.places(remote.as_deref(), &[])?;
+                let targets = self.targets(remote.as_deref(), &[])?;
                 let failing: usize =
-                    places.iter().map(|(id, _)| self.engine.failing(*id).count()).sum();
-                for (remote, _) in &places {
+                    targets.iter().map(|(id, _)| self.engine.failing(*id).count()).sum();
+                for (remote, _) in &targets {
                     self.handle(Event::Retry(*remote));
                 }
                 Ok(done([format!(
@@ -153,14 +153,14 @@ impl Mirror {
                 )]))
             }
             Command::Pause { remote, for_ms, while_connected } => {
-                let places = self.places(remote.as_deref(), &[])?;
+                let targets = self.targets(remote.as_deref(), &[])?;
                 let until = for_ms.map(|ms| self.now() + Duration::from_millis(ms));
                 let client = while_connected.then_some(client);
-                Ok(done(places.into_iter().map(|(remote, _)| self.pause(remote, until, client))))
+                Ok(done(targets.into_iter().map(|(remote, _)| self.pause(remote, until, client))))
             }
             Command::Resume { remote } => {
-                let places = self.places(remote.as_deref(), &[])?;
-                let meant: BTreeSet<RemoteId> = places.into_iter().map(|(id, _)| id).collect();
+                let targets = self.targets(remote.as_deref(), &[])?;
+                let meant: BTreeSet<RemoteId> = targets.into_iter().map(|(id, _)| id).collect();
                 let resumed = self.end_pauses(|pause| meant.contains(&pause.remote));
                 let names = resumed
                     .iter()
@@ -184,7 +184,7 @@ impl Mirror {
     }
 
     /// The remotes that are meant, each with those of the paths that are below its root.
-    fn places(&self, remote: Option<&str>, paths: &[String]) -> Result<Targets, String> {
+    fn targets(&self, remote: Option<&str>, paths: &[String]) -> Result<Targets, String> {
         let numbers = 0..self.ledger.roots_of_remotes().len();
         let is_there = |id: &RemoteId| self.engine.observe(*id).is_some();
         let all = || numbers.clone().map(RemoteId).filter(is_there);
@@ -211,10 +211,10 @@ impl Mirror {
         let of = |id: RemoteId| {
             Some((id, of_roots.get(self.ledger.roots_of_remotes().get(id.0)?)?.clone()))
         };
-        let places: Targets = remotes.into_iter().filter_map(of).collect();
-        match places.is_empty() {
+        let targets: Targets = remotes.into_iter().filter_map(of).collect();
+        match targets.is_empty() {
             true => Err("that remote does not get these paths".into()),
-            false => Ok(places),
+            false => Ok(targets),
         }
     }
 
@@ -228,9 +228,9 @@ impl Mirror {
         found.next()
     }
 
-    fn sync_now(&mut self, places: Targets) -> String {
+    fn sync_now(&mut self, targets: Targets) -> String {
         let mut trees = 0;
-        for (remote, paths) in places {
+        for (remote, paths) in targets {
             let paths = if paths.is_empty() { vec![RelPath::root()] } else { paths };
             for path in paths {
                 trees += 1;
@@ -281,8 +281,8 @@ impl Mirror {
         paths: &[String],
         timeout_ms: Option<u64>,
     ) {
-        let places = match self.places(remote, paths) {
-            Ok(places) => places,
+        let targets = match self.targets(remote, paths) {
+            Ok(targets) => targets,
             Err(message) => {
                 reply.send(Answer::failed("refused", message));
                 return;
@@ -296,7 +296,7 @@ impl Mirror {
         let id = FlushId(self.controls.next_flush);
         self.controls.next_flush += 1;
         let until = timeout_ms.map(|ms| self.now() + Duration::from_millis(ms));
-        let flush = Flush { reply, places, until, stage: Stage::AsksKernel };
+        let flush = Flush { reply, targets, until, stage: Stage::AsksKernel };
         self.controls.flushes.insert(id, flush);
         self.ledger.ask_for_flush(id);
     }
@@ -317,16 +317,16 @@ impl Mirror {
         let waiting = waiting.filter(|(_, flush)| flush.stage == Stage::WaitsForWalk);
         let ready = waiting.filter(|(_, flush)| {
             let mut roots =
-                flush.places.iter().filter_map(|(id, _)| self.ledger.roots_of_remotes().get(id.0));
+                flush.targets.iter().filter_map(|(id, _)| self.ledger.roots_of_remotes().get(id.0));
             !roots.any(|root| self.trust.is_looking(*root))
         });
         let ready: Vec<(FlushId, Targets)> =
-            ready.map(|(id, flush)| (*id, flush.places.clone())).collect();
-        for (id, places) in ready {
+            ready.map(|(id, flush)| (*id, flush.targets.clone())).collect();
+        for (id, targets) in ready {
             if let Some(flush) = self.controls.flushes.get_mut(&id) {
                 flush.stage = Stage::Marked;
             }
-            self.handle(Event::Flush(id, places));
+            self.handle(Event::Flush(id, targets));
         }
     }
 
@@ -368,7 +368,7 @@ impl Mirror {
                 reason,
             })
         };
-        flush.places.iter().filter_map(|(remote, _)| of(*remote)).collect()
+        flush.targets.iter().filter_map(|(remote, _)| of(*remote)).collect()
     }
 
     /// How a path stands at one remote.

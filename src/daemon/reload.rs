@@ -237,7 +237,7 @@ impl Reload {
     }
 
     /// Reads the configuration on a thread of its own, since that may take a while.
-    fn read(&self) {
+    fn read(&self) -> Result<(), String> {
         let (file, events) = (self.origins.file.clone(), self.origins.events.clone());
         let thread = std::thread::Builder::new().name("reload".into()).spawn(move || {
             let options = LoadOptions { plugin_alone: None, preflight: true };
@@ -249,11 +249,9 @@ impl Reload {
             // Fails only when the main loop has ended.
             _ = events.send(MainEvent::ConfigurationRead(config));
         });
-        if let Err(error) = thread {
-            let error = format!("cannot start the thread that reads the configuration: {error}");
-            // The main loop is here: it must not wait for itself.
-            _ = self.origins.events.try_send(MainEvent::ConfigurationRead(Err(error)));
-        }
+        thread.map(drop).map_err(|error| {
+            format!("cannot start the thread that reads the configuration: {error}")
+        })
     }
 
     /// Ends what tells and what keeps time, and starts it anew. Elsewhere: the main loop must not wait for threads that wait for it.
@@ -295,7 +293,14 @@ impl Mirror {
     pub fn begin_reload(&mut self, asked: Asked) {
         self.reload.asked.push(asked);
         if self.reload.asked.len() == 1 {
-            self.reload.read();
+            self.read_configuration();
+        }
+    }
+
+    /// Those who cannot be served are told so, one after the other.
+    fn read_configuration(&mut self) {
+        if let Err(error) = self.reload.read() {
+            self.configuration_read(Err(error));
         }
     }
 
@@ -328,7 +333,7 @@ impl Mirror {
             reply.send(answer);
         }
         if !self.reload.asked.is_empty() {
-            self.reload.read();
+            self.read_configuration();
         }
     }
 

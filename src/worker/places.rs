@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use crate::destination::{DAEMON_PORT, Destination};
 use crate::ground::lock::{lock, wait_timeout};
 
-/// Ready sessions and runs beside which another session is made ready while nobody knows what the daemon allows. Of the field's daemons
-/// with a limit half allow ten or fewer, and few allow less than four.
-const UNASKED: usize = 3;
+/// The most connections, ready sessions and runs together, beside which no other session is made ready. Of the field's daemons with
+/// a limit half allow ten or fewer, and few allow less than four.
+const READY_BESIDE: usize = 3;
 
 /// A daemon's child keeps its place for some 50 ms after the run's end.
 const LINGER: Duration = Duration::from_millis(100);
@@ -157,7 +157,9 @@ impl State {
         if !self.is_daemon {
             return true;
         }
-        let most = self.allowed.map_or(UNASKED, |allowed| allowed.saturating_sub(2).min(UNASKED));
+        let most = self
+            .allowed
+            .map_or(READY_BESIDE, |allowed| allowed.saturating_sub(2).min(READY_BESIDE));
         let share = most / self.wanting.max(1);
         self.taken(now) < most && own < share.max(1)
     }

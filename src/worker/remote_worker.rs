@@ -133,9 +133,9 @@ impl RemoteWorker {
         Some(self.recorder.as_ref()?.observe(&items, &|path, is_dir| !exclude(path, is_dir)))
     }
 
-    /// Does a job; blocks until it is done or has failed. Returns also what was on disk before it, for the record. `known_until`: by the clock
-    /// of the files, the time up to which the kernel's events were known when the job was made. `told` takes what is said
-    /// of the job meanwhile.
+    /// Does a job; blocks until it is done or has failed. Returns also what was on disk before it, for the record.
+    /// `known_until`: by the clock of the files, the time up to which the kernel's events were known when the job was made.
+    /// `told` takes what is said of the job meanwhile.
     pub fn run(
         &self,
         job: &Job,
@@ -203,8 +203,8 @@ impl RemoteWorker {
         JobReport::nothing(Verdict::Failed(Failure::new(FailureKind::Options, 1, reason)))
     }
 
-    /// True once, for a full sync, or where no session is kept ready: the first run shows almost all that a probe shows. What it does not show is learned
-    /// from the first batch that is refused, which is sent again at once.
+    /// True once, for a full sync, or where no session is kept ready: the first run shows almost all that a probe shows.
+    /// What it does not show is learned from the first batch that is refused, which is sent again at once.
     fn may_trust(&self, job: &Job) -> bool {
         // Where each connection is to carry something, nobody asks before the first run.
         let carries = self.remote.endpoint().ready() == 0;
@@ -276,24 +276,22 @@ impl RemoteWorker {
         returned.extend(self.appeared(&looks, job)?);
         returned.extend(looks.after_moves.returned);
         returned.extend(looks.below_trees.returned);
-        let (verdict, aborted) = (Verdict::Done, under_way.aborted.get());
         let postponed = sending.resting.clone();
         let unconfirmed = match self.mutual.is_pair() {
             // Whoever swaps the directory there swaps the watch root of a mirror, which then compares everything.
             true => Vec::new(),
             false => under_way.unconfirmed.take(),
         };
-        let bytes = 0;
+        let aborted = under_way.aborted.get();
         Ok(JobReport {
-            verdict,
             failed,
             returned,
             postponed,
             undone,
             aborted,
             deleted,
-            bytes,
             unconfirmed,
+            ..JobReport::done()
         })
     }
 
