@@ -212,7 +212,8 @@ fn check_auth(
     let users = auth.field("users");
     let user = values.user(&users);
     let written = auth.field("passwordfile");
-    let file = (!ssh).then(|| values.path(&written, "the path of a password file")).flatten();
+    let is_needed = asks_for_password(raw, ssh, values);
+    let file = is_needed.then(|| values.path(&written, "the path of a password file")).flatten();
     if file.is_some() {
         places.password_file = Some(written.span);
     }
@@ -222,6 +223,19 @@ fn check_auth(
         values.refuse(&users, found, "write the user in one place only");
     }
     (user, file)
+}
+
+/// True when some remote is an rsync daemon: no other reads `passwordfile`. Each remote may say itself whether it is behind ssh.
+fn asks_for_password(raw: &RawConfig, ssh: bool, values: &Values<'_>) -> bool {
+    // What is wrong with the attribute is told where the remote is checked.
+    let mut scratch = Values::new(values.source);
+    let mut remotes = raw.sersync.all("localpath").flat_map(|local| local.all("remote")).peekable();
+    match remotes.peek() {
+        None => !ssh,
+        Some(_) => remotes.any(|remote| {
+            remote.written("path").is_none() && !scratch.truth(&remote.field("ssh"), ssh)
+        }),
+    }
 }
 
 /// sersync2 ran rsync in the watch path, so a relative password file lay there.

@@ -344,16 +344,30 @@ pub fn placeholder(text: &str) -> Option<String> {
     None
 }
 
-/// `$NAME`: a shell's variable, which no shell reads here.
+/// `$NAME`: the first variable of a shell, which no shell reads here.
 fn variable(text: &str) -> Option<&str> {
-    let start = text.find('$')?;
-    let len = text[start + 1..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let end = len.map_or(text.len(), |len| start + 1 + len);
-    let name = &text[start + 1..end];
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_').then(|| &text[start..end])
+    text.match_indices('$').find_map(|(start, _)| {
+        let behind = &text[start + 1..];
+        let len = behind.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let name = &behind[..len.unwrap_or(behind.len())];
+        let begins_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        begins_well.then(|| &text[start..start + 1 + name.len()])
+    })
 }
 
 /// True when `inner` is `outer` or lies below it.
 pub fn is_within(inner: &Path, outer: &Path) -> bool {
     inner.starts_with(outer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_found_behind_other_dollars() {
+        assert_eq!(variable("/srv/a$/b$5/$name/$x"), Some("$name"));
+        assert_eq!(variable("$HOME"), Some("$HOME"));
+        assert_eq!(variable("/price/5$/$$/é$"), None);
+    }
 }

@@ -36,6 +36,38 @@ fn one_remote_may_be_reached_with_ssh() {
     assert!(words[0].contains("'ssh -p 22 ") && words[0].ends_with(" h:/m/"), "{}", words[0]);
 }
 
+/// The password file of each remote, when `<ssh start>`, `<auth passwordfile>` and the remotes are these.
+fn password_files(ssh: bool, file: &str, remotes: &str) -> Result<Vec<Option<String>>, String> {
+    let auth = format!("<auth start=\"true\" users=\"bob\" passwordfile=\"{file}\"/>");
+    let text = stock_with(REMOTE, remotes)
+        .replace("<ssh start=\"false\"/>", &format!("<ssh start=\"{ssh}\"/>"))
+        .replace("<auth start=\"false\" users=\"root\" passwordfile=\"/etc/rsync.pas\"/>", &auth);
+    assert!(text.contains(&auth), "{text}");
+    let config = read(text)?.config;
+    let file = |remote: &sersync::config::Remote| {
+        remote.options.password_file.as_ref().map(|file| file.display().to_string())
+    };
+    Ok(config.mirrors[0].remotes.iter().map(file).collect())
+}
+
+#[test]
+fn each_daemon_gets_the_password_file_whatever_the_other_remotes_are() {
+    const DAEMON: &str = "<remote ip=\"h\" name=\"m\" ssh=\"false\"/>";
+    const SSH: &str = "<remote ip=\"i\" name=\"/m\" ssh=\"true\"/>";
+    const LOCAL: &str = "<remote path=\"/mnt/backup\"/>";
+    let both = format!("{DAEMON}{SSH}{LOCAL}");
+    for ssh in [true, false] {
+        let files = password_files(ssh, "/etc/pas", &both).unwrap();
+        assert_eq!(files, [Some("/etc/pas".to_owned()), None, None], "<ssh start=\"{ssh}\"/>");
+        let report = password_files(ssh, "", &both).unwrap_err();
+        assert!(report.contains("<auth passwordfile>"), "{report}");
+        // Nobody would read it, so nobody looks at it.
+        assert_eq!(password_files(ssh, "", &format!("{SSH}{LOCAL}")).unwrap(), [None, None]);
+    }
+    let without = |ssh| password_files(ssh, "", "<remote ip=\"h\" name=\"/m\"/>").is_ok();
+    assert!(without(true) && !without(false));
+}
+
 #[test]
 fn a_directory_of_this_machine_needs_no_connection() {
     let words = words("<remote path=\"/mnt/backup/\" bwlimit=\"0\"/>");
