@@ -70,6 +70,15 @@ pub type Place = (RootId, RelPath);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RemoteId(pub usize);
 
+/// Why a root is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootLoss {
+    /// It is gone, moved, unmounted, unreadable or holds too little; a clause for the log says what happened.
+    Gone(String),
+    /// Another directory is in its place, as after a link is switched: it is back as soon as it is trusted.
+    Replaced,
+}
+
 /// What the watch thread reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
@@ -96,18 +105,18 @@ pub enum WatchEvent {
         /// Which root.
         root: RootId,
     },
-    /// The root is gone, moved, unmounted, replaced or unreadable: deletions must stop.
+    /// Nothing may be sent or deleted below the root until it is back.
     RootLost {
         /// Which root.
         root: RootId,
-        /// A clause for the log: what happened.
-        reason: String,
+        /// Why.
+        loss: RootLoss,
     },
     /// The root is there again and watched; a full sync is due.
     RootBack {
         /// Which root.
         root: RootId,
-        /// True when it is not the directory that was there at start: what it lacks need not have been deleted.
+        /// True when it is another directory than before: what it lacks need not have been deleted.
         replaced: bool,
     },
     /// A file system mounted below the root is gone: deletions at and below this path must stop.

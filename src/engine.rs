@@ -359,13 +359,13 @@ impl Engine {
                 actions.push(Action::Notify(Notice::Overflow { root }));
                 self.compare_root(now, root, FullSyncCause::Overflow, actions);
             }
-            WatchEvent::RootLost { root, reason } => {
+            WatchEvent::RootLost { root, loss } => {
                 self.of_root(root).for_each(RemoteState::lose_root);
-                actions.push(Action::Notify(Notice::RootLost { root, reason }));
+                actions.push(Action::Notify(Notice::RootLost { root, loss }));
             }
-            WatchEvent::RootBack { root, .. } => {
+            WatchEvent::RootBack { root, replaced } => {
                 self.of_root(root).for_each(|remote| remote.find_root(now));
-                actions.push(Action::Notify(Notice::RootBack { root }));
+                actions.push(Action::Notify(Notice::RootBack { root, replaced }));
                 self.compare_root(now, root, FullSyncCause::RootBack, actions);
             }
         }

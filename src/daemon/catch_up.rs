@@ -297,8 +297,8 @@ impl CatchUp {
                 None => Found::FirstStart,
             },
             Some(Unknown::Damaged) => unknown("the record of the tree is damaged"),
-            Some(Unknown::OtherFileSystem) => {
-                unknown("another file system is mounted at the watch path")
+            Some(Unknown::AnotherDirectory) => {
+                unknown("it is another directory than the one on record")
             }
         }
     }

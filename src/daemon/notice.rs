@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::change::{RemoteId, RootId};
+use crate::change::{RemoteId, RootId, RootLoss};
 use crate::engine::{FullSyncCause, Notice, PathFailure, Refusal};
 use crate::failure::{Failure, FailureKind, Subject};
 
@@ -108,16 +108,30 @@ impl Names {
                     self.remote(*remote)
                 ),
             ),
-            Notice::RootLost { root, reason } => (
+            Notice::RootLost { root, loss: RootLoss::Gone(reason) } => (
                 Level::Error,
                 format!(
                     "ALARM: watch path {}: {reason}; nothing is sent or deleted until it is back",
                     self.root(*root)
                 ),
             ),
-            Notice::RootBack { root } => (
+            Notice::RootLost { root, loss: RootLoss::Replaced } => (
+                Level::Debug,
+                format!(
+                    "watch path {} is another directory than before: nothing is sent until it is trusted",
+                    self.root(*root)
+                ),
+            ),
+            Notice::RootBack { root, replaced: false } => (
                 Level::Warn,
                 format!("watch path {} is back: everything below it is compared", self.root(*root)),
+            ),
+            Notice::RootBack { root, replaced: true } => (
+                Level::Warn,
+                format!(
+                    "watch path {} is another directory than before: everything below it is compared",
+                    self.root(*root)
+                ),
             ),
             Notice::SubtreeLost { root, path, reason } => (
                 Level::Error,

@@ -11,7 +11,7 @@ use crossbeam_channel::{SendTimeoutError, Sender};
 use super::main_event::MainEvent;
 use super::mirror::Mirror;
 use super::statistics::{Clock, Statistics};
-use crate::change::{RemoteId, RootId};
+use crate::change::{RemoteId, RootId, RootLoss};
 use crate::engine::retry::{Failing, Outage};
 use crate::engine::{Deletions, FullSyncView, Notice, Now, RemoteView};
 use crate::failure::FailureKind;
@@ -256,13 +256,12 @@ impl Mirror {
     fn note_alarm(&mut self, now: Now, notice: &Notice, sentence: &str) {
         let whole = RelPath::root;
         let (key, begins) = match notice {
-            Notice::RootLost { root, .. } => ((*root, whole()), true),
+            Notice::RootLost { root, loss: RootLoss::Gone(_) } => ((*root, whole()), true),
             Notice::Failed { root, failure, .. } if failure.kind == FailureKind::Source => {
                 ((*root, whole()), true)
             }
-            Notice::Over { root, kind: FailureKind::Source, .. } | Notice::RootBack { root } => {
-                ((*root, whole()), false)
-            }
+            Notice::Over { root, kind: FailureKind::Source, .. }
+            | Notice::RootBack { root, .. } => ((*root, whole()), false),
             Notice::SubtreeLost { root, path, .. } => ((*root, path.clone()), true),
             Notice::SubtreeBack { root, path } => ((*root, path.clone()), false),
             _ => return,

@@ -12,7 +12,7 @@ use super::plugins::start_plugin;
 use super::running::watch_options;
 use crate::args::Args;
 use crate::banner;
-use crate::change::WatchEvent;
+use crate::change::{RootLoss, WatchEvent};
 use crate::config::{ChangeSwitches, Config, PluginName};
 use crate::engine::Event;
 use crate::filter::Filter;
@@ -94,12 +94,16 @@ impl PluginAlone {
                     });
                 }
             }
-            MainEvent::Event(Event::Watch(WatchEvent::RootLost { root, reason })) => {
+            MainEvent::Event(Event::Watch(WatchEvent::RootLost {
+                root,
+                loss: RootLoss::Gone(reason),
+            })) => {
                 let path = self.roots.get(root.0)?.display();
                 log::error!("ALARM: watch path {path}: {reason}; nothing is seen until it is back");
             }
-            MainEvent::Event(Event::Watch(WatchEvent::RootBack { root, .. })) => {
-                log::warn!("watch path {} is back", self.roots.get(root.0)?.display());
+            MainEvent::Event(Event::Watch(WatchEvent::RootBack { root, replaced })) => {
+                let is = if replaced { "another directory than before" } else { "back" };
+                log::warn!("watch path {} is {is}", self.roots.get(root.0)?.display());
             }
             MainEvent::Event(Event::Watch(WatchEvent::Overflow { root })) => {
                 let path = self.roots.get(root.0)?.display();

@@ -8,7 +8,7 @@ use super::catch_up::{CatchUp, Found};
 use super::guard::{Count, Guard, Remains};
 use super::main_event::{self, Counted, Walked};
 use super::notice::Names;
-use crate::change::{RootId, WatchEvent};
+use crate::change::{RootId, RootLoss, WatchEvent};
 use crate::engine::{Deletions, Event, FullSyncCause};
 use crate::path::RelPath;
 use crate::record::{Merged, Observation};
@@ -33,6 +33,8 @@ pub struct Trust {
     restrained: BTreeMap<RootId, Deletions>,
     /// Roots whose next walk or count an operator has confirmed.
     confirmed: BTreeSet<RootId>,
+    /// Roots that are compared with the remotes already, for they are another directory than before.
+    compared: BTreeSet<RootId>,
 }
 
 /// Whether an event of the watch thread goes to the engine as it is.
@@ -57,6 +59,7 @@ impl Trust {
             counts: HashMap::new(),
             restrained: BTreeMap::new(),
             confirmed: BTreeSet::new(),
+            compared: BTreeSet::new(),
         }
     }
 
@@ -197,6 +200,7 @@ impl Trust {
         let (root, verdict) = catch_up.finish(walked);
         memory::release_unused();
         let is_confirmed = self.confirmed.remove(&root);
+        let is_compared = self.compared.remove(&root);
         match verdict {
             Found::Unmounted(lost)
                 if !is_confirmed && self.deletions(root) != Deletions::Allowed =>
@@ -224,8 +228,10 @@ impl Trust {
                 );
                 self.decide_deletions(root, Deletions::Withheld)
             }
+            Found::Unknown(_) | Found::Listed(_) if is_compared => self.do_without_verdict(root),
             Found::Unknown(reason) => {
-                log::warn!("{reason}: everything is compared with the remotes");
+                let path = self.names.root(root);
+                log::warn!("{path}: {reason}; everything is compared with the remotes");
                 let mut events = self.do_without_verdict(root);
                 events.push(Event::CompareRoot(root, FullSyncCause::Unrecorded));
                 events
@@ -294,8 +300,7 @@ impl Trust {
         let (catch_up, source) = catch_up.zip(source)?;
         let count = catch_up.count(root, source.path())?;
         self.counts.insert(root, count);
-        let reason = "it is another directory than the one that was mirrored last".into();
-        Some(Event::Watch(WatchEvent::RootLost { root, reason }))
+        Some(Event::Watch(WatchEvent::RootLost { root, loss: RootLoss::Replaced }))
     }
 
     /// True when a root that came back has to be counted first; it stays lost until then.
@@ -316,12 +321,9 @@ impl Trust {
         if let main_event::Verdict::TooFew(found, known) = counted.verdict
             && !self.confirmed.contains(&root)
         {
-            let (path, advice) = (self.names.root(root), self.advice());
-            log::error!(
-                "ALARM: watch path {path} holds {found} entries, and {known} are known: nothing is sent or deleted \
-                 until it holds more; {advice}"
-            );
-            return Vec::new();
+            let advice = self.advice();
+            let reason = format!("it holds {found} entries, and {known} are known ({advice})");
+            return vec![Event::Watch(WatchEvent::RootLost { root, loss: RootLoss::Gone(reason) })];
         }
         self.counts.remove(&root);
         self.confirmed.remove(&root);
@@ -332,8 +334,9 @@ impl Trust {
         }
         events.push(Event::Watch(WatchEvent::RootBack { root, replaced: true }));
         if self.catch_up.as_ref().is_some_and(|it| it.is_of_another_root(root)) {
-            // That it holds enough has been counted.
+            // That it holds enough has been counted, and that it is compared is said.
             self.confirmed.insert(root);
+            self.compared.insert(root);
             self.look_for_changes(root);
         }
         events

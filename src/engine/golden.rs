@@ -14,7 +14,7 @@ use super::{
     Action, Deletions, Engine, Event, FlushId, FullSyncCause, Job, JobId, JobReport, Notice, Now,
     PathFailure, Refusal, Setup, UndoneMove, Verdict,
 };
-use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
+use crate::change::{Cause, Change, RemoteId, RootId, RootLoss, Scope, WatchEvent};
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 
@@ -159,7 +159,9 @@ fn parse_event(text: &str) -> Event {
         ["fault", job] => failed(job, FailureKind::Fault, 13),
         ["unhealthy", job] => failed(job, FailureKind::Source, 0),
         ["overflow"] => Event::Watch(WatchEvent::Overflow { root: ROOT }),
-        ["root", "lost"] => Event::Watch(WatchEvent::RootLost { root: ROOT, reason }),
+        ["root", "lost"] => {
+            Event::Watch(WatchEvent::RootLost { root: ROOT, loss: RootLoss::Gone(reason) })
+        }
         ["root", "back"] => Event::Watch(WatchEvent::RootBack { root: ROOT, replaced: false }),
         ["full", "sync", "start"] => Event::FullSync(FullSyncCause::Start),
         ["full", "sync", "schedule"] => Event::FullSync(FullSyncCause::Schedule),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::FullSyncCause;
 use super::refusals::Refusal;
-use crate::change::{RemoteId, RootId};
+use crate::change::{RemoteId, RootId, RootLoss};
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 
@@ -52,10 +52,12 @@ pub enum Notice {
     },
     RootLost {
         root: RootId,
-        reason: String,
+        loss: RootLoss,
     },
     RootBack {
         root: RootId,
+        /// It is another directory than before.
+        replaced: bool,
     },
     SubtreeLost {
         root: RootId,

@@ -23,8 +23,8 @@ pub enum Unknown {
     Missing,
     /// It is damaged, incomplete, or of another version of this program.
     Damaged,
-    /// Another file system is at the root now.
-    OtherFileSystem,
+    /// The root is another directory than the one on record, on the same file system or on another.
+    AnotherDirectory,
 }
 
 /// What a survey found, apart from the changes.
@@ -66,7 +66,7 @@ pub(super) fn read_baseline(
         Some(Ok(snapshot)) => snapshot,
     };
     if !same_file_system(&snapshot.header, now) {
-        return Ok(Err(Unknown::OtherFileSystem));
+        return Ok(Err(Unknown::AnotherDirectory));
     }
     let mut delta = Delta::default();
     for path in &paths.deltas {

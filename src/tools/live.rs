@@ -12,7 +12,7 @@ use crossbeam_channel::unbounded;
 use jiff::Zoned;
 use serde_json::{Value, json};
 
-use crate::change::{Cause, Change, RootId, Scope, WatchEvent};
+use crate::change::{Cause, Change, RootId, RootLoss, Scope, WatchEvent};
 use crate::config::load::Loaded;
 use crate::config::{self, ChangeSwitches, LoadOptions};
 use crate::filter::Filter;
@@ -134,8 +134,11 @@ impl Viewer<'_> {
             WatchEvent::Overflow { root } => {
                 (root, "the kernel dropped events: everything is compared".into())
             }
-            WatchEvent::RootLost { root, reason } => {
+            WatchEvent::RootLost { root, loss: RootLoss::Gone(reason) } => {
                 (root, format!("lost: {reason}; nothing is deleted anywhere"))
+            }
+            WatchEvent::RootLost { root, loss: RootLoss::Replaced } => {
+                (root, "another directory is in its place".into())
             }
             WatchEvent::RootBack { root, .. } => (root, "back: a full sync follows".into()),
             WatchEvent::SubtreeLost { root, path, reason } => {

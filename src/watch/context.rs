@@ -123,10 +123,10 @@ impl WatchContext {
                 | RootNews::SubtreeBack { root, path }
                 | RootNews::Mounted { root, path }
                     if self.batch.is_within_excluded(root, &path) => {}
-                RootNews::Lost { root, reason } => {
+                RootNews::Lost { root, loss } => {
                     backend.forget(&(root, RelPath::root()));
                     self.batch.lost_mut().retain(|(of, _)| *of != root);
-                    self.batch.send(WatchEvent::RootLost { root, reason });
+                    self.batch.send(WatchEvent::RootLost { root, loss });
                 }
                 RootNews::Back { root, replaced } => {
                     let directories = self.watch_root(root, backend);

@@ -14,7 +14,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
-use crate::change::RootId;
+use crate::change::{RootId, RootLoss};
 use crate::ground::identity::Identity;
 use crate::path::RelPath;
 use crate::watch::mounts::{MOUNT_TABLE, Mounts};
@@ -32,7 +32,7 @@ const LOOKS_MAX: usize = 40;
 pub enum RootNews {
     Lost {
         root: RootId,
-        reason: String,
+        loss: RootLoss,
     },
     Back {
         root: RootId,
@@ -121,6 +121,7 @@ impl Root {
     fn check(&mut self, mounts: Option<&Mounts>, news: &mut Vec<RootNews>) {
         let root = self.id;
         let sight = look(&self.path);
+        let mut replaced = false;
         if let Some(current) = self.current {
             match &sight {
                 Ok(sight) if sight.identity == current => {
@@ -130,16 +131,16 @@ impl Root {
                     return;
                 }
                 Ok(sight) if self.is_unmounted(sight, mounts) => {
-                    news.push(RootNews::Lost {
-                        root,
-                        reason: "its file system was unmounted".into(),
-                    });
+                    let loss = RootLoss::Gone("its file system was unmounted".into());
+                    news.push(RootNews::Lost { root, loss });
                 }
                 Ok(_) => {
-                    let reason = "it was replaced by another directory".into();
-                    news.push(RootNews::Lost { root, reason });
+                    replaced = true;
+                    news.push(RootNews::Lost { root, loss: RootLoss::Replaced });
                 }
-                Err(error) => news.push(RootNews::Lost { root, reason: reason_of(error) }),
+                Err(error) => {
+                    news.push(RootNews::Lost { root, loss: RootLoss::Gone(reason_of(error)) });
+                }
             }
             self.current = None;
         }
@@ -149,7 +150,8 @@ impl Root {
             self.current = Some(sight.identity);
             self.mounts = mounts.map(|mounts| mounts.below(&sight.real_path)).unwrap_or_default();
             self.lost_mounts.clear();
-            news.push(RootNews::Back { root, replaced: sight.identity != self.first });
+            let replaced = replaced || sight.identity != self.first;
+            news.push(RootNews::Back { root, replaced });
         }
     }
 

@@ -80,7 +80,10 @@ impl World {
         if blinked && !self.lost[root.0] {
             self.lost[root.0] = true;
             let reason = "unmounted".into();
-            self.feed(Event::Watch(WatchEvent::RootLost { root, reason }));
+            self.feed(Event::Watch(WatchEvent::RootLost {
+                root,
+                loss: crate::change::RootLoss::Gone(reason),
+            }));
         }
         if self.lost[root.0] && !self.sources[root.0].gone {
             self.lost[root.0] = false;

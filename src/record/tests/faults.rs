@@ -17,7 +17,7 @@ fn another_directory_at_the_root_is_not_compared() {
     fs::rename(&root, bed.at("away")).unwrap();
     fs::create_dir(&root).unwrap();
     let (survey, found) = start();
-    assert_eq!((survey.unknown, found), (Some(Unknown::OtherFileSystem), changes([])));
+    assert_eq!((survey.unknown, found), (Some(Unknown::AnotherDirectory), changes([])));
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn a_root_that_is_deleted_deletes_nothing_until_there_is_one_again() {
     nothing_is_deleted(&daemon, before);
     // An empty one is what an unmounted file system leaves behind.
     fs::create_dir(&mirror.source).unwrap();
-    mirror.wait_for_output("are known: nothing is sent or deleted");
+    mirror.wait_for_output("are known");
     nothing_is_deleted(&daemon, before);
     fill(&mirror);
     mirror.wait_for_output("is back");
@@ -85,10 +85,52 @@ fn a_root_that_is_replaced_is_compared_as_a_whole() {
     }
     fs::rename(&mirror.source, mirror.dir.join("away")).unwrap();
     fs::rename(&other, &mirror.source).unwrap();
-    mirror.wait_for_output("ALARM");
+    mirror.wait_for_output("is another directory than before: everything below it is compared");
     wait_until_same(&mirror.source, &daemon.data, SOON, "with the other directory");
     mirror.write("later", "z");
     wait_for_content(&daemon.at("later"), "z");
+}
+
+#[test]
+fn a_root_link_that_is_switched_is_said_in_one_true_line() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+    let release = |name: &str| {
+        let release = mirror.dir.dir(name);
+        (0..20).for_each(|i| fs::write(release.join(format!("f{i}")), name).unwrap());
+        release
+    };
+    let releases = [release("first"), release("second"), release("the third")];
+    let (source, aside) = (mirror.source.clone(), mirror.dir.join("aside"));
+    let switch_to = |release: &std::path::Path| {
+        std::os::unix::fs::symlink(release, &aside).unwrap();
+        fs::rename(&aside, &source).unwrap();
+    };
+    fs::remove_dir(&source).unwrap();
+    switch_to(&releases[0]);
+    mirror.set_args(&["-r"]);
+    mirror.launch();
+    mirror.wait_ready();
+    wait_until_same(&releases[0], &daemon.data, SOON, "at first");
+    let assert_said_once = |mirror: &Mirror| {
+        let output = mirror.output();
+        let switched = output.matches("is another directory than before: everything").count();
+        assert_eq!(switched, 1, "{output}");
+        for untrue in ["ALARM", "is mounted", " is back"] {
+            assert!(!output.contains(untrue), "{output}");
+        }
+    };
+    switch_to(&releases[1]);
+    wait_until_same(&releases[1], &daemon.data, SOON, "after the switch");
+    assert_eq!(crate::control::run(&mirror, "flush", &[]).status.code(), Some(0));
+    assert_said_once(&mirror);
+    mirror.stop();
+    switch_to(&releases[2]);
+    mirror.launch();
+    mirror.wait_ready();
+    wait_until_same(&releases[2], &daemon.data, SOON, "after a switch during the downtime");
+    assert_eq!(crate::control::run(&mirror, "flush", &[]).status.code(), Some(0));
+    assert_said_once(&mirror);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-use sersync::change::{Cause, Change};
+use sersync::change::{Cause, Change, RootLoss};
 use sersync::config::WatchBackend::{Auto, Fanotify, Inotify};
 
 use super::support::*;
@@ -179,7 +179,9 @@ fn an_unreadable_root_is_lost_until_it_is_readable() {
     };
     mode(&watched, 0o000);
     match watched.next_news() {
-        RootLost { reason, .. } => assert!(reason.contains("not be read"), "{reason}"),
+        RootLost { loss: RootLoss::Gone(reason), .. } => {
+            assert!(reason.contains("not be read"), "{reason}")
+        }
         other => panic!("{other:?}"),
     }
     mode(&watched, 0o755);
