@@ -14,6 +14,7 @@ mod observer;
 mod plugin_alone;
 mod plugins;
 mod progress;
+mod rate;
 mod reload;
 mod remote_workers;
 mod running;

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Mode, OFlags, openat};
 
+use crate::change::Scope;
 use crate::ground::directory::list;
 use crate::path::RelPath;
 
@@ -49,6 +50,26 @@ pub fn count(
     found
 }
 
+/// What is no directory in the directory `path`, and with [`Scope::Tree`] below it; what is excluded is left out.
+pub fn count_files(
+    root: impl AsFd,
+    path: &RelPath,
+    exclude: &dyn Fn(&RelPath, bool) -> bool,
+    scope: Scope,
+) -> u64 {
+    let mut files = 0;
+    let mut todo = vec![path.clone()];
+    while let Some(dir) = todo.pop() {
+        let mut found = entries(&root, &dir);
+        found.retain(|(path, is_dir)| !exclude(path, *is_dir));
+        files += found.iter().filter(|(_, is_dir)| !is_dir).count() as u64;
+        if scope == Scope::Tree {
+            todo.extend(found.into_iter().filter(|(_, is_dir)| *is_dir).map(|(path, _)| path));
+        }
+    }
+    files
+}
+
 /// The path as the kernel takes it beside an open root.
 pub fn as_path(path: &RelPath) -> &OsStr {
     if path.is_root() { OsStr::new(".") } else { OsStr::from_bytes(path.as_bytes()) }
@@ -74,5 +95,7 @@ mod tests {
         assert_eq!(counted(100), 6);
         assert_eq!(counted(4), 4);
         assert_eq!(counted(0), 0);
+        let files = |scope| count_files(&root, &RelPath::root(), &hidden, scope);
+        assert_eq!((files(Scope::Tree), files(Scope::Listing)), (2, 1));
     }
 }

@@ -326,10 +326,15 @@ impl Engine {
         self.remotes.get(remote.0).map_or(0, RemoteState::owed)
     }
 
-    /// Shards of the full sync under way: (left, all), over all remotes; `None` when none is under way.
-    pub fn full_sync_progress(&self) -> Option<(usize, usize)> {
-        let all = self.remotes.iter().filter_map(RemoteState::full_sync_progress);
-        all.reduce(|a, b| (a.0 + b.0, a.1 + b.1))
+    /// True while a full sync is under way.
+    pub fn has_full_sync(&self) -> bool {
+        self.remotes.iter().any(RemoteState::has_full_sync)
+    }
+
+    /// The full sync of a remote that is under way.
+    pub fn full_sync(&self, remote: RemoteId) -> Option<FullSyncView> {
+        let remote = self.remotes.get(remote.0).filter(|remote| remote.is_active())?;
+        remote.observe_full_sync()
     }
 
     /// Everything that a remote owes, for a compacted journal.

@@ -3,6 +3,7 @@
 
 pub mod counted;
 pub mod directory;
+pub mod figures;
 pub mod generations;
 pub mod identity;
 pub mod limits;

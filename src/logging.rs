@@ -5,10 +5,12 @@ mod sink;
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use env_logger::{Builder, Target};
+use indicatif::MultiProgress;
 use jiff::Zoned;
 use log::{Level, LevelFilter};
 use sink::Sink;
@@ -105,6 +107,11 @@ pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
+/// False while the terminal behind standard error stands still: a write would wait for it.
+pub fn is_stderr_writable() -> bool {
+    sink::is_writable(io::stderr().as_fd(), sink::Patience::None)
+}
+
 /// Appends one line to the log file `path`, for a start that ends before its log runs.
 ///
 /// # Errors
@@ -142,6 +149,11 @@ impl Log {
     /// When the system refuses.
     pub fn take_standard_streams(&self) -> Result<(), LogError> {
         self.sink().take_standard_streams()
+    }
+
+    /// From now on the lines that move on the terminal make room for those of the log.
+    pub fn share_terminal(&self, screen: MultiProgress) {
+        self.sink().share_terminal(screen);
     }
 
     /// A panic elsewhere leaves the sink whole: every change to it is one assignment.

@@ -181,7 +181,13 @@ fn states(
         let full_sync = of.full_sync.as_ref().filter(|it| it.parts > 0)?;
         Some(full_sync.parts_done as f64 / full_sync.parts as f64)
     };
-    each("remote_full_sync_done", help, Some(&Unit::Other("ratio".into())), &done)
+    each("remote_full_sync_done", help, Some(&Unit::Other("ratio".into())), &done)?;
+    let help = "Files in the parts that the full sync under way has compared";
+    let files = |of: &Remote| of.full_sync.as_ref().map(|it| it.files as f64);
+    each("remote_full_sync_files", help, None, &files)?;
+    let help = "What rsync has sent in the full sync under way";
+    let bytes = |of: &Remote| of.full_sync.as_ref().map(|it| it.bytes as f64);
+    each("remote_full_sync_sent", help, Some(&Unit::Bytes), &bytes)
 }
 
 fn sums(remotes: &[(&Labels, &Remote)], writer: &mut Writer<'_>) -> fmt::Result {

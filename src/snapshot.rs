@@ -5,11 +5,13 @@
 //! Times are milliseconds since 1970 by the wall clock and end in `_ms`; durations end in `_us` (microseconds).
 //! Names of files are text: bytes that are no UTF-8, and control characters, stand as octal escapes (`\012`).
 
+pub mod full_sync;
 pub mod health;
 pub mod reader;
 
 use serde::{Deserialize, Serialize};
 
+pub use full_sync::FullSync;
 pub use reader::{Request, SnapshotReader};
 
 /// The version of the format.
@@ -214,23 +216,6 @@ pub struct Latency {
     pub p99_us: u64,
     /// How many paths that were.
     pub count: u64,
-}
-
-/// A full sync under way.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct FullSync {
-    /// When it began.
-    pub since_ms: u64,
-    /// Parts of the tree that are compared already.
-    pub parts_done: u64,
-    /// All parts, as far as they are known.
-    pub parts: u64,
-    /// Files looked at so far.
-    pub files: u64,
-    /// Bytes sent so far.
-    pub bytes: u64,
-    /// When it will be done, if it goes on like this; `None`: nobody can tell yet.
-    pub done_at_ms: Option<u64>,
 }
 
 /// A path that rsync could not deliver.

@@ -19,6 +19,7 @@ mod session_starter;
 mod sessions;
 pub mod shards;
 mod table;
+pub mod tally;
 mod threads;
 mod under_way;
 
@@ -38,13 +39,14 @@ use remote_worker::RemoteWorker;
 use session_starter::SessionStarter;
 use sessions::Sessions;
 use table::RemoteTable;
+use tally::Tally;
 use threads::Threads;
 
 /// What a worker is asked to do.
 #[derive(Debug)]
 enum Task {
-    /// A job, and the time up to which the kernel's events were known when it was made.
-    Job(Job, Duration),
+    /// A job, the time up to which the kernel's events were known when it was made, and what counts for it.
+    Job(Job, Duration, Arc<Tally>),
     CloseSessions(RemoteId),
     Forget(RemoteId),
     /// It was replaced: its warm sessions end.
@@ -81,6 +83,8 @@ pub struct Workers {
     session_starter: Option<SessionStarter>,
     /// For each root, the time up to which the kernel's events are known.
     known_until: HashMap<RootId, Duration>,
+    /// What the jobs in flight have sent.
+    tallies: HashMap<JobId, Arc<Tally>>,
 }
 
 impl Workers {
@@ -100,14 +104,26 @@ impl Workers {
             let remotes = Arc::clone(&remotes);
             Some(Threads::start(move |task| work(task, &remotes, &tell))?)
         };
-        let known_until = HashMap::new();
-        Ok(Self { threads, remotes, load_gate, session_starter, known_until })
+        let (known_until, tallies) = (HashMap::new(), HashMap::new());
+        Ok(Self { threads, remotes, load_gate, session_starter, known_until, tallies })
     }
 
     /// Has a worker do a job.
     pub fn run(&mut self, job: Job) {
         let known_until = self.known_until.get(&job.root).copied().unwrap_or_default();
-        self.give(Task::Job(job, known_until));
+        let tally = Arc::new(Tally::default());
+        self.tallies.insert(job.id, Arc::clone(&tally));
+        self.give(Task::Job(job, known_until, tally));
+    }
+
+    /// A job has been reported: its report says what it has sent.
+    pub fn job_ends(&mut self, job: JobId) {
+        self.tallies.remove(&job);
+    }
+
+    /// How many bytes these jobs in flight have sent so far.
+    pub fn sent(&self, jobs: &[JobId]) -> u64 {
+        jobs.iter().filter_map(|job| self.tallies.get(job)).map(|tally| tally.sent()).sum()
     }
 
     /// The jobs of this root that start from now on know what happened until `time`, by the clock of the files. Zero: no
@@ -186,12 +202,12 @@ impl Drop for Workers {
 
 fn work(task: Task, remotes: &RemoteTable, tell: &impl Fn(WorkerEvent)) {
     match task {
-        Task::Job(job, known_until) => {
+        Task::Job(job, known_until, tally) => {
             let done_anyway = || (JobReport::done(), None);
             let remote = remotes.get(job.remote);
             let told = |progress| tell(WorkerEvent::Progress(job.id, progress));
             let (report, observation) = remote.map_or_else(done_anyway, |remote| {
-                guarded(|| remote.run(&job, known_until, &told))
+                guarded(|| remote.run(&job, known_until, &told, &tally))
             });
             tell(WorkerEvent::Done(job.id, report, observation));
         }

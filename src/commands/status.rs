@@ -17,6 +17,7 @@ use crate::control::client::{CallError, Connection, PATIENCE};
 use crate::control::instances;
 use crate::control::protocol::{Answer, Command};
 use crate::ground::counted::{counted, paths};
+use crate::ground::figures::duration;
 use crate::snapshot::health::{Health, Level, Thresholds};
 use crate::snapshot::{DeletionState, Remote, RemoteState, Root, RootState, Snapshot};
 
@@ -277,10 +278,7 @@ fn details(remote: &Remote, now_ms: u64) -> String {
     }
     if let Some(sync) = &remote.full_sync {
         let since = ago(now_ms, sync.since_ms);
-        let left =
-            sync.done_at_ms.map_or_else(String::new, |at| format!(", {} left", ago(at, now_ms)));
-        let (done, all) = (sync.parts_done, sync.parts);
-        let _ = writeln!(text, "        full sync for {since}: {done} of {all} parts{left}");
+        let _ = writeln!(text, "        full sync for {since}: {}", sync.words(now_ms));
     }
     if remote.failing > 0 {
         let _ = writeln!(text, "        {} cannot be delivered:", paths(remote.failing));
@@ -305,13 +303,7 @@ fn details(remote: &Remote, now_ms: u64) -> String {
 
 /// How long before `now_ms` it was: `3 s`, `4 min`, `2 h 5 min`, `3 d 4 h`.
 fn ago(now_ms: u64, then_ms: u64) -> String {
-    let seconds = now_ms.saturating_sub(then_ms) / 1000;
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
+    duration(now_ms.saturating_sub(then_ms) / 1000)
 }
 
 fn micros(duration_us: u64) -> String {

@@ -97,7 +97,9 @@ impl Mirror {
             }
             self.control_due();
             self.tell_followers();
+            self.show_progress();
         }
+        self.teller.progress.clear();
         // The record first: it may only say what the journal does not hold any more.
         self.trust.close();
         self.ledger.close();
@@ -118,6 +120,7 @@ impl Mirror {
             self.stopping.next_deadline(),
             self.observer.next_deadline(),
             self.controls.next_deadline(),
+            self.teller.progress.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -223,6 +226,7 @@ impl Mirror {
         self.deliveries.reported(job, &report);
         self.handle(Event::JobDone(job, report));
         self.ledger.job_ends(job);
+        self.workers.job_ends(job);
         self.deliveries.take(job);
     }
 
@@ -271,7 +275,6 @@ impl Mirror {
             _ => {}
         }
         self.act_on(event);
-        self.teller.show_progress(&self.engine);
         self.ledger.commit();
         self.ledger.compact(&self.engine);
         memory::put_by_reserve();

@@ -10,6 +10,7 @@ use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::main_event::MainEvent;
 use super::mirror::Mirror;
+use super::rate::Rate;
 use super::statistics::{Clock, Statistics};
 use crate::change::{RemoteId, RootId, RootLoss};
 use crate::engine::retry::{Failing, Outage};
@@ -42,6 +43,8 @@ pub struct Observer {
     pub statistics: Statistics,
     /// What an operator has to see to at a root, since when, and the sentence that says it.
     alarms: BTreeMap<(RootId, RelPath), (Now, String)>,
+    /// How fast the full syncs under way send.
+    rates: BTreeMap<RemoteId, Rate>,
     followers: Vec<Follower>,
     /// Something has happened since the followers were told last.
     has_news: bool,
@@ -58,8 +61,16 @@ impl Observer {
     /// Nobody asks yet.
     pub fn new(instance: Instance, destinations: Vec<String>, watch: Arc<WatchStatus>) -> Self {
         let statistics = Statistics::new(destinations.len());
-        let (alarms, followers) = (BTreeMap::new(), Vec::new());
-        Self { instance, destinations, watch, statistics, alarms, followers, has_news: false }
+        Self {
+            instance,
+            destinations,
+            watch,
+            statistics,
+            alarms: BTreeMap::new(),
+            rates: BTreeMap::new(),
+            followers: Vec::new(),
+            has_news: false,
+        }
     }
 
     /// Somebody wants snapshots; [`Mirror::tell_followers`] gives the first one.
@@ -130,6 +141,11 @@ impl Mirror {
         if self.observer.is_due(now) {
             let snapshot = Arc::new(self.snapshot());
             self.observer.tell(now, &snapshot);
+            // What it sends goes on between two events.
+            let is_sending = |remote: &Remote| remote.full_sync.is_some() && remote.in_flight > 0;
+            if snapshot.remotes.iter().any(is_sending) {
+                self.observer.note_news();
+            }
         }
     }
 
@@ -187,8 +203,9 @@ impl Mirror {
         Root { path: self.teller.names.root(root), state, deletions, alarms: alarms.collect() }
     }
 
-    fn remote(&self, clock: Clock, id: RemoteId) -> Option<Remote> {
+    fn remote(&mut self, clock: Clock, id: RemoteId) -> Option<Remote> {
         let view = self.engine.observe(id)?;
+        let full_sync = view.full_sync.as_ref().map(|view| self.full_sync(clock, id, view));
         let down = view.outage.as_ref().and_then(|outage| down(clock, &view, outage));
         let paused_until = self.controls.paused_until(id).flatten();
         let failing = self.engine.failing(id).take(snapshot::FAILING_PATHS);
@@ -210,13 +227,30 @@ impl Mirror {
             oldest_pending_ms: view.oldest.map(|since| clock.wall_of(since)),
             in_flight: view.in_flight as u64,
             sessions: self.workers.sessions(id) as u64,
-            full_sync: view.full_sync.map(|full_sync| full_sync_of(clock, full_sync)),
+            full_sync,
             failing: view.failing as u64,
             failing_paths: failing.map(|(path, it)| failing_path(clock, path, it)).collect(),
             ..Remote::default()
         };
         self.observer.statistics.describe(clock, id, &mut remote);
         Some(remote)
+    }
+
+    /// A full sync under way, those of its runs included that are at work.
+    pub(super) fn full_sync(
+        &mut self,
+        clock: Clock,
+        id: RemoteId,
+        view: &FullSyncView,
+    ) -> FullSync {
+        let bytes = view.bytes + self.workers.sent(&view.jobs);
+        let since = (view.since, 0);
+        let rate = self.observer.rates.entry(id).or_insert_with(|| Rate::new(since));
+        if rate.since != view.since {
+            *rate = Rate::new(since);
+        }
+        let bytes_per_second = rate.at(clock.now, bytes);
+        FullSync { bytes, bytes_per_second, ..full_sync_of(clock, view) }
     }
 
     /// A minute of the last hour may be over.
@@ -275,7 +309,7 @@ impl Mirror {
     }
 }
 
-fn full_sync_of(clock: Clock, view: FullSyncView) -> FullSync {
+fn full_sync_of(clock: Clock, view: &FullSyncView) -> FullSync {
     let done = view.shards.saturating_sub(view.left);
     let took = clock.now.saturating_sub(view.since);
     let left = (view.shards > 1 && done > 0)
@@ -285,9 +319,9 @@ fn full_sync_of(clock: Clock, view: FullSyncView) -> FullSync {
         since_ms: clock.wall_of(view.since),
         parts_done: done as u64,
         parts: view.shards as u64,
-        files: 0,
-        bytes: 0,
+        files: view.files,
         done_at_ms: left,
+        ..FullSync::default()
     }
 }
 

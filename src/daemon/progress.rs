@@ -1,51 +1,227 @@
-//! The progress line of a full sync, on a terminal only.
-//! Shows what the engine says; a log or a pipe gets nothing of it.
+//! How far full syncs have come: lines that move on a terminal, or one line a minute in the log.
+//! Counts nothing itself.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// The line, while there is something to show.
+use super::mirror::Mirror;
+use crate::change::RemoteId;
+use crate::engine::Now;
+use crate::logging::Log;
+use crate::snapshot::FullSync;
+
+/// Remotes that have a line of their own; the others share one.
+const LINES: usize = 8;
+
+/// How often the lines on a terminal move.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often the log says how far a full sync has come.
+const LOGGED: Duration = Duration::from_secs(60);
+
+/// Where it is shown, and when again.
 #[derive(Debug)]
 pub struct Progress {
-    /// False where standard error is no terminal, or belongs to a log file.
-    enabled: bool,
-    bar: Option<ProgressBar>,
+    place: Place,
+    /// `None`: no full sync is under way.
+    next: Option<Now>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Terminal { screen: MultiProgress, bars: Vec<ProgressBar> },
+    Log,
+}
+
+/// A full sync under way.
+#[derive(Debug)]
+pub struct UnderWay {
+    /// The remote as the operator writes it.
+    pub remote: String,
+    /// How far it has come.
+    pub full_sync: FullSync,
+    /// Whether something of it is under way at this moment.
+    pub works: Works,
+}
+
+/// Whether something of a full sync is under way at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Works {
+    /// It is.
+    Now,
+    /// It waits: the remote is down or paused, or deletions are undecided.
+    Later,
+}
+
+/// A line that tells one full sync, or several.
+#[derive(Debug, PartialEq)]
+struct Line {
+    name: String,
+    full_sync: FullSync,
+    works: Works,
 }
 
 impl Progress {
-    /// Shows something only in the foreground of a terminal.
-    pub fn on_terminal() -> Self {
-        Self { enabled: std::io::stderr().is_terminal(), bar: None }
+    /// Lines that move where standard error is a terminal. The log shares it with them.
+    pub fn on_terminal(log: &Log) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self::in_log();
+        }
+        let screen = MultiProgress::new();
+        log.share_terminal(screen.clone());
+        Self { place: Place::Terminal { screen, bars: Vec::new() }, next: None }
     }
 
-    /// Shows nothing.
-    pub fn hidden() -> Self {
-        Self { enabled: false, bar: None }
+    /// Lines in the log.
+    pub fn in_log() -> Self {
+        Self { place: Place::Log, next: None }
     }
 
-    /// Shows how many of how many parts are left; `None`: no full sync is under way.
-    pub fn show(&mut self, parts: Option<(usize, usize)>) {
-        let Some((left, all)) = parts.filter(|_| self.enabled) else {
-            if let Some(bar) = self.bar.take() {
-                bar.finish_and_clear();
+    /// When it is to be shown again.
+    pub fn next_deadline(&self) -> Option<Now> {
+        self.next
+    }
+
+    /// True when it is time to show how far full syncs have come; one is under way.
+    fn is_due(&mut self, now: Now) -> bool {
+        let first = match self.place {
+            Place::Terminal { .. } => now,
+            Place::Log => now + LOGGED,
+        };
+        *self.next.get_or_insert(first) <= now
+    }
+
+    /// Shows it.
+    fn show(&mut self, now: Now, now_ms: u64, all: &[UnderWay]) {
+        match &mut self.place {
+            Place::Terminal { screen, bars } => {
+                self.next = Some(now + TICK);
+                draw(screen, bars, lines(all), now_ms);
+            }
+            Place::Log => {
+                self.next = Some(now + LOGGED);
+                // What waits is told by the notice that says why.
+                let at_work = all.iter().filter(|it| it.works == Works::Now);
+                for Line { name, full_sync, .. } in lines(at_work) {
+                    log::info!("full sync to {name}: {}", full_sync.words(now_ms));
+                }
+            }
+        }
+    }
+
+    /// No full sync is under way, or the program ends.
+    pub fn clear(&mut self) {
+        self.next = None;
+        if let Place::Terminal { screen, bars } = &mut self.place {
+            draw(screen, bars, Vec::new(), 0);
+        }
+    }
+}
+
+/// One line for each, the first of them at least.
+fn lines<'a>(all: impl IntoIterator<Item = &'a UnderWay>) -> Vec<Line> {
+    let mut all: Vec<&UnderWay> = all.into_iter().collect();
+    let rest = if all.len() > LINES { all.split_off(LINES - 1) } else { Vec::new() };
+    let line = |it: &&UnderWay| Line {
+        name: it.remote.clone(),
+        full_sync: it.full_sync.clone(),
+        works: it.works,
+    };
+    let mut lines: Vec<Line> = all.iter().map(line).collect();
+    let sums = rest.iter().map(|it| it.full_sync.clone()).reduce(|a, b| a.and(&b));
+    if let Some(sums) = sums {
+        let works = rest.iter().any(|it| it.works == Works::Now);
+        let works = if works { Works::Now } else { Works::Later };
+        lines.push(Line { name: format!("{} more remotes", rest.len()), full_sync: sums, works });
+    }
+    lines
+}
+
+/// Draws nothing while the terminal stands still: the mirror does not wait for it.
+fn draw(screen: &MultiProgress, bars: &mut Vec<ProgressBar>, lines: Vec<Line>, now_ms: u64) {
+    if !(bars.is_empty() && lines.is_empty()) && !crate::logging::is_stderr_writable() {
+        return;
+    }
+    for bar in bars.drain(lines.len().min(bars.len())..) {
+        bar.finish_and_clear();
+        screen.remove(&bar);
+    }
+    for (index, line) in lines.into_iter().enumerate() {
+        if index == bars.len() {
+            let style = ProgressStyle::with_template("full sync {prefix} [{bar:10}] {wide_msg}");
+            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+            bars.push(screen.add(ProgressBar::new(line.full_sync.parts).with_style(style)));
+        }
+        let words = line.full_sync.short_words(now_ms);
+        bars[index].set_length(line.full_sync.parts);
+        bars[index].set_position(line.full_sync.parts_done);
+        bars[index].set_prefix(line.name);
+        bars[index].set_message(if line.works == Works::Now { words } else { "waits".into() });
+    }
+}
+
+impl Mirror {
+    /// Shows how far full syncs have come, if it is time.
+    pub(super) fn show_progress(&mut self) {
+        if !self.engine.has_full_sync() {
+            if self.teller.progress.next_deadline().is_some() {
+                self.teller.progress.clear();
             }
             return;
-        };
-        let bar = self.bar.get_or_insert_with(|| {
-            let template = "full sync [{bar:30}] {pos}/{len} parts, {elapsed}";
-            let style = ProgressStyle::with_template(template);
-            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
-        bar.set_length(all as u64);
-        bar.set_position((all - left.min(all)) as u64);
+        }
+        let clock = self.clock();
+        if self.teller.progress.is_due(clock.now) {
+            let remotes = (0..self.teller.names.remotes.len()).map(RemoteId);
+            let all: Vec<UnderWay> = remotes.filter_map(|id| self.under_way(id)).collect();
+            self.teller.progress.show(clock.now, clock.wall_ms, &all);
+        }
     }
 
-    /// Takes the line away while something else is printed.
-    pub fn suspend(&self, print: impl FnOnce()) {
-        match &self.bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
-        }
+    fn under_way(&mut self, id: RemoteId) -> Option<UnderWay> {
+        let view = self.engine.full_sync(id)?;
+        let works = if view.jobs.is_empty() { Works::Later } else { Works::Now };
+        let full_sync = self.full_sync(self.clock(), id, &view);
+        let remote = self.teller.names.remotes.get(id.0).cloned().unwrap_or_default();
+        Some(UnderWay { remote, full_sync, works })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn under_way(remote: usize, works: Works) -> UnderWay {
+        let full_sync =
+            FullSync { parts: 4, parts_done: 1, bytes: 2_000_000, ..FullSync::default() };
+        UnderWay { remote: format!("h{remote}::m"), full_sync, works }
+    }
+
+    #[test]
+    fn many_remotes_share_one_line() {
+        let few: Vec<_> = (0..LINES).map(|n| under_way(n, Works::Now)).collect();
+        assert_eq!(lines(&few).len(), LINES);
+        let many: Vec<_> = (0..200).map(|n| under_way(n, Works::Later)).collect();
+        let shown = lines(&many);
+        assert_eq!(shown.len(), LINES);
+        let rest = 200 - (LINES as u64 - 1);
+        let last = shown.last().unwrap();
+        let of = &last.full_sync;
+        assert_eq!((of.parts_done, of.parts, of.bytes), (rest, 4 * rest, rest * 2_000_000));
+        assert_eq!((last.name.as_str(), last.works), ("193 more remotes", Works::Later));
+    }
+
+    #[test]
+    fn the_log_hears_of_it_once_a_minute_and_not_of_what_is_over_sooner() {
+        let mut progress = Progress::in_log();
+        let at = Duration::from_secs;
+        assert!(!progress.is_due(at(5)));
+        assert_eq!(progress.next_deadline(), Some(at(65)));
+        assert!(progress.is_due(at(65)));
+        progress.show(at(66), 0, &[]);
+        assert!(!progress.is_due(at(125)));
+        progress.clear();
+        assert_eq!(progress.next_deadline(), None);
     }
 }

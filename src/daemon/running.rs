@@ -151,7 +151,7 @@ impl RunningDaemon {
             event_log: EventTeller::start(config, &names, &roots_of_remotes),
             names,
             fail_log: remotes.fail_log(&config.fail_log.path),
-            progress: if args.daemon { Progress::hidden() } else { Progress::on_terminal() },
+            progress: if args.daemon { Progress::in_log() } else { Progress::on_terminal(log) },
             plugins: start_plugins(config)?,
             reopen_log: reopen(log),
         };

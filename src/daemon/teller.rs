@@ -23,7 +23,7 @@ pub struct Teller {
     pub names: Names,
     /// Writes what failed.
     pub fail_log: FailLogWriter,
-    /// The progress line of a full sync on a terminal.
+    /// Shows how far full syncs have come.
     pub progress: Progress,
     /// The plugin that runs after each delivery.
     pub plugins: Option<Plugins>,
@@ -91,7 +91,7 @@ impl Teller {
             plugins.went_down(*remote);
         }
         let (level, sentence) = self.names.sentence(notice);
-        self.progress.suspend(|| log::log!(level, "{sentence}"));
+        log::log!(level, "{sentence}");
         (level, sentence)
     }
 
@@ -107,10 +107,5 @@ impl Teller {
     /// Writes the fail log anew.
     pub fn write_fail_log(&mut self, engine: &Engine) {
         self.fail_log.write(&engine.fail_log());
-    }
-
-    /// Shows how far a full sync has come.
-    pub fn show_progress(&mut self, engine: &Engine) {
-        self.progress.show(engine.full_sync_progress());
     }
 }

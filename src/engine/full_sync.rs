@@ -3,7 +3,7 @@
 
 use super::locks::{LockKind, PathLocks};
 use super::pending::{Item, Mark, Pending, Want};
-use super::{FullSyncCause, FullSyncFilter, Now};
+use super::{FullSyncCause, FullSyncFilter, JobReport, Now};
 use crate::change::Scope;
 use crate::path::RelPath;
 
@@ -24,6 +24,10 @@ pub struct FullSync {
     pub in_flight: usize,
     /// Shards seen so far, for the progress line.
     pub shards: usize,
+    /// Files in the parts that were compared.
+    pub files: u64,
+    /// Bytes that its jobs have sent, those in flight not included.
+    pub bytes: u64,
 }
 
 impl FullSync {
@@ -35,6 +39,8 @@ impl FullSync {
             deletes: true,
             in_flight: 0,
             shards: 0,
+            files: 0,
+            bytes: 0,
         }
     }
 
@@ -64,6 +70,12 @@ impl FullSync {
         }
         self.in_flight += items.len();
         (items, waits)
+    }
+
+    /// Counts what one of its jobs has done, whatever came of it.
+    pub fn count(&mut self, report: &JobReport) {
+        self.files += report.compared;
+        self.bytes += report.bytes;
     }
 
     pub fn is_done(&self) -> bool {

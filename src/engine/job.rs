@@ -91,6 +91,8 @@ pub struct JobReport {
     pub deleted: Vec<RelPath>,
     /// Bytes that its runs sent, whatever came of them.
     pub bytes: u64,
+    /// Files in the parts of a tree that it compared.
+    pub compared: u64,
     /// What it delivered in a session that had connected before the job began.
     pub unconfirmed: Vec<RelPath>,
 }
@@ -107,6 +109,7 @@ impl JobReport {
             aborted: false,
             deleted: Vec::new(),
             bytes: 0,
+            compared: 0,
             unconfirmed: Vec::new(),
         }
     }

@@ -324,10 +324,8 @@ impl RemoteState {
         (full_sync.filter != FullSyncFilter::Crontab).then_some(whole)
     }
 
-    pub fn full_sync_progress(&self) -> Option<(usize, usize)> {
-        self.full_sync
-            .as_ref()
-            .map(|full_sync| (full_sync.left.len() + full_sync.in_flight, full_sync.shards))
+    pub fn has_full_sync(&self) -> bool {
+        self.full_sync.is_some()
     }
 
     pub fn fail_log(&self) -> Vec<FailLogEntry> {

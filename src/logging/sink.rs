@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use indicatif::MultiProgress;
 use jiff::Zoned;
 use log::Level;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,6 +19,15 @@ use super::{Destination, LogError, format_line};
 /// lost, nothing waits any more until the reader is back.
 const PATIENCE_NS: i64 = 20_000_000;
 
+/// How long a write may be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// [`PATIENCE_NS`].
+    Short,
+    /// Not at all.
+    None,
+}
+
 /// Where lines end, and what became of those that could not.
 #[derive(Debug)]
 pub(super) struct Sink {
@@ -26,6 +36,8 @@ pub(super) struct Sink {
     file: Option<File>,
     holds_streams: bool,
     lines_lost: u64,
+    /// Lines that move on the same terminal.
+    screen: Option<MultiProgress>,
     /// The last line was written in part: the next one must not be glued to it.
     torn: bool,
 }
@@ -41,6 +53,7 @@ impl Sink {
             path,
             holds_streams: false,
             lines_lost: 0,
+            screen: None,
             torn: false,
         })
     }
@@ -82,7 +95,7 @@ impl Sink {
             text.extend(format_line(&Zoned::now(), Level::Warn, &lost).bytes());
         }
         text.extend_from_slice(line);
-        if self.write_all(&text) {
+        if self.write_beside_screen(&text) {
             self.lines_lost = 0;
             self.torn = false;
         } else {
@@ -90,12 +103,27 @@ impl Sink {
         }
     }
 
+    pub(super) fn share_terminal(&mut self, screen: MultiProgress) {
+        self.screen = Some(screen);
+    }
+
+    /// The same as `write_all`; what moves on the terminal is drawn again below it.
+    fn write_beside_screen(&mut self, text: &[u8]) -> bool {
+        let screen = self.screen.clone().filter(|_| self.file.is_none());
+        // To take the lines away would wait for a terminal that stands still.
+        match screen.filter(|_| is_writable(io::stderr().as_fd(), Patience::None)) {
+            Some(screen) => screen.suspend(|| self.write_all(text)),
+            None => self.write_all(text),
+        }
+    }
+
     /// True when everything was written.
     fn write_all(&mut self, mut text: &[u8]) -> bool {
         let stderr = io::stderr();
+        let patience = if self.lines_lost == 0 { Patience::Short } else { Patience::None };
         while !text.is_empty() {
             let fd = self.file.as_ref().map_or(stderr.as_fd(), File::as_fd);
-            if !is_writable(fd, self.lines_lost) {
+            if !is_writable(fd, patience) {
                 return false;
             }
             match rustix::io::write(fd, text) {
@@ -113,8 +141,9 @@ impl Sink {
 }
 
 /// True when a write will not block: a regular file always, a pipe or terminal only while it is read.
-fn is_writable(fd: BorrowedFd<'_>, lines_lost: u64) -> bool {
-    let patience = Timespec { tv_sec: 0, tv_nsec: if lines_lost == 0 { PATIENCE_NS } else { 0 } };
+pub(super) fn is_writable(fd: BorrowedFd<'_>, patience: Patience) -> bool {
+    let tv_nsec = if patience == Patience::Short { PATIENCE_NS } else { 0 };
+    let patience = Timespec { tv_sec: 0, tv_nsec };
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
     matches!(poll(&mut fds, Some(&patience)), Ok(n) if n > 0)
 }

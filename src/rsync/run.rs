@@ -120,6 +120,8 @@ struct Target {
     /// The process group; `None` once its leader is reaped: the kernel may reuse the number.
     group: Option<Pid>,
     killed: bool,
+    /// How many bytes it had sent when it was reaped.
+    sent: u64,
 }
 
 impl Killer {
@@ -137,10 +139,18 @@ impl Killer {
         lock(&self.0).killed
     }
 
+    /// How many bytes the run has sent so far.
+    pub fn sent(&self) -> u64 {
+        let target = lock(&self.0);
+        // While this lock is held nobody reaps the process, so the number is still its own.
+        target.group.map_or(target.sent, feed::bytes_sent)
+    }
+
     /// Ends what is left of the group, and forgets its number.
     fn disarm(&self) {
         let mut target = lock(&self.0);
         if let Some(group) = target.group.take() {
+            target.sent = feed::bytes_sent(group);
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
@@ -213,7 +223,7 @@ impl Session {
                 return Err(StartError::Spawn(error.into()));
             }
         };
-        let target = Target { group: Some(pid), killed: false };
+        let target = Target { group: Some(pid), killed: false, sent: 0 };
         Ok(Self {
             child,
             pidfd,
@@ -270,8 +280,8 @@ impl Session {
             Some(_) => feed::Fed::aborted(Ending::NoDestination),
             None => feed::feed(&mut self, input, limits, needs),
         };
-        let sent = feed::bytes_sent(self.pid());
         let status = self.reap();
+        let sent = self.killer.sent();
         let ending = match fed.ending.unwrap_or_else(|| self.ending(status)) {
             Ending::Code(0 | 23 | 24) if fed.deaf => Ending::Deaf,
             Ending::Code(0 | 23 | 24) if self.has_lost_accounts() => Ending::AccountsChanged,

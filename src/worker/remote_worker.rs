@@ -25,8 +25,10 @@ use super::rules::Rules;
 use super::runs::Runs;
 use super::sessions::Sessions;
 use super::shards::Sharding;
+use super::tally::Tally;
 use super::under_way::UnderWay;
 use crate::change::Scope;
+use crate::directory::count_files;
 use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, PathFailure, Verdict};
 use crate::failure::{Failure, FailureKind};
@@ -135,14 +137,15 @@ impl RemoteWorker {
 
     /// Does a job; blocks until it is done or has failed. Returns also what was on disk before it, for the record.
     /// `known_until`: by the clock of the files, the time up to which the kernel's events were known when the job was made.
-    /// `told` takes what is said of the job meanwhile.
+    /// `told` takes what is said of the job meanwhile, and `tally` what it has sent.
     pub fn run(
         &self,
         job: &Job,
         known_until: Duration,
         told: &dyn Fn(Progress),
+        tally: &Tally,
     ) -> (JobReport, Option<Observation>) {
-        let under_way = UnderWay::new(told);
+        let under_way = UnderWay::new(told, tally);
         if self.sessions().are_stopped() {
             return (JobReport::nothing(Verdict::Stopped), None);
         }
@@ -163,7 +166,7 @@ impl RemoteWorker {
         }
         let observation = self.observe(job);
         let mut report = self.run_job(job, known_until, &under_way);
-        report.bytes = under_way.sent.get();
+        report.bytes = tally.sent();
         let is_down = matches!(
             &report.verdict,
             Verdict::Failed(failure) if failure.kind == FailureKind::Away
@@ -264,6 +267,7 @@ impl RemoteWorker {
         }
         self.note_delivered(&looks, plan.versions, &failed);
         let deleted = self.deleted(job, &looks);
+        let compared = self.compared(job, &looks);
         if plan.owes_deletions {
             self.remote.owe_deletions();
         }
@@ -284,6 +288,7 @@ impl RemoteWorker {
         };
         let aborted = under_way.aborted.get();
         Ok(JobReport {
+            compared,
             failed,
             returned,
             postponed,
@@ -306,6 +311,17 @@ impl RemoteWorker {
             std::iter::successors(Some(path.clone()), RelPath::parent).any(|path| is_gone(&path))
         };
         job.items.iter().map(|item| &item.path).filter(|path| gone(path)).cloned().collect()
+    }
+
+    /// Files in the parts of the tree that a tree job has compared. Counted afterwards: the kernel has the directories at hand.
+    fn compared(&self, job: &Job, looks: &Looks) -> u64 {
+        let JobKind::Trees(_) = job.kind else { return 0 };
+        let Ok(root) = self.remote.source().open_healthy() else { return 0 };
+        let exclude = &*self.remote.rules().exclude;
+        let files = |paths: &[RelPath], scope| -> u64 {
+            paths.iter().map(|path| count_files(&root, path, exclude, scope)).sum()
+        };
+        files(&looks.first.listings, Scope::Listing) + files(&looks.first.trees, Scope::Tree)
     }
 
     /// Decides what is to be done, and remembers the stamps of what is about to be sent.

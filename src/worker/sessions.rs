@@ -520,6 +520,7 @@ impl Sessions {
         job.works();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.running).insert(id, session.killer());
+        job.tally.run_begins(session.killer());
         let mut delivering = Some(self.load_gate.delivering());
         let report = session.feed_and(input, limits, &mut |need| match need {
             Need::Processor => job.works(),
@@ -532,7 +533,7 @@ impl Sessions {
             }
         });
         lock(&self.running).remove(&id);
-        job.sent.set(job.sent.get() + report.sent);
+        job.tally.run_ended(report.sent);
         report
     }
 

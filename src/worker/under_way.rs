@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::Progress;
+use super::tally::Tally;
 use crate::path::RelPath;
 
 /// One job under way.
@@ -14,21 +15,21 @@ pub struct UnderWay<'a> {
     pub aborted: Cell<bool>,
     /// The remote has answered a run.
     pub answered: Cell<bool>,
-    /// Bytes that its runs have sent.
-    pub sent: Cell<u64>,
+    /// What its runs have sent.
+    pub tally: &'a Tally,
     /// What was delivered in a session that had connected before.
     pub unconfirmed: RefCell<Vec<RelPath>>,
 }
 
 impl<'a> UnderWay<'a> {
-    /// A job begins; `told` takes what is said of it.
-    pub fn new(told: &'a dyn Fn(Progress)) -> Self {
+    /// A job begins; `told` takes what is said of it, and `tally` what is counted.
+    pub fn new(told: &'a dyn Fn(Progress), tally: &'a Tally) -> Self {
         Self {
             told,
             is_waiting: Cell::default(),
             aborted: Cell::default(),
             answered: Cell::default(),
-            sent: Cell::default(),
+            tally,
             unconfirmed: RefCell::default(),
         }
     }
@@ -64,7 +65,8 @@ mod tests {
     fn only_what_changes_is_said() {
         let said = RefCell::new(Vec::new());
         let told = |progress| said.borrow_mut().push(progress);
-        let job = UnderWay::new(&told);
+        let tally = Tally::default();
+        let job = UnderWay::new(&told, &tally);
         job.works();
         job.open(Vec::new());
         job.waits();

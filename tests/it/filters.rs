@@ -19,6 +19,7 @@ use sersync::source::Source;
 use sersync::worker::remote_worker::{RemoteWorker, RemoteWorkerSetup};
 use sersync::worker::rules::{Coverage, Rules};
 use sersync::worker::shards::Sharding;
+use sersync::worker::tally::Tally;
 
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
@@ -287,7 +288,7 @@ fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patter
             moves: Vec::new(),
             deletes_below: true,
         };
-        let (report, _) = link.run(&job, Duration::ZERO, &|_| {});
+        let (report, _) = link.run(&job, Duration::ZERO, &|_| {}, &Tally::default());
         assert_eq!((report.verdict, report.failed), (Verdict::Done, vec![]));
         items.extend(report.returned.into_iter().rev());
     }

@@ -3,9 +3,9 @@
 
 use super::{Origin, RemoteState};
 use crate::change::{RootId, Scope};
-use crate::engine::Now;
 use crate::engine::pending::Item;
 use crate::engine::retry::{Failing, Outage};
+use crate::engine::{JobId, Now};
 use crate::path::RelPath;
 
 /// One remote at one moment.
@@ -34,7 +34,7 @@ pub struct RemoteView {
 }
 
 /// A full sync under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FullSyncView {
     /// When it began.
     pub since: Now,
@@ -42,6 +42,12 @@ pub struct FullSyncView {
     pub left: usize,
     /// All shards so far.
     pub shards: usize,
+    /// Files in the parts that are compared.
+    pub files: u64,
+    /// Bytes that its jobs have sent, those in flight not included.
+    pub bytes: u64,
+    /// Its jobs in flight.
+    pub jobs: Vec<JobId>,
 }
 
 /// How one path stands at one remote.
@@ -94,13 +100,23 @@ impl RemoteState {
             pending: self.pending.len() + flying + self.deferred.changes(),
             oldest,
             in_flight: self.flights.len(),
-            full_sync: self.full_sync.as_ref().map(|full_sync| FullSyncView {
-                since: full_sync.since,
-                left: full_sync.left.len() + full_sync.in_flight,
-                shards: full_sync.shards,
-            }),
+            full_sync: self.observe_full_sync(),
             failing: self.failing.len(),
         }
+    }
+
+    /// The full sync under way.
+    pub fn observe_full_sync(&self) -> Option<FullSyncView> {
+        let full_sync = self.full_sync.as_ref()?;
+        let its = self.flights.iter().filter(|(_, flight)| flight.origin == Origin::FullSync);
+        Some(FullSyncView {
+            since: full_sync.since,
+            left: full_sync.left.len() + full_sync.in_flight,
+            shards: full_sync.shards,
+            files: full_sync.files,
+            bytes: full_sync.bytes,
+            jobs: its.map(|(id, _)| *id).collect(),
+        })
     }
 
     /// Every path that rsync could not deliver.

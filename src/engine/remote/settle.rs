@@ -39,6 +39,8 @@ impl RemoteState {
         };
         self.locks.drop_owner(&Owner::Job(id));
         self.stuck = false;
+        let full_sync = self.full_sync.as_mut().filter(|_| flight.origin == Origin::FullSync);
+        full_sync.into_iter().for_each(|full_sync| full_sync.count(&report));
         if !flight.only_confirms() {
             self.sessions_until = Some(now + SESSION_REST);
         }

@@ -133,7 +133,7 @@ impl World {
             assert!(!remote.sessions, "the sessions of {id:?} are never closed");
         }
         assert_eq!(self.engine.fail_log(), []);
-        assert_eq!(self.engine.full_sync_progress(), None);
+        assert!(!self.engine.has_full_sync());
         let last = self.engine.handle(self.now, Event::Stop);
         assert_eq!(last, [Action::Finished]);
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::Pid;
 
 use super::{Ending, Limits, Need, Session};
 
@@ -296,7 +297,8 @@ impl Progress {
 
 /// Bytes that a run has sent: what its first process wrote. rsync's own `--stats` says the same, but an option more is one more that a
 /// receiver may refuse. What it started is not counted: ssh writes the same bytes again. The process may have ended.
-pub(super) fn bytes_sent(pid: u32) -> u64 {
+pub(super) fn bytes_sent(pid: Pid) -> u64 {
+    let pid = pid.as_raw_nonzero();
     let counters = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/io"));
     let counters = counters.unwrap_or_default();
     let written = counters.lines().find_map(|line| line.strip_prefix("wchar:"));

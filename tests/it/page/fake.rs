@@ -219,6 +219,7 @@ pub fn troubled() -> Snapshot {
         parts: 34,
         files: 612_034,
         bytes: 18_400_000_000,
+        bytes_per_second: 104e6,
         done_at_ms: Some(now + 2 * MINUTE),
     });
     let failing = &mut snapshot.remotes[3];

@@ -15,6 +15,7 @@ use sersync::worker::Progress;
 use sersync::worker::remote_worker::{RemoteWorker, RemoteWorkerSetup};
 use sersync::worker::rules::{Coverage, Rules};
 use sersync::worker::shards::Sharding;
+use sersync::worker::tally::Tally;
 
 fn link(rig: &Rig) -> RemoteWorker {
     RemoteWorker::new(RemoteWorkerSetup {
@@ -58,7 +59,7 @@ fn named(rig: &Rig, items: Vec<Item>) -> BTreeSet<String> {
         let new = directories.iter().map(ToString::to_string).filter(|name| !rig.holds(name));
         named.borrow_mut().extend(new);
     };
-    let (report, _) = link(rig).run(&job, Duration::ZERO, &opened);
+    let (report, _) = link(rig).run(&job, Duration::ZERO, &opened, &Tally::default());
     assert_eq!((report.verdict, report.failed), (Verdict::Done, vec![]));
     named.into_inner()
 }
@@ -98,11 +99,16 @@ fn a_directory_is_compared_to_delete_from_it_only_by_a_job_that_holds_it() {
     rig.source.file("a/kept.txt", "1");
     rig.remote_file("a/gone.txt");
     let remote = link(&rig);
-    let (report, _) =
-        remote.run(&batch(vec![item("a/gone.txt", Scope::Entry)]), Duration::ZERO, &|_| {});
+    let (report, _) = remote.run(
+        &batch(vec![item("a/gone.txt", Scope::Entry)]),
+        Duration::ZERO,
+        &|_| {},
+        &Tally::default(),
+    );
     assert_eq!(report.returned, [item("a", Scope::Listing)]);
     assert!(rig.holds("a/gone.txt"));
-    let (report, _) = remote.run(&batch(report.returned), Duration::ZERO, &|_| {});
+    let (report, _) =
+        remote.run(&batch(report.returned), Duration::ZERO, &|_| {}, &Tally::default());
     assert_eq!((report.verdict, report.returned), (Verdict::Done, vec![]));
     assert!(!rig.holds("a/gone.txt"));
 }
@@ -120,7 +126,7 @@ fn a_directory_that_cannot_be_read_keeps_nobody_else_from_being_deleted() {
         rig.remote_file("gone");
         let mut items: Vec<_> = names.iter().map(|name| item(name, Scope::Tree)).collect();
         items.push(item("gone", Scope::Entry));
-        let (report, _) = link(&rig).run(&batch(items), Duration::ZERO, &|_| {});
+        let (report, _) = link(&rig).run(&batch(items), Duration::ZERO, &|_| {}, &Tally::default());
         let failed: BTreeSet<_> =
             report.failed.iter().map(|failure| failure.path.to_string()).collect();
         assert_eq!(failed, ["b".to_owned(), "b/dangling".to_owned()].into(), "{words:?}");
@@ -151,11 +157,12 @@ fn a_directory_that_appears_after_the_look_keeps_nothing_of_an_older_one() {
             .iter()
             .for_each(|name| drop(rig.source.file(format!("{name}/new"), "1")));
     };
-    let (report, _) = remote.run(&batch(items), Duration::ZERO, &appear);
+    let (report, _) = remote.run(&batch(items), Duration::ZERO, &appear, &Tally::default());
     assert_eq!((report.verdict, report.failed), (Verdict::Done, vec![]));
     let whole = ["absent", "was-file"].map(|name| item(name, Scope::Tree));
     assert_eq!(report.returned, whole);
-    let (report, _) = remote.run(&batch(report.returned), Duration::ZERO, &|_| {});
+    let (report, _) =
+        remote.run(&batch(report.returned), Duration::ZERO, &|_| {}, &Tally::default());
     assert_eq!((report.verdict, report.returned), (Verdict::Done, vec![]));
     ["absent", "was-file"].iter().for_each(|name| assert_eq!(rig.remote_names(name), ["new"]));
 }

@@ -1,0 +1,52 @@
+//! What one job has sent so far, for whoever looks while it is under way.
+//! Costs nothing while nobody looks: the kernel counts.
+
+use std::sync::Mutex;
+
+use crate::ground::lock::lock;
+use crate::rsync::run::Killer;
+
+/// What one job has sent.
+#[derive(Debug, Default)]
+pub struct Tally(Mutex<Sums>);
+
+#[derive(Debug, Default)]
+struct Sums {
+    /// By the runs that are over.
+    ended: u64,
+    /// The run under way.
+    run: Option<Killer>,
+}
+
+impl Tally {
+    /// A run of the job begins.
+    pub fn run_begins(&self, run: Killer) {
+        lock(&self.0).run = Some(run);
+    }
+
+    /// It is over, and has sent so many bytes.
+    pub fn run_ended(&self, sent: u64) {
+        let mut sums = lock(&self.0);
+        sums.run = None;
+        sums.ended += sent;
+    }
+
+    /// How many bytes the job has sent so far.
+    pub fn sent(&self) -> u64 {
+        let sums = lock(&self.0);
+        sums.ended + sums.run.as_ref().map_or(0, Killer::sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_runs_have_sent_adds_up() {
+        let tally = Tally::default();
+        tally.run_ended(3);
+        tally.run_ended(4);
+        assert_eq!(tally.sent(), 7);
+    }
+}
