@@ -1,6 +1,7 @@
 //! The workers: each takes one job, blocks on it, and reports.
 //! Does not choose jobs, and does not bound how many there are at once: the engine does.
 
+mod addresses;
 pub mod delivered;
 mod executor;
 pub mod fresh;

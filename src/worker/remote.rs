@@ -5,6 +5,7 @@ mod contact;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::addresses::Addresses;
 use super::known::Known;
 use super::load_gate::LoadGate;
 use super::places::Places;
@@ -23,6 +24,7 @@ pub struct Remote {
     source: Arc<Source>,
     rules: Rules,
     known: Mutex<Known>,
+    addresses: Mutex<Addresses>,
     /// The job that asks what the remote can do holds this.
     asking: Mutex<()>,
     sessions: Sessions,
@@ -54,6 +56,7 @@ impl Remote {
             source,
             rules,
             known: Mutex::default(),
+            addresses: Mutex::default(),
             asking: Mutex::default(),
         }
     }

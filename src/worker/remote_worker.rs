@@ -166,6 +166,10 @@ impl RemoteWorker {
         }
         let observation = self.observe(job);
         let mut report = self.run_job(job, known_until, &under_way);
+        // Not before the delivery: a name service may be slow.
+        if under_way.answered_afresh.get() {
+            report.returned.extend(self.remote.look_at_address());
+        }
         report.bytes = tally.sent();
         let is_down = matches!(
             &report.verdict,
@@ -235,7 +239,9 @@ impl RemoteWorker {
                 under_way.waits();
                 let abilities = self.remote.contact();
                 under_way.works();
-                abilities?
+                let abilities = abilities?;
+                under_way.answered_afresh.set(true);
+                abilities
             }
         };
         if job.kind.is_question() {

@@ -86,6 +86,9 @@ impl Effects for Runs<'_> {
         if ran.connected == Connected::Before && delivers {
             self.job.unconfirmed.borrow_mut().extend(run.names.iter().cloned());
         }
+        if ran.connected == Connected::Afterwards && delivers {
+            self.job.answered_afresh.set(true);
+        }
         self.judge(run, ran.outcome)
     }
 

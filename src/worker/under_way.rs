@@ -15,6 +15,8 @@ pub struct UnderWay<'a> {
     pub aborted: Cell<bool>,
     /// The remote has answered a run.
     pub answered: Cell<bool>,
+    /// The remote has answered a run that had connected by itself.
+    pub answered_afresh: Cell<bool>,
     /// What its runs have sent.
     pub tally: &'a Tally,
     /// What was delivered in a session that had connected before.
@@ -29,6 +31,7 @@ impl<'a> UnderWay<'a> {
             is_waiting: Cell::default(),
             aborted: Cell::default(),
             answered: Cell::default(),
+            answered_afresh: Cell::default(),
             tally,
             unconfirmed: RefCell::default(),
         }

@@ -12,6 +12,8 @@ use crate::path::RelPath;
 use crate::rsync::Abilities;
 use crate::rsync::exit::Ability;
 use crate::rsync::probe::{Probed, run_probe};
+use crate::worker::addresses::{Seen, resolve};
+use crate::worker::known::Known;
 use crate::worker::sessions;
 
 /// How long a remote is believed to refuse deletions: at first, and at most. To ask costs a run, and a line in its log.
@@ -66,6 +68,30 @@ impl Remote {
         drop(known);
         log::info!("{} allows deletions again", self.endpoint.destination());
         owed.then(|| Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) })
+    }
+
+    /// Looks where the name of the remote's host leads now. Where it leads to another machine, nothing is known of that: what has
+    /// to be compared is returned.
+    pub fn look_at_address(&self) -> Option<Item> {
+        let found = resolve(self.endpoint.destination())?;
+        let seen = lock(&self.addresses).look(found, sessions::now());
+        if seen == Seen::Same {
+            return None;
+        }
+        *self.known() = Known::default();
+        self.endpoint.end_shared_connection();
+        self.sessions.close();
+        let label = self.endpoint.destination();
+        if seen == Seen::Restless {
+            log::warn!(
+                "{label}: the host name leads to another address again and again; it is not compared for that for an hour: let the name lead to one machine"
+            );
+            return None;
+        }
+        log::warn!(
+            "{label}: the host name leads to another address than before: everything is compared with what stands there"
+        );
+        Some(Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) })
     }
 
     /// The remote may have changed: what it can do is asked again.

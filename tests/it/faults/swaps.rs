@@ -1,4 +1,5 @@
-//! Another directory takes the place of the copy while the mirror runs: a release (`mv www old; mv new www`), a link that is switched.
+//! Another directory takes the place of the copy while the mirror runs: a release (`mv www old; mv new www`), a link that is switched;
+//! or another machine, to which the host's name leads.
 //! What changed meanwhile is in the new one, also when a session from before has delivered it into the old one.
 
 use std::fs;
@@ -6,11 +7,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::forwarder::Forwarder;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::same::wait_until_same;
 use crate::support::sshd::Sshd;
-use crate::support::{LIMIT, TestDir, children_of, wait_until};
+use crate::support::{LIMIT, TestDir, children_of, free_port, run_alone, wait_until};
 
 /// A place on the receiver, and how another directory gets there.
 trait Place {
@@ -143,4 +145,41 @@ fn a_flush_waits_for_the_directory_that_stands_there() {
     let flushed = crate::control::run(&mirror, "flush", &[]);
     assert_eq!(flushed.status.code(), Some(0));
     assert!(daemon.at("f").exists());
+}
+
+#[test]
+fn what_a_machine_lacks_that_takes_over_the_name_is_sent() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can have an /etc/hosts of its own");
+        return;
+    }
+    run_alone("faults::swaps::with_a_name_that_moves", &["unshare", "-m"]);
+}
+
+#[test]
+#[ignore = "changes the hosts file of its namespace; run by the test above"]
+fn with_a_name_that_moves() {
+    let dir = TestDir::new();
+    let hosts = dir.file("hosts", "");
+    let bound = Command::new("mount").arg("--bind").arg(&hosts).arg("/etc/hosts").status();
+    assert!(bound.unwrap().success());
+    let lead_to = |ip: &str| fs::write(&hosts, format!("{ip} mirror.example\n")).unwrap();
+    let (first, second) = (Rsyncd::start(), Rsyncd::start());
+    let port = free_port();
+    let way = Forwarder::start(2, port, first.port);
+    let other_way = Forwarder::start(3, port, second.port);
+    lead_to(&way.ip());
+    let remotes = vec![("mirror.example".into(), "data".into())];
+    let mirror = Mirror::start(&Setup { remotes, port, ..Setup::plain() });
+    mirror.write("first", "1");
+    mirror.write("sub/second", "2");
+    wait_until_same(&mirror.source, &first.data, LIMIT, "at first");
+    wait_until("sessions are ready", || children_of(mirror.pid()).len() >= 2);
+    lead_to(&other_way.ip());
+    mirror.write("f", "1");
+    wait_until_same(&mirror.source, &second.data, LIMIT, "on the other machine");
+    assert_eq!(mirror.output().matches("leads to another address").count(), 1);
+    lead_to(&way.ip());
+    mirror.write("g", "1");
+    wait_until_same(&mirror.source, &first.data, LIMIT, "on the first machine again");
 }

@@ -153,3 +153,17 @@ pub fn is_running(pid: u32) -> bool {
         stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z'))
     })
 }
+
+/// Runs a test that needs a process of its own, through these words, such as `unshare`.
+#[expect(clippy::disallowed_methods, reason = "the test runs itself")]
+pub fn run_alone(test: &str, through: &[&str]) {
+    let output = std::process::Command::new(through[0])
+        .args(&through[1..])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--include-ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let text = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{text}");
+}

@@ -12,6 +12,7 @@ use sersync::change::{Cause, Change, RootLoss};
 use sersync::config::WatchBackend::{Auto, Fanotify, Inotify};
 
 use super::support::*;
+use crate::support::run_alone;
 
 fn unwatched(watched: &Watched) -> usize {
     watched.watcher.status().unwatched.load(Ordering::Relaxed)
@@ -25,21 +26,7 @@ fn run_in_namespace(test: &str) {
         eprintln!("not tried: user namespaces are not allowed here");
         return;
     }
-    run_alone(test, &["unshare", "-U", "-r"]);
-}
-
-/// Runs one of the tests below that need a process of their own, through these words.
-#[expect(clippy::disallowed_methods, reason = "the test runs itself")]
-fn run_alone(test: &str, through: &[&str]) {
-    let output = std::process::Command::new(through[0])
-        .args(&through[1..])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("watch::faults::{test}"), "--include-ignored", "--nocapture"])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let text = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "{text}");
+    run_alone(&format!("watch::faults::{test}"), &["unshare", "-U", "-r"]);
 }
 
 #[test]
@@ -111,7 +98,7 @@ fn a_shortage_of_files_hides_no_directory_from_fanotify() {
         eprintln!("not tried: fanotify needs root");
         return;
     }
-    run_alone("with_few_files_for_fanotify", &["env"]);
+    run_alone("watch::faults::with_few_files_for_fanotify", &["env"]);
 }
 
 #[test]

@@ -1,0 +1,112 @@
+//! The addresses of a remote's host name: notices that the name leads to another machine, as after a failover.
+//! Resolves a name; connects to nothing.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use crate::destination::Destination;
+
+/// So often within [`SPAN`] everything is compared with another machine. A name whose answers take turns would never come to rest.
+const COMPARISONS_MAX: usize = 4;
+const SPAN: Duration = Duration::from_hours(1);
+
+/// The addresses to which a host name has led at the last look.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    last: BTreeSet<IpAddr>,
+    /// When it has led elsewhere, within [`SPAN`].
+    moved: Vec<Instant>,
+}
+
+/// What a look at a host name has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It leads where it led before, or nobody can tell.
+    Same,
+    /// To other addresses only: what stands there lacks something.
+    Moved,
+    /// The same, so often that it is not compared any more.
+    Restless,
+}
+
+/// What the name of the remote's host leads to now; `None`: it has no name, or none that can be resolved.
+pub fn resolve(destination: &Destination) -> Option<BTreeSet<IpAddr>> {
+    let (Destination::Daemon { host, .. } | Destination::Ssh { host, .. }) = destination else {
+        return None;
+    };
+    let name = host.address();
+    if name.parse::<IpAddr>().is_ok() {
+        return None;
+    }
+    let found: BTreeSet<_> = (name, 0).to_socket_addrs().ok()?.map(|found| found.ip()).collect();
+    (!found.is_empty()).then_some(found)
+}
+
+impl Addresses {
+    /// Compares with the last look.
+    pub fn look(&mut self, found: BTreeSet<IpAddr>, now: Instant) -> Seen {
+        let last = std::mem::replace(&mut self.last, found);
+        if last.is_empty() || !last.is_disjoint(&self.last) {
+            return Seen::Same;
+        }
+        self.moved.retain(|moved| now.saturating_duration_since(*moved) < SPAN);
+        if self.moved.len() > COMPARISONS_MAX {
+            return Seen::Same;
+        }
+        self.moved.push(now);
+        if self.moved.len() > COMPARISONS_MAX { Seen::Restless } else { Seen::Moved }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destination::Host;
+    use crate::worker::sessions::now;
+
+    fn of(last_bytes: &[u8]) -> BTreeSet<IpAddr> {
+        last_bytes.iter().map(|last| IpAddr::from([192, 0, 2, *last])).collect()
+    }
+
+    #[test]
+    fn only_other_addresses_throughout_are_another_machine() {
+        let mut addresses = Addresses::default();
+        for (found, seen) in [
+            (&[1][..], Seen::Same),
+            (&[1], Seen::Same),
+            (&[2, 1], Seen::Same),
+            (&[2], Seen::Same),
+            (&[3], Seen::Moved),
+            (&[3], Seen::Same),
+            (&[2], Seen::Moved),
+        ] {
+            assert_eq!(addresses.look(of(found), now()), seen, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn answers_that_take_turns_are_compared_a_few_times_and_said_once_an_hour() {
+        let (mut addresses, start) = (Addresses::default(), now());
+        let mut look = |n: u64, minutes| {
+            addresses.look(of(&[n as u8 % 2]), start + Duration::from_mins(minutes))
+        };
+        look(0, 0);
+        let seen: Vec<_> = (1..=8).map(|n| look(n, n)).collect();
+        let expected = [vec![Seen::Moved; 4], vec![Seen::Restless], vec![Seen::Same; 3]].concat();
+        assert_eq!(seen, expected);
+        assert_eq!(look(9, 90), Seen::Moved);
+    }
+
+    #[test]
+    fn what_is_no_name_is_not_resolved() {
+        let at = |name: &str| Destination::Daemon {
+            host: Host { name: name.into(), ..Host::default() },
+            module: "data".into(),
+        };
+        assert_eq!(resolve(&at("192.0.2.1")), None);
+        assert_eq!(resolve(&at("[2001:db8::1]")), None);
+        assert_eq!(resolve(&Destination::Local { path: "/backup".into() }), None);
+        assert!(resolve(&at("localhost")).is_some_and(|found| !found.is_empty()));
+    }
+}
