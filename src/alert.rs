@@ -25,7 +25,7 @@ use send::Channels;
 
 /// The pause between two snapshots.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How often it is looked whether something has lasted too long, while something is wrong that may become an alert.
+/// While something is wrong that may become an alert, its duration is checked this often.
 const RECHECK: Duration = Duration::from_secs(5);
 /// How long the end of the program waits for the thread.
 const END_PATIENCE: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ pub struct Alerts {
 
 #[derive(Debug)]
 struct Shared {
-    /// The latest snapshot; an older one that nobody has looked at is not missed.
+    /// The latest snapshot; it replaces an older one that was not read.
     latest: Mutex<Option<Arc<Snapshot>>>,
     stop: AtomicBool,
     news: Sender<()>,
@@ -50,7 +50,7 @@ struct Shared {
 impl Shared {
     fn put(&self, snapshot: &Arc<Snapshot>) -> bool {
         *lock(&self.latest) = Some(Arc::clone(snapshot));
-        // Full: the thread has been told already.
+        // Full: the thread is already notified.
         _ = self.news.try_send(());
         !self.stop.load(Ordering::Acquire)
     }
@@ -80,7 +80,7 @@ impl Alerts {
         };
         let (alive, ended) = bounded(0);
         std::thread::Builder::new().name("alerts".into()).spawn(move || {
-            // Dropped at the end, come what may: the handle waits for that.
+            // Dropped at the end in any case: the handle waits for that.
             let _alive = alive;
             actor.run();
         })?;
@@ -92,7 +92,7 @@ impl Drop for Alerts {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         _ = self.shared.news.try_send(());
-        // Ended or not: what it sends now may take longer, and nothing depends on it.
+        // Do not wait any longer: a message may still be on its way, but nothing depends on it.
         _ = self.ended.recv_timeout(END_PATIENCE);
     }
 }
@@ -125,7 +125,7 @@ impl Actor {
         }
     }
 
-    /// Waits for news or for so long; false when it is to end.
+    /// Waits for a new snapshot, or for so long; false when the thread has to end.
     fn wait(&self, at_most: Option<Duration>) -> bool {
         let heard = match at_most {
             Some(time) => self.heard.recv_timeout(time),
@@ -134,7 +134,7 @@ impl Actor {
         heard != Err(RecvTimeoutError::Disconnected) && !self.shared.stop.load(Ordering::Acquire)
     }
 
-    /// The latest one, or a new one where only time has passed.
+    /// The latest snapshot, or a new one if only time has passed.
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.shared.take().or_else(|| self.reader.now(PATIENCE).ok())
     }
@@ -161,7 +161,7 @@ impl Actor {
     }
 }
 
-/// Sends a test by every way that a rule names; each way with what came of it.
+/// Sends a test by every way of a rule; returns each way with its result.
 pub fn send_test(rule: &AlertRule, instance: &Instance) -> Vec<(String, Result<(), String>)> {
     let alert = ledger::Alert {
         kind: condition::Kind::Test,

@@ -13,21 +13,26 @@ use crate::ground::words::near_word;
 /// Worker threads at most; each may run one rsync.
 const THREADS_MAX: usize = 1000;
 
-/// The commands beside the mirror; `commands.rs` has them.
+/// The other commands; `commands.rs` runs them.
 const COMMANDS_HELP: &str = "\
-Commands for a mirror that is running; each has --help:
-  sersync2 status             how all instances of this machine are doing
+Commands for a running mirror; each has --help:
+  sersync2 status             show the state of every instance on this machine
   sersync2 flush              wait until everything is delivered
   sersync2 sync-now           compare a tree with its copies now
-  sersync2 retry              try now what could not be delivered
-  sersync2 pause, resume      send nothing for a while
-  sersync2 confirm-deletions  delete what was held back
-  sersync2 log-level          log more or less
+  sersync2 retry              retry now what could not be delivered
+  sersync2 pause, resume      stop sending for a while
+  sersync2 confirm-deletions  delete what the guard holds back
+  sersync2 log-level          change how much is logged
   sersync2 reload             read the configuration again
-  sersync2 stop               end it
-  sersync2 verify             is the copy equal? Also without a running mirror
-  sersync2 doctor             before going live: this machine and every remote, changing nothing
-  sersync2 test-alert         sends a test by every way that <alert> names
+  sersync2 stop               stop the instance
+
+Commands that need no running mirror:
+  sersync2 doctor             check this machine and every remote before going live
+  sersync2 explain            show whether a path is mirrored, and which rule decides
+  sersync2 events             show changes as they happen; send nothing
+  sersync2 verify             compare the copies with the tree
+  sersync2 test-alert         send a test message through every <alert>
+  sersync2 inotifywait, inotifywatch  the tools of inotify-tools
   sersync2 completions        print completions for bash, zsh or fish";
 
 /// What the command line says.

@@ -63,7 +63,7 @@ pub enum WatchBackend {
     Auto,
     /// A watch for each directory; works everywhere.
     Inotify,
-    /// One mark for each file system; needs root and a kernel and file system that can.
+    /// One mark for each file system; needs root, and support by kernel and file system.
     Fanotify,
 }
 
@@ -106,8 +106,8 @@ pub struct ChangeSwitches {
 }
 
 impl ChangeSwitches {
-    /// True when `cause` is no change of its own with these switches. It may still be a step of one that is: a file is
-    /// written first, and gets its mode then.
+    /// True when these switches ignore `cause` as a change. It may still be a step of another change: a file is
+    /// written first and gets its mode afterwards.
     pub fn is_step(&self, cause: Cause) -> bool {
         match cause {
             Cause::Attrib => !self.attrib,

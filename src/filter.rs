@@ -1,5 +1,5 @@
-//! The rules that say what is neither sent nor deleted, compiled. Pure: they see paths, never the disk.
-//! Expressions are byte-wise; `boost.rs` reads their syntax, `patterns.rs` says them in rsync's language.
+//! The compiled rules for what is neither sent nor deleted. Pure: they see paths, never the disk.
+//! Expressions match bytes; `boost.rs` reads their syntax, `patterns.rs` translates them to rsync patterns.
 
 mod boost;
 mod bytes;
@@ -16,7 +16,7 @@ pub use search::Search;
 use crate::path::RelPath;
 use crate::xml::text::Source;
 
-/// Steps that one expression with look-around may take for one path.
+/// The most steps that one expression with look-around may take for one path.
 const BACKTRACKS_MAX: usize = 100_000;
 
 /// `<filter>`: the rules as written; [`Filter`] compiles them.
@@ -48,12 +48,12 @@ pub struct ExpressionError {
     pub help: String,
 }
 
-/// What is true of a path for which an expression takes too many steps.
+/// How a path counts for which an expression takes too many steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undecided {
-    /// It matches. For what is excluded: neither sent nor deleted, so nothing is destroyed.
+    /// It matches. Used for exclusions: the path is neither sent nor deleted, so nothing is destroyed.
     Matches,
-    /// It does not match. For what is included: nothing is run that may not have been meant.
+    /// It does not match. Used for inclusions: nothing is run by mistake.
     MatchesNot,
 }
 
@@ -82,10 +82,10 @@ enum Engine {
 }
 
 impl Expression {
-    /// Compiles `text`, which is Boost's Perl syntax as far as the engines carry it.
+    /// Compiles `text`: Boost's Perl syntax, as far as the engines support it.
     ///
     /// # Errors
-    /// What cannot be carried, with the reason.
+    /// What the engines do not support, with the reason.
     pub fn new(text: &str) -> Result<Self, ExpressionError> {
         let refused = |(reason, help): (String, String)| ExpressionError {
             expression: text.to_owned(),
@@ -102,8 +102,8 @@ impl Expression {
         Ok(Self { text: text.to_owned(), engine })
     }
 
-    /// True when the expression matches the whole of `subject`. What happens to a path for which it takes too many
-    /// steps is the caller's choice, and is logged once.
+    /// True when the expression matches the whole of `subject`. The caller decides how a path counts for which it takes too many
+    /// steps; this is logged once.
     pub fn matches(&self, subject: &[u8], undecided: Undecided) -> bool {
         match &self.engine {
             Engine::Plain { regex, .. } => regex.is_match(subject),
@@ -153,17 +153,17 @@ fn fancy(pattern: &str) -> Result<Engine, (String, String)> {
     }
 }
 
-/// The engines draw their error messages over several lines; the last one says what is wrong.
+/// The engines' error messages have several lines; the last one says what is wrong.
 fn last_words(message: &str) -> (String, String) {
     let last = message.lines().last().unwrap_or(message).trim();
     let reason = last.trim_start_matches("error: ").to_owned();
     (reason, "correct the expression".to_owned())
 }
 
-/// Checks an expression of a configuration file, and returns it with the bytes that it has in that file.
+/// Checks an expression of a configuration file, and returns it in the bytes of that file.
 ///
 /// # Errors
-/// What cannot be carried, with the reason.
+/// What the engines do not support, with the reason.
 pub fn expression_of(source: &Source, text: &str) -> Result<String, ExpressionError> {
     Expression::new(text)?;
     let expression = boost::in_bytes_of(source, text);
@@ -175,7 +175,7 @@ pub fn expression_of(source: &Source, text: &str) -> Result<String, ExpressionEr
 #[derive(Debug)]
 pub struct Filter {
     expressions: Vec<Expression>,
-    /// The plain ones together, for speed.
+    /// The expressions without look-around, combined for speed.
     plain: RegexSet,
     has_fancy: bool,
     dotfiles: bool,
@@ -240,7 +240,7 @@ impl Filter {
         })
     }
 
-    /// The rule that excludes the path, and what it holds for: the path itself or the topmost directory above it.
+    /// The rule that excludes the path, and what it excludes: the path itself or its topmost excluded directory.
     pub fn deciding_rule(&self, path: &RelPath, is_dir: bool) -> Option<(RelPath, Rule)> {
         let mut at = RelPath::root();
         for name in path.components() {
@@ -271,7 +271,7 @@ impl Filter {
         self.expressions.iter().position(matches).map(Rule::Expression)
     }
 
-    /// Like [`Filter::excludes`] for a path whose parent is known not to be excluded: what a walk needs.
+    /// Like [`Filter::excludes`], for a path whose parent is not excluded, as in a walk.
     pub fn excludes_entry(&self, path: &RelPath, is_dir: bool) -> bool {
         let Some(name) = path.name() else {
             return false;
@@ -280,7 +280,7 @@ impl Filter {
             || (!self.expressions.is_empty() && self.matches_framed(&frame(path), is_dir))
     }
 
-    /// The rules as rsync `--exclude` patterns, and which of them cannot be said that way.
+    /// The rules as rsync `--exclude` patterns, and the rules that have no pattern.
     pub fn to_rsync_patterns(&self) -> Translation {
         let mut translation = Translation::default();
         for (index, expression) in self.expressions.iter().enumerate() {
@@ -298,7 +298,7 @@ impl Filter {
         translation
     }
 
-    /// The expressions that rsync's patterns cannot say.
+    /// The expressions that have no rsync pattern.
     pub fn inexpressible(&self) -> Vec<&str> {
         let untranslated = self.to_rsync_patterns().untranslated;
         untranslated.into_iter().map(|index| self.expressions[index].text.as_str()).collect()
@@ -334,7 +334,7 @@ fn frame(path: &RelPath) -> Vec<u8> {
 }
 
 /// Editors' temporary names as rsync patterns; `is_editor_name` says the same.
-/// The first byte of the last one stands in brackets, because `#` begins a remark in rsync's pattern files.
+/// The first byte of the last one is in brackets, because `#` begins a comment in rsync's pattern files.
 const EDITOR_PATTERNS: [&[u8]; 7] =
     [b"*~", b".*.swp", b".*.swx", b".*.swo", b".*.swpx", b".#*", b"[#]*#"];
 

@@ -42,14 +42,14 @@ pub enum JournalError {
         /// Its format.
         version: u16,
     },
-    /// The system said no.
+    /// An I/O error.
     #[error("cannot {verb} the journal {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The attempted operation.
         verb: &'static str,
-        /// With what.
+        /// The file.
         path: PathBuf,
-        /// The answer.
+        /// The error.
         source: io::Error,
     },
 }
@@ -68,7 +68,7 @@ pub struct Journal {
     syncer: Syncer,
     buffer: Vec<u8>,
     seq: Seq,
-    /// Entries recorded since the last job began: to record them again would say nothing new.
+    /// Entries recorded since the last job began: recording them again would add nothing.
     recent: HashMap<RelPath, RootId>,
     health: Health,
 }
@@ -76,7 +76,7 @@ pub struct Journal {
 #[derive(Debug, PartialEq, Eq)]
 enum Health {
     Sound,
-    /// The file lacks changes and is marked so; how many groups were dropped since the last try to mend it.
+    /// Set while the file is marked incomplete: how many groups were dropped since the last attempt to rewrite it.
     Incomplete {
         dropped: u64,
     },
@@ -86,13 +86,13 @@ enum Health {
 const WORTH_COMPACTING: u64 = 1 << 20;
 /// Below this length an empty journal is not cut.
 const WORTH_CLEARING: u64 = 64 << 10;
-/// So many entries are known to be recorded at most.
+/// At most so many entries are remembered as recorded.
 const RECENT_MAX: usize = 10_000;
-/// So many groups go by before an incomplete journal is tried again.
+/// After so many groups an incomplete journal is rewritten.
 const GROUPS_BEFORE_MENDING: u64 = 256;
 
 impl Journal {
-    /// Opens (or makes) the journal in the state directory `dir`, and says what was pending. What it says is already in
+    /// Opens (or creates) the journal in the state directory `dir`, and returns what was pending. This is already in
     /// the new journal; problems that need no decision are logged.
     pub fn open(dir: &Path, layout: Layout) -> Result<(Self, Replay), JournalError> {
         let path = dir.join("journal");
@@ -175,8 +175,8 @@ impl Journal {
         self.seq
     }
 
-    /// Writes what was appended: from now on it survives the end of this process. Durability against a power failure
-    /// follows right behind, on a thread of its own. A full disk is a warning, once: the journal is marked incomplete.
+    /// Writes what was appended, which then survives the end of this process. A separate thread makes it durable against a
+    /// power failure right afterwards. A full disk is one warning, and the journal is marked incomplete.
     pub fn commit(&mut self) {
         self.adopt_successor();
         if let Some(e) = self.syncer.take_failure() {
@@ -224,8 +224,8 @@ impl Journal {
         }
     }
 
-    /// Starts a new journal that holds only `pending`: all that every remote lacks now. It takes the old one's place when it is
-    /// durable, in the background. A failure leaves the old one as it is. Also mends an incomplete journal.
+    /// Starts a new journal that contains only `pending`: everything that any remote lacks now. It replaces the old one when it is
+    /// durable, in the background. A failure leaves the old one unchanged. This also repairs an incomplete journal.
     pub fn compact(&mut self, pending: impl IntoIterator<Item = (RemoteId, RelPath, Scope)>) {
         self.commit();
         if self.successor.is_some() {
@@ -238,7 +238,7 @@ impl Journal {
         self.write_anew(pending);
     }
 
-    /// From now on the remotes are these: the journal is written anew, with `pending` by their numbers. Returns when that is done.
+    /// Replaces the remotes: writes a new journal with `pending` by the new numbers. Returns when that is done.
     pub fn change_layout(
         &mut self,
         layout: Layout,
@@ -254,7 +254,7 @@ impl Journal {
         let is_written = self.successor.is_some();
         self.adopt_successor();
         if !is_written && self.health == Health::Sound {
-            // What follows would be read with the old numbers.
+            // Anything appended now would be read with the old numbers.
             self.become_incomplete(&io::ErrorKind::StorageFull.into());
         }
     }
@@ -276,7 +276,7 @@ impl Journal {
                 }
             }
             Err(e) => {
-                // What is left of it may be what fills the disk.
+                // The remains may be what fills the disk.
                 let _ = fs::remove_file(&from);
                 log::debug!("cannot compact the journal {}: {e}", self.path.display());
                 if let Health::Incomplete { dropped } = &mut self.health {
@@ -294,7 +294,7 @@ impl Journal {
     /// Writes the journal anew, with `pending`, where it is missing on the disk.
     pub fn make_again(&mut self, pending: impl IntoIterator<Item = (RemoteId, RelPath, Scope)>) {
         self.commit();
-        // A successor on its way is missing too, or about to be.
+        // An unfinished successor is missing too, or will be.
         self.syncer.finish();
         self.syncer.take_promoted();
         self.successor = None;
@@ -315,7 +315,7 @@ impl Journal {
         }
     }
 
-    /// Goes over to the compacted journal once it has the name.
+    /// Switches to the compacted journal once it has the name.
     fn adopt_successor(&mut self) {
         let Some(result) = self.syncer.take_promoted() else {
             return;
@@ -338,13 +338,13 @@ impl Journal {
         }
     }
 
-    /// Marks the journal: the next start will take everything for pending.
+    /// Marks the journal incomplete: the next start will treat everything as pending.
     fn become_incomplete(&mut self, error: &io::Error) {
         if self.health == Health::Sound {
             warn_incomplete(&self.path, error);
         }
         self.health = Health::Incomplete { dropped: 0 };
-        // A successor on its way would take the place of the marked file.
+        // An unfinished successor would replace the marked file.
         self.syncer.finish();
         self.syncer.take_promoted();
         for volume in self.successor.take().iter().chain([&self.live]) {
@@ -352,7 +352,7 @@ impl Journal {
         }
     }
 
-    /// Ends the journal in order: all is durable, and the next start knows that nothing was cut off.
+    /// Closes the journal: everything is durable, and the next start knows that nothing was cut off.
     pub fn close(mut self) {
         self.commit_durably();
         if self.health == Health::Sound {
@@ -391,7 +391,7 @@ fn is_news(recent: &mut HashMap<RelPath, RootId>, root: RootId, change: &Change)
     true
 }
 
-/// Tells the operator what is odd about the journal that was found.
+/// Logs what is unusual about the journal that was found.
 fn report(replay: &Replay, path: &Path) {
     let path = path.display();
     match replay.doubt {

@@ -1,5 +1,5 @@
 //! The status page at `<host hostip port>`: page, JSON, metrics and health of one instance, for reading only.
-//! One thread serves everybody; nobody who reads, however slowly, delays a change.
+//! One thread serves all clients; a slow client never delays a change.
 
 mod client;
 pub mod hosts;
@@ -22,12 +22,12 @@ use crate::snapshot::{Snapshot, SnapshotReader};
 use routes::Site;
 use server::Server;
 
-/// Clients that are served at once; one more is answered with 503.
+/// At most so many clients are served at a time; one more gets 503.
 pub const CLIENTS_MAX: usize = 128;
-/// Clients that may follow `/events` at once.
+/// At most so many clients may follow `/events`.
 pub const STREAMS_MAX: usize = 32;
 
-/// What the page shows beside snapshots.
+/// What the page shows besides snapshots.
 pub struct Setup {
     /// The configuration in force as JSON, without secrets.
     pub config: Box<dyn Fn() -> String + Send>,
@@ -46,14 +46,14 @@ pub struct Page {
 struct Shared {
     bell: OwnedFd,
     stop: AtomicBool,
-    /// The latest snapshot that the thread has not seen.
+    /// The latest snapshot, until the thread takes it.
     latest: Mutex<Option<Arc<Snapshot>>>,
 }
 
 impl Shared {
     /// Wakes the thread.
     fn ring(&self) {
-        // Fails only when it is rung already, four billion times.
+        // Fails only when the counter is full; then the thread is about to wake anyway.
         _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 
@@ -68,7 +68,7 @@ impl Shared {
 }
 
 impl Page {
-    /// Opens the port and starts the thread. A page that cannot be opened is one line of the log and no page.
+    /// Opens the port and starts the thread. If that fails, there is one line in the log and no page.
     pub fn start(host: &Host, reader: SnapshotReader, setup: Setup) -> Option<Self> {
         if host.page == PageAccess::Off {
             return None;

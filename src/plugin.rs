@@ -1,5 +1,5 @@
-//! The plugins: what is told about each change besides the mirror, one thread and one bounded queue each.
-//! Does not decide which changes count and never delays the mirror: an offer returns at once.
+//! The plugins, which run for each change besides the mirror; each has one thread and one bounded queue.
+//! Does not decide which changes count, and never delays the mirror: an offer returns at once.
 
 mod actor;
 mod command;
@@ -55,12 +55,12 @@ impl PluginEvent {
     }
 }
 
-/// A filter on absolute paths; true: the plugin wants it.
+/// A filter on absolute paths; true: the plugin gets the path.
 pub type PathTest = Box<dyn Fn(&[u8]) -> bool + Send>;
 /// The part of an absolute path that belongs into a URL; `None` when the path has none.
 pub type PathTail = Box<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send>;
 
-/// What to start: the definition in the file and what is not the plugin's own to know.
+/// What to start: the definition in the file, and what the plugin does not find out itself.
 pub enum PluginSpec {
     /// `<plugin name="command">`.
     Command {
@@ -79,7 +79,7 @@ pub enum PluginSpec {
         config: RefreshCdnPlugin,
         /// `config.match_expression`, compiled: first group and what follows the match. `None`: the path below the root.
         tail: Option<PathTail>,
-        /// The file that gets the answers, `errorlog.txt` in the working directory by custom.
+        /// The file for the answers, by convention `errorlog.txt` in the working directory.
         error_log: PathBuf,
     },
 }
@@ -122,7 +122,7 @@ impl PluginSpec {
     }
 }
 
-/// Matches what any of the expressions matches whole; without expressions everything.
+/// Matches paths that any of the expressions matches as a whole; without expressions, all paths.
 fn any_of(expressions: &[String]) -> Result<PathTest, ExpressionError> {
     let compiled: Result<Vec<_>, _> = expressions.iter().map(|e| Expression::new(e)).collect();
     let compiled = compiled?;
@@ -137,7 +137,7 @@ fn find_tail(expression: &str) -> Result<PathTail, ExpressionError> {
     Ok(Box::new(move |path| search.group_and_rest(path)))
 }
 
-/// The bounds within which a plugin works.
+/// The limits of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PluginLimits {
     /// Events that may wait; one more drops the oldest.
@@ -151,7 +151,7 @@ pub struct PluginLimits {
 }
 
 impl PluginLimits {
-    /// What a plugin gets when nothing else is said: 10,000 events; 5 minutes for a command, 10 s for a connection.
+    /// The default limits: 10,000 events; 5 minutes for a command, 10 s for a connection.
     pub fn of(name: PluginName) -> Self {
         let seconds = match name {
             PluginName::Command => 300,
@@ -169,15 +169,15 @@ impl PluginLimits {
 /// Why a plugin cannot be started.
 #[derive(Debug, Error)]
 pub enum PluginError {
-    /// The file does not say what the plugin is to do.
+    /// The file has no definition of the plugin.
     #[error(
         "plugin {0}: the file has no definition <plugin name=\"{0}\">; copy it from confxml.example.xml"
     )]
     Undefined(&'static str),
-    /// An expression that no engine carries.
+    /// An expression that no engine supports.
     #[error(transparent)]
     Expression(#[from] ExpressionError),
-    /// The command plugin's prefix holds no word.
+    /// The command plugin's prefix is empty.
     #[error("plugin command: prefix=\"\" names no program; write the program to run there")]
     NoProgram,
     /// The http plugin's address cannot be used.
@@ -188,19 +188,19 @@ pub enum PluginError {
     Thread {
         /// The plugin.
         name: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// How a plugin fares; read at any time.
+/// Counters of a plugin; read at any time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PluginStats {
     /// Events passed on.
     pub done: u64,
     /// Events the filter kept back.
     pub skipped: u64,
-    /// Events given up: refused, answered with an error, too slow.
+    /// Failed events: refused, answered with an error, too slow.
     pub failed: u64,
     /// Events lost to a full queue, or to the end of the plugin.
     pub dropped: u64,
@@ -210,11 +210,11 @@ pub struct PluginStats {
     pub down: bool,
 }
 
-/// A running plugin. Dropping it stops the thread (a command that runs is ended) and waits for it, three seconds at most.
+/// A running plugin. Dropping it stops the thread, with a running command, and waits for it for three seconds at most.
 pub struct Plugin {
     name: &'static str,
     queue: Sender<PluginEvent>,
-    /// The other end of `queue`: the oldest event is taken out here when the queue is full.
+    /// The other end of `queue`, to remove the oldest event when the queue is full.
     oldest: Receiver<PluginEvent>,
     counters: Arc<Counters>,
     stop: Option<Sender<()>>,
@@ -223,16 +223,16 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Starts a plugin within its usual limits.
+    /// Starts a plugin with the default limits.
     ///
     /// # Errors
-    /// When the definition cannot be carried out at all, or no thread can be made.
+    /// When the definition cannot be used, or no thread can be started.
     pub fn start(spec: PluginSpec) -> Result<Self, PluginError> {
         let limits = PluginLimits::of(spec.name());
         Self::start_within(spec, limits)
     }
 
-    /// Starts a plugin within limits of the caller's.
+    /// Starts a plugin with these limits.
     ///
     /// # Errors
     /// As [`Plugin::start`].
@@ -272,7 +272,7 @@ impl Plugin {
         let thread = Builder::new()
             .name(format!("plugin-{name}"))
             .spawn(move || {
-                // Dropped at the end, come what may: the handle waits for that.
+                // Dropped at the end in any case: the handle waits for that.
                 let _alive = alive;
                 actor.run();
             })
@@ -299,7 +299,7 @@ impl Plugin {
         }
     }
 
-    /// How it fares now.
+    /// The present counters.
     pub fn stats(&self) -> PluginStats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         PluginStats {
@@ -328,7 +328,7 @@ impl Drop for Plugin {
     fn drop(&mut self) {
         drop(self.stop.take());
         if self.ended.recv_timeout(STOP_WAIT) == Err(RecvTimeoutError::Timeout) {
-            // Its connection has a time limit of its own, so the thread ends soon after; nothing depends on it.
+            // Its connection has its own time limit, so the thread ends soon; nothing depends on it.
             log::warn!("plugin {}: still waits for an answer; not waited for", self.name);
             return;
         }

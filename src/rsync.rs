@@ -1,4 +1,4 @@
-//! One rsync run as words and standard input: where it goes, which kind of run, which names.
+//! One rsync run as arguments and standard input: its destination, its kind, its names.
 //! Pure: starts nothing and reads nothing from the disk.
 
 pub mod confine;
@@ -18,7 +18,7 @@ pub mod probe;
 pub mod run;
 pub mod temporary;
 
-/// What rsync writes in front of three octal digits in place of a byte that does not print.
+/// What rsync writes before three octal digits that stand for an unprintable byte.
 const RSYNC_ESCAPE: &[u8] = b"\\#";
 
 use std::ffi::{OsStr, OsString};
@@ -40,25 +40,25 @@ pub use knock::{Greeting, Knock, read_greeting};
 pub use plan::patterns_by_hand;
 pub use preview::{Answer, deleted_names};
 
-/// `--timeout` of runs for which the operator says none, in seconds: long enough for a checksum of a very large file.
+/// `--timeout` in seconds, unless the operator sets one: long enough for the checksum of a very large file.
 pub const TIMEOUT_S_DEFAULT: u32 = 300;
 
-/// Sessions that are kept ready while changes come when the operator says nothing: as many as batches may be in flight at once.
+/// Sessions that are kept ready, unless the operator sets a number: as many as batches may be in flight at once.
 /// `mkdir a a/b a/b/c; touch a/b/c/f` uses all of them.
 const READY: usize = 4;
 
-/// How long connecting may take when the operator says nothing, in seconds.
+/// How long connecting may take in seconds, unless the operator sets a limit.
 pub const CONNECT_TIMEOUT_S: u32 = 10;
 
-/// How many bytes of names may stand in the words of one run; the kernel takes 2 MB with the environment.
+/// At most so many bytes of names are arguments of one run; the kernel allows 2 MB including the environment.
 pub const DIRS_BYTES_MAX: usize = 512 * 1024;
 
-/// From so many bytes of names on, a batch is better given as words: some 300 names, which take 20 ms to read.
+/// From so many bytes of names on, a batch is better given as arguments: some 300 names, which rsync reads in 20 ms from a list.
 pub const LONG_BATCH_BYTES: usize = 16 * 1024;
 
 /// Which of the options that only sersync adds a receiver accepts; learned by a probe and from refusals.
 ///
-/// Each has another way to the same end, so that a refusal costs a run and no delivery.
+/// For each there is an alternative, so that a refusal costs a run but no delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Abilities {
     /// It deletes listed names that are missing (`--delete-missing-args`). Without: patterns.
@@ -69,18 +69,18 @@ pub struct Abilities {
     pub checksum: bool,
     /// It replaces directories that are not empty (`--force`). Without: patterns.
     pub force: bool,
-    /// It says what a run would do (`--dry-run`). Without: nobody asks, and what is sent is sent.
+    /// It says what a run would do (`--dry-run`). Without: sersync does not ask.
     pub dry_run: bool,
-    /// It makes moved things from their old copies (`--link-dest`, `--fuzzy`, `--secluded-args`). Without: the data is sent.
+    /// It makes moved entries from their old copies (`--link-dest`, `--fuzzy`, `--secluded-args`). Without: the data is sent.
     pub moves: bool,
-    /// It deletes what is extraneous (`--delete`). Without: nothing is deleted, and all that should be is owed.
+    /// It deletes extraneous names (`--delete`). Without: nothing is deleted, and the deletions stay owed.
     pub delete: bool,
-    /// It takes names with the directories above them (`--relative`). Without: patterns.
+    /// It accepts names with their parent directories (`--relative`). Without: patterns.
     pub relative: bool,
 }
 
 impl Abilities {
-    /// Everything, as rsync 3.5.0 has it.
+    /// All abilities, as in rsync 3.5.0.
     pub const ALL: Self = Self {
         delete_missing: true,
         nanoseconds: true,
@@ -91,14 +91,14 @@ impl Abilities {
         delete: true,
         relative: true,
     };
-    /// What every rsync since 3.0 has.
+    /// The abilities of every rsync since 3.0.
     pub const NONE: Self = Self { delete_missing: false, nanoseconds: false, ..Self::ALL };
 
-    /// The same without one ability; `None` when it was not there.
+    /// The same without one ability; `None` if it was missing already.
     #[must_use]
     pub fn without(mut self, ability: Ability) -> Option<Self> {
         let known = match ability {
-            // A daemon that refuses `delete` says so of `--delete-missing-args`, too.
+            // A daemon that refuses `delete` refuses `--delete-missing-args` too.
             Ability::Delete if self.delete_missing => &mut self.delete_missing,
             Ability::Delete => &mut self.delete,
             Ability::DeleteMissing => &mut self.delete_missing,
@@ -113,7 +113,7 @@ impl Abilities {
     }
 }
 
-/// One watch root and one remote: everything that runs between the two have in common.
+/// One watch root and one remote: what all runs between the two have in common.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     root: PathBuf,
@@ -134,24 +134,24 @@ pub enum RunKind {
         /// Compare contents: size and time may be equal although the content is not.
         ignore_times: bool,
     },
-    /// The same for names that were delivered in a session from before their change: this run connects afterwards.
+    /// The same for names that were delivered in a session older than their change: this run connects afterwards.
     Confirmation,
-    /// The same for many names, which are words of the command: rsync reads a list from standard input byte by byte, with two
-    /// system calls for each byte (rsync 3.5.0, io.c, read_line), and soon that costs more than a new process.
+    /// The same for many names, as arguments: rsync reads a list from standard input byte by byte, with two
+    /// system calls for each byte (rsync 3.5.0, io.c, read_line), which soon costs more than a new process.
     LongBatch {
         /// Which; together at least [`LONG_BATCH_BYTES`], at most [`DIRS_BYTES_MAX`].
         names: Vec<RelPath>,
         /// As above.
         ignore_times: bool,
     },
-    /// The same for names over which somebody has moved something older: contents are compared, and `-u` does not hold.
+    /// The same for names over which something older was moved: contents are compared, and `-u` is omitted.
     Replacement,
     /// The same for receivers and filters that a list cannot serve ([`input::patterns`]). Reads every parent directory on both sides.
     Fallback {
         /// Compare contents: size and time may be equal although the content is not.
         ignore_times: bool,
     },
-    /// Directories and the sets of their names, not what is below those ([`input::filters`]).
+    /// Directories and their listings, not what is below ([`input::filters`]).
     Listing {
         /// Which; together at most [`DIRS_BYTES_MAX`].
         dirs: Vec<RelPath>,
@@ -162,12 +162,12 @@ pub enum RunKind {
     Trees {
         /// Which; together at most [`DIRS_BYTES_MAX`].
         dirs: Vec<RelPath>,
-        /// Compare contents: what stood there before may have had the same size and time.
+        /// Compare contents: what was there before may have had the same size and time.
         checksum: bool,
         /// Extraneous names are deleted.
         deletes: bool,
-        /// The list of all that is there is made before anything is sent. It takes a fifteenth of the work less than piece by
-        /// piece, but stands in memory on both sides, some 100 bytes for each entry.
+        /// The complete list is made before anything is sent. This saves a fifteenth of the work of an incremental list,
+        /// but the list is held in memory on both sides, some 100 bytes for each entry.
         at_once: bool,
     },
     /// Only the deletions of a listing or of trees: nothing is sent ([`excludes::Excludes::rules`]).
@@ -182,18 +182,18 @@ pub enum RunKind {
     /// A directory that moved, made on the remote from hard links to its old copy ([`input::filters`], anchored at `new`). The old
     /// copy is deleted by a later run. `new`'s parent must exist on the remote.
     MoveDirectory {
-        /// Where its copy still is.
+        /// The name of its copy.
         old: RelPath,
-        /// Where it is now.
+        /// Its name now.
         new: RelPath,
         /// Compare contents, as above.
         checksum: bool,
     },
     /// A file that moved, rebuilt from its old copy ([`input::moved_file`]). It may have changed its name or its directory, not both.
     MoveFile {
-        /// Where its copy still is.
+        /// The name of its copy.
         old: RelPath,
-        /// Where it is now.
+        /// Its name now.
         new: RelPath,
     },
     /// Finds out what the receiver can do, and changes nothing ([`input::probe`]).
@@ -202,7 +202,7 @@ pub enum RunKind {
     CleanTemp,
 }
 
-/// How a path has to travel to this remote.
+/// In which kind of run a path is sent to this remote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Way {
     /// In a [`RunKind::Batch`].
@@ -213,7 +213,7 @@ pub enum Way {
     ListingOfParent,
 }
 
-/// What the disk says about a path.
+/// What exists at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Presence {
     /// A directory.
@@ -224,10 +224,10 @@ pub enum Presence {
     Absent,
 }
 
-/// One run: the words after `rsync`, and the directory it runs in.
+/// One run: the arguments of `rsync`, and the directory it runs in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSpec {
-    /// The words after the program's name.
+    /// The arguments.
     pub args: Vec<OsString>,
     /// The watch root; rsync is started inside it and reads `./`.
     pub root: PathBuf,
@@ -235,12 +235,12 @@ pub struct RunSpec {
     pub local: Option<LocalDirectory>,
     /// The state directory of whoever starts it, for [`run::OWNER`].
     pub owner: Option<PathBuf>,
-    /// What it may read, where it can be confined.
+    /// What it may read, if it can be confined.
     pub confinement: Option<Confinement>,
 }
 
 impl RunSpec {
-    /// Puts words behind all others and in front of the places.
+    /// Inserts arguments after all options and before source and destination.
     pub fn insert(&mut self, words: &[&str]) {
         let end = self.args.iter().position(|word| word == "--").unwrap_or(self.args.len());
         self.args.splice(end..end, words.iter().map(Into::into));
@@ -251,7 +251,7 @@ impl RunSpec {
         self.shell_line_fed(b"")
     }
 
-    /// The same with what stands on standard input; a very long list is cut short, and the line says so.
+    /// The same with its standard input; a very long list is truncated, and the line says so.
     pub fn shell_line_fed(&self, input: &[u8]) -> Vec<u8> {
         const WORDS_MAX: usize = 1_000;
         let words: Vec<&[u8]> = input.split(|&b| b == 0).filter(|word| !word.is_empty()).collect();
@@ -278,8 +278,8 @@ impl RunSpec {
     }
 }
 
-/// Quotes only what a shell would read differently, so that commands look as people write them. Bytes that are no text stand as bash
-/// writes them, so that a command stays one line.
+/// Quotes only what a shell would read differently, so that commands look as people write them. Bytes that are not text are
+/// written as bash does, so that a command stays one line.
 pub fn quoted(word: &OsStr) -> Vec<u8> {
     let bytes = word.as_bytes();
     let is_text = std::str::from_utf8(bytes).is_ok_and(|text| !text.chars().any(char::is_control));
@@ -300,7 +300,7 @@ pub fn quoted(word: &OsStr) -> Vec<u8> {
 }
 
 impl Endpoint {
-    /// What runs from `root` to `destination` have in common.
+    /// The endpoint for runs from `root` to `destination`.
     pub fn new(root: &Path, destination: &Destination, options: &RsyncOptions) -> Self {
         let mut endpoint = Self {
             root: root.to_path_buf(),
@@ -325,7 +325,7 @@ impl Endpoint {
         Self { owner: state.map(Path::to_path_buf), ..self }
     }
 
-    /// The same over an ssh connection that stays between the runs, where one is worth while and the operator says nothing of it.
+    /// The same over an ssh connection that stays between the runs, if that helps and the operator did not configure one.
     #[must_use]
     pub fn sharing_a_connection(self, state: Option<&Path>) -> Self {
         let own = self.params.rsh.as_ref().map(|shell| shell.to_string_lossy().into_owned());
@@ -335,14 +335,14 @@ impl Endpoint {
         Self { master, ..self }
     }
 
-    /// Ends the connection that stays between the runs: nobody needs it any more, or it may be dead.
+    /// Closes the connection that stays between the runs: nobody needs it any more, or it may be dead.
     pub fn end_shared_connection(&self) {
         if let Some(master) = &self.master {
             master.end();
         }
     }
 
-    /// The same from another directory than the watch root: for runs that send nothing of it.
+    /// The same from another directory than the watch root, for runs that send nothing from it.
     #[must_use]
     pub fn started_in(self, directory: &Path) -> Self {
         Self { root: directory.to_path_buf(), ..self }
@@ -358,13 +358,13 @@ impl Endpoint {
         &self.root
     }
 
-    /// The seconds after which rsync itself gives up on a silent remote. A limit on standing still has to be longer.
+    /// After so many seconds rsync itself gives up on a silent remote. Our own limit on a stalled run has to be longer.
     pub fn timeout_s(&self) -> u32 {
         let said = self.options.timeout_s.or(self.params.timeout_s);
         said.filter(|&seconds| seconds > 0).unwrap_or(TIMEOUT_S_DEFAULT)
     }
 
-    /// False when the operator's words say how coarse times are compared: then a quick rewrite needs `ignore_times`.
+    /// False when the operator sets how coarse times are compared: then a quick rewrite needs `ignore_times`.
     pub fn compares_nanoseconds(&self, abilities: Abilities) -> bool {
         abilities.nanoseconds && !self.params.has_window
     }
@@ -374,7 +374,7 @@ impl Endpoint {
         self.params.keeps_hard_links
     }
 
-    /// True when what becomes of a path depends on other paths, which only a comparison of the whole tree sees.
+    /// True when the result for a path depends on other paths, so that the whole tree has to be compared.
     pub fn needs_whole_tree(&self) -> bool {
         self.params.needs_whole_tree
     }
@@ -395,7 +395,7 @@ impl Endpoint {
     }
 
     /// True when moves may be made on the remote. The operator's filters are anchored at the watch root and do not
-    /// hold in a moved directory's own run; a copy written in place would be shared by both names.
+    /// apply in a moved directory's own run; a copy that is written in place would be shared by both names.
     pub fn can_move(&self, abilities: Abilities) -> bool {
         let is_able = abilities.moves && abilities.delete && abilities.relative;
         is_able
@@ -405,20 +405,20 @@ impl Endpoint {
             && !self.params.has_other_copies
     }
 
-    /// The operator's filter rules as they are now: the files that hold some are read.
+    /// The operator's current filter rules: reads the files that contain some.
     pub fn operator_rules(&self) -> OperatorRules {
         let read = |file: &Path| std::fs::read(self.root.join(file)).ok();
         let rules = OperatorRules::parse(&self.params.rules, read);
-        // rsync itself recurses where there are rules in each directory.
+        // With rules in each directory rsync has to recurse by itself.
         if self.reads_lists() { rules } else { rules.only_rule_files() }
     }
 
-    /// True when a list of names serves the operator's rules: it knows nothing of rules in each directory.
+    /// True when a list of names works with the operator's rules: it ignores rules in each directory.
     pub fn reads_lists(&self) -> bool {
         self.params.filters != Filters::PerDirectory
     }
 
-    /// How a path has to travel.
+    /// In which kind of run a path is sent.
     pub fn way(&self, presence: Presence, abilities: Abilities) -> Way {
         let filters = self.params.filters;
         if !self.reads_lists() || !abilities.relative {
@@ -433,7 +433,7 @@ impl Endpoint {
         }
         match filters {
             Filters::None if abilities.delete_missing => Way::Batch,
-            // A missing name in a list is deleted whatever the filters say.
+            // rsync deletes a missing name of a list whatever the filters say.
             Filters::None | Filters::Excludes | Filters::PerDirectory => Way::Fallback,
             Filters::Includes => Way::ListingOfParent,
         }

@@ -50,26 +50,26 @@ enum Task {
     Job(Job, Duration, Arc<Tally>),
     CloseSessions(RemoteId),
     Forget(RemoteId),
-    /// It was replaced: its warm sessions end.
+    /// It was replaced: its ready sessions end.
     Close(Arc<RemoteWorker>),
 }
 
-/// What a worker says of its job.
+/// What a worker reports about its job.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "an event is moved a few times, and never kept")]
 pub enum WorkerEvent {
-    /// It is under way, and this has changed.
+    /// The job is running, and this has changed.
     Progress(JobId, Progress),
-    /// It is over. The observation is what was on disk before it.
+    /// The job is over. The observation is what was on disk before it.
     Done(JobId, JobReport, Option<Observation>),
 }
 
-/// What a job under way says.
+/// What a running job reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// These of its paths are directories that are sent as what they are: changes below them may leave meanwhile.
+    /// These paths are directories that are sent by name alone: changes below them may leave meanwhile.
     Opened(Vec<RelPath>),
-    /// It waits for the remote, and needs no processor.
+    /// It waits for the remote and needs no processor.
     Waits,
     /// It needs the processor again.
     Works,
@@ -82,14 +82,14 @@ pub struct Workers {
     remotes: Arc<RemoteTable>,
     load_gate: Arc<LoadGate>,
     session_starter: Option<SessionStarter>,
-    /// For each root, the time up to which the kernel's events are known.
+    /// For each root, the time up to which the kernel's events have been read.
     known_until: HashMap<RootId, Duration>,
     /// What the jobs in flight have sent.
     tallies: HashMap<JobId, Arc<Tally>>,
 }
 
 impl Workers {
-    /// Starts the workers; `tell` takes what they have to say. The remotes were made with this load gate.
+    /// Starts the workers; `tell` receives their reports. The remotes must have been made with this load gate.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -109,7 +109,7 @@ impl Workers {
         Ok(Self { threads, remotes, load_gate, session_starter, known_until, tallies })
     }
 
-    /// Has a worker do a job.
+    /// Gives a job to a worker.
     pub fn run(&mut self, job: Job) {
         let known_until = self.known_until.get(&job.root).copied().unwrap_or_default();
         let tally = Arc::new(Tally::default());
@@ -127,7 +127,7 @@ impl Workers {
         jobs.iter().filter_map(|job| self.tallies.get(job)).map(|tally| tally.sent()).sum()
     }
 
-    /// The jobs of this root that start from now on know what happened until `time`, by the clock of the files. Zero: no
+    /// Jobs of this root that start from now on know what happened until `time`, by the clock of the files. Zero: no
     /// event of the kernel was read.
     pub fn know_until(&mut self, root: RootId, time: Duration) {
         // Overwrite, don't take the maximum: the clock may go back.
@@ -136,48 +136,48 @@ impl Workers {
         }
     }
 
-    /// From now on a remote that has answered has warm sessions, until it rests.
+    /// From now on a remote that has answered keeps sessions ready until it rests.
     pub fn keep_sessions_ready(&self, remote: RemoteId) {
         if let Some(remote) = self.remotes.get(remote) {
             remote.keep_sessions_ready();
         }
     }
 
-    /// Ends the warm sessions of a remote that has rested.
+    /// Ends the ready sessions of a remote that has rested.
     pub fn close_sessions(&mut self, remote: RemoteId) {
         self.give(Task::CloseSessions(remote));
     }
 
-    /// Everything is delivered to a remote, which has rested: what only later jobs of a busy time need is forgotten.
+    /// Everything is delivered to a remote that has rested: forgets what only further jobs of the same burst would need.
     pub fn forget(&mut self, remote: RemoteId) {
         self.give(Task::Forget(remote));
     }
 
-    /// What the remotes that are made later share with the first.
+    /// What remotes that are added later share with the first ones.
     pub fn load_gate(&self) -> &Arc<LoadGate> {
         &self.load_gate
     }
 
-    /// From now on this is the remote of the number. Jobs that are in flight for the one before go on to their end.
+    /// Replaces the remote with this number. Jobs in flight for the previous one continue to their end.
     pub fn set(&mut self, remote: RemoteId, worker: RemoteWorker) {
         if let Some(before) = self.remotes.set(remote, worker) {
             self.give(Task::Close(before));
         }
     }
 
-    /// How many warm sessions of a remote wait for work.
+    /// How many ready sessions of a remote wait for work.
     pub fn sessions(&self, remote: RemoteId) -> usize {
         self.remotes.get(remote).map_or(0, |remote| remote.sessions().count())
     }
 
-    /// Kills the runs of one remote that are under way; their jobs come back undone.
+    /// Kills the running rsyncs of one remote; their jobs come back undone.
     pub fn abort(&self, remote: RemoteId) {
         if let Some(remote) = self.remotes.get(remote) {
             remote.abort();
         }
     }
 
-    /// Kills every run that is under way; its job comes back undone.
+    /// Kills every running rsync; its job comes back undone.
     pub fn kill(&self) {
         self.remotes.all_at_work().iter().for_each(|remote| remote.kill());
     }
@@ -194,7 +194,7 @@ impl Drop for Workers {
         self.kill();
         self.session_starter = None;
         self.threads = None;
-        // All sessions are told before one is waited for.
+        // Signal all sessions before waiting for one.
         let remotes = self.remotes.all();
         Sessions::close_all(remotes.iter().map(|remote| remote.sessions()));
         remotes.iter().for_each(|remote| remote.end_shared_connection());
@@ -226,7 +226,7 @@ fn work(task: Task, remotes: &RemoteTable, tell: &impl Fn(WorkerEvent)) {
     }
 }
 
-/// A panic in a job must cost neither a worker nor the job.
+/// A panic in a job must lose neither the worker nor the job.
 fn guarded(
     run: impl FnOnce() -> (JobReport, Option<Observation>),
 ) -> (JobReport, Option<Observation>) {

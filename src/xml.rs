@@ -1,5 +1,5 @@
 //! The lenient reader: XML as people write it by hand -> a tree of known elements, each with its place.
-//! What is odd becomes a problem for people. It knows no element by name: that is the business of `config`.
+//! Oddities become problems for people. It knows no element by name; `config` does.
 
 pub mod attributes;
 pub mod parser;

@@ -1,5 +1,5 @@
-//! What is wrong by a snapshot, each with the words that people are told.
-//! Pure: remembers nothing; what has been told already is the ledger's.
+//! What a snapshot shows to be wrong, with the sentences for people.
+//! Pure and without state: the ledger knows what has been reported already.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,18 @@ use crate::config::telling::AlertRule;
 use crate::ground::counted::{counted, paths};
 use crate::snapshot::{DeletionState, Remote, RemoteState, RootState, Snapshot};
 
-/// What people are told about.
+/// The kinds of trouble that are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A watch path is gone or cannot be read.
     SourceLost,
     /// Deletions wait for a confirmation.
     DeletionsHeld,
-    /// A remote refuses user or password, or may not be written.
+    /// A remote refuses user or password, or is not writable.
     Denied,
     /// A remote is down for too long.
     Down,
-    /// Paths stand in the fail log.
+    /// Paths are in the fail log.
     FailLog,
     /// A change waits for too long.
     Lag,
@@ -49,7 +49,7 @@ impl Kind {
         }
     }
 
-    /// True for what happens and is not over later.
+    /// True for what happens once and has no end.
     pub fn is_event(self) -> bool {
         matches!(self, Self::Overflow | Self::Test)
     }
@@ -67,7 +67,7 @@ pub struct Condition {
     pub text: String,
 }
 
-/// From when on something is wrong.
+/// The thresholds from which something counts as wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
     /// A remote may be down so long.
@@ -86,7 +86,7 @@ impl Thresholds {
     }
 }
 
-/// Everything that is wrong now. `before` is the snapshot that was looked at last: some things only happen.
+/// Everything that is wrong now. `before` is the previous snapshot, needed for troubles that happen once.
 pub fn conditions(
     before: Option<&Snapshot>,
     now: &Snapshot,
@@ -113,7 +113,7 @@ fn of_instance(before: Option<&Snapshot>, now: &Snapshot, now_ms: u64, found: &m
     if of.overflows > seen {
         add(
             Kind::Overflow,
-            "the kernel dropped change notices: everything below is compared; raise \
+            "the kernel dropped events: everything below is compared; raise \
              fs.inotify.max_queued_events if this happens often"
                 .to_owned(),
         );
@@ -165,7 +165,7 @@ fn of_remote(remote: &Remote, limits: &Thresholds, now_ms: u64, found: &mut Foun
         let words = format!("{}; {}", down.reason, down.what_to_do);
         let lasts = now_ms.saturating_sub(down.since_ms);
         if down.kind == "denied" {
-            // It does not mend itself, so there is nothing to wait for.
+            // This does not go away by itself, so report it at once.
             let text = format!("remote {name} {words}; {pending} pending");
             add(Kind::Denied, down.since_ms, text);
         } else if lasts >= limits.down_ms {

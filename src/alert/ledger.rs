@@ -1,20 +1,20 @@
-//! What has been told: one alert when something begins, reminders while it lasts, one when it is over; many at once as a digest.
+//! What has been reported: one alert when a trouble begins, reminders while it lasts, one when it is over; several at once as a digest.
 //! Pure: time is an argument, and memory is bounded.
 
 use std::collections::BTreeMap;
 
 use super::condition::{Condition, Key, Kind, duration};
 
-/// Gathered before the first message leaves: a switch that fails takes many remotes with it within seconds.
+/// Alerts are collected for so long before the first message leaves: a network switch that fails takes many remotes down within seconds.
 const GATHER_MS: u64 = 3_000;
-/// Between two messages.
+/// The least time between two messages.
 const PAUSE_MS: u64 = 60_000;
-/// Over only when it stays so: something that comes and goes is one trouble.
+/// A trouble is over only when it has been gone for so long; if it comes and goes, it is one trouble.
 const CALM_MS: u64 = 30_000;
 /// Alerts in one message; the rest is counted.
 pub const ALERTS_MAX: usize = 50;
 
-/// What an alert says of its trouble.
+/// What an alert says about its trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// It has begun.
@@ -36,7 +36,7 @@ impl State {
     }
 }
 
-/// One thing that people are told.
+/// One alert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
     /// What kind of trouble.
@@ -51,7 +51,7 @@ pub struct Alert {
     pub since_ms: u64,
 }
 
-/// What one message tells.
+/// The content of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
     /// The worst first.
@@ -60,17 +60,17 @@ pub struct Due {
     pub omitted: usize,
 }
 
-/// A trouble that has been told, or is about to be.
+/// A trouble that has been reported, or is about to be.
 #[derive(Debug)]
 struct Known {
     condition: Condition,
-    /// It began being told at.
+    /// When it was first reported.
     told_ms: Option<u64>,
     /// It has not been seen since then.
     gone_ms: Option<u64>,
 }
 
-/// All that has been told.
+/// Everything that has been reported.
 #[derive(Debug)]
 pub struct Ledger {
     known: BTreeMap<Key, Known>,
@@ -81,7 +81,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Nothing has been told. 0 hours: no reminders.
+    /// An empty ledger. 0 hours: no reminders.
     pub fn new(remind_hours: u32) -> Self {
         let remind_ms = Some(u64::from(remind_hours) * 3_600_000).filter(|ms| *ms > 0);
         Self { known: BTreeMap::new(), waiting: BTreeMap::new(), not_before_ms: 0, remind_ms }
@@ -116,7 +116,7 @@ impl Ledger {
             return;
         };
         known.gone_ms = None;
-        // What it says of its duration grows; since when it lasts does not change.
+        // The text contains a growing duration; the start time stays the same.
         known.condition.text.clone_from(&condition.text);
         let is_due = |told: u64| remind_ms.is_some_and(|pause| now_ms >= told + pause);
         if known.told_ms.is_some_and(is_due) {
@@ -126,7 +126,7 @@ impl Ledger {
         }
     }
 
-    /// What has been gone for a while is over.
+    /// Ends the troubles that have been gone for long enough.
     fn settle(&mut self, now_ms: u64) {
         let is_over = |known: &Known| known.gone_ms.is_some_and(|at| now_ms >= at + CALM_MS);
         let over: Vec<Key> = self
@@ -138,7 +138,7 @@ impl Ledger {
         for key in over {
             let Some(known) = self.known.remove(&key) else { continue };
             if self.waiting.get(&key).is_some_and(|alert| alert.state == State::Raised) {
-                // Nobody has heard of it yet: both are told as one.
+                // The beginning was not reported yet: report both as one alert.
                 self.waiting.remove(&key);
             }
             let lasted = known.gone_ms.unwrap_or(now_ms).saturating_sub(known.condition.since_ms);
@@ -156,13 +156,13 @@ impl Ledger {
         self.waiting.insert(key, alert);
     }
 
-    /// What is to be told now, as one message.
+    /// What is due now, as one message.
     pub fn due(&mut self, now_ms: u64) -> Option<Due> {
         if self.waiting.is_empty() || now_ms < self.not_before_ms {
             return None;
         }
         self.not_before_ms = now_ms + PAUSE_MS;
-        // The keys are in the order of how bad it is.
+        // The keys are ordered by severity.
         let mut alerts: Vec<Alert> = std::mem::take(&mut self.waiting).into_values().collect();
         alerts.sort_by_key(|alert| alert.state == State::Over);
         let omitted = alerts.len().saturating_sub(ALERTS_MAX);
@@ -170,7 +170,7 @@ impl Ledger {
         Some(Due { alerts, omitted })
     }
 
-    /// True while something is to be told later.
+    /// True while something is due later.
     pub fn is_busy(&self) -> bool {
         !self.waiting.is_empty() || !self.known.is_empty()
     }

@@ -13,9 +13,9 @@ use crate::snapshot::Instance;
 pub struct Message {
     /// This machine's name.
     pub host: String,
-    /// The configuration file, which tells instances apart.
+    /// The configuration file, which identifies the instance.
     pub config: String,
-    /// What it tells.
+    /// The alerts.
     pub due: Due,
     /// When it was made.
     pub at_ms: u64,

@@ -1,4 +1,4 @@
-//! The ways out: a command, a mail, a webhook. What cannot be sent now is kept and tried again.
+//! The ways to send a message: a command, a mail, a webhook. A message that cannot be sent is kept and retried.
 //! No name ever meets a shell, and no secret is shown.
 
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ use crate::web::Web;
 
 /// How long a program may run.
 const RUN_TIME: Duration = Duration::from_secs(60);
-/// Messages that wait for one way out; one more drops the oldest.
+/// At most so many messages wait for one way; one more drops the oldest.
 const QUEUE: usize = 20;
 /// First pause after a failure; doubled each time.
 const RETRY_MS_MIN: u64 = 10_000;
@@ -30,7 +30,7 @@ const RETRY_MS_MAX: u64 = 600_000;
 /// Where sendmail is when it is not on the path.
 const SENDMAILS: [&str; 3] = ["sendmail", "/usr/sbin/sendmail", "/usr/lib/sendmail"];
 
-/// Every way out of one `<alert>`.
+/// All ways of one `<alert>`.
 pub struct Channels(Vec<Channel>);
 
 struct Channel {
@@ -84,7 +84,7 @@ impl Channels {
         }
     }
 
-    /// Tries again what could not be sent, when it is time.
+    /// Retries what could not be sent, when it is due.
     pub fn work(&mut self, now_ms: u64) {
         self.0.iter_mut().for_each(|channel| channel.work(now_ms));
     }
@@ -94,7 +94,7 @@ impl Channels {
         self.0.iter().any(|channel| !channel.queue.is_empty())
     }
 
-    /// Sends a message by every way, once; what came of each.
+    /// Sends a message by every way, once; returns each result.
     pub fn try_each(self, message: &Message) -> Vec<(String, Result<(), String>)> {
         let each =
             |channel: &Channel| (channel.way.name(), channel.way.carry(message, message.at_ms));
@@ -217,7 +217,7 @@ fn run(mut command: Command, name: &str, input: &str) -> Result<(), String> {
     let input = input.to_owned();
     let waits = std::thread::Builder::new().name("alert-run".into()).spawn(move || {
         if let Some(mut stdin) = stdin {
-            // A program that reads nothing is none the worse for that.
+            // A program need not read its input.
             _ = stdin.write_all(input.as_bytes());
         }
         _ = sender.send(child.wait());

@@ -19,7 +19,7 @@ pub struct Post {
     pub body: Value,
 }
 
-/// What a service needs beside the message.
+/// What a service needs besides the message.
 #[derive(Debug, Clone, Copy)]
 pub struct Account<'a> {
     /// The webhook's address.
@@ -71,7 +71,7 @@ pub fn post(template: Template, message: &Message, account: Account<'_>, now_ms:
     }
 }
 
-/// What a service says in an answer whose status is good; some refuse in its body only.
+/// Judges an answer with a good status; some services refuse only in its body.
 ///
 /// # Errors
 /// The service's own words.

@@ -84,7 +84,7 @@ pub fn check_config(
     (config, places)
 }
 
-/// `<host>` was never used by sersync2, so an address that nobody can bind is only worth a word.
+/// sersync2 never used `<host>`, so an address that cannot be bound is only a warning.
 fn check_host(raw: &RawConfig, values: &mut Values<'_>) -> Host {
     let mut host = Host { ip: "localhost".to_owned(), port: 8008, page: PageAccess::Loopback };
     let Some(element) = raw.head.child("host") else { return host };
@@ -187,7 +187,7 @@ fn check_rsync(
     RsyncSection { options, user, port, ssh }
 }
 
-/// The value of an element that has a switch; looked at only when it is on.
+/// The value of an element with a switch; checked only when the switch is on.
 fn switched<'a, T>(
     element: Option<&Node>,
     key: &'static str,
@@ -225,9 +225,9 @@ fn check_auth(
     (user, file)
 }
 
-/// True when some remote is an rsync daemon: no other reads `passwordfile`. Each remote may say itself whether it is behind ssh.
+/// True when at least one remote is an rsync daemon: only daemons use `passwordfile`. Each remote may set `ssh` itself.
 fn asks_for_password(raw: &RawConfig, ssh: bool, values: &Values<'_>) -> bool {
-    // What is wrong with the attribute is told where the remote is checked.
+    // The check of the remote reports errors in the attribute.
     let mut scratch = Values::new(values.source);
     let mut remotes = raw.sersync.all("localpath").flat_map(|local| local.all("remote")).peekable();
     match remotes.peek() {

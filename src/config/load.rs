@@ -83,7 +83,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
     load_for(path, options, machine_of(options))
 }
 
-/// How much what the machine lacks counts.
+/// The severity of what the machine lacks.
 #[derive(Clone, Copy, PartialEq)]
 enum Machine {
     NotLookedAt,
@@ -159,11 +159,11 @@ fn read_bytes(
 pub struct CheckReport {
     /// Everything that is wrong, or what the configuration means.
     pub text: String,
-    /// What it comes to.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
-/// What a check comes to.
+/// The verdict of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It would start.
@@ -185,11 +185,11 @@ impl Verdict {
     }
 }
 
-/// Stands behind what only this machine lacks.
+/// Follows a problem of this machine alone.
 const ON_THIS_MACHINE: &str = "on this machine";
 
-/// Checks the file at `path`; starts nothing. What it needs and this machine lacks is told as warnings,
-/// because a configuration is often checked elsewhere than where it will be used.
+/// Checks the file at `path`; starts nothing. Reports what this machine lacks as warnings,
+/// because a configuration is often checked on another machine than the one that will use it.
 pub fn check_file(path: &Path, plugin_alone: Option<PluginName>) -> CheckReport {
     let options = LoadOptions { plugin_alone, preflight: false };
     let loaded = match load_for(path, &options, Machine::Told) {
@@ -239,7 +239,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {
     }
     let file = std::fs::File::open(path).map_err(ReadError::Io)?;
     let mut bytes = Vec::new();
-    // One byte more than allowed tells a file of the limit from a larger one.
+    // Read one byte more than allowed, to distinguish a file at the limit from a larger one.
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
     if bytes.len() as u64 > MAX_BYTES {
         let kib = MAX_BYTES / 1024;

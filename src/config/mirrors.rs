@@ -80,7 +80,7 @@ fn check_watch(field: &Field, values: &mut Values<'_>) -> Option<PathBuf> {
     Some(watch)
 }
 
-/// Tells of a path that was there before, or that shares files with one; `earlier` knows the place of each in the file.
+/// Reports a path that occurs twice, or that shares files with another; `earlier` knows the place of each in the file.
 fn compare_watch(
     watch: &Path,
     field: &Field,
@@ -159,7 +159,7 @@ pub fn warn_of_nested_destinations(mirrors: &[Mirror], places: &Places, values: 
         let below = mirrors[i].watch.strip_prefix(&mirrors[*outer_mirror].watch);
         let rest = &key.as_bytes()[above.as_bytes().len()..];
         let rest = rest.strip_prefix(b"/").unwrap_or(rest);
-        // The inner watch path holds what the outer one sends to that very place.
+        // The inner watch path contains what the outer one sends to that place.
         if below.is_ok_and(|below| below.as_os_str().as_bytes() == rest) {
             continue;
         }
@@ -173,7 +173,7 @@ pub fn warn_of_nested_destinations(mirrors: &[Mirror], places: &Places, values: 
     }
 }
 
-/// `-m NAME`: the plugin's own watch path takes the place of all others.
+/// `-m NAME`: the plugin's own watch path replaces all others.
 pub fn watch_alone(
     raw: &RawConfig,
     name: PluginName,
@@ -187,7 +187,7 @@ pub fn watch_alone(
     Some(vec![Mirror { watch, remotes }])
 }
 
-/// A started refreshCDN or socket replaces the watch path by its own, as it always did.
+/// A started refreshCDN or socket replaces the watch path by its own, as in sersync2.
 pub fn replace_watch(
     raw: &RawConfig,
     name: PluginName,
@@ -199,7 +199,7 @@ pub fn replace_watch(
         return;
     };
     let field = &watch_of(definition);
-    // The path was checked with the definition; what was wrong with it is told there.
+    // The path was checked with the definition, which reports its errors.
     let own = Values::new(values.source).absolute_path(field, "the directory to watch");
     let Some(own) = own.filter(|_| matches!(name, PluginName::RefreshCdn | PluginName::Socket))
     else {

@@ -1,5 +1,5 @@
-//! `<commonParams params>` -> the words that every rsync run gets.
-//! What each option means is known to `rsync/options.rs`; here it becomes errors and warnings with a place.
+//! `<commonParams params>` -> the options of every rsync run.
+//! `rsync/options.rs` knows what each option means; here this becomes errors and warnings with a place.
 
 use super::raw::RawConfig;
 use super::values::Values;
@@ -60,7 +60,7 @@ fn expand_braces(words: Vec<String>, field: &Field, values: &mut Values<'_>) -> 
     expanded
 }
 
-/// Tells of every word that does not simply pass.
+/// Reports every word that does not simply pass.
 fn check_words(words: &[String], field: &Field, values: &mut Values<'_>) {
     for Remark { word: shown, kind } in Params::parse(words).remarks {
         let word = quoted(&shown);

@@ -1,5 +1,5 @@
 //! The `<plugin>` elements -> which plugin runs, and the definitions.
-//! A definition that is not in use may be wrong; it is then left out without a word.
+//! A definition that is not in use may be wrong; it is then silently omitted.
 
 use super::raw::RawConfig;
 use super::values::Values;
@@ -31,7 +31,7 @@ impl PluginName {
         Self::ALL.iter().find(|(_, plugin)| *plugin == self).map_or("", |(name, _)| name)
     }
 
-    /// A help sentence for a name that is none.
+    /// A help sentence for an unknown name.
     pub fn help_for(name: &str) -> String {
         match near_word(name, Self::ALL.map(|(known, _)| known)) {
             Some(near) => format!("did you mean {near}?"),

@@ -63,7 +63,7 @@ fn look_at_watch(watch: &Path) -> Result<(), (String, &'static str)> {
     }
 }
 
-/// A directory of this machine that gets a copy: it must be there, and mounted if it is meant to be.
+/// A local target directory: it must exist, and be mounted if /etc/fstab says so.
 fn look_at_local(path: &Path, watch: &Path) -> Result<(), (String, &'static str)> {
     let shown = path.display();
     if let Some(mount_point) = unmounted(path) {
@@ -80,7 +80,7 @@ fn look_at_local(path: &Path, watch: &Path) -> Result<(), (String, &'static str)
     if !meta.is_dir() {
         return Err((format!("the remote {shown} is no directory"), "name a directory"));
     }
-    // Links may lead where the paths themselves do not show it.
+    // The paths themselves do not show where symbolic links lead.
     if let (Ok(real), Ok(watch)) = (path.canonicalize(), watch.canonicalize())
         && (real.starts_with(&watch) || watch.starts_with(&real))
     {
@@ -105,7 +105,7 @@ fn unmounted_in(
     device: impl Fn(&Path) -> Option<u64>,
 ) -> Option<PathBuf> {
     let lines = table.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-    // A bind mount of the same file system cannot be told from its mount point by the device.
+    // The device does not distinguish a bind mount of the same file system from its mount point.
     let is_own = |line: &&str| !line.split_whitespace().nth(3).is_some_and(|o| o.contains("bind"));
     let points = lines.filter(is_own).filter_map(|line| line.split_whitespace().nth(1));
     let mut needed: Vec<PathBuf> = points
@@ -164,7 +164,7 @@ fn look_at_password_file(file: &Path) -> Result<(), (String, String)> {
         let sentence = format!("the password file {shown} is empty");
         return Err((sentence, "write the password into it, as its only line".to_owned()));
     }
-    // Opening says what the mode bits cannot, such as access rules of other kinds.
+    // Opening the file also applies access rules that the mode bits do not show.
     std::fs::File::open(file).map(drop).map_err(|error| {
         let sentence = format!("the password file {shown} cannot be read: {error}");
         (sentence, "make it readable for this user".to_owned())
@@ -220,7 +220,7 @@ fn look_at_fail_log(config: &Config, places: &Places, problems: &mut Problems) {
     }
 }
 
-/// The directory, or the nearest above it that is there: those in between are made.
+/// The directory, or its nearest existing ancestor: the missing ones will be created.
 fn existing(dir: &Path) -> Option<&Path> {
     dir.ancestors().find(|dir| dir.symlink_metadata().is_ok())
 }

@@ -97,13 +97,13 @@ kind!(CDN_INFO, "cdninfo", ["domainname", "port", "username", "passwd"]);
 kind!(SEND_URL, "sendurl", ["base"]);
 kind!(REGEX_URL, "regexurl", ["regex", "match"]);
 
-/// The elements that only group others; what belongs into one is understood in another, too.
+/// Elements that only group others; a child of one is also accepted in another.
 static CONTAINERS: [&Kind; 3] = [&HEAD, &SERSYNC, &RSYNC];
 
 /// What has no effect while no filter is on.
 static EXPRESSIONS: [&Kind; 1] = [&EXCLUDE];
 
-/// The root of all that may stand in a file; tests hold the example and the manual against it.
+/// The root of all known elements; tests compare the example file and the manual with it.
 pub fn known_elements() -> &'static Kind {
     &HEAD
 }
@@ -169,12 +169,12 @@ fn has_filter_on(element: &Element) -> bool {
     (is_filter && is_on) || element.children.iter().any(has_filter_on)
 }
 
-/// The root element: `<head>`, or the first one that holds something we know.
+/// The root element: `<head>`, or the first one with a known child.
 fn choose_root<'a>(elements: &'a [Element], problems: &mut Problems) -> Option<&'a Element> {
     let is_head = |e: &&Element| e.name.eq_ignore_ascii_case(HEAD.name);
     let knows = |e: &&Element| e.children.iter().any(|c| find_home(&CONTAINERS, &c.name).is_some());
     let head = elements.iter().find(is_head);
-    // Whatever stands outside of the root is ignored, a switch for deletions too.
+    // Everything outside of the root is ignored, even a switch for deletions.
     let settings =
         |e: &&Element| e.name != PLUGIN.name && find_home(&CONTAINERS, &e.name).is_some();
     if head.is_none() && elements.iter().filter(settings).count() > 1 {
@@ -217,14 +217,14 @@ fn choose_root<'a>(elements: &'a [Element], problems: &mut Problems) -> Option<&
         }
     }
     if !lost.is_empty() {
-        // Whatever else is missing is missing for this reason.
+        // Anything else that is missing follows from this.
         lost.into_iter().for_each(|problem| problems.push(problem));
         return None;
     }
     Some(root)
 }
 
-/// Puts an element that stood in the wrong place where it belongs.
+/// Moves an element from the wrong place to where it belongs.
 fn settle(
     stray: Node,
     head: &mut Node,

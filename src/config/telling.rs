@@ -22,7 +22,7 @@ const DOWN_AFTER_S: u32 = 60;
 const LAG_ABOVE_S: u32 = 300;
 /// Hours between two reminders.
 const REMIND_HOURS: u32 = 6;
-/// A day: the longest that makes sense for what is done again and again.
+/// A day: the longest sensible interval.
 const DAY_S: i64 = 86_400;
 
 /// Who may see the status page.
@@ -63,9 +63,9 @@ pub struct StatusFile {
 /// `<heartbeat url interval failUrl>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Heartbeat {
-    /// Asked for as long as all is well.
+    /// Requested as long as all is well.
     pub url: Secret,
-    /// Asked for when it is not; `None`: `url` and `/fail`.
+    /// Requested when something is wrong; `None`: `url` with `/fail`.
     pub fail_url: Option<Secret>,
     /// Seconds between two of them.
     pub interval_s: u32,
@@ -86,9 +86,9 @@ pub struct AlertRule {
     pub secret: Option<Secret>,
     /// Which chat gets it (Telegram).
     pub chat: Option<String>,
-    /// Seconds that a remote may be down before it is told.
+    /// Notify when a remote has been down for so many seconds.
     pub down_after_s: u32,
-    /// Seconds that a change may wait before it is told.
+    /// Notify when a change has waited for so many seconds.
     pub lag_above_s: u32,
     /// Hours between two reminders; 0: none.
     pub remind_hours: u32,
@@ -260,7 +260,7 @@ fn check_mail(field: &Field, values: &mut Values<'_>) -> Vec<String> {
     addresses
 }
 
-/// A secret that must not stand in the file itself, which people copy into tickets.
+/// A secret that must not be in the configuration file itself, which people copy into tickets.
 fn check_secret(field: &Field, values: &mut Values<'_>) -> Option<Secret> {
     field.text.as_ref()?;
     let text = values.text(field, "file:/PATH or env:NAME")?;
@@ -323,7 +323,7 @@ fn check_kinds(field: &Field, values: &mut Values<'_>) -> EventKinds {
     kinds
 }
 
-/// A file that must not lie in what is mirrored: writing it would be a change that is delivered, which writes it again.
+/// A file that must not be inside a watch path: writing it would be a change, whose delivery would write it again.
 fn outside(
     field: &Field,
     expected: &str,

@@ -17,7 +17,7 @@ pub struct Values<'a> {
     pub source: &'a Source,
     /// What was found wrong so far.
     pub problems: Problems,
-    /// True when tags are broken, so that what is missing may only be unreadable.
+    /// True when tags are broken, so that a missing element may only be unreadable.
     pub damaged: bool,
 }
 

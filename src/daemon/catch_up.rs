@@ -1,4 +1,4 @@
-//! What changed while nobody looked: after downtime and after lost change notices, by a walk against the recorded state.
+//! What changed while nobody looked: after downtime and after lost events, by a walk against the recorded state.
 //! Runs the walk on a thread of its own, and hands what it finds to the main loop like any other change.
 
 use std::path::Path;

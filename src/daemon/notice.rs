@@ -147,7 +147,7 @@ impl Names {
             Notice::Overflow { root } => (
                 Level::Warn,
                 format!(
-                    "the kernel dropped change notices below {}: everything below it is compared; \
+                    "the kernel dropped events below {}: everything below it is compared; \
                      raise fs.inotify.max_queued_events if this happens often",
                     self.root(*root)
                 ),
@@ -157,7 +157,7 @@ impl Names {
                     FullSyncCause::Start => "at start (-r)",
                     FullSyncCause::Schedule => "by <crontab>",
                     FullSyncCause::Requested => "by sync-now",
-                    FullSyncCause::Overflow => "after lost change notices",
+                    FullSyncCause::Overflow => "after lost events",
                     FullSyncCause::Unrecorded => "because the recorded state is not usable",
                     FullSyncCause::RootBack => "because the watch path is back",
                 };

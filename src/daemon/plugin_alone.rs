@@ -107,9 +107,7 @@ impl PluginAlone {
             }
             MainEvent::Event(Event::Watch(WatchEvent::Overflow { root })) => {
                 let path = self.roots.get(root.0)?.display();
-                log::warn!(
-                    "the kernel dropped change notices below {path}: the plugin missed them"
-                );
+                log::warn!("the kernel dropped events below {path}: the plugin missed them");
             }
             _ => {}
         }

@@ -1,5 +1,5 @@
 //! Boost's Perl syntax -> the syntax of our engines, where the two differ in letter or in meaning.
-//! What neither engine can carry is refused with the reason; nothing changes its meaning silently.
+//! What neither engine supports is refused with the reason; nothing changes its meaning silently.
 
 mod class;
 
@@ -57,7 +57,7 @@ struct Reader<'a> {
     rest: Peekable<Chars<'a>>,
     out: String,
     needs_backtracking: bool,
-    /// True behind something that may be repeated.
+    /// True after something that may be repeated.
     can_repeat: bool,
 }
 
@@ -363,7 +363,7 @@ fn refuse<T>(reason: &str, help: &str) -> Result<T, Refusal> {
     Err((reason.to_owned(), help.to_owned()))
 }
 
-/// `*.php` is what a shell or rsync would want; here it takes an expression.
+/// `*.php` is a pattern for a shell or rsync; here an expression is needed.
 fn with_glob_hint(text: &str, refusal: Refusal) -> Refusal {
     match text.strip_prefix('*') {
         Some(rest)

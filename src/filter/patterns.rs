@@ -1,5 +1,5 @@
-//! Expressions in rsync's own pattern language, for runs that recurse by themselves.
-//! Says nothing where the two would differ by even one path; the caller then lists paths one by one.
+//! Translates expressions to rsync patterns, for runs that recurse by themselves.
+//! Gives no pattern if the two would differ by even one path; the caller then lists paths one by one.
 
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Class, Hir, HirKind, Look, Repetition};
@@ -9,14 +9,14 @@ use super::bytes::Bytes;
 /// More patterns than this for one expression are not worth it.
 const PATTERNS_MAX: usize = 64;
 
-/// What the rules are as rsync patterns.
+/// The rules as rsync patterns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Translation {
     /// For `--exclude=`, anchored at the transfer root where they begin with a slash.
     pub patterns: Vec<Vec<u8>>,
     /// Editors' temporary names: nothing is lost when they go with their directory.
     pub perishable: Vec<Vec<u8>>,
-    /// Indexes of the expressions that no pattern can say.
+    /// Indexes of the expressions without a pattern.
     pub untranslated: Vec<usize>,
 }
 
@@ -41,7 +41,7 @@ impl Translation {
     }
 }
 
-/// The patterns of one anchored expression; `None` when there are none that are equal to it.
+/// The patterns of one anchored expression; `None` if no patterns are equivalent.
 pub fn translate(pattern: &str) -> Option<Vec<Vec<u8>>> {
     let hir = ParserBuilder::new()
         .unicode(false)
@@ -178,11 +178,11 @@ fn expand_repetition(repetition: &Repetition) -> Option<Vec<Word>> {
 
 enum Anchors {
     Kept(Word),
-    /// An anchor stands where it can never hold.
+    /// An anchor is where it can never match.
     Impossible,
 }
 
-/// Anchors at the ends say nothing; one in the middle can only hold at a line feed.
+/// Anchors at the ends add nothing; one in the middle can only match at a line feed.
 fn drop_anchors(mut word: Word) -> Option<Anchors> {
     while word.first() == Some(&Piece::Start) {
         word.remove(0);
@@ -319,7 +319,7 @@ fn is_safe_unanchored(name: &[Piece]) -> bool {
     }
 }
 
-/// `in_wild` says that a wildcard stands around the word already.
+/// `in_wild`: the word is already next to a wildcard.
 fn glob(word: &[Piece], in_wild: bool) -> Vec<u8> {
     let special = |byte: u8| matches!(byte, b'*' | b'?' | b'[');
     let is_wild = |piece: &Piece| match piece {

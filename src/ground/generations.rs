@@ -1,5 +1,5 @@
-//! A bounded memory that forgets the oldest half at a time, and needs no clock and no list of ages.
-//! Does not know what is worth remembering.
+//! A bounded memory that forgets the older half at a time; it needs no clock and no list of ages.
+//! Does not decide what to remember.
 
 use std::collections::HashMap;
 use std::hash::Hash;

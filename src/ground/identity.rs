@@ -1,5 +1,5 @@
-//! Which directory a path leads to, however it is called and whatever takes its path later.
-//! Does not decide what follows from another one.
+//! Identifies the directory that a path leads to, independent of its name and of what replaces it later.
+//! Does not decide what a replacement means.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,17 +10,17 @@ use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, fstatfs, statfs, statx};
 /// overlayfs gives a directory another birth time at the first write into it.
 const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
 
-/// Identifies a directory while the machine runs. The birth time tells a reused inode number from the old one.
+/// Identifies a directory while the machine runs. The birth time distinguishes a reused inode number from the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
     device: (u32, u32),
     inode: u64,
-    /// Zero where the file system keeps none that lasts.
+    /// Zero if the file system keeps no lasting birth time.
     born: (i64, u32),
 }
 
 impl Identity {
-    /// What `path` leads to now. Opens nothing, so that a shortage of file descriptors is not taken for a loss.
+    /// The identity of what `path` leads to now. Opens nothing, so that a shortage of file descriptors is not taken for a loss.
     ///
     /// # Errors
     /// When there is nothing, or the kernel does not tell.

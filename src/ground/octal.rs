@@ -1,4 +1,4 @@
-//! Bytes that others write as octal numbers: `\040` in the kernel's tables, `\#012` in rsync's output.
+//! Bytes that the kernel's tables and rsync's output write as octal numbers: `\040`, `\#012`.
 //! Only reads them.
 
 /// Replaces each `mark` with three octal digits behind it by the byte that they mean.

@@ -1,5 +1,5 @@
-//! Which characters of a name may be shown as they are: not those that move a cursor, ring, or turn the text's direction.
-//! Escapes for people; how a shell is told of such a name is the fail log's business.
+//! Which characters of a name may be shown unchanged: not those that move a cursor, ring a bell, or change the text's direction.
+//! Escapes for people; the fail log quotes names for a shell.
 
 use std::fmt::{self, Write};
 

@@ -1,4 +1,4 @@
-//! Where a program stands that is called by its name.
+//! Finds a program by its name.
 //! Starts nothing.
 
 use std::os::unix::fs::MetadataExt;

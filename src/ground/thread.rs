@@ -4,8 +4,8 @@
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
-/// A running thread. Fields of a struct are dropped in order, and after the struct's own `drop`: so whatever tells the
-/// thread to stop stands in front of it.
+/// A running thread. The fields of a struct are dropped in order, after the struct's own `drop`. So the field that tells the
+/// thread to stop must come before this handle.
 #[derive(Debug)]
 pub struct JoinedThread(Option<JoinHandle<()>>);
 
@@ -18,7 +18,7 @@ impl JoinedThread {
         Ok(Self(Some(Builder::new().name(name.into()).spawn(run)?)))
     }
 
-    /// The same for a thread whose calls are not deep: it has a stack of so many bytes.
+    /// The same with a stack of so many bytes, for a thread without deep calls.
     ///
     /// # Errors
     /// When the system refuses a thread.

@@ -1,5 +1,5 @@
-//! TLS as every client of this program speaks it: by rustls, believing the system's certificate store.
-//! Connects to nothing.
+//! The TLS of all clients in this program: rustls with the system's certificate store.
+//! Does not connect.
 
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 

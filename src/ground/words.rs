@@ -1,5 +1,5 @@
-//! Words in messages to people: quoted so that they cannot play with the terminal, and the known word that was meant.
-//! Holds no word list of its own.
+//! Words in messages to people: quotes them safely for a terminal, and finds the known word that was meant.
+//! Has no word list of its own.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ pub fn near_word<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Op
     let limit = if length < 5 { 1 } else { 2 };
     known
         .into_iter()
-        // Words of other lengths are never near: most need no closer look.
+        // Words of very different length are never near, so most need no closer look.
         .filter(|k| k.chars().count().abs_diff(length) <= limit)
         .map(|k| (distance(&word, &k.to_ascii_lowercase()), k))
         .filter(|&(distance, k)| distance <= limit && distance < k.len())

@@ -11,10 +11,10 @@ const MAGIC: &[u8; 8] = b"sersyncJ";
 pub const VERSION: u16 = 1;
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 48;
-/// Where the byte stands that says whether every change is in the file. It is overwritten in place: on a full disk
-/// there is room for nothing else.
+/// The offset of the byte that says whether every change is in the file. It is overwritten in place, because a full disk
+/// has no space for anything else.
 pub const COMPLETE_AT: u64 = 10;
-/// Where the byte stands that says whether the journal was closed in order.
+/// The offset of the byte that says whether the journal was closed in order.
 pub const CLOSED_AT: u64 = 11;
 /// The value of a marker byte that is set.
 pub const YES: u8 = b'Y';
@@ -23,7 +23,7 @@ pub const NO: u8 = b'N';
 /// No frame that this program writes is longer; a longer one is cut into several.
 pub const PAYLOAD_MAX: usize = 1 << 20;
 
-/// What stands in the header.
+/// The content of the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// False: changes were not written (full disk); anything may be pending.
@@ -60,7 +60,7 @@ impl Header {
         let mut boot = [0; 8];
         boot.copy_from_slice(&bytes[16..24]);
         Ok(Self {
-            // Whatever is not a clear yes is a no: a damaged marker must not hide a loss.
+            // Anything but a clear yes counts as no: a damaged marker must not hide a loss.
             complete: bytes[COMPLETE_AT as usize] == YES,
             closed: bytes[CLOSED_AT as usize] == YES,
             boot: u64::from_le_bytes(boot),

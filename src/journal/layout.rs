@@ -1,5 +1,5 @@
-//! The names of all roots and remotes of a configuration: what tells one journal's owner from another's.
-//! Knows nothing of options or filters; what they change is found by the catch-up walk.
+//! The names of all roots and remotes of a configuration, which identify the owner of a journal.
+//! Ignores options and filters; the catch-up walk finds what they change.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -47,7 +47,7 @@ impl Layout {
     ) -> Self {
         let mut layout = Self { roots: self.roots.clone(), remotes: Vec::new() };
         for remote in remotes {
-            // No destination's key is like this, so no start finds this remote again.
+            // No destination has such a key, so no start matches this remote again.
             let (root, name) = remote.unwrap_or((RootId(0), b"-"));
             let name = unique(name, |name| layout.has_remote(root, name).is_some());
             layout.remotes.push((root, name));

@@ -1,5 +1,5 @@
 //! What a journal's bytes mean: which paths are still pending for which remote. Pure; does not touch the disk.
-//! In doubt it returns too much, never too little: a path that is sent again costs time, one that is forgotten is lost.
+//! If in doubt it returns too much, never too little: a path that is sent again costs time, a forgotten path is lost.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -39,7 +39,7 @@ pub struct Replay {
     pub new_remotes: Vec<RemoteId>,
     /// Bytes of an unfinished last write that were dropped.
     pub torn_bytes: usize,
-    /// The machine was started anew since, and the journal was not closed: power failed, or the kernel stopped. The
+    /// The machine was rebooted since, and the journal was not closed: a power failure or a kernel crash. The
     /// last seconds of both the journal and the source tree may be missing.
     pub power_lost: bool,
     pub(super) seq: Seq,
@@ -88,7 +88,7 @@ impl Replay {
             }
         }
         if replay.doubt.is_some() {
-            // The single hint says it all; what it covers would only cost memory.
+            // The single hint covers everything; more hints would only cost memory.
             replay.roots.iter_mut().for_each(Marks::clear);
             let all: Vec<_> = replay.layout.remotes().collect();
             replay.owe_everything(&all);
@@ -157,7 +157,7 @@ impl Replay {
             Subject::Table => return None,
             Subject::Changed(root) => {
                 if let Some(root) = *map.roots.get(root as usize)? {
-                    // A remote that is new here owes everything anyway.
+                    // Everything is pending for a new remote anyway.
                     let known = map.remotes.iter().flatten().copied();
                     let of_root = known.filter(|r| self.layout.root_of(*r) == Some(root));
                     let bits = of_root.fold(0, |bits, r| bits | self.bit(r));
@@ -191,7 +191,7 @@ impl Replay {
         for (scope, path) in items {
             let none = Mark { seq: Seq(0), owed: 0 };
             let mark = self.roots[root.0].entry(key(path, *scope)).or_insert(none);
-            // One number for all remotes: the youngest. An older delivery to one of them then counts for nothing.
+            // Keep one number for all remotes, the youngest. An older delivery to one of them then cancels nothing.
             mark.seq = mark.seq.max(seq);
             mark.owed |= bits;
         }
@@ -248,7 +248,7 @@ fn split_key(key: &[u8]) -> Option<(RelPath, Scope)> {
     Some((RelPath::new(path)?, scope))
 }
 
-/// Takes `bits` off what a delivery of `path` up to number `upto` covers.
+/// Clears `bits` for everything that a delivery of `path` up to number `upto` covers.
 fn settle(marks: &mut Marks, path: &[u8], scope: Scope, upto: Seq, bits: u64) {
     if scope == Scope::Tree && path.is_empty() {
         marks.retain(|_, mark| mark.settle(upto, bits));

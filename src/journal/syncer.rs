@@ -1,5 +1,5 @@
 //! The thread that makes the journal durable: at most one fdatasync in flight, always of the newest state.
-//! Does not write: what is written survives the death of the process already; this is for a power failure.
+//! Does not write: written data already survives the end of the process; this protects against a power failure.
 
 use std::fs::{self, File};
 use std::io;
@@ -67,13 +67,13 @@ impl Syncer {
         Ok(Self { shared, _thread: thread })
     }
 
-    /// Asks for what is in `file` now to be made durable; returns at once.
+    /// Requests that the present content of `file` be made durable; returns at once.
     pub fn sync(&self, file: &Arc<File>) {
         self.shared.lock().sync = Some(Arc::clone(file));
         self.shared.changed.notify_all();
     }
 
-    /// Asks for a new journal to be made durable and put in the old one's place; returns at once.
+    /// Requests that a new journal be made durable and replace the old one; returns at once.
     pub fn promote(&self, promotion: Promotion) {
         self.shared.lock().promotion = Some(promotion);
         self.shared.changed.notify_all();
@@ -100,7 +100,7 @@ impl Syncer {
         *lock(&self.shared.after_sync) = AfterSync(Some(Box::new(call)));
     }
 
-    /// Waits until all that was asked for is done.
+    /// Waits until all requests are done.
     pub fn finish(&self) {
         let mut work = self.shared.lock();
         while work.busy || work.sync.is_some() || work.promotion.is_some() {

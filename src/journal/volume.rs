@@ -29,7 +29,7 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Writes a new file `path` that says: this is pending.
+    /// Writes a new file `path` with this as pending.
     pub fn create(
         path: &Path,
         layout: &Layout,
@@ -62,7 +62,7 @@ impl Volume {
         Ok(volume)
     }
 
-    /// The file that stands for a journal that cannot be written: whatever is at `path`, marked incomplete. An empty file will do.
+    /// The file in place of a journal that cannot be written: whatever is at `path`, marked incomplete. An empty file suffices.
     pub fn stand_in(path: &Path) -> io::Result<Self> {
         let file = Arc::new(options().open(path)?);
         let len = file.metadata()?.len();
@@ -78,8 +78,8 @@ impl Volume {
         Ok(())
     }
 
-    /// Says in the header that changes are missing. Overwriting one byte needs no room on most file systems; where it does,
-    /// the file is emptied, which says the same.
+    /// Marks in the header that changes are missing. Overwriting one byte needs no space on most file systems; if it does,
+    /// the file is truncated, which means the same.
     pub fn mark_incomplete(&self, path: &Path) {
         let marked = match self.file.write_all_at(&[NO], COMPLETE_AT) {
             Ok(()) => Ok(()),
@@ -94,7 +94,7 @@ impl Volume {
     }
 }
 
-/// Replaces the journal at `path` by a new one that holds what `replay` found. One that is not ours or damaged is kept
+/// Replaces the journal at `path` by a new one with what `replay` found. A foreign or damaged journal is kept
 /// beside it.
 pub fn renew(path: &Path, layout: &Layout, replay: &Replay) -> io::Result<Volume> {
     let aside = match replay.doubt {
@@ -103,7 +103,7 @@ pub fn renew(path: &Path, layout: &Layout, replay: &Replay) -> io::Result<Volume
         _ => None,
     };
     if let Some(aside) = aside {
-        // A second name, not a new one: at no moment is there no journal.
+        // Link a second name instead of renaming, so that there is a journal at every moment.
         let _ = fs::remove_file(&aside);
         match fs::hard_link(path, &aside) {
             Ok(()) => log::warn!("the old journal is kept as {}", aside.display()),

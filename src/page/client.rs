@@ -1,5 +1,5 @@
-//! One client: its socket, what it has sent, what it is to get, and until when it may take for that.
-//! Knows no routes; `server.rs` tells it what to answer.
+//! One client: its socket, what it has sent, what it will get, and its deadline.
+//! Knows no routes; `server.rs` gives it the answer.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,13 +11,13 @@ use super::hosts::Hosts;
 use super::http::{self, Asked, Method, REQUEST_MAX, Refusal, TIMEOUT};
 use super::routes::Content;
 
-/// How long a client may take to say what it wants.
+/// How long a client may take to send its request.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
-/// How long a client may read nothing of its answer.
+/// How long a client may stop reading its answer.
 const WRITE_TIME: Duration = Duration::from_secs(20);
 /// How long a client may take to hang up after its answer.
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
-/// What is written at once: one client does not hold up the others.
+/// At most so much is written at once, so that one client does not delay the others.
 const WRITTEN_AT_ONCE: usize = 256 << 10;
 
 /// One client.
@@ -25,7 +25,7 @@ pub struct Client {
     stream: TcpStream,
     state: State,
     input: Vec<u8>,
-    /// What is to be sent, and how much of the first part is sent already.
+    /// What is to be sent, and how much of the first part has been sent.
     output: Vec<Arc<[u8]>>,
     sent: usize,
     deadline: Option<Instant>,
@@ -33,16 +33,16 @@ pub struct Client {
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// It says what it wants.
+    /// It is sending its request.
     Asks,
     /// The main loop has been asked for a snapshot.
     Waits(Asked),
-    /// It reads its answer.
+    /// It is reading its answer.
     Reads,
     /// It gets an event after each change.
     Streams,
-    /// It has its answer. The connection is closed when it hangs up: closed at once, with something of it unread, the kernel
-    /// would throw away what it has not read yet.
+    /// It has its answer. Wait until it hangs up: if we closed the connection with unread input, the kernel
+    /// would discard the part of the answer that it has not read yet.
     Farewell,
     Gone,
 }
@@ -50,19 +50,19 @@ enum State {
 /// What a client's socket is watched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wants {
-    /// That something can be read, or the client hangs up.
+    /// Input, or the client hangs up.
     Read,
-    /// That something can be written.
+    /// Room for output.
     Write,
     /// Either.
     ReadAndWrite,
 }
 
 impl Client {
-    /// A client that has just come; `None` when its socket cannot be used.
+    /// A new client; `None` if its socket cannot be used.
     pub fn new(stream: TcpStream, now: Instant) -> Option<Self> {
         stream.set_nonblocking(true).ok()?;
-        // Small answers need not wait for an acknowledgement. Without it they are only later.
+        // Small answers need not wait for an acknowledgement. If this fails, they are only later.
         _ = stream.set_nodelay(true);
         Some(Self {
             stream,
@@ -82,7 +82,7 @@ impl Client {
         self.state == State::Streams
     }
 
-    /// What it wants to know, while a snapshot is waited for.
+    /// Its request, while it waits for a snapshot.
     pub fn waiting_for(&self) -> Option<Asked> {
         match &self.state {
             State::Waits(asked) => Some(asked.clone()),
@@ -106,10 +106,10 @@ impl Client {
         self.stream.as_fd()
     }
 
-    /// Goes on, after poll has said that its socket is ready; returns its request when that is whole.
+    /// Continues after poll has reported its socket; returns its request when that is complete.
     ///
     /// # Errors
-    /// When it asks for something that is refused.
+    /// When its request is refused.
     pub fn progress(&mut self, now: Instant, hosts: &Hosts) -> Result<Option<Asked>, Refusal> {
         match self.state {
             State::Asks => {
@@ -131,7 +131,7 @@ impl Client {
         Ok(None)
     }
 
-    /// Sends an answer; the connection ends behind it.
+    /// Sends an answer; the connection ends after it.
     pub fn answer(&mut self, head: Vec<u8>, content: &Content, method: Method) {
         self.output = vec![head.into()];
         if method == Method::Get && !content.body.is_empty() {
@@ -169,7 +169,7 @@ impl Client {
         }
     }
 
-    /// Ends what takes too long; who has not said what it wants is told so.
+    /// Ends what takes too long; a client without a complete request gets an answer that says so.
     pub fn heed_time(&mut self, now: Instant) -> Option<Refusal> {
         if self.deadline.is_none_or(|at| at > now) {
             return None;
@@ -194,7 +194,7 @@ impl Client {
         }
     }
 
-    /// Reads what nobody wants, a bounded piece at a time, until the client hangs up.
+    /// Reads and discards input, a bounded piece at a time, until the client hangs up.
     fn discard(&mut self) {
         match self.stream.read(&mut [0; 16 << 10]) {
             Ok(0) => self.state = State::Gone,

@@ -19,7 +19,7 @@ impl Hosts {
         self
     }
 
-    /// True when a `Host` header may ask. An address is no name that somebody else could have given us.
+    /// True when this `Host` header is allowed. Addresses are, because nobody else can point an address at us.
     pub fn allow(&self, host: &str) -> bool {
         let name = without_port(host.trim());
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));

@@ -1,24 +1,24 @@
-//! What a browser asks for and how it is answered, as bytes: parsing of requests, heads of responses.
-//! Pure; the sockets are `server.rs`'s.
+//! Requests and responses as bytes: parses requests, writes heads of responses.
+//! Pure; `server.rs` has the sockets.
 
 use super::hosts::Hosts;
 
-/// Longest request head; every browser's is far shorter.
+/// The longest request head; those of browsers are far shorter.
 pub const REQUEST_MAX: usize = 8 << 10;
 
-/// Header lines of a request.
+/// The most header lines of a request.
 const HEADERS_MAX: usize = 64;
 
-/// What was asked for.
+/// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     /// The path, before `?`.
     pub path: String,
-    /// What stands behind `?`.
+    /// The part after `?`.
     pub query: String,
     /// Whether the body is wanted too.
     pub method: Method,
-    /// It names OpenMetrics as something it can read.
+    /// Whether the client accepts OpenMetrics.
     pub reads_open_metrics: bool,
 }
 
@@ -31,7 +31,7 @@ pub enum Method {
     Head,
 }
 
-/// A status code with its words.
+/// A status code with its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status(pub u16, pub &'static str);
 
@@ -68,10 +68,10 @@ impl Refusal {
     }
 }
 
-/// Reads a request; `None` while its head is not whole yet.
+/// Reads a request; `None` while its head is incomplete.
 ///
 /// # Errors
-/// When it is no request, too long, or nothing that is answered here.
+/// When it is not a request, too long, or not supported.
 pub fn parse(bytes: &[u8], hosts: &Hosts) -> Result<Option<Asked>, Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
@@ -102,12 +102,12 @@ pub fn parse(bytes: &[u8], hosts: &Hosts) -> Result<Option<Asked>, Refusal> {
     Ok(Some(Asked { path: path.into(), query: query.into(), method, reads_open_metrics }))
 }
 
-/// A page elsewhere may give its own name our address (DNS rebinding): its script could then read this page. So the
-/// browser's `Host` has to be an address or a name that is ours.
+/// Another site may point its own name at our address (DNS rebinding); its script could then read this page. So the
+/// browser's `Host` has to be an address or one of our names.
 fn check_host(request: &httparse::Request<'_, '_>, hosts: &Hosts) -> Result<(), Refusal> {
     let named = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case("host")).count();
     match (named, request.version) {
-        // Monitoring tools of old send none; a browser always does.
+        // Old monitoring tools send no `Host`; a browser always does.
         (0, Some(0)) => return Ok(()),
         (1, _) => {}
         _ => return Err(Refusal::new(BAD_REQUEST, "a request needs one Host header")),

@@ -1,5 +1,5 @@
 //! Where the page listens: on the loopback interface, unless the configuration opens it to the network.
-//! Whatever goes wrong is one sentence; it never stops the mirror.
+//! Any failure is one sentence; it never stops the mirror.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -12,7 +12,7 @@ use crate::config::{Host, PageAccess};
 /// Why there is no page.
 #[derive(Debug)]
 pub struct Refused {
-    /// How bad that is.
+    /// The level of the log line.
     pub level: Level,
     /// What to do.
     pub text: String,
@@ -21,7 +21,7 @@ pub struct Refused {
 /// Opens the port.
 ///
 /// # Errors
-/// When it is taken or may not be opened.
+/// When the port is in use or may not be opened.
 pub fn open(host: &Host) -> Result<TcpListener, Refused> {
     let address = address(host)?;
     let bound = TcpListener::bind(address).and_then(|listener| {
@@ -46,7 +46,7 @@ fn address(host: &Host) -> Result<SocketAddr, Refused> {
     let bare = host.ip.trim_start_matches('[').trim_end_matches(']');
     let written = bare.parse::<IpAddr>().ok();
     if host.page != PageAccess::Network {
-        // Old files hold any address here, and never opened a port.
+        // In old files any address may be here, and sersync2 never opened a port.
         let loopback = written.filter(IpAddr::is_loopback);
         let ip = loopback.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         return Ok(SocketAddr::new(ip, host.port));

@@ -1,5 +1,5 @@
-//! What stands at which address, and its content.
-//! Knows no sockets; what changes is rendered from a snapshot, once for all who ask.
+//! The routes and their content.
+//! Knows no sockets; renders each form of a snapshot once for all clients.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub const TEXT: &str = "text/plain; charset=utf-8";
 pub const EVENTS: &str = "text/event-stream; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
-/// What stands at an address.
+/// What an address serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// The page.
@@ -83,7 +83,7 @@ fn thresholds(query: &str) -> Result<Thresholds, Refusal> {
     Ok(thresholds)
 }
 
-/// A body that many may be sent, with its status and type.
+/// A body that is shared by many clients, with its status and type.
 #[derive(Debug, Clone)]
 pub struct Content {
     /// The status code.
@@ -100,7 +100,7 @@ impl Content {
         Self { status: OK, kind, body: body.into() }
     }
 
-    /// A sentence that says why there is nothing.
+    /// A sentence that says why there is no answer.
     pub fn refused(refusal: &Refusal) -> Self {
         let body = format!("{}\n", refusal.text).into_bytes();
         Self { status: refusal.status, kind: TEXT, body: body.into() }
@@ -123,7 +123,7 @@ impl Site {
         Self { config, log, policy: OnceLock::new() }
     }
 
-    /// What the browser may do: nothing but run this one script and style, and ask this server.
+    /// What the browser may do: only run this one script and style, and send requests to this server.
     pub fn policy(&self) -> &str {
         self.policy.get_or_init(|| {
             format!(
@@ -149,7 +149,7 @@ impl Site {
     }
 }
 
-/// The hash by which the policy allows what stands in `<script>` or `<style>`, and nothing else of its kind.
+/// The hash by which the policy allows exactly this `<script>` or `<style>`.
 fn hash_of(element: &str) -> String {
     let (open, close) = (format!("<{element}>"), format!("</{element}>"));
     let inner = PAGE.split_once(&open).and_then(|(_, rest)| rest.split_once(&close));
@@ -158,7 +158,7 @@ fn hash_of(element: &str) -> String {
     format!("sha256-{}", base64::engine::general_purpose::STANDARD.encode(digest))
 }
 
-/// A snapshot in all its forms; each is made when somebody asks, once.
+/// A snapshot in all its forms; each form is rendered once, on the first request.
 pub struct Rendered {
     /// The snapshot itself.
     pub snapshot: Arc<Snapshot>,
@@ -192,7 +192,7 @@ impl Rendered {
         Arc::clone(self.status.get_or_init(make))
     }
 
-    /// What a route answers; `None` for those that need no snapshot.
+    /// The answer of a route; `None` for routes that need no snapshot.
     pub fn content(&self, route: Route, now_ms: u64) -> Option<Content> {
         match route {
             Route::Status => Some(Content::new(JSON, self.json())),

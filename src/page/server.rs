@@ -1,5 +1,5 @@
-//! The one thread behind the page: waits with poll for all clients, reads requests, writes answers, asks for snapshots.
-//! Never waits for a client, and asks the main loop at most four times a second, however many clients there are.
+//! The thread of the page: polls all clients, reads requests, writes answers, requests snapshots.
+//! Never waits for a single client, and asks the main loop at most four times a second, however many clients there are.
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,19 +17,19 @@ use super::{CLIENTS_MAX, STREAMS_MAX, Shared};
 use crate::snapshot::reader::NoSnapshot;
 use crate::snapshot::{Snapshot, SnapshotReader};
 
-/// A snapshot is shown to everybody who asks within this time.
+/// All requests within this time get the same snapshot.
 const FRESH: Duration = Duration::from_millis(250);
 /// How long the main loop may take for a snapshot.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The pause between two events of a stream.
 const STREAM_PAUSE: Duration = Duration::from_secs(1);
-/// Where nothing changes, time passes all the same: those who follow get a snapshot of it so often.
+/// If nothing changes, followers still get a snapshot this often, because ages grow.
 const STREAM_SILENCE: Duration = Duration::from_secs(20);
-/// How long nobody is let in when there are no file descriptors left: the mirror needs them more.
+/// How long no client is accepted when file descriptors run out: the mirror needs them more.
 const DESCRIPTORS_PAUSE: Duration = Duration::from_secs(1);
-/// Connections that are taken before the clients have their turn again.
+/// At most so many connections are accepted before the clients have their turn again.
 const ACCEPTED_AT_ONCE: usize = 64;
-/// The mirror goes first where there is one processor for both.
+/// The nice value: the mirror comes first when both need the same processor.
 const NICENESS: i32 = 10;
 
 /// What the thread owns.
@@ -40,15 +40,15 @@ pub struct Server {
     site: Site,
     hosts: Hosts,
     clients: Vec<Client>,
-    /// The last snapshot, and when it came.
+    /// The last snapshot, and when it arrived.
     last: Option<(Instant, Rendered)>,
-    /// Until when an answer of the main loop is waited for; `None`: nobody has asked.
+    /// The deadline for the main loop's answer; `None`: no request is open.
     asked: Option<Instant>,
-    /// True as long as the main loop is to send a snapshot after each change.
+    /// True while the main loop sends a snapshot after each change.
     following: Option<Arc<AtomicBool>>,
-    /// When those who follow get a snapshot although nothing has changed.
+    /// When followers get a snapshot even without a change.
     silence: Instant,
-    /// Nobody is let in before.
+    /// No client is accepted before this.
     closed_until: Option<Instant>,
 }
 
@@ -77,7 +77,7 @@ impl Server {
 
     /// Serves until the handle is dropped.
     pub fn run(mut self) {
-        // Of this thread alone. It is a courtesy: without it the page works as well.
+        // For this thread only. If it fails, the page still works.
         _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
         loop {
             let ready = match self.wait() {
@@ -128,7 +128,7 @@ impl Server {
         Ok(Ready { listener: is_ready(&fds[1]), clients })
     }
 
-    /// `None`: nothing is to be done before somebody comes.
+    /// `None`: nothing is due before a client comes.
     fn next_deadline(&self) -> Option<Instant> {
         let clients = self.clients.iter().filter_map(Client::deadline);
         let silence = self.clients.iter().any(Client::is_streaming).then_some(self.silence);
@@ -137,7 +137,7 @@ impl Server {
 
     fn take_snapshot(&mut self, now: Instant) {
         let mut number = [0; 8];
-        // Rung or not, all that counts is what lies there.
+        // Whether the bell rang does not matter: look at what is there.
         _ = rustix::io::read(&self.shared.bell, &mut number);
         let Some(snapshot) = self.shared.take() else { return };
         self.asked = None;
@@ -146,7 +146,7 @@ impl Server {
         self.stream(now);
     }
 
-    /// Answers those who wait for a snapshot.
+    /// Answers the clients that wait for a snapshot.
     fn answer_waiting(&mut self) {
         let Some((_, rendered)) = &self.last else { return };
         let wall = wall_ms();
@@ -160,7 +160,7 @@ impl Server {
         }
     }
 
-    /// Sends the news to those who follow; who has not read the last one yet gets the next.
+    /// Sends the snapshot to followers; a follower that has not read the last event gets the next one.
     fn stream(&mut self, now: Instant) {
         let Some((_, rendered)) = &self.last else { return };
         for client in self.clients.iter_mut().filter(|client| client.is_streaming()) {
@@ -226,7 +226,7 @@ impl Server {
         self.ask(now);
     }
 
-    /// Asks the main loop for a snapshot, if nobody has done so.
+    /// Asks the main loop for a snapshot, unless a request is open.
     fn ask(&mut self, now: Instant) {
         if self.asked.is_some() {
             return;
@@ -242,7 +242,7 @@ impl Server {
         }
     }
 
-    /// Those who wait for a snapshot get none, and those who follow are told so.
+    /// Waiting clients get an error instead of a snapshot, and followers an event that says so.
     fn give_up(&mut self, now: Instant, error: NoSnapshot) {
         self.asked = None;
         let event: Arc<[u8]> = format!("event: silent\ndata: {error}\n\n").into_bytes().into();
@@ -255,7 +255,7 @@ impl Server {
         }
     }
 
-    /// Has snapshots sent as long as somebody follows.
+    /// Subscribes to snapshots as long as there are followers.
     fn follow_or_not(&mut self, now: Instant) {
         let is_wanted = self.clients.iter().any(Client::is_streaming);
         match (&self.following, is_wanted) {
@@ -280,7 +280,7 @@ impl Server {
         };
         match self.reader.follow(STREAM_PAUSE, receive) {
             Ok(()) => self.following = Some(following),
-            // Tried again with the next sign of life.
+            // Retried at the next message from the main loop.
             Err(NoSnapshot::Silent) => self.silence = now + STREAM_SILENCE,
             Err(NoSnapshot::Ended) => self.clients.retain(|client| !client.is_streaming()),
         }
@@ -297,20 +297,20 @@ impl Server {
                         self.closed_until = Some(now + DESCRIPTORS_PAUSE);
                         return;
                     }
-                    // A client that went away before it was let in.
+                    // The client went away before it was accepted.
                 }
             }
         }
     }
 
-    /// One client too many: a short answer, as far as its socket takes it at once.
+    /// One client too many: sends a short answer, as far as its socket accepts it at once.
     fn turn_away(&self, mut stream: TcpStream) {
         let text = format!("{CLIENTS_MAX} clients are served already; come back in a moment");
         let content = Content::refused(&Refusal::new(UNAVAILABLE, text));
         let mut answer = head_of(&content, &self.site);
         answer.extend_from_slice(&content.body);
         if stream.set_nonblocking(true).is_ok() {
-            // What it has sent is read, else the kernel would answer with a reset in place of these words.
+            // Read its request, because otherwise the kernel would send a reset instead of this answer.
             _ = io::Read::read(&mut stream, &mut [0; 2048]);
             _ = stream.write(&answer);
         }

@@ -1,5 +1,5 @@
-//! A plugin's thread: takes events from its queue, hands them over one by one, pauses while the other side is away.
-//! Does not know what a plugin does with an event, and says each trouble once, not once per event.
+//! A plugin's thread: takes events from its queue, delivers them one by one, and pauses while the other side is away.
+//! Does not know what a plugin does with an event; logs each trouble once, not once per event.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,25 +8,25 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, select_biased};
 
 use super::{PluginEvent, PluginLimits};
 
-/// How the delivery of one event ended well.
+/// The result of a successful delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delivered {
     Done,
     Skipped,
 }
 
-/// How the delivery of one event ended badly; the text is a clause for the log and holds no secret.
+/// The result of a failed delivery; the text is a clause for the log and contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PluginFailure {
-    /// Nothing was handed over: worth another try later.
+    /// Nothing was delivered: retry later.
     Unreachable(String),
-    /// It was handed over and went wrong: not repeated.
+    /// It was delivered and failed there: do not repeat.
     Refused(String),
     /// The plugin was stopped meanwhile.
     Stopped,
 }
 
-/// Disconnected as soon as the plugin is to stop.
+/// Disconnected when the plugin has to stop.
 pub(super) type StopSignal = Receiver<()>;
 
 /// What each plugin does with one event; blocks within its limit.
@@ -57,7 +57,7 @@ pub(super) struct Actor {
     pub(super) events: Receiver<PluginEvent>,
     pub(super) stopped: StopSignal,
     pub(super) counters: Arc<Counters>,
-    /// True from the first refused event to the next one passed on: one warning each.
+    /// True from the first failed event to the next success, so that there is one warning.
     pub(super) complained: bool,
 }
 
@@ -77,7 +77,7 @@ impl Actor {
         }
     }
 
-    /// Waits for an event; `None` when the plugin is to stop.
+    /// Waits for an event; `None` when the plugin has to stop.
     fn next(&self) -> Option<PluginEvent> {
         select_biased! {
             recv(self.stopped) -> _ => None,
@@ -85,7 +85,7 @@ impl Actor {
         }
     }
 
-    /// Tries until the event is handed over or given up; false when the plugin is to stop.
+    /// Retries until the event is delivered or has failed; false when the plugin has to stop.
     fn pass_on(&mut self, event: &PluginEvent) -> bool {
         let mut pause = self.limits.retry_min;
         loop {
@@ -151,7 +151,7 @@ impl Actor {
     }
 }
 
-/// A trouble is said once; its repetitions are for the debug log.
+/// Logs a trouble once; repetitions go to the debug log.
 fn level(is_repetition: bool) -> log::Level {
     if is_repetition { log::Level::Debug } else { log::Level::Warn }
 }

@@ -1,5 +1,5 @@
 //! The command plugin: runs `prefix PATH suffix` for each event, without a shell; the path is one argument.
-//! Does not read the command's output: it goes where ours goes, or nowhere with ignoreError.
+//! Does not read the command's output: it goes to our own output, or nowhere with ignoreError.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,7 +16,7 @@ use super::actor::{Deliver, Delivered, PluginFailure, StopSignal};
 use super::{PathTest, PluginError, PluginEvent};
 use crate::config::CommandPlugin;
 
-/// How long a command may take to heed SIGTERM before SIGKILL.
+/// The time between SIGTERM and SIGKILL for a command.
 const TERM_WAIT: Duration = Duration::from_secs(1);
 
 /// inotify's events by the names that inotifywait prints.
@@ -77,7 +77,7 @@ impl Command {
         self.plan(event).spawn().map_err(|error| {
             let reason = format!("cannot start {}: {error}; check its prefix", self.program);
             match error.kind() {
-                // This one path is at fault, not the program.
+                // The path is the cause, not the program.
                 io::ErrorKind::ArgumentListTooLong | io::ErrorKind::InvalidInput => {
                     PluginFailure::Refused(reason)
                 }
@@ -122,7 +122,7 @@ impl Deliver for Command {
     }
 }
 
-/// A child in a process group of its own, and the news of its end.
+/// A child in its own process group, and the notification of its end.
 struct Running {
     child: Child,
     group: Option<Pid>,
@@ -131,7 +131,7 @@ struct Running {
 
 impl Running {
     /// A thread waits for the end without reaping, so that the group's number stays ours until [`Running::reap`].
-    /// It needs no pidfd: that works on kernels before 5.3 as well.
+    /// It needs no pidfd, so it works on kernels before 5.3 too.
     fn watch(mut child: Child) -> io::Result<Self> {
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let (tell, ended) = bounded(1);
@@ -150,7 +150,7 @@ impl Running {
         Ok(Self { child, group, ended })
     }
 
-    /// The exit status; `None` when someone else has collected it (a process 1 reaps everything).
+    /// The exit status; `None` if another part has collected it (as process 1 we reap everything).
     fn reap(mut self) -> Option<ExitStatus> {
         self.child.wait().ok()
     }

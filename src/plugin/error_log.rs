@@ -23,7 +23,7 @@ impl ErrorLog {
         Self { path, size_max: SIZE_MAX, complained: false }
     }
 
-    /// Appends `line` and a newline. What cannot be written is said once in the log.
+    /// Appends `line` and a newline. A write error is logged once.
     pub(super) fn append(&mut self, line: &str) {
         match self.write(line) {
             Ok(()) => self.complained = false,

@@ -1,5 +1,5 @@
 //! The http plugin: one POST per event, as a form (what sersync's readers expect) or as JSON.
-//! Follows no redirection and uses no proxy; https believes the system's certificates.
+//! Follows no redirection and uses no proxy; https uses the system's certificates.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -15,7 +15,7 @@ use super::{PluginError, PluginEvent};
 use crate::config::HttpPlugin;
 use crate::ground::tls::tls_by_the_system;
 
-/// What a form value must not hold as it is. Slashes stay, so ordinary paths look as sersync2 sent them.
+/// The bytes that are encoded in a form value. Slashes stay, so ordinary paths look as sersync2 sent them.
 const FORM: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -30,7 +30,7 @@ const TRY_AGAIN: [u16; 4] = [429, 502, 503, 504];
 pub(super) struct Http {
     agent: Agent,
     url: String,
-    /// `host:port`: what may stand in a log (the rest of the address may hold a token).
+    /// `host:port`, which may be logged (the rest of the address may contain a token).
     shown: String,
     json: bool,
 }
@@ -107,7 +107,7 @@ impl Deliver for Http {
     }
 }
 
-/// The address to post to, and its `host:port`. A port inside the address goes before the attribute.
+/// The address to post to, and its `host:port`. A port inside the address takes precedence over the attribute.
 fn address(url: &str, port: u16) -> Result<(String, String), PluginError> {
     let bad = |why: &str| PluginError::BadUrl(format!("url=\"{}\" {why}", without_secrets(url)));
     let (scheme, rest) = match url.split_once("://") {
@@ -159,7 +159,7 @@ fn json_body(event: &PluginEvent) -> Vec<u8> {
         "remotes": &event.remotes[..],
     });
     if path.to_str().is_none() {
-        // JSON holds text, and this name is none: its exact bytes go beside it.
+        // JSON can only hold text, and this name is not text: add its exact bytes.
         body["inotifyPathEncoded"] = encoded(&path).into();
     }
     body.to_string().into_bytes()

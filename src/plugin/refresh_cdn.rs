@@ -1,5 +1,5 @@
 //! The refreshCDN plugin: tells a content delivery network which URL changed, one HEAD request per event.
-//! Does not judge what `whatsup` means; the answers go to an error log for people. The password goes nowhere else.
+//! Does not interpret `whatsup`; the answers go to an error log for people. The password goes nowhere else.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use super::socket::connect;
 use super::{PathTail, PluginEvent};
 use crate::config::RefreshCdnPlugin;
 
-/// What a name's bytes must not be in the request line.
+/// The bytes of a name that are encoded in the request line.
 const NAME: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')
@@ -34,10 +34,10 @@ const NAME: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'@');
 
-/// What the file's own values must not hold; a `%` or `&` in them is the operator's and stays.
+/// The bytes of configured values that are encoded; a `%` or `&` is the operator's intention and stays.
 const VALUE: &AsciiSet = &CONTROLS.add(b' ');
 
-/// As much of an answer as is read, in bytes.
+/// At most so many bytes of an answer are read.
 const ANSWER_MAX: u64 = 4096;
 
 /// The refreshCDN plugin's side of [`Deliver`].
@@ -122,7 +122,7 @@ impl Deliver for RefreshCdn {
     }
 }
 
-/// Reads until the answer is complete, the limit has passed or the connection ends; what came counts.
+/// Reads until the answer is complete, the time limit has passed or the connection ends; returns what was read.
 #[expect(
     clippy::disallowed_methods,
     reason = "this thread waits: a listener that drips must not hold it for ever"

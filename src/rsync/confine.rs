@@ -1,7 +1,7 @@
-//! Confines an rsync with Landlock: it reads the watch root and its own files, and writes nothing on this machine but a local copy.
-//! An older rsync follows a directory that somebody swaps for a link between its look and its open; confined, it finds nothing there.
+//! Confines an rsync with Landlock: it can read the watch root and its own files, and write nothing on this machine but a local copy.
+//! If somebody replaces a directory by a link between an older rsync's check and its open, rsync follows the link; confined, it cannot read there.
 //!
-//! The kernel confines a thread and what the thread starts. So a thread of its own starts each rsync, and ends: no code of ours runs
+//! The kernel confines a thread and what the thread starts. So a separate thread starts each rsync, and ends; no code of ours runs
 //! between fork and exec.
 
 use std::ffi::OsString;
@@ -27,14 +27,14 @@ use crate::sys::memory::check_room_for_thread;
 /// The stack of the thread that starts an rsync.
 const STACK_BYTES: usize = 256 << 10;
 
-/// Switches it off where it does harm: set to anything.
+/// Set this variable to anything to switch it off where it does harm.
 const OFF: &str = "SERSYNC_UNCONFINED";
 
-/// The rights that are withheld; newer kernels know more, which no rsync uses.
+/// The rights that are withheld; newer kernels have more, which rsync does not use.
 const RIGHTS: ABI = ABI::V3;
 
-/// What an rsync reads besides files of the mirror: its libraries, and what the C library and OpenSSL look up. Everybody may read it, so
-/// nobody gains anything by a link to it. `/etc` as a whole is not here: it holds secrets.
+/// What an rsync reads besides files of the mirror: its libraries, and what the C library and OpenSSL look up. Everybody may read these
+/// files, so a link to them reveals nothing. `/etc` as a whole is missing, because it holds secrets.
 const READ: &[&str] = &[
     "/lib",
     "/lib32",
@@ -74,10 +74,10 @@ const READ: &[&str] = &[
 /// What it also writes.
 const WRITTEN: &[&str] = &["/dev/null"];
 
-/// Where the names of users and groups stand. A file that is replaced is another one, which a confined rsync may not read.
+/// The files of users and groups. If one is replaced, a confined rsync may not read the new file.
 const ACCOUNTS: [&str; 2] = ["/etc/passwd", "/etc/group"];
 
-/// Ways to look up names that need nothing but [`READ`] and sockets. Others have files of their own.
+/// Name services that need only [`READ`] and sockets. Others have files of their own.
 const SERVICES: &[&str] =
     &["files", "compat", "systemd", "dns", "myhostname", "resolve", "mymachines"];
 
@@ -86,12 +86,12 @@ const SERVICES: &[&str] =
 pub struct Confinement {
     /// The operator's filter rules: the files that hold some are read.
     rules: Vec<(String, OsString)>,
-    /// Files that the words name.
+    /// Files that the options name.
     files: Vec<PathBuf>,
 }
 
 impl Endpoint {
-    /// How the runs of this remote are confined.
+    /// What the runs of this remote may read.
     ///
     /// # Errors
     /// Why they cannot be; a clause.
@@ -127,7 +127,7 @@ impl Confinement {
         copy: Option<BorrowedFd<'_>>,
     ) -> Result<std::io::Result<Child>, String> {
         let mut reads = self.files.clone();
-        // Only the names of the files count here.
+        // Only the names of the files matter here.
         _ = OperatorRules::parse(&self.rules, |file| {
             let path = root_path(root).join(file);
             let content = fs::read(&path).ok();
@@ -147,7 +147,7 @@ fn root_path(root: BorrowedFd<'_>) -> PathBuf {
     format!("/proc/self/fd/{}", root.as_raw_fd()).into()
 }
 
-/// Runs `work` on a thread that ends with it: what it gives up, it gives up alone.
+/// Runs `work` on a thread that ends with it, so that only this thread loses rights.
 fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
     let failed = |error| format!("no thread can be made: {error}");
     check_room_for_thread(STACK_BYTES).map_err(failed)?;
@@ -167,7 +167,7 @@ fn enter(
     let failed = |error: landlock::RulesetError| format!("Landlock does not work: {error}");
     let mut ruleset = Ruleset::default();
     if copy.is_some() {
-        // Without this right nothing can be renamed from one directory into another: that has to be sure.
+        // Without this right rsync cannot rename from one directory into another, so it must be granted for certain.
         ruleset = ruleset
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessFs::Refer)
@@ -196,7 +196,7 @@ fn enter(
     }
 }
 
-/// The program and its libraries, where they stand elsewhere than usual, and what the environment makes the loader read.
+/// The program and its libraries if they are in an unusual place, and what the environment makes the loader read.
 fn own_places() -> Vec<PathBuf> {
     let mut places = Vec::new();
     if let Some(program) = find_program("rsync").and_then(|it| fs::canonicalize(it).ok()) {
@@ -227,7 +227,7 @@ pub fn is_usable() -> bool {
     })
 }
 
-/// Says that an rsync was started without being confined, though others are; once, for it may happen often.
+/// Logs once that an rsync was started unconfined although others are confined.
 pub fn say_once_that_a_start_is_not(reason: &str) {
     static SAID: Once = Once::new();
     SAID.call_once(|| {
@@ -274,7 +274,7 @@ fn version_command() -> Command {
     command
 }
 
-/// The first way of looking up users, groups or hosts of which nothing is known.
+/// The first service for users, groups or hosts that is unknown to us.
 fn strange_service(switch: &str) -> Option<&str> {
     let lines = switch.lines().map(|line| line.split('#').next().unwrap_or_default());
     let wanted = lines.filter_map(|line| {

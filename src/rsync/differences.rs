@@ -1,4 +1,4 @@
-//! In what a copy differs from the tree: the run that asks, and its answer read line by line.
+//! How a copy differs from the tree: the run that compares them, and its output read line by line.
 //! The run changes nothing unless it is asked to repair.
 
 use super::excludes::Excludes;
@@ -7,7 +7,7 @@ use crate::ground::octal::unescape;
 use crate::path::RelPath;
 use crate::rsync::RSYNC_ESCAPE;
 
-/// In what a path and its copy differ.
+/// How a path and its copy differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Aspect {
@@ -46,7 +46,7 @@ pub struct Difference {
     pub path: RelPath,
     /// True for a directory.
     pub is_directory: bool,
-    /// In what.
+    /// How.
     pub aspects: Vec<Aspect>,
 }
 
@@ -71,13 +71,13 @@ pub enum Comparison {
 /// Whether a verification changes anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// It only tells.
+    /// It only reports.
     Nothing,
     /// What differs is made equal.
     Repair,
 }
 
-/// What tells a difference from anything else that rsync may write.
+/// Marks a difference among everything else that rsync may print.
 const MARK: &str = "diff ";
 
 impl Endpoint {
@@ -90,7 +90,7 @@ impl Endpoint {
         verification: Verification,
     ) -> RunSpec {
         let mut spec = self.plan_by_hand(path, presence, excludes);
-        // With -u a copy that is newer would be called equal.
+        // With -u a newer copy would count as equal.
         let own = spec.args.windows(self.params.kept.len().max(1));
         let start = own.into_iter().position(|words| words == self.params.kept.as_slice());
         if let Some(start) = start {
@@ -107,7 +107,7 @@ impl Endpoint {
     }
 }
 
-/// Reads what such a run says.
+/// Reads the output of such a run.
 pub fn read_differences(output: &[u8]) -> Vec<Difference> {
     output.split(|byte| *byte == b'\n').filter_map(read_difference).collect()
 }

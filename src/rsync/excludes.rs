@@ -7,14 +7,14 @@ use std::os::unix::ffi::OsStringExt;
 /// Patterns in rsync's own language, anchored at the watch root where they begin with a slash.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Excludes {
-    /// What the operator excludes. On the remote, a directory that holds it stays too.
+    /// What the operator excludes. On the remote, a directory that contains such a name stays too.
     pub kept: Vec<Vec<u8>>,
     /// Names that are deleted together with their directory.
     pub perishable: Vec<Vec<u8>>,
 }
 
 impl Excludes {
-    /// The same and these.
+    /// The same, with these added.
     #[must_use]
     pub fn with(&self, patterns: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let mut more = self.clone();
@@ -31,7 +31,7 @@ impl Excludes {
         self.kept.iter().chain(&self.perishable).all(is_name)
     }
 
-    /// For standard input, each ended by NUL. They hold whatever the operator's `--delete-excluded` says.
+    /// For standard input, each ended by NUL. They apply whatever the operator's `--delete-excluded` says.
     pub fn rules(&self) -> Vec<u8> {
         let rule = |modifiers: &[u8], pattern: &[u8]| [modifiers, b" ", pattern, b"\0"].concat();
         let kept = self.kept.iter().flat_map(|pattern| rule(b"-sr", pattern));

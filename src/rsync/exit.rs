@@ -1,5 +1,5 @@
 //! What a finished rsync run means: exit code and error lines become an [`Outcome`].
-//! Pure; decides nothing about when to try again.
+//! Pure; does not decide when to retry.
 
 pub mod advice;
 mod lines;
@@ -18,21 +18,21 @@ pub enum Ending {
     Code(i32),
     /// A signal ended it.
     Signal(i32),
-    /// It made no progress for so many seconds, and we ended it.
+    /// It made no progress for so many seconds, so we ended it.
     Stalled(u64),
-    /// We ended it, because the program stops or its work is void.
+    /// We ended it, because the program stops or the work is no longer needed.
     Killed,
-    /// The watch root was another directory by then; no name was given to it.
+    /// The watch root had been replaced by another directory; the run got no names.
     RootChanged,
-    /// The local directory that it should fill was another one by then; no name was given to it.
+    /// The local target directory had been replaced by another one; the run got no names.
     NoDestination,
-    /// It ended as if all were well, and had not read all of its standard input.
+    /// It reported success without having read all of its standard input.
     Deaf,
-    /// It ended as if all were well, but could not look up some users and groups.
+    /// It reported success, but could not look up some users and groups.
     AccountsChanged,
 }
 
-/// Where the two sides' directories are, as error lines name them, and who we say we are.
+/// The directories of both sides as error lines name them, and our login.
 #[derive(Debug, Clone, Copy)]
 pub struct RunPaths<'a> {
     /// The module or the path on the remote, for sentences.
@@ -41,7 +41,7 @@ pub struct RunPaths<'a> {
     pub user: Option<&'a str>,
     /// `<auth passwordfile>`.
     pub password_file: Option<&'a std::path::Path>,
-    /// RSYNC_PROXY, when it is in the way.
+    /// RSYNC_PROXY, if the run uses it.
     pub proxy: Option<&'a str>,
     /// The watch root without links, absolute.
     pub root: &'a [u8],
@@ -49,26 +49,26 @@ pub struct RunPaths<'a> {
     pub remote_directory: &'a [u8],
 }
 
-/// What a run has done.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything the run was given is on the remote.
     Delivered,
-    /// All but these paths; each with rsync's own words.
+    /// Everything but these paths; each with rsync's message.
     Partial {
-        /// What failed. A directory may stand for what is below it.
+        /// What failed. A directory may stand for its content.
         failed: Vec<(RelPath, String)>,
         /// True when rsync deleted nothing because it could not read all of the source.
         deletions_skipped: bool,
     },
-    /// Something failed, and rsync did not say which path: everything is kept.
+    /// Something failed, and rsync did not name the path: all paths stay pending.
     Kept {
         /// A clause for the log.
         reason: String,
     },
     /// Nothing is known to be delivered.
     Failed(Failure),
-    /// The remote cannot do this; send the batch again at once without it.
+    /// The remote lacks this ability; the batch is sent again at once without it.
     Refused(Ability),
     /// We ended the run.
     Stopped,
@@ -115,7 +115,7 @@ pub fn abilities_and_options() -> impl Iterator<Item = (Ability, &'static str)> 
     OURS.iter().map(|(option, ability)| (*ability, *option))
 }
 
-/// What a refusal of an option says, besides its name.
+/// The words of a refused option, besides its name.
 const REFUSALS: &[&str] = &[
     "unknown option",
     "configured to refuse",
@@ -149,13 +149,13 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &RunPaths) 
             let reason = format!("rsync was ended by signal {signal}");
             return away(code::UNKNOWN, reason);
         }
-        // The receiver says it as a warning, and the client ends as if all were well.
+        // The receiver prints it as a warning, and the client reports success.
         Ending::Code(0 | 24) if is_limited(stderr) => return limited(),
         Ending::Code(0 | 24) => return Outcome::Delivered,
         Ending::Code(code) => code,
     };
     let text = String::from_utf8_lossy(stderr);
-    // Only a run that did transfer names many paths, and a path may look like any message.
+    // Only a run that transferred something names many paths, and a path may look like any message.
     if code == 23 && !is_full(&text) {
         return partial(stderr, truncated, places);
     }
@@ -218,7 +218,7 @@ fn away(code: i32, reason: String) -> Outcome {
     Outcome::Failed(silent(code, reason))
 }
 
-/// The remote does not answer, with what to look at where rsync's words tell.
+/// The remote does not answer; with advice, if rsync's message allows any.
 pub fn silent(code: i32, reason: String) -> Failure {
     let hint = hint(&reason);
     let failure = Failure::new(FailureKind::Away, code, reason);
@@ -233,7 +233,7 @@ fn refused_ability(text: &str) -> Option<Ability> {
     if text.contains("invalid file mode 00") || text.contains("invalid path from sender") {
         return Some(Ability::DeleteMissing);
     }
-    // rrsync takes digits only for a time window, and does not say which option it was.
+    // rrsync accepts only digits for a time window, and does not name the option.
     if text.contains("rrsync error: invalid rsync-command syntax or options") {
         return Some(Ability::Nanoseconds);
     }
@@ -266,7 +266,7 @@ fn refused_option(text: &str) -> Option<&str> {
     rest[..end].split(" has been").next()
 }
 
-/// A remote that has no place left, as a daemon and as rrsync say it.
+/// A remote without a free connection, as a daemon and as rrsync report it.
 fn full_house(text: &str) -> Option<Failure> {
     let new = |kind, reason, advice: &str| {
         Some(Failure::new(kind, code::STARTING, reason).advising(advice))
@@ -284,7 +284,7 @@ fn full_house(text: &str) -> Option<Failure> {
     new(FailureKind::Busy, reason, "raise it, 0 means no limit")
 }
 
-/// How many clients a remote serves at a time, when it has turned one away for that.
+/// How many clients a remote serves at a time, if it refused one for that reason.
 pub fn places_allowed(stderr: &[u8]) -> Option<usize> {
     let text = String::from_utf8_lossy(stderr);
     if text.contains("Another instance of rrsync is already accessing") {
@@ -294,7 +294,7 @@ pub fn places_allowed(stderr: &[u8]) -> Option<usize> {
     rest.split(')').next()?.parse().ok()
 }
 
-/// True when the receiver's file system takes nothing any more. The kernel's number stands at the end of a line.
+/// True when the receiver's file system is full. The kernel's error number is at the end of a line.
 fn is_full(text: &str) -> bool {
     let full = |line: &str| {
         let ends = ["(28)", "(122)", "(30)"].iter().any(|number| line.ends_with(number));
@@ -303,7 +303,7 @@ fn is_full(text: &str) -> bool {
     text.lines().any(full)
 }
 
-/// The line that says most, without rsync's decoration.
+/// The most informative line, without rsync's decoration.
 fn reason(text: &str, code: i32) -> String {
     let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
     let full = lines().find(|line| is_full(line));
@@ -326,7 +326,7 @@ fn reason(text: &str, code: i32) -> String {
     bare.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
-/// Code 23: what the error lines name has failed, the rest is delivered.
+/// Code 23: the paths in the error lines have failed, the rest is delivered.
 fn partial(stderr: &[u8], truncated: bool, places: &RunPaths) -> Outcome {
     let mut failed: Vec<(RelPath, String)> = Vec::new();
     let mut unknown = None;

@@ -1,5 +1,5 @@
 //! What runs read from standard input: lists of names, patterns, filter rules.
-//! Pure; knows rsync's escaping rules, and nothing of options.
+//! Pure; knows rsync's escaping rules, but no options.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -9,7 +9,7 @@ use super::excludes::Excludes;
 use super::temporary;
 use crate::path::RelPath;
 
-/// Stands for the watch root: every name sends its parents too, but `./` itself would send what the root holds.
+/// Stands for the watch root: every name also sends its parents, but `./` itself would send the root's content.
 const NO_SUCH_NAME: &[u8] = b".sersync-no-such-name";
 
 /// The list of a batch. Every name has `./` in front: rsync drops names that begin with `#` or `;`.
@@ -38,14 +38,14 @@ pub fn moved_file(old: &RelPath, new: &RelPath) -> Vec<u8> {
     names([name.as_ref().unwrap_or(new)])
 }
 
-/// The list of a probe: one name that exists nowhere. `nonce` makes it so.
+/// The list of a probe: one name that exists nowhere, thanks to `nonce`.
 pub fn probe(nonce: u64) -> Vec<u8> {
     let mut list = format!("./.sersync-probe-{nonce:016x}").into_bytes();
     list.push(0);
     list
 }
 
-/// The include patterns of a fallback run: the parents of each path, the path, and what may stand below its old copy.
+/// The include patterns of a fallback run: the parents of each path, the path, and what its old copy may contain.
 pub fn patterns<'a>(paths: impl IntoIterator<Item = (&'a RelPath, Presence)>) -> Vec<u8> {
     let mut list = Vec::new();
     let mut parents = HashSet::new();
@@ -55,7 +55,7 @@ pub fn patterns<'a>(paths: impl IntoIterator<Item = (&'a RelPath, Presence)>) ->
             continue;
         }
         push_pattern(&mut list, path, b"");
-        // What a directory holds is sent by other paths; anything else replaces a directory with all that it holds.
+        // The content of a directory is sent by other paths; anything else replaces a directory with its content.
         if presence != Presence::Directory {
             push_pattern(&mut list, path, b"/***");
         }
@@ -104,7 +104,7 @@ pub fn temporary_names<'a>(paths: impl IntoIterator<Item = &'a RelPath>) -> Vec<
     list
 }
 
-/// Filter rules: each of `excludes` (an rsync pattern, anchored by a leading slash) is neither sent nor deleted, whatever
+/// Filter rules: names that match `excludes` (rsync patterns, anchored by a leading slash) are neither sent nor deleted, whatever
 /// the operator's `--delete-excluded` says.
 pub fn filters<T: AsRef<[u8]>>(excludes: impl IntoIterator<Item = T>) -> Vec<u8> {
     let mut rules = Vec::new();
@@ -137,7 +137,7 @@ fn push_parents(list: &mut Vec<u8>, known: &mut HashSet<RelPath>, path: &RelPath
     }
 }
 
-/// `/path` and `end`. A backslash escapes only in a pattern that holds a wildcard; elsewhere it stands for itself.
+/// `/path` and `end`. A backslash escapes only in a pattern with a wildcard; elsewhere it is an ordinary character.
 fn push_pattern(list: &mut Vec<u8>, path: &RelPath, end: &[u8]) {
     let is_wild = |b: &u8| matches!(b, b'*' | b'?' | b'[');
     let wild = path.as_bytes().iter().any(is_wild) || end.iter().any(is_wild);

@@ -1,4 +1,4 @@
-//! Knocks at a daemon that may be down: connects, and waits for its greeting. Costs no process, so it can be done often.
+//! Knocks at a daemon that may be down: connects, and waits for its greeting. Needs no process, so it can be done often.
 //! Does not learn what the daemon allows; only rsync itself can.
 
 use std::io::{BufRead, BufReader, Read};
@@ -22,7 +22,7 @@ const SILENT: i32 = 30;
 /// What rsync's exit code would be for a directory that is not there.
 const NO_DIRECTORY: i32 = 3;
 
-/// What a knock that did not fail has shown.
+/// The result of a knock that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Knock {
     /// A daemon greets, or the directory is the right one.
@@ -32,8 +32,8 @@ pub enum Knock {
 }
 
 impl Endpoint {
-    /// Knocks at the remote's daemon. Fails only when it is sure that nobody answers; where rsync would go through a
-    /// shell, a proxy or an address of its own, and where the name is not known, nothing is sure.
+    /// Knocks at the remote's daemon. Fails only when it is certain that nobody answers. If rsync uses a
+    /// shell, a proxy or an address of its own, or if the name cannot be resolved, nothing is certain.
     ///
     /// # Errors
     /// Nobody accepts, or nobody greets.
@@ -52,7 +52,7 @@ impl Endpoint {
         }
     }
 
-    /// The host and port to which rsync connects by itself; `None` where a shell, a proxy or an option decides.
+    /// The host and port to which rsync connects by itself; `None` if a shell, a proxy or an option decides.
     pub fn direct_connection(&self) -> Option<(&str, u16)> {
         let Destination::Daemon { host, .. } = &self.destination else { return None };
         let proxied =
@@ -86,7 +86,7 @@ fn knock_at(addresses: &[SocketAddr], patience: Duration) -> Result<Knock, Failu
     last
 }
 
-/// What a daemon says first.
+/// A daemon's greeting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Greeting {
     /// Its line, such as `@RSYNCD: 32.0 sha512 sha256 sha1 md5 md4`.
@@ -95,7 +95,7 @@ pub struct Greeting {
     pub round_trip: Duration,
 }
 
-/// Connects, and reads what stands there says first.
+/// Connects, and reads the greeting.
 ///
 /// # Errors
 /// Nobody accepts, or nobody greets.
@@ -125,7 +125,7 @@ fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, Failure> 
         silent(number, format!("failed to connect to {address}: {}", words(&error)))
     })?;
     let rest = (end - now().min(end)).max(Duration::from_millis(100));
-    // Without a time limit the read could wait for ever: then rsync itself has to find out.
+    // Without a time limit the read could wait for ever; then rsync itself has to find out.
     if stream.set_read_timeout(Some(rest)).is_err() {
         return Ok(Knock::Unsure);
     }
@@ -146,7 +146,7 @@ fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, Failure> 
     }
 }
 
-/// What answers at a port.
+/// What answers on a port.
 #[derive(Debug, PartialEq, Eq)]
 enum Answering {
     Daemon,
@@ -157,8 +157,8 @@ enum Answering {
 /// How every rsync daemon begins.
 const GREETING: &[u8] = b"@RSYNCD:";
 
-/// A program that was stopped and goes on (SIGSTOP, SIGCONT) finds its read interrupted, without any signal handler: signal(7).
-/// That says nothing about the daemon.
+/// Stopping and continuing a program (SIGSTOP, SIGCONT) interrupts its read even without a signal handler: signal(7).
+/// This says nothing about the daemon.
 fn read_answer(stream: &mut impl Read) -> std::io::Result<Answering> {
     let (mut said, mut buffer) = (0, [0; GREETING.len()]);
     while said < GREETING.len() {

@@ -20,12 +20,12 @@ pub struct LocalDirectory {
     identity: Option<Identity>,
 }
 
-/// The directory, held open: runs reach it whatever its path leads to meanwhile.
+/// The open directory: runs reach it even if its path leads elsewhere meanwhile.
 #[derive(Debug)]
 pub struct OpenDirectory(OwnedFd);
 
 impl LocalDirectory {
-    /// Takes what is at `path` now for the right directory.
+    /// Accepts the directory that is at `path` now as the right one.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_path_buf(), identity: Identity::of(path).ok() }
     }

@@ -1,5 +1,5 @@
 //! The ssh connection that stays between runs, so that a run after a rest needs no handshake: ssh's own `ControlMaster`.
-//! Says which words make ssh keep it, and ends it; ssh itself makes it, and ends it after a long rest.
+//! Supplies the options for ssh and closes the connection; ssh itself opens it, and closes it after a long rest.
 
 use std::fs::DirBuilder;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,16 +12,16 @@ use std::time::Duration;
 
 use crate::destination::Destination;
 
-/// ssh ends the connection when nobody has used it for so long.
+/// ssh closes the connection when it was unused for so long.
 const PERSIST_S: u32 = 7_200;
 
 /// The longest path of a socket: the kernel takes 107 bytes, and ssh appends 17 while it makes it.
 const PATH_MAX: usize = 90;
 
-/// How long an unused ssh may take to answer that it ends.
+/// How long an unused ssh may take to confirm that it ends.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Words with which an operator says himself how connections are shared.
+/// Options with which an operator configures connection sharing.
 const OWN_WORDS: [&str; 2] = ["controlmaster", "controlpath"];
 
 /// Says hello and asks the ssh that listens to end (OpenSSH, PROTOCOL.mux: MUX_MSG_HELLO, MUX_C_TERMINATE).
@@ -37,8 +37,8 @@ pub struct Master {
 }
 
 impl Master {
-    /// One whose socket stands beside the instance's state, for nobody but its owner; `None` where that cannot be, or the operator's `shell`
-    /// or ssh's configuration says how connections are shared.
+    /// A connection whose socket is beside the instance's state and private to its owner; `None` if that is impossible, or if the operator's
+    /// `shell` or ssh's configuration configures connection sharing.
     pub fn of(destination: &Destination, shell: Option<&str>, state: &Path) -> Option<Self> {
         let says_it = |text: &str| {
             let text = text.to_ascii_lowercase();
@@ -64,7 +64,7 @@ impl Master {
         Some(Self { socket })
     }
 
-    /// Words for ssh. Of options that are given twice ssh takes the first. An idle connection wakes both sides once a minute.
+    /// Options for ssh. If an option is given twice, ssh takes the first. An idle connection wakes both sides once a minute.
     pub fn words(&self) -> String {
         format!(
             "-o ControlMaster=auto -o ControlPath={} -o ControlPersist={PERSIST_S} -o ServerAliveInterval=60",
@@ -72,13 +72,13 @@ impl Master {
         )
     }
 
-    /// Ends the connection, if there is one: it may be dead, and who uses it would wait.
+    /// Closes the connection, if there is one: it may be dead, and its users would wait.
     pub fn end(&self) {
         if let Ok(mut stream) = UnixStream::connect(&self.socket) {
             let limits = stream.set_read_timeout(Some(PATIENCE)).is_ok()
                 && stream.set_write_timeout(Some(PATIENCE)).is_ok();
             if limits && stream.write_all(&TERMINATE).is_ok() {
-                // It answers before it ends; an ssh that cannot answer is not waited for.
+                // ssh answers before it ends; do not wait for an ssh that cannot answer.
                 let mut answer = Vec::new();
                 _ = stream.take(1_024).read_to_end(&mut answer);
             }
@@ -87,7 +87,7 @@ impl Master {
     }
 }
 
-/// What ssh reads before it connects, as far as it is there.
+/// The existing files that ssh reads before it connects.
 fn configurations() -> Vec<String> {
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".ssh/config"));
     let included = std::fs::read_dir("/etc/ssh/ssh_config.d").into_iter().flatten().flatten();

@@ -9,12 +9,12 @@ use crate::path::RelPath;
 
 /// The rules of `<commonParams>`, in order; the first that matches decides.
 ///
-/// rsync holds rules against a listed name only, not against the directories above it. So a list has to leave out what stands
-/// below an excluded directory: it would be sent although no full sync sends it.
+/// rsync applies rules to a listed name only, not to the directories above it. So a list has to omit names below an
+/// excluded directory: they would be sent although no full sync sends them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OperatorRules {
     rules: Vec<Rule>,
-    /// The names of files that hold rules for the directories in which they stand.
+    /// The names of files with rules for their own directories.
     rule_files: Vec<Vec<u8>>,
 }
 
@@ -28,7 +28,7 @@ struct Rule {
     directories: bool,
     /// It matches what the pattern does not.
     negated: bool,
-    /// The pattern is held against the absolute path.
+    /// The pattern is matched against the absolute path.
     absolute: bool,
     /// It decides what is sent; a rule for the receiver alone does not.
     for_sender: bool,
@@ -44,7 +44,7 @@ enum Syntax {
 }
 
 impl OperatorRules {
-    /// Reads the options that hold rules, each a name without dashes and a value. `read` gives the content of a file.
+    /// Reads the options with rules, each a name without dashes and a value. `read` returns the content of a file.
     pub fn parse<'a>(
         options: impl IntoIterator<Item = &'a (String, OsString)>,
         mut read: impl FnMut(&Path) -> Option<Vec<u8>>,
@@ -65,7 +65,7 @@ impl OperatorRules {
         rules
     }
 
-    /// The same without what only an rsync that recurses can judge: the names of files with rules stay.
+    /// The same without the rules that only a recursing rsync can apply; the names of rule files stay.
     #[must_use]
     pub fn only_rule_files(self) -> Self {
         Self { rules: Vec::new(), ..self }
@@ -81,7 +81,7 @@ impl OperatorRules {
         self.rules.is_empty()
     }
 
-    /// What of `path` is sent at most: itself, or the directory above its topmost part that rsync would not enter. `root` is the watch root.
+    /// The deepest part of `path` that rsync would send: `path` itself, or the parent of the topmost excluded directory. `root` is the watch root.
     pub fn visible(&self, root: &Path, path: &RelPath) -> RelPath {
         let mut above = Vec::new();
         let mut next = path.parent();
@@ -107,7 +107,7 @@ impl OperatorRules {
         syntax: Syntax,
         read: &mut impl FnMut(&Path) -> Option<Vec<u8>>,
     ) {
-        // A file that cannot be read ends each run with its own message.
+        // If a file cannot be read, each run fails with its own message.
         let text = read(Path::new(file)).unwrap_or_default();
         for line in text.split(|&b| b == b'\n' || b == b'\r') {
             if !line.is_empty() && !line.starts_with(b"#") && !line.starts_with(b";") {
@@ -175,7 +175,7 @@ impl OperatorRules {
     }
 }
 
-/// The letter of a `--filter` rule, which may be written as a word, and what stands behind it.
+/// The letter of a `--filter` rule, which may be written as a word, and the rest of the rule.
 fn kind_of(text: &[u8]) -> (u8, &[u8]) {
     const WORDS: [(&[u8], u8); 9] = [
         (b"clear", b'!'),
@@ -287,7 +287,7 @@ fn is_like(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// What stands behind a class `[…]` that holds `byte`; `None` when it does not, or has no end.
+/// The rest after a class `[…]` that contains `byte`; `None` if it does not, or has no end.
 fn in_class(class: &[u8], byte: u8) -> Option<&[u8]> {
     let negated = matches!(class.first(), Some(b'!' | b'^'));
     let mut rest = if negated { &class[1..] } else { class };

@@ -16,7 +16,7 @@ pub struct RsyncOptions {
     pub bwlimit: Option<String>,
     /// `<session ready>`: how many sessions are connected before they are needed.
     pub ready: Option<usize>,
-    /// `<delete start>`: what is gone from the watch root is deleted on the remote as well.
+    /// `<delete start>`: what is gone from the watch root is deleted on the remote too.
     pub deletes: bool,
 }
 
@@ -31,23 +31,23 @@ pub struct RsyncOption {
     pub arity: Arity,
     /// What it means for a mirror.
     pub meaning: Meaning,
-    /// What it means here, where that is not quite what it means by hand; a sentence without its subject.
+    /// What it means here, if that differs from rsync by hand; a sentence without its subject.
     pub differs: Option<&'static str>,
 }
 
 /// Whether a value belongs to an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arity {
-    /// None: the next word is another option.
+    /// No value: the next word is another option.
     Flag,
-    /// One: behind `=`, behind the letter, or in the next word.
+    /// One value: after `=`, after the letter, or in the next word.
     Value,
 }
 
 /// What an option in `<commonParams>` means for a mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
-    /// It stands in every run as it is written.
+    /// Every run gets it as written.
     Passes,
     /// It changes how a run is planned.
     Shapes(Role),
@@ -60,7 +60,7 @@ pub enum Meaning {
 /// How an option changes a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Keeps a newer copy; left out where something older replaces it.
+    /// Keeps a newer copy; omitted where something older replaces it.
     Update,
     /// Deletes extraneous names; only full syncs get it.
     Delete,
@@ -82,15 +82,15 @@ pub enum Role {
     Append,
     /// Names of one file must stand in one list, so trees are not divided.
     HardLinks,
-    /// What it makes of a path depends on other paths, which only a comparison of the whole tree sees.
+    /// The result for a path depends on other paths, so the whole tree has to be compared.
     WholeTree,
-    /// Looks for data in directories of its own, beside which rsync takes no `--link-dest` of ours.
+    /// Uses its own directories as a source of data; rsync then accepts no `--link-dest` of ours.
     OtherCopies,
     /// A filter rule.
     Rule(Rule),
 }
 
-/// Where a filter rule comes from; it decides how paths must travel.
+/// Where a filter rule comes from; it decides in which kind of run paths are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// `--exclude`, `--exclude-from`.

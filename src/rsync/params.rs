@@ -1,4 +1,4 @@
-//! The operator's own rsync words (`<commonParams params>`), made safe to stand in every run.
+//! The operator's own rsync options (`<commonParams params>`), made safe for every run.
 //! Does not add options of ours, and reads no file.
 
 use std::ffi::OsString;
@@ -8,20 +8,20 @@ use super::options::{Arity, Meaning, Role, Rule, find, find_letter};
 /// What a remote shell other than ssh means.
 const OWN_SHELL: &str = "is not ssh, so it gets neither <userDefinedPort> nor BatchMode and time limits: write them into it, and let it ask nothing, for it has no terminal";
 
-/// What the operator's words are, once understood.
+/// The operator's options, parsed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params {
-    /// The words that stand in every run, in order.
+    /// The arguments of every run, in order.
     pub kept: Vec<OsString>,
-    /// The same without `-u`: for what somebody has moved over something newer.
+    /// The same without `-u`, for files that were moved over newer ones.
     pub replacing: Vec<OsString>,
     /// `--delete*` words; they belong to full syncs.
     pub delete: Vec<OsString>,
-    /// What no run gets, and what is not known; for the operator.
+    /// Remarks for the operator: what is ignored, and what is unknown.
     pub remarks: Vec<Remark>,
     /// What kind of filter rules the words hold.
     pub filters: Filters,
-    /// The options that hold them, in order, each without dashes and with its value.
+    /// The options with rules, in order, each without dashes and with its value.
     pub rules: Vec<(String, OsString)>,
     /// The value of `--timeout` in the words, seconds.
     pub timeout_s: Option<u32>,
@@ -37,19 +37,19 @@ pub struct Params {
     pub has_window: bool,
     /// True when copies are written in place, so that hard links on the remote would share the writing.
     pub writes_in_place: bool,
-    /// The first option that lets this side read or write outside of the watch path, or of which nothing is known.
+    /// The first option that lets this side read or write outside of the watch path, or that is unknown.
     pub sender_leads_out: Option<String>,
-    /// The same of the receiving side, which is this machine too when the copy is here.
+    /// The same for the receiving side, which is this machine if the copy is local.
     pub receiver_leads_out: Option<String>,
     /// True when hard links are kept (`-H`), so that all names of a file must stand in one list.
     pub keeps_hard_links: bool,
-    /// True when what becomes of a path depends on other paths, which only a comparison of the whole tree sees.
+    /// True when the result for a path depends on other paths, so that the whole tree has to be compared.
     pub needs_whole_tree: bool,
-    /// True when rsync looks for data in directories of the operator's, and takes no `--link-dest` of ours beside them.
+    /// True when rsync uses directories of the operator as a source of data; it then accepts no `--link-dest` of ours.
     pub has_other_copies: bool,
 }
 
-/// Something about one word that the operator should know.
+/// A remark about one word for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
     /// The option as it is written, without its value; or the whole word when it is no option.
@@ -63,9 +63,9 @@ pub struct Remark {
 pub enum RemarkKind {
     /// No run gets it; a clause says why.
     LeftOut(&'static str),
-    /// It must not stand there; a clause says why.
+    /// It is refused; a clause says why.
     Refused(&'static str),
-    /// It passes, and means something else than by hand; a sentence without its subject says what.
+    /// It passes, but differs from rsync by hand; a sentence without its subject says how.
     Differs(&'static str),
     /// It is no option; rsync would take it for a file or a remote.
     NoOption,
@@ -81,9 +81,9 @@ pub enum Filters {
     /// None.
     #[default]
     None,
-    /// Excludes only: they go well with a list of includes behind them.
+    /// Excludes only: a list of includes may follow them.
     Excludes,
-    /// Includes as well: a list of includes behind them would be read too late.
+    /// Includes too: a list of includes after them would come too late.
     Includes,
     /// Rules in each directory (`-F`, `-C`, `dir-merge`): rsync reads them only when it recurses.
     PerDirectory,
@@ -108,7 +108,7 @@ enum Form {
 }
 
 impl Params {
-    /// Understands `words` as rsync would, and leaves out what would break a run, end it early or harm the source.
+    /// Parses `words` as rsync does, and omits what would break a run, end it early or harm the source.
     pub fn parse(words: &[String]) -> Self {
         let mut params = Self::default();
         let mut has_cvs = false;
@@ -119,7 +119,7 @@ impl Params {
             params.take(given);
         }
         if has_cvs {
-            // `-C` itself would put its rules behind those of ours, which would decide first.
+            // `-C` itself would put its rules after ours, which would then decide first.
             let rules = ["--filter=:C", "--filter=-C"].map(OsString::from);
             params.kept.extend(rules.clone());
             params.replacing.extend(rules);
@@ -127,7 +127,7 @@ impl Params {
         params
     }
 
-    /// Those of the operator's words without which the remote may not be reached: for runs that are none of the mirror's.
+    /// The operator's options that are needed to reach the remote, for runs that do not mirror.
     pub fn connection_words(words: &[String]) -> Vec<String> {
         const ROLES: &[Role] = &[
             Role::Shell,
@@ -323,7 +323,7 @@ impl Given {
         matches!(self.shown.as_str(), "-C" | "--cvs-exclude")
     }
 
-    /// True for what follows links, names files of this side that are no rules, or is unknown.
+    /// True for options that follow links, name files of this side other than rule files, or are unknown.
     fn leads_sender_out(&self) -> bool {
         const NAMES: &[&str] = &[
             "-L",
@@ -380,7 +380,7 @@ impl Given {
     }
 }
 
-/// Options as words: letters of one cluster stay one word, for those who read our commands.
+/// Options as arguments: the letters of one cluster stay together, so that our commands are readable.
 fn write<'a>(options: impl Iterator<Item = &'a Given>) -> Vec<OsString> {
     let mut letters = String::new();
     let mut words = Vec::new();

@@ -1,5 +1,5 @@
-//! The words of each kind of run, in the order that rsync needs.
-//! Pure; what stands on standard input is made by `input.rs`.
+//! The arguments of each kind of run, in the order that rsync needs.
+//! Pure; `input.rs` makes the standard input.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -16,9 +16,9 @@ impl Endpoint {
     /// The words of one run.
     pub fn plan(&self, kind: &RunKind, abilities: Abilities) -> RunSpec {
         let mut args = Vec::new();
-        // The first rule that matches decides, so what sersync excludes stands before the operator's rules.
-        // rsync reads a file of rules when it meets the option, and those in each directory at the end: only
-        // what we write ourselves is separated by NUL.
+        // The first matching rule decides, so sersync's exclusions come before the operator's rules.
+        // rsync reads a rule file where its option stands, and the rules in each directory last; only
+        // our own input is separated by NUL.
         if matches!(
             kind,
             RunKind::Listing { .. }
@@ -30,7 +30,7 @@ impl Endpoint {
         }
         let params = match kind {
             RunKind::Replacement | RunKind::MoveFile { .. } => &self.params.replacing,
-            // Where no list can say which names are replaced, those whose content is compared are.
+            // If no list can name the files to replace, the files that are compared by content are replaced.
             RunKind::Fallback { ignore_times: true } if !abilities.relative => {
                 &self.params.replacing
             }
@@ -46,7 +46,7 @@ impl Endpoint {
         self.push_kind(&mut args, kind, abilities);
         self.push_connection(&mut args, self.shared_shell());
         self.push_tuning(&mut args, abilities);
-        // Behind `--` nothing is an option, whatever a name or a host looks like.
+        // After `--` nothing is an option, whatever a name or a host looks like.
         args.push("--".into());
         self.push_places(&mut args, kind, abilities);
         self.spec(args)
@@ -74,7 +74,7 @@ impl Endpoint {
         self.plan_without_effect(kind, abilities, &["-ii", "--out-format=%o %i %n"])
     }
 
-    /// Lists the remote's directory itself, not what it holds: is it there, and when was it changed?
+    /// Lists the remote's directory itself, not its content: does it exist, and when was it changed?
     pub fn plan_listing(&self) -> RunSpec {
         let mut args = self.params.kept.clone();
         self.push_connection(&mut args, self.shared_shell());
@@ -91,7 +91,7 @@ impl Endpoint {
             let word = word.to_string_lossy();
             word.starts_with("--stderr") || word == "--msgs2stderr"
         };
-        // The answer is read on standard output. A client that knows the operator's word knows this one.
+        // The answer comes on standard output. A client that supports the operator's option supports this one.
         let stdout = spec.args.iter().any(to_stderr).then_some("--stderr=errors");
         let words = ["-n"].into_iter().chain(stdout).chain(words.iter().copied());
         spec.args.splice(end..end, words.map(OsString::from));
@@ -100,7 +100,7 @@ impl Endpoint {
 
     /// The options that make the kind of run.
     fn push_kind(&self, args: &mut Vec<OsString>, kind: &RunKind, abilities: Abilities) {
-        // A missing name in a list is deleted whatever the operator's filters say, so with filters it only is in a probe.
+        // rsync deletes a missing name of a list whatever the operator's filters say, so with filters only a probe uses it.
         let unfiltered = self.params.filters == Filters::None || *kind == RunKind::Probe;
         let deletes = self.options.deletes && abilities.delete;
         let missing = if deletes && abilities.delete_missing && unfiltered {
@@ -110,7 +110,7 @@ impl Endpoint {
         };
         let delete: &[&str] = if deletes { &["--delete"] } else { &[] };
         let force: &[&str] = if abilities.force { &["--force"] } else { &[] };
-        // A probe names nothing that exists. Any other name would arrive at the top without it.
+        // A probe names nothing that exists. Any other name would arrive at the top without this option.
         let is_probe = *kind == RunKind::Probe;
         let is_top = matches!(kind, RunKind::Listing { dirs, .. } | RunKind::Trees { dirs, .. } if is_root(dirs));
         let relative = if abilities.relative || !(is_probe || is_top) { "-R" } else { "--no-R" };
@@ -128,7 +128,7 @@ impl Endpoint {
                 push(delete);
                 push(&["--from0", "--include-from=-", "--no-from0", "--exclude=*"]);
             }
-            // rsync reads the rules of the directories above only on its way down from the root.
+            // rsync reads the rules of parent directories only on its way down from the root.
             RunKind::Listing { dirs, deletes } | RunKind::Trees { dirs, deletes, .. }
                 if self.goes_down_from_root(dirs, abilities) =>
             {
@@ -158,7 +158,7 @@ impl Endpoint {
             }
             RunKind::MoveDirectory { .. } => {
                 push(&["-r", "--no-R", "-s"]);
-                // What stood at the new name before.
+                // For what was at the new name before.
                 push(delete);
             }
             RunKind::MoveFile { .. } => push(&[
@@ -173,7 +173,7 @@ impl Endpoint {
         if !matches!(kind, RunKind::Extraneous { .. } | RunKind::MoveFile { .. }) {
             push(force);
         }
-        // A run that reads only a part of the tree would take directories for empty, and delete them.
+        // A run that reads only part of the tree would take directories for empty and delete them.
         let is_part = matches!(
             kind,
             RunKind::Fallback { .. }
@@ -242,9 +242,9 @@ impl Endpoint {
         if self.compares_nanoseconds(abilities) {
             args.push("--modify-window=-1".into());
         }
-        // No --timeout of ours: a daemon answers it with one small message more, which costs a short run 40 ms. Our own watch
-        // over a run's progress does the same.
-        // Neither is allowed without a connection to a daemon.
+        // We set no --timeout: a daemon answers it with one more small message, which costs a short run 40 ms. We
+        // watch the progress of a run ourselves.
+        // rsync allows both only with a connection to a daemon.
         if self.remote_shell().is_some() || self.local.is_some() {
             return;
         }
@@ -276,13 +276,13 @@ impl Endpoint {
         };
         match own.as_ref().map(|shell| shell.to_string_lossy()) {
             None => Some(ssh_words("ssh", host.port).into()),
-            // Of options that are given twice ssh takes the first: the operator's.
+            // If an option is given twice, ssh takes the first: the operator's.
             Some(shell) if is_ssh(&shell) => Some(ssh_words(&shell, host.port).into()),
             Some(_) => own,
         }
     }
 
-    /// A run that does the same for one path and that an operator can repeat by hand: nothing stands on standard input.
+    /// A run that does the same for one path and that an operator can repeat by hand: it needs no standard input.
     pub fn plan_by_hand(&self, path: &RelPath, presence: Presence, excludes: &Excludes) -> RunSpec {
         let mut args = Vec::new();
         if presence != Presence::Other {
@@ -353,7 +353,7 @@ impl Endpoint {
 /// The remote shell: never asks, and notices a dead connection by itself.
 fn ssh_words(shell: &str, port: Option<u16>) -> String {
     let port = port.map_or_else(String::new, |port| format!(" -p {port}"));
-    // A banner and a new host key are no errors: with this level, only what is one stands on standard error.
+    // A banner and a new host key are not errors: with this level, only errors appear on standard error.
     format!(
         "{shell}{port} -o BatchMode=yes -o LogLevel=ERROR -o ConnectTimeout={CONNECT_TIMEOUT_S} -o ServerAliveInterval=15 -o ServerAliveCountMax=3"
     )
@@ -374,14 +374,14 @@ fn source_word(path: &RelPath, end: &str) -> OsString {
     OsString::from_vec(word)
 }
 
-/// `--include` words for a path that is gone, and what stood below it.
+/// `--include` options for a path that is gone, and for what was below it.
 pub fn patterns_by_hand(path: &RelPath) -> Vec<OsString> {
     let list = patterns([(path, Presence::Absent)]);
     let words = list.split(|&b| b == 0).filter(|pattern| !pattern.is_empty());
     words.map(|pattern| OsString::from_vec([b"--include=", pattern].concat())).collect()
 }
 
-/// Words that let rsync reach `dirs` from the root, and `below` in them, and nothing else.
+/// Options that let rsync reach `dirs` from the root, and `below` in them, and nothing else.
 fn includes(dirs: &[RelPath], below: &[u8]) -> Vec<OsString> {
     let list = whole_directories(dirs, below);
     let patterns = list.split(|&b| b == 0).filter(|pattern| !pattern.is_empty());

@@ -1,5 +1,5 @@
-//! Reads what a run without effect says that it would send or delete.
-//! Pure; the run is planned in `plan.rs`.
+//! Reads the output of a dry run: what rsync would send or delete.
+//! Pure; `plan.rs` plans the run.
 
 use std::collections::HashSet;
 
@@ -18,25 +18,25 @@ pub fn deleted_names(output: &[u8]) -> Vec<(RelPath, bool)> {
     lines.filter_map(name).collect()
 }
 
-/// What the remote has of the paths that it was asked for. The default is an answer that says nothing.
+/// Which of the requested paths the remote has. The default is an empty answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     /// The remote has exactly these.
     pub same: HashSet<RelPath>,
     /// These would be deleted.
     pub extraneous: HashSet<RelPath>,
-    /// The run has said something: what it does not name would not be deleted.
+    /// The run has answered: paths that it does not name would not be deleted.
     pub is_readable: bool,
 }
 
-/// What stands between the operation and the name: `>f.st......` and a blank.
+/// The part before the name: `>f.st......` and a blank.
 const CHANGES: usize = 12;
 
-/// The part of it that is blank when nothing would be changed, behind the two letters that say what it is.
+/// The part after the first two letters, which is blank when nothing would be changed.
 const DIFFERENCES: std::ops::Range<usize> = 2..11;
 
 impl Answer {
-    /// Reads what a run says that changes nothing. What it does not name, it may have left out for any reason.
+    /// Reads the output of a dry run. It may omit a path for any reason.
     pub fn read(output: &[u8]) -> Self {
         let mut answer = Self::default();
         for line in output.split(|&b| b == b'\n') {

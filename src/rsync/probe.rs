@@ -1,4 +1,4 @@
-//! Learns what a receiver can do, with runs that change nothing there but to make its directory.
+//! Learns what a receiver can do, with runs that change nothing except that they may create its directory.
 //! Does not remember the answer; the worker does.
 
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::ground::identity::Identity;
 /// How long a probe may make no progress: longer than a connection takes.
 const STALL: Duration = Duration::from_secs(30);
 
-/// How long a probe may take in all: text without end moves its pipes, too.
+/// How long a probe may take in all: endless text counts as progress too.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// What a probe found.
@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub enum Probed {
     /// The remote answers, and can do this.
     Able(Abilities),
-    /// It cannot be used now; the outcome says why, and is never a delivery or a refusal.
+    /// The remote cannot be used now; the outcome says why, and is never a delivery or a refusal.
     Failed(Outcome),
 }
 
@@ -38,8 +38,8 @@ pub fn run_probe(
     ask(endpoint, expected, nonce, &|_| Vec::new(), started)
 }
 
-/// Asks about every ability, those too that the mirror only learns when it needs them. Not even makes the remote's directory where that
-/// is missing (`copy`), as a run with an effect does.
+/// Asks about every ability, including those that the mirror learns only when it needs them. If the remote's directory is missing
+/// (`copy`), it does not create it, unlike a run with an effect.
 ///
 /// # Errors
 /// When no run can be started.
@@ -64,9 +64,9 @@ pub fn run_full_probe(
 /// Whether the remote's directory is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyState {
-    /// As far as it is known.
+    /// Unknown.
     There,
-    /// The first run that is no dry one makes it.
+    /// The first run that is not a dry run creates it.
     Missing,
 }
 

@@ -24,16 +24,16 @@ use crate::ground::identity::Identity;
 use crate::ground::lock::lock;
 use crate::sys;
 
-/// The environment variable in which every rsync of ours carries the state directory of its owner.
+/// The environment variable with the owner's state directory, set for every rsync of ours.
 pub const OWNER: &str = "SERSYNC_STATE";
 
-/// How long sessions that are closed unused may take to leave by themselves.
+/// How long unused sessions may take to end by themselves.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a run could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There is no rsync.
+    /// rsync is not installed.
     #[error("rsync is not installed or not in PATH; install the package rsync")]
     NoRsync,
     /// The watch root cannot be entered.
@@ -44,13 +44,13 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The watch root is another directory than the one that is watched.
+    /// The watch root is not the directory that is watched.
     #[error("the watch root {} is not the directory that was watched", path.display())]
     RootChanged {
         /// The watch root.
         path: PathBuf,
     },
-    /// The local directory that the run should fill is not the right one.
+    /// The local target directory is not the right one.
     #[error("{0}")]
     NoDestination(String),
     /// The machine lacks something: processes, memory, file descriptors.
@@ -58,7 +58,7 @@ pub enum StartError {
     Spawn(#[source] io::Error),
 }
 
-/// When a run in flight is given up.
+/// When a run in flight is aborted.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The longest time without progress: neither a pipe nor the processes' counters move.
@@ -67,21 +67,21 @@ pub struct Limits {
     pub output_max: usize,
 }
 
-/// What a run under way needs.
+/// What a run in flight needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Its processes run, or would if they had a processor or a disk.
+    /// Its processes work, or wait for a processor or a disk.
     Processor,
     /// They wait for the other side.
     Remote,
 }
 
-/// What is left of a run.
+/// The result of a finished run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// How it ended.
     pub ending: Ending,
-    /// What it wrote to standard error, up to a limit; and what it said on standard output of skipped deletions.
+    /// What it wrote to standard error, up to a limit, and its message about skipped deletions on standard output.
     pub stderr: Vec<u8>,
     /// True when it wrote more than was kept.
     pub truncated: bool,
@@ -146,7 +146,7 @@ impl Killer {
         target.group.map_or(target.sent, feed::bytes_sent)
     }
 
-    /// Ends what is left of the group, and forgets its number.
+    /// Kills what is left of the group, and forgets its number.
     fn disarm(&self) {
         let mut target = lock(&self.0);
         if let Some(group) = target.group.take() {
@@ -167,7 +167,7 @@ pub struct Session {
     spec: RunSpec,
     expected: Option<Identity>,
     places: Opened,
-    /// The accounts as they were at the start; `None` for a run that may read them whatever becomes of them.
+    /// The account files at the start; `None` for a run that may also read replaced ones.
     accounts: Option<Accounts>,
     reaped: Option<ExitStatus>,
 }
@@ -177,7 +177,7 @@ pub struct Session {
 struct Opened {
     /// The watch root without links.
     root: PathBuf,
-    /// What stands for the local directory that the run fills.
+    /// The path by which the run reaches its local target directory.
     pinned: Option<String>,
 }
 
@@ -251,12 +251,12 @@ impl Session {
         self.killer.clone()
     }
 
-    /// False once it has ended by itself, or cannot look up users and groups any more.
+    /// False once it has ended by itself, or can no longer look up users and groups.
     pub fn is_alive(&self) -> bool {
         !self.has_ended(Duration::ZERO) && !self.has_lost_accounts()
     }
 
-    /// True when the files of the accounts were replaced: a confined run may not read the new ones, and would send numbers for names.
+    /// True when account files were replaced: a confined run may not read the new ones, and would send numbers instead of names.
     fn has_lost_accounts(&self) -> bool {
         self.accounts.is_some_and(|accounts| accounts != Accounts::now())
     }
@@ -268,12 +268,12 @@ impl Session {
         self.feed_and(input, limits, &mut |_| {})
     }
 
-    /// The same; says now and then what the run needs.
+    /// The same; reports from time to time what the run needs.
     pub fn feed_and(mut self, input: &[u8], limits: Limits, needs: &mut dyn FnMut(Need)) -> Report {
         let same_root = self.expected.is_none_or(|expected| {
             Identity::of(&self.spec.root).is_ok_and(|found| found == expected)
         });
-        // A session may have waited for long: nothing is sent to a directory that was unmounted meanwhile.
+        // A session may have waited for a long time: do not send to a directory that was unmounted meanwhile.
         let lost = self.spec.local.as_ref().and_then(|local| local.open().err());
         let fed = match lost {
             _ if !same_root => feed::Fed::aborted(Ending::RootChanged),
@@ -305,7 +305,7 @@ impl Session {
         }
     }
 
-    /// Ends sessions that are not needed: each sees an empty list and leaves; half a second later the rest is killed.
+    /// Ends sessions that are not needed: each gets an empty list and ends; after half a second the rest is killed.
     pub fn close_all(mut sessions: Vec<Self>) {
         sessions.iter_mut().for_each(|session| drop(session.child.stdin.take()));
         let end = now() + CLOSE_PATIENCE;
@@ -360,13 +360,13 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// The directory behind a descriptor; a path that nobody can swap.
+/// The directory of a descriptor, as a path that nobody can replace.
 fn descriptor_path(dir: &OwnedFd) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", dir.as_raw_fd())
 }
 
-/// Starts rsync; says also whether it is confined.
+/// Starts rsync; also returns whether it is confined.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that starts rsync")]
 fn spawn(
     spec: &RunSpec,
@@ -382,13 +382,13 @@ fn spawn(
     command
         .args(&args)
         .current_dir(descriptor_path(dir))
-        // exit.rs reads the messages, and knows them in English.
+        // exit.rs reads the messages in English.
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     if spec.args.iter().any(|word| word == "-e") {
-        // A remote shell that asks at the terminal would wait for ever; in a session of its own it finds none.
+        // A remote shell that asks on the terminal would wait for ever; in its own session it has no terminal.
         sys::lead_session(&mut command);
     } else {
         command.process_group(0);
@@ -397,7 +397,7 @@ fn spawn(
         command.env(OWNER, owner);
     }
     if std::env::var_os("RSYNC_PASSWORD").is_none() {
-        // Without a password, rsync would ask at the terminal and wait for ever.
+        // Without a password, rsync would ask on the terminal and wait for ever.
         command.env("RSYNC_PASSWORD", "");
     }
     let confinement = spec.confinement.as_ref().filter(|_| confine::is_usable());

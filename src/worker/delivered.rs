@@ -1,6 +1,6 @@
-//! What a remote got lately, each file as it was before its run: a later hint about the very same file needs no run.
-//! Forgets at the first doubt. Without it, a late second run for one write would undo what the other side of two mirrors of each
-//! other has written since: rsync's `--update` compares whole seconds.
+//! The versions that a remote received lately: a later hint about the same version needs no run.
+//! Forgets a version at the first doubt. Without this, a late second run for one write could overwrite what a mutual mirror
+//! has written since, because rsync's `--update` compares whole seconds.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::fresh::Stamp;
 use crate::ground::generations::Generations;
 use crate::path::RelPath;
 
-/// Entries of a generation; two generations are kept.
+/// Entries per generation; two generations are kept.
 const GENERATION: usize = 10_000;
 
 /// One state of a regular file.
@@ -24,9 +24,9 @@ pub struct Version {
 }
 
 impl Version {
-    /// True when a later change cannot leave the same version. `now` is the kernel's coarse clock, read after the file was looked at:
-    /// a stamp equal to it may be given once more, and an older one may not. One ahead of it is given by kernels that never
-    /// give the same stamp twice to somebody who has looked.
+    /// True when every later change gives the file another version. `now` is the kernel's coarse clock, read after the file's stamp.
+    /// The kernel may give a stamp equal to `now` once more, but never an older one. A stamp ahead of `now` comes from a kernel that
+    /// gives a stamp that was read only once.
     pub fn is_settled(&self, now: Duration) -> bool {
         self.changed != now && self.stamp.modified != now
     }
@@ -57,19 +57,19 @@ impl Delivered {
         self.get(path).is_some_and(|entry| entry.modified > version.stamp.modified)
     }
 
-    /// The remote has got this; `version` is what was there before the run, and settled.
+    /// Notes that the remote has this; `version` was on disk before the run, and settled.
     pub fn note(&mut self, path: &RelPath, version: Version) {
         let entry =
             Entry { version: self.hasher.hash_one(version), modified: version.stamp.modified };
         self.latest.insert(self.hasher.hash_one(path), entry);
     }
 
-    /// The remote does not have this any more.
+    /// Notes that the remote no longer has this.
     pub fn forget(&mut self, path: &RelPath) {
         self.latest.remove(&self.hasher.hash_one(path));
     }
 
-    /// Nothing is known any more.
+    /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self::default();
     }

@@ -1,5 +1,5 @@
-//! Runs the steps of a plan, and hands back to them what they need to know: previews, listings, and who is to blame.
-//! Decides nothing; what a step becomes stands in `plan/step.rs`.
+//! Runs the steps of a plan and gives them what they need to know: previews, listings, and the path that made a run fail.
+//! Decides nothing; `plan/step.rs` decides what becomes of a step.
 
 use super::moves::Move;
 use super::plan::failure;
@@ -10,21 +10,21 @@ use crate::engine::{PathFailure, UndoneMove};
 use crate::path::RelPath;
 use crate::rsync::{RunKind, Way};
 
-/// What a path that is to blame has failed with.
+/// The failure of the path that made a run fail.
 const NOTHING_DELETED: &str = "nothing is deleted there, for a part of the source cannot be read";
 
-/// What came of an rsync run that did not end the job.
+/// The result of an rsync run that did not end the job.
 #[derive(Debug, Default)]
 pub struct Ran {
-    /// What it could not deliver, each with the reason. A directory may stand for what is below it.
+    /// What it could not deliver, each with the reason. A directory may stand for its content.
     pub failed: Vec<(RelPath, String)>,
-    /// Why everything in it has failed, where rsync does not say what did.
+    /// Why everything in it failed, if rsync did not name the paths.
     pub all_failed: Option<String>,
     /// It could not read all of the source, and has deleted nothing.
     pub deletions_skipped: bool,
 }
 
-/// What the executor does to the outside.
+/// How the executor acts on the outside.
 pub trait Effects {
     /// What ends the whole job.
     type Error;
@@ -35,13 +35,13 @@ pub trait Effects {
     /// When the job ends here.
     fn run(&mut self, run: &Run) -> Result<Ran, Self::Error>;
 
-    /// Asks what a run would delete. The inner error: it does not say all.
+    /// Asks what a run would delete. The inner error: the answer is incomplete.
     ///
     /// # Errors
     /// When the job ends here.
     fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, Ran>, Self::Error>;
 
-    /// True when something stands on disk at this path.
+    /// True when something exists on disk at this path.
     fn stands(&mut self, path: &RelPath) -> bool;
 
     /// Lists directories on disk, parents first. With [`Scope::Tree`] it descends, but not into what the rules exclude.
@@ -54,11 +54,11 @@ pub struct Executor<'a, E> {
     pub rules: &'a Rules,
     /// How absent names are deleted on this remote.
     pub absent_way: Way,
-    /// What it does to the outside.
+    /// How it acts on the outside.
     pub effects: &'a mut E,
     /// What could not be delivered so far.
     pub failed: Vec<PathFailure>,
-    /// Moves whose new names have gone meanwhile: nothing is done at their old names.
+    /// Moves whose new names are gone: nothing is done at their old names.
     pub undone: Vec<UndoneMove>,
 }
 
@@ -81,7 +81,7 @@ impl<E: Effects> Executor<'_, E> {
         Ok(())
     }
 
-    /// Makes something from its old copy. If it has moved on meanwhile, the old copy is kept for whoever sends it.
+    /// Makes something from its old copy. If it has moved again meanwhile, the old copy stays for the job that sends it.
     fn make_move(&mut self, step: Step, moved: Move, todo: &mut Vec<Step>) -> Result<(), E::Error> {
         let failed = self.failed.len();
         // A move has one path, so no steps take its place.
@@ -95,7 +95,7 @@ impl<E: Effects> Executor<'_, E> {
         Ok(())
     }
 
-    /// Does one step; returns the steps that take its place.
+    /// Runs one step; returns the steps that replace it.
     fn step(&mut self, step: Step) -> Result<Vec<Step>, E::Error> {
         match step.doing() {
             Doing::Run(run) => {
@@ -114,8 +114,8 @@ impl<E: Effects> Executor<'_, E> {
         }
     }
 
-    /// Notes what a run could not deliver. A path that rsync cannot read keeps all others in its run from being deleted:
-    /// then each half of the step has a run of its own, down to the path to blame.
+    /// Notes what a run could not deliver. If rsync cannot read one path, it deletes nothing else in that run either.
+    /// Then each half of the step gets a run of its own, until the path to blame is found.
     fn settle(&mut self, step: Step, run: &Run, ran: Ran) -> Vec<Step> {
         if let Some(reason) = ran.all_failed {
             self.failed.extend(run.names.iter().map(|name| failure(name, &reason)));
@@ -140,8 +140,8 @@ impl<E: Effects> Executor<'_, E> {
         }
     }
 
-    /// Where only the comparison of a directory deletes its names, a name that failed there is retried by comparing the
-    /// directory: the name itself would be handed to such a comparison again and again.
+    /// If only a comparison of the directory can delete names, a name that failed is retried by comparing the directory.
+    /// Retrying the name would lead to such a comparison again and again.
     fn path_to_retry(&self, run: &Run, path: RelPath) -> RelPath {
         let RunKind::Listing { dirs, .. } = &run.kind else { return path };
         let by_listing = self.absent_way == Way::ListingOfParent;

@@ -1,4 +1,4 @@
-//! Stamps of files that were sent while they were fresh. A later write may have the same size and time, and rsync's quick
+//! Stamps of files that were sent while they were fresh: a later write could get the same size and time, and rsync's quick
 //! check would skip it. Does not look at the disk.
 
 use std::time::Duration;
@@ -7,10 +7,10 @@ use crate::change::Scope;
 use crate::ground::generations::Generations;
 use crate::path::RelPath;
 
-/// Entries of a generation; two generations are kept, some 10 MB at the most.
+/// Entries per generation; two generations are kept, at most some 10 MB.
 const GENERATION: usize = 50_000;
 
-/// Directories of a generation.
+/// Directories per generation.
 const DIRECTORIES: usize = 5_000;
 
 /// What rsync compares.
@@ -57,7 +57,7 @@ impl Sent {
 }
 
 impl FreshStamps {
-    /// True when the copy of `path` may have this stamp and other content: rsync must not trust it.
+    /// True when the copy of `path` may have this stamp but other content, so that rsync must not trust it.
     pub fn hides(&self, path: &RelPath, stamp: Stamp, granularity: Granularity) -> bool {
         let known = self.files.get(path);
         known.is_some_and(|known| same(*known, stamp, granularity))
@@ -94,7 +94,7 @@ impl FreshStamps {
         })
     }
 
-    /// Notes that `path` is about to be sent with this stamp. `now` is [`coarse_now`], read after the file was looked at.
+    /// Notes that `path` is about to be sent with this stamp. `now` is [`coarse_now`], read after the file's stamp.
     pub fn note(&mut self, path: &RelPath, stamp: Stamp, now: Duration, granularity: Granularity) {
         if is_fresh(stamp, now, granularity) {
             self.files.insert(path.clone(), stamp);
@@ -103,7 +103,7 @@ impl FreshStamps {
         }
     }
 
-    /// True when something newer than this was sent, or was about to be.
+    /// True when a newer version was sent, or was about to be.
     pub fn has_newer(&self, path: &RelPath, stamp: Stamp) -> bool {
         let known = self.files.get(path);
         known.is_some_and(|known| known.modified > stamp.modified)
@@ -129,8 +129,8 @@ fn same(a: Stamp, b: Stamp, granularity: Granularity) -> bool {
     times && a.size == b.size
 }
 
-/// True while another write could get the same stamp. With nanoseconds that is within one tick only: a stamp ahead of the
-/// coarse clock comes from Linux 6.13 or later, which never gives one twice to somebody who has looked.
+/// True while another write could get the same stamp. With nanoseconds that is one tick only: a stamp ahead of the
+/// coarse clock comes from Linux 6.13 or later, which never gives a stamp again after it was read.
 fn is_fresh(stamp: Stamp, now: Duration, granularity: Granularity) -> bool {
     match granularity {
         Granularity::Nanoseconds => now == stamp.modified,

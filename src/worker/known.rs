@@ -1,5 +1,5 @@
-//! What is known of one remote when a job is planned: which versions it has, and which stamps it must not trust.
-//! Answers questions; looks at nothing.
+//! What is known of one remote when a job is planned: which versions it has, and which stamps are not to be trusted.
+//! Answers questions; does not look at disk or remote.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,21 +11,21 @@ use crate::change::Scope;
 use crate::path::RelPath;
 use crate::rsync::Abilities;
 
-/// The paths beside which temporary files are looked for, at most.
+/// At most so many paths are remembered beside which temporary files may be left.
 const LEFTOVERS_MAX: usize = 10_000;
 
-/// All that earlier jobs have shown of a remote.
+/// Everything that earlier jobs have shown about a remote.
 #[derive(Debug, Default)]
 pub struct Known {
     /// What the receiver can do; `None` before the first contact.
     pub abilities: Option<Abilities>,
-    /// When it was last found to refuse deletions, and how long that is believed.
+    /// When it last refused deletions, and for how long sersync does not try again.
     pub refused_deletions: Option<(Instant, Duration)>,
-    /// Something extraneous may stand there since.
+    /// Since then extraneous files may exist there.
     pub owes_deletions: bool,
     fresh: FreshStamps,
     delivered: Delivered,
-    /// What aborted runs were sending: their temporary files may still be there.
+    /// What aborted runs were sending: their temporary files may still exist.
     leftovers: BTreeSet<RelPath>,
 }
 
@@ -40,12 +40,12 @@ impl Known {
         self.fresh.has_newer(path, version.stamp) || self.delivered.has_newer(path, version)
     }
 
-    /// True when the copy may have this stamp and other content.
+    /// True when the copy may have this stamp but other content.
     pub fn hides(&self, path: &RelPath, stamp: Stamp, granularity: Granularity) -> bool {
         self.fresh.hides(path, stamp, granularity)
     }
 
-    /// What was sent below `old` while its stamp was fresh, by its name below `new`.
+    /// What was sent below `old` with a fresh stamp, renamed to be below `new`.
     pub fn fresh_below(&self, old: &RelPath, new: &RelPath) -> Vec<RelPath> {
         self.fresh.moved_along(old, new)
     }
@@ -61,7 +61,7 @@ impl Known {
         self.fresh.note(path, stamp, now, granularity);
     }
 
-    /// Remembers that directories are about to be sent. Only a receiver of whole seconds can miss what is rewritten then.
+    /// Remembers that directories are about to be sent. Only a receiver that compares whole seconds can miss a rewrite then.
     pub fn begin_directories(&mut self, looks: &Looks, now: Duration, granularity: Granularity) {
         if granularity == Granularity::Seconds {
             self.fresh.begin_directories(&looks.first.trees, Scope::Tree, now);
@@ -84,12 +84,12 @@ impl Known {
         sent.into_iter().for_each(|(path, version)| self.delivered.note(&path, version));
     }
 
-    /// A job failed: what the remote has is not known any more.
+    /// A job failed: forgets what the remote has.
     pub fn doubt(&mut self) {
         self.delivered.clear();
     }
 
-    /// Everything is delivered, and nothing has happened for a while: no copy can have an older content of the same stamp.
+    /// Everything is delivered, and nothing has happened for a while: no copy can have older content with the same stamp.
     pub fn rest(&mut self) {
         self.fresh = FreshStamps::default();
     }
@@ -100,7 +100,7 @@ impl Known {
         self.leftovers.extend(names.into_iter().take(room).cloned());
     }
 
-    /// Takes what aborted runs were sending.
+    /// Removes and returns what aborted runs were sending.
     pub fn take_leftovers(&mut self) -> BTreeSet<RelPath> {
         std::mem::take(&mut self.leftovers)
     }

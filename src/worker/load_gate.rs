@@ -1,11 +1,11 @@
-//! Whether runs need the processors at this moment, for those who could do their work a little later.
-//! Counts; does not know what is delivered, nor who waits.
+//! Whether deliveries need the processors now; work that can wait asks here first.
+//! Only counts; does not know what is delivered or who waits.
 
 use crate::ground::lock::{lock, wait_timeout_while};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// After this machine lacked something that a run needs, no session is started for so long.
+/// After this machine lacked a resource that a run needs, no session is started for so long.
 const SHORT_FOR: Duration = Duration::from_secs(60);
 
 /// Shared by all remotes: they share the processors.
@@ -18,63 +18,63 @@ pub struct LoadGate {
 #[derive(Debug, Default)]
 struct State {
     delivering: u32,
-    /// Counts what may be news to one who waits.
+    /// Incremented at every change that a waiting thread must see.
     generation: u64,
-    /// When this machine last lacked something.
+    /// When this machine last lacked a resource.
     short_since: Option<Instant>,
     ended: bool,
 }
 
-/// A run that needs the processor to deliver; dropped when it needs it no more.
+/// A delivery that needs the processor; drop it when it no longer does.
 #[derive(Debug)]
 pub struct Delivering {
     load_gate: Arc<LoadGate>,
 }
 
-/// What one who waits is told.
+/// What a waiting thread sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     /// True when no run needs the processors.
     pub is_calm: bool,
-    /// True when this machine lacks something: no session may keep it from the runs.
+    /// True when this machine lacks a resource: sessions must leave it to the runs.
     pub is_short: bool,
     /// For [`LoadGate::wait`].
     pub generation: u64,
 }
 
 impl LoadGate {
-    /// From now on something is being delivered.
+    /// Notes that a delivery begins.
     pub fn delivering(self: &Arc<Self>) -> Delivering {
         self.lock().delivering += 1;
         Delivering { load_gate: Arc::clone(self) }
     }
 
-    /// How things are.
+    /// The current state.
     pub fn now(&self) -> Moment {
         let state = self.lock();
         let is_short = state.short_since.is_some_and(|since| since.elapsed() < SHORT_FOR);
         Moment { is_calm: state.delivering == 0, is_short, generation: state.generation }
     }
 
-    /// This machine lacks something that a run needs.
+    /// Notes that this machine lacks a resource that a run needs.
     pub fn note_shortage(&self) {
         self.lock().short_since = Some(now());
         self.notify();
     }
 
-    /// Somebody has something to do now, or when it is calm.
+    /// Wakes the waiting threads: there may be work for them.
     pub fn notify(&self) {
         self.lock().generation += 1;
         self.changed.notify_all();
     }
 
-    /// Nobody shall wait any more.
+    /// Ends all waiting, for good.
     pub fn end(&self) {
         self.lock().ended = true;
         self.changed.notify_all();
     }
 
-    /// Waits for news since that moment, no longer than `until`; false when the end has come.
+    /// Waits for a change since `generation`, at most until `until`; false when all waiting has ended.
     pub fn wait(&self, since: Moment, until: Option<Instant>) -> bool {
         let waits = |state: &mut State| !state.ended && state.generation == since.generation;
         let limit = until.map_or(Duration::MAX, |until| until.saturating_duration_since(now()));

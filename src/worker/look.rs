@@ -24,35 +24,35 @@ use crate::watch::Exclude;
 
 /// A file of this size or more is a job of its own.
 const LARGE_FILE: u64 = 4 << 20;
-/// The bytes of one batch; the rest goes in the next one.
+/// At most so many bytes are one batch; the rest goes into the next one.
 const BATCH_BYTES: u64 = 32 << 20;
 
 /// What a job is about, as the disk is now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Look {
-    /// Entries that are there, with their stat where it is a regular file's.
+    /// Entries that exist; regular files with their stat.
     pub present: Vec<Present>,
-    /// Topmost absent ancestors, each once.
+    /// The topmost absent ancestors, each once.
     pub absent: BTreeSet<RelPath>,
     /// Those of them that may have been directories.
     pub absent_dirs: BTreeSet<RelPath>,
-    /// Directories whose set of names is to be made equal.
+    /// Directories whose listings are to be made equal.
     pub listings: Vec<RelPath>,
-    /// Directories that are made equal with everything below.
+    /// Directories to be made equal with everything below.
     pub trees: Vec<RelPath>,
     /// Those of them whose file systems may hold too many entries for one list in memory.
     pub long_trees: HashSet<RelPath>,
     /// What is made from its old copy.
     pub moves: Vec<Move>,
-    /// What was to be made from its old copy, and is gone: the old copy is left alone.
+    /// Moves whose new names are gone: the old copies are left alone.
     pub undone: Vec<UndoneMove>,
-    /// One of the files that are there has other names.
+    /// At least one of the existing files has other names.
     pub has_linked: bool,
-    /// What another job has to do, divided where that is better.
+    /// What other jobs have to do, divided where that helps.
     pub returned: Vec<Item>,
 }
 
-/// One entry that is there.
+/// An entry that exists.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Present {
     /// Which.
@@ -61,16 +61,16 @@ pub struct Present {
     pub presence: Presence,
     /// The version of a regular file.
     pub version: Option<Version>,
-    /// Its size and time may be equal although its content is not.
+    /// The copy may have its size and time but other content.
     pub compare_content: bool,
-    /// An aborted run may have spoilt its copy since the delivery.
+    /// An aborted run may have overwritten the copy since the delivery.
     pub recheck: Recheck,
-    /// Who moved it here: what stood here before may have had the same stamp.
+    /// Who moved it here: the file that was here before may have had the same stamp.
     pub moved: Option<Mover>,
 }
 
 impl Present {
-    /// An entry of which nothing special is known.
+    /// An entry without anything special.
     pub fn plain(path: RelPath, presence: Presence) -> Self {
         Self {
             path,
@@ -83,14 +83,14 @@ impl Present {
     }
 }
 
-/// All looks of one job, in the order in which what they found is done.
+/// All looks of one job, in the order in which their findings are carried out.
 #[derive(Debug, Default)]
 pub struct Looks {
     /// The job's items.
     pub first: Look,
-    /// What may be done only after the moves: what concerns their old names, and what they may have hidden.
+    /// What has to follow the moves: paths at and below their old names, and paths that they may have hidden.
     pub after_moves: Look,
-    /// What below trees was sent lately: size and time may not tell that it is another file now.
+    /// Files below trees that were sent lately: size and time may not show a change.
     pub below_trees: Look,
 }
 
@@ -133,8 +133,8 @@ impl Look {
         !(named && self.absent_dirs.is_empty() && self.moves.is_empty())
     }
 
-    /// Takes out what may be done only after the moves: everything at, below and above their old names. Adds the
-    /// directories in which the moves work to what is done first.
+    /// Splits off what has to follow the moves: everything at, below and above their old names. Adds the
+    /// directories that the moves need to what is done first.
     pub fn put_off_old_names(&mut self) -> Look {
         let Self { moves, present, absent, absent_dirs, .. } = self;
         let late = |path: &RelPath| moves.iter().any(|m| path.is_within(&m.old));
@@ -177,7 +177,7 @@ pub struct LookOptions<'a> {
     pub hints: Hints,
     /// What is not mirrored.
     pub exclude: &'a Exclude,
-    /// The operator's rules for rsync, and the watch root to hold them against.
+    /// The operator's rules for rsync, and the watch root that they are relative to.
     pub operator: (&'a OperatorRules, &'a Path),
 }
 
@@ -213,7 +213,7 @@ struct Looking<'a> {
     options: LookOptions<'a>,
     moves: Moves<'a>,
     bytes: u64,
-    /// By directory: the way to what is in it.
+    /// For each directory: what its ancestors are like.
     ways: HashMap<RelPath, WayTo>,
     look: Look,
 }
@@ -233,7 +233,7 @@ impl Looking<'_> {
             // rsync does not delete a name whose parent is missing too.
             WayTo::Absent(topmost) => return self.absent(topmost, Scope::Tree),
             WayTo::Blocked(ancestor) if !self.holds(&ancestor) => return self.give_back(ancestor),
-            // Sending what stands in the way replaces what was below it.
+            // Sending the entry that is in the way replaces what was below it.
             WayTo::Blocked(ancestor) => {
                 let item = Item { path: ancestor, mark: Mark::new(Scope::Entry) };
                 return self.entry(&item, Presence::Other, None);
@@ -247,7 +247,7 @@ impl Looking<'_> {
         }
     }
 
-    /// A file with rules for its directory has changed, and with it what is sent of all that stands below.
+    /// A rule file of a directory has changed, and with it the selection of everything below.
     fn compare_directory_of(&mut self, rule_file: &RelPath) {
         let path = rule_file.parent().unwrap_or_default();
         self.compare_again(Item { path, mark: Mark::new(Scope::Tree) });
@@ -261,8 +261,8 @@ impl Looking<'_> {
         }
     }
 
-    /// Something changed below a directory that rsync would not enter: nothing is sent or deleted there. The directory that
-    /// holds that one may have other times by then.
+    /// Something changed below a directory that rsync does not enter: nothing is sent or deleted there. Only the times of the
+    /// parent directory may have changed.
     fn hidden(&mut self, visible: RelPath) {
         let is_dir = self.stat(&visible).is_ok_and(|stat| is_directory(&stat));
         if !visible.is_root() && is_dir && matches!(self.way_to(&visible), WayTo::Open) {
@@ -292,7 +292,7 @@ impl Looking<'_> {
         way
     }
 
-    /// A path that is gone: this job deletes it if it may.
+    /// A path that is gone: this job deletes it if it is allowed to.
     fn absent(&mut self, path: RelPath, scope: Scope) {
         if !self.holds(&path) {
             return self.give_back(path);
@@ -303,7 +303,7 @@ impl Looking<'_> {
         self.look.absent.insert(path);
     }
 
-    /// True when this job is a batch and `path` is one of its items or below one: then no other job works at or below it.
+    /// True when this job is a batch and `path` is one of its items or below one: no other job works there.
     fn holds(&self, path: &RelPath) -> bool {
         let mut above = Some(path.clone());
         while let Some(path) = above {
@@ -326,11 +326,11 @@ impl Looking<'_> {
     fn present(&mut self, item: &Item, stat: &Stat) {
         let (rules, root) = self.options.operator;
         if rules.hides(root, &item.path, is_directory(stat)) {
-            // rsync leaves it out, and by that its directory too, whose times have changed.
+            // rsync skips it, and with it its directory, whose times have changed.
             let directory = item.path.parent().unwrap_or_default();
             self.hidden(directory.clone());
-            // What the remote has there may be of the other kind, and that is not left out: only its directory's comparison
-            // deletes it.
+            // The copy may be of the other kind (file or directory), which the rules do not exclude. Only a comparison of the parent
+            // directory deletes it.
             if !rules.hides(root, &item.path, !is_directory(stat)) {
                 self.compare_again(Item { path: directory, mark: Mark::new(Scope::Listing) });
             }
@@ -417,8 +417,8 @@ impl Looking<'_> {
         true
     }
 
-    /// Something that moved twice in a row stands at a third name, of which this job does not know. So it does nothing at the
-    /// first two: the third one can be made from the copy that is at the first.
+    /// What moved twice in a row is now at a third name, which this job does not know. So the job leaves the first two names
+    /// alone: the third can then be made from the copy at the first.
     fn undo_moves(&mut self) {
         if self.options.hints == Hints::Ignore || self.job.kind != JobKind::Batch {
             return;
@@ -428,7 +428,7 @@ impl Looking<'_> {
             if !look.absent.contains(new) || !self.moves.is_undone(new, old, look.undone.len()) {
                 continue;
             }
-            // What stands at the old name again is sent, over the old copy.
+            // If something exists at the old name again, it is sent over the old copy.
             if self.moves.is_owed(old) && !look.absent.remove(old) {
                 continue;
             }
@@ -439,8 +439,8 @@ impl Looking<'_> {
         }
     }
 
-    /// What stands beside something that is gone and differs from it in its case only is sent again after the deletion: where
-    /// the remote ignores case, both are one name there, and the deletion has taken the copy.
+    /// A sibling whose name differs from a deleted one only in case is sent again after the deletion: if
+    /// the remote ignores case, the deletion has removed its copy.
     fn compare_namesakes(&mut self) {
         let mut gone: HashMap<RelPath, HashSet<Vec<u8>>> = HashMap::new();
         for path in &self.look.absent {

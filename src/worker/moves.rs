@@ -9,12 +9,12 @@ use crate::engine::Job;
 use crate::path::RelPath;
 use crate::rsync::temporary::is_temporary_of;
 
-/// To send a smaller file is quicker than to start a run for it.
+/// Sending a smaller file is quicker than starting a run for it.
 const FILE_MIN: u64 = 1 << 20;
 /// The moves of one job that get a run of their own; the rest is sent.
 const MOVES_MAX: usize = 16;
 
-/// Whether a remote can make what moved from its old copy.
+/// Whether a remote can make a moved entry from its old copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hints {
     /// It can.
@@ -34,7 +34,7 @@ pub enum Moved {
     File(u64),
 }
 
-/// Who gave a file its name.
+/// Who renamed a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mover {
     /// A person or a program.
@@ -49,12 +49,12 @@ pub fn is_receivers(old: &RelPath, new: &RelPath) -> bool {
     is_temporary_of(old, new) || old.components().any(held_back)
 }
 
-/// Something that is made from its old copy.
+/// An entry that is made from its old copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
-    /// Where it is now.
+    /// Its name now.
     pub new: RelPath,
-    /// Where its copy still is.
+    /// The name of its copy.
     pub old: RelPath,
     /// Whether it is a directory.
     pub what: Moved,
@@ -70,7 +70,7 @@ impl Move {
     }
 }
 
-/// How something that moved is delivered.
+/// How a moved entry is delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// Like anything else.
@@ -95,13 +95,13 @@ impl<'a> Moves<'a> {
         Self { owed: items.map(|item| &item.path).collect(), old_of }
     }
 
-    /// Who moved `path` to where it is, if anybody did.
+    /// Who moved something to `path`, if anybody did.
     pub fn mover(&self, path: &RelPath) -> Option<Mover> {
         let old = self.old_of.get(path)?;
         Some(if is_receivers(old, path) { Mover::Receiver } else { Mover::Somebody })
     }
 
-    /// True when nothing should be done for a move whose new name is gone. What an rsync receives here does not move on.
+    /// True when nothing is to be done for a move whose new name is gone. A file that an rsync received here does not move again.
     pub fn is_undone(&self, new: &RelPath, old: &RelPath, already: usize) -> bool {
         self.owed.contains(new) && already < MOVES_MAX && !is_receivers(old, new)
     }
@@ -111,7 +111,7 @@ impl<'a> Moves<'a> {
         self.owed.contains(path)
     }
 
-    /// The move that made `new`, if a run of its own serves it; `stat` tells what stands at the old name.
+    /// The move that made `new`, if it gets a run of its own; `stat` looks at the old name.
     pub fn find(
         &self,
         new: &RelPath,
@@ -122,7 +122,7 @@ impl<'a> Moves<'a> {
         let Some(old) = self.old_of.get(new).copied() else { return Origin::Unknown };
         let same_directory = old.parent() == new.parent();
         let serves = match what {
-            // For a while both names share their files on the remote: nothing may stand at the old one here.
+            // During the move both names share their files on the remote, so nothing may exist at the old name here.
             Moved::Directory => stat(old) == Some(Errno::NOENT),
             Moved::File(size) if size < FILE_MIN => false,
             Moved::File(_) if same_directory => true,

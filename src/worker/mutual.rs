@@ -1,5 +1,5 @@
-//! Two mirrors of each other: what came from the remote is not sent back before it has rested, and not at all if the remote
-//! has it. One hook before a job, one after it; nobody outside this folder knows of echoes.
+//! Two mirrors of each other: what came from the remote is sent back only after a delay, and not at all if the remote
+//! has it. One hook before a job and one after it; nothing outside this folder knows about echoes.
 
 mod echoes;
 mod notices;
@@ -23,7 +23,7 @@ use ours::Reach;
 /// A tick of the slowest kernel's clock.
 const TICK_MS_MAX: u32 = 20;
 
-/// What the hook needs of the job that is about to run.
+/// What the hook needs from the job that is about to run.
 pub trait Partner {
     /// What ends the job.
     type Error;
@@ -53,10 +53,10 @@ pub struct Mutual {
     echoes: Mutex<Echoes>,
 }
 
-/// A job between the hook before and the hook after it. Dropping it is the latter.
+/// A job between the two hooks. Dropping it runs the hook after the job.
 #[derive(Debug)]
 pub struct Sending<'a> {
-    /// What is left alone for a while.
+    /// Items that have to wait.
     pub resting: Vec<Item>,
     mutual: &'a Mutual,
     reach: Option<Reach>,
@@ -73,8 +73,8 @@ impl Mutual {
         self.lock().is_pair(now())
     }
 
-    /// Before a job: takes out of `looks` what must rest. `known_until`: by the clock of the files, the time up to which
-    /// the kernel's events were known when the job was made.
+    /// Before a job: removes from `looks` what has to wait. `known_until`: by the clock of the files, the time up to which
+    /// the kernel's events had been read when the job was made.
     ///
     /// # Errors
     /// When the remote was asked, and the answer ends the job.
@@ -95,8 +95,8 @@ impl Mutual {
         Ok(Sending { resting, mutual: self, reach })
     }
 
-    /// In a pair, looks again when a file may still change without a new stamp, if need be after the next tick of the clock:
-    /// else it would be sent twice, and the second time would undo what the other side has written since.
+    /// In a pair, a file that may still change without a new stamp is looked at again, if need be after the next tick of the clock.
+    /// Otherwise it would be sent twice, and the second run would overwrite what the other side has written since.
     fn settle<P: Partner>(&self, looks: &mut Looks, partner: &P) {
         if self.lock().is_pair(now()) && !is_settled(&looks.first) {
             wait_for_tick();
@@ -129,7 +129,7 @@ impl Mutual {
         Ok(self.lock().conclude(&mut looks.first, notices, asked))
     }
 
-    /// A panic elsewhere leaves the state whole: every change to it is one call.
+    /// A panic elsewhere leaves the state consistent, because each change to it is one call.
     fn lock(&self) -> MutexGuard<'_, Echoes> {
         lock(&self.echoes)
     }
@@ -148,7 +148,7 @@ fn is_settled(look: &Look) -> bool {
     look.present.iter().flat_map(|entry| entry.version).all(|version| version.is_settled(now))
 }
 
-/// Returns when the clock of the files has advanced: after 4 ms at most as a rule.
+/// Returns when the clock of the files has advanced, usually within 4 ms.
 #[expect(clippy::disallowed_methods, reason = "the clock of the files has nothing to wait for")]
 fn wait_for_tick() {
     let before = coarse_now();

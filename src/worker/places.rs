@@ -1,5 +1,5 @@
-//! The places that one daemon has for us: connections of all its remotes are counted together, and one place is left to others.
-//! Counts, and makes runs wait; connects to nothing.
+//! The connections that one daemon allows us: those of all its remotes are counted together, and one is left to other clients.
+//! Counts, and makes runs wait; does not connect.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use crate::destination::{DAEMON_PORT, Destination};
 use crate::ground::lock::{lock, wait_timeout};
 
-/// The most connections, ready sessions and runs together, beside which no other session is made ready. Of the field's daemons with
-/// a limit half allow ten or fewer, and few allow less than four.
+/// With so many connections (ready sessions and runs together) no further session is made ready. Half of the field's daemons
+/// with a limit allow ten or fewer connections, and few allow less than four.
 const READY_BESIDE: usize = 3;
 
-/// A daemon's child keeps its place for some 50 ms after the run's end.
+/// The daemon's child process keeps its connection for some 50 ms after the run's end.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// The places of each daemon, by host and port.
@@ -20,7 +20,7 @@ const LINGER: Duration = Duration::from_millis(100);
 pub struct Daemons(HashMap<String, Arc<Places>>);
 
 impl Daemons {
-    /// The places of the daemon that serves this remote. What is no daemon counts nobody's connections but its own.
+    /// The places of the daemon that serves this remote. Other kinds of remotes share no places.
     pub fn places_of(&mut self, destination: &Destination) -> Arc<Places> {
         let Destination::Daemon { host, .. } = destination else {
             return Arc::new(Places::default());
@@ -47,7 +47,7 @@ struct State {
     running: usize,
     /// How many remotes want sessions.
     wanting: usize,
-    /// When places were given back of which the daemon may not know yet.
+    /// When places were given back that the daemon may still count as taken.
     left: VecDeque<Instant>,
 }
 
@@ -71,8 +71,8 @@ impl Places {
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Takes a place for a run; waits for one while the daemon is known to have none to spare. `goes_on` says whether it is worth
-    /// waiting; `waits` hears that somebody waits.
+    /// Takes a place for a run; waits while the daemon is known to have none to spare. `goes_on` says whether to keep
+    /// waiting; `waits` is called when waiting begins.
     pub fn enter(self: &Arc<Self>, goes_on: &dyn Fn() -> bool, waits: &dyn Fn()) -> Place {
         let mut state = self.lock();
         while !state.has_room_for_a_run(now()) && goes_on() {
@@ -84,7 +84,7 @@ impl Places {
         Place { places: Arc::clone(self), used_for: Use::Running }
     }
 
-    /// Takes a place for a session that is to be ready, if there is one to spare; `own`: how many the remote has already.
+    /// Takes a place for a ready session, if there is one to spare; `own`: how many the remote already has.
     pub fn keep_ready(self: &Arc<Self>, own: usize) -> Option<Place> {
         let mut state = self.lock();
         if !state.has_room_for_a_session(own, now()) {
@@ -110,24 +110,24 @@ impl Places {
         self.lock().left.front().map(|left| *left + LINGER)
     }
 
-    /// One more remote wants sessions.
+    /// Notes that one more remote wants sessions.
     pub fn note_wanting(&self) {
         self.lock().wanting += 1;
     }
 
-    /// One remote less wants sessions.
+    /// Notes that one remote fewer wants sessions.
     pub fn note_resting(&self) {
         let mut state = self.lock();
         state.wanting = state.wanting.saturating_sub(1);
     }
 
-    /// The daemon has said how many clients it serves. It stays known: to ask again would cost a client its place.
+    /// Notes how many clients the daemon serves. This is kept, because asking again would take a place from a client.
     pub fn learn(&self, allowed: usize) {
         self.lock().allowed = Some(allowed);
         self.changed.notify_all();
     }
 
-    /// Those who wait look again whether it is worth while.
+    /// Wakes the waiting runs, which check again whether to keep waiting.
     pub fn notify(&self) {
         self.changed.notify_all();
     }
@@ -166,7 +166,7 @@ impl State {
 }
 
 impl Place {
-    /// The session that had it gets something to do.
+    /// The ready session with this place begins a run.
     #[must_use]
     pub fn for_a_run(mut self) -> Self {
         if self.used_for == Use::Ready {

@@ -24,7 +24,7 @@ use crate::rsync::excludes::Excludes;
 use crate::rsync::{Abilities, DIRS_BYTES_MAX, Endpoint, Presence, Way};
 use step::{Dir, Sending, Step};
 
-/// Why a name is not deleted on a remote whose rules only whole directories can serve.
+/// Why a name is not deleted on a remote where only comparisons of whole directories can apply the rules.
 const WITHHELD: &str = "not deleted while deletions are held back (see the alarm in the log)";
 
 /// Why a name is not deleted on a remote that deletes nothing.
@@ -33,10 +33,10 @@ const REFUSED: &str = "the remote refuses deletions";
 /// What to do about it.
 const REFUSED_ADVICE: &str = "take \"delete\" out of \"refuse options\" in its rsyncd.conf, or set <delete start=\"false\"/>";
 
-/// A file younger than this was made after anything that it replaces.
+/// A file younger than this was created after whatever it replaces.
 const YOUNG: Duration = Duration::from_secs(2);
 
-/// The names in one run by patterns: rsync tries every pattern on every entry of the directories that it reads.
+/// At most so many names go into one run by patterns: rsync tries every pattern on every entry that it reads.
 const PATTERNS_MAX: usize = 1_000;
 
 /// What a plan depends on besides the job and the look.
@@ -57,15 +57,15 @@ pub struct Facts<'a> {
 /// What is to be done for a job.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// What is done, in this order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
-    /// Directories that are sent by name, as what they are: no step reads or deletes anything below them.
+    /// Directories that are sent by name alone: no step reads or deletes anything below them.
     pub open: Vec<RelPath>,
     /// Stamps to remember before the steps run.
     pub stamps: Vec<(RelPath, Stamp)>,
     /// Versions that the remote has when all steps have succeeded.
     pub versions: Vec<(RelPath, Version)>,
-    /// What another job has to do.
+    /// What other jobs have to do.
     pub returned: Vec<Item>,
     /// What cannot be done.
     pub failed: Vec<PathFailure>,
@@ -79,7 +79,7 @@ pub fn plan(job: &Job, looks: &Looks, facts: Facts<'_>) -> Plan {
     planning.plan.open = planning.open_directories(&looks.first);
     planning.batch(&looks.first);
     planning.moves(&looks.first);
-    // At once: until then both names share their inodes on the remote.
+    // Delete at once: until then both names share their inodes on the remote.
     planning.batch(&looks.after_moves);
     planning.directories(&looks.first, Scope::Listing);
     planning.directories(&looks.first, Scope::Tree);
@@ -116,7 +116,7 @@ impl Facts<'_> {
         look.present.iter().filter(replaces).map(|entry| entry.path.clone()).collect()
     }
 
-    /// True when the remote can be asked whether it has what is to be deleted.
+    /// True when the remote can be asked about entries that are to be deleted.
     pub fn can_ask_for_deletions(&self) -> bool {
         self.endpoint.deletes()
             && self.way(Presence::Absent) == Way::Batch
@@ -131,7 +131,7 @@ impl Facts<'_> {
         }
     }
 
-    /// How a path travels to the remote.
+    /// How rsync is told about a path.
     pub fn way(&self, presence: Presence) -> Way {
         self.endpoint.way(presence, self.abilities)
     }
@@ -140,14 +140,14 @@ impl Facts<'_> {
         self.endpoint.compares_nanoseconds(self.abilities)
     }
 
-    /// True when a file was made after anything that it replaces: only a stamp of this moment cannot be that of what
-    /// stood here before.
+    /// True when a file was created after whatever it replaces: only a stamp of this moment differs for certain from that of the
+    /// previous file.
     fn is_new(&self, version: Version) -> bool {
         self.compares_nanoseconds() && version.stamp.modified + YOUNG > self.now
     }
 
-    /// True when `-u` must not keep the copy of an entry, though it may be newer: somebody moved the entry here, or a
-    /// newer version was sent before, so the older one is meant to be here.
+    /// True when `-u` must not keep a newer copy of an entry: somebody moved the entry here, or a
+    /// newer version was sent before, so the older one is intended.
     fn replaces(&self, entry: &Present, replaced: bool) -> bool {
         let Some(version) = entry.version else { return false };
         let older = replaced && entry.moved == Some(Mover::Somebody)
@@ -155,12 +155,12 @@ impl Facts<'_> {
         self.endpoint.keeps_newer() && older && entry.moved != Some(Mover::Receiver)
     }
 
-    /// True when the remote should delete and does not.
+    /// True when the remote refuses deletions that the configuration asks for.
     fn refuses_deletions(&self) -> bool {
         self.endpoint.deletes() && !self.abilities.delete
     }
 
-    /// True for an absent directory in whose copy something excluded may stand.
+    /// True for an absent directory whose copy may contain something excluded.
     fn is_guarded(&self, absent: &RelPath, look: &Look) -> bool {
         self.endpoint.deletes()
             && self.rules.may_outlive_directories()
@@ -176,7 +176,7 @@ struct Planning<'a> {
     plan: Plan,
 }
 
-/// The names of one batch by the way that they travel.
+/// The names of one batch, by how rsync is told about them.
 #[derive(Default)]
 struct Sorted {
     plain: Vec<RelPath>,
@@ -184,7 +184,7 @@ struct Sorted {
     replacing: Vec<RelPath>,
     confirmed: Vec<RelPath>,
     patterns: Vec<(RelPath, Presence)>,
-    /// One of the names that go by patterns needs its content compared.
+    /// At least one of the names that go by patterns must be compared by content.
     patterns_compared: bool,
     guarded: Vec<RelPath>,
 }
@@ -199,7 +199,7 @@ impl Planning<'_> {
         present.map(|entry| entry.path.clone()).collect()
     }
 
-    /// Sends what is there and deletes what is gone, each in the way that the remote understands.
+    /// Sends what exists and deletes what is gone, each in a way that the remote supports.
     fn batch(&mut self, look: &Look) {
         let (first, rest) = self.collisions(look);
         let mut sorted = Sorted::default();
@@ -215,8 +215,8 @@ impl Planning<'_> {
         self.push_steps(sorted);
     }
 
-    /// What is gone, and differs from something that is there in its case only; and the rest. Where the remote ignores case,
-    /// both are one name there: it is deleted in a run of its own, before the new one is sent.
+    /// Splits the absent names: those that differ from a present name only in case, and the rest. If the remote ignores case,
+    /// both are one name there, so the old one is deleted in its own run before the new one is sent.
     fn collisions<'l>(&self, look: &'l Look) -> (Vec<&'l RelPath>, Vec<&'l RelPath>) {
         let gone = look.absent.iter();
         if look.absent.is_empty() || look.present.is_empty() {
@@ -256,7 +256,7 @@ impl Planning<'_> {
             (sorted.plain, Sending::Plain),
             (sorted.compared, Sending::CompareContent),
             (sorted.replacing, Sending::Replace),
-            // Last: a change must not wait for it.
+            // Last, because a change must not wait for it.
             (sorted.confirmed, Sending::Confirm),
         ];
         let lists = lists.into_iter().filter(|(names, _)| !names.is_empty());
@@ -274,7 +274,7 @@ impl Planning<'_> {
 
     fn sort(&mut self, sorted: &mut Sorted, path: &RelPath, presence: Presence, how: Sending) {
         match self.facts.way(presence) {
-            // Patterns keep the operator's `-u`, which would keep the newer copy.
+            // A run by patterns has the operator's `-u`, which would keep the newer copy.
             Way::Fallback
                 if how == Sending::Replace
                     && self.facts.endpoint.reads_lists()
@@ -298,7 +298,7 @@ impl Planning<'_> {
         }
     }
 
-    /// How a present entry is sent; `None` when the remote has exactly this. Notes what is to be remembered.
+    /// How a present entry is sent; `None` when the remote has this version. Notes what is to be remembered.
     fn sending(&mut self, entry: &Present) -> Option<Sending> {
         let facts = self.facts;
         let confirms = entry.recheck == Recheck::Confirm;
@@ -308,9 +308,9 @@ impl Planning<'_> {
         let (path, stamp) = (&entry.path, version.stamp);
         let replaced = entry.moved.is_some() && !facts.is_new(version);
         let replaces = facts.replaces(entry, replaced);
-        // The newer version stays remembered until this one has arrived; its content is compared anyway.
+        // The newer version stays remembered until this one has arrived; this one is compared by content in any case.
         let hidden = !replaces && facts.known.hides(path, stamp, facts.granularity());
-        // Reading a large file on both sides is no mere confirmation.
+        // Comparing a large file reads it on both sides, which costs more than a confirmation is worth.
         let hidden = hidden && !(confirms && self.job.kind == JobKind::Large);
         if !replaces {
             self.plan.stamps.push((path.clone(), stamp));
@@ -328,7 +328,7 @@ impl Planning<'_> {
         }
     }
 
-    /// Where only the comparison of a directory deletes, a job must hold the directory: else it would delete what other
+    /// If only a comparison of the directory deletes, the job must lock the directory: otherwise it would delete what other
     /// jobs send into it meanwhile.
     fn return_parent(&mut self, path: &RelPath) {
         let mark = Mark::new(Scope::Listing);
@@ -347,8 +347,8 @@ impl Planning<'_> {
         });
     }
 
-    /// Some words make one path depend on others. What was sent arrives at once, and the comparison of the whole tree by
-    /// another job corrects what else has changed by that.
+    /// Some options make the result for one path depend on other paths. The change is sent at once; another job then compares the
+    /// whole tree and corrects the other paths.
     fn compare_whole_tree(&mut self, looks: &Looks) {
         let endpoint = self.facts.endpoint;
         let has_linked = || looks.all().iter().any(|look| look.has_linked);
@@ -361,7 +361,7 @@ impl Planning<'_> {
         }
     }
 
-    /// Makes moved things from their old copies.
+    /// Makes moved entries from their old copies.
     fn moves(&mut self, look: &Look) {
         let excludes = Arc::new(self.facts.rules.patterns.clone());
         for moved in &look.moves {
@@ -392,7 +392,7 @@ impl Planning<'_> {
                     let step = self.equal(look, paths, scope, &excludes);
                     self.plan.steps.push(step);
                 }
-                // Patterns of the operator hold as well, and only rsync can read those.
+                // The operator's own patterns apply too, and only rsync can interpret them.
                 (Coverage::Partial, true) => {
                     let step = Step::Hide(Box::new(self.equal(look, paths, scope, &excludes)));
                     let step = self.previewed(step);
@@ -419,7 +419,7 @@ impl Planning<'_> {
         Step::Directories { dirs, scope, deletes, excludes: Arc::clone(excludes) }
     }
 
-    /// Where patterns do not say all that is excluded: what the rules exclude is not deleted, and the rest is sent by name.
+    /// If patterns cannot express all exclusions: what the rules exclude is not deleted, and the rest is sent by name.
     fn equal_by_name(&mut self, paths: &[RelPath], scope: Scope, excludes: &Arc<Excludes>) {
         if self.deletes_below() {
             let (dirs, excludes) = (paths.to_vec(), Arc::clone(excludes));

@@ -1,5 +1,5 @@
-//! One remote as the workers see it: how it is reached, its sessions, and what earlier jobs have shown of it.
-//! Remembers; runs no job.
+//! One remote as the workers see it: how it is reached, its sessions, and what earlier jobs have shown about it.
+//! Runs no job.
 
 mod contact;
 
@@ -25,7 +25,7 @@ pub struct Remote {
     rules: Rules,
     known: Mutex<Known>,
     addresses: Mutex<Addresses>,
-    /// The job that asks what the remote can do holds this.
+    /// Held by the job that probes the remote.
     asking: Mutex<()>,
     sessions: Sessions,
 }
@@ -37,12 +37,12 @@ pub enum Stop {
     Failed(Failure),
     /// The remote lacks an ability: the job begins again without it.
     Again,
-    /// It was told to stop.
+    /// The job was told to stop.
     Stopped,
 }
 
 impl Remote {
-    /// A remote of which nothing is known yet.
+    /// A remote about which nothing is known yet.
     pub fn new(
         endpoint: Endpoint,
         source: Arc<Source>,
@@ -81,12 +81,12 @@ impl Remote {
         &self.rules
     }
 
-    /// What earlier jobs have shown of it.
+    /// What earlier jobs have shown about it.
     pub fn known(&self) -> MutexGuard<'_, Known> {
         lock(&self.known)
     }
 
-    /// What a run's outcome means for its job, when it ends the job. `asked`: what a run asked of the remote.
+    /// What a run's outcome means for its job, if it ends the job. `asked`: the abilities that the run needed.
     pub fn stop(&self, outcome: Outcome, asked: Option<Abilities>) -> Stop {
         match outcome {
             // Another job may have learned it meanwhile.

@@ -45,7 +45,7 @@ pub struct RemoteWorker {
     remote: Remote,
     sharding: Sharding,
     recorder: Option<Recorder>,
-    /// Set when a full sync was begun without a probe.
+    /// Set when a full sync has begun without a probe.
     was_trusted: AtomicBool,
     mutual: Mutual,
     /// Set while nobody knows whether the remote answers.
@@ -149,7 +149,7 @@ impl RemoteWorker {
         if self.sessions().are_stopped() {
             return (JobReport::nothing(Verdict::Stopped), None);
         }
-        // A remote that may be down is asked first: while it does not answer, the disk is left alone.
+        // A remote that may be down is knocked at first: while it does not answer, the disk is not read.
         if self.doubt.load(Ordering::Relaxed) || job.kind == JobKind::Knock {
             under_way.waits();
             let knock = self.remote.endpoint().knock();
@@ -180,7 +180,7 @@ impl RemoteWorker {
     }
 
     fn run_job(&self, job: &Job, known_until: Duration, under_way: &UnderWay<'_>) -> JobReport {
-        // Each round does without one more ability, and there are seven.
+        // Each round gives up one more ability, and there are seven.
         for _ in 0..10 {
             let known = self.remote.abilities();
             let is_trusted = known.is_none() && self.may_trust(job);
@@ -188,7 +188,7 @@ impl RemoteWorker {
             match self.try_run(job, abilities, known_until, under_way) {
                 Ok(report) => {
                     // A full sync needs the processors itself, and nothing follows a confirmation. Changes that come meanwhile
-                    // make sessions wanted.
+                    // request sessions.
                     let is_full_sync = matches!(job.kind, JobKind::Trees(_));
                     let is_last = is_full_sync || job.only_confirms();
                     if !is_last || self.remote.sessions().are_wanted() {
@@ -196,7 +196,7 @@ impl RemoteWorker {
                     }
                     return report;
                 }
-                // A probe tells whether the remote is down or lacks an ability.
+                // A probe shows whether the remote is down or lacks an ability.
                 Err(Stop::Failed(_)) if is_trusted && self.remote.abilities().is_none() => {}
                 Err(Stop::Again) => {}
                 Err(Stop::Failed(failure)) => {
@@ -210,10 +210,10 @@ impl RemoteWorker {
         JobReport::nothing(Verdict::Failed(Failure::new(FailureKind::Options, 1, reason)))
     }
 
-    /// True once, for a full sync, or where no session is kept ready: the first run shows almost all that a probe shows.
-    /// What it does not show is learned from the first batch that is refused, which is sent again at once.
+    /// True once, for a full sync, or if no session is kept ready: the first run shows almost everything that a probe shows.
+    /// The rest is learned from the first refused batch, which is sent again at once.
     fn may_trust(&self, job: &Job) -> bool {
-        // Where each connection is to carry something, nobody asks before the first run.
+        // If every connection has to carry something, there is no probe before the first run.
         let carries = self.remote.endpoint().ready() == 0;
         if carries && job.kind.is_question() {
             return !self.was_trusted.load(Ordering::Relaxed);
@@ -288,7 +288,7 @@ impl RemoteWorker {
         returned.extend(looks.below_trees.returned);
         let postponed = sending.resting.clone();
         let unconfirmed = match self.mutual.is_pair() {
-            // Whoever swaps the directory there swaps the watch root of a mirror, which then compares everything.
+            // On a mutual mirror, swapping the directory swaps a watch root, and that mirror then compares everything.
             true => Vec::new(),
             false => under_way.unconfirmed.take(),
         };
@@ -306,7 +306,7 @@ impl RemoteWorker {
         })
     }
 
-    /// The job's items that were gone, and are gone from the remote when they are delivered.
+    /// The job's absent items, which are absent on the remote when they are delivered.
     fn deleted(&self, job: &Job, looks: &Looks) -> Vec<RelPath> {
         if !self.remote.endpoint().deletes() || looks.absent().next().is_none() {
             return Vec::new();
@@ -330,7 +330,7 @@ impl RemoteWorker {
         files(&looks.first.listings, Scope::Listing) + files(&looks.first.trees, Scope::Tree)
     }
 
-    /// Decides what is to be done, and remembers the stamps of what is about to be sent.
+    /// Makes the plan, and remembers the stamps of what is about to be sent.
     fn plan(&self, job: &Job, looks: &Looks, abilities: Abilities) -> Plan {
         let mut known = self.remote.known();
         let facts = self.facts(&known, abilities);
@@ -349,7 +349,7 @@ impl RemoteWorker {
         Facts { endpoint, rules, abilities, known, now: coarse_now() }
     }
 
-    /// Removes what aborted runs have left on the remote, also those of an earlier program.
+    /// Removes what aborted runs have left on the remote, also those of an earlier process.
     fn clean_up(&self, job: &Job, runs: &Runs<'_>) {
         let rechecked = job
             .items
@@ -401,7 +401,7 @@ impl Attempt<'_> {
         LookOptions { sharding, hints, exclude: &rules.exclude, operator }
     }
 
-    /// What below moved directories may have been rewritten with the same stamp: its old copy must not be trusted.
+    /// Files below moved directories that may have been rewritten with the same stamp: their old copies must not be trusted.
     fn fresh_after(&self, moves: &[Move]) -> Look {
         let known = self.remote().known();
         let below = |moved: &Move| known.fresh_below(&moved.old, &moved.new);
@@ -410,7 +410,7 @@ impl Attempt<'_> {
         self.look_at(paths, Mark { compare_content: true, ..Mark::new(Scope::Entry) })
     }
 
-    /// What below trees was sent lately: rsync's comparison of size and time may not see that it is another file now.
+    /// Files below trees that were sent lately: rsync's comparison of size and time may miss a change.
     fn fresh_below(&self, trees: &[RelPath]) -> Look {
         let known = self.remote().known();
         let paths = trees.iter().flat_map(|tree| known.fresh_below(tree, tree)).collect();

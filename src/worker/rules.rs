@@ -9,9 +9,9 @@ use crate::watch::Exclude;
 pub struct Rules {
     /// True for what is not mirrored.
     pub exclude: Exclude,
-    /// The same as rsync patterns, as far as these can say it.
+    /// The same as rsync patterns, as far as these can express it.
     pub patterns: Excludes,
-    /// Whether the patterns say everything.
+    /// Whether the patterns are complete.
     pub coverage: Coverage,
     /// Patterns that hold in scheduled full syncs only.
     pub crontab: Vec<Vec<u8>>,
@@ -38,7 +38,7 @@ impl Rules {
         self.coverage == Coverage::Partial || !self.patterns.kept.is_empty()
     }
 
-    /// True when they mean the same in a run whose root is a directory below the watch root.
+    /// True when the rules mean the same in a run whose root is a directory below the watch root.
     pub fn hold_anywhere(&self) -> bool {
         self.coverage == Coverage::Whole && self.patterns.hold_anywhere()
     }

@@ -1,5 +1,5 @@
 //! The rsync runs of one job against its remote.
-//! Does not decide which; a plan does.
+//! Does not decide which; the plan does.
 
 use super::executor::{Effects, Ran};
 use super::plan::step::{Entry, Run};
@@ -26,13 +26,13 @@ impl<'a> Runs<'a> {
         Self { remote, abilities, job }
     }
 
-    /// Which of these the remote lacks, or has too much; changes nothing.
+    /// Which of these the remote lacks, and which it has in excess; changes nothing.
     pub fn ask(&self, paths: &[RelPath]) -> Result<Answer, Stop> {
         let input = input::names(paths);
         let kind = RunKind::Batch { ignore_times: false };
         match self.remote.sessions().ask(&kind, self.abilities, &input, self.job) {
             Ok(answer) => Ok(answer),
-            // The run that delivers them will say what is wrong.
+            // The run that delivers them will report the failure.
             Err(Outcome::Partial { .. } | Outcome::Kept { .. }) => Ok(Answer::default()),
             Err(outcome) => Err(self.remote.stop(outcome, Some(self.abilities))),
         }
@@ -63,7 +63,7 @@ impl<'a> Runs<'a> {
             }
             Outcome::Kept { reason } => Ran { all_failed: Some(reason), ..Ran::default() },
             outcome => {
-                // A comparison of whole directories removes leftovers when it is repeated.
+                // When a comparison of whole directories is repeated, it removes leftovers.
                 let by_name = !matches!(run.kind, RunKind::Trees { .. } | RunKind::Listing { .. });
                 if by_name && is_aborted(&outcome) {
                     self.remote.known().note_leftovers(&run.names);
@@ -100,7 +100,7 @@ impl Effects for Runs<'_> {
     }
 
     fn stands(&mut self, path: &RelPath) -> bool {
-        // Where the root cannot be opened, nothing is known to be gone.
+        // If the root cannot be opened, nothing is known to be gone.
         let root = self.remote.source().open_healthy();
         root.map_or(true, |root| stat(&root, path).is_ok())
     }

@@ -1,5 +1,5 @@
-//! The thread that starts sessions, one after the other, and not while something is being delivered.
-//! Starting one takes more processor time than a small delivery; nobody waits for it.
+//! The thread that starts sessions, one after the other, while no delivery needs the processors.
+//! Starting a session takes more processor time than a small delivery, and nobody waits for it.
 
 use std::io;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn keep_ready(remotes: &RemoteTable, load_gate: &LoadGate) {
         let remotes = remotes.all();
         let now = load_gate.now();
         if now.is_short {
-            // What sessions hold, runs may need: descriptors, processes, memory.
+            // Runs may need what sessions hold: descriptors, processes, memory.
             Sessions::close_all(remotes.iter().map(|remote| remote.sessions()));
         }
         remotes.iter().for_each(|remote| remote.sessions().make_room());
@@ -55,7 +55,7 @@ fn keep_ready(remotes: &RemoteTable, load_gate: &LoadGate) {
             Some((SessionDemand::Some, remote)) if now.is_calm => remote.sessions().start_one(),
             _ => {
                 let next = next_place(&remotes);
-                // One that was replaced is not kept alive by this wait.
+                // This wait must not keep a replaced remote alive.
                 drop(remotes);
                 if !load_gate.wait(now, next) {
                     return;
@@ -65,7 +65,7 @@ fn keep_ready(remotes: &RemoteTable, load_gate: &LoadGate) {
     }
 }
 
-/// When the first session may be started that has no place now.
+/// When a session that has no place now may be started.
 fn next_place(remotes: &[Arc<RemoteWorker>]) -> Option<Instant> {
     remotes.iter().filter_map(|remote| remote.sessions().next_place()).min()
 }

@@ -17,13 +17,13 @@ use crate::rsync::run::{Killer, Limits, Need, Report, Session, StartError};
 use crate::rsync::{Abilities, Answer, Endpoint, RunKind, RunSpec, deleted_names};
 use crate::source::Source;
 
-/// With so few sessions left, others are started at once: the changes of a series follow each other quickly.
+/// With so few sessions left, others are started at once, because the changes of a series come quickly.
 const SCARCE: usize = 1;
 
-/// An older session is not used: what it delivers stands in the directory that its receiver has entered long ago.
+/// An older session is not used: its receiver may have entered a directory that has been replaced since.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
-/// How long a run waits before it asks a busy remote again: a job of several runs must come to its end although each of them
+/// How long a run waits before it asks a busy remote again: a job of several runs must finish even if each of them
 /// takes the only place.
 const BUSY_PAUSES: [Duration; 5] = [
     Duration::from_millis(50),
@@ -33,16 +33,16 @@ const BUSY_PAUSES: [Duration; 5] = [
     Duration::from_millis(800),
 ];
 
-/// A run of small things is given up when it makes no progress for so long.
+/// A run with small files is aborted when it makes no progress for so long.
 const STALL_SMALL: Duration = Duration::from_secs(15);
 
 /// The same while nobody knows whether the remote answers.
 const STALL_CONTACT: Duration = Duration::from_secs(5);
 
-/// The longest answer of a preview, in bytes; nothing is deleted by a longer one.
+/// The longest answer of a preview, in bytes; after a longer one nothing is deleted.
 const PREVIEW_MAX: usize = 64 << 20;
 
-/// The key of a probe among the running; others count up from 0.
+/// The key of a probe among the running processes; other keys count up from 0.
 const PROBE: u64 = u64::MAX;
 
 /// The sessions of one remote, and what is running for it.
@@ -55,7 +55,7 @@ pub struct Sessions {
     running: Mutex<HashMap<u64, Killer>>,
     /// Signalled when nothing is started any more.
     ended: Condvar,
-    /// What its daemon has for all our remotes there.
+    /// The places that its daemon has for all our remotes there.
     places: Arc<Places>,
     next: AtomicU64,
     stopped: AtomicBool,
@@ -66,9 +66,9 @@ pub struct Sessions {
 struct Pool {
     ready: Vec<Ready>,
     starting: usize,
-    /// What the remote can do, while sessions are wanted: not before the first success, and not at rest.
+    /// What the remote can do, while sessions are wanted. `None` before the first success, and at rest.
     wanted: Option<Abilities>,
-    /// How many may be started before the next success, so that sessions that end at once are not started for ever.
+    /// How many sessions may be started before the next success: sessions that end at once must not be restarted for ever.
     starts_left: usize,
     /// True when the sessions were ended only because nothing happened.
     at_rest: bool,
@@ -76,25 +76,25 @@ struct Pool {
     is_down: bool,
     /// When a run last took a session that was ready.
     used: Option<Instant>,
-    /// How often all sessions were ended: one that was begun before is not wanted any more.
+    /// How often all sessions were ended: a session whose start began before that is no longer wanted.
     ended: u64,
 }
 
 /// How many sessions are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SessionDemand {
-    /// None, or nobody wants any.
+    /// No session is missing, or none is wanted.
     Nothing,
     /// Enough are left for the next changes.
     Some,
-    /// The next change but one may find none.
+    /// The change after the next one may find no session.
     Urgent,
 }
 
 #[derive(Debug)]
 struct Ready {
     session: Session,
-    /// It has connected after this.
+    /// The session has connected after this moment.
     since: Instant,
     place: Place,
 }
@@ -122,7 +122,7 @@ pub enum Connected {
 pub struct Ran {
     /// What it has done.
     pub outcome: Outcome,
-    /// When its session has connected.
+    /// When its session connected.
     pub connected: Connected,
 }
 
@@ -147,8 +147,8 @@ impl Sessions {
         }
     }
 
-    /// Runs rsync, in a ready session where one fits. A session that fails may have been dead for long: then a fresh run
-    /// decides, and the job is noted as aborted, for nobody knows what the dead one has done.
+    /// Runs rsync, in a ready session if one fits. A session that fails may have been dead for a long time: then a fresh run
+    /// decides, and the job counts as aborted, because the dead session may have changed something.
     pub fn run(
         &self,
         kind: &RunKind,
@@ -172,7 +172,7 @@ impl Sessions {
                     ..
                 }) => {
                     log::debug!(
-                        "{}: a warm session was dead: {reason}",
+                        "{}: a ready session was dead: {reason}",
                         self.endpoint.destination()
                     );
                     job.aborted.set(true);
@@ -188,7 +188,7 @@ impl Sessions {
 
     /// Runs rsync in a session of its own.
     fn run_when_there_is_room(&self, request: &Request<'_>, job: &UnderWay<'_>) -> Outcome {
-        // It may be our own sessions that hold the places, and for some 50 ms what is left of the run before.
+        // Our own sessions may hold the places, and for some 50 ms the daemon's child of the previous run does.
         for pause in BUSY_PAUSES {
             let outcome = self.run_afresh(request, job);
             if !is_busy(&outcome) {
@@ -201,7 +201,7 @@ impl Sessions {
         self.run_afresh(request, job)
     }
 
-    /// Waits, or until nothing is started any more.
+    /// Waits for a time, or until nothing more is started.
     fn pause(&self, length: Duration) {
         let running = lock(&self.running);
         let go_on = |_: &mut HashMap<u64, Killer>| !self.stopped.load(Ordering::Relaxed);
@@ -234,7 +234,7 @@ impl Sessions {
         outcome
     }
 
-    /// Takes a place at the daemon; waits for one while it is known to have none to spare.
+    /// Takes a place at the daemon; waits while the daemon is known to have none to spare.
     fn enter(&self, job: &UnderWay<'_>) -> Place {
         self.places.enter(&|| !self.are_stopped(), &|| job.waits())
     }
@@ -242,7 +242,7 @@ impl Sessions {
     /// What a run would delete.
     ///
     /// # Errors
-    /// The outcome of the run, when it does not say all.
+    /// The outcome of the run, if its answer is incomplete.
     pub fn preview(
         &self,
         kind: &RunKind,
@@ -260,7 +260,7 @@ impl Sessions {
     /// What a run would do.
     ///
     /// # Errors
-    /// The outcome of the run, when it does not say all.
+    /// The outcome of the run, if its answer is incomplete.
     pub fn ask(
         &self,
         kind: &RunKind,
@@ -320,7 +320,7 @@ impl Sessions {
         lock(&self.pool).wanted.is_some()
     }
 
-    /// The first change after a rest finds no session; the next one, which often follows at once, shall find one.
+    /// The first change after a rest finds no session; the next one often follows at once and should find one.
     fn wake(&self, abilities: Abilities) {
         let was_at_rest = std::mem::take(&mut lock(&self.pool).at_rest);
         if was_at_rest {
@@ -334,7 +334,7 @@ impl Sessions {
         if pool.wanted.is_none() || pool.starts_left == 0 || self.stopped.load(Ordering::Relaxed) {
             return SessionDemand::Nothing;
         }
-        pool.ready.retain(|warm| warm.session.is_alive());
+        pool.ready.retain(|ready| ready.session.is_alive());
         let own = pool.ready.len() + pool.starting;
         if own >= self.endpoint.ready() || !self.places.can_keep_ready(own) {
             return SessionDemand::Nothing;
@@ -369,7 +369,7 @@ impl Sessions {
                 drop(place);
             }
             Err(error) => {
-                // Not before the next success: else a shortage would be met again and again.
+                // Not before the next success: otherwise a shortage would return again and again.
                 self.want_none(&mut pool);
                 log::debug!("{}: no session is ready: {error}", self.endpoint.destination());
                 drop(pool);
@@ -395,7 +395,7 @@ impl Sessions {
         close_all(self.take_all());
     }
 
-    /// Ends sessions that wait while the daemon has fewer places than it was taken to have.
+    /// Ends ready sessions if the daemon has fewer places than assumed.
     pub fn make_room(&self) {
         while self.places.are_too_many_ready() {
             let ready = lock(&self.pool).ready.pop();
@@ -414,12 +414,12 @@ impl Sessions {
         self.places.next_free().filter(|_| is_short)
     }
 
-    /// What its daemon has for all our remotes there.
+    /// The places that its daemon has for all our remotes there.
     pub fn places(&self) -> &Arc<Places> {
         &self.places
     }
 
-    /// Ends the sessions of all these remotes: every one is told before one is waited for.
+    /// Ends the sessions of all these remotes: signals all of them before waiting for one.
     pub fn close_all<'a>(remotes: impl Iterator<Item = &'a Self>) {
         close_all(remotes.flat_map(Self::take_all).collect());
     }
@@ -462,7 +462,7 @@ impl Sessions {
             killer.kill();
         }
         let mut running = lock(&self.running);
-        // At most one probe is under way at a time, so the one before is over.
+        // At most one probe runs at a time, so the previous one is over.
         running.insert(PROBE, killer);
     }
 
@@ -475,12 +475,12 @@ impl Sessions {
             RunKind::Confirmation => {
                 let used = pool.used;
                 let is_new = |ready: &Ready| used.is_none_or(|used| used < ready.since);
-                // The youngest is the last that others would take.
+                // Take the youngest, which other runs would take last.
                 let at = pool.ready.iter().rposition(|ready| is_new(ready) && fits(ready))?;
                 (at, Connected::Afterwards)
             }
             _ => {
-                // The oldest first: it has had the longest time to connect.
+                // Take the oldest, which has had the longest time to connect.
                 let at = pool.ready.iter().position(fits)?;
                 pool.used = Some(now());
                 (at, Connected::Before)
@@ -509,7 +509,7 @@ impl Sessions {
         outcome
     }
 
-    /// Feeds a run, and tells meanwhile what it needs; others can kill it.
+    /// Feeds a run and reports meanwhile what it needs; other threads can kill it.
     fn watched(
         &self,
         session: Session,
@@ -562,7 +562,7 @@ fn is_busy(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Failed(Failure { kind: FailureKind::Busy, .. }))
 }
 
-/// What a question comes to at a remote that answers none.
+/// The result of a question to a remote that answers no questions.
 fn no_dry_run() -> Outcome {
     Outcome::Kept {
         reason: "the remote refuses a dry run, and without one nobody knows what the filter would delete: take \"dry-run\" out of \"refuse options\" in its rsyncd.conf".into(),

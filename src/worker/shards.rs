@@ -12,12 +12,12 @@ use crate::watch::Exclude;
 
 /// A tree with more entries than this is divided into shards.
 const SMALL_TREE: u64 = 2_000;
-/// A tree is divided into at least so many shards, if it has so many directories near its top.
+/// A tree is divided into at least so many shards, if it has enough directories near its top.
 const SHARDS: usize = 32;
-/// How many levels down shards are looked for.
+/// Shards are looked for so many levels down.
 const SHARD_DEPTH: usize = 6;
 
-/// rsync may hold a list of so many entries in memory on both sides: 100 MB at most, an eighth of that as a rule.
+/// rsync may hold a list of so many entries in memory on both sides: at most 100 MB, usually an eighth of that.
 const SHORT_LIST: u64 = 1_000_000;
 
 /// How far a tree may be divided into shards.
@@ -27,7 +27,7 @@ pub enum Sharding {
     Off,
     /// At the top only: rsync matches patterns against a source's own name, not against its parents' names.
     Top,
-    /// As far as it is worth it.
+    /// As far as it helps.
     On,
 }
 
@@ -88,7 +88,7 @@ pub fn stat(root: &OwnedFd, path: &RelPath) -> Result<Stat, Errno> {
     statat(root, as_path(path), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// True for a tree that cannot have many entries, because its file system has not. Some file systems do not say how many
+/// True for a tree that cannot have many entries, because its file system has few. Some file systems do not report how many
 /// they have.
 pub fn is_short(root: &OwnedFd, path: &RelPath) -> bool {
     let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -15,12 +15,12 @@ pub struct RemoteTable(Mutex<Remotes>);
 struct Remotes {
     /// By number.
     list: Vec<Arc<RemoteWorker>>,
-    /// Those that were replaced, as long as a job of theirs is in flight.
+    /// Replaced remotes that still have a job in flight.
     replaced: Vec<Weak<RemoteWorker>>,
 }
 
 impl RemoteTable {
-    /// These, numbered from 0.
+    /// A table of these remotes, numbered from 0.
     pub fn new(remotes: Vec<RemoteWorker>) -> Self {
         let list = remotes.into_iter().map(Arc::new).collect();
         Self(Mutex::new(Remotes { list, replaced: Vec::new() }))
@@ -31,7 +31,7 @@ impl RemoteTable {
         lock(&self.0).list.get(remote.0).cloned()
     }
 
-    /// From now on this is the remote of the number, which is the next one or one that is taken. The one that had it before.
+    /// Gives this remote a number, which is the next one or one in use. Returns the remote that had it before.
     pub fn set(&self, remote: RemoteId, worker: RemoteWorker) -> Option<Arc<RemoteWorker>> {
         let mut remotes = lock(&self.0);
         let worker = Arc::new(worker);
@@ -54,7 +54,7 @@ impl RemoteTable {
         lock(&self.0).list.clone()
     }
 
-    /// All of them, and those that were replaced and still have jobs in flight.
+    /// All of them, and the replaced ones that still have jobs in flight.
     pub fn all_at_work(&self) -> Vec<Arc<RemoteWorker>> {
         let remotes = lock(&self.0);
         let replaced = remotes.replaced.iter().filter_map(Weak::upgrade);

@@ -1,5 +1,5 @@
-//! Threads that do tasks: one for each task that is under way, so that a task that waits keeps no other from starting.
-//! Does not choose tasks, and does not bound how many there are: the engine does.
+//! Threads that run tasks: one for each running task, so that a waiting task does not prevent others from starting.
+//! Does not choose tasks or bound their number: the engine does.
 
 use crate::ground::lock::{lock, wait_timeout_while};
 use crate::sys::memory::check_room_for_thread;
@@ -9,13 +9,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A thread that finds nothing to do ends after so long; one stays.
+/// An idle thread ends after so long; one thread stays.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// The stack of a thread; what it does not use costs nothing.
 const STACK_BYTES: usize = 512 << 10;
 
-/// The threads. Dropping this does what is queued, and waits for every thread.
+/// The threads. Dropping this runs the queued tasks and joins every thread.
 pub struct Threads<T> {
     shared: Arc<Shared<T>>,
     handles: Vec<JoinHandle<()>>,
@@ -55,7 +55,7 @@ impl<T: Send + 'static> Threads<T> {
         Ok(threads)
     }
 
-    /// Has a task done, by a new thread if every other one is busy. Where the system refuses one, the task waits.
+    /// Runs a task, on a new thread if all others are busy. If the system refuses a thread, the task waits.
     pub fn run(&mut self, task: T) {
         let is_short = {
             let mut queue = self.shared.lock();

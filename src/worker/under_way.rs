@@ -1,4 +1,4 @@
-//! One job under way: what its runs have shown so far, and what the engine is told of it meanwhile.
+//! One running job: what its runs have shown so far, and what the engine learns about it meanwhile.
 //! Runs nothing.
 
 use std::cell::{Cell, RefCell};
@@ -7,11 +7,11 @@ use super::Progress;
 use super::tally::Tally;
 use crate::path::RelPath;
 
-/// One job under way.
+/// One running job.
 pub struct UnderWay<'a> {
     told: &'a dyn Fn(Progress),
     is_waiting: Cell<bool>,
-    /// A run was aborted, and another one has done its work.
+    /// A run was aborted, and another run did its work.
     pub aborted: Cell<bool>,
     /// The remote has answered a run.
     pub answered: Cell<bool>,
@@ -37,7 +37,7 @@ impl<'a> UnderWay<'a> {
         }
     }
 
-    /// These directories keep nothing back that changes below them.
+    /// Reports that changes below these directories need not wait for the job.
     pub fn open(&self, directories: Vec<RelPath>) {
         if !directories.is_empty() {
             (self.told)(Progress::Opened(directories));

@@ -5,7 +5,7 @@ use super::report::{Problem, Problems};
 use super::text::Span;
 use crate::ground::words::quoted;
 
-/// From the `&` of an entity to its `;`; further on nobody need look for its end.
+/// The longest entity, from `&` to `;`.
 const ENTITY_BYTES_MAX: usize = 16;
 
 /// One `name="value"` of a start tag.
@@ -98,7 +98,7 @@ impl Scanner<'_> {
     fn bare_value(&mut self, name: &str) -> Span {
         let rest = &self.text[self.at..self.end];
         if let Some(len) = rest.strip_prefix("{{").and_then(|inner| inner.find("}}")) {
-            // A template's mark holds blanks; whoever reads the value refuses it.
+            // A template's mark may contain blanks; the check of the value refuses it.
             let start = self.at;
             self.at += "{{".len() + len + "}}".len();
             return start..self.at;
@@ -113,7 +113,7 @@ impl Scanner<'_> {
         span
     }
 
-    /// Tells of marks that are no ASCII, and of a value that runs into the next attribute.
+    /// Reports non-ASCII quotation marks, and a value that runs into the next attribute.
     fn check_marks(&mut self, name: &str, mark: &Span, value: &Span) {
         if !self.text[mark.start..self.at].replace(&self.text[value.clone()], "").is_ascii() {
             let sentence = format!("the value of {name} stands in full-width quotation marks");
@@ -200,7 +200,7 @@ enum Quote {
 }
 
 impl Quote {
-    /// A straight mark is closed by its like, or by the full-width mark that an editor put in its place.
+    /// A straight mark is closed by a straight mark, or by the full-width mark that an editor replaced it with.
     fn closes(self, c: char) -> bool {
         match self {
             Self::Double => matches!(c, '"' | '”' | '＂'),

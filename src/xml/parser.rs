@@ -1,5 +1,5 @@
-//! Text -> a small tree of elements with places, as tolerant as sersync2's reader and more talkative.
-//! Does not know which elements exist; every oddity it steps over is a problem with a place.
+//! Text -> a small tree of elements with places, as tolerant as sersync2's reader, but with warnings.
+//! Does not know which elements exist; everything that it skips becomes a problem with a place.
 
 use quick_xml::Reader;
 use quick_xml::errors::{Error as XmlError, SyntaxError};
@@ -14,7 +14,7 @@ use crate::ground::words::{near_word, quoted};
 /// Deeper nesting than this is no configuration.
 const DEPTH_MAX: usize = 64;
 
-/// After this many broken tags the rest of the file is not looked at.
+/// After this many broken tags the rest of the file is ignored.
 const BROKEN_MAX: usize = 50;
 
 /// One element of the file.
@@ -57,9 +57,9 @@ struct Parser<'a> {
     roots: Vec<Element>,
     texts: Vec<Span>,
     broken: usize,
-    /// The last comment that another one ended.
+    /// The last comment whose own end is missing, so that the end of a later comment closed it.
     runaway: Option<Problem>,
-    /// True when tags do not fit each other behind such a comment, which took one of them with it.
+    /// True when tags do not match after such a comment: it swallowed one of them.
     is_torn: bool,
 }
 
@@ -84,7 +84,7 @@ impl<'a> Parser<'a> {
         config.allow_unmatched_ends = true;
         config.allow_dangling_amp = true;
         let event = reader.read_event();
-        // Each piece has its own reader, so that reading can go on anywhere behind a broken tag.
+        // Each piece has its own reader, so that reading can continue anywhere after a broken tag.
         self.at = start + usize::try_from(reader.buffer_position()).unwrap_or(text.len() - start);
         let span = start..self.at;
         match event {
@@ -152,11 +152,11 @@ impl<'a> Parser<'a> {
         self.close_top();
     }
 
-    /// An end tag that fits nothing open: a misspelt one closes what it resembles.
+    /// An end tag that matches no open element: a misspelt one closes the element that it resembles.
     fn stray_end(&mut self, name: &str, span: Span) {
         let top = self.open.last().map(|element| element.name.clone());
         let found = quoted(&self.text[span.clone()]).to_string();
-        // `<deletestart="false"></delete>`: the start tag is told of as an element that is not known.
+        // `<deletestart="false"></delete>`: the start tag is already reported as an unknown element.
         let is_glued = |element: &Element| {
             let begins = element.name.get(..name.len()).unwrap_or_default();
             !name.is_empty()
@@ -229,7 +229,7 @@ impl<'a> Parser<'a> {
         self.text[..offset].matches('\n').count() + 1
     }
 
-    /// What quick-xml cannot read: say so and go on behind it; false when there is no going on.
+    /// Reports what quick-xml cannot read and continues after it; false if that is impossible.
     fn recover(&mut self, start: usize, error: &XmlError) -> bool {
         let rest = &self.text[start..];
         let unclosed = match error {
@@ -257,7 +257,7 @@ impl<'a> Parser<'a> {
         true
     }
 
-    /// A tag that runs over its end: its first `len` bytes are taken, reading goes on behind them.
+    /// A tag without an end: takes its first `len` bytes and continues after them.
     fn broken_tag(&mut self, start: usize, len: usize) {
         let tag = &self.text[start..start + len];
         self.at = start + len;
@@ -275,7 +275,7 @@ impl<'a> Parser<'a> {
         self.element(start..start + len, start + inner.len(), closed);
         let own = std::mem::replace(self.problems, before);
         if odd && tag.ends_with('>') && !own.has_errors() {
-            // A full-width mark closed the value: the attribute reader has told of it.
+            // A full-width mark closed the value; the attribute reader has reported it.
             self.problems.append(own);
         } else {
             let what = if odd { "a quotation mark" } else { "the closing >" };

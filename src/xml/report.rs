@@ -11,19 +11,19 @@ const SHOWN_MAX: usize = 50;
 /// A source line longer than this is not shown, only its place.
 const LINE_BYTES_MAX: usize = 400;
 
-/// Whether a problem stops the start.
+/// Whether a problem prevents the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     /// Nothing is started.
     Error,
-    /// The file is read all the same.
+    /// The file is still used.
     Warning,
 }
 
 /// One thing that is wrong with a configuration, or was read leniently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Whether it stops the start.
+    /// Whether it prevents the start.
     pub severity: Severity,
     /// What was found and what was expected, in one sentence.
     pub message: String,
@@ -86,30 +86,30 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Takes one problem.
+    /// Adds one problem.
     pub fn push(&mut self, problem: Problem) {
         self.list.push(problem);
     }
 
-    /// Takes the problem of a broken tag; whatever else is found inside of the tag follows from it.
+    /// Adds the problem of a broken tag. Other problems inside the tag are its consequences and are not shown.
     pub fn push_broken(&mut self, problem: Problem) {
         self.broken.extend(problem.span.clone());
         self.list.push(problem);
     }
 
-    /// Takes the problem of a part that took the structure of the file with it: what is found up to `end` follows from it.
+    /// Adds a problem that broke the structure of the file. Problems up to `end` are its consequences and are not shown.
     pub fn push_torn(&mut self, problem: Problem, end: usize) {
         self.broken.extend(problem.span.as_ref().map(|span| span.start..end));
         self.list.push(problem);
     }
 
-    /// Takes all problems of `other`.
+    /// Adds all problems of `other`.
     pub fn append(&mut self, other: Problems) {
         self.list.extend(other.list);
         self.broken.extend(other.broken);
     }
 
-    /// Takes the problems of a part that is not in use: nothing in it may stop the start.
+    /// Adds the problems of a part that is not in use, as warnings: they must not stop the start.
     pub fn append_unused(&mut self, other: Problems, why: &str) {
         self.list.extend(other.list.into_iter().map(|mut problem| {
             if problem.severity == Severity::Error {
@@ -132,18 +132,18 @@ impl Problems {
         self.list.dedup_by(|b, a| a.span == b.span && a.message == b.message);
         self.broken.sort_by_key(|span| span.start);
         let mut broken = self.broken.into_iter().peekable();
-        let mut told = false;
-        // Broken tags do not overlap, so one look at each problem is enough.
+        let mut is_shown = false;
+        // Broken tags do not overlap, so one pass is enough.
         self.list.retain(|problem| {
             let Some(at) = problem.span.as_ref().map(|span| span.start) else {
                 return true;
             };
             while broken.next_if(|tag| tag.end <= at).is_some() {
-                told = false;
+                is_shown = false;
             }
-            // Sorting is stable, so the first one in the tag is the tag's own.
+            // The sort is stable, so the first problem in a tag is the tag's own; the others follow from it.
             let follows = broken.peek().is_some_and(|tag| tag.contains(&at));
-            !follows || !std::mem::replace(&mut told, true)
+            !follows || !std::mem::replace(&mut is_shown, true)
         });
         self.list
     }

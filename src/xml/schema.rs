@@ -186,11 +186,9 @@ impl Walk<'_> {
             (find(parent.children, name), Some(format!("did you mean <{name}>?")))
         } else if let Some(name) = near(&mut places.iter().map(|(_, kind)| kind.name)) {
             let place = places.iter().find(|(_, kind)| kind.name == name);
-            let home = place.map_or("head", |(home, _)| home.name);
-            (
-                place.map(|(_, kind)| *kind),
-                Some(format!("did you mean <{name}>? it belongs into <{home}>")),
-            )
+            let home = place.map(|(home, _)| format!(" it belongs into <{}>", home.name));
+            let home = home.unwrap_or_default();
+            (place.map(|(_, kind)| *kind), Some(format!("did you mean <{name}>?{home}")))
         } else {
             let known: Vec<_> = here.map(|(_, kind)| format!("<{}>", kind.name)).collect();
             (None, (!known.is_empty()).then(|| format!("known here: {}", known.join(", "))))

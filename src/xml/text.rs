@@ -9,7 +9,7 @@ use encoding_rs::{Encoding, GBK, UTF_8, WINDOWS_1252};
 /// Byte range in [`Source::text`].
 pub type Span = Range<usize>;
 
-/// A configuration is a few kilobytes; what is larger than this was named by mistake.
+/// A configuration has a few kilobytes; a larger file was named by mistake.
 pub const MAX_BYTES: u64 = 1 << 20;
 
 /// The text of one configuration file.
@@ -51,7 +51,7 @@ impl Source {
         (line, self.text[start..offset].chars().count() + 1)
     }
 
-    /// The bytes that `text` had in the file: what a name on disk is made of.
+    /// The bytes that `text` had in the file, as needed for names on disk.
     pub fn bytes_of(&self, text: &str) -> Vec<u8> {
         self.encoding.encode(text).0.into_owned()
     }
@@ -83,7 +83,7 @@ fn refuse_what_is_no_text(bytes: &[u8]) -> Result<(), String> {
         return Err("it is no text (it holds zero bytes); expected an XML file".to_owned());
     }
     if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err("it is empty; expected an XML file with the root element <head>".to_owned());
+        return Err("it is empty; expected an XML file".to_owned());
     }
     Ok(())
 }

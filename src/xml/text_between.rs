@@ -1,5 +1,5 @@
-//! What stands between elements and is no element: remarks, stray ends of comments, template language.
-//! Nothing of it is read; what an operator may have meant is told.
+//! Text between elements: remarks, stray ends of comments, template language.
+//! It has no effect; problems report what an operator may have meant.
 
 use super::report::{Problem, Problems};
 use super::text::Span;

@@ -53,7 +53,7 @@ impl Side {
         log.matches("moved ").count()
     }
 
-    /// How many clients the daemon has served to their end, warm sessions included.
+    /// How many clients the daemon has served to their end, ready sessions included.
     fn runs(&self) -> usize {
         let log = fs::read_to_string(self.daemon.log_file()).unwrap_or_default();
         log.matches("receiving file list").count() + log.matches("sent ").count()

@@ -25,7 +25,7 @@ fn pgrep_finds_exactly_one_line_for_each_configuration() {
     };
     wait_until("pgrep finds the daemon alone", finds_one_line);
     setup.assert_mirrors(&remote, "file");
-    wait_until("pgrep finds it alone while sessions are warm", finds_one_line);
+    wait_until("pgrep finds it alone while sessions are ready", finds_one_line);
     // `ps aux | grep sersync2` must not count what it has started.
     for child in children_of(setup.pid()) {
         let words = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The transport against real daemons: every kind of run, warm sessions, refusals, and what is left behind.
+//! The transport against real daemons: every kind of run, ready sessions, refusals, and what is left behind.
 //! Does not know the engine.
 
 mod deletions;

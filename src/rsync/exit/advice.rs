@@ -1,9 +1,9 @@
-//! Failures that somebody has to mend, and what to do about each.
-//! Knows rsync's and ssh's words; decides nothing.
+//! Failures that somebody has to fix, and what to do about each.
+//! Knows the messages of rsync and ssh; decides nothing.
 
 use super::RunPaths;
 
-/// Failures that somebody has to mend: a piece of rsync's words, what "remote X …" does, and what to do about it.
+/// Failures that somebody has to fix: a part of rsync's message, our clause after "remote X", and what to do about it.
 const ADVICE: &[(&str, &str, &str)] = &[
     (
         "@ERROR: Unknown module",
@@ -103,7 +103,7 @@ const ADVICE: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What to look at when nobody answers: a piece of rsync's, ssh's or the kernel's words, and the advice.
+/// What to check when nobody answers: a part of the message of rsync, ssh or the kernel, and the advice.
 const HINTS: &[(&str, &str)] = &[
     (
         "Connection refused",
@@ -121,7 +121,7 @@ const HINTS: &[(&str, &str)] = &[
     ("onnection timed out", "look at the network and the firewalls in between"),
 ];
 
-/// What to look at when a remote is down for this reason.
+/// What to check when a remote is down for this reason.
 pub fn hint(reason: &str) -> Option<&'static str> {
     HINTS.iter().find(|(words, _)| reason.contains(words)).map(|(_, hint)| *hint)
 }
@@ -148,7 +148,7 @@ fn missing_shell(text: &str) -> Option<&str> {
     rest.split(':').next()
 }
 
-/// What is wrong, as a clause whose subject is the remote, and what to do, when the words of a failure are known.
+/// What is wrong, as a clause whose subject is the remote, and what to do; `None` for an unknown message.
 pub(super) fn advice(text: &str, code: i32, places: &RunPaths) -> Option<(String, String)> {
     if let Some(shell) = missing_shell(text) {
         let advice = "install it here, or correct -e in <commonParams>";
@@ -170,7 +170,7 @@ pub(super) fn advice(text: &str, code: i32, places: &RunPaths) -> Option<(String
         None if reason.contains("ssh") => "this user".into(),
         None => "to serve us without a user and a password".into(),
     };
-    // The user last: it may hold anything.
+    // Insert the user last, because it may contain anything.
     let fill = |words: &str| {
         let words = words.replace("{module}", places.module).replace("{file}", &file);
         words.replace("{user}", &user)

@@ -10,9 +10,9 @@ use crate::rsync::temporary::target_of;
 /// What a line says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// No error: a summary, a blank line.
+    /// Not an error: a summary, a blank line.
     Nothing,
-    /// An error that leaves the copy good enough: only times could not be set; or the file has gone, and its own change follows.
+    /// An error that does no harm: only times could not be set, or the file is gone and its own change follows.
     Harmless,
     /// rsync gave up deleting, because it could not read all of the source.
     DeletionsSkipped,
@@ -33,13 +33,13 @@ const SUMMARIES: &[&str] = &[
     "Warning: Permanently added ",
 ];
 
-/// What a daemon says of a name that its own configuration excludes.
+/// What a daemon says about a name that its own configuration excludes.
 const EXCLUDED: &[u8] = b"ERROR: daemon refused to receive ";
 
 /// What that means.
 const EXCLUDED_WORDS: &str = "its rsyncd.conf excludes this name: exclude it here too (<filter>), or take it out of \"exclude\" there";
 
-/// What the sender says without a word of who it is.
+/// Messages of the sender that do not name the sender.
 const SENDERS: &[&str] = &["symlink has no referent: ", "cannot send long-named file "];
 
 /// Reads one line.
@@ -51,7 +51,7 @@ pub(super) fn read(line: &[u8], places: &RunPaths) -> Line {
     if contains(line, b"skipping file deletion") {
         return Line::DeletionsSkipped;
     }
-    // A missing directory of --link-dest and its kin: the data is sent instead.
+    // A missing directory of --link-dest or a similar option: the data is sent instead.
     if contains(line, b" arg does not exist: ") {
         return Line::Harmless;
     }
@@ -65,7 +65,7 @@ pub(super) fn read(line: &[u8], places: &RunPaths) -> Line {
     }
 }
 
-/// The name as rsync shows it; `None` when the line names none or leaves doubt where the name ends.
+/// The name as rsync shows it; `None` if there is none, or if its end is ambiguous.
 fn named(line: &[u8]) -> Option<&[u8]> {
     let quoted: Vec<&[u8]> = line.split(|&b| b == b'"').skip(1).step_by(2).collect();
     let quotes = line.iter().filter(|&&b| b == b'"').count();
@@ -121,7 +121,7 @@ fn below_remote<'a>(name: &'a [u8], places: &RunPaths) -> Option<&'a [u8]> {
     if directory.is_empty() || directory.starts_with(b"/") {
         return strip(name, directory);
     }
-    // With ssh a relative path lies below the login directory, which only the remote knows.
+    // Over ssh a relative path is below the login directory, which only the remote knows.
     let end = [b"/", directory, b"/"].concat();
     find(name, &end).map(|at| &name[at + end.len()..])
 }

@@ -15,7 +15,7 @@ pub struct Lack {
 }
 
 impl Lack {
-    /// The failure of what it kept from being done.
+    /// The failure that it caused.
     pub fn failure(self, undone: &str) -> Failure {
         Failure::shortage(format!("{undone}: {}", self.what)).advising(self.advice)
     }
@@ -34,7 +34,7 @@ const MEMORY: Lack = Lack {
     advice: "raise the limit (MemoryMax= of the service, ulimit -v) or give the machine more",
 };
 
-/// What is lacking when the kernel answers with `error`; `None` when it is something else.
+/// What this machine lacks when the kernel returns `error`; `None` for other errors.
 pub fn lacking(error: &io::Error) -> Option<Lack> {
     match Errno::from_io_error(error)? {
         Errno::MFILE | Errno::NFILE => Some(FILES),
@@ -44,7 +44,7 @@ pub fn lacking(error: &io::Error) -> Option<Lack> {
     }
 }
 
-/// What our own rsync lacked, by its exit code and words; `None` when it was the remote's, or something else.
+/// What our own rsync lacked, by its exit code and message; `None` if the remote lacked it, or for other errors.
 pub(super) fn lacked(text: &str, code: i32) -> Option<Lack> {
     let here = |line: &&str| !line.contains("[Receiver") && !line.contains("[receiver");
     let here = |words: &str| text.lines().filter(here).any(|line| line.contains(words));

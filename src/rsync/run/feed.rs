@@ -1,5 +1,5 @@
-//! One run in flight: writes its names, reads its messages, and gives it up when it makes no progress.
-//! Wakes only when a pipe moves, the child ends, or it is time to look at its progress.
+//! One run in flight: writes its names, reads its messages, and aborts it when it makes no progress.
+//! Wakes only when a pipe has data or room, the child ends, or it is time to check the progress.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,26 +14,26 @@ use super::{Ending, Limits, Need, Session};
 /// How much of standard error is kept, in bytes.
 const STDERR_MAX: usize = 256 * 1024;
 
-/// How often the progress of a run is looked at, at least.
+/// The progress of a run is checked at least this often.
 const LOOK: Duration = Duration::from_secs(4);
 
-/// When a run is first asked what it needs: what is small has arrived by then where the network is fast.
+/// When the needs of a run are first checked: on a fast network a small run has ended by then.
 const SAMPLE_FIRST: Duration = Duration::from_millis(5);
 
-/// A run that waits is asked again after so long; one that works sooner. The older it is, the less often.
+/// The needs of a waiting run are checked again after so long, those of a working run sooner; the older the run, the less often.
 const SAMPLE_WAITING: Duration = Duration::from_millis(250);
 
-/// How many times longer a run may stand still when our own machine keeps the processor from it.
+/// A run may stall so many times longer if our own machine gives it no processor time.
 const STARVED_MAX: u32 = 20;
 
 /// What rsync writes to standard output when it deletes nothing, because it could not read all of the source (rsync 3.5.0,
 /// generator.c, delete_in_dir; the same words since 2.6).
 const DELETIONS_SKIPPED: &[u8] = b"IO error encountered -- skipping file deletion";
 
-/// The kernel function in which a process sleeps that opens a fifo without a writer.
+/// A process that opens a fifo without a writer sleeps in this kernel function.
 const WAITS_FOR_A_WRITER: &str = "wait_for_partner";
 
-/// What came out of the pipes.
+/// What was read from the pipes.
 pub(super) struct Fed {
     /// Set when the run was ended from here.
     pub(super) ending: Option<Ending>,
@@ -96,7 +96,7 @@ impl Fed {
     }
 }
 
-/// Moves everything until the child has ended or stands still. Leaves reaping to the caller. `needs` hears now and then
+/// Feeds and reads until the child has ended or stalls. Leaves reaping to the caller. `needs` is told from time to time
 /// what the run needs.
 pub(super) fn feed(
     session: &mut Session,
@@ -176,12 +176,12 @@ impl<'a> Pipes<'a> {
             deaf: false,
             buffer: vec![0; 64 * 1024].into(),
         };
-        // Most lists fit into the pipe: then the change leaves before the first wait.
+        // Most lists fit into the pipe, so the change leaves before the first wait.
         pipes.write();
         pipes
     }
 
-    /// Writes what the pipe takes; true when it took something. Closes it behind the last byte.
+    /// Writes what the pipe accepts; true when it accepted something. Closes it after the last byte.
     fn write(&mut self) -> bool {
         let Some(stdin) = &mut self.stdin else {
             return false;
@@ -279,7 +279,7 @@ impl Progress {
         }
         self.looked = now;
         if waits_for_a_writer(self.pid) {
-            // Not the remote's fault: the next run sends the fifo as what it is.
+            // This is not the remote's fault: the next run sends the fifo as a fifo.
             return Some(Ending::Killed);
         }
         let counted = bytes_moved(self.pid);
@@ -288,15 +288,15 @@ impl Progress {
             self.counted = counted;
             self.moved = now;
         }
-        // A run that gets a tenth of the processor that it wants is slow by our own fault, not by the remote's.
+        // A run that gets a tenth of the processor time it needs is slowed by this machine, not by the remote.
         let is_over = now - self.moved >= self.stall
             && now - self.moved >= self.stall * starvation(processor_times(self.pid));
         is_over.then_some(Ending::Stalled(self.stall.as_secs()))
     }
 }
 
-/// Bytes that a run has sent: what its first process wrote. rsync's own `--stats` says the same, but an option more is one more that a
-/// receiver may refuse. What it started is not counted: ssh writes the same bytes again. The process may have ended.
+/// Bytes that a run has sent: what its first process wrote. rsync's own `--stats` says the same, but a receiver may refuse
+/// another option. Child processes are not counted, because ssh writes the same bytes again. The process may have ended.
 pub(super) fn bytes_sent(pid: Pid) -> u64 {
     let pid = pid.as_raw_nonzero();
     let counters = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/io"));
@@ -328,7 +328,7 @@ fn waits_for_a_writer(pid: u32) -> bool {
 /// What a process and those below it need at this moment.
 fn need_of(pid: u32) -> Need {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name stands in parentheses, and may hold some itself; the state follows.
+    // The name is in parentheses and may contain some itself; the state follows it.
     let state = stat.iter().rposition(|&b| b == b')').and_then(|at| stat.get(at + 2));
     let works = matches!(state, Some(b'R' | b'D'))
         || children(pid).into_iter().any(|child| need_of(child) == Need::Processor);

@@ -1,5 +1,5 @@
-//! Which files of a job may be echoes: an rsync put them here, and perhaps the remote sent them. Echoes rest for a while.
-//! An echo that is sent late would undo what its writer has written since: rsync's `--update` compares whole seconds.
+//! Which files of a job may be echoes: an rsync put them here, perhaps on behalf of the remote. Echoes wait for a while.
+//! An echo that is sent late would overwrite what its writer has written since, because rsync's `--update` compares whole seconds.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -13,30 +13,30 @@ use crate::engine::pending::Item;
 use crate::path::RelPath;
 use crate::rsync::{Answer, Presence};
 
-/// What the remote does not have after the first rest gets so long in all: the remote's own changes may be under way.
+/// What the remote lacks after the first wait has to wait so long in all, because the remote's own changes may be on their way.
 const REST_MAX: Duration = POSTPONED.saturating_mul(3);
-/// What keeps arriving goes back after so long all the same.
+/// A file that keeps arriving is sent back after so long in any case.
 const REST_IN_A_STREAM: Duration = Duration::from_secs(60);
 /// After so many arrivals that the remote did not have, it is the next in a chain and not the other side of a pair.
 const STRANGERS: u32 = 2;
-/// A pair of which nothing is seen for so long is one no more.
+/// Without any new evidence for so long, the remote no longer counts as mirroring back.
 const PAIR_FOR: Duration = Duration::from_secs(600);
 
 /// What is known of one remote.
 #[derive(Debug, Default)]
 pub struct Echoes {
-    /// When the remote was last seen to have what an rsync put here and we never sent.
+    /// When the remote last had something that an rsync put here and that we never sent.
     pair_seen: Option<Instant>,
     /// Arrivals that the remote did not have.
     strangers: u32,
-    /// Batches with arrivals that have been seen.
+    /// How many batches contained arrivals.
     arrivals: u64,
     /// What the remote may have from us.
     ours: Ours,
     resting: HashMap<RelPath, Resting>,
 }
 
-/// Something that is kept back.
+/// An item that has to wait.
 #[derive(Debug, Clone, Copy)]
 struct Resting {
     first: Instant,
@@ -46,12 +46,12 @@ struct Resting {
     arrived: bool,
 }
 
-/// What becomes of what may be an echo.
+/// What to do with a possible echo.
 #[derive(Debug, Default)]
 pub struct Sorted {
-    /// Rests on: the items that it stands for.
+    /// It waits on: the items that it stands for.
     pub resting: Vec<Item>,
-    /// Has rested: does the remote have it?
+    /// It has waited: ask whether the remote has it.
     pub asked: Vec<RelPath>,
 }
 
@@ -82,8 +82,8 @@ impl Echoes {
         &mut self.ours
     }
 
-    /// Takes out of `look` what may be an echo and must rest, and tells what has rested. `own`: what goes to the remote
-    /// whatever it has; `deletions`: whether the remote can be asked for what is to be deleted.
+    /// Removes from `look` the possible echoes that have to wait, and returns those that have waited. `own`: what is sent
+    /// whatever the remote has; `deletions`: whether the remote can be asked about deletions.
     pub fn sort(
         &mut self,
         look: &mut Look,
@@ -114,7 +114,7 @@ impl Echoes {
                 self.resting.remove(&entry.path);
                 return true;
             }
-            // A remote of which nothing is known is asked at once.
+            // A remote about which nothing is known is asked at once.
             let may_rest = is_pair || self.resting.contains_key(&entry.path);
             let arrived = notices.arrived(&entry.path);
             if may_rest && self.rests(&entry.path, entry.version, arrived, now) {
@@ -148,7 +148,7 @@ impl Echoes {
         }
     }
 
-    /// Takes in what the remote has; true when it is news that it mirrors back.
+    /// Takes in the remote's answer; true when it shows for the first time that the remote mirrors back.
     pub fn learn(&mut self, look: &Look, notices: &Notices<'_>, asked: &Asked) -> bool {
         let names: HashSet<&RelPath> = asked.sorted.asked.iter().collect();
         let proves = |entry: &Present| {
@@ -164,8 +164,8 @@ impl Echoes {
         is_news
     }
 
-    /// Takes out of `look` what the remote has already, and what it lacks but gets more time for. Returns the items of what
-    /// rests.
+    /// Removes from `look` what the remote already has, and what it lacks but has to wait longer. Returns the items that
+    /// wait.
     pub fn conclude(&mut self, look: &mut Look, notices: &Notices<'_>, asked: Asked) -> Vec<Item> {
         let Asked { answer, sorted: Sorted { resting: mut items, asked }, now } = asked;
         let asked: HashSet<RelPath> = asked.into_iter().collect();
@@ -184,7 +184,7 @@ impl Echoes {
             let is_over = if is_pair {
                 now.duration_since(resting.first) >= REST_MAX
             } else {
-                // The other side of a pair may just have gone on; a second question tells it from the next in a chain.
+                // A mutual mirror may already have written the next version. A second question distinguishes it from the next in a chain.
                 let is_first = known.is_none() && self.strangers < STRANGERS;
                 !(is_first && arrived)
             };
@@ -200,7 +200,7 @@ impl Echoes {
         for path in absent {
             let known = self.resting.remove(&path);
             let is_there = answer.may_have(&path);
-            // A writer may take a temporary name twice: what is there after two rests is none.
+            // A writer may use a temporary name twice; what still exists after two waits is not temporary.
             let twice = known.is_none_or(|r| now.duration_since(r.first) >= POSTPONED * 2);
             if is_there && twice {
                 continue;
@@ -215,8 +215,8 @@ impl Echoes {
         items
     }
 
-    /// True for what an rsync put here and the remote cannot have from us. Nothing else is evidence of a pair: who copies or
-    /// unpacks files sets their times as rsync does.
+    /// True for what an rsync put here and the remote cannot have from us. Only this is evidence of a pair: copying or
+    /// unpacking files sets their times just as rsync does.
     fn is_from_elsewhere(&self, notices: &Notices<'_>, entry: &Present) -> bool {
         let rested = self.resting.get(&entry.path);
         let arrived =
@@ -225,7 +225,7 @@ impl Echoes {
             && entry.version.is_some_and(|version| self.ours.lacks(&entry.path, version))
     }
 
-    /// Whether what arrives now may come from the remote. One that was found not to mirror back is asked less and less often.
+    /// Whether an arrival may come from the remote. A remote that does not mirror back is asked less and less often.
     fn suspects(&mut self, look: &Look, notices: &Notices<'_>, is_pair: bool) -> bool {
         let came =
             |entry: &Present| came_with_its_times(entry) && !is_somebodys(notices, entry, is_pair);
@@ -234,7 +234,7 @@ impl Echoes {
         is_pair || self.strangers < STRANGERS || self.arrivals.is_power_of_two()
     }
 
-    /// True while `path`, as it is now, has not rested for long enough.
+    /// True while `path`, in its present version, has not waited long enough.
     fn rests(
         &mut self,
         path: &RelPath,
@@ -253,12 +253,12 @@ impl Echoes {
     }
 }
 
-/// True for what somebody else than rsync renamed. In a pair that says nothing of a file younger than the events known.
+/// True for what something other than rsync renamed. In a pair this proves nothing for a file younger than the last event read.
 fn is_somebodys(notices: &Notices<'_>, entry: &Present, is_pair: bool) -> bool {
     notices.was_renamed(&entry.path) && (!is_pair || notices.covers(entry))
 }
 
-/// True for a file whose times were set after it was written, as rsync does: who writes a file leaves both times equal.
+/// True for a file whose times were set after it was written, as rsync does. A plain write leaves both times equal.
 fn came_with_its_times(entry: &Present) -> bool {
     entry.version.is_some_and(|version| version.changed != version.stamp.modified)
 }

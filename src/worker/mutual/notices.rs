@@ -1,5 +1,5 @@
-//! What the kernel's events say of a job's files: which were renamed here, by an rsync that received them or by somebody else.
-//! Remembers nothing.
+//! What the kernel's events say about a job's files: which were renamed here, by a receiving rsync or by something else.
+//! Has no state.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::engine::Job;
 use crate::engine::pending::{Item, Mark};
 use crate::path::RelPath;
 
-/// A job, and how far the kernel's events were known when it was made.
+/// A job, and how far the kernel's events had been read when it was made.
 #[derive(Debug)]
 pub struct Notices<'a> {
     /// The job.
@@ -25,13 +25,13 @@ impl Notices<'_> {
         self.origin(path).is_some_and(|old| is_receivers(old, path))
     }
 
-    /// True for what somebody else than a receiving rsync has renamed.
+    /// True for what something other than a receiving rsync has renamed.
     pub fn was_renamed(&self, path: &RelPath) -> bool {
         self.origin(path).is_some_and(|old| !is_receivers(old, path))
     }
 
-    /// True when the job's moves cover the last change of this entry. A younger file may have taken the place of what was
-    /// renamed, and has an event of its own on the way.
+    /// True when the job's moves cover the last change of this entry. A younger file may have replaced what was
+    /// renamed; its own event is still to come.
     pub fn covers(&self, entry: &Present) -> bool {
         entry.version.is_none_or(|version| version.changed <= self.known_until)
     }
@@ -51,7 +51,7 @@ impl Notices<'_> {
         items
     }
 
-    /// Takes out of `look` what was written since: its writer's event brings it a job of its own.
+    /// Removes from `look` what was written since: the writer's event leads to a job of its own.
     pub fn give_back_changed(&self, look: &mut Look, again: &Look) {
         let changed = |entry: &Present| {
             again.present.iter().any(|a| a.path == entry.path && a.version != entry.version)
@@ -61,7 +61,7 @@ impl Notices<'_> {
         }
     }
 
-    /// Where a path was renamed from.
+    /// The old name of a path.
     fn origin(&self, path: &RelPath) -> Option<&RelPath> {
         self.job.moves.iter().find(|(new, _)| new == path).map(|(_, old)| old)
     }

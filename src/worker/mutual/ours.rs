@@ -1,4 +1,4 @@
-//! What one remote may have from us: of two mirrors of each other, each must tell its own work from the other's.
+//! What one remote may have received from us: each of two mutual mirrors must distinguish its own work from the other's.
 //! Remembers names and times; sends nothing.
 
 use std::collections::HashMap;
@@ -9,13 +9,13 @@ use super::super::fresh::Stamp;
 use super::super::look::Looks;
 use crate::path::RelPath;
 
-/// The files that are remembered.
+/// At most so many files are remembered.
 const REMEMBERED_MAX: usize = 5_000;
 
 /// What has been sent, and what is being sent. All times are by the clock of the files.
 #[derive(Debug, Default)]
 pub struct Ours {
-    /// Jobs under way that may send anything.
+    /// Running jobs that may send any file.
     sending_all: usize,
     /// When the last such job ended.
     last_of_all: Duration,
@@ -26,18 +26,18 @@ pub struct Ours {
 /// A file that was sent.
 #[derive(Debug)]
 struct Sent {
-    /// As it was looked at before.
+    /// Its version before the run.
     stamp: Stamp,
-    /// When the last job that named it ended: a later version may have been sent instead. `None`: it is under way.
+    /// When the last job that named it ended: a later version may have been sent instead. `None`: the job is running.
     until: Option<Duration>,
 }
 
-/// What a job under way may send.
+/// What a running job may send.
 #[derive(Debug)]
 pub struct Reach {
     /// The files that it names.
     names: Vec<RelPath>,
-    /// Whatever stands below directories, besides.
+    /// Also anything below directories.
     is_below: bool,
 }
 
@@ -47,7 +47,7 @@ impl Ours {
         Self { last_of_all: now, ..Self::default() }
     }
 
-    /// A job begins to send what these looks say; `now` is the present time.
+    /// A job begins to send what these looks found; `now` is the present time.
     pub fn begin(&mut self, looks: &Looks, now: Duration) -> Reach {
         let is_below = looks.reaches_below();
         let mut names = Vec::new();
@@ -58,7 +58,7 @@ impl Ours {
             }
         }
         if self.sent.len() > REMEMBERED_MAX {
-            // What is forgotten may be anything.
+            // A forgotten entry may have been any file.
             self.sent = HashMap::new();
             self.last_of_all = now;
         }
@@ -66,7 +66,7 @@ impl Ours {
         Reach { names, is_below }
     }
 
-    /// It has ended.
+    /// The job has ended.
     pub fn end(&mut self, reach: Reach, now: Duration) {
         for name in reach.names {
             if let Some(sent) = self.sent.get_mut(&name) {

@@ -1,5 +1,5 @@
 //! One step of a job: which rsync run it is, how it is split, and what follows from a preview or a listing.
-//! Pure: the executor runs steps, and hands back what they need to know.
+//! Pure: the executor runs steps and returns to them what they need to know.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::rsync::excludes::Excludes;
 use crate::rsync::input::{self, exact_pattern};
 use crate::rsync::{DIRS_BYTES_MAX, LONG_BATCH_BYTES, Presence, RunKind};
 
-/// The names that one list carries at most.
+/// At most so many names go into one list.
 const NAMES_MAX: usize = 50_000;
 
-/// What the kernel needs for a word beside its bytes: an end, a pointer, and `./` in front.
+/// What the kernel needs for an argument besides its bytes: an end, a pointer, and `./` in front.
 const WORD_BYTES: usize = 11;
 
 /// How rsync treats names that are sent one by one.
@@ -26,7 +26,7 @@ pub enum Sending {
     CompareContent,
     /// The same, and `-u` does not keep a newer copy.
     Replace,
-    /// rsync compares size and time of what was delivered, in a session that connects after that.
+    /// rsync compares size and time of what was delivered, in a session that connects after the delivery.
     Confirm,
 }
 
@@ -85,7 +85,7 @@ pub enum Step {
         /// What is neither sent nor deleted.
         excludes: Arc<Excludes>,
     },
-    /// Deletes what is extraneous in listings or trees, and sends nothing.
+    /// Deletes extraneous names in listings or trees, and sends nothing.
     Extraneous {
         /// Which directories.
         dirs: Vec<RelPath>,
@@ -94,7 +94,7 @@ pub enum Step {
         /// What stays.
         excludes: Arc<Excludes>,
     },
-    /// Lists directories on disk, and sends by name what the rules let through.
+    /// Lists directories on disk, and sends by name what the rules do not exclude.
     SendBelow {
         /// Which directories.
         dirs: Vec<RelPath>,
@@ -112,9 +112,9 @@ pub enum Step {
 pub struct Run {
     /// Which kind.
     pub kind: RunKind,
-    /// What stands on its standard input.
+    /// Its standard input.
     pub input: Vec<u8>,
-    /// The paths that fail when the run does not say which.
+    /// The paths that count as failed if rsync does not name any.
     pub names: Vec<RelPath>,
 }
 
@@ -125,18 +125,18 @@ pub enum Doing {
     Run(Run),
     /// Runs rsync without effect; [`Step::after_preview`] takes the names that it would delete.
     Preview(Run),
-    /// Lists these directories on disk; [`Step::after_listing`] takes what stands there.
+    /// Lists these directories on disk; [`Step::after_listing`] takes the entries.
     List(Vec<RelPath>, Scope),
 }
 
-/// What is left to do after a run in which rsync deleted nothing, because it could not read a part of the source.
+/// What remains to be done after a run in which rsync deleted nothing, because it could not read part of the source.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Bisected {
-    /// Nothing: the step deletes nothing that others would miss.
+    /// Nothing: the step has no deletions that other paths wait for.
     Done,
     /// This path is to blame.
     Blamed(RelPath),
-    /// Each half has a run of its own.
+    /// Each half gets its own run.
     Halves(Box<[Step; 2]>),
 }
 
@@ -161,7 +161,7 @@ impl Step {
         vec![step.excluding(excluded.map(|(path, _)| path))]
     }
 
-    /// The steps that follow when `found` stands on disk, parents first.
+    /// The steps that follow when `found` is on disk, parents first.
     pub fn after_listing(self, found: Vec<Entry>, rules: &Rules) -> Vec<Self> {
         let is_excluded = |(path, is_dir): &Entry| (rules.exclude)(path, *is_dir);
         match self {
@@ -183,7 +183,7 @@ impl Step {
         }
     }
 
-    /// What is left to do when rsync has deleted nothing in this step's run.
+    /// What remains to be done when rsync deleted nothing in this step's run.
     pub fn bisect(self) -> Bisected {
         match self {
             Self::Names { .. } | Self::SendBelow { .. } => Bisected::Done,
@@ -256,7 +256,7 @@ impl Step {
         }
     }
 
-    /// The run that deletes what this step would delete, and does nothing else.
+    /// The run that only makes this step's deletions.
     fn preview(&self) -> Run {
         match self {
             Self::Directories { dirs, scope, excludes, .. } => {
@@ -364,7 +364,7 @@ fn paths_of(dirs: &[Dir]) -> Vec<RelPath> {
     dirs.iter().map(|dir| dir.path.clone()).collect()
 }
 
-/// The run for a list of names: few stand on standard input, many are words, and very many stand on standard input again.
+/// The run for a list of names: few go by standard input, many as arguments, and very many by standard input again.
 fn by_name(names: &[RelPath], sending: Sending) -> (RunKind, Vec<u8>) {
     let ignore_times = match sending {
         Sending::Plain | Sending::Confirm => false,

@@ -1,4 +1,4 @@
-//! What a remote can do: a probe asks at first contact, runs show it, refusals correct it.
+//! What a remote can do: a probe at first contact asks, runs show it, refusals correct it.
 //! Sends nothing.
 
 use std::hash::{BuildHasher, RandomState};
@@ -16,13 +16,13 @@ use crate::worker::addresses::{Seen, resolve};
 use crate::worker::known::Known;
 use crate::worker::sessions;
 
-/// How long a remote is believed to refuse deletions: at first, and at most. To ask costs a run, and a line in its log.
+/// How long a remote counts as refusing deletions: at first, and at most. Asking again costs a run, and a line in its log.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 impl Remote {
     /// What the remote can do; asks it at first contact.
     pub fn contact(&self) -> Result<Abilities, Stop> {
-        // Several jobs may be the first: one asks, and the others use its answer.
+        // Several jobs may be first: one asks, and the others use the answer.
         let _asking = lock(&self.asking);
         if let Some(abilities) = self.abilities() {
             return Ok(abilities);
@@ -42,7 +42,7 @@ impl Remote {
         }
     }
 
-    /// What the remote can do, if that is known. Whether it refuses deletions is asked again now and then.
+    /// What the remote can do, if known. From time to time a refusal of deletions is checked again.
     pub fn abilities(&self) -> Option<Abilities> {
         let mut known = self.known();
         if let Some((since, pause)) = known.refused_deletions
@@ -55,12 +55,12 @@ impl Remote {
         known.abilities
     }
 
-    /// Something extraneous may be left there, because the remote refuses deletions.
+    /// Notes that extraneous files may remain, because the remote refuses deletions.
     pub fn owe_deletions(&self) {
         self.known().owes_deletions = true;
     }
 
-    /// The remote has deleted something: what has to be compared because it did not do so before.
+    /// The remote has deleted something: returns what has to be compared because of earlier refusals.
     pub fn take_owed_deletions(&self) -> Option<Item> {
         let mut known = self.known();
         known.refused_deletions.take()?;
@@ -94,17 +94,17 @@ impl Remote {
         Some(Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) })
     }
 
-    /// The remote may have changed: what it can do is asked again.
+    /// The remote may have changed: it will be probed again.
     pub fn forget_abilities(&self) {
         self.known().abilities = None;
     }
 
-    /// A run has shown what the remote can do. A probe's answer is better.
+    /// Notes what a run has shown about the remote. A probe's answer takes precedence.
     pub fn note_abilities(&self, abilities: Abilities) {
         self.known().abilities.get_or_insert(abilities);
     }
 
-    /// Does without an ability from now on; false when it was done without already: then the operator's own words need it.
+    /// Gives up an ability; false when it was given up before: then the operator's own options need it.
     pub(super) fn forget(&self, ability: Ability) -> bool {
         let mut known = self.known();
         let Some(fewer) = known.abilities.unwrap_or(Abilities::ALL).without(ability) else {

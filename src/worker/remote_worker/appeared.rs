@@ -14,8 +14,8 @@ use crate::worker::remote::Stop;
 use crate::worker::shards::{is_directory, stat};
 
 impl RemoteWorker {
-    /// Directories that stand now where there was nothing or something else. If an older directory stood there before, rsync
-    /// may have merged the new one into its copy, which now holds old entries: such trees are compared once more.
+    /// Directories that are now where there was nothing or something else. If an older directory had that name before, rsync
+    /// may have merged the new one into its copy, which then holds old entries. Such trees are compared once more.
     pub(super) fn appeared(&self, looks: &Looks, job: &Job) -> Result<Vec<Item>, Stop> {
         let whole = job.items.iter().filter(|item| item.mark.scope != Scope::Entry);
         let whole: HashSet<&RelPath> = whole.map(|item| &item.path).collect();

@@ -230,7 +230,7 @@ fn overflow(count: usize) {
     }
     fs::remove_dir_all(mirror.at("first")).unwrap();
     mirror.signal(Signal::CONT);
-    mirror.wait_for_output("the kernel dropped change notices");
+    mirror.wait_for_output("the kernel dropped events");
     let limit = SOON + Duration::from_millis(count as u64 * 2);
     // An ordinary user owns nothing: who owns what, and its mode, is not compared. To look at so many entries costs more
     // than to send them, so it is done rarely.
@@ -249,6 +249,6 @@ fn overflow(count: usize) {
         );
         found == expected
     });
-    let said = mirror.output().matches("the kernel dropped change notices").count();
+    let said = mirror.output().matches("the kernel dropped events").count();
     assert_eq!(said, 1, "{}", mirror.output());
 }

@@ -70,7 +70,7 @@ pub fn page(reader: SnapshotReader) -> Page {
     let host = Host { ip: "localhost".into(), port: 0, page: PageAccess::Loopback };
     let log = || {
         vec![
-            "2026-11-29T14:02:11.120+08:00 WARN  the kernel dropped change notices below /data/www: everything below it is compared".to_owned(),
+            "2026-11-29T14:02:11.120+08:00 WARN  the kernel dropped events below /data/www: everything below it is compared".to_owned(),
             "2026-11-29T14:31:40.031+08:00 ERROR remote 192.0.2.21::www is down: connection refused".to_owned(),
         ]
     };
@@ -254,7 +254,7 @@ pub fn troubled() -> Snapshot {
         error(
             48,
             "warning",
-            "the kernel dropped change notices below /data/www: everything below it is compared; raise fs.inotify.max_queued_events if this happens often",
+            "the kernel dropped events below /data/www: everything below it is compared; raise fs.inotify.max_queued_events if this happens often",
             None,
             None,
         ),

@@ -1,4 +1,4 @@
-//! How long a change takes on a warm session; run by hand with `--ignored --nocapture`.
+//! How long a change takes on a ready session; run by hand with `--ignored --nocapture`.
 
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,6 @@ fn warm_session_is_fast_with_a_daemon_and_with_ssh() {
     let mut rig = Rig::new(&["-a", "-e", &format!("{}/ssh -p {}", ssh.bin().display(), ssh.port)]);
     rig.over_ssh(None);
     let over_ssh = median_latency(&rig, |pid| !children_of(pid).is_empty() && waits(pid));
-    println!("warm, write to visible: daemon {daemon:?}, ssh {over_ssh:?}");
+    println!("ready session, write to visible: daemon {daemon:?}, ssh {over_ssh:?}");
     assert!(daemon < Duration::from_millis(5) && over_ssh < Duration::from_millis(10));
 }

@@ -1,4 +1,4 @@
-//! The life of a session: warm, fed, abandoned, killed, standing still; and the watch root it is bound to.
+//! The life of a session: ready, fed, abandoned, killed, standing still; and the watch root it is bound to.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -162,7 +162,7 @@ fn session_that_died_unused_says_why() {
 }
 
 #[test]
-fn ssh_sessions_are_warm_too_and_leave_no_ssh_behind() {
+fn ssh_sessions_are_ready_too_and_leave_no_ssh_behind() {
     let ssh = Sshd::start();
     let mut rig = Rig::new(&["-a", "-e", &format!("{}/ssh -p {}", ssh.bin().display(), ssh.port)]);
     rig.over_ssh(Some(whoami()));
