@@ -69,14 +69,14 @@ pub fn http(bytes: &[u8]) {
     let hosts = Hosts::loopback();
     match parse(bytes, &hosts) {
         Err(refusal) => assert!(!refusal.text.is_empty(), "a refusal says why"),
-        Ok(None) => {}
-        Ok(Some(_)) => {
-            let is_wrong = |end: usize| parse(&bytes[..end], &hosts).is_err();
-            assert!(
-                !(0..bytes.len()).any(is_wrong),
-                "what becomes a request is never refused before its end"
-            );
-        }
+        Ok(None) => assert!(
+            (0..bytes.len()).all(|end| parse(&bytes[..end], &hosts) == Ok(None)),
+            "what is no whole request yet was neither whole nor wrong before"
+        ),
+        Ok(Some(_)) => assert!(
+            !(0..bytes.len()).any(|end| parse(&bytes[..end], &hosts).is_err()),
+            "what becomes a request is never refused before its end"
+        ),
     }
 }
 

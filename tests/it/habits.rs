@@ -256,7 +256,7 @@ fn start_with_limit(setup: &Setup, value: &str, options: &str) -> (String, Strin
 #[test]
 fn a_limit_of_the_kernel_is_raised_never_lowered_and_a_refusal_is_one_warning() {
     if !can_make_namespaces() {
-        eprintln!("skipped: namespaces are not allowed here");
+        crate::support::skipped("namespaces are not allowed here");
         return;
     }
     let remote = Rsyncd::start();
@@ -276,7 +276,7 @@ fn a_limit_of_the_kernel_is_raised_never_lowered_and_a_refusal_is_one_warning() 
 #[test]
 fn as_pid_1_of_a_container_it_reaps_orphans_and_ends_on_sigterm() {
     if !can_make_namespaces() {
-        eprintln!("skipped: namespaces are not allowed here");
+        crate::support::skipped("namespaces are not allowed here");
         return;
     }
     let remote = Rsyncd::start();

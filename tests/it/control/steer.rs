@@ -144,7 +144,7 @@ fn sync_now_finds_what_was_changed_on_the_remote() {
 fn another_user_is_refused_although_the_socket_lets_him_in() {
     use std::os::unix::fs::PermissionsExt;
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can ask as another user");
+        crate::support::skipped("only root can ask as another user");
         return;
     }
     let (_remote, mirror) = mirror_at_work();

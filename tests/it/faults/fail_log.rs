@@ -23,7 +23,7 @@ impl Immutable {
         if made.is_ok_and(|status| status.success()) {
             return Some(Self(path));
         }
-        eprintln!("skipped: cannot make {} immutable", path.display());
+        crate::support::skipped(format!("cannot make {} immutable", path.display()));
         None
     }
 }

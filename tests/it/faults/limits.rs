@@ -20,12 +20,12 @@ fn limit(mirror: &Mirror, resource: Resource, to: u64) -> Rlimit {
     prlimit(pid, resource, lower).unwrap()
 }
 
-/// True while the program has a thread of this name, or an rsync that still runs.
-fn has_thread(pid: u32, name: &str) -> bool {
+/// True while a thread of the program starts an rsync, or one runs.
+fn is_running_rsync(pid: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let mut names =
         threads.map(|it| std::fs::read_to_string(it.path().join("comm")).unwrap_or_default());
-    names.any(|found| found.trim() == name) || !children_of(pid).is_empty()
+    names.any(|found| found.trim() == "confine") || !children_of(pid).is_empty()
 }
 
 fn mend(mirror: &Mirror, resource: Resource, before: Rlimit) {
@@ -111,7 +111,7 @@ fn a_shortage_of_memory_is_said_and_made_good() {
     mirror.write("while it is down", "x");
     mirror.wait_for_output("is down");
     // A thread that finds no memory in the middle of its start ends the program, and no program can help that.
-    wait_until("no thread starts an rsync", || !has_thread(mirror.pid(), "confine"));
+    wait_until("no thread starts an rsync", || !is_running_rsync(mirror.pid()));
     // Not a page more than it has. (Of addresses, which `ulimit -v` counts, the C library holds many in stock.)
     let before = limit(&mirror, Resource::Data, data_size(mirror.pid()));
     let mut count = 0;

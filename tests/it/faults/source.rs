@@ -307,7 +307,7 @@ fn an_unreadable_subdirectory_deletes_nothing_and_converges_when_it_can_be_read(
 /// A mirror that runs as an ordinary user, for nothing is unreadable to root.
 fn as_nobody(daemon: &Rsyncd) -> Option<Mirror> {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can start a program as another user");
+        crate::support::skipped("only root can start a program as another user");
         return None;
     }
     let params = "-rltz".to_string();

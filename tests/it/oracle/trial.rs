@@ -17,6 +17,8 @@ use crate::support::rsyncd::Rsyncd;
 const SETTLE: Duration = Duration::from_secs(12);
 /// The same where a failed path has to be tried again, and again.
 const SETTLE_BY_RETRIES: Duration = Duration::from_secs(90);
+/// More runs by hand than any limit of a run ever asks for.
+const LIMITED_RUNS_MAX: usize = 1_000;
 
 /// The file that `RULES` stands for.
 const RULES: &str = "# rules\n- cache/\n- x.o\n";
@@ -109,7 +111,10 @@ impl Trial {
     fn settle(&self, what: &str) -> Result<(), String> {
         let (plain, copy) = (self.daemon.at("plain"), self.daemon.at("copy"));
         // What a limit of each run has left is for the next run.
-        while self.meaning.limits_runs && is_limited(&self.by_hand("plain", &[])) {}
+        if self.meaning.limits_runs {
+            let ends = (0..LIMITED_RUNS_MAX).any(|_| !is_limited(&self.by_hand("plain", &[])));
+            assert!(ends, "rsync by hand is limited after {LIMITED_RUNS_MAX} runs; {what}");
+        }
         let skips_deletions = skips_deletions(&self.by_hand("plain", &[]));
         let left = lines(&self.by_hand("plain", &["-n", "-i"]));
         let patience = if self.meaning.limits_runs { SETTLE_BY_RETRIES } else { SETTLE };

@@ -37,7 +37,7 @@ fn browser() -> Option<&'static str> {
     };
     let found = BROWSERS.into_iter().find(exists);
     if found.is_none() {
-        eprintln!("skipped: none of {} is installed", BROWSERS.join(", "));
+        crate::support::not_installed(&BROWSERS.join(" or "));
     }
     found
 }

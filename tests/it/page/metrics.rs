@@ -22,7 +22,7 @@ fn promtool_finds_nothing_to_say_about_the_metrics() {
     let page = page(Fake::new(troubled()).reader());
     let text = get(page.address(), "/metrics").body;
     match judge("promtool", &["check", "metrics"], &text) {
-        None => eprintln!("skipped: promtool (Debian's prometheus) is not installed"),
+        None => crate::support::not_installed("promtool (Debian's prometheus)"),
         Some((is_good, said)) => assert!(is_good && said.is_empty(), "{said}\n{text}"),
     }
 }
@@ -51,10 +51,10 @@ assert families['sersync_remote_delivery_latency_seconds'].type == 'histogram'
         [get(page.address(), "/metrics").body, super::fake::send(page.address(), open).body];
     for text in texts {
         match judge("python3", &["-c", SCRIPT], &text) {
-            None => eprintln!("skipped: python3 is not installed"),
+            None => crate::support::not_installed("python3"),
             Some((true, _)) => {}
             Some((false, said)) if said.is_empty() => {
-                eprintln!("skipped: Python's prometheus_client is not installed");
+                crate::support::not_installed("Python's prometheus_client");
             }
             Some((false, said)) => panic!("{said}\n{text}"),
         }

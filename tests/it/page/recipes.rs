@@ -61,7 +61,7 @@ fn promtool_loads_the_rules_and_they_fire() {
     for (what, name) in [("check", "prometheus-rules.yml"), ("test", "prometheus-rules-test.yml")] {
         let ran = Command::new("promtool").args([what, "rules"]).arg(recipe(name)).output();
         match ran {
-            Err(_) => eprintln!("skipped: promtool (Debian's prometheus) is not installed"),
+            Err(_) => crate::support::not_installed("promtool (Debian's prometheus)"),
             Ok(output) => {
                 let said = [output.stdout, output.stderr].concat();
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
@@ -93,7 +93,7 @@ fn the_check_of_nagios_ends_with_the_code_of_each_state() {
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
     if Command::new("curl").arg("--version").output().is_err() {
-        eprintln!("skipped: curl is not installed");
+        crate::support::skipped("curl is not installed");
         return;
     }
     let (code, said) = check(well(), "60");

@@ -173,7 +173,7 @@ impl Mirror {
         self.run_as_nobody();
         for _ in 0..10 {
             if let Err(error) = fs::write(LIMIT, DEFAULT) {
-                eprintln!("skipped: cannot lower {LIMIT}: {error}");
+                super::skipped(format!("cannot lower {LIMIT}: {error}"));
                 return false;
             }
             self.launch();

@@ -54,6 +54,20 @@ impl TestDir {
     }
 }
 
+/// Says that a test is not run, and why. Where `SERSYNC_NO_SKIPS` is set, as `make test` does for root, that fails the test: there
+/// everything that a test needs can be had.
+#[track_caller]
+pub fn skipped(reason: impl std::fmt::Display) {
+    let may_skip = std::env::var_os("SERSYNC_NO_SKIPS").is_none_or(|value| value.is_empty());
+    assert!(may_skip, "not run: {reason}; `make test SERSYNC_NO_SKIPS=` leaves such tests out");
+    eprintln!("skipped: {reason}");
+}
+
+/// The same for a program that `make test` does not install, for its package starts a service or is large.
+pub fn not_installed(program: &str) {
+    eprintln!("skipped: {program} is not installed");
+}
+
 /// Waits until `condition` holds; panics with `what` after [`LIMIT`].
 pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     wait_until_within(what, LIMIT, condition);

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use super::skipped;
+
 /// A mounted tmpfs; unmounted when dropped.
 pub struct Tmpfs(PathBuf);
 
@@ -18,7 +20,7 @@ impl Tmpfs {
         match mount("none", at, "tmpfs", MountFlags::empty(), data.as_c_str()) {
             Ok(()) => Some(Self(at.into())),
             Err(error) => {
-                eprintln!("skipped: cannot mount: {error}");
+                skipped(format!("cannot mount: {error}"));
                 None
             }
         }
@@ -29,7 +31,7 @@ impl Tmpfs {
         match rustix::mount::mount_bind(from, at) {
             Ok(()) => Some(Self(at.into())),
             Err(error) => {
-                eprintln!("skipped: cannot mount: {error}");
+                skipped(format!("cannot mount: {error}"));
                 None
             }
         }

@@ -23,7 +23,7 @@ fn unwatched(watched: &Watched) -> usize {
 fn run_in_namespace(test: &str) {
     let may = std::process::Command::new("unshare").args(["-U", "-r", "true"]).status();
     if !may.is_ok_and(|status| status.success()) {
-        eprintln!("not tried: user namespaces are not allowed here");
+        crate::support::skipped("user namespaces are not allowed here");
         return;
     }
     run_alone(&format!("watch::faults::{test}"), &["unshare", "-U", "-r"]);
@@ -95,7 +95,7 @@ fn with_few_files() {
 #[test]
 fn a_shortage_of_files_hides_no_directory_from_fanotify() {
     if !may_use_fanotify() {
-        eprintln!("not tried: fanotify needs root");
+        crate::support::skipped("fanotify needs root");
         return;
     }
     run_alone("watch::faults::with_few_files_for_fanotify", &["env"]);
@@ -187,7 +187,7 @@ fn may_use_fanotify() -> bool {
 #[test]
 fn fanotify_is_used_where_it_is_possible_and_by_itself_for_a_large_tree() {
     if !may_use_fanotify() {
-        eprintln!("not tried: fanotify needs root");
+        crate::support::skipped("fanotify needs root");
         return;
     }
     assert_eq!(Watched::new(Fanotify, |_| {}).watcher.backend(), "fanotify");
@@ -208,7 +208,7 @@ fn the_kernel_keeps_the_noise_of_others_to_itself_until_their_directory_is_ours(
     fs::create_dir_all(&noisy).unwrap();
     let mut watched = Watched::new(Fanotify, |_| {});
     if watched.watcher.backend() != "fanotify" {
-        eprintln!("not tried: fanotify needs root");
+        crate::support::skipped("fanotify needs root");
         return;
     }
     let kernel = rustix::system::uname();
@@ -255,7 +255,7 @@ fn without_fanotify() {
 #[test]
 fn a_file_system_that_cannot_be_marked_is_compared_instead() {
     if !may_use_fanotify() {
-        eprintln!("not tried: fanotify needs root");
+        crate::support::skipped("fanotify needs root");
         return;
     }
     let mut watched = Watched::with(
