@@ -27,7 +27,7 @@ Commands for a running mirror; each has --help:
   sersync2 stop               stop the instance
 
 Commands that need no running mirror:
-  sersync2 doctor             check this machine and every remote before going live
+  sersync2 doctor             check this machine and every remote; leaves nothing behind
   sersync2 explain            show whether a path is mirrored, and which rule decides
   sersync2 events             show changes as they happen; send nothing
   sersync2 verify             compare the copies with the tree

@@ -9,8 +9,7 @@ mod trial;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -91,38 +90,41 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
     ExitCode::from(report.exit_code())
 }
 
+/// One remote, and what is found of it.
+struct Task<'a> {
+    mirror: &'a Mirror,
+    remote: &'a Remote,
+    findings: OnceLock<Vec<Finding>>,
+}
+
+impl Task<'_> {
+    fn section(self) -> Section {
+        let about = format!("{} -> {}", self.mirror.watch.display(), self.remote.destination);
+        Section { about, findings: self.findings.into_inner().unwrap_or_default() }
+    }
+}
+
 /// Examines all remotes, several at a time; in the order of the file.
 fn examine_remotes(args: &Args, mirrors: &[Mirror]) -> Vec<Section> {
-    let of = |mirror| move |remote| (mirror, remote);
-    let remotes: Vec<(&Mirror, &Remote)> =
+    let of = |mirror| move |remote| Task { mirror, remote, findings: OnceLock::new() };
+    let tasks: Vec<Task<'_>> =
         mirrors.iter().flat_map(|mirror| mirror.remotes.iter().map(of(mirror))).collect();
-    let next = AtomicUsize::new(0);
-    let done: Vec<Mutex<Option<Vec<Finding>>>> = remotes.iter().map(|_| Mutex::default()).collect();
+    let waiting = Mutex::new(tasks.iter());
+    let next = || lock(&waiting).next();
     let work = || {
-        while let Some((mirror, remote)) = remotes.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let index = remotes.iter().position(|it| std::ptr::eq(it.1, *remote));
-            let findings = remote::examine(args, mirror, remote);
-            if let Some(slot) = index.and_then(|index| done.get(index)) {
-                *lock(slot) = Some(findings);
-            }
+        while let Some(task) = next() {
+            _ = task.findings.set(remote::examine(args, task.mirror, task.remote));
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..AT_ONCE.min(remotes.len()) {
+        for _ in 1..AT_ONCE.min(tasks.len()) {
             // Where no further thread can be made, those that there are do the work.
             let named = std::thread::Builder::new().name("examine".into());
             _ = named.spawn_scoped(scope, work);
         }
         work();
     });
-    let about = |(mirror, remote): &(&Mirror, &Remote)| {
-        format!("{} -> {}", mirror.watch.display(), remote.destination)
-    };
-    let section = |(at, slot): (&(&Mirror, &Remote), Mutex<Option<Vec<Finding>>>)| Section {
-        about: about(at),
-        findings: slot.into_inner().ok().flatten().unwrap_or_default(),
-    };
-    remotes.iter().zip(done).map(section).collect()
+    tasks.into_iter().map(Task::section).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "an examination is limited by the wall clock")]

@@ -1,6 +1,8 @@
 //! What a valid configuration needs on this machine: its directories, its password file, rsync and ssh.
 //! Looks only; repairs nothing and never reads a password.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use super::Config;
 use super::places::Places;
 use crate::destination::Destination;
+use crate::ground::octal::unescape;
 use crate::ground::program::find_program;
 use crate::xml::report::{Problem, Problems};
 use crate::xml::text::Span;
@@ -109,7 +112,7 @@ fn unmounted_in(
     let is_own = |line: &&str| !line.split_whitespace().nth(3).is_some_and(|o| o.contains("bind"));
     let points = lines.filter(is_own).filter_map(|line| line.split_whitespace().nth(1));
     let mut needed: Vec<PathBuf> = points
-        .map(|point| PathBuf::from(point.replace("\\040", " ")))
+        .map(|point| PathBuf::from(OsString::from_vec(unescape(point.as_bytes(), b"\\"))))
         .filter(|point| point.parent().is_some() && path.starts_with(point))
         .collect();
     needed.sort();
@@ -231,14 +234,13 @@ mod tests {
 
     #[test]
     fn a_share_that_fstab_names_and_that_is_not_mounted_is_found() {
-        let table =
-            "UUID=1 / ext4 defaults 0 1\n# /srv/old\nnas:/x  /mnt/my\\040nas nfs noauto 0 0\n";
+        let table = "UUID=1 / ext4 defaults 0 1\n# /srv/old\nnas:/x  /mnt/my\\040nas\\134x nfs noauto 0 0\n";
         let find = |path: &str, mounted: bool| {
-            let device = |dir: &Path| Some(u64::from(mounted && dir.starts_with("/mnt/my nas")));
+            let device = |dir: &Path| Some(u64::from(mounted && dir.starts_with("/mnt/my nas\\x")));
             unmounted_in(table, Path::new(path), device)
         };
-        assert_eq!(find("/mnt/my nas/www", false), Some("/mnt/my nas".into()));
-        assert_eq!(find("/mnt/my nas/www", true), None);
+        assert_eq!(find("/mnt/my nas\\x/www", false), Some("/mnt/my nas\\x".into()));
+        assert_eq!(find("/mnt/my nas\\x/www", true), None);
         assert_eq!(find("/mnt/other", false), None);
     }
 }

@@ -2,6 +2,8 @@
 //! Looks only; raises and repairs nothing.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat, statvfs};
@@ -9,21 +11,22 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Deadline;
 use super::report::Finding;
-use crate::config::{Config, Loaded, WatchBackend, preflight};
+use crate::config::{Config, Loaded, Mirror, Remote, WatchBackend, preflight};
 use crate::filter::Filter;
+use crate::ground::counted::counted;
 use crate::ground::directory::list;
 use crate::ground::limits::Limit;
+use crate::ground::octal::unescape;
 use crate::path::RelPath;
-use crate::rsync::RunSpec;
 use crate::rsync::run::{Limits, Session, StartError};
-use crate::rsync::{confine, quoted};
+use crate::rsync::{Endpoint, RunSpec, confine, quoted};
 use crate::state::{self, StateBases};
 use crate::watch::mounts::MOUNT_TABLE;
 use crate::watch::open::open_dir;
 use crate::xml::report::Severity;
 
-/// The oldest rsync that does all that the mirror uses: it sends times to the nanosecond and deletes by name.
-const RSYNC_MIN: (u32, u32) = (3, 1);
+/// The oldest rsync that does all that the mirror uses: `--delete-missing-args` came with 3.1.0, `--modify-window=-1` with 3.1.3.
+const RSYNC_MIN: [u32; 3] = [3, 1, 3];
 
 /// The kernel's own value; below it bursts overflow the queue.
 const QUEUE_MIN: u64 = 16_384;
@@ -52,12 +55,38 @@ const NETWORK: &[&str] = &[
     "beegfs",
     "ocfs2",
     "gfs2",
-    "fuse.sshfs",
-    "fuse.glusterfs",
-    "fuse.s3fs",
-    "fuse.cephfs",
     "virtiofs",
     "vboxsf",
+];
+
+/// The same of those behind FUSE, as they stand behind `fuse.`. Every other one is taken for a local one (bindfs, mergerfs, ntfs-3g).
+const FUSE_NETWORK: &[&str] = &[
+    "afp",
+    "blobfuse",
+    "blobfuse2",
+    "ceph",
+    "ceph-fuse",
+    "cephfs",
+    "cosfs",
+    "curlftpfs",
+    "davfs",
+    "gcsfuse",
+    "geesefs",
+    "glusterfs",
+    "goofys",
+    "juicefs",
+    "lizardfs",
+    "mfs",
+    "mount-s3",
+    "obsfs",
+    "ossfs",
+    "rclone",
+    "s3backer",
+    "s3fs",
+    "seaweedfs",
+    "smbnetfs",
+    "sshfs",
+    "vmhgfs-fuse",
 ];
 
 /// Examines this machine.
@@ -66,7 +95,7 @@ pub fn examine(loaded: &Loaded, places: &StateBases, deadline: Deadline) -> Vec<
     let mut found = vec![warnings_of(loaded)];
     found.extend(preflight_of(loaded));
     found.extend(rsync_version());
-    found.push(confinement());
+    found.push(confinement(config));
     found.push(queue());
     found.push(open_files(config));
     found.extend(config.mirrors.iter().map(|mirror| file_system(&mirror.watch)));
@@ -122,34 +151,53 @@ fn rsync_version() -> Option<Finding> {
 /// `rsync  version 3.5.0  protocol version 32`.
 fn judge_version(said: &str) -> Finding {
     let version = said.split_once("version ").and_then(|(_, rest)| rest.split_whitespace().next());
-    let mut numbers = version.unwrap_or_default().trim_start_matches('v').split('.');
-    let mut number = || numbers.next().and_then(|it| it.parse::<u32>().ok());
-    match (version, (number(), number())) {
-        (Some(version), (Some(major), Some(minor))) if (major, minor) >= RSYNC_MIN => {
-            Finding::ok("rsync", format!("{version} here"))
-        }
-        (Some(version), (Some(_), Some(_))) => Finding::warning(
-            "rsync",
-            format!("{version} here: deletions and quick rewrites take longer ways with it"),
-            "install rsync 3.1.3 or newer",
-        ),
-        _ => Finding::unknown(
-            "rsync",
-            "it does not say its version: is it another program?",
-            "run: rsync --version",
-        ),
+    let Some((version, numbers)) = version.and_then(|it| Some((it, numbers_of(it)?))) else {
+        let text = "it does not say its version: is it another program?";
+        return Finding::unknown("rsync", text, "run: rsync --version");
+    };
+    if numbers >= RSYNC_MIN {
+        return Finding::ok("rsync", format!("{version} here"));
     }
+    let text = format!("{version} here: deletions and quick rewrites take longer ways with it");
+    Finding::warning("rsync", text, "install rsync 3.1.3 or newer")
 }
 
-fn confinement() -> Finding {
-    match confine::try_out() {
-        Ok(()) => Finding::ok("confinement", "rsync reads the watch path and its own files only"),
-        Err(reason) => Finding::unknown(
+/// The numbers of `3.5.0`, `v3.2.7` or `3.1.0pre1`.
+fn numbers_of(version: &str) -> Option<[u32; 3]> {
+    let mut parts = version.trim_start_matches('v').split('.').map(|part| {
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        part[..end].parse().ok()
+    });
+    Some([parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)])
+}
+
+/// Whether the kernel can confine rsync here, and for which remotes that is left out.
+fn confinement(config: &Config) -> Finding {
+    if let Err(reason) = confine::try_out() {
+        return Finding::unknown(
             "confinement",
-            format!("rsync is not confined to the watch path: {reason}"),
+            format!("rsync cannot be confined to the watch path on this machine: {reason}"),
             "docs/RELIABILITY.md says what that means; with rsync 3.4 or newer nothing has to be done",
-        ),
+        );
     }
+    let text = "rsync can read nothing but the watch path and its own files (Landlock)".to_owned();
+    let unconfined = |mirror: &Mirror, remote: &Remote| {
+        let endpoint = Endpoint::new(&mirror.watch, &remote.destination, &remote.options);
+        endpoint.confinement().err().map(|reason| (remote.destination.to_string(), reason))
+    };
+    let remotes = config.mirrors.iter().flat_map(|m| m.remotes.iter().map(move |r| (m, r)));
+    let unconfined: Vec<_> = remotes.filter_map(|(m, r)| unconfined(m, r)).collect();
+    Finding::ok(
+        "confinement",
+        match unconfined.as_slice() {
+            [] => text,
+            [(name, reason)] => format!("{text}, except for {name}: {reason}"),
+            [(name, reason), more @ ..] => {
+                let more = counted(more.len() as u64, "more remote", "more remotes");
+                format!("{text}, except for {name} ({reason}) and {more}")
+            }
+        },
+    )
 }
 
 fn queue() -> Finding {
@@ -193,33 +241,40 @@ fn file_system(watch: &Path) -> Finding {
     let Some(kind) = file_system_type(watch) else {
         return Finding::unknown("file system", format!("{shown}: /proc does not tell"), "");
     };
-    if NETWORK.contains(&kind.as_str()) || kind.starts_with("fuse") {
+    if is_network(&kind) {
         return Finding::warning(
             "file system",
             format!(
-                "{shown} lies on {kind}: what other machines change there causes no event here"
+                "{shown} is on a network file system ({kind}): changes that other machines make there are not seen"
             ),
-            "run sersync2 where the files are written, or let <crontab> compare everything regularly",
+            "run sersync2 on the machine that writes the files, or switch on <crontab>, which compares everything at intervals",
         );
     }
-    Finding::ok("file system", format!("{shown} lies on {kind}"))
+    Finding::ok("file system", format!("{shown} is on {kind}"))
+}
+
+fn is_network(kind: &str) -> bool {
+    let fuse = kind.strip_prefix("fuse.");
+    NETWORK.contains(&kind) || fuse.is_some_and(|kind| FUSE_NETWORK.contains(&kind))
 }
 
 /// The type of the file system that covers `path`.
 fn file_system_type(path: &Path) -> Option<String> {
     let path = std::fs::canonicalize(path).ok()?;
-    type_in(&std::fs::read_to_string(MOUNT_TABLE).ok()?, &path)
+    type_in(&std::fs::read(MOUNT_TABLE).ok()?, &path)
 }
 
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: the last of the longest mount points counts.
-fn type_in(table: &str, path: &Path) -> Option<String> {
-    let mount = |line: &str| {
-        let (before, after) = line.split_once(" - ")?;
-        let point = before.split(' ').nth(4)?.replace("\\040", " ");
-        let kind = after.split(' ').next()?.to_owned();
-        path.starts_with(&point).then_some((point.len(), kind))
+fn type_in(table: &[u8], path: &Path) -> Option<String> {
+    let mount = |line: &[u8]| {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let point = unescape(fields.nth(4)?, b"\\");
+        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+        let covers = path.starts_with(OsStr::from_bytes(&point));
+        covers.then(|| (point.len(), String::from_utf8_lossy(kind).into_owned()))
     };
-    table.lines().filter_map(mount).max_by_key(|(length, _)| *length).map(|(_, kind)| kind)
+    let mounts = table.split(|&byte| byte == b'\n').filter_map(mount);
+    mounts.max_by_key(|(length, _)| *length).map(|(_, kind)| kind)
 }
 
 /// How many directories have to be watched, and whether the kernel allows so many.
@@ -341,24 +396,47 @@ mod tests {
 
     #[test]
     fn an_old_rsync_and_a_program_that_is_none_are_told() {
-        let verdict = |said| judge_version(said).verdict;
+        let verdict = |said: &str| judge_version(said).verdict;
         assert_eq!(verdict("rsync  version 3.5.0  protocol version 32\n"), Verdict::Ok);
         assert_eq!(verdict("rsync  version v3.2.7  protocol version 31\n"), Verdict::Ok);
-        assert_eq!(verdict("rsync  version 3.0.9  protocol version 30\n"), Verdict::Warning);
+        for old in ["3.0.9", "3.1.2", "3.1", "3.1.3pre1-dev"] {
+            let said = format!("rsync  version {old}  protocol version 30\n");
+            let expected = if old == "3.1.3pre1-dev" { Verdict::Ok } else { Verdict::Warning };
+            assert_eq!(verdict(&said), expected, "{old}");
+        }
         assert_eq!(verdict("openrsync: protocol version 29\n"), Verdict::Unknown);
         assert_eq!(verdict(""), Verdict::Unknown);
     }
 
     #[test]
     fn the_deepest_mount_says_the_type() {
-        let table = "1 0 8:1 / / rw - ext4 /dev/a rw\n\
+        let table = b"1 0 8:1 / / rw - ext4 /dev/a rw\n\
                      2 1 0:9 / /data rw shared:1 - nfs4 host:/x rw\n\
-                     3 1 0:9 / /data/my\\040disk rw - xfs /dev/b rw\n";
+                     3 1 0:9 / /data/my\\040disk\\134 rw - xfs /dev/b rw\n";
         let of = |path| type_in(table, Path::new(path)).unwrap();
         assert_eq!(of("/database"), "ext4");
         assert_eq!(of("/data/www"), "nfs4");
-        assert_eq!(of("/data/my disk/www"), "xfs");
-        assert!(NETWORK.contains(&"nfs4"));
+        assert_eq!(of("/data/my disk\\/www"), "xfs");
+    }
+
+    #[test]
+    fn a_file_system_is_called_network_only_when_other_machines_write_there() {
+        for kind in [
+            "nfs4",
+            "cifs",
+            "virtiofs",
+            "fuse.sshfs",
+            "fuse.juicefs",
+            "fuse.s3fs",
+            "fuse.ceph-fuse",
+        ] {
+            assert!(is_network(kind), "{kind}");
+        }
+        for kind in
+            ["ext4", "fuse", "fuseblk", "fuse.bindfs", "fuse.mergerfs", "fuse.encfs", "sshfs"]
+        {
+            assert!(!is_network(kind), "{kind}");
+        }
     }
 
     #[test]

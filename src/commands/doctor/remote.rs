@@ -11,6 +11,7 @@ use super::{Args, Deadline};
 use crate::config::{Mirror, Remote};
 use crate::destination::Destination;
 use crate::failure::{Failure, FailureKind};
+use crate::ground::time::in_words;
 use crate::rsync::exit::Outcome;
 use crate::rsync::probe::{CopyState, Probed, run_full_probe};
 use crate::rsync::run::{Limits, Session, StartError};
@@ -19,7 +20,7 @@ use crate::rsync::{Abilities, Endpoint, RunKind, input, read_greeting};
 /// How long a run that only asks may make no progress.
 const STALL: Duration = Duration::from_secs(15);
 
-/// So many connections the mirror keeps ready for a busy remote.
+/// How many connections are tried at once: the three that the mirror keeps ready for a remote, and one that delivers.
 const SESSIONS: usize = 4;
 
 /// A clock that differs by less does no harm.
@@ -28,8 +29,8 @@ const CLOCK_TOLERANCE_S: i64 = 2;
 /// Does it have the ability? What does it mean when it has not, and what would mend that?
 type Lack = (fn(Abilities) -> bool, &'static str, &'static str);
 
-/// What a remote may lack.
-const LACKS: &[Lack] = &[
+/// What a remote may lack that matters only where sersync deletes.
+const LACKS_OF_DELETION: &[Lack] = &[
     (
         |it| it.delete,
         "it deletes nothing: what is deleted here stays there",
@@ -40,6 +41,10 @@ const LACKS: &[Lack] = &[
         "it does not delete by name: deletions read their directory on both sides",
         "install a newer rsync there if many files are deleted in large directories",
     ),
+];
+
+/// What a remote may lack.
+const LACKS: &[Lack] = &[
     (
         |it| it.nanoseconds,
         "it compares whole seconds: quick rewrites are compared by content",
@@ -57,7 +62,7 @@ const LACKS: &[Lack] = &[
     ),
     (
         |it| it.dry_run,
-        "it refuses --dry-run: nobody can ask it what a run would do",
+        "it refuses --dry-run: what a run would do there cannot be found out beforehand",
         "take \"dry-run\" out of \"refuse options\" in its rsyncd.conf",
     ),
     (
@@ -65,7 +70,18 @@ const LACKS: &[Lack] = &[
         "it refuses --link-dest, --fuzzy or --secluded-args: what is renamed is sent again",
         "take them out of \"refuse options\" in its rsyncd.conf",
     ),
+    (
+        |it| it.relative,
+        "it refuses --relative: for each change its directory is read on both sides",
+        "take \"relative\" out of \"refuse options\" in its rsyncd.conf",
+    ),
 ];
+
+/// A warning for each row whose ability is missing.
+fn missing(rows: &'static [Lack], abilities: Abilities) -> impl Iterator<Item = Finding> {
+    let rows = rows.iter().filter(move |(has, ..)| !has(abilities));
+    rows.map(|(_, means, advice)| Finding::warning("abilities", *means, *advice))
+}
 
 /// Examines one remote.
 pub fn examine(args: &Args, mirror: &Mirror, remote: &Remote) -> Vec<Finding> {
@@ -218,11 +234,11 @@ impl Examination {
     }
 
     fn tell_abilities(&mut self, abilities: Abilities) {
-        let lacks = LACKS.iter().filter(|(has, ..)| !has(abilities));
-        let lacks: Vec<Finding> = lacks
-            .filter(|_| self.endpoint.deletes() || abilities.delete)
-            .map(|(_, means, advice)| Finding::warning("abilities", *means, *advice))
-            .collect();
+        let mut lacks = Vec::new();
+        if self.endpoint.deletes() {
+            lacks.extend(missing(LACKS_OF_DELETION, abilities));
+        }
+        lacks.extend(missing(LACKS, abilities));
         if lacks.is_empty() {
             self.found.push(Finding::ok("abilities", "it can do all that the mirror uses"));
         }
@@ -276,9 +292,12 @@ impl Examination {
         let (text, advice) = if self.read_only {
             ("not tried, as --read-only says", "")
         } else if !abilities.dry_run {
-            ("not tried: it refuses --dry-run, so nobody can ask whether it deletes again", "")
+            (
+                "not tried: it refuses --dry-run, so it is unknown whether files of a trial could be deleted again",
+                "",
+            )
         } else if !abilities.delete {
-            ("not tried: it refuses deletions, so what is made there would stay", "")
+            ("not tried: it refuses deletions, so files of a trial would stay there", "")
         } else {
             let text = "not tried: the directory is not there yet; the first full sync makes it";
             (text, "create it there if it should be on a file system of its own")
@@ -286,7 +305,7 @@ impl Examination {
         Finding::unknown("writable", text, advice)
     }
 
-    /// Keeps as many sessions connected as the mirror does, and lets each end.
+    /// Connects several sessions, as the mirror does, and counts those that are served.
     fn count_connections(&mut self, plain: &Endpoint, copy: CopyState, abilities: Abilities) {
         let mut spec = plain.plan(&RunKind::Probe, abilities);
         if abilities.dry_run {
@@ -298,11 +317,11 @@ impl Examination {
             (0..SESSIONS).filter_map(|_| Session::start(&spec, None).ok()).collect();
         let limits = Limits { stall: STALL, output_max: 0 };
         let ask = |session: Session| session.feed(&input::probe(nonce()), limits).judge(plain);
-        // The last one is asked first: when it has answered, the others are connected as well.
+        // A session ends with its answer. So the one that began last is asked first, while the others stay connected.
         let outcomes: Vec<Outcome> = sessions.into_iter().rev().map(ask).collect();
         let served = outcomes.iter().filter(|it| !matches!(it, Outcome::Failed(_))).count();
         let refused = outcomes.iter().find_map(|it| match it {
-            Outcome::Failed(failure) => Some(failure.reason.clone()),
+            Outcome::Failed(failure) => Some(sentence(failure)),
             _ => None,
         });
         self.found.push(match refused {
@@ -312,8 +331,8 @@ impl Examination {
             ),
             Some(reason) => Finding::warning(
                 "connections",
-                format!("of {SESSIONS} at once it served {served}: it {reason}"),
-                "allow -n (10) and 2 more: \"max connections\" in its rsyncd.conf, MaxStartups of its sshd",
+                format!("{served} of {SESSIONS} connections at once were served, one was not: {reason}"),
+                "allow as many as -n says (10) and 2 more: \"max connections\" in its rsyncd.conf, MaxStartups of its sshd",
             ),
         });
     }
@@ -361,12 +380,15 @@ fn nonce() -> u64 {
 }
 
 fn refusal(failure: &Failure) -> Finding {
-    let text = match failure.kind {
-        // A clause whose subject is the remote.
+    Finding::error("login", sentence(failure), failure.what_to_do())
+}
+
+fn sentence(failure: &Failure) -> String {
+    match failure.kind {
+        // Their reasons are clauses whose subject is the remote.
         FailureKind::Denied | FailureKind::Busy => format!("the remote {}", failure.reason),
         _ => failure.reason.clone(),
-    };
-    Finding::error("login", text, failure.what_to_do())
+    }
 }
 
 /// The daemon's protocol says how old its rsync is.
@@ -406,7 +428,11 @@ fn granularity_of(granularity: Option<Granularity>) -> Finding {
             "kept to two seconds, as on FAT: files look changed and are looked at again",
             "add --modify-window=1 to <commonParams>",
         ),
-        None => Finding::unknown("times", "the remote does not say how exact they are", ""),
+        None => Finding::unknown(
+            "times",
+            "the remote cannot compare finer than whole seconds, so how exact it keeps them is unknown",
+            "",
+        ),
     }
 }
 
@@ -420,7 +446,7 @@ fn clock_of(difference_s: Option<i64>) -> Finding {
             let side = if by > 0 { "ahead of" } else { "behind" };
             Finding::warning(
                 "clock",
-                format!("{} s {side} this machine's", by.abs()),
+                format!("{} {side} this machine's", in_words(by.unsigned_abs())),
                 "switch on NTP on both sides: -u and what other programs write there compare times",
             )
         }
@@ -444,20 +470,28 @@ mod tests {
     #[test]
     fn what_is_lacking_is_said_with_what_it_means() {
         let lacking = |abilities: Abilities| {
-            LACKS.iter().filter(|(has, ..)| !has(abilities)).map(|it| it.1).collect::<Vec<_>>()
+            let all = missing(LACKS_OF_DELETION, abilities).chain(missing(LACKS, abilities));
+            all.map(|it| it.text).collect::<Vec<_>>()
         };
         assert!(lacking(Abilities::ALL).is_empty());
         let none = lacking(Abilities::NONE);
         assert!(none.len() == 2 && none[1].contains("whole seconds"), "{none:?}");
         let refuses = Abilities { delete: false, delete_missing: false, ..Abilities::ALL };
         assert_eq!(lacking(refuses), ["it deletes nothing: what is deleted here stays there"]);
+        assert_eq!(
+            missing(LACKS, refuses).count(),
+            0,
+            "where nothing is deleted, nothing is lacking"
+        );
+        let patterns = Abilities { relative: false, ..Abilities::ALL };
+        assert!(lacking(patterns)[0].contains("--relative"), "{:?}", lacking(patterns));
     }
 
     #[test]
     fn a_clock_is_judged_by_how_far_it_is_off() {
         assert_eq!(clock_of(Some(-2)).verdict, Verdict::Ok);
-        assert!(clock_of(Some(7_200)).text.contains("7200 s ahead of"));
-        assert!(clock_of(Some(-60)).text.contains("60 s behind"));
+        assert!(clock_of(Some(7_200)).text.contains("2 h 0 min ahead of"));
+        assert!(clock_of(Some(-60)).text.contains("1 min behind"));
         assert_eq!(clock_of(None).verdict, Verdict::Unknown);
     }
 }

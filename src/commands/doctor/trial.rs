@@ -91,22 +91,24 @@ impl Trial {
         run(&self.endpoint, &spec, &input::names(&self.names)).map(drop)
     }
 
-    /// How exact the times are that the remote has kept; `None` when it does not say.
+    /// How exact the times are that the remote has kept; `None` when that cannot be measured. A remote that compares whole seconds
+    /// shows only whether it loses an odd one.
     pub fn granularity(&self) -> Option<Granularity> {
-        if !self.abilities.nanoseconds || !self.abilities.dry_run {
-            return Some(Granularity::Seconds).filter(|_| self.abilities.dry_run);
+        if !self.abilities.dry_run {
+            return None;
         }
         let batch = RunKind::Batch { ignore_times: false };
         let mut spec = self.endpoint.plan(&batch, self.abilities);
         spec.insert(&["-t", "-n", "--out-format=%i %n"]);
         let said = run(&self.endpoint, &spec, &input::names(&self.names)).ok()?;
         let differs = |end: &str| said.lines().any(|line| line.ends_with(&format!("-{end}")));
-        Some(match (differs("a"), differs("b"), differs("c")) {
-            (true, ..) => Granularity::TwoSeconds,
-            (_, true, _) => Granularity::Seconds,
-            (_, _, true) => Granularity::HundredNanoseconds,
-            _ => Granularity::Nanoseconds,
-        })
+        match (differs("a"), differs("b"), differs("c")) {
+            (true, ..) => Some(Granularity::TwoSeconds),
+            _ if !self.abilities.nanoseconds => None,
+            (_, true, _) => Some(Granularity::Seconds),
+            (_, _, true) => Some(Granularity::HundredNanoseconds),
+            _ => Some(Granularity::Nanoseconds),
+        }
     }
 
     /// Seconds by which the remote's clock is ahead at least (negative: behind): its directory has just been changed. `None` when it does

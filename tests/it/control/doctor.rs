@@ -9,7 +9,7 @@ use super::text;
 use crate::support::mirror::Setup;
 use crate::support::rsyncd::{Options, Rsyncd};
 use crate::support::sshd::Sshd;
-use crate::support::{TestDir, tree};
+use crate::support::{TestDir, skipped, tree};
 
 /// What it says of `setup`, whose mirror is not started.
 fn examine_with(setup: &Setup, words: &[&str]) -> (Output, TestDir) {
@@ -109,13 +109,13 @@ fn each_way_in_that_is_closed_is_named_with_what_to_do() {
 
 #[test]
 fn a_directory_that_cannot_be_written_and_few_connections_are_told() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only a daemon of root can take another user for its module");
+    }
     let remote = Rsyncd::start_with(&Options {
         module: "max connections = 1\nuid = 65534\ngid = 65534".into(),
         ..Options::default()
     });
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
     let (output, _dir) = examine_with(&Setup::to(&remote), &["--json"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     let (verdict, said) = finding(&output, "writable");
