@@ -56,6 +56,23 @@ impl Web {
     }
 }
 
+/// Why a request fails, as a clause that names the host; what is wrong with certificates says what to do.
+fn why_not(shown: &impl std::fmt::Display, error: &str) -> String {
+    match error.split_once("invalid peer certificate: ") {
+        Some((_, "UnknownIssuer")) => format!(
+            "the certificate of {shown} comes from a CA that this machine does not trust: add that CA to the system's certificates, \
+             or name its file with SSL_CERT_FILE in the environment of sersync2"
+        ),
+        Some((_, reason)) => format!("the certificate of {shown} is not valid: {reason}"),
+        None if error.contains("No CA certificates were loaded") => {
+            format!(
+                "cannot trust {shown}: this machine has no CA certificates; install the package ca-certificates"
+            )
+        }
+        None => format!("cannot reach {shown}: {error}"),
+    }
+}
+
 fn judge(
     url: &str,
     answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
@@ -66,7 +83,7 @@ fn judge(
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
             format!("{shown} is no address that can be asked")
         }
-        error => format!("cannot reach {shown}: {error}"),
+        error => why_not(&shown, &error.to_string()),
     })?;
     let status = answer.status().as_u16();
     if !(200..300).contains(&status) {
@@ -75,4 +92,19 @@ fn judge(
     let text = answer.body_mut().with_config().limit(ANSWER_MAX).read_to_string();
     // A good status is what counts; an answer that is no text is none that we know.
     Ok(text.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_is_told_with_what_to_do() {
+        let why = |error| why_not(&"https://h/…", error);
+        assert!(why("io: invalid peer certificate: UnknownIssuer").contains("SSL_CERT_FILE"));
+        let expired = why("io: invalid peer certificate: certificate expired");
+        assert_eq!(expired, "the certificate of https://h/… is not valid: certificate expired");
+        assert!(why("No CA certificates were loaded from the system").contains("ca-certificates"));
+        assert_eq!(why("timeout: global"), "cannot reach https://h/…: timeout: global");
+    }
 }

@@ -6,3 +6,4 @@ mod http;
 mod metrics;
 mod mirror;
 mod recipes;
+mod tls;
