@@ -10,13 +10,14 @@ pub mod template;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::complaint::Complaint;
 use crate::config::telling::AlertRule;
 use crate::ground::lock::lock;
+use crate::ground::time::wall_ms;
 use crate::snapshot::{Instance, Snapshot, SnapshotReader};
 use condition::{Thresholds, conditions};
 use ledger::Ledger;
@@ -177,9 +178,4 @@ pub fn send_test(rule: &AlertRule, instance: &Instance) -> Vec<(String, Result<(
 /// One channel's trouble, said once.
 fn complaint(channel: &str) -> Complaint {
     Complaint::about(format!("alert by {channel}"))
-}
-
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

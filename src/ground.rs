@@ -12,5 +12,6 @@ pub mod octal;
 pub mod printable;
 pub mod program;
 pub mod thread;
+pub mod time;
 pub mod tls;
 pub mod words;

@@ -1,10 +1,11 @@
 //! `<heartbeat>`: tells a service elsewhere that all is well, again and again; when it hears nothing, it raises the alarm.
 //! Keeps no history: a heartbeat that was not delivered is not sent later.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::complaint::Complaint;
 use crate::config::telling;
+use crate::ground::time::wall_ms;
 use crate::secret::Secret;
 use crate::snapshot::SnapshotReader;
 use crate::snapshot::health::{Level, Thresholds};
@@ -73,11 +74,6 @@ fn fail_address(url: &str) -> String {
     let (path, query) = url.split_once('?').map_or((url, None), |(path, q)| (path, Some(q)));
     let query = query.map_or(String::new(), |query| format!("?{query}"));
     format!("{}/fail{query}", path.trim_end_matches('/'))
-}
-
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -134,6 +134,11 @@ impl Journal {
         &self.layout
     }
 
+    /// False while the file lacks changes, because it could not be written.
+    pub fn is_complete(&self) -> bool {
+        self.health == Health::Sound
+    }
+
     /// A job begins: the number of the last group of changes, which is what it delivers up to. What changes from now on
     /// is recorded, even if it was before.
     pub fn begin_job(&mut self) -> Seq {

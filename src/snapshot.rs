@@ -68,6 +68,9 @@ pub struct Instance {
     pub overflows: u64,
     /// Where the journal and the record are; `None` when no state can be kept.
     pub state_dir: Option<String>,
+    /// True while changes cannot be written to the journal, as on a full disk: the next start compares everything.
+    #[serde(default)]
+    pub journal_incomplete: bool,
     /// The log file; `None`: standard error.
     pub log_file: Option<String>,
     /// How many rsync runs may be under way.
@@ -227,6 +230,9 @@ pub struct FailingPath {
     pub code: i32,
     /// rsync's words.
     pub reason: String,
+    /// What to do.
+    #[serde(default)]
+    pub what_to_do: String,
     /// Failed tries so far.
     pub tries: u64,
     /// When it is tried again; `None`: with the next run of the fail log.

@@ -132,6 +132,13 @@ fn of_instance(before: Option<&Snapshot>, now: &Snapshot, now_ms: u64, found: &m
                 .to_owned(),
         );
     }
+    if let Some(directory) = of.state_dir.as_ref().filter(|_| of.journal_incomplete) {
+        let text = format!(
+            "the journal in {directory} cannot be written: the mirror goes on, but its next start compares everything; make room \
+             there, or see to it that this user may write"
+        );
+        add(Kind::State, text);
+    }
 }
 
 fn of_roots(now: &Snapshot, now_ms: u64, found: &mut Found) {
@@ -275,6 +282,7 @@ mod tests {
         assert_eq!(of(&|_| {}), []);
         assert_eq!(of(&|it| it.instance.unwatched = 3), [Kind::WatchLimit]);
         assert_eq!(of(&|it| it.instance.state_dir = None), [Kind::State]);
+        assert_eq!(of(&|it| it.instance.journal_incomplete = true), [Kind::State]);
         assert_eq!(of(&|it| it.roots[0].state = RootState::Lost), [Kind::SourceLost]);
         let withheld = DeletionState::Withheld;
         assert_eq!(of(&|it| it.roots[0].deletions = withheld), [Kind::DeletionsHeld]);

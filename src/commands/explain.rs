@@ -4,12 +4,12 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::instance::{Which, absolute, ask};
 use crate::control::protocol::{Answer, Command, Standing};
 use crate::ground::counted::counted;
-use crate::tools::explain::{self, Stands};
+use crate::ground::time::{ago, wall_ms};
+use crate::tools::explain::{self, InstanceWords, Stands};
 
 /// Runs the command; the first word is its name.
 pub fn run(words: Vec<OsString>) -> ExitCode {
@@ -17,23 +17,22 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
 }
 
 /// How a path stands at each remote, as a name and a clause; `None` when no instance answers.
-fn stands(config: &Path, path: &Path) -> Option<Stands> {
-    let which = Which { config: Some(config.to_path_buf()), state_dir: None };
+fn stands(instance: &InstanceWords, path: &Path) -> Option<Stands> {
+    let InstanceWords { config, state_dir } = instance.clone();
+    let which = Which { config: Some(config), state_dir };
     let answer = ask(&which, Command::Explain { path: absolute(path) }).ok()?;
     let Answer::Explained { remotes } = answer else { return None };
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let now_ms = wall_ms();
     Some(remotes.into_iter().map(|at| (at.remote.clone(), clause(&at, now_ms))).collect())
 }
 
 fn clause(at: &Standing, now_ms: u64) -> String {
-    let seconds = |from: u64, to: u64| to.saturating_sub(from).div_ceil(1000);
     let mut clause = match at.state.as_str() {
         "in_flight" => "on its way".to_owned(),
         state => state.to_owned(),
     };
     if let Some(since) = at.since_ms {
-        clause += &format!(" for {} s", seconds(since, now_ms));
+        clause += &format!(" for {}", ago(now_ms, since));
     }
     if let Some(reason) = &at.reason {
         clause += &format!(": {reason}");
@@ -42,7 +41,7 @@ fn clause(at: &Standing, now_ms: u64) -> String {
         clause += &format!("; {what_to_do}");
     }
     if at.tries > 0 {
-        let next = at.next_try_ms.map(|next| format!("again in {} s", seconds(now_ms, next)));
+        let next = at.next_try_ms.map(|next| format!("again in {}", ago(next, now_ms)));
         let next = next.unwrap_or_else(|| "being tried".into());
         clause += &format!(" ({}, {next})", counted(at.tries, "try", "tries"));
     }
@@ -67,6 +66,8 @@ mod tests {
         let told =
             "failing for 5 s: Permission denied (13); look at its mode (2 tries, again in 3 s)";
         assert_eq!(clause(&at, 6_000), told);
+        let waits = Standing { state: "pending".into(), since_ms: Some(0), ..Standing::default() };
+        assert_eq!(clause(&waits, 172_800_000), "pending for 2 d 0 h");
         let delivered = Standing { state: "delivered".into(), ..Standing::default() };
         assert_eq!(clause(&delivered, 6_000), "delivered");
     }

@@ -17,9 +17,9 @@ use crate::control::client::{CallError, Connection, PATIENCE};
 use crate::control::instances;
 use crate::control::protocol::{Answer, Command};
 use crate::ground::counted::{counted, paths};
-use crate::ground::figures::duration;
+use crate::ground::time::ago;
 use crate::snapshot::health::{Health, Level, Thresholds};
-use crate::snapshot::{DeletionState, Remote, RemoteState, Root, RootState, Snapshot};
+use crate::snapshot::{DeletionState, FailingPath, Remote, RemoteState, Root, RootState, Snapshot};
 
 /// Say how the mirrors of this machine are doing.
 ///
@@ -161,6 +161,9 @@ fn text(snapshot: &Snapshot, health: &Health) -> String {
     let up = ago(snapshot.taken_ms, instance.started_ms);
     let mut text = format!("{}  (process {}, up {up}", instance.config, instance.pid);
     text += if instance.stopping { ", stopping)\n" } else { ")\n" };
+    if instance.journal_incomplete {
+        text += "  STATE CANNOT BE WRITTEN: after a restart everything is compared; make room in its directory\n";
+    }
     for (index, root) in snapshot.roots.iter().enumerate() {
         text += &root_text(root, snapshot);
         let remotes = snapshot.remotes.iter().filter(|remote| remote.root == index as u64);
@@ -283,16 +286,13 @@ fn details(remote: &Remote, now_ms: u64) -> String {
     if remote.failing > 0 {
         let _ = writeln!(text, "        {} cannot be delivered:", paths(remote.failing));
     }
-    for failing in &remote.failing_paths {
-        let next = match failing.next_try_ms {
-            Some(at) if at > now_ms => format!("again in {}", ago(at, now_ms)),
-            Some(_) => "being tried".into(),
-            None if failing.logged => "in the fail log; now with: sersync2 retry".into(),
-            None => "being tried".into(),
-        };
-        let (path, reason) = (&failing.path, &failing.reason);
-        let tries = counted(failing.tries, "try", "tries");
-        let _ = writeln!(text, "          {path}: {reason} ({tries}, {next})");
+    // The same advice stands once below the paths that it is for.
+    for alike in remote.failing_paths.chunk_by(|one, next| one.what_to_do == next.what_to_do) {
+        alike.iter().for_each(|failing| text += &failing_text(failing, now_ms));
+        if let Some(what_to_do) = alike.first().map(|it| &it.what_to_do).filter(|it| !it.is_empty())
+        {
+            let _ = writeln!(text, "          do:  {what_to_do}");
+        }
     }
     let named = remote.failing_paths.len() as u64;
     if remote.failing > named {
@@ -301,9 +301,16 @@ fn details(remote: &Remote, now_ms: u64) -> String {
     text
 }
 
-/// How long before `now_ms` it was: `3 s`, `4 min`, `2 h 5 min`, `3 d 4 h`.
-fn ago(now_ms: u64, then_ms: u64) -> String {
-    duration(now_ms.saturating_sub(then_ms) / 1000)
+fn failing_text(failing: &FailingPath, now_ms: u64) -> String {
+    let next = match failing.next_try_ms {
+        Some(at) if at > now_ms => format!("again in {}", ago(at, now_ms)),
+        Some(_) => "being tried".into(),
+        None if failing.logged => "in the fail log; now with: sersync2 retry".into(),
+        None => "being tried".into(),
+    };
+    let (path, reason) = (&failing.path, &failing.reason);
+    let tries = counted(failing.tries, "try", "tries");
+    format!("          {path}: {reason} ({tries}, {next})\n")
 }
 
 fn micros(duration_us: u64) -> String {
@@ -318,7 +325,7 @@ fn micros(duration_us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Down, FailingPath, Instance, Latency};
+    use crate::snapshot::{Down, Instance, Latency};
 
     fn snapshot(remotes: Vec<Remote>) -> Snapshot {
         Snapshot {
@@ -376,16 +383,18 @@ mod tests {
         let failing = FailingPath {
             path: "a/b".into(),
             reason: "permission denied".into(),
+            what_to_do: "look at its mode".into(),
             tries: 4,
             logged: true,
             ..FailingPath::default()
         };
+        let other = FailingPath { path: "a/c".into(), ..failing.clone() };
         let remote = Remote {
             name: "h::m".into(),
             state: RemoteState::Down,
             down: Some(down),
-            failing: 1,
-            failing_paths: vec![failing],
+            failing: 2,
+            failing_paths: vec![failing, other],
             ..Remote::default()
         };
         let lines = lines(&snapshot(vec![remote]));
@@ -395,9 +404,11 @@ mod tests {
             [
                 "        why: it does not answer (rsync exit code 10; 1 try, again in 1 s)",
                 "        do:  start its rsync daemon",
-                "        1 path cannot be delivered:",
+                "        2 paths cannot be delivered:",
                 "          a/b: permission denied (4 tries, in the fail log; now with: sersync2 retry)",
-                "DOWN: h::m is down: it does not answer; h::m: 1 path cannot be delivered",
+                "          a/c: permission denied (4 tries, in the fail log; now with: sersync2 retry)",
+                "          do:  look at its mode",
+                "DOWN: h::m is down: it does not answer; h::m: 2 paths cannot be delivered",
             ]
         );
     }

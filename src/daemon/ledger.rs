@@ -88,6 +88,11 @@ impl Ledger {
         }
     }
 
+    /// True while the journal lacks changes, because it cannot be written.
+    pub fn lacks_changes(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| !journal.is_complete())
+    }
+
     /// Writes what was appended to the journal.
     pub fn commit(&mut self) {
         if let Some(journal) = &mut self.journal {

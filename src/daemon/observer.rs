@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crossbeam_channel::{SendTimeoutError, Sender};
 
@@ -16,6 +16,7 @@ use crate::change::{RemoteId, RootId, RootLoss};
 use crate::engine::retry::{Failing, Outage};
 use crate::engine::{Deletions, FullSyncView, Notice, Now, RemoteView};
 use crate::failure::FailureKind;
+use crate::ground::time::wall_ms;
 use crate::path::RelPath;
 use crate::snapshot::reader::NoSnapshot;
 use crate::snapshot::{
@@ -112,12 +113,6 @@ impl Observer {
     }
 }
 
-/// The wall clock, in milliseconds since 1970.
-pub fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
 /// How other threads ask the main loop for snapshots.
 pub fn reader(events: Sender<MainEvent>) -> SnapshotReader {
     SnapshotReader::new(move |request| {
@@ -183,6 +178,7 @@ impl Mirror {
             directories: count(&watch.directories) as u64,
             unwatched: count(&watch.unwatched) as u64,
             overflows: count(&watch.overflows) as u64,
+            journal_incomplete: self.ledger.lacks_changes(),
             stopping: self.stopping.is_ordered(),
             ..self.observer.instance.clone()
         }
@@ -330,6 +326,7 @@ fn failing_path(clock: Clock, path: &RelPath, failing: &Failing) -> FailingPath 
         path: path.to_string(),
         code: failing.failure.code,
         reason: failing.failure.reason.clone(),
+        what_to_do: failing.failure.what_to_do().into(),
         tries: u64::from(failing.tries),
         next_try_ms: Some(clock.wall_of(failing.due)),
         logged: failing.logged,

@@ -13,7 +13,7 @@ use super::guard::Guard;
 use super::ledger::Ledger;
 use super::main_event::MainEvent;
 use super::mirror::{Mirror, Parts};
-use super::observer::{self, Observer};
+use super::observer::Observer;
 use super::plugins::Plugins;
 use super::progress::Progress;
 use super::reload::{self, Origins, Reload};
@@ -31,6 +31,7 @@ use crate::control::server::Server;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::{Engine, Event, FullSyncCause, Setup};
 use crate::filter::Filter;
+use crate::ground::time::wall_ms;
 use crate::journal::{Journal, Layout, Replay};
 use crate::logging::{self, Log};
 use crate::path::RelPath;
@@ -285,7 +286,7 @@ fn instance(
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         config: absolute(&args.config),
-        started_ms: observer::wall_ms(),
+        started_ms: wall_ms(),
         backend: backend.into(),
         state_dir: state.map(|state| state.path().display().to_string()),
         log_file: log_file.map(|path| absolute(&path)),

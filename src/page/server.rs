@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -14,6 +14,7 @@ use super::hosts::Hosts;
 use super::http::{Asked, OK, Refusal, UNAVAILABLE, head};
 use super::routes::{Content, EVENTS, Rendered, Route, Site};
 use super::{CLIENTS_MAX, STREAMS_MAX, Shared};
+use crate::ground::time::wall_ms;
 use crate::snapshot::reader::NoSnapshot;
 use crate::snapshot::{Snapshot, SnapshotReader};
 
@@ -374,9 +375,4 @@ fn timespec(duration: Duration) -> Timespec {
 )]
 fn now() -> Instant {
     Instant::now()
-}
-
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -30,7 +30,8 @@ pub enum Unknown {
 /// What a survey found, apart from the changes.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// Set when not everything could be compared. Then no change was reported, or all entries were; see [`WithoutBaseline`].
+    /// Why not everything could be compared, if so. [`WithoutBaseline`] says what is reported where no record can be read; of one that
+    /// turns out to be damaged half-way, the changes before that place are reported.
     pub unknown: Option<Unknown>,
     /// How many directories there are.
     pub directories: u64,

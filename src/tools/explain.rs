@@ -37,9 +37,8 @@ const OUTPUT_MAX: usize = 1 << 20;
 #[derive(Parser)]
 #[command(name = "explain", bin_name = "sersync2 explain")]
 struct Args {
-    /// The configuration
-    #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
-    config: PathBuf,
+    #[command(flatten)]
+    instance: InstanceWords,
 
     /// Also ask each remote how its copy differs; changes nothing there
     #[arg(long)]
@@ -61,8 +60,20 @@ enum Obstacle {
     DeleteOff,
 }
 
-/// Asks the running instance of a configuration how a path stands. `None`: none answers.
-pub type AskInstance = dyn Fn(&Path, &Path) -> Option<Stands>;
+/// The configuration, and where its instance is found.
+#[derive(Debug, Clone, clap::Args)]
+pub struct InstanceWords {
+    /// The configuration
+    #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
+    pub config: PathBuf,
+
+    /// The directory that the instance was started with
+    #[arg(long = "state-dir", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Asks the running instance how a path stands. `None`: none answers.
+pub type AskInstance = dyn Fn(&InstanceWords, &Path) -> Option<Stands>;
 
 /// How a path stands at each remote: its name, and a clause.
 pub type Stands = Vec<(String, String)>;
@@ -77,14 +88,14 @@ pub fn run(words: Vec<OsString>, ask: &AskInstance) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { NO_ANSWER } else { 0 });
         }
     };
-    let loaded = match config::load(&args.config, &LoadOptions::default()) {
+    let loaded = match config::load(&args.instance.config, &LoadOptions::default()) {
         Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(NO_ANSWER);
         }
     };
-    let ask = |path: &Path| ask(&args.config, path);
+    let ask = |path: &Path| ask(&args.instance, path);
     match Explainer::new(&loaded, args.ask_remote, &ask) {
         Ok(explainer) => explainer.explain_all(&args.paths),
         Err(error) => {

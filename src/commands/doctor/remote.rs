@@ -11,7 +11,7 @@ use super::{Args, Deadline};
 use crate::config::{Mirror, Remote};
 use crate::destination::Destination;
 use crate::failure::{Failure, FailureKind};
-use crate::ground::time::in_words;
+use crate::ground::figures::duration;
 use crate::rsync::exit::Outcome;
 use crate::rsync::probe::{CopyState, Probed, run_full_probe};
 use crate::rsync::run::{Limits, Session, StartError};
@@ -446,7 +446,7 @@ fn clock_of(difference_s: Option<i64>) -> Finding {
             let side = if by > 0 { "ahead of" } else { "behind" };
             Finding::warning(
                 "clock",
-                format!("{} {side} this machine's", in_words(by.unsigned_abs())),
+                format!("{} {side} this machine's", duration(by.unsigned_abs())),
                 "switch on NTP on both sides: -u and what other programs write there compare times",
             )
         }

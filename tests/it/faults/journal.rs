@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sersync::control::socket::connect_to;
 
+use crate::control;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::same::wait_until_same;
@@ -181,5 +182,29 @@ fn a_full_disk_under_the_journal_stops_nothing_and_a_restart_compares_everything
     disk.empty();
     mirror.launch();
     mirror.wait_for_output("everything will be synced");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "after the full disk");
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_is_shown_until_it_is_complete_again() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+    let Some(disk) = Tmpfs::mount(&mirror.dir.join("state"), "size=1m") else { return };
+    mirror.launch();
+    mirror.wait_ready();
+    let lacks = || control::snapshot(&mirror)["instance"]["journal_incomplete"].clone();
+    assert_eq!(lacks(), false);
+    disk.fill();
+    for i in 0..500 {
+        mirror.write(format!("during/a-rather-long-name-to-fill-pages-{i}"), "x");
+    }
+    mirror.wait_for_output("work goes on, but a restart will have to look at everything");
+    wait_until("status shows it", || lacks() == true);
+    let told = control::text(&control::run(&mirror, "status", &[]));
+    assert!(told.contains("STATE CANNOT BE WRITTEN"), "{told}");
+    disk.empty();
+    // It is tried again with what changes next.
+    mirror.write("after", "x");
+    wait_until("it is complete again", || lacks() == false);
     wait_until_same(&mirror.source, &daemon.data, SOON, "after the full disk");
 }

@@ -228,6 +228,7 @@ pub fn troubled() -> Snapshot {
         path: path.into(),
         code,
         reason: reason.into(),
+        what_to_do: sersync::failure::FailureKind::Path.policy().advice.into(),
         tries: 5,
         next_try_ms: None,
         logged: true,

@@ -1,0 +1,17 @@
+//! The wall clock in milliseconds, for what people and other programs are told.
+//! What measures a duration inside the program reads another clock, which nobody sets.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::figures::duration;
+
+/// The wall clock, in milliseconds since 1970.
+pub fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The time from `then_ms` to `now_ms` in words; `0 s` when it is the other way round.
+pub fn ago(now_ms: u64, then_ms: u64) -> String {
+    duration(now_ms.saturating_sub(then_ms) / 1000)
+}
