@@ -2,7 +2,7 @@
 //! Holds no behaviour: `remote.rs` makes jobs and reads reports.
 
 use super::Now;
-use super::mark::Item;
+use super::mark::{self, Item};
 use super::moves::UndoneMove;
 use crate::change::{RemoteId, RootId};
 use crate::failure::{self, Failure, FailureKind};
@@ -32,9 +32,9 @@ pub struct Job {
 }
 
 impl Job {
-    /// True when it only confirms what was delivered.
+    /// True when it only confirms what was delivered: it needs no session to be ready, and none after it.
     pub fn only_confirms(&self) -> bool {
-        !self.items.is_empty() && self.items.iter().all(Item::confirms)
+        mark::only_confirm(&self.items)
     }
 }
 

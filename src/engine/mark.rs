@@ -13,6 +13,11 @@ pub struct Item {
     pub mark: Mark,
 }
 
+/// True when all of these items only confirm what was delivered, and there is one.
+pub fn only_confirm(items: &[Item]) -> bool {
+    !items.is_empty() && items.iter().all(Item::confirms)
+}
+
 /// What is known of a pending path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {

@@ -355,8 +355,7 @@ impl Planning<'_> {
         let depends = endpoint.needs_whole_tree() || endpoint.keeps_hard_links() && has_linked();
         let (path, mark) = (RelPath::root(), Mark::new(Scope::Tree));
         let is_whole = self.job.items.iter().any(|item| item.covers(&path, mark));
-        let only_confirms = self.job.items.iter().all(Item::confirms);
-        if depends && !is_whole && !only_confirms && looks.is_something() {
+        if depends && !is_whole && !self.job.only_confirms() && looks.is_something() {
             self.plan.returned.push(Item { path, mark });
         }
     }

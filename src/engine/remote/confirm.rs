@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Flight, RemoteState};
+use super::RemoteState;
 use crate::change::Scope;
 use crate::engine::Now;
 use crate::engine::deferred::Condition;
@@ -32,12 +32,5 @@ impl RemoteState {
         let path = &item.path;
         let is_path_alone = item.confirms() && item.mark.scope == Scope::Entry;
         is_path_alone && (self.deferred.is_timed(path) || self.is_in_flight(path))
-    }
-}
-
-impl Flight {
-    /// True for a job that only confirms: it needs no session to be ready, and none after it.
-    pub(super) fn only_confirms(&self) -> bool {
-        !self.items.is_empty() && self.items.iter().all(Item::confirms)
     }
 }

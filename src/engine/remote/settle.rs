@@ -8,6 +8,7 @@ use super::{Flight, FlushMark, Origin, RemoteState, SESSION_REST};
 use crate::change::Scope;
 use crate::engine::deferred::Condition;
 use crate::engine::locks::Owner;
+use crate::engine::mark::only_confirm;
 use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::retry::{FailLog, Outage};
 use crate::engine::trie::{Node, Trie};
@@ -41,7 +42,7 @@ impl RemoteState {
         self.stuck = false;
         let full_sync = self.full_sync.as_mut().filter(|_| flight.origin == Origin::FullSync);
         full_sync.into_iter().for_each(|full_sync| full_sync.count(&report));
-        if !flight.only_confirms() {
+        if !only_confirm(&flight.items) {
             self.sessions_until = Some(now + SESSION_REST);
         }
         self.last_end = now;

@@ -8,6 +8,7 @@ use crate::change::Scope;
 use crate::engine::deferred::Condition;
 use crate::engine::full_sync::shards_per_job;
 use crate::engine::locks::{LockKind, Owner};
+use crate::engine::mark::only_confirm;
 use crate::engine::parents::Parents;
 use crate::engine::pending::{Item, Mark, Want};
 use crate::engine::permission::Deletions;
@@ -206,7 +207,7 @@ impl RemoteState {
             deletes_below,
             parents,
         };
-        if !flight.only_confirms() {
+        if !only_confirm(&flight.items) {
             self.sessions_until = Some(now + SESSION_REST);
         }
         self.flights.insert(id, flight);
