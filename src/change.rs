@@ -25,7 +25,7 @@ pub struct Change {
     pub scope: Scope,
     /// Where it was moved from inside the same root, when the kernel said so (move hint; may be wrong).
     pub moved_from: Option<RelPath>,
-    /// What the kernel said, for plugins and the debug output; not used for mirroring.
+    /// What the kernel said. A deletion may delete; for everything else it only tells plugins and the debug output.
     pub cause: Cause,
     /// True when the path is a directory, as far as the kernel said.
     pub is_dir: bool,

@@ -31,6 +31,7 @@ use crate::change::{Change, RemoteId, RootId, WatchEvent};
 use crate::failure::{FailureKind, Subject};
 use crate::path::RelPath;
 pub use flush::FlushId;
+pub use full_sync::Extraneous;
 pub use job::{FullSyncFilter, Job, JobId, JobKind, JobReport, PathFailure, Settled, Verdict};
 pub use moves::UndoneMove;
 pub use notice::{FailLogEntry, Notice};
@@ -62,6 +63,8 @@ pub struct Setup {
     pub workers: usize,
     /// How many paths the pending sets of all remotes may hold before they collapse upward.
     pub pending_max: usize,
+    /// Changes were lost, and no record tells what is gone: whether the comparison that follows deletes what only a copy has.
+    pub unrecorded: Extraneous,
 }
 
 /// Everything that can wake the engine.
@@ -185,12 +188,8 @@ enum Life {
 impl Engine {
     /// An engine that knows nothing yet; the first deadline, at once, makes first contact with every remote.
     pub fn new(setup: Setup) -> Self {
-        let remotes = setup
-            .remotes
-            .iter()
-            .enumerate()
-            .map(|(index, root)| RemoteState::new(RemoteId(index), *root))
-            .collect();
+        let ids = (0..).map(RemoteId).zip(&setup.remotes);
+        let remotes = ids.map(|(id, root)| RemoteState::new(id, *root, setup.unrecorded)).collect();
         Self {
             setup,
             remotes,
@@ -418,7 +417,8 @@ impl Engine {
         actions: &mut Vec<Action>,
     ) {
         let sibling = self.remotes.iter().find(|it| it.is_active() && it.root == root);
-        let remote = RemoteState::join(now, (id, root), sibling, deletions, actions);
+        let mut remote = RemoteState::new(id, root, self.setup.unrecorded);
+        remote.join(now, sibling, deletions, actions);
         match self.remotes.get_mut(id.0) {
             Some(free) => *free = remote,
             None => self.remotes.push(remote),

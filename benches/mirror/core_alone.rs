@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use sersync::change::{Cause, Change, RootId, WatchEvent};
-use sersync::engine::{Engine, Event, Setup};
+use sersync::engine::{Engine, Event, Extraneous, Setup};
 use sersync::path::RelPath;
 
 use super::Bench;
@@ -61,7 +61,13 @@ fn processor_time() -> Duration {
 }
 
 fn engine(pending_max: usize) -> Engine {
-    Engine::new(Setup { roots: 1, remotes: vec![RootId(0)], workers: 10, pending_max })
+    Engine::new(Setup {
+        roots: 1,
+        remotes: vec![RootId(0)],
+        workers: 10,
+        pending_max,
+        unrecorded: Extraneous::Deleted,
+    })
 }
 
 fn event(numbers: std::ops::Range<usize>, pick: impl Fn(usize) -> usize) -> Event {

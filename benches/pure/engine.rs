@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use sersync::change::{Cause, Change, RootId, WatchEvent};
-use sersync::engine::{Action, Engine, Event, JobId, JobReport, Setup};
+use sersync::engine::{Action, Engine, Event, Extraneous, JobId, JobReport, Setup};
 
 use super::{Size, file, measure};
 
@@ -34,7 +34,13 @@ fn changes(count: usize, per_event: usize, order: Order, size: Size) -> Vec<Even
 }
 
 fn engine() -> Engine {
-    Engine::new(Setup { roots: 1, remotes: vec![RootId(0)], workers: 10, pending_max: usize::MAX })
+    Engine::new(Setup {
+        roots: 1,
+        remotes: vec![RootId(0)],
+        workers: 10,
+        pending_max: usize::MAX,
+        unrecorded: Extraneous::Deleted,
+    })
 }
 
 fn first_job(actions: &[Action]) -> Option<JobId> {

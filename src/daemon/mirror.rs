@@ -17,7 +17,9 @@ use super::trust::{Admission, Trust};
 use crate::change::WatchEvent;
 use crate::config::Config;
 use crate::control::server::SocketMaker;
-use crate::engine::{Action, Engine, Event, JobId, JobReport, Notice, Settled, Verdict};
+use crate::engine::{
+    Action, Engine, Event, Extraneous, JobId, JobReport, Notice, Settled, Verdict,
+};
 use crate::process::signals::Signal;
 use crate::record::Observation;
 use crate::sys::memory;
@@ -326,10 +328,10 @@ impl Mirror {
     }
 
     fn notify(&mut self, notice: &Notice) {
-        if let Notice::FullSyncDone { remote, deletes, .. } = notice {
+        if let Notice::FullSyncDone { remote, extraneous, .. } = notice {
             self.workers.keep_sessions_ready(*remote);
-            // Without deletions it is owed until it may delete.
-            if *deletes {
+            // Where deletions are withheld, it is owed until they are allowed.
+            if *extraneous != Extraneous::Withheld {
                 self.ledger.full_sync_done(*remote);
             }
         }

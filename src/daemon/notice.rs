@@ -7,7 +7,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::change::{RemoteId, RootId, RootLoss};
-use crate::engine::{FullSyncCause, Notice, PathFailure, Refusal};
+use crate::engine::{Extraneous, FullSyncCause, Notice, PathFailure, Refusal};
 use crate::failure::{Failure, FailureKind, Subject};
 
 /// The names behind the engine's ids.
@@ -163,9 +163,16 @@ impl Names {
                 };
                 (Level::Info, format!("full sync {cause} begins"))
             }
-            Notice::FullSyncDone { remote, took, deletes } => {
+            Notice::FullSyncDone { remote, took, extraneous } => {
                 let (remote, took) = (self.remote(*remote), took.as_secs_f64());
-                let but = if *deletes { "" } else { "; nothing was deleted (see the alarm)" };
+                let but = match extraneous {
+                    Extraneous::Deleted => "",
+                    Extraneous::Withheld => "; nothing was deleted (see the alarm)",
+                    Extraneous::Kept => {
+                        "; what only the remote has was left there: nobody can tell whether it was deleted here (a start with -r \
+                         deletes it)"
+                    }
+                };
                 (Level::Info, format!("full sync to {remote} is done in {took:.1} s{but}"))
             }
             Notice::FullSyncSkipped { remote } => (

@@ -29,7 +29,7 @@ use crate::change::{RemoteId, RootId, Scope, WatchEvent};
 use crate::config::{self, Config};
 use crate::control::server::Server;
 use crate::engine::pending::{Item, Mark};
-use crate::engine::{Engine, Event, FullSyncCause, Setup};
+use crate::engine::{Engine, Event, Extraneous, FullSyncCause, Setup};
 use crate::filter::Filter;
 use crate::ground::time::wall_ms;
 use crate::journal::{Journal, Layout, Replay};
@@ -161,6 +161,7 @@ impl RunningDaemon {
             remotes: roots_of_remotes.clone(),
             workers,
             pending_max: PENDING_MAX,
+            unrecorded: if args.full_sync { Extraneous::Deleted } else { Extraneous::Kept },
         });
         let mut daemons = Daemons::default();
         let workers = start_workers(&remotes, &recorders, &mut daemons, &sender)?;

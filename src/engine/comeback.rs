@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::pending::{Item, Mark};
-use super::{Action, Engine, Event, Job, JobKind, JobReport, Now, Setup, Verdict};
+use super::{Action, Engine, Event, Extraneous, Job, JobKind, JobReport, Now, Setup, Verdict};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
@@ -33,7 +33,13 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let setup = Setup { roots: 1, remotes: vec![ROOT], workers: 10, pending_max: 100_000 };
+        let setup = Setup {
+            roots: 1,
+            remotes: vec![ROOT],
+            workers: 10,
+            pending_max: 100_000,
+            unrecorded: Extraneous::Deleted,
+        };
         let mut rig = Self {
             engine: Engine::new(setup),
             now: Duration::from_secs(1),

@@ -303,6 +303,7 @@ impl Waiting {
             for (path, entry) in deepest {
                 let mark = Mark {
                     compare_content: entry.mark.compare_content,
+                    additive: entry.mark.additive,
                     recheck: entry.mark.recheck,
                     ..Mark::new(Scope::Tree)
                 };

@@ -10,6 +10,17 @@ use crate::path::RelPath;
 /// About so many runs for each job that may be in flight at once.
 const RUNS: usize = 2;
 
+/// What becomes of what only a copy has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extraneous {
+    /// It is deleted.
+    Deleted,
+    /// It is deleted when an operator has confirmed it.
+    Withheld,
+    /// It stays: nobody has asked for its deletion, and nobody saw it go.
+    Kept,
+}
+
 /// A full sync under way.
 #[derive(Debug)]
 pub struct FullSync {
@@ -18,8 +29,8 @@ pub struct FullSync {
     /// Whether the patterns of `crontabfilter` apply.
     pub filter: FullSyncFilter,
     pub since: Now,
-    /// All jobs so far have deleted extraneous entries.
-    pub deletes: bool,
+    /// What has become of what only the copy has, so far.
+    pub extraneous: Extraneous,
     /// Shards in jobs.
     pub in_flight: usize,
     /// Shards seen so far, for the progress line.
@@ -36,7 +47,7 @@ impl FullSync {
             left: Pending::default(),
             filter: FullSyncFilter::Off,
             since: now,
-            deletes: true,
+            extraneous: Extraneous::Deleted,
             in_flight: 0,
             shards: 0,
             files: 0,
@@ -45,13 +56,14 @@ impl FullSync {
     }
 
     /// Starts again at the root: paths that were compared may have changed since, and nobody saw it.
-    pub fn restart(&mut self, cause: FullSyncCause) {
+    pub fn restart(&mut self, cause: FullSyncCause, extraneous: Extraneous) {
         self.filter = match cause {
             FullSyncCause::Schedule => FullSyncFilter::Crontab,
             _ => FullSyncFilter::Off,
         };
-        self.deletes = true;
-        self.left.mark(&RelPath::root(), Mark::new(Scope::Tree));
+        self.extraneous = extraneous;
+        let additive = extraneous == Extraneous::Kept;
+        self.left.mark(&RelPath::root(), Mark { additive, ..Mark::new(Scope::Tree) });
         self.shards += 1;
     }
 

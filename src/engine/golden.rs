@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::pending::{Item, Mark, Recheck};
 use super::{
-    Action, Deletions, Engine, Event, FlushId, FullSyncCause, Job, JobId, JobReport, Notice, Now,
-    PathFailure, Refusal, Setup, UndoneMove, Verdict,
+    Action, Deletions, Engine, Event, Extraneous, FlushId, FullSyncCause, Job, JobId, JobReport,
+    Notice, Now, PathFailure, Refusal, Setup, UndoneMove, Verdict,
 };
 use crate::change::{Cause, Change, RemoteId, RootId, RootLoss, Scope, WatchEvent};
 use crate::failure::{Failure, FailureKind};
@@ -40,6 +40,7 @@ fn parse_item(text: &str) -> Item {
         large: flags.contains("large"),
         shard: flags.contains("shard"),
         compare_content: flags.contains("compare_content"),
+        additive: flags.contains("additive"),
         ..Mark::new(scope)
     };
     let path = RelPath::new(name.as_bytes()).unwrap();
@@ -54,6 +55,7 @@ fn show_item(item: &Item) -> String {
         (mark.large, "large"),
         (mark.shard, "shard"),
         (mark.compare_content, "compare_content"),
+        (item.only_adds(), "additive"),
         (mark.recheck == Recheck::Only, "recheck"),
         (mark.recheck == Recheck::Also, "recheck too"),
         (mark.recheck == Recheck::Confirm, "confirm"),
@@ -290,7 +292,13 @@ impl Script {
 }
 
 fn run_script(text: &str) -> String {
-    let mut setup = Setup { roots: 1, remotes: vec![ROOT], workers: 10, pending_max: 1_000_000 };
+    let mut setup = Setup {
+        roots: 1,
+        remotes: vec![ROOT],
+        workers: 10,
+        pending_max: 1_000_000,
+        unrecorded: Extraneous::Deleted,
+    };
     let mut script: Option<Script> = None;
     let mut head = String::new();
     for line in text.lines() {
@@ -314,6 +322,7 @@ fn run_script(text: &str) -> String {
             (["workers", count], None) => setup.workers = number(count),
             (["remotes", count], None) => setup.remotes = vec![ROOT; number(count)],
             (["pending", count], None) => setup.pending_max = number(count),
+            (["without", "-r"], None) => setup.unrecorded = Extraneous::Kept,
             (["begin"], None) => {
                 script = Some(Script {
                     engine: Engine::new(setup.clone()),

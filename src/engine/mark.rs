@@ -29,6 +29,8 @@ pub struct Mark {
     pub large: bool,
     /// A shard of a large tree: it is sent beside the batches, and not divided again.
     pub shard: bool,
+    /// Nothing was seen to go at or below the path: of a tree nothing is deleted, so that what only the copy has stays.
+    pub additive: bool,
     /// Whether it is a recheck.
     pub recheck: Recheck,
 }
@@ -63,7 +65,13 @@ impl Recheck {
 impl Mark {
     /// A plain mark of this scope.
     pub fn new(scope: Scope) -> Self {
-        Self { scope, compare_content: false, large: false, shard: false, recheck: Recheck::No }
+        let (compare_content, large, shard, additive) = (false, false, false, false);
+        Self { scope, compare_content, large, shard, additive, recheck: Recheck::No }
+    }
+
+    /// A mark of this scope of which nothing is deleted.
+    pub fn additive(scope: Scope) -> Self {
+        Self { additive: true, ..Self::new(scope) }
     }
 
     /// Combines two hints: the coarser scope, and the caution of both.
@@ -76,6 +84,7 @@ impl Mark {
             large: (self.large || other.large) && scope == Scope::Entry,
             // A finer hint leaves a shard's size as it is. After a new hint about the whole tree its size is unknown.
             shard: coarse.shard && (fine.shard || fine.scope < scope),
+            additive: self.additive && other.additive,
             recheck: self.recheck.merge(other.recheck),
         }
     }
@@ -87,10 +96,21 @@ impl Item {
         self.mark.recheck == Recheck::Confirm
     }
 
+    /// True for a directory of which only additions were seen.
+    pub fn only_adds(&self) -> bool {
+        self.mark.additive && self.mark.scope != Scope::Entry
+    }
+
+    /// True when its copy is to lose what stands in it and is gone here.
+    pub fn deletes_below(&self) -> bool {
+        !self.mark.additive && self.mark.scope != Scope::Entry
+    }
+
     /// True when delivering this item delivers what `mark` says of `path`.
     pub fn covers(&self, path: &RelPath, mark: Mark) -> bool {
         let there = self.mark.scope == Scope::Tree && path.is_within(&self.path)
             || self.mark.scope >= mark.scope && *path == self.path;
-        there && (self.mark.compare_content || !mark.compare_content)
+        let may_delete = !self.only_adds() || mark.additive;
+        there && may_delete && (self.mark.compare_content || !mark.compare_content)
     }
 }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::FullSyncCause;
 use super::refusals::Refusal;
+use super::{Extraneous, FullSyncCause};
 use crate::change::{RemoteId, RootId, RootLoss};
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
@@ -77,7 +77,7 @@ pub enum Notice {
     FullSyncDone {
         remote: RemoteId,
         took: Duration,
-        deletes: bool,
+        extraneous: Extraneous,
     },
     FullSyncSkipped {
         remote: RemoteId,

@@ -93,6 +93,7 @@ impl Pending {
                 && above.scope == Scope::Tree
             {
                 above.compare_content |= mark.compare_content;
+                above.additive &= mark.additive;
                 above.recheck = above.recheck.merge(mark.recheck);
                 return Marked::Absorbed;
             }
@@ -112,6 +113,7 @@ impl Pending {
             self.trie.cut_below(at, |below| {
                 self.tally.subtract(below);
                 merged.compare_content |= below.compare_content;
+                merged.additive &= below.additive;
                 merged.recheck = merged.recheck.merge(below.recheck);
             });
         }
@@ -137,7 +139,8 @@ impl Pending {
         (items, waits)
     }
 
-    /// Collapses upward until at most `limit` marks are left: whole directories instead of their entries.
+    /// Collapses upward until at most `limit` marks are left: whole directories instead of their entries. Where nothing was seen to
+    /// go, nothing is deleted.
     pub fn collapse(&mut self, limit: usize) {
         let mut depth = depth(&self.trie.root());
         while self.tally.all > limit && depth > 0 {
@@ -150,7 +153,7 @@ impl Pending {
     fn collapse_below(&mut self, at: NodeId, depth: usize) {
         let Some(first) = self.trie.first_child(at) else { return };
         if depth == 0 {
-            return self.mark_here(at, Mark::new(Scope::Tree));
+            return self.mark_here(at, Mark::additive(Scope::Tree));
         }
         let mut child = Some(first);
         while let Some(at) = child {

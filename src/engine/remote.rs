@@ -27,7 +27,9 @@ use super::permission::{Deletions, Permission};
 use super::refusals::Refusals;
 use super::retry::{FailingPaths, Outage, REMINDER};
 use super::schedule::Pace;
-use super::{Action, FailLogEntry, FullSyncCause, FullSyncFilter, JobId, JobKind, Notice, Now};
+use super::{
+    Action, Extraneous, FailLogEntry, FullSyncCause, FullSyncFilter, JobId, JobKind, Notice, Now,
+};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope};
 use crate::failure::FailureKind;
 use crate::path::RelPath;
@@ -98,6 +100,7 @@ pub struct RemoteState {
     id: RemoteId,
     pub root: RootId,
     pub limits: RemoteLimits,
+    unrecorded: Extraneous,
     pending: Pending,
     /// Nothing in `pending` is older. It may be too early: a path that is taken out does not make it later.
     pending_since: Option<Now>,
@@ -134,10 +137,11 @@ pub struct RemoteState {
 }
 
 impl RemoteState {
-    pub fn new(id: RemoteId, root: RootId) -> Self {
+    pub fn new(id: RemoteId, root: RootId, unrecorded: Extraneous) -> Self {
         Self {
             id,
             root,
+            unrecorded,
             limits: RemoteLimits {
                 batch_paths: BATCH_PATHS,
                 failing_paths: FAILING_MAX,
@@ -223,7 +227,10 @@ impl RemoteState {
         // Another tree was here a moment ago: files of its copy may have the same size and time.
         let compare_content =
             change.cause == Cause::MovedTo && scope == Scope::Tree && self.owes(&change.path);
-        let marked = self.mark(&change.path, Mark { compare_content, ..Mark::new(scope) });
+        let additive =
+            scope == Scope::Entry && !matches!(change.cause, Cause::Delete | Cause::MovedFrom);
+        let mark = Mark { compare_content, additive, ..Mark::new(scope) };
+        let marked = self.mark(&change.path, mark);
         let Some(old) = &change.moved_from else {
             return;
         };
@@ -274,7 +281,7 @@ impl RemoteState {
             return;
         }
         let full_sync = self.full_sync.get_or_insert_with(|| FullSync::new(now));
-        full_sync.restart(cause);
+        full_sync.restart(cause, if lost_notices { self.unrecorded } else { Extraneous::Deleted });
     }
 
     /// Tries every failing path again now.

@@ -147,6 +147,7 @@ impl World {
             remotes: remotes.clone(),
             workers: 1 + rng.below(12) as usize,
             pending_max: [8, 40, 100_000][rng.below(3) as usize],
+            unrecorded: Extraneous::Deleted,
         };
         let remote = |root: &RootId| SimulatedRemote {
             root: *root,

@@ -2,6 +2,7 @@
 //! A receiver stays in the directory that it has entered. If somebody has put another one in its place since (`mv www old; mv new
 //! www`, a link that is switched), such a delivery has gone into the old one, and rsync cannot tell.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::RemoteState;
@@ -16,9 +17,18 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(2);
 
 impl RemoteState {
     /// Defers the confirmation of what was delivered; returns it as what is owed. Nobody who waits for a flush waits longer than needed.
-    pub(super) fn confirm_later(&mut self, now: Now, delivered: Vec<RelPath>) -> Vec<Item> {
-        let mark = Mark { recheck: Recheck::Confirm, ..Mark::new(Scope::Entry) };
-        let items: Vec<_> = delivered.into_iter().map(|path| Item { path, mark }).collect();
+    pub(super) fn confirm_later(
+        &mut self,
+        now: Now,
+        delivered: Vec<RelPath>,
+        additions: &HashSet<&RelPath>,
+    ) -> Vec<Item> {
+        let item = |path| {
+            let additive = additions.contains(&path);
+            let mark = Mark { recheck: Recheck::Confirm, additive, ..Mark::new(Scope::Entry) };
+            Item { path, mark }
+        };
+        let items: Vec<_> = delivered.into_iter().map(item).collect();
         let wait = if self.flushes.is_empty() { CONFIRM_AFTER } else { Duration::ZERO };
         for item in &items {
             self.deferred.defer(Condition::Confirmed(now + wait), item);

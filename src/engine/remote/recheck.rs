@@ -44,7 +44,9 @@ impl RemoteState {
                 .extend(self.deferred.recheck_due_above(&item.path).map(|due| (due, item.clone())));
             if item.mark.scope == Scope::Tree {
                 let whole = |(due, below): (Now, Item)| {
-                    let mark = Mark { scope: Scope::Tree, ..below.mark };
+                    // The tree's delivery may have deleted what late data bring back.
+                    let additive = below.mark.additive && item.mark.additive;
+                    let mark = Mark { scope: Scope::Tree, additive, ..below.mark };
                     (due, Item { mark, ..below })
                 };
                 spoilt.extend(self.deferred.rechecks_within(&item.path).into_iter().map(whole));
@@ -63,6 +65,7 @@ impl RemoteState {
 mod tests {
     use super::*;
     use crate::change::{RemoteId, RootId};
+    use crate::engine::Extraneous;
     use crate::path::RelPath;
 
     fn item(path: &str) -> Item {
@@ -71,7 +74,10 @@ mod tests {
 
     /// A remote that answers.
     fn remote() -> RemoteState {
-        RemoteState { outage: None, ..RemoteState::new(RemoteId(0), RootId(0)) }
+        RemoteState {
+            outage: None,
+            ..RemoteState::new(RemoteId(0), RootId(0), Extraneous::Deleted)
+        }
     }
 
     fn due(remote: &mut RemoteState, now: Now) -> Vec<String> {

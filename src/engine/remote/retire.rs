@@ -2,28 +2,25 @@
 //! A remote that is gone keeps its number until its last job has ended; then another one may have it.
 
 use super::{RemoteState, SESSION_REST};
-use crate::change::{RemoteId, RootId};
 use crate::engine::locks::{LockKind, Owner};
 use crate::engine::permission::Permission;
 use crate::engine::{Action, Deletions, FullSyncCause, Now};
 
 impl RemoteState {
-    /// A remote that is new beside `sibling`, which mirrors the same root: it lacks everything.
+    /// The remote is new beside `sibling`, which mirrors the same root: it lacks everything.
     pub fn join(
+        &mut self,
         now: Now,
-        (id, root): (RemoteId, RootId),
         sibling: Option<&Self>,
         deletions: Deletions,
         actions: &mut Vec<Action>,
-    ) -> Self {
-        let mut remote = Self::new(id, root);
+    ) {
         let root_is_lost = sibling.is_some_and(Self::root_is_lost);
-        remote.permission = Permission { deletions, root_is_lost, ..Permission::default() };
+        self.permission = Permission { deletions, root_is_lost, ..Permission::default() };
         for mount in sibling.iter().flat_map(|sibling| sibling.locks.lost_mounts()) {
-            remote.locks.lock(Owner::LostMount(mount.clone()), mount, LockKind::Long);
+            self.locks.lock(Owner::LostMount(mount.clone()), mount, LockKind::Long);
         }
-        remote.start_full_sync(now, FullSyncCause::Requested, actions);
-        remote
+        self.start_full_sync(now, FullSyncCause::Requested, actions);
     }
 
     /// It is not mirrored any more: everything is forgotten but the jobs that are in flight.
@@ -34,7 +31,7 @@ impl RemoteState {
             outage: None,
             is_retired: true,
             sessions_until: Some(now + SESSION_REST),
-            ..Self::new(self.id, self.root)
+            ..Self::new(self.id, self.root, self.unrecorded)
         };
     }
 
@@ -49,8 +46,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::change::{Cause, Change, WatchEvent};
-    use crate::engine::{Engine, Event, Job, JobReport, Setup};
+    use crate::change::{Cause, Change, RemoteId, RootId, WatchEvent};
+    use crate::engine::{Engine, Event, Extraneous, Job, JobReport, Setup};
     use crate::path::RelPath;
 
     const ROOT: RootId = RootId(0);
@@ -72,7 +69,13 @@ mod tests {
 
     /// An engine with one remote that answers.
     fn engine() -> Engine {
-        let setup = Setup { roots: 1, remotes: vec![ROOT], workers: 9, pending_max: 100 };
+        let setup = Setup {
+            roots: 1,
+            remotes: vec![ROOT],
+            workers: 9,
+            pending_max: 100,
+            unrecorded: Extraneous::Deleted,
+        };
         let mut engine = Engine::new(setup);
         for job in jobs(engine.handle(NOW, Event::DeadlineReached)) {
             engine.handle(NOW, Event::JobDone(job.id, JobReport::done()));

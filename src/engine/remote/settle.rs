@@ -1,7 +1,7 @@
 //! What the end of a job means for its remote: delivered, failed, returned in pieces, or all for nothing.
 //! Starts nothing.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry};
 use std::time::Duration;
 
 use super::{Flight, FlushMark, Origin, RemoteState, SESSION_REST};
@@ -13,8 +13,8 @@ use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::retry::{FailLog, Outage};
 use crate::engine::trie::{Node, Trie};
 use crate::engine::{
-    Action, FullSyncCause, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now, POSTPONED,
-    PathFailure, Settled, Verdict,
+    Action, Extraneous, FullSyncCause, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now,
+    POSTPONED, PathFailure, Settled, Verdict,
 };
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
@@ -185,8 +185,8 @@ impl RemoteState {
         if report.aborted {
             self.recheck_aborted(now, &flight);
         }
-        let JobReport { failed, returned, postponed, unconfirmed, undone: undone_moves, .. } =
-            report;
+        let JobReport { failed, returned, postponed, unconfirmed, deleted, .. } = report;
+        let undone_moves = report.undone;
         let names: BTreeSet<&RelPath> =
             undone_moves.iter().flat_map(|undone| [&undone.new, &undone.old]).collect();
         let left_alone = flight.items.iter().filter(|item| names.contains(&item.path));
@@ -212,7 +212,7 @@ impl RemoteState {
             }
             if piece.is_none() && !keep(&item.path) {
                 self.forget_moves(item);
-                let is_whole = flight.deletes_below || item.mark.scope == Scope::Entry;
+                let is_whole = flight.deletes_below || !item.deletes_below();
                 let to = match item.mark.recheck {
                     _ if !is_whole => &mut withheld,
                     Recheck::Only | Recheck::Confirm => &mut rechecked,
@@ -234,7 +234,7 @@ impl RemoteState {
             self.deferred.defer(Condition::At(now + POSTPONED), item);
         }
         let mut returned = [returned, postponed, left_alone].concat();
-        returned.extend(self.confirm_later(now, unconfirmed));
+        returned.extend(self.confirm_later(now, unconfirmed, &additions(&flight.items, &deleted)));
         self.flush_settled(job, &flight, undone, &returned, &withheld);
         if flight.origin == Origin::FullSync {
             self.finish_sweep(now, returned.len(), flight.deletes_below, actions);
@@ -252,7 +252,7 @@ impl RemoteState {
 
     /// What was sent without deletions is sent again when they are allowed.
     fn compare_again(&mut self, item: &Item) {
-        if item.mark.scope == Scope::Entry {
+        if !item.deletes_below() {
             return;
         }
         if self.permission.deletions.are_allowed() {
@@ -303,10 +303,8 @@ impl RemoteState {
                     if places == 0 {
                         // Above the limit, the whole tree replaces single paths.
                         path = RelPath::root();
-                        mark = Mark {
-                            compare_content: mark.compare_content,
-                            ..Mark::new(Scope::Tree)
-                        };
+                        let Mark { compare_content, additive, .. } = mark;
+                        mark = Mark { compare_content, additive, ..Mark::new(Scope::Tree) };
                     }
                     places = places.saturating_sub(1);
                 }
@@ -367,16 +365,29 @@ impl RemoteState {
     ) {
         let Some(full_sync) = &mut self.full_sync else { return };
         full_sync.shards += new_shards;
-        full_sync.deletes &= deletes_below;
+        if !deletes_below && full_sync.extraneous == Extraneous::Deleted {
+            full_sync.extraneous = Extraneous::Withheld;
+        }
         if full_sync.is_done() && std::mem::take(&mut self.full_sync_again) {
-            full_sync.restart(FullSyncCause::Overflow);
+            full_sync.restart(FullSyncCause::Overflow, self.unrecorded);
         } else if full_sync.is_done() {
-            let (took, deletes) = (now - full_sync.since, full_sync.deletes);
+            let (took, extraneous) = (now - full_sync.since, full_sync.extraneous);
             self.full_sync = None;
             self.flushes.iter_mut().for_each(FlushMark::full_sync_done);
-            actions.push(Action::Notify(Notice::FullSyncDone { remote: self.id, took, deletes }));
+            actions.push(Action::Notify(Notice::FullSyncDone {
+                remote: self.id,
+                took,
+                extraneous,
+            }));
         }
     }
+}
+
+/// The items that were there, and of which nothing was seen to go.
+fn additions<'a>(items: &'a [Item], deleted: &[RelPath]) -> HashSet<&'a RelPath> {
+    let deleted: HashSet<&RelPath> = deleted.iter().collect();
+    let paths = items.iter().filter(|item| item.mark.additive).map(|item| &item.path);
+    paths.filter(|path| !deleted.contains(path)).collect()
 }
 
 /// Whether `item` was returned instead of delivered; if so, with the mark for its own path, if there is one.
@@ -403,7 +414,8 @@ fn blame_one(flown: &Trie<Mark>, failed: &RelPath) -> Vec<(RelPath, Mark)> {
     for name in failed.components() {
         let below = at.join(name).unwrap_or_default();
         if let Some(mark) = node.value {
-            let inner = |scope| Mark { compare_content: mark.compare_content, ..Mark::new(scope) };
+            let Mark { compare_content, additive, .. } = mark;
+            let inner = |scope| Mark { compare_content, additive, ..Mark::new(scope) };
             nearest = match mark.scope {
                 Scope::Tree => (failed.clone(), inner(Scope::Tree)),
                 Scope::Listing => (below.clone(), inner(Scope::Entry)),

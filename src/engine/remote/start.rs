@@ -91,8 +91,14 @@ impl RemoteState {
         if self.stuck || self.pending.small() == 0 {
             return None;
         }
-        let items = self.take_beside(Want::Batch(paths), reserved.as_ref());
+        let mut items = self.take_beside(Want::Batch(paths), reserved.as_ref());
         self.stuck = items.is_empty();
+        if items.iter().any(Item::only_adds) {
+            // They go by themselves, in a job that deletes nothing.
+            for item in items.extract_if(.., |item| !item.only_adds()) {
+                self.pending.mark(&item.path, item.mark);
+            }
+        }
         NextJob::new(JobKind::Batch, Origin::Pending, items)
     }
 
@@ -179,7 +185,8 @@ impl RemoteState {
             .iter()
             .filter_map(|item| Some((item.path.clone(), self.moves.origin(&item.path)?.clone())))
             .collect();
-        let deletes_below = self.permission.deletions.are_allowed();
+        let deletes_below =
+            self.permission.deletions.are_allowed() && !items.iter().any(Item::only_adds);
         let (remote, root) = (self.id, self.root);
         let job = Job { id, remote, root, kind, items, moves, deletes_below };
         let items = job.items.clone();

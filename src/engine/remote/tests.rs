@@ -9,7 +9,7 @@ fn path(text: &str) -> RelPath {
 
 #[test]
 fn move_hints_stay_bounded_although_trees_absorb_the_marks() {
-    let mut remote = RemoteState::new(RemoteId(0), RootId(0));
+    let mut remote = RemoteState::new(RemoteId(0), RootId(0), Extraneous::Deleted);
     for directory in 0..100 {
         for name in 0..20 {
             let new = path(&format!("d{directory}/new{name}"));

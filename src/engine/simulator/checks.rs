@@ -13,7 +13,9 @@ impl World {
         assert_eq!(job.root, self.remotes[job.remote.0].root);
         assert_eq!(job.items.is_empty(), job.kind.is_question());
         let deletions = self.deletions[job.root.0];
-        assert_eq!(job.deletes_below, deletions == Deletions::Allowed, "{job:?} deletes");
+        let only_adds = job.items.iter().any(Item::only_adds);
+        let deletes = deletions == Deletions::Allowed && !only_adds;
+        assert_eq!(job.deletes_below, deletes, "{job:?} deletes");
         let compares = matches!(job.kind, JobKind::Trees(_));
         assert!(!compares || deletions != Deletions::Undecided, "{job:?} does not wait");
         let long = matches!(job.kind, JobKind::Large | JobKind::Trees(_));
@@ -148,7 +150,9 @@ impl World {
 fn covers(item: &Item, path: &RelPath, source: &Tree) -> bool {
     let Item { path: at, mark } = item;
     if at == path || mark.scope == Scope::Tree && path.is_within(at) {
-        return true;
+        // What only the copy has stays where nothing was seen to go.
+        let is_gone = source.get(path).is_none() && source.in_the_way(path).is_none();
+        return !(item.only_adds() && is_gone && source.is_dir(at));
     }
     if let Some(file) = source.in_the_way(at) {
         // It has its turn then, with all that its copy holds.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Rng;
 use crate::change::Scope;
-use crate::engine::pending::{Item, Mark};
+use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{Job, JobKind, PathFailure, UndoneMove};
 use crate::path::{RelPath, within};
 
@@ -199,7 +199,7 @@ impl SimulatedLook<'_> {
         let batch = self.kind == JobKind::Batch;
         let piece = |path: &RelPath, scope, shard, large| Item {
             path: path.clone(),
-            mark: Mark { shard, large, compare_content: mark.compare_content, ..Mark::new(scope) },
+            mark: Mark { shard, large, scope, recheck: Recheck::No, ..*mark },
         };
         // No job deletes anything above its paths, and a long one not even these: other jobs may be under way there.
         let holds = |path: &RelPath| batch && all.iter().any(|own| path.is_within(&own.path));

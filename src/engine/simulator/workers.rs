@@ -230,6 +230,8 @@ impl World {
             let by_name = by_name && !matches!(op, Op::Only(..));
             let entered = flying.entered.filter(|_| by_name && mark.recheck != Recheck::Confirm);
             flying.report.unconfirmed.extend(entered.map(|_| op.path().clone()));
+            let is_gone = matches!(op, Op::Delete(gone) if path.is_within(gone));
+            flying.report.deleted.extend(is_gone.then(|| path.clone()));
             if entered.is_some_and(|swaps| swaps != remote.swaps) {
                 // It goes into the old directory; which stamps were fresh is remembered here.
                 let mut old = remote.copy.clone();

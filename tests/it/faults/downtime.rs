@@ -192,6 +192,29 @@ fn changes_that_the_kernel_drops_are_found_and_said_once() {
 }
 
 #[test]
+fn what_only_the_receiver_has_stays_when_changes_are_dropped_and_nothing_is_on_record() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+    mirror.run_without_state();
+    if !mirror.launch_with_a_short_queue() {
+        return;
+    }
+    mirror.wait_for_output("without a journal");
+    mirror.write("d/seen", "x");
+    wait_for_content(&daemon.at("d/seen"), "x");
+    fs::write(daemon.at("d/own"), "x").unwrap();
+    mirror.signal(Signal::STOP);
+    // The kernel keeps one of equal events that follow each other.
+    (0..17_000).for_each(|i| mirror.write(["a", "b"][i % 2], "x"));
+    mirror.write("d/unseen", "x");
+    mirror.signal(Signal::CONT);
+    mirror.wait_for_output("the kernel dropped change notices");
+    wait_for_content(&daemon.at("d/unseen"), "x");
+    mirror.wait_for_output("what only the remote has was left there");
+    assert!(daemon.at("d/own").exists(), "{}", mirror.output());
+}
+
+#[test]
 #[ignore = "makes 200,000 files: scripts/soak runs it"]
 fn two_hundred_thousand_changes_that_nobody_reads_end_in_equal_trees() {
     overflow(200_000);

@@ -120,6 +120,7 @@ pub struct Mirror {
     pub dir: TestDir,
     setup: Setup,
     user: Option<u32>,
+    has_state: bool,
     child: Option<Child>,
     _stdin: Option<ChildStdin>,
     output: Arc<Mutex<String>>,
@@ -147,6 +148,7 @@ impl Mirror {
             dir,
             setup: setup.clone(),
             user: None,
+            has_state: true,
             child: None,
             _stdin: None,
             output: Arc::default(),
@@ -199,6 +201,11 @@ impl Mirror {
         self.user = Some(NOBODY);
     }
 
+    /// From now on the program, which has to be started as nobody, finds no place for a state directory.
+    pub fn run_without_state(&mut self) {
+        self.has_state = false;
+    }
+
     /// The configuration that it runs with.
     pub fn xml(&self) -> String {
         fs::read_to_string(&self.config).unwrap()
@@ -215,8 +222,6 @@ impl Mirror {
         command
             .arg("-o")
             .arg(&self.config)
-            .arg("--state-dir")
-            .arg(self.dir.join("state"))
             .args(&self.setup.args)
             .envs(self.setup.env.iter().map(|(k, v)| (k, v)))
             .current_dir(self.dir.path())
@@ -226,6 +231,10 @@ impl Mirror {
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }
+        match self.has_state {
+            true => command.arg("--state-dir").arg(self.dir.join("state")),
+            false => command.env_remove("HOME").env_remove("XDG_STATE_HOME"),
+        };
         let mut child = command.spawn().unwrap();
         self.output.lock().unwrap().clear();
         self.collect(child.stdout.take().unwrap());
