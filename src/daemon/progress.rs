@@ -141,7 +141,8 @@ fn lines<'a>(all: impl IntoIterator<Item = &'a UnderWay>) -> Vec<Line> {
 
 /// Draws nothing while the terminal stands still: the mirror does not wait for it.
 fn draw(screen: &MultiProgress, bars: &mut Vec<ProgressBar>, lines: Vec<Line>, now_ms: u64) {
-    if !(bars.is_empty() && lines.is_empty()) && !crate::logging::is_stderr_writable() {
+    let has_nothing = bars.is_empty() && lines.is_empty();
+    if !has_nothing && !crate::logging::is_stderr_writable() {
         return;
     }
     for bar in bars.drain(lines.len().min(bars.len())..) {

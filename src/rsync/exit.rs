@@ -332,7 +332,10 @@ fn partial(stderr: &[u8], truncated: bool, places: &RunPaths) -> Outcome {
     let mut unknown = None;
     let mut deletions_skipped = false;
     let mut harmless = false;
-    for line in stderr.split(|&b| b == b'\n') {
+    let mut lines = stderr.split(|&b| b == b'\n').peekable();
+    // A login shell may print something before rsync starts there.
+    while lines.next_if(|line| lines::is_shell_noise(line, places)).is_some() {}
+    for line in lines {
         match lines::read(line, places) {
             Line::Nothing => {}
             Line::Harmless => harmless = true,

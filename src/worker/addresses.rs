@@ -9,7 +9,7 @@ use crate::destination::Destination;
 
 /// So often within [`SPAN`] everything is compared with another machine. A name whose answers take turns would never come to rest.
 const COMPARISONS_MAX: usize = 4;
-const SPAN: Duration = Duration::from_hours(1);
+const SPAN: Duration = Duration::from_secs(3_600);
 
 /// The addresses to which a host name has led at the last look.
 #[derive(Debug, Default)]
@@ -89,7 +89,7 @@ mod tests {
     fn answers_that_take_turns_are_compared_a_few_times_and_said_once_an_hour() {
         let (mut addresses, start) = (Addresses::default(), now());
         let mut look = |n: u64, minutes| {
-            addresses.look(of(&[n as u8 % 2]), start + Duration::from_mins(minutes))
+            addresses.look(of(&[n as u8 % 2]), start + Duration::from_secs(60 * minutes))
         };
         look(0, 0);
         let seen: Vec<_> = (1..=8).map(|n| look(n, n)).collect();

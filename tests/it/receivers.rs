@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::{Options, Rsyncd};
@@ -299,4 +299,52 @@ fn the_ssh_connection_stays_between_runs_and_ends_with_the_program() {
     mirror.stop();
     assert_eq!(sockets(), 0);
     assert_no_error(&mirror, "a shared connection");
+}
+
+/// Words that start the program on a terminal of its own; its shell tells whether it has that terminal before it becomes the program.
+fn on_a_terminal(mirror: &Mirror) -> Command {
+    let words = [
+        env!("CARGO_BIN_EXE_sersync2"),
+        "-o",
+        mirror.config.to_str().unwrap(),
+        "--state-dir",
+        mirror.dir.join("state").to_str().unwrap(),
+    ]
+    .join(" ");
+    let mut command = Command::new("script");
+    command.args(["-qec", &format!(": < /dev/tty && exec {words}"), "/dev/null"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn a_remote_shell_of_the_operators_own_cannot_reach_for_the_terminal() {
+    let dir = TestDir::new();
+    let (said, copy) = (dir.join("said"), dir.dir("copy"));
+    // It drops the words for the far side, and runs rsync here.
+    let shell = dir.file(
+        "shell",
+        format!(
+            "#!/bin/sh\nif (: < /dev/tty) 2> /dev/null; then echo yes; else echo no; fi >> {}\n\
+             until [ \"$1\" = rsync ]; do shift; done\nexec \"$@\"\n",
+            said.display()
+        ),
+    );
+    fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).unwrap();
+    let mirror = Mirror::prepare(&Setup {
+        remotes: vec![("127.0.0.1".into(), copy.display().to_string())],
+        params: format!("-artuz -e {}", shell.display()),
+        ssh: true,
+        ..Setup::plain()
+    });
+    let mut program = on_a_terminal(&mirror).spawn().unwrap();
+    mirror.write("f", "1");
+    wait_until("it is there, and a change arrives", || {
+        mirror.write("f", "2");
+        fs::read(copy.join("f")).is_ok_and(|found| found == b"2")
+    });
+    assert_eq!(crate::control::run(&mirror, "stop", &[]).status.code(), Some(0));
+    program.wait().unwrap();
+    let said = fs::read_to_string(said).unwrap();
+    assert!(said.contains("no") && !said.contains("yes"), "{said}");
 }

@@ -65,6 +65,25 @@ pub(super) fn read(line: &[u8], places: &RunPaths) -> Line {
     }
 }
 
+/// True for a line that is not rsync's and tells of no failure, such as a greeting. In doubt it is rsync's.
+pub(super) fn is_shell_noise(line: &[u8], places: &RunPaths) -> bool {
+    const FAILURES: &[&str] = &[
+        "rsync",
+        "fail",
+        "error",
+        "cannot",
+        "could not",
+        "can't",
+        "denied",
+        "skip",
+        "\"",
+        "delet",
+    ];
+    let text = String::from_utf8_lossy(line).to_lowercase();
+    matches!(read(line, places), Line::Unknown(_))
+        && !FAILURES.iter().any(|word| text.contains(word))
+}
+
 /// The name as rsync shows it; `None` if there is none, or if its end is ambiguous.
 fn named(line: &[u8]) -> Option<&[u8]> {
     let quoted: Vec<&[u8]> = line.split(|&b| b == b'"').skip(1).step_by(2).collect();
