@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::Endpoint;
-use super::exit::silent;
+use super::exit::{lacking, silent};
 use super::local::LocalDirectory;
 use crate::destination::{DAEMON_PORT, Destination, Host};
 use crate::failure::{Failure, FailureKind, code};
@@ -119,11 +119,17 @@ pub fn read_greeting(address: SocketAddr) -> Result<Greeting, Failure> {
 
 fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, Failure> {
     let end = now() + patience;
-    let mut stream = TcpStream::connect_timeout(&address, patience).map_err(|error| {
-        let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
-        let number = if timed_out { UNREACHED } else { REFUSED };
-        silent(number, format!("failed to connect to {address}: {}", words(&error)))
-    })?;
+    let mut stream = match TcpStream::connect_timeout(&address, patience) {
+        Ok(stream) => stream,
+        // It is this machine that lacks something, a descriptor for instance. A run says so, and is tried again.
+        Err(error) if lacking(&error).is_some() => return Ok(Knock::Unsure),
+        Err(error) => {
+            let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
+            let number = if timed_out { UNREACHED } else { REFUSED };
+            let reason = format!("failed to connect to {address}: {}", words(&error));
+            return Err(silent(number, reason));
+        }
+    };
     let rest = (end - now().min(end)).max(Duration::from_millis(100));
     // Without a time limit the read could wait for ever; then rsync itself has to find out.
     if stream.set_read_timeout(Some(rest)).is_err() {

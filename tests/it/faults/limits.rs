@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
+use crate::support::forwarder::Forwarder;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::same::wait_until_same;
-use crate::support::{children_of, is_running, wait_for_content, wait_until};
+use crate::support::{children_of, free_port, is_running, wait_for_content, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -81,6 +82,28 @@ fn a_shortage_of_open_files_is_said_and_made_good() {
     try_shortage(&mirror, &daemon, words, run_out, || {
         mend(&mirror, Resource::Nofile, before.take().unwrap());
     });
+}
+
+#[test]
+fn with_few_open_files_each_of_twenty_remotes_gets_its_file() {
+    let daemon = Rsyncd::start();
+    let port = free_port();
+    let mut setup = Setup { remotes: Vec::new(), port, ..Setup::to(&daemon) };
+    let ways: Vec<_> = (160..180).map(|host| Forwarder::start(host, port, daemon.port)).collect();
+    for (number, way) in ways.iter().enumerate() {
+        std::fs::create_dir(daemon.at(format!("r{number}"))).unwrap();
+        setup.remotes.push((way.ip(), format!("data/r{number}")));
+    }
+    let mirror = Mirror::start(&setup);
+    // Twenty runs at once, with four sessions ready for each remote, take several times as many.
+    let open = std::fs::read_dir(format!("/proc/{}/fd", mirror.pid())).unwrap().count() as u64;
+    limit(&mirror, Resource::Nofile, open + 40);
+    for round in 0..3 {
+        let name = format!("f{round}");
+        mirror.write(&name, "x");
+        (0..20).for_each(|number| wait_for_content(&daemon.at(format!("r{number}/{name}")), "x"));
+    }
+    assert!(!mirror.output().contains("is down"), "{}", mirror.output());
 }
 
 #[test]
