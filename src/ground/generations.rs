@@ -32,6 +32,12 @@ impl<K: Eq + Hash, V, const LIMIT: usize> Generations<K, V, LIMIT> {
         self.young.insert(key, value);
     }
 
+    /// Forgets what is not among the latest, and keeps no more room than they take.
+    pub fn forget_old(&mut self) {
+        self.old = HashMap::new();
+        self.young.shrink_to_fit();
+    }
+
     /// Forgets `key`.
     pub fn remove(&mut self, key: &K) {
         self.young.remove(key);
@@ -62,6 +68,16 @@ mod tests {
         }
         assert!((85..95).all(|key| memory.get(&key) == Some(&(key + 1))));
         assert_eq!(memory.get(&0), None);
+    }
+
+    #[test]
+    fn only_the_latest_are_left_when_the_old_ones_are_forgotten() {
+        let mut memory = Generations::<u32, u32, 10>::default();
+        (0..25).for_each(|key| memory.insert(key, key));
+        memory.forget_old();
+        let mut left: Vec<_> = memory.keys().copied().collect();
+        left.sort_unstable();
+        assert_eq!(left, [20, 21, 22, 23, 24]);
     }
 
     #[test]

@@ -141,6 +141,18 @@ impl Batch {
         self.fresh.contains(place, now())
     }
 
+    /// How long until [`forget_old`](Self::forget_old) has something to do.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.fresh.due().map(|due| due.saturating_duration_since(now()))
+    }
+
+    /// Forgets what changed a while ago, when that is much.
+    pub fn forget_old(&mut self) {
+        if self.fresh.due().is_some() && self.fresh.forget_old(now()) {
+            crate::sys::memory::release_unused();
+        }
+    }
+
     fn add(&mut self, root: RootId, change: Change) {
         self.changes.push((root, change));
         if self.changes.len() >= CHANGES_MAX {

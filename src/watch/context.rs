@@ -198,7 +198,8 @@ impl WatchContext {
 
     /// How long until [`settle_due`](Self::settle_due) has something to do.
     pub fn timeout(&self) -> Option<Duration> {
-        self.unclosed.due().map(|due| due.saturating_duration_since(now()))
+        let unclosed = self.unclosed.due().map(|due| due.saturating_duration_since(now()));
+        [unclosed, self.batch.timeout()].into_iter().flatten().min()
     }
 
     /// Checks the files that were modified a while ago and not closed since.

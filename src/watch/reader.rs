@@ -140,6 +140,7 @@ impl Reader {
         }
         self.backend.tick(&mut self.context);
         self.context.settle_due();
+        self.context.batch.forget_old();
         if woken.events && self.backend.is_mid_move() {
             self.context.batch.flush_but_half_a_move();
         } else {

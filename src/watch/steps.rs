@@ -12,6 +12,9 @@ const FRESH_FOR: Duration = Duration::from_secs(10);
 /// So many paths are remembered for each of the two generations, some 2 MB.
 const FRESH_MAX: usize = 20_000;
 
+/// So few of them are not worth a wake-up to be forgotten.
+const FEW: usize = 1_000;
+
 /// A file that is modified, is not modified again within this time, and is held open by nobody was truncated by path.
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 
@@ -54,6 +57,21 @@ impl FreshPaths {
     pub fn contains(&mut self, place: &Place, now: Instant) -> bool {
         self.age(now);
         self.young.contains(place) || self.old.contains(place)
+    }
+
+    /// When [`forget_old`](Self::forget_old) has something to do, though nothing else happens.
+    pub fn due(&self) -> Option<Instant> {
+        let is_worth = self.young.len() + self.old.len() > FEW;
+        self.since.filter(|_| is_worth).map(|since| since + 2 * FRESH_FOR)
+    }
+
+    /// Forgets the paths that are not fresh any more; true when these were many.
+    pub fn forget_old(&mut self, now: Instant) -> bool {
+        let is_due = self.due().is_some_and(|due| due <= now);
+        if is_due {
+            self.age(now);
+        }
+        is_due
     }
 
     fn age(&mut self, now: Instant) {
@@ -161,6 +179,19 @@ mod tests {
         assert!(fresh.contains(&place("a"), at(60)) && fresh.contains(&place("a/b"), at(60)));
         assert!(!fresh.contains(&place("a/b/f1"), at(60)));
         assert!(!fresh.contains(&place(""), at(60)), "the root was never made");
+    }
+
+    #[test]
+    fn many_paths_are_forgotten_although_nothing_else_happens() {
+        let (mut fresh, begin) = (FreshPaths::default(), begin());
+        fresh.note(&place("a"), begin);
+        assert_eq!(fresh.due(), None, "a single one is not worth a wake-up");
+        (0..FEW).for_each(|n| fresh.note(&place(&n.to_string()), begin + FRESH_FOR / 2));
+        let due = fresh.due().unwrap();
+        assert!(!fresh.forget_old(due - Duration::from_millis(1)) && !fresh.young.is_empty());
+        assert!(fresh.forget_old(due));
+        assert_eq!((fresh.young.capacity(), fresh.old.capacity()), (0, 0));
+        assert_eq!(fresh.due(), None);
     }
 
     #[test]

@@ -9,8 +9,8 @@ use super::fresh::Stamp;
 use crate::ground::generations::Generations;
 use crate::path::RelPath;
 
-/// Entries per generation; two generations are kept.
-const GENERATION: usize = 10_000;
+/// Entries per generation; two generations are kept. As many as a table of 8,192 places takes, 200 KB.
+const GENERATION: usize = 7_000;
 
 /// One state of a regular file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,7 +32,7 @@ impl Version {
     }
 }
 
-/// The latest deliveries to one remote. Paths and versions are kept as hashes with a secret key: some 40 bytes each.
+/// The latest deliveries to one remote. Paths and versions are kept as hashes with a secret key: 25 bytes each.
 #[derive(Debug, Default)]
 pub struct Delivered {
     hasher: RandomState,
@@ -43,7 +43,11 @@ pub struct Delivered {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     version: u64,
-    modified: Duration,
+    modified_ns: u64,
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Delivered {
@@ -54,19 +58,25 @@ impl Delivered {
 
     /// True when the remote has got a newer file here than this.
     pub fn has_newer(&self, path: &RelPath, version: &Version) -> bool {
-        self.get(path).is_some_and(|entry| entry.modified > version.stamp.modified)
+        let modified_ns = nanoseconds(version.stamp.modified);
+        self.get(path).is_some_and(|entry| entry.modified_ns > modified_ns)
     }
 
     /// Notes that the remote has this; `version` was on disk before the run, and settled.
     pub fn note(&mut self, path: &RelPath, version: Version) {
-        let entry =
-            Entry { version: self.hasher.hash_one(version), modified: version.stamp.modified };
+        let modified_ns = nanoseconds(version.stamp.modified);
+        let entry = Entry { version: self.hasher.hash_one(version), modified_ns };
         self.latest.insert(self.hasher.hash_one(path), entry);
     }
 
     /// Notes that the remote no longer has this.
     pub fn forget(&mut self, path: &RelPath) {
         self.latest.remove(&self.hasher.hash_one(path));
+    }
+
+    /// Nothing has happened for a while: only the latest deliveries are kept.
+    pub fn rest(&mut self) {
+        self.latest.forget_old();
     }
 
     /// Forgets everything.

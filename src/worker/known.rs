@@ -92,6 +92,7 @@ impl Known {
     /// Everything is delivered, and nothing has happened for a while: no copy can have older content with the same stamp.
     pub fn rest(&mut self) {
         self.fresh = FreshStamps::default();
+        self.delivered.rest();
     }
 
     /// Remembers what a run was sending when it was aborted.

@@ -89,7 +89,7 @@ impl Mutual {
         let mut resting = Vec::new();
         if is_asked {
             self.settle(looks, partner);
-            resting = self.rest(&Notices { job, known_until }, looks, partner)?;
+            resting = self.let_rest(&Notices { job, known_until }, looks, partner)?;
         }
         let reach = looks.is_something().then(|| self.lock().ours().begin(looks, coarse_now()));
         Ok(Sending { resting, mutual: self, reach })
@@ -104,7 +104,7 @@ impl Mutual {
         }
     }
 
-    fn rest<P: Partner>(
+    fn let_rest<P: Partner>(
         &self,
         notices: &Notices<'_>,
         looks: &mut Looks,
@@ -127,6 +127,11 @@ impl Mutual {
         }
         notices.give_back_changed(&mut looks.first, &partner.look().first);
         Ok(self.lock().conclude(&mut looks.first, notices, asked))
+    }
+
+    /// Everything is delivered, and nothing has happened for a while.
+    pub fn rest(&self) {
+        self.lock().ours().rest(coarse_now());
     }
 
     /// A panic elsewhere leaves the state consistent, because each change to it is one call.

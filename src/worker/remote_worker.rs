@@ -99,6 +99,7 @@ impl RemoteWorker {
     /// Everything is delivered, and nothing has happened for a while.
     pub fn forget(&self) {
         self.remote.known().rest();
+        self.mutual.rest();
         memory::release_unused();
     }
 

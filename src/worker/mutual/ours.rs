@@ -79,6 +79,14 @@ impl Ours {
         }
     }
 
+    /// Nothing is sent, and nothing has happened for a while: what was sent until now need not be known by its name.
+    pub fn rest(&mut self, now: Duration) {
+        if self.sent.values().all(|sent| sent.until.is_some()) {
+            self.sent = HashMap::new();
+            self.last_of_all = now;
+        }
+    }
+
     /// True when this version of the file cannot have been sent.
     pub fn lacks(&self, path: &RelPath, version: Version) -> bool {
         let may_be_sent = self.sent.get(path).is_some_and(|sent| {
@@ -126,6 +134,18 @@ mod tests {
         ours.end(reach, at(9));
         assert!(!ours.lacks(&path("f"), version(8, 9)) && ours.lacks(&path("f"), version(8, 10)));
         assert!(!ours.lacks(&path("f"), version(7, 10)));
+    }
+
+    #[test]
+    fn a_rest_forgets_names_and_still_takes_nothing_old_for_somebody_elses() {
+        let mut ours = Ours::new(at(1));
+        let reach = ours.begin(&look("f", 7), at(5));
+        ours.rest(at(6));
+        assert!(!ours.sent.is_empty(), "it is under way");
+        ours.end(reach, at(9));
+        ours.rest(at(20));
+        assert!(ours.sent.is_empty() && ours.sent.capacity() == 0);
+        assert!(!ours.lacks(&path("f"), version(7, 9)) && ours.lacks(&path("f"), version(8, 21)));
     }
 
     #[test]
