@@ -58,6 +58,8 @@ enum Next {
 pub enum Found {
     /// Every change.
     All,
+    /// Every change; but the record was lost meanwhile, and another walk has to fill the new one.
+    RecordLost,
     /// This is the first start: nothing was recorded, and nothing is assumed.
     FirstStart,
     /// The same, but these mount points have lost their file systems, and what was in them is not removed.
@@ -270,14 +272,18 @@ impl CatchUp {
                 record.set_unfinished(LOST_EARLY);
                 return Found::FirstStart;
             }
-            if let Err(error) = record.keep(surveyor) {
-                if error.kind() == std::io::ErrorKind::Interrupted {
-                    // The record has begun anew meanwhile: what this walk has found is pending all the same.
-                    return Found::All;
+            match record.keep(surveyor) {
+                Ok(()) => {}
+                // The record has begun anew meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
+                    if survey.unknown.is_none() && survey.lost_mounts.is_empty() {
+                        return Found::RecordLost;
+                    }
                 }
-                return Found::Unknown(format!(
-                    "the record of the tree cannot be written: {error}"
-                ));
+                Err(error) => {
+                    let reason = format!("the record of the tree cannot be written: {error}");
+                    return Found::Unknown(reason);
+                }
             }
         }
         for path in &survey.unreadable {

@@ -220,6 +220,12 @@ impl Trust {
             Found::All | Found::Unmounted(_) | Found::FirstStart => {
                 self.decide_deletions(root, Deletions::Allowed)
             }
+            // What this walk has found is pending all the same; another one fills the new record.
+            Found::RecordLost => {
+                let events = self.decide_deletions(root, Deletions::Allowed);
+                self.look_for_changes(root);
+                events
+            }
             Found::TooMuchGone(Remains { known, gone }) => {
                 let (path, advice) = (self.names.root(root), self.advice());
                 log::error!(
