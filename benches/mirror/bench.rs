@@ -7,12 +7,15 @@
 
 mod bulk;
 mod core_alone;
+mod cost;
 mod fan_out;
 mod full_sync;
 mod latency;
+mod machines;
 mod moves;
 mod nothing;
 mod proc;
+mod remotes;
 mod report;
 mod rig;
 mod row;
@@ -84,7 +87,7 @@ impl Bench {
 
 type Figure = (&'static str, fn(&mut Bench) -> io::Result<()>);
 
-const FIGURES: [Figure; 17] = [
+const FIGURES: [Figure; 21] = [
     ("latency", latency::loopback),
     ("round-trip", latency::round_trip),
     ("ssh", latency::ssh),
@@ -100,6 +103,10 @@ const FIGURES: [Figure; 17] = [
     ("full-sync", full_sync::full_sync),
     ("standing", standing::standing),
     ("fan-out", fan_out::fan_out),
+    ("remotes", remotes::remotes),
+    ("snapshot", cost::snapshot),
+    ("confine", cost::confinement),
+    ("confirm", cost::confirmation),
     ("watchers", watchers::watchers),
     ("core", core_alone::core_alone),
 ];

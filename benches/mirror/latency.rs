@@ -30,7 +30,7 @@ fn visible(rig: &Rig, name: &str, since: Instant) -> Option<Duration> {
 }
 
 /// Changes one by one, each after a rest.
-fn singles(rig: &Rig, count: usize) -> io::Result<Vec<Option<Duration>>> {
+pub fn singles(rig: &Rig, count: usize) -> io::Result<Vec<Option<Duration>>> {
     let one = |n| {
         let name = format!("single{n}");
         let since = write(rig, &name)?;

@@ -62,8 +62,13 @@ fn is_installed(program: &str) -> bool {
 pub struct More {
     /// Words of the command line.
     pub args: Vec<String>,
-    /// In place of the one remote `data`: these modules (for lsyncd as well).
+    /// In place of the one remote `data`: these modules (for lsyncd as well), as `NAME` or `IP::NAME`.
     pub modules: Vec<String>,
+    /// Further elements for `<head>` and for `<rsync>`.
+    pub head: String,
+    pub rsync: &'static str,
+    /// Environment of the program.
+    pub env: Vec<(&'static str, &'static str)>,
     /// How the kernel is asked for changes; empty: as sersync2 chooses.
     pub backend: &'static str,
 }
@@ -128,6 +133,22 @@ impl Running {
         })
     }
 
+    /// How often its log says `text`.
+    pub fn says_how_often(&self, text: &str) -> usize {
+        fs::read_to_string(&self.log).unwrap_or_default().matches(text).count()
+    }
+
+    /// Ends it politely; how long that takes.
+    pub fn stop(&mut self, limit: Duration) -> Option<Duration> {
+        let start = Instant::now();
+        let pid = Pid::from_raw(self.child.id().cast_signed())?;
+        let mut ended = || self.child.try_wait().is_ok_and(|status| status.is_some());
+        if !ended() {
+            _ = kill_process(pid, Signal::TERM);
+        }
+        until(start, limit, Duration::from_millis(1), ended)
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -142,9 +163,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) else { return };
-        _ = kill_process(pid, Signal::TERM);
-        let ended = || self.child.try_wait().is_ok_and(|status| status.is_some());
-        until(Instant::now(), Duration::from_secs(3), Duration::from_millis(5), ended);
+        self.stop(Duration::from_secs(3));
         _ = kill_process_group(pid, Signal::KILL);
         _ = self.child.wait();
     }
@@ -165,15 +184,18 @@ fn sersync(rig: &Rig, more: &More) -> Command {
         command.env("PATH", sshd.path_variable());
     }
     if !more.modules.is_empty() {
-        let remote = |name: &String| ("127.0.0.1".into(), name.clone());
-        setup.remotes = more.modules.iter().map(remote).collect();
+        let parts = more.modules.iter().map(|it| it.split_once("::").unwrap_or(("127.0.0.1", it)));
+        setup.remotes = parts.map(|(ip, name)| (ip.into(), name.into())).collect();
     }
+    setup.rsync = more.rsync.into();
+    setup.head = more.head.clone();
     if !more.backend.is_empty() {
-        setup.head = format!("<fileSystem backend=\"{}\"/>", more.backend);
+        setup.head += &format!("<fileSystem backend=\"{}\"/>", more.backend);
     }
     let xml = setup.xml(&rig.source, &rig.dir.join("failed.sh"));
     command.arg("-o").arg(rig.dir.file("confxml.xml", xml));
     command.arg("--state-dir").arg(rig.dir.join("state")).args(&more.args);
+    command.envs(more.env.iter().copied());
     command
 }
 

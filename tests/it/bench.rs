@@ -10,8 +10,19 @@ use std::time::Duration;
 use mirror::{Options, figure_names};
 
 /// One of each kind; the others would only take longer.
-const FIGURES: [&str; 7] =
-    ["latency", "storm", "stream", "full-sync", "standing", "watchers", "core"];
+const FIGURES: [&str; 11] = [
+    "latency",
+    "storm",
+    "stream",
+    "full-sync",
+    "standing",
+    "watchers",
+    "core",
+    "remotes",
+    "snapshot",
+    "confine",
+    "confirm",
+];
 
 #[test]
 fn the_pure_parts_can_be_measured() {
@@ -32,6 +43,7 @@ fn the_short_benchmark_gives_a_table() {
     let mut table = Vec::new();
     let report = mirror::run(&Options { only, ..Options::short() }, &mut table).unwrap();
     let table = String::from_utf8(table).unwrap();
+    eprintln!("{table}");
     for figure in FIGURES {
         assert!(report.rows.iter().any(|row| row.figure == figure), "{figure}:\n{table}");
         assert!(table.lines().any(|line| line.starts_with(figure)), "{figure}:\n{table}");

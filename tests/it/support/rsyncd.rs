@@ -70,7 +70,8 @@ impl Rsyncd {
         daemon
     }
 
-    fn config(&self) -> PathBuf {
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
         self.dir.join("rsyncd.conf")
     }
 

@@ -1,0 +1,160 @@
+//! Many remotes: one change on all of them, a burst of files, our own memory, false alarms, the stop.
+//! Alone, beside two busy loops for each processor, and with a third of the remotes frozen. Measures sersync2 only.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+
+use super::machines::Machine;
+use super::proc;
+use super::report::{Line, Target, Unit};
+use super::rig::{Reach, Rig, entries};
+use super::tool::{LIMIT, More, Running, SETTLE_MS, Tool};
+use super::{Bench, median, rest, until};
+
+/// What else happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    BusyLoops,
+    FrozenThird,
+}
+
+impl Beside {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::BusyLoops => ", two busy loops a core",
+            Self::FrozenThird => ", a third frozen",
+        }
+    }
+}
+
+/// What was found with one number of remotes.
+struct Found {
+    one: Option<Duration>,
+    burst: Option<Duration>,
+    resident_mib: f64,
+    said_down: usize,
+    stop: Option<Duration>,
+}
+
+/// With 20, 50, 100 and 200 remotes.
+pub fn remotes(bench: &mut Bench) -> io::Result<()> {
+    for count in bench.size(vec![20, 50, 100, 200], vec![3]) {
+        for beside in [Beside::Nothing, Beside::BusyLoops, Beside::FrozenThird] {
+            let found = measure(bench, count, beside)?;
+            add(bench, count, beside, &found);
+        }
+    }
+    Ok(())
+}
+
+fn measure(bench: &Bench, count: usize, beside: Beside) -> io::Result<Found> {
+    let rig = Rig::with_modules(Reach::Loopback, count)?;
+    let mut machines = Machine::start_all(&rig)?;
+    let named = machines.iter().enumerate();
+    let modules = named.map(|(n, machine)| format!("{}::m{n}", machine.ip())).collect();
+    fs::write(rig.source.join("first"), "x")?;
+    let more = More { args: vec!["-r".into()], modules, ..More::default() };
+    let mut running = Running::launch(Tool::Sersync, &rig, &more)?;
+    until_there(&rig.modules, "first", Instant::now());
+    let frozen = if beside == Beside::FrozenThird { count / 3 } else { 0 };
+    machines[..frozen].iter().for_each(Machine::freeze);
+    let healthy = &rig.modules[frozen..];
+    let loops = if beside == Beside::BusyLoops { BusyLoops::start()? } else { BusyLoops(vec![]) };
+
+    let mut times = Vec::new();
+    for round in 0..bench.size(10, 2) {
+        rest(3 * SETTLE_MS);
+        let name = format!("file{round}");
+        fs::write(rig.source.join(&name), [b'x'; 1024])?;
+        times.push(until_there(healthy, &name, Instant::now()));
+    }
+    rest(3 * SETTLE_MS);
+    let files = bench.size(1_000, 20);
+    let start = Instant::now();
+    fs::create_dir(rig.source.join("burst"))?;
+    for n in 0..files {
+        fs::write(rig.source.join(format!("burst/f{n}")), [b'x'; 1024])?;
+    }
+    let burst = until_all(healthy, start, Duration::from_millis(20), |module| {
+        entries(&module.join("burst")) == files
+    });
+    let resident_mib = proc::count(running.pid()).rss_kb as f64 / 1024.0;
+    let said_down = running.says_how_often(" is down");
+    drop(loops);
+    if bench.options.short {
+        // What waits for a frozen machine is waited for, ten seconds at the most.
+        machines.clear();
+    }
+    let stop = running.stop(LIMIT);
+    Ok(Found { one: median(&times), burst, resident_mib, said_down, stop })
+}
+
+/// The targets hold for 200 remotes on a machine that does nothing else. Remotes that are frozen are rightly said to be down.
+fn add(bench: &mut Bench, count: usize, beside: Beside, found: &Found) {
+    let most = |is_asked: bool, most| if is_asked { Target::AtMost(most) } else { Target::None };
+    let is_idle = count == 200 && beside == Beside::Nothing;
+    let line = |what: &str, unit, target| Line {
+        figure: "remotes",
+        // A row lives as long as the program.
+        what: format!("{count} remotes{}: {what}", beside.words()).leak(),
+        unit,
+        target,
+    };
+    let report = &mut bench.report;
+    let one = line("1 KB file on all", Unit::Ms, most(is_idle, 350.0));
+    report.add_time(one, Tool::Sersync, found.one);
+    let burst = line("1,000 files on all", Unit::Seconds, most(is_idle, 8.0));
+    report.add_time(burst, Tool::Sersync, found.burst);
+    let resident = line("resident", Unit::Mebibytes, most(is_idle, 60.0));
+    report.add(resident, Tool::Sersync, Some(found.resident_mib));
+    let down = line("said to be down", Unit::Count, most(beside != Beside::FrozenThird, 0.0));
+    report.add(down, Tool::Sersync, Some(found.said_down as f64));
+    report.add_time(line("stop", Unit::Seconds, Target::None), Tool::Sersync, found.stop);
+}
+
+fn until_there(modules: &[PathBuf], name: &str, start: Instant) -> Option<Duration> {
+    let step = Duration::from_millis(1);
+    until_all(modules, start, step, |module| module.join(name).symlink_metadata().is_ok())
+}
+
+/// Until it holds for all modules. Looks at one of them at a time, to leave the processors to the others.
+fn until_all(
+    modules: &[PathBuf],
+    start: Instant,
+    step: Duration,
+    holds: impl Fn(&Path) -> bool,
+) -> Option<Duration> {
+    let mut missing: Vec<_> = modules.iter().collect();
+    until(start, 4 * LIMIT, step, || {
+        while missing.last().is_some_and(|module| holds(module)) {
+            missing.pop();
+        }
+        missing.is_empty()
+    })
+}
+
+/// Processes that do nothing but take processor time.
+struct BusyLoops(Vec<Child>);
+
+impl BusyLoops {
+    fn start() -> io::Result<Self> {
+        let count = 2 * available_parallelism()?.get();
+        let start = |_| Command::new("sh").args(["-c", "while :; do :; done"]).spawn();
+        Ok(Self((0..count).map(start).collect::<io::Result<_>>()?))
+    }
+}
+
+impl Drop for BusyLoops {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            _ = child.kill();
+            _ = child.wait();
+        }
+    }
+}
