@@ -48,7 +48,7 @@ oracle: ## Compare the copy with what plain rsync makes of the same words (SEED=
 	@SERSYNC_SEED=$(SEED) SERSYNC_ORACLE_ROUNDS=$(ROUNDS) SERSYNC_ORACLE_PAIRS=$(PAIRS) SERSYNC_ORACLE_ONLY=$(ONLY) \
 		$(CARGO) test --locked --test it -- --ignored --nocapture every_option_of_the_table
 
-soak: ## Mirror under load and failures for a long time
+soak: ## Mirror under load and failures for a long time (ARGS='SECONDS SEED')
 	@scripts/install-missing cc rsync ssh sshd
 	@scripts/soak $(ARGS)
 

@@ -218,11 +218,17 @@ impl Mirror {
 
     /// Starts the program, again after an end.
     pub fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    /// The same, this once with these further options.
+    pub fn launch_with(&mut self, args: &[&str]) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sersync2"));
         command
             .arg("-o")
             .arg(&self.config)
             .args(&self.setup.args)
+            .args(args)
             .envs(self.setup.env.iter().map(|(k, v)| (k, v)))
             .current_dir(self.dir.path())
             .stdin(Stdio::piped())
@@ -264,6 +270,12 @@ impl Mirror {
     pub fn state_files(&self) -> Vec<PathBuf> {
         let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
         list(&self.dir.join("state")).flat_map(|dir| list(&dir).collect::<Vec<_>>()).collect()
+    }
+
+    /// How many bytes the files of the state directory have.
+    pub fn state_bytes(&self) -> u64 {
+        let sizes = self.state_files().into_iter().filter_map(|file| fs::metadata(file).ok());
+        sizes.map(|meta| meta.len()).sum()
     }
 
     /// Does what the alarm of a mass deletion asks for: what is gone is meant to be.
@@ -310,6 +322,14 @@ impl Mirror {
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         self.wait()
+    }
+
+    /// Ends the program politely, and starts it again without waiting for its end.
+    pub fn restart(&mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        let mut old = self.child.take().unwrap();
+        self.launch();
+        wait_until("the predecessor ends", || old.try_wait().unwrap().is_some());
     }
 
     /// Ends the program as a power cut would.

@@ -93,6 +93,26 @@ impl Storm {
         };
     }
 
+    /// Saves a file as tools do it: content in pieces, a new name, then mode and time.
+    pub fn save_in_steps(&mut self) {
+        self.count += 1;
+        let path = self.path();
+        let _ = self.save(&path);
+    }
+
+    fn save(&mut self, path: &Path) -> std::io::Result<()> {
+        let temp = path.with_extension("part");
+        if !may_write(path) || !may_write(&temp) {
+            return Ok(());
+        }
+        fs::write(&temp, self.bytes())?;
+        fs::set_permissions(&temp, Permissions::from_mode(0o600))?;
+        self.append(&temp)?;
+        fs::rename(&temp, path)?;
+        self.chmod(path)?;
+        self.touch(path)
+    }
+
     fn path(&mut self) -> PathBuf {
         let mut path = self.root.clone();
         for _ in 0..=self.chance.below(DEPTH) {
