@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::config::telling::AlertRule;
 use crate::ground::counted::{counted, paths};
+use crate::ground::figures::duration;
 use crate::snapshot::{DeletionState, Remote, RemoteState, RootState, Snapshot};
 
 /// The kinds of trouble that are reported.
@@ -178,14 +179,14 @@ fn of_remote(remote: &Remote, limits: &Thresholds, now_ms: u64, found: &mut Foun
         } else if lasts >= limits.down_ms {
             let text = format!(
                 "remote {name} is down for {}: {words}; {pending} pending",
-                duration(lasts)
+                duration(lasts / 1_000)
             );
             add(Kind::Down, down.since_ms, text);
         }
     } else if remote.lag_ms(now_ms) >= limits.lag_ms && remote.state != RemoteState::Paused {
         let text = format!(
             "remote {name} is behind: a change waits for {}; {pending} pending",
-            duration(remote.lag_ms(now_ms))
+            duration(remote.lag_ms(now_ms) / 1_000)
         );
         add(Kind::Lag, remote.oldest_pending_ms.unwrap_or(now_ms), text);
     }
@@ -198,15 +199,6 @@ fn of_remote(remote: &Remote, limits: &Thresholds, now_ms: u64, found: &mut Foun
             paths(remote.failing)
         );
         add(Kind::FailLog, now_ms, text);
-    }
-}
-
-/// `90 s`, `20 min`, `5 h`.
-pub fn duration(ms: u64) -> String {
-    match ms / 1_000 {
-        seconds @ 0..=119 => format!("{seconds} s"),
-        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3_600),
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::condition::{Condition, Key, Kind, duration};
+use super::condition::{Condition, Key, Kind};
+use crate::ground::figures::duration;
 
 /// Alerts are collected for so long before the first message leaves: a network switch that fails takes many remotes down within seconds.
 const GATHER_MS: u64 = 3_000;
@@ -142,7 +143,7 @@ impl Ledger {
                 self.waiting.remove(&key);
             }
             let lasted = known.gone_ms.unwrap_or(now_ms).saturating_sub(known.condition.since_ms);
-            let text = format!("{} (over after {})", over_words(&key), duration(lasted));
+            let text = format!("{} (over after {})", over_words(&key), duration(lasted / 1_000));
             let condition = Condition { text, ..known.condition };
             let alert = alert(&key, State::Over, condition);
             self.wait(key, alert, now_ms);
