@@ -35,7 +35,7 @@ Commands that need no running mirror:
   sersync2 inotifywait, inotifywatch  the tools of inotify-tools
   sersync2 completions        print completions for bash, zsh or fish";
 
-/// What the command line says.
+/// The parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(
     name = "sersync2",
@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(short = 'r', long = "full-sync")]
     pub full_sync: bool,
 
-    /// Run in the background; the exit status is 0 only when the mirror really stands
+    /// Run in the background; exit with 0 only when everything is watched
     #[arg(short = 'd', long = "daemon")]
     pub daemon: bool,
 
@@ -66,7 +66,7 @@ pub struct Args {
     #[arg(allow_hyphen_values = true, action = clap::ArgAction::Append)]
     configs: Vec<PathBuf>,
 
-    /// The last one that was named.
+    /// The last one that was given.
     #[arg(skip)]
     pub config: PathBuf,
 
@@ -104,7 +104,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// What was said and has no effect, a sentence for each.
+    /// Arguments without effect, a sentence for each.
     pub fn warnings(&self) -> Vec<String> {
         let (_, unused) = self.configs.split_last().unwrap_or((&self.config, &[]));
         let unused = unused.iter().filter(|file| **file != self.config).map(|file| {
@@ -131,10 +131,10 @@ pub struct EndEarly {
     pub text: String,
 }
 
-/// Reads the command line, the program's name first. `commands` are the words that mean something else than a mirror.
+/// Reads the command line, the program's name first. `commands` are the names of the other commands.
 ///
 /// # Errors
-/// Help, version or what is wrong: text and exit code.
+/// Help, version or an error: text and exit code.
 pub fn parse_args(
     words: impl IntoIterator<Item = OsString>,
     commands: &[&str],
@@ -188,7 +188,7 @@ pub fn command() -> clap::Command {
     Args::command()
 }
 
-/// clap's words, but for an option that does not exist: to that it gives advice that leads nowhere.
+/// clap's message, except for an unknown option, where clap's advice does not help.
 fn sentence(error: &clap::Error) -> String {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),

@@ -1,7 +1,7 @@
-//! A trouble that lasts is said once when it begins and once when it is over, however often it is met.
-//! Judges nothing: whoever meets it says what it means.
+//! Logs a lasting trouble once when it begins and once when it is over, however often it occurs.
+//! Judges nothing: the caller says what the trouble means.
 
-/// What is wrong now, and what has been said about it.
+/// What is wrong now, and what has been logged about it.
 #[derive(Debug)]
 pub struct Complaint {
     /// What it is about, as the beginning of a sentence: `status file /run/s.json`.
@@ -15,7 +15,7 @@ impl Complaint {
         Self { subject: subject.into(), said: None }
     }
 
-    /// Takes the outcome of a try; says it when it is news.
+    /// Takes the outcome of a try; logs it if it changed.
     pub fn note(&mut self, outcome: Result<(), String>) {
         match outcome {
             Ok(()) if self.said.take().is_some() => log::info!("{}: works again", self.subject),

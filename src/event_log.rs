@@ -1,5 +1,5 @@
 //! `<eventLog>`: one line for each delivery, deletion, move and failure, written by a thread of its own.
-//! Never delays the mirror: what the disk does not take is counted and said, not waited for.
+//! Never delays the mirror: lines that the disk does not accept are counted and reported, not waited for.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -17,9 +17,9 @@ use crate::config::telling::{self, EventFormat, EventKinds};
 use crate::ground::thread::JoinedThread;
 use crate::path::RelPath;
 
-/// Records that may wait for the disk; one more is lost.
+/// At most so many records wait for the disk; one more is lost.
 const QUEUE: usize = 10_000;
-/// Lines that are written in one go.
+/// At most so many lines are written at once.
 const TOGETHER: usize = 500;
 /// Others may not write it, and the group may read it: monitoring often does.
 const MODE: u32 = 0o640;
@@ -31,7 +31,7 @@ pub enum Event {
     Sent,
     /// It was deleted on the remote.
     Deleted,
-    /// It was made of its old name's copy.
+    /// It was made from the copy of its old name.
     Moved,
     /// A whole tree was compared.
     Compared,
@@ -73,11 +73,11 @@ pub struct Record {
     pub root: Arc<Path>,
     /// Below it.
     pub path: RelPath,
-    /// From the change to the delivery; `None` where no change was seen.
+    /// From the change to the delivery; `None` if no change was seen.
     pub took_us: Option<u64>,
-    /// The size of what was sent; `None`: nobody knows it, or nothing was.
+    /// The size of what was sent; `None`: unknown, or nothing was sent.
     pub bytes: Option<u64>,
-    /// rsync's exit code and words; `None`: it succeeded.
+    /// rsync's exit code and message; `None`: it succeeded.
     pub failure: Option<(i32, String)>,
 }
 
@@ -97,7 +97,7 @@ struct Shared {
 }
 
 impl EventLog {
-    /// Opens the file and starts the thread. A file that cannot be opened is tried again at each record.
+    /// Opens the file and starts the thread. If that fails, it is retried at each record.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -132,7 +132,7 @@ impl EventLog {
         }
     }
 
-    /// The file is opened anew before the next line, as log rotation asks for.
+    /// Reopens the file before the next line, for log rotation.
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
     }
@@ -179,7 +179,7 @@ impl Writer {
         let Some(file) = &mut self.file else { return Ok(()) };
         let before = file.metadata()?.len();
         file.write_all(lines.as_bytes()).inspect_err(|_| {
-            // A line that is half there would be a wrong one.
+            // A partial line would be misleading.
             _ = file.set_len(before);
         })
     }
@@ -196,7 +196,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Says once that lines are lost, and how many once there is room again.
+    /// Logs once that lines are lost, and later, when there is space again, how many.
     fn note(&mut self, written: io::Result<()>, count: u64) {
         let path = self.path.display();
         self.lost += self.shared.lost.swap(0, Ordering::Relaxed);
@@ -223,7 +223,7 @@ impl Writer {
     }
 }
 
-/// How long the file is that was delivered. When it is gone since, it was delivered all the same.
+/// The length of the delivered file. If it is gone since, it was still delivered.
 fn look_up(mut record: Record) -> Record {
     if record.bytes.is_none() && matches!(record.event, Event::Sent | Event::Moved) {
         let found = std::fs::symlink_metadata(record.path.below(&record.root));
@@ -246,7 +246,7 @@ impl Format for EventFormat {
     }
 }
 
-/// The path stands last, for it alone may hold blanks.
+/// The path comes last, because only it may contain blanks.
 fn text_line(record: &Record, line: &mut String) {
     let bytes = record.bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
     let took = record.took_us.map_or("-".to_owned(), |us| format!("{:.3}s", us as f64 / 1e6));

@@ -1,7 +1,7 @@
 //! The fail log: a script of commands that an operator could run by hand for what is not delivered yet.
 //! It is generated from our state and never executed, nor read back, by this program.
 //!
-//! The file is always replaced as a whole, by renaming a new one over it: whatever stands at its path (a link, a fifo,
+//! The file is always replaced as a whole, by renaming a new one over it: whatever is at its path (a link, a fifo,
 //! somebody else's file) is never opened for writing. Only devices and directories are left alone, with a warning.
 
 use std::ffi::OsString;
@@ -95,7 +95,7 @@ impl FailLog {
     fn replace(&self, text: &[u8]) -> io::Result<()> {
         match fs::symlink_metadata(&self.path).map(|found| found.file_type()) {
             Ok(kind) if kind.is_char_device() || kind.is_block_device() => {
-                // Whoever names /dev/null wants no fail log; renaming over it would take it from everybody.
+                // /dev/null means no fail log; renaming over it would destroy it for all programs.
                 return if self.path == Path::new("/dev/null") {
                     Ok(())
                 } else {
@@ -107,7 +107,7 @@ impl FailLog {
             _ => {}
         }
         DirBuilder::new().recursive(true).mode(0o750).create(self.dir())?;
-        // Its error would name the temporary file, which nobody knows.
+        // The error would name the temporary file, which no operator knows.
         let bare = |e: io::Error| io::Error::from(e.kind());
         let file = tempfile::Builder::new().prefix(".sersync-fail-log-").tempfile_in(self.dir());
         let mut file = file.map_err(bare)?;
@@ -209,8 +209,8 @@ fn shell_command(failure: &FailedCommand) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// `word`, quoted for a shell; `None` when no command can have it. What would move the cursor or turn the text of whoever
-/// reads the script is written as octal escapes, which printf undoes.
+/// `word`, quoted for a shell; `None` when no command can contain it. Characters that move the cursor or turn the text of the
+/// reader's terminal are written as octal escapes, which printf undoes.
 fn shell_word(word: &[u8]) -> Option<Vec<u8>> {
     let hides = |c: char| c != '\n' && is_unprintable(c);
     if !word.utf8_chunks().any(|chunk| chunk.valid().contains(hides)) {

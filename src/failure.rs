@@ -1,5 +1,5 @@
-//! Why something could not be delivered: one value from where rsync's end is read to where an operator reads of it.
-//! Knows neither rsync's words nor remotes; what differs between the kinds stands in one table.
+//! Why something could not be delivered: one value, from where rsync's end is read to the message for the operator.
+//! Knows neither rsync's messages nor remotes; one table holds what differs between the kinds.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use std::time::Duration;
 pub enum FailureKind {
     /// The remote does not answer.
     Away,
-    /// The remote serves as many clients as it may.
+    /// The remote already serves as many clients as it allows.
     Busy,
-    /// The remote answers, and takes nothing until somebody changes something there.
+    /// The remote answers, but accepts nothing until somebody changes something there.
     Denied,
     /// rsync rejects its options.
     Options,
-    /// A fault of this program.
+    /// A bug in this program.
     Fault,
     /// This machine lacks processes, memory or open files.
     Shortage,
@@ -29,11 +29,11 @@ pub enum FailureKind {
 pub struct Failure {
     /// What went wrong.
     pub kind: FailureKind,
-    /// rsync's exit code; what it would have been, where rsync did not run.
+    /// rsync's exit code, or the code that it would have had if rsync did not run.
     pub code: i32,
     /// What exactly, as a clause for the operator.
     pub reason: String,
-    /// What the operator should do, where more is known than what holds for the kind.
+    /// What the operator should do, if more is known than the advice for the kind.
     pub advice: Option<String>,
 }
 
@@ -64,12 +64,12 @@ pub enum Subject {
     Root,
 }
 
-/// When the next try comes.
+/// How the next try is scheduled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// About every second, however long it lasts: a try costs next to nothing (`rsync/knock.rs`).
+    /// About every second, however long it lasts: a try costs almost nothing (`rsync/knock.rs`).
     Often,
-    /// Soon at first, in the end every minute: a try is a transfer, or a line in somebody's log.
+    /// Soon at first, in the end every minute: a try is a transfer, or a line in the remote's log.
     Rarely,
 }
 
@@ -194,12 +194,12 @@ const KINDS: [(FailureKind, Policy); 8] = [
 ];
 
 impl FailureKind {
-    /// What is to be done about this kind, and said of it.
+    /// How this kind is retried and reported.
     pub fn policy(self) -> &'static Policy {
         &KINDS[self as usize].1
     }
 
-    /// True when the remote's side refuses or does not answer: another try meets the same.
+    /// True when the remote refuses or does not answer, so that another path would fail in the same way.
     pub fn is_remotes(self) -> bool {
         matches!(self, Self::Away | Self::Busy | Self::Denied)
     }

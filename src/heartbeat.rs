@@ -1,4 +1,4 @@
-//! `<heartbeat>`: tells a service elsewhere that all is well, again and again; when it hears nothing, it raises the alarm.
+//! `<heartbeat>`: reports to an outside service at intervals that all is well; the service raises an alarm when the reports stop.
 //! Keeps no history: a heartbeat that was not delivered is not sent later.
 
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::web::Web;
 /// How long the main loop may take for a snapshot.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Reasons that are told at most; the service shows some lines of them.
+/// At most so many reasons are sent; the service shows only some lines.
 const REASONS: usize = 20;
 
-/// Who is told, and where the news come from.
+/// The addresses, and the source of snapshots.
 #[derive(Debug)]
 pub struct Heartbeat {
     url: Secret,
@@ -28,7 +28,7 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Tells nobody yet.
+    /// Sends nothing yet.
     pub fn new(config: &telling::Heartbeat, reader: SnapshotReader) -> Self {
         Self {
             url: config.url.clone(),
@@ -39,7 +39,7 @@ impl Heartbeat {
         }
     }
 
-    /// Tells how it is now.
+    /// Sends the present state.
     pub fn beat(&mut self) {
         let outcome = match self.reasons() {
             None => self.url.read().and_then(|url| self.web.get(&url)),

@@ -1,5 +1,5 @@
 //! The log: one line per message, to standard error or to a file that can be reopened after rotation.
-//! Never stops the program: a full disk or a reader that stands still loses lines, and says later how many.
+//! Never stops the program: a full disk or a stalled reader loses lines, and a later line says how many.
 
 mod sink;
 
@@ -66,10 +66,10 @@ pub fn default_file(state_dir: Option<&Path>) -> PathBuf {
     state_dir.map_or_else(|| "/dev/null".into(), |dir| dir.join("sersync2.log"))
 }
 
-/// Libraries that tell at their debug levels what a plugin sends, addresses with tokens among it.
+/// Libraries whose debug levels show what a plugin sends, including addresses with tokens.
 const TALKATIVE: [&str; 2] = ["ureq", "rustls"];
 
-/// Starts the log; `level` holds where the environment variable `RUST_LOG` says nothing else.
+/// Starts the log; `level` applies unless the environment variable `RUST_LOG` says otherwise.
 ///
 /// # Errors
 /// When the file cannot be opened (a symbolic link is never followed), or the log runs already.
@@ -107,7 +107,7 @@ pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
-/// False while the terminal behind standard error stands still: a write would wait for it.
+/// False while the terminal of standard error is stopped: a write would wait for it.
 pub fn is_stderr_writable() -> bool {
     sink::is_writable(io::stderr().as_fd(), sink::Patience::None)
 }

@@ -329,7 +329,7 @@ impl Drop for Plugin {
         drop(self.stop.take());
         if self.ended.recv_timeout(STOP_WAIT) == Err(RecvTimeoutError::Timeout) {
             // Its connection has its own time limit, so the thread ends soon; nothing depends on it.
-            log::warn!("plugin {}: still waits for an answer; not waited for", self.name);
+            log::warn!("plugin {}: still waits for an answer; sersync ends without it", self.name);
             return;
         }
         if let Some(thread) = self.thread.take()

@@ -1,4 +1,4 @@
-//! The process around the mirror: background mode whose parent tells the truth, systemd's messages.
+//! The process around the mirror: background mode with a reliable exit code of the parent, and messages to systemd.
 //! Knows nothing of configurations or remotes; signals are in `process/signals.rs`, what a killed one left in `process/orphans.rs`.
 
 pub mod orphans;
@@ -37,12 +37,12 @@ pub enum ProcessError {
     /// Standard output and error cannot end in the log.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The parent of `-d` was ended before the mirror stood: whoever started us gave up.
+    /// The parent of `-d` was ended before the mirror was ready: its caller gave up.
     #[error("the process that started sersync2 was ended while it waited for the watches")]
     ParentGone,
 }
 
-/// Which process goes on after [`start_background`].
+/// Which process continues after [`start_background`].
 #[derive(Debug)]
 pub enum Background {
     /// The parent: all it has left to do is to end with this code.
@@ -51,7 +51,7 @@ pub enum Background {
     Child(Readiness),
 }
 
-/// Sets right what a launcher may have left: signals, and the number of open files.
+/// Resets what a launcher may have changed: signals, and the limit on open files.
 /// To be called first, before any thread or child is started.
 pub fn prepare() {
     sys::restore_signal_defaults();
@@ -59,8 +59,8 @@ pub fn prepare() {
     _ = raise_open_files();
 }
 
-/// Goes to the background, before the first thread. The parent prints `announcement`, waits until the child says
-/// what became of it, and gets the exit code for that; a reason goes to its standard error.
+/// Goes to the background, before the first thread. The parent prints `announcement`, waits for the child's
+/// result, and ends with its exit code; a reason goes to standard error.
 ///
 /// The child keeps the working directory, the umask, and standard output and error until it is ready.
 ///
@@ -119,11 +119,11 @@ fn wait_for_child(pipe: OwnedFd, log_file: &Path) -> ExitCode {
 enum ChildFailure {
     /// It said so.
     Reason(Vec<u8>),
-    /// It died without a word.
+    /// It died without a message.
     Silence,
 }
 
-/// Reads what the child says, up to its end of the pipe being closed, by it or by its death.
+/// Reads the child's message until its end of the pipe is closed, by the child or by its death.
 fn read_answer(mut pipe: impl Read) -> Result<(), ChildFailure> {
     let mut answer = Vec::new();
     // An error leaves an answer that is not `READY`.
@@ -135,7 +135,7 @@ fn read_answer(mut pipe: impl Read) -> Result<(), ChildFailure> {
     }
 }
 
-/// The mirror's promise to say when it stands. Dropped without a word, it tells the parent of `-d` that
+/// The mirror's promise to report when it is ready. If it is dropped before, the parent of `-d` learns that
 /// the mirror failed.
 #[derive(Debug)]
 pub struct Readiness(Option<File>);

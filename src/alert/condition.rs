@@ -195,7 +195,7 @@ fn of_remote(remote: &Remote, limits: &Thresholds, now_ms: u64, found: &mut Foun
         let example = first
             .map_or(String::new(), |path| format!(", {} among them: {}", path.path, path.reason));
         let text = format!(
-            "remote {name}: {} cannot be delivered{example}; see the fail log; it is tried again",
+            "remote {name}: {} cannot be delivered{example}; see the fail log; sersync retries",
             paths(remote.failing)
         );
         add(Kind::FailLog, now_ms, text);

@@ -73,7 +73,7 @@ fn check_words(words: &[String], field: &Field, values: &mut Values<'_>) {
                 values.warn(field, &format!("{shown} is left out: {reason}"), "remove it");
             }
             RemarkKind::Differs(how) => {
-                values.warn(field, &format!("{shown} {how}"), "docs/RECEIVERS.md says more");
+                values.warn(field, &format!("{shown} {how}"), "docs/RECEIVERS.md explains it");
             }
             RemarkKind::NoOption => {
                 let found =

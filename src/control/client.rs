@@ -1,4 +1,4 @@
-//! The other side of the control socket: asks an instance, and says in a sentence why there is no answer.
+//! The client side of the control socket: asks an instance, and explains in a sentence why there is no answer.
 //! Does not print.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -49,7 +49,7 @@ pub enum CallError {
         /// The state directory.
         directory: PathBuf,
     },
-    /// What it says is no answer.
+    /// Its response is not an answer.
     #[error("{} answers in another way than this sersync2 understands ({reason}): they are of different versions; \
         use the same program for both, or restart the instance", process(*pid))]
     Foreign {

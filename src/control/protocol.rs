@@ -15,11 +15,11 @@ pub const VERSION: u32 = 1;
 /// A request may be so long.
 pub const REQUEST_MAX: usize = 256 << 10;
 
-/// What somebody wants of a running mirror.
+/// A command to a running mirror.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
-    /// How are things?
+    /// Report the state.
     Status,
     /// Answer when all that changed before is delivered.
     Flush {
@@ -42,7 +42,7 @@ pub enum Command {
         #[serde(default)]
         path: Option<String>,
     },
-    /// How does a path stand at each remote?
+    /// Report the state of a path at each remote.
     Explain {
         /// An absolute path, written by [`write_path`].
         path: String,
@@ -77,7 +77,7 @@ pub enum Command {
         #[serde(default)]
         dry_run: bool,
     },
-    /// What is gone is meant to be gone: delete it on the remotes.
+    /// The deletions are meant: make them on the remotes.
     ConfirmDeletions,
     /// Log so much.
     LogLevel {
@@ -103,12 +103,12 @@ pub struct Request {
 pub struct Response {
     /// [`VERSION`] of whoever answers.
     pub version: u32,
-    /// What came of it.
+    /// The result.
     #[serde(flatten)]
     pub result: Answer,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
@@ -122,7 +122,7 @@ pub enum Answer {
         /// How many paths are missing at each remote.
         missing: Vec<Missing>,
     },
-    /// How a path stands.
+    /// The state of a path.
     Explained {
         /// At each remote that gets it.
         remotes: Vec<Standing>,
@@ -141,7 +141,7 @@ pub enum Answer {
     },
 }
 
-/// How a path stands at one remote.
+/// The state of a path at one remote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// Which remote.

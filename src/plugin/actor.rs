@@ -131,7 +131,7 @@ impl Actor {
 
     fn note_down(&mut self, reason: &str) {
         let level = level(self.counters.down.swap(true, Ordering::Relaxed));
-        log::log!(level, "plugin {}: {reason}; its events wait, and it is tried again", self.name);
+        log::log!(level, "plugin {}: {reason}; its events wait, and sersync retries", self.name);
     }
 
     fn note_up(&mut self) {

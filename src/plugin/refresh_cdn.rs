@@ -86,7 +86,7 @@ impl RefreshCdn {
         let refused = |what: String| PluginFailure::Refused(format!("{domain}:{port} {what}"));
         stream
             .write_all(request.as_bytes())
-            .map_err(|error| refused(format!("took no request: {error}")))?;
+            .map_err(|error| refused(format!("did not accept the request: {error}")))?;
         let answer = read_answer(stream, self.limit);
         if answer.is_empty() {
             return Err(refused("gave no answer".into()));
@@ -114,7 +114,7 @@ impl Deliver for RefreshCdn {
                 self.config.domain
             ))),
             None if whatsup.is_none() => Err(PluginFailure::Refused(format!(
-                "{} answered with something that is no HTTP",
+                "{} answered with something that is not HTTP",
                 self.config.domain
             ))),
             _ => Ok(Delivered::Done),

@@ -34,7 +34,7 @@ impl Deliver for Socket {
             .write_all(event.absolute().as_os_str().as_bytes())
             .and_then(|()| stream.shutdown(Shutdown::Write))
             .map_err(|error| {
-                PluginFailure::Refused(format!("{ip}:{port} took no path: {error}"))
+                PluginFailure::Refused(format!("{ip}:{port} did not accept the path: {error}"))
             })?;
         Ok(Delivered::Done)
     }

@@ -1,5 +1,5 @@
-//! rsync processes that outlived their sersync2, because it was killed: until they end, they bring what was true then.
-//! Ends them; they are known by the state directory in their environment, which only its lock's holder may act on.
+//! Ends rsync processes that outlived a killed sersync2: they would still deliver old data.
+//! Identifies them by the state directory in their environment; only the holder of its lock may end them.
 
 use std::fs;
 use std::os::fd::OwnedFd;

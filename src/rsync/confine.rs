@@ -220,7 +220,7 @@ pub fn is_usable() -> bool {
         Ok(()) => true,
         Err(reason) => {
             log::info!(
-                "rsync is not confined to the watch path: {reason}; an rsync before 3.4 may follow a directory that somebody swaps for a link"
+                "rsync is not confined to the watch path: {reason}; an rsync before 3.4 may follow a link that somebody puts in the place of a directory"
             );
             false
         }
@@ -232,7 +232,7 @@ pub fn say_once_that_a_start_is_not(reason: &str) {
     static SAID: Once = Once::new();
     SAID.call_once(|| {
         log::warn!(
-            "rsync is not always confined to the watch path: {reason}; this is not said again"
+            "rsync is not always confined to the watch path: {reason}; this is logged only once"
         );
     });
 }

@@ -131,8 +131,8 @@ impl RsyncOption {
     }
 }
 
-const WHAT_IS_SAID: &str = "sersync reads what rsync says, and nobody else sees it";
-const WHAT_IS_SENT: &str = "sersync itself says which names are sent";
+const WHAT_IS_SAID: &str = "sersync reads rsync's output, and nobody else sees it";
+const WHAT_IS_SENT: &str = "sersync itself decides which names are sent";
 const WHAT_IS_DELETED: &str = "sersync itself decides what may be deleted";
 const NOTHING_COPIED: &str = "rsync would transfer nothing";
 const SINGLE_RUN: &str = "it is made for a single run";
@@ -140,13 +140,13 @@ const CUT_OFF: &str = "a run that is cut off counts as a failed one";
 const OTHER_SIDE: &str = "it is made for rsync's other side";
 const INTERNAL: &str = "it is rsync's own, internal option";
 const LISTS: &str = "it does not work with lists of names";
-const WHOLE_TREE: &str =
-    "what it makes of one path depends on others, so after each change the whole tree is compared";
-const LINKED: &str = "after a change to a file that has several names, the whole tree is compared";
-const EACH_BACKUP: &str = "keeps a backup of each version that is replaced or deleted here, and these are more than a run by hand would see";
-const FIRST_KEPT: &str = "the copy keeps the first version that was delivered, and a file that was deleted and made again counts as new";
-const EACH_RUN: &str = "limits each run; what a run leaves stands in the fail log, and the next tries delete it. <guard maxDelete> protects against a mass deletion";
-const AS_INPLACE: &str = "works as --inplace: appending alone would leave the copy of a file that was replaced stale for ever";
+const WHOLE_TREE: &str = "makes the result for one path depend on others, so after each change the whole tree is compared";
+const LINKED: &str = "keeps the names of a file together, so after a change to a file with several names the whole tree is compared";
+const EACH_BACKUP: &str = "keeps a backup of each version that is replaced or deleted, more than a run by hand would keep";
+const FIRST_KEPT: &str = "keeps the first version that was delivered; a file that was deleted and created again counts as new";
+const EACH_RUN: &str = "limits each run; what a run leaves is in the fail log, and the next tries delete it. <guard maxDelete> protects against a mass deletion";
+const AS_INPLACE: &str =
+    "works like --inplace: appending alone would leave the copy of a replaced file stale for ever";
 const NO_PARENTS: &str = "names would not arrive without the directories above them";
 const DELETES_SOURCE: &str = "it would delete what was sent from the watch path";
 

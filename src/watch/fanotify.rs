@@ -167,7 +167,7 @@ impl FanotifyWatch {
             self.hearing = match hear_all(self.group.as_fd()) {
                 Ok(()) => Hearing::All,
                 Err(error) => {
-                    log::error!("cannot hear of all directories again: {error}");
+                    log::error!("cannot make the kernel report all directories again: {error}");
                     Hearing::Less
                 }
             };

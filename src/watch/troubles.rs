@@ -115,19 +115,19 @@ impl Trouble {
     /// What is wrong, and what to do about it.
     fn advice(self) -> String {
         match self {
-            Trouble::Unreadable => "we may not read them; give us read permission".into(),
+            Trouble::Unreadable => "sersync may not read them; give it read permission".into(),
             Trouble::NoWatchLeft => {
                 let limit = Limit::MaxUserWatches;
                 let value = limit.read().map_or_else(|_| "?".into(), |value| value.to_string());
                 format!("all watches are used up; raise {} (now {value})", limit.file())
             }
             Trouble::Failed(Errno::MFILE | Errno::NFILE) => {
-                "no more files may be opened; raise the limit on open files (ulimit -n)".into()
+                "too many open files; raise the limit on open files (ulimit -n)".into()
             }
             Trouble::Failed(Errno::NOMEM) => {
-                "memory is used up; raise the memory limit of this program".into()
+                "out of memory; raise the memory limit of this program".into()
             }
-            Trouble::Failed(other) => format!("{other}; see to the disk"),
+            Trouble::Failed(other) => format!("{other}; check the disk"),
         }
     }
 }

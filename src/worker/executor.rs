@@ -11,7 +11,7 @@ use crate::path::RelPath;
 use crate::rsync::{RunKind, Way};
 
 /// The failure of the path that made a run fail.
-const NOTHING_DELETED: &str = "nothing is deleted there, for a part of the source cannot be read";
+const NOTHING_DELETED: &str = "nothing is deleted there, because part of the source cannot be read";
 
 /// The result of an rsync run that did not end the job.
 #[derive(Debug, Default)]

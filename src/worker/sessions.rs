@@ -295,7 +295,7 @@ impl Sessions {
             (Outcome::Delivered, Some(output)) => Ok(output),
             (Outcome::Delivered, None) => {
                 let reason =
-                    "there is too much to delete for a filter that rsync's patterns cannot say"
+                    "too much would be deleted to check it against a filter that has no rsync pattern"
                         .into();
                 Err(Outcome::Kept { reason })
             }

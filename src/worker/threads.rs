@@ -64,7 +64,7 @@ impl<T: Send + 'static> Threads<T> {
         };
         self.shared.changed.notify_one();
         if is_short && let Err(error) = self.add() {
-            log::warn!("cannot start a thread: {error}; what is to be sent waits for another one");
+            log::warn!("cannot start a thread: {error}; its job waits for another thread");
         }
     }
 

@@ -116,7 +116,7 @@ impl Scanner<'_> {
     /// Reports non-ASCII quotation marks, and a value that runs into the next attribute.
     fn check_marks(&mut self, name: &str, mark: &Span, value: &Span) {
         if !self.text[mark.start..self.at].replace(&self.text[value.clone()], "").is_ascii() {
-            let sentence = format!("the value of {name} stands in full-width quotation marks");
+            let sentence = format!("the value of {name} is in full-width quotation marks");
             self.problems.push(
                 Problem::warning(mark.start..self.at, sentence)
                     .help("they are read as \"; write straight ones"),
@@ -129,7 +129,7 @@ impl Scanner<'_> {
         } else if glued && self.text[value.clone()].ends_with('=') {
             let behind = self.text[self.at..self.end].split(is_blank).next().unwrap_or_default();
             let sentence = format!(
-                "the value of {name} ends at this quotation mark, and {} stands outside of it",
+                "the value of {name} ends at this quotation mark, and {} is outside of it",
                 quoted(behind.trim_end_matches('/'))
             );
             self.problems.push(

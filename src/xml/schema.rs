@@ -109,7 +109,7 @@ impl Node {
         if same.is_empty() || node.kind.many {
             return same.push(node);
         }
-        let sentence = format!("<{name}> stands here a second time; the first one counts");
+        let sentence = format!("<{name}> occurs a second time; the first one counts");
         problems.push(Problem::warning(node.span, sentence).help("remove one of them"));
     }
 
@@ -203,7 +203,7 @@ impl Walk<'_> {
             true => Problem::error(
                 name,
                 format!(
-                    "the element {found} {fault} in <{parent}>, so what it says would not hold"
+                    "the element {found} {fault} in <{parent}>, so its setting would have no effect"
                 ),
             ),
             false => Problem::warning(
@@ -296,7 +296,7 @@ fn misplaced(element: &Element, kind: &Kind, home: &Kind, here: &Kind) -> Proble
     let (name, here, home) = (kind.name, here.name, home.name);
     Problem::warning(
         element.name_span.clone(),
-        format!("<{name}> stands in <{here}>; it is read as if it stood in <{home}>"),
+        format!("<{name}> is in <{here}>; it is read as if it were in <{home}>"),
     )
     .help(format!("move it into <{home}>"))
 }
@@ -313,7 +313,7 @@ fn unknown_attribute(
     let lost = near.filter(|_| kind.safety);
     if let Some(near) = lost {
         let sentence = format!(
-            "the attribute {found} of <{}> is not known, so what it says would not hold",
+            "the attribute {found} of <{}> is not known, so its setting would have no effect",
             kind.name
         );
         // That the right one is missing has the same cause.

@@ -281,7 +281,7 @@ fn params_that_delete_the_source_are_told_as_left_out() {
 #[test]
 fn every_word_that_no_run_gets_is_told() {
     for (params, words) in [
-        ("-aq", "-q is left out: sersync reads what rsync says"),
+        ("-aq", "-q is left out: sersync reads rsync's output"),
         ("-a --time-limit 5", "--time-limit is left out: a run that is cut off"),
         ("-a --ignore-errors", "--ignore-errors is left out: sersync itself decides"),
         ("-a --exclude-from=-", "--exclude-from is left out: standard input carries"),

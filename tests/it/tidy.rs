@@ -177,6 +177,35 @@ fn every_path_that_a_document_names_exists() {
     assert_none(&bad, "documents that name files which are not there");
 }
 
+/// How many headings, table rows and code fences a page has.
+fn shape(text: &str) -> [usize; 3] {
+    ["#", "|", "```"].map(|mark| text.lines().filter(|line| line.starts_with(mark)).count())
+}
+
+#[test]
+fn chinese_pages_have_the_headings_tables_and_code_blocks_of_the_english_ones() {
+    let mut pages = files("docs", "md");
+    pages.push(PathBuf::from("README.zh-CN.md"));
+    let mut bad = Vec::new();
+    let mut compared = 0;
+    for page in pages {
+        let Some(stem) = page.to_str().and_then(|name| name.strip_suffix(".zh-CN.md")) else {
+            continue;
+        };
+        let english = shape(&read(Path::new(&format!("{stem}.md"))));
+        let chinese = shape(&read(&page));
+        compared += 1;
+        if english != chinese {
+            bad.push(format!("{}: {chinese:?}, but {english:?} in English", page.display()));
+        }
+    }
+    assert!(compared >= 9, "{compared} pages");
+    assert_none(
+        &bad,
+        "headings, table rows and code fences of a page and of its translation differ",
+    );
+}
+
 #[test]
 fn every_script_is_executable_and_stops_at_the_first_error() {
     use std::os::unix::fs::PermissionsExt;

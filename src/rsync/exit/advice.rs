@@ -32,22 +32,22 @@ const ADVICE: &[(&str, &str, &str)] = &[
     ),
     (
         "ERROR: module is read only",
-        "takes nothing, for module {module} is read only",
+        "accepts nothing, because module {module} is read only",
         "set \"read only = no\" in its rsyncd.conf",
     ),
     (
         "password file must not be other-accessible",
-        "is not asked, for others may read the password file {file}",
+        "is not contacted, because other users may read the password file {file}",
         "run chmod 600 on it",
     ),
     (
         "password file must be owned by root",
-        "is not asked, for the password file {file} does not belong to root",
+        "is not contacted, because the password file {file} does not belong to root",
         "run chown root on it",
     ),
     (
         "could not open password file",
-        "is not asked, for the password file {file} cannot be read",
+        "is not contacted, because the password file {file} cannot be read",
         "correct passwordfile=\"…\" in <auth>",
     ),
     (
@@ -73,7 +73,7 @@ const ADVICE: &[(&str, &str, &str)] = &[
     ),
     (
         "UNPROTECTED PRIVATE KEY FILE",
-        "is not offered the ssh key, for others may read its file here",
+        "is not offered the ssh key, because other users may read its file here",
         "run chmod 600 on it",
     ),
     (

@@ -97,7 +97,7 @@ const READ_ONLY: Kind = Kind {
         three.daemons[2].reconfigure(&Options { module, ..Options::default() });
     },
     mends: |three| three.daemons[2].reconfigure(&Options::default()),
-    words: "127.0.0.4::data takes nothing, for module data is read only",
+    words: "127.0.0.4::data accepts nothing, because module data is read only",
 };
 
 /// It is changed there, and here only afterwards.

@@ -70,7 +70,7 @@ fn a_read_only_module_is_said_once_and_made_good_when_it_is_writable() {
     let two = Two::start(10, daemon("read only = yes"), "data", "");
     two.sound_one_is_served("meanwhile");
     two.is_said_and_mended(
-        "takes nothing, for module data is read only: set \"read only = no\"",
+        "accepts nothing, because module data is read only: set \"read only = no\"",
         || {
             two.failing.reconfigure(&Options::default());
         },
