@@ -208,7 +208,7 @@ fn what_only_the_receiver_has_stays_when_changes_are_dropped_and_nothing_is_on_r
     (0..17_000).for_each(|i| mirror.write(["a", "b"][i % 2], "x"));
     mirror.write("d/unseen", "x");
     mirror.signal(Signal::CONT);
-    mirror.wait_for_output("the kernel dropped change notices");
+    mirror.wait_for_output("the kernel dropped events");
     wait_for_content(&daemon.at("d/unseen"), "x");
     mirror.wait_for_output("what only the remote has was left there");
     assert!(daemon.at("d/own").exists(), "{}", mirror.output());
