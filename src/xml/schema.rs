@@ -296,7 +296,7 @@ fn misplaced(element: &Element, kind: &Kind, home: &Kind, here: &Kind) -> Proble
     let (name, here, home) = (kind.name, here.name, home.name);
     Problem::warning(
         element.name_span.clone(),
-        format!("<{name}> is in <{here}>; it is read as if it were in <{home}>"),
+        format!("<{name}> stands in <{here}>; it is read as if it stood in <{home}>"),
     )
     .help(format!("move it into <{home}>"))
 }
