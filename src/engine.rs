@@ -1,9 +1,12 @@
 //! The core: every event that can wake the program goes in, every action it takes comes out.
 //! Pure: no I/O, no clock, no threads; the daemon, the golden scripts and the simulator drive the same code.
 
+mod backlog;
 #[cfg(test)]
 mod comeback;
+mod contact;
 pub mod deferred;
+mod flights;
 mod flush;
 mod full_sync;
 #[cfg(test)]
@@ -307,7 +310,7 @@ impl Engine {
     /// True while nothing leaves this root, because it cannot be read.
     pub fn is_lost(&self, root: RootId) -> bool {
         let mut remotes = self.remotes.iter().filter(|remote| remote.is_active());
-        remotes.any(|remote| remote.root == root && remote.root_is_lost())
+        remotes.any(|remote| remote.root() == root && remote.root_is_lost())
     }
 
     /// What the fail log is to hold.
@@ -416,7 +419,7 @@ impl Engine {
         deletions: Deletions,
         actions: &mut Vec<Action>,
     ) {
-        let sibling = self.remotes.iter().find(|it| it.is_active() && it.root == root);
+        let sibling = self.remotes.iter().find(|it| it.is_active() && it.root() == root);
         let mut remote = RemoteState::new(id, root, self.setup.unrecorded);
         remote.join(now, sibling, deletions, actions);
         match self.remotes.get_mut(id.0) {
@@ -447,7 +450,7 @@ impl Engine {
     }
 
     fn of_root(&mut self, root: RootId) -> impl Iterator<Item = &mut RemoteState> {
-        self.active().filter(move |remote| remote.root == root)
+        self.active().filter(move |remote| remote.root() == root)
     }
 
     fn job_done(&mut self, now: Now, job: JobId, report: JobReport, actions: &mut Vec<Action>) {
@@ -473,13 +476,13 @@ impl Engine {
 
     /// True when the failure concerns more than one remote, and another one than `but` suffers from it now.
     fn others_have(&self, kind: FailureKind, but: usize) -> bool {
-        let root = self.remotes[but].root;
+        let root = self.remotes[but].root();
         let others = self.remotes.iter().enumerate().filter(|(index, _)| *index != but);
         let mut suffer = others.filter(|(_, remote)| remote.failure_kind() == Some(kind));
         match kind.policy().subject {
             Subject::Remote | Subject::Program => false,
             Subject::Machine => suffer.next().is_some(),
-            Subject::Root => suffer.any(|(_, remote)| remote.root == root),
+            Subject::Root => suffer.any(|(_, remote)| remote.root() == root),
         }
     }
 

@@ -31,6 +31,8 @@ pub struct FullSync {
     pub since: Now,
     /// What has become of what only the copy has, so far.
     pub extraneous: Extraneous,
+    /// Start again at the end: the kernel dropped events meanwhile.
+    pub again: bool,
     /// Shards in jobs.
     pub in_flight: usize,
     /// Shards seen so far, for the progress line.
@@ -48,6 +50,7 @@ impl FullSync {
             filter: FullSyncFilter::Off,
             since: now,
             extraneous: Extraneous::Deleted,
+            again: false,
             in_flight: 0,
             shards: 0,
             files: 0,

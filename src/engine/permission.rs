@@ -1,4 +1,4 @@
-//! What others allow a remote: an operator may pause it, its root may be lost, and deletions may be held back.
+//! What others allow a remote: an operator may pause or remove it, its root may be lost, and deletions may be held back.
 //! Says nothing about when a job starts.
 
 /// Whether extraneous entries of whole directories may be deleted on the remotes.
@@ -30,11 +30,13 @@ pub struct Permission {
     pub is_paused: bool,
     /// Its root cannot be read.
     pub root_is_lost: bool,
+    /// It is not mirrored any more, and only its jobs in flight are left.
+    pub is_retired: bool,
 }
 
 impl Permission {
     /// True when jobs may start.
     pub fn may_start(&self) -> bool {
-        !self.is_paused && !self.root_is_lost
+        !self.is_paused && !self.root_is_lost && !self.is_retired
     }
 }

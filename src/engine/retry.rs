@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Now;
 use super::mark::{Item, Mark};
+use super::refusals::{Complaint, Refusals};
+use super::{Now, PathFailure};
 use crate::change::Scope;
 use crate::failure::{Failure, FailureKind, Retry};
 use crate::path::{RelPath, within};
@@ -135,6 +136,8 @@ pub struct Failing {
 #[derive(Debug, Default)]
 pub struct FailingPaths {
     paths: BTreeMap<RelPath, Failing>,
+    /// What was said of them.
+    refusals: Refusals,
 }
 
 /// What follows from a failure of a path.
@@ -228,6 +231,18 @@ impl FailingPaths {
             Some(Item { path, mark })
         });
         (log, again.collect())
+    }
+
+    /// What is to be said of paths that have just gone to the fail log, each with the time of its next try.
+    pub fn complain(&mut self, now: Now, logged: Vec<(PathFailure, Now)>) -> Complaint {
+        self.refusals.add(now, logged)
+    }
+
+    /// When nothing fails any more, what fails next is said as new.
+    pub fn forget_what_was_said(&mut self) {
+        if self.paths.is_empty() {
+            self.refusals.forget();
+        }
     }
 
     /// What fails in this very directory, and failed before `began`; each with a time that is sooner than its next try.

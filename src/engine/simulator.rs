@@ -129,9 +129,10 @@ struct World {
 fn new_engine(rng: &mut Rng, setup: Setup) -> Engine {
     let mut engine = Engine::new(setup);
     for remote in &mut engine.remotes {
-        remote.limits.batch_paths = 1 + rng.below(12) as usize;
-        remote.limits.failing_paths = 2 + rng.below(12) as usize;
-        remote.limits.deferred_paths = 4 + rng.below(30) as usize;
+        let limits = remote.limits_mut();
+        limits.batch_paths = 1 + rng.below(12) as usize;
+        limits.failing_paths = 2 + rng.below(12) as usize;
+        limits.deferred_paths = 4 + rng.below(30) as usize;
     }
     engine
 }

@@ -18,13 +18,7 @@ impl RemoteState {
     pub fn resume(&mut self, now: Now) {
         self.permission.is_paused = false;
         self.break_silence(now);
-        self.try_soon();
-    }
-
-    fn try_soon(&mut self) {
-        if let Some(outage) = &mut self.outage {
-            outage.next = outage.next.min(outage.since);
-        }
+        self.contact.try_soon();
     }
 
     /// Compares a path and all below it with its copy.
@@ -34,19 +28,19 @@ impl RemoteState {
         } else {
             self.mark(path, Mark::new(Scope::Tree));
         }
-        self.try_soon();
+        self.contact.try_soon();
     }
 
     /// Notes all that is to be delivered now.
     pub fn flush(&mut self, now: Now, id: FlushId, within: Vec<RelPath>) {
         self.deferred.confirm_soon(now);
         let mut mark = FlushMark::new(id, within);
-        for (job, flight) in &self.flights {
+        for (job, flight) in self.flights.iter() {
             if flight.origin == Origin::Pending {
-                mark.add_job(*job, &flight.items);
+                mark.add_job(job, &flight.items);
             }
         }
-        let pending = self.pending.iter().map(|item| item.path);
+        let pending = self.backlog.pending.iter().map(|item| item.path);
         pending.chain(self.deferred.unsettled().cloned()).for_each(|path| mark.add(path));
         let full_sync = self.full_sync.as_ref();
         let compares = full_sync.is_some_and(|it| it.filter == FullSyncFilter::Off);
@@ -75,7 +69,7 @@ impl RemoteState {
         }
         let mark = self.flushes.iter().find(|mark| mark.id == id)?;
         let (paths, jobs) = mark.missing();
-        let flights = jobs.filter_map(|job| self.flights.get(job));
+        let flights = jobs.filter_map(|job| self.flights.get(*job));
         let flying = flights.flat_map(|flight| flight.items.iter().map(|item| &item.path));
         let all: Vec<&RelPath> = paths.chain(flying).collect();
         let named = all.iter().take(first).map(|path| (*path).clone()).collect();

@@ -79,7 +79,7 @@ impl RemoteState {
             return Standing::InFlight(flight.pending_since);
         }
         match self.undelivered().any(|item| concerns(&item)) {
-            true => Standing::Pending(self.pending_since),
+            true => Standing::Pending(self.backlog.since()),
             false => Standing::Delivered,
         }
     }
@@ -89,15 +89,15 @@ impl RemoteState {
         let flights = || self.flights.values().filter(|flight| flight.origin == Origin::Pending);
         let flying: usize = flights().map(|flight| flight.items.len()).sum();
         let oldest = flights().filter_map(|flight| flight.pending_since);
-        let oldest = oldest.chain(self.pending_since).min();
-        let has_backlog = oldest.is_some_and(|oldest| oldest < self.up_since);
+        let oldest = oldest.chain(self.backlog.since()).min();
+        let has_backlog = oldest.is_some_and(|oldest| oldest < self.contact.up_since());
         RemoteView {
-            root: self.root,
-            outage: self.outage.clone(),
+            root: self.setup.root,
+            outage: self.contact.outage().cloned(),
             is_tried: self.is_in_doubt_and_tried(),
             is_paused: self.permission.is_paused,
             is_catching_up: self.full_sync.is_some() || has_backlog,
-            pending: self.pending.len() + flying + self.deferred.changes(),
+            pending: self.backlog.pending.len() + flying + self.deferred.changes(),
             oldest,
             in_flight: self.flights.len(),
             full_sync: self.observe_full_sync(),
@@ -115,7 +115,7 @@ impl RemoteState {
             shards: full_sync.shards,
             files: full_sync.files,
             bytes: full_sync.bytes,
-            jobs: its.map(|(id, _)| *id).collect(),
+            jobs: its.map(|(id, _)| id).collect(),
         })
     }
 
@@ -126,10 +126,6 @@ impl RemoteState {
 
     /// Notes since when something has been pending. Call it after each event, before jobs start.
     pub fn note_age(&mut self, now: Now) {
-        if self.pending.is_empty() {
-            self.pending_since = None;
-        } else if self.pending_since.is_none() {
-            self.pending_since = Some(now);
-        }
+        self.backlog.note_age(now);
     }
 }

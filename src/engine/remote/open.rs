@@ -14,10 +14,10 @@ impl RemoteState {
     /// is pending before anything new below it, and a pending mark at an open directory keeps back everything below it.
     pub fn open(&mut self, job: JobId, directories: &[RelPath]) {
         let opened = self.locks.downgrade(&Owner::Job(job), directories);
-        if let Some(flight) = self.flights.get_mut(&job) {
+        if let Some(flight) = self.flights.get_mut(job) {
             // rsync sets the directory's times at the end, perhaps after another run has changed something in it.
             opened.into_iter().for_each(|directory| flight.parents.touch(directory.clone()));
         }
-        self.stuck = false;
+        self.backlog.search_again();
     }
 }

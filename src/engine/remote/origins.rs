@@ -8,7 +8,7 @@ use crate::change::Scope;
 use crate::engine::deferred::Condition;
 use crate::engine::locks::{LockKind, Owner};
 use crate::engine::pending::Item;
-use crate::engine::{JobId, JobKind, Now, UndoneMove};
+use crate::engine::{JobKind, Now, UndoneMove};
 use crate::path::RelPath;
 
 /// What was renamed twice in a row is told of within this time.
@@ -27,7 +27,7 @@ impl RemoteState {
         let sends_origin = |flight: &Flight| {
             flight.items.iter().any(|item| item.path == *origin && is_dear(flight, item))
         };
-        if let Some(job) = self.flight_that(sends_origin) {
+        if let Some(job) = self.flights.find(sends_origin) {
             self.locks.lock(Owner::Job(job), moved, LockKind::Short);
         }
     }
@@ -35,21 +35,21 @@ impl RemoteState {
     /// A job returned `moved`: it is sent together with its old name, or after the batch that has the old name in flight.
     /// If neither is near, drops the hint.
     pub fn wait_for_origin(&mut self, now: Now, moved: &RelPath) {
-        let Some(origin) = self.moves.origin(moved).cloned() else { return };
+        let Some(origin) = self.backlog.moves.origin(moved).cloned() else { return };
         let origin = &origin;
         if !self.locks.keeps_back(origin) {
-            if !self.deferred.bring_forward(now, origin) && !self.pending.touches(origin) {
-                self.moves.take(moved);
+            if !self.deferred.bring_forward(now, origin) && !self.backlog.pending.touches(origin) {
+                self.backlog.moves.take(moved);
             }
             return;
         }
         let near = |item: &Item| item.path.is_within(origin) || origin.is_within(&item.path);
         let is_near =
             |flight: &Flight| flight.kind == JobKind::Batch && flight.items.iter().any(near);
-        match self.flight_that(is_near) {
+        match self.flights.find(is_near) {
             Some(_) if self.locks.keeps_back(moved) => {}
             Some(job) => self.locks.lock(Owner::Job(job), moved, LockKind::Short),
-            None => _ = self.moves.take(moved),
+            None => _ = self.backlog.moves.take(moved),
         }
     }
 
@@ -58,7 +58,7 @@ impl RemoteState {
     pub fn give_back(&mut self, now: Now, undone: Vec<UndoneMove>, items: &[Item]) {
         for undone in undone {
             let names = [undone.new.clone(), undone.old.clone()];
-            let went_on = self.moves.give_back(undone);
+            let went_on = self.backlog.moves.give_back(undone);
             let went_on = went_on.filter(|(name, _)| !self.locks.keeps_back(name));
             let due = if went_on.is_some() { now } else { now + MOVES_ON };
             if let Some((_, origin)) = went_on {
@@ -72,12 +72,6 @@ impl RemoteState {
 
     /// True when a job in flight is about this very path.
     pub(super) fn is_in_flight(&self, path: &RelPath) -> bool {
-        let is_its = |flight: &Flight| flight.items.iter().any(|item| item.path == *path);
-        self.locks.holds(path) && self.flight_that(is_its).is_some()
-    }
-
-    fn flight_that(&self, is_it: impl Fn(&Flight) -> bool) -> Option<JobId> {
-        let found = self.flights.iter().find(|(_, flight)| is_it(flight));
-        found.map(|(job, _)| *job)
+        self.locks.holds(path) && self.flights.find(|flight| flight.has(path)).is_some()
     }
 }

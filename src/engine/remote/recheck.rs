@@ -66,6 +66,7 @@ mod tests {
     use super::*;
     use crate::change::{RemoteId, RootId};
     use crate::engine::Extraneous;
+    use crate::engine::contact::Contact;
     use crate::path::RelPath;
 
     fn item(path: &str) -> Item {
@@ -75,7 +76,7 @@ mod tests {
     /// A remote that answers.
     fn remote() -> RemoteState {
         RemoteState {
-            outage: None,
+            contact: Contact::default(),
             ..RemoteState::new(RemoteId(0), RootId(0), Extraneous::Deleted)
         }
     }

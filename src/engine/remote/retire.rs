@@ -1,7 +1,8 @@
 //! Remotes that come and go while the mirror runs.
 //! A remote that is gone keeps its number until its last job has ended; then another one may have it.
 
-use super::{RemoteState, SESSION_REST};
+use super::RemoteState;
+use crate::engine::contact::Contact;
 use crate::engine::locks::{LockKind, Owner};
 use crate::engine::permission::Permission;
 use crate::engine::{Action, Deletions, FullSyncCause, Now};
@@ -26,18 +27,15 @@ impl RemoteState {
     /// It is not mirrored any more: everything is forgotten but the jobs that are in flight.
     pub fn retire(&mut self, now: Now) {
         let flights = std::mem::take(&mut self.flights);
-        *self = Self {
-            flights,
-            outage: None,
-            is_retired: true,
-            sessions_until: Some(now + SESSION_REST),
-            ..Self::new(self.id, self.root, self.unrecorded)
-        };
+        let permission = Permission { is_retired: true, ..Permission::default() };
+        let mut contact = Contact::default();
+        contact.keep_sessions(now);
+        *self = Self { flights, permission, contact, ..Self::with(self.setup) };
     }
 
     /// False when it is not mirrored any more.
     pub fn is_active(&self) -> bool {
-        !self.is_retired
+        !self.permission.is_retired
     }
 }
 
@@ -47,6 +45,7 @@ mod tests {
 
     use super::*;
     use crate::change::{Cause, Change, RemoteId, RootId, WatchEvent};
+    use crate::engine::contact::SESSION_REST;
     use crate::engine::{Engine, Event, Extraneous, Job, JobReport, Setup};
     use crate::path::RelPath;
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry};
 use std::time::Duration;
 
-use super::{Flight, FlushMark, Origin, RemoteState, SESSION_REST};
+use super::{Flight, FlushMark, Origin, RemoteState};
 use crate::change::Scope;
 use crate::engine::deferred::Condition;
 use crate::engine::locks::Owner;
@@ -35,17 +35,14 @@ struct Blame {
 impl RemoteState {
     /// Takes in what a worker says of its job.
     pub fn job_done(&mut self, now: Now, id: JobId, report: JobReport, actions: &mut Vec<Action>) {
-        let Some(flight) = self.flights.remove(&id) else {
-            return;
-        };
+        let Some(flight) = self.flights.end(now, id) else { return };
         self.locks.drop_owner(&Owner::Job(id));
-        self.stuck = false;
+        self.backlog.search_again();
         let full_sync = self.full_sync.as_mut().filter(|_| flight.origin == Origin::FullSync);
         full_sync.into_iter().for_each(|full_sync| full_sync.count(&report));
         if !only_confirm(&flight.items) {
-            self.sessions_until = Some(now + SESSION_REST);
+            self.contact.keep_sessions(now);
         }
-        self.last_end = now;
         if !self.is_active() {
             return;
         }
@@ -55,7 +52,7 @@ impl RemoteState {
         self.put_back(&flight);
         self.flush_undone(id, &flight.items);
         self.recheck_aborted(now, &flight);
-        if flight.began < self.up_since {
+        if flight.began < self.contact.up_since() {
             // Its connection is from before the outage, so its failure says nothing about the remote now.
             return;
         }
@@ -65,56 +62,47 @@ impl RemoteState {
     }
 
     fn goes_down(&mut self, now: Now, began: Now, failure: Failure, out: &mut Vec<Action>) {
-        let (remote, root, pending) = (self.id, self.root, self.waiting());
-        let logged = self.outage.as_ref().is_some_and(Outage::is_logged);
-        // An answer was not the end of the outage if nothing was delivered since.
-        let before = self.outage.take().or(self.recovering.take());
-        // Each kind of failure in an outage is said once.
-        if before.as_ref().is_none_or(|before| !before.has_had(failure.kind)) {
-            let failure = failure.clone();
+        let (remote, root, pending) = (self.setup.id, self.setup.root, self.waiting());
+        let salt = remote.0 as u64 + 1;
+        let down = self.contact.fail(now, began, salt, failure.clone());
+        if down.is_first_of_kind {
             out.push(Action::Notify(Notice::Failed { remote, root, failure, pending }));
         }
-        let salt = self.id.0 as u64 + 1;
-        let outage = Outage::after_failure(before, now, began, salt, failure);
-        self.sessions_until = None;
-        out.push(Action::CloseSessions(self.id));
-        if outage.is_logged() != logged {
+        out.push(Action::CloseSessions(remote));
+        if down.changes_fail_log {
             out.push(Action::FailLogChanged);
         }
-        self.outage = Some(outage);
     }
 
     fn comes_up(&mut self, now: Now, flight: &Flight, actions: &mut Vec<Action>) {
-        let Some(outage) = self.outage.take() else { return };
+        let Some(outage) = self.contact.answer(now) else { return };
         self.put_off_rechecks(now, outage.since);
         if outage.tries == 0 {
             return;
         }
-        self.up_since = now;
         if outage.is_logged() {
             actions.push(Action::FailLogChanged);
         }
         // Jobs still in flight have connections from before the outage.
         if !self.flights.is_empty() && now - outage.since >= CONNECTIONS_OUTLIVE {
-            actions.push(Action::Abort(self.id));
+            actions.push(Action::Abort(self.setup.id));
         }
         let waiting = self.waiting() + flight.items.len();
         if flight.kind.is_question() && self.has_undelivered() {
-            // An answer proves little: its disk may still be full. Say nothing before something is delivered.
-            self.recovering = Some(outage);
+            self.contact.doubt(outage);
         } else {
             self.say_over(&outage, waiting, actions);
         }
     }
 
     fn has_undelivered(&self) -> bool {
-        !self.pending.is_empty() || self.full_sync.is_some() || !self.flights.is_empty()
+        !self.backlog.pending.is_empty() || self.full_sync.is_some() || !self.flights.is_empty()
     }
 
     /// Says that each kind of failure of this outage is over.
     fn say_over(&self, outage: &Outage, pending: usize, actions: &mut Vec<Action>) {
-        let (remote, root) = (self.id, self.root);
-        let after = self.up_since - outage.since;
+        let (remote, root) = (self.setup.id, self.setup.root);
+        let after = self.contact.up_since() - outage.since;
         let mut said = Vec::new();
         for kind in FailureKind::all().filter(|kind| outage.has_had(*kind)) {
             // Kinds with the same sentence share one.
@@ -134,12 +122,12 @@ impl RemoteState {
                 full_sync.in_flight = full_sync.in_flight.saturating_sub(flight.items.len());
                 &mut full_sync.left
             }
-            _ => &mut self.pending,
+            _ => &mut self.backlog.pending,
         };
         for item in &flight.items {
             to.mark(&item.path, item.mark);
         }
-        self.pending_since = self.pending_since.into_iter().chain(flight.pending_since).min();
+        self.backlog.age(flight.pending_since);
     }
 
     /// Marks what a worker returned. Shards go to the full sync, large files to the pending set. Trees that vanished are deferred: their
@@ -157,12 +145,11 @@ impl RemoteState {
                 Some(_) if item.mark.scope == Scope::Tree => {
                     self.deferred.defer(Condition::At(now + POSTPONED), item);
                 }
-                _ => _ = self.pending.mark(&item.path, item.mark),
+                _ => _ = self.backlog.pending.mark(&item.path, item.mark),
             }
         }
-        if !self.pending.is_empty() && !returned.is_empty() {
-            let since = self.pending_since.into_iter().chain(flight.pending_since);
-            self.pending_since = since.min();
+        if !returned.is_empty() {
+            self.backlog.age(flight.pending_since);
         }
     }
 
@@ -178,7 +165,7 @@ impl RemoteState {
         if flight.is_trial {
             self.comes_up(now, &flight, actions);
         } else if !flight.kind.is_question()
-            && let Some(outage) = self.recovering.take()
+            && let Some(outage) = self.contact.recover()
         {
             self.say_over(&outage, self.waiting() + flight.items.len(), actions);
         }
@@ -211,7 +198,7 @@ impl RemoteState {
                 });
             }
             if piece.is_none() && !keep(&item.path) {
-                self.forget_moves(item);
+                self.backlog.forget_moves(item);
                 let is_whole = flight.deletes_below || !item.deletes_below();
                 let to = match item.mark.recheck {
                     _ if !is_whole => &mut withheld,
@@ -230,7 +217,7 @@ impl RemoteState {
         self.give_back(now, undone_moves, &left_alone);
         returned.iter().for_each(|item| self.wait_for_origin(now, &item.path));
         for item in &postponed {
-            self.forget_moves(item);
+            self.backlog.forget_moves(item);
             self.deferred.defer(Condition::At(now + POSTPONED), item);
         }
         let mut returned = [returned, postponed, left_alone].concat();
@@ -243,7 +230,7 @@ impl RemoteState {
         if log == FailLog::Changed {
             actions.push(Action::FailLogChanged);
         }
-        let remote = self.id;
+        let remote = self.setup.id;
         let pending_since = flight.pending_since;
         let settled =
             Settled { job, remote, pending_since, delivered, withheld, rechecked, returned };
@@ -256,7 +243,7 @@ impl RemoteState {
             return;
         }
         if self.permission.deletions.are_allowed() {
-            self.pending.mark(&item.path, item.mark);
+            self.backlog.pending.mark(&item.path, item.mark);
         } else {
             self.deferred.defer(Condition::Deletions, item);
         }
@@ -272,17 +259,9 @@ impl RemoteState {
         let is_timed = |path: &RelPath| self.deferred.is_timed(path);
         let (log, again) = self.failing.divided(item, piece, is_timed);
         for item in again {
-            self.pending.mark(&item.path, item.mark);
+            self.backlog.pending.mark(&item.path, item.mark);
         }
         log
-    }
-
-    /// Forgets the move hints of what was delivered. A path that is pending again has a new hint.
-    fn forget_moves(&mut self, item: &Item) {
-        if !self.pending.holds(&item.path) {
-            self.moves.take(&item.path);
-        }
-        self.moves.forget_below(item);
     }
 
     /// Finds out what has to be tried again for each path that rsync named.
@@ -295,7 +274,7 @@ impl RemoteState {
         for item in items {
             flown.insert(&item.path, item.mark);
         }
-        let mut places = self.limits.failing_paths.saturating_sub(self.failing.len());
+        let mut places = self.setup.limits.failing_paths.saturating_sub(self.failing.len());
         for failure in failed {
             for (mut path, mut mark) in blame_one(&flown, &failure.path) {
                 blame.undone.insert(path.clone());
@@ -331,8 +310,8 @@ impl RemoteState {
         if logged.is_empty() {
             return FailLog::Same;
         }
-        let remote = self.id;
-        let complaint = self.refusals.add(now, logged);
+        let remote = self.setup.id;
+        let complaint = self.failing.complain(now, logged);
         for refusal in complaint.refusals {
             let next_try = refusal.due.saturating_sub(now);
             actions.push(Action::Notify(Notice::PathsFailed { remote, refusal, next_try }));
@@ -347,7 +326,7 @@ impl RemoteState {
     /// A success in a directory may mean that the remote accepts there what it has refused before.
     fn retry_siblings(&mut self, now: Now, began: Now, delivered: &[Item]) {
         if self.failing.is_empty() {
-            return self.refusals.forget();
+            return self.failing.forget_what_was_said();
         }
         let parents: BTreeSet<RelPath> =
             delivered.iter().filter_map(|item| item.path.parent()).collect();
@@ -368,14 +347,14 @@ impl RemoteState {
         if !deletes_below && full_sync.extraneous == Extraneous::Deleted {
             full_sync.extraneous = Extraneous::Withheld;
         }
-        if full_sync.is_done() && std::mem::take(&mut self.full_sync_again) {
-            full_sync.restart(FullSyncCause::Overflow, self.unrecorded);
+        if full_sync.is_done() && std::mem::take(&mut full_sync.again) {
+            full_sync.restart(FullSyncCause::Overflow, self.setup.unrecorded);
         } else if full_sync.is_done() {
             let (took, extraneous) = (now - full_sync.since, full_sync.extraneous);
             self.full_sync = None;
             self.flushes.iter_mut().for_each(FlushMark::full_sync_done);
             actions.push(Action::Notify(Notice::FullSyncDone {
-                remote: self.id,
+                remote: self.setup.id,
                 took,
                 extraneous,
             }));

@@ -3,11 +3,12 @@
 
 use std::collections::HashSet;
 
-use super::{Flight, Origin, RemoteState, Room, SESSION_REST};
+use super::{Flight, Origin, RemoteState, Room};
 use crate::change::Scope;
+use crate::engine::backlog::Backlog;
 use crate::engine::deferred::Condition;
 use crate::engine::full_sync::shards_per_job;
-use crate::engine::locks::{LockKind, Owner};
+use crate::engine::locks::{LockKind, Owner, PathLocks};
 use crate::engine::mark::only_confirm;
 use crate::engine::parents::Parents;
 use crate::engine::pending::{Item, Mark, Want};
@@ -44,17 +45,18 @@ impl NextJob {
 impl RemoteState {
     /// When the next thing falls due, among those for which there is room.
     pub fn next_deadline(&self, now: Now, room: Room) -> Option<Now> {
-        let sessions = self.sessions_until.filter(|_| self.flights.is_empty());
+        let sessions = self.contact.sessions_until().filter(|_| self.flights.is_empty());
         let start = if room == Room::None || !self.may_start() {
             None
-        } else if let Some(outage) = &self.outage {
+        } else if let Some(outage) = self.contact.outage() {
             (!self.is_in_doubt_and_tried()).then_some(outage.next)
         } else {
             // Everything that could start has started; the rest waits for a job's end or for the pace.
-            let waits = self.pending.small() > 0 && self.batches_in_flight() < BATCHES;
+            let waits =
+                self.backlog.pending.small() > 0 && self.flights.count(Flight::is_short) < BATCHES;
             waits.then(|| self.pace.ready_at()).filter(|at| *at > now)
         };
-        let reminder = self.outage.as_ref().and_then(Outage::reminder_due);
+        let reminder = self.contact.outage().and_then(Outage::reminder_due);
         let deferred = self.deferred.next_due(self.outlook());
         [sessions, start, reminder, deferred].into_iter().flatten().min()
     }
@@ -64,13 +66,13 @@ impl RemoteState {
         if room == Room::None || !self.may_start() {
             return None;
         }
-        if self.outage.is_some() {
+        if self.is_doubtful() {
             return self.next_trial(now, room);
         }
-        let may_batch = self.batches_in_flight() < BATCHES && self.pace.is_ready(now);
+        let may_batch = self.flights.count(Flight::is_short) < BATCHES && self.pace.is_ready(now);
         if may_batch
-            && !self.batch_was_last
-            && let Some(job) = self.next_batch(None, self.limits.batch_paths)
+            && !self.flights.short_was_last()
+            && let Some(job) = self.next_batch(None, self.setup.limits.batch_paths)
         {
             return Some(job);
         }
@@ -80,25 +82,16 @@ impl RemoteState {
         }
         // Batches let a waiting full sync go first, unless it waits for something long.
         let reserved = waits.filter(|(_, kind)| *kind == LockKind::Short);
-        self.next_batch(reserved.map(|(path, _)| path), self.limits.batch_paths)
+        self.next_batch(reserved.map(|(path, _)| path), self.setup.limits.batch_paths)
     }
 
     fn may_start(&self) -> bool {
-        self.permission.may_start() && self.is_active()
+        self.permission.may_start()
     }
 
     fn next_batch(&mut self, reserved: Option<RelPath>, paths: usize) -> Option<NextJob> {
-        if self.stuck || self.pending.small() == 0 {
-            return None;
-        }
-        let mut items = self.take_beside(Want::Batch(paths), reserved.as_ref());
-        self.stuck = items.is_empty();
-        if items.iter().any(Item::only_adds) {
-            // They go by themselves, in a job that deletes nothing.
-            for item in items.extract_if(.., |item| !item.only_adds()) {
-                self.pending.mark(&item.path, item.mark);
-            }
-        }
+        let items =
+            self.take_beside(reserved.as_ref(), |backlog, locks| backlog.take_batch(locks, paths));
         NextJob::new(JobKind::Batch, Origin::Pending, items)
     }
 
@@ -108,7 +101,7 @@ impl RemoteState {
         if room != Room::Any {
             return (None, None);
         }
-        let trees = self.count_flights(|kind| matches!(kind, JobKind::Trees(_)));
+        let trees = self.flights.count(Flight::sends_trees);
         if trees < TREE_JOBS && self.permission.deletions != Deletions::Undecided {
             if let Some(full_sync) = &mut self.full_sync {
                 let (items, sweep_waits) = full_sync.take(&self.locks, TREE_JOBS);
@@ -118,9 +111,12 @@ impl RemoteState {
                 }
                 waits = sweep_waits;
             }
-            if self.pending.shards() > 0 {
-                let want = Want::Trees(shards_per_job(self.pending.shards(), 0, TREE_JOBS));
-                let items = self.take_beside(want, waits.as_ref().map(|(path, _)| path));
+            if self.backlog.pending.shards() > 0 {
+                let want = Want::Trees(shards_per_job(self.backlog.pending.shards(), 0, TREE_JOBS));
+                let items = self
+                    .take_beside(waits.as_ref().map(|(path, _)| path), |backlog, locks| {
+                        backlog.pending.take(locks, want)
+                    });
                 let kind = JobKind::Trees(FullSyncFilter::Off);
                 let job = NextJob::new(kind, Origin::Pending, items);
                 if job.is_some() {
@@ -128,28 +124,34 @@ impl RemoteState {
                 }
             }
         }
-        if self.pending.large() > 0
-            && self.count_flights(|kind| kind == JobKind::Large) < LARGE_JOBS
+        if self.backlog.pending.large() > 0
+            && self.flights.count(|flight| flight.kind == JobKind::Large) < LARGE_JOBS
         {
-            let items = self.take_beside(Want::Large, waits.as_ref().map(|(path, _)| path));
+            let items = self.take_beside(waits.as_ref().map(|(path, _)| path), |backlog, locks| {
+                backlog.pending.take(locks, Want::Large)
+            });
             return (NextJob::new(JobKind::Large, Origin::Pending, items), waits);
         }
         (None, waits)
     }
 
-    /// Takes from the pending set, but nothing that touches `reserved`.
-    fn take_beside(&mut self, want: Want, reserved: Option<&RelPath>) -> Vec<Item> {
+    /// Takes from the backlog, but nothing that touches `reserved`.
+    fn take_beside(
+        &mut self,
+        reserved: Option<&RelPath>,
+        take: impl FnOnce(&mut Backlog, &PathLocks) -> Vec<Item>,
+    ) -> Vec<Item> {
         if let Some(path) = reserved {
             self.locks.lock(Owner::Reservation, path, LockKind::Short);
         }
-        let items = self.pending.take(&self.locks, want);
+        let items = take(&mut self.backlog, &self.locks);
         self.locks.drop_owner(&Owner::Reservation);
         items
     }
 
     /// A remote that is down, or not yet known: one job at a time, when its time has come.
     fn next_trial(&mut self, now: Now, room: Room) -> Option<NextJob> {
-        let outage = self.outage.clone()?;
+        let outage = self.contact.outage().cloned()?;
         if self.is_in_doubt_and_tried() || outage.next > now {
             return None;
         }
@@ -161,7 +163,7 @@ impl RemoteState {
             // Hanging jobs keep their paths locked; a question finds out whether the remote answers.
             return Some(question);
         }
-        let paths = if outage.tries == 0 { self.limits.batch_paths } else { TRIAL_PATHS };
+        let paths = if outage.tries == 0 { self.setup.limits.batch_paths } else { TRIAL_PATHS };
         let job = self.next_batch(None, paths);
         // Where a question is cheap, ask: nothing else could start beside a long job.
         let asks = outage.kind().is_none_or(|kind| kind.policy().retry == Retry::Often);
@@ -177,17 +179,13 @@ impl RemoteState {
             JobKind::Large | JobKind::Trees(_) => LockKind::Long,
         };
         self.locks.lock_all(Owner::Job(id), items.iter().map(|item| &item.path), lock);
-        self.batch_was_last = lock == LockKind::Short;
         if kind == JobKind::Batch {
             self.pace.spend(now, items.len());
         }
-        let moves = items
-            .iter()
-            .filter_map(|item| Some((item.path.clone(), self.moves.origin(&item.path)?.clone())))
-            .collect();
+        let moves = self.backlog.moves_of(&items);
         let deletes_below =
             self.permission.deletions.are_allowed() && !items.iter().any(Item::only_adds);
-        let (remote, root) = (self.id, self.root);
+        let (remote, root) = (self.setup.id, self.setup.root);
         let job = Job { id, remote, root, kind, items, moves, deletes_below };
         let items = job.items.clone();
         // Keep old names until the job has used them: another job must not delete them before.
@@ -199,9 +197,9 @@ impl RemoteState {
                 self.deferred.defer(Condition::Quiet, &item);
             }
         }
-        let (began, is_trial) = (now, self.outage.is_some());
+        let (began, is_trial) = (now, self.is_doubtful());
         let is_waiting = false;
-        let pending_since = self.pending_since.filter(|_| origin == Origin::Pending);
+        let pending_since = self.backlog.since().filter(|_| origin == Origin::Pending);
         self.note_age(now);
         let flight = Flight {
             kind,
@@ -215,9 +213,9 @@ impl RemoteState {
             parents,
         };
         if !only_confirm(&flight.items) {
-            self.sessions_until = Some(now + SESSION_REST);
+            self.contact.keep_sessions(now);
         }
-        self.flights.insert(id, flight);
+        self.flights.begin(id, flight);
         job
     }
 }

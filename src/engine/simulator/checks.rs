@@ -95,10 +95,10 @@ impl World {
     /// Invariant 5.
     pub(super) fn check_bounded(&self, root: RootId) {
         let share = (self.engine.setup.pending_max / self.remotes.len()).max(1);
-        for remote in self.engine.remotes.iter().filter(|r| r.root == root) {
+        for remote in self.engine.remotes.iter().filter(|r| r.root() == root) {
             let (marks, moves) = remote.sizes();
             // What failed has a limit of its own, and may just have fallen due.
-            let most = share + remote.limits.failing_paths;
+            let most = share + remote.limits().failing_paths;
             assert!(marks <= most, "{marks} marks, although {share} are allowed");
             assert!(moves <= share, "{moves} moves, although {share} are allowed");
         }

@@ -1,0 +1,96 @@
+//! What one remote lacks and no job carries yet: the pending paths, since when, and the old names of moved ones.
+//! Does not know what is deferred, nor why a path is locked.
+
+use super::Now;
+use super::locks::PathLocks;
+use super::moves::MoveHints;
+use super::pending::{Item, Mark, Marked, Pending, Want};
+use crate::path::RelPath;
+
+/// The pending paths of one remote.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    pub pending: Pending,
+    /// What was moved and is not delivered yet.
+    pub moves: MoveHints,
+    /// Nothing pending is older. It may be too early: a path that is taken out does not make it later.
+    since: Option<Now>,
+    /// Every pending small path is locked: searching again is useless before a lock goes.
+    is_locked: bool,
+}
+
+impl Backlog {
+    /// Adds a hint.
+    pub fn mark(&mut self, path: &RelPath, mark: Mark, locks: &PathLocks) -> Marked {
+        self.is_locked = self.is_locked && locks.keeps_back(path);
+        self.pending.mark(path, mark)
+    }
+
+    /// Locks have gone, or marks have changed: a search may find something again.
+    pub fn search_again(&mut self) {
+        self.is_locked = false;
+    }
+
+    /// Takes the items of a batch that no lock keeps back.
+    pub fn take_batch(&mut self, locks: &PathLocks, paths: usize) -> Vec<Item> {
+        if self.is_locked || self.pending.small() == 0 {
+            return Vec::new();
+        }
+        let mut items = self.pending.take(locks, Want::Batch(paths));
+        self.is_locked = items.is_empty();
+        if items.iter().any(Item::only_adds) {
+            // They go by themselves, in a job that deletes nothing.
+            for item in items.extract_if(.., |item| !item.only_adds()) {
+                self.pending.mark(&item.path, item.mark);
+            }
+        }
+        items
+    }
+
+    /// The moved ones of these items: (new, old).
+    pub fn moves_of(&self, items: &[Item]) -> Vec<(RelPath, RelPath)> {
+        let moved = |item: &Item| Some((item.path.clone(), self.moves.origin(&item.path)?.clone()));
+        items.iter().filter_map(moved).collect()
+    }
+
+    /// Forgets the move hints of what was delivered. A path that is pending again has a new hint.
+    pub fn forget_moves(&mut self, item: &Item) {
+        if !self.pending.holds(&item.path) {
+            self.moves.take(&item.path);
+        }
+        self.moves.forget_below(item);
+    }
+
+    /// Keeps it within `max` paths; when it had to collapse, returns how many there were, and are.
+    pub fn limit(&mut self, max: usize) -> Option<(usize, usize)> {
+        self.moves.limit(max);
+        let from = self.pending.len();
+        (from > max.max(1)).then(|| {
+            self.pending.collapse(max / 2);
+            self.moves.clear();
+            self.is_locked = false;
+            (from, self.pending.len())
+        })
+    }
+
+    /// Since when the oldest path has been pending, or longer.
+    pub fn since(&self) -> Option<Now> {
+        self.since
+    }
+
+    /// What has come back has been pending since then.
+    pub fn age(&mut self, since: Option<Now>) {
+        if !self.pending.is_empty() {
+            self.since = self.since.into_iter().chain(since).min();
+        }
+    }
+
+    /// Notes since when something has been pending. Call it after each event, before jobs start.
+    pub fn note_age(&mut self, now: Now) {
+        if self.pending.is_empty() {
+            self.since = None;
+        } else if self.since.is_none() {
+            self.since = Some(now);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Whether one remote answers, as far as its jobs have shown, and whether sessions stand connected there.
+//! Tells nobody: `remote/settle.rs` says what became of an outage.
+
+use std::time::Duration;
+
+use super::Now;
+use super::retry::Outage;
+use crate::failure::{Failure, FailureKind};
+
+/// Ready sessions are closed after so long without a run: they keep the mounts on both sides busy.
+pub const SESSION_REST: Duration = Duration::from_secs(5);
+
+/// What is known of one remote's being up or down.
+#[derive(Debug, Default)]
+pub struct Contact {
+    outage: Option<Outage>,
+    /// An outage that seems to be over: the remote has answered, and nothing has been delivered yet.
+    recovering: Option<Outage>,
+    /// When the last outage ended. Failures of jobs that began before that are ignored.
+    up_since: Now,
+    /// When the ready sessions are to be closed; `None`: there are none.
+    sessions_until: Option<Now>,
+}
+
+/// What follows from a failure.
+#[derive(Debug, Clone, Copy)]
+pub struct WentDown {
+    /// It is the first failure of its kind in this outage.
+    pub is_first_of_kind: bool,
+    /// The fail log holds the outage now, or no longer.
+    pub changes_fail_log: bool,
+}
+
+impl Contact {
+    /// Before first contact: the first job goes alone.
+    pub fn unknown() -> Self {
+        Self { outage: Some(Outage::unknown()), ..Self::default() }
+    }
+
+    /// Nothing can be sent, or nothing is known yet.
+    pub fn outage(&self) -> Option<&Outage> {
+        self.outage.as_ref()
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.outage.is_none()
+    }
+
+    /// Why nothing can be sent, as far as that is known.
+    pub fn failure_kind(&self) -> Option<FailureKind> {
+        self.outage.as_ref().and_then(Outage::kind)
+    }
+
+    pub fn up_since(&self) -> Now {
+        self.up_since
+    }
+
+    /// A job that began at `began` has failed. `salt` spreads the tries of many remotes.
+    pub fn fail(&mut self, now: Now, began: Now, salt: u64, failure: Failure) -> WentDown {
+        let was_logged = self.outage.as_ref().is_some_and(Outage::is_logged);
+        // An answer was not the end of the outage if nothing was delivered since.
+        let before = self.outage.take().or(self.recovering.take());
+        let is_first_of_kind = before.as_ref().is_none_or(|before| !before.has_had(failure.kind));
+        let outage = Outage::after_failure(before, now, began, salt, failure);
+        let changes_fail_log = outage.is_logged() != was_logged;
+        self.outage = Some(outage);
+        self.sessions_until = None;
+        WentDown { is_first_of_kind, changes_fail_log }
+    }
+
+    /// The remote answers. Returns the outage that is over.
+    pub fn answer(&mut self, now: Now) -> Option<Outage> {
+        let outage = self.outage.take()?;
+        if outage.tries > 0 {
+            self.up_since = now;
+        }
+        Some(outage)
+    }
+
+    /// An answer proves little: its disk may still be full. The outage is over when something is delivered.
+    pub fn doubt(&mut self, outage: Outage) {
+        self.recovering = Some(outage);
+    }
+
+    /// Something is delivered: the outage that is really over.
+    pub fn recover(&mut self) -> Option<Outage> {
+        self.recovering.take()
+    }
+
+    /// The next try is due at this time at the latest.
+    pub fn try_by(&mut self, due: Now) {
+        if let Some(outage) = &mut self.outage {
+            outage.next = outage.next.min(due);
+        }
+    }
+
+    /// The next try is due at once.
+    pub fn try_soon(&mut self) {
+        if let Some(outage) = &mut self.outage {
+            outage.next = outage.next.min(outage.since);
+        }
+    }
+
+    /// Lets the operator be reminded of an outage at this time.
+    pub fn remind_at(&mut self, time: Now) {
+        if let Some(outage) = &mut self.outage {
+            outage.remind_at(time);
+        }
+    }
+
+    /// Sessions may stand connected until then.
+    pub fn keep_sessions(&mut self, now: Now) {
+        self.sessions_until = Some(now + SESSION_REST);
+    }
+
+    /// When the ready sessions are to be closed.
+    pub fn sessions_until(&self) -> Option<Now> {
+        self.sessions_until
+    }
+
+    pub fn close_sessions(&mut self) {
+        self.sessions_until = None;
+    }
+}

@@ -1,0 +1,138 @@
+//! The jobs of one remote that are in flight.
+//! Does not know what they mean for the remote: `remote/start.rs` makes them, `remote/settle.rs` reads their ends.
+
+use std::collections::HashMap;
+
+use super::parents::Parents;
+use super::pending::Item;
+use super::{JobId, JobKind, Now};
+use crate::path::RelPath;
+
+/// A job in flight.
+#[derive(Debug)]
+pub struct Flight {
+    pub kind: JobKind,
+    pub origin: Origin,
+    pub began: Now,
+    /// Since when the oldest of its paths was pending; `None` when they come from a full sync.
+    pub pending_since: Option<Now>,
+    /// A trial: it started while the remote was not known to answer, and its end decides.
+    pub is_trial: bool,
+    /// It waits for the remote, and needs no worker.
+    pub is_waiting: bool,
+    pub items: Vec<Item>,
+    /// It deletes extraneous entries of its directories.
+    pub deletes_below: bool,
+    pub parents: Parents,
+}
+
+impl Flight {
+    /// True when it ends soon.
+    pub fn is_short(&self) -> bool {
+        self.kind == JobKind::Batch || self.kind.is_question()
+    }
+
+    /// True for large files and trees.
+    pub fn is_long(&self) -> bool {
+        !self.is_short()
+    }
+
+    /// True when it sends whole trees.
+    pub fn sends_trees(&self) -> bool {
+        matches!(self.kind, JobKind::Trees(_))
+    }
+
+    /// True when it is about this very path.
+    pub fn has(&self, path: &RelPath) -> bool {
+        self.items.iter().any(|item| item.path == *path)
+    }
+}
+
+/// Which set the items of a job came from, and go back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Pending,
+    FullSync,
+}
+
+/// The jobs in flight, by number.
+#[derive(Debug, Default)]
+pub struct Flights {
+    jobs: HashMap<JobId, Flight>,
+    /// When the last job ended.
+    last_end: Now,
+    /// The last job that started was short: long jobs and batches take turns when both could start.
+    short_was_last: bool,
+}
+
+impl Flights {
+    pub fn begin(&mut self, job: JobId, flight: Flight) {
+        self.short_was_last = flight.is_short();
+        self.jobs.insert(job, flight);
+    }
+
+    /// A job has ended.
+    pub fn end(&mut self, now: Now, job: JobId) -> Option<Flight> {
+        let flight = self.jobs.remove(&job)?;
+        self.last_end = now;
+        Some(flight)
+    }
+
+    pub fn last_end(&self) -> Now {
+        self.last_end
+    }
+
+    pub fn short_was_last(&self) -> bool {
+        self.short_was_last
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub fn get(&self, job: JobId) -> Option<&Flight> {
+        self.jobs.get(&job)
+    }
+
+    pub fn get_mut(&mut self, job: JobId) -> Option<&mut Flight> {
+        self.jobs.get_mut(&job)
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &Flight> {
+        self.jobs.values()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (JobId, &Flight)> {
+        self.jobs.iter().map(|(job, flight)| (*job, flight))
+    }
+
+    pub fn count(&self, which: impl Fn(&Flight) -> bool) -> usize {
+        self.values().filter(|flight| which(flight)).count()
+    }
+
+    /// Items in flight.
+    pub fn items(&self) -> usize {
+        self.values().map(|flight| flight.items.len()).sum()
+    }
+
+    /// One of the jobs for which it is true.
+    pub fn find(&self, which: impl Fn(&Flight) -> bool) -> Option<JobId> {
+        self.iter().find(|(_, flight)| which(flight)).map(|(job, _)| job)
+    }
+
+    /// The job waits for its remote; true when that is news.
+    pub fn wait(&mut self, job: JobId) -> bool {
+        let flight = self.jobs.get_mut(&job).filter(|flight| !flight.is_waiting);
+        flight.map(|flight| flight.is_waiting = true).is_some()
+    }
+
+    /// The job goes on; true when that is news.
+    pub fn work(&mut self, job: JobId) -> bool {
+        let flight = self.jobs.get_mut(&job).filter(|flight| flight.is_waiting);
+        flight.map(|flight| flight.is_waiting = false).is_some()
+    }
+}
