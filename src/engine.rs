@@ -126,7 +126,7 @@ pub enum Event {
 pub enum Action {
     /// Give the job to a worker. There is always one free.
     Run(Job),
-    /// The remote was idle: close its warm sessions.
+    /// The remote was idle: close its ready sessions.
     CloseSessions(RemoteId),
     /// Abort everything that is in flight for this remote.
     Abort(RemoteId),
@@ -259,7 +259,7 @@ impl Engine {
                 self.busy += usize::from(remotes.any(|remote| remote.work(job)));
             }
             Event::JobDone(job, report) => self.job_done(now, job, report, &mut actions),
-            Event::MemoryShort => self.make_do(now, &mut actions),
+            Event::MemoryShort => self.save_memory(now, &mut actions),
             Event::DeadlineReached => {}
             Event::Stop if self.life == Life::Working => self.life = Life::Stopping,
             Event::Stop => {}
@@ -379,7 +379,7 @@ impl Engine {
     }
 
     /// Collapses what waits into a few directories, to save memory.
-    fn make_do(&mut self, now: Now, actions: &mut Vec<Action>) {
+    fn save_memory(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.said_short.is_none_or(|at| now - at >= SHORT_AGAIN) {
             self.said_short = Some(now);
             actions.push(Action::Notify(Notice::MemoryShort));
@@ -457,7 +457,7 @@ impl Engine {
         let Some(index) = self.remotes.iter().position(|remote| remote.holds(job)) else {
             return;
         };
-        // One that waits has given its place back.
+        // A job that waits has given its worker back.
         self.busy -= usize::from(self.remotes[index].wait(job));
         let before = actions.len();
         self.remotes[index].job_done(now, job, report, actions);
@@ -523,7 +523,7 @@ impl Engine {
     /// slow remote takes all workers. A batch that waits for its remote leaves its worker reserved.
     fn room(&self, remote: &RemoteState) -> Room {
         let half = self.setup.workers / 2;
-        // What waited and goes on may be one too many.
+        // A job that goes on after it waited may be one more than there are workers.
         let free = self.setup.workers.saturating_sub(self.busy);
         if free == 0 {
             return Room::None;

@@ -16,7 +16,7 @@ pub mod scan;
 pub mod steps;
 mod stream;
 pub mod tree;
-pub mod troubles;
+pub mod unwatched;
 mod views;
 
 use std::io;

@@ -1,4 +1,4 @@
-//! How soon a remote that was away has everything, on virtual time: by design, and not by the luck of a moment.
+//! How soon a remote that was away has everything, on virtual time, so that the result does not depend on chance.
 //! The engine's part of the promise; real daemons are tried in `tests/it/faults/outages.rs`.
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::path::RelPath;
 
 const ROOT: RootId = RootId(0);
 
-/// A job that hangs on a dead connection until it is broken off.
+/// A job that hangs on a dead connection until it is aborted.
 const FOREVER: Duration = Duration::from_secs(1_000_000);
 
 /// How a remote fails while it is away.

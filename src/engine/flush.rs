@@ -1,5 +1,5 @@
 //! What one remote still has to deliver of what was pending when somebody asked for a flush.
-//! Starts nothing: a flush makes nothing faster, it only says when it is so far.
+//! Starts nothing: a flush makes nothing faster, it only says when all is delivered.
 
 use std::collections::{BTreeSet, HashSet};
 

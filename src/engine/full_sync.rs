@@ -17,7 +17,7 @@ pub enum Extraneous {
     Deleted,
     /// It is deleted when an operator has confirmed it.
     Withheld,
-    /// It stays: nobody has asked for its deletion, and nobody saw it go.
+    /// It stays: no deletion was reported there, and no operator asked for a full sync.
     Kept,
 }
 
@@ -58,7 +58,7 @@ impl FullSync {
         }
     }
 
-    /// Starts again at the root: paths that were compared may have changed since, and nobody saw it.
+    /// Starts again at the root: paths that were compared may have changed since, without an event.
     pub fn restart(&mut self, cause: FullSyncCause, extraneous: Extraneous) {
         self.filter = match cause {
             FullSyncCause::Schedule => FullSyncFilter::Crontab,

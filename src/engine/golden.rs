@@ -25,7 +25,7 @@ fn number<T: std::str::FromStr>(text: &str) -> T {
     parsed.unwrap_or_else(|| panic!("{text:?} is no number"))
 }
 
-/// `a/b//[whole]` -> what it means.
+/// Reads an item, such as `a/b//[shard]`.
 fn parse_item(text: &str) -> Item {
     let (text, flags) = text.split_once('[').unwrap_or((text, ""));
     let (name, scope) = match text.strip_suffix("//") {
@@ -234,7 +234,7 @@ fn show_action(action: &Action) -> String {
     match action {
         Action::Run(job) => show_job(job),
         Action::CloseSessions(remote) => format!("close the sessions of remote {}", remote.0),
-        Action::Abort(remote) => format!("break off what flies for remote {}", remote.0),
+        Action::Abort(remote) => format!("abort what is in flight for remote {}", remote.0),
         Action::Settled(settled) => {
             let mut text = format!("settled {}", settled.job.0);
             for (what, items) in [

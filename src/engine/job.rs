@@ -155,7 +155,7 @@ pub struct Settled {
     pub job: JobId,
     /// For which remote.
     pub remote: RemoteId,
-    /// Since when the oldest of its paths was pending; `None` when nobody saw it change.
+    /// Since when the oldest of its paths was pending; `None` when no event reported it.
     pub pending_since: Option<Now>,
     /// Equal now.
     pub delivered: Vec<Item>,

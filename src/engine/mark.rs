@@ -29,7 +29,7 @@ pub struct Mark {
     pub large: bool,
     /// A shard of a large tree: it is sent beside the batches, and not divided again.
     pub shard: bool,
-    /// Nothing was seen to go at or below the path: of a tree nothing is deleted, so that what only the copy has stays.
+    /// No deletion was reported at or below the path: a tree deletes nothing, so what only the copy has stays.
     pub additive: bool,
     /// Whether it is a recheck.
     pub recheck: Recheck,

@@ -18,7 +18,7 @@ pub struct Pending {
     tally: Tally,
 }
 
-/// How many marks of each kind exist, so that nobody searches for a kind that is absent.
+/// How many marks of each kind exist, so that no search starts for a kind that is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Tally {
     all: usize,
@@ -139,8 +139,8 @@ impl Pending {
         (items, waits)
     }
 
-    /// Collapses upward until at most `limit` marks are left: whole directories instead of their entries. Where nothing was seen to
-    /// go, nothing is deleted.
+    /// Collapses upward until at most `limit` marks are left: whole directories instead of their entries. They delete nothing
+    /// unless a deletion was reported there.
     pub fn collapse(&mut self, limit: usize) {
         let mut depth = depth(&self.trie.root());
         while self.tally.all > limit && depth > 0 {

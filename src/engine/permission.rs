@@ -2,7 +2,7 @@
 //! Says nothing about when a job starts.
 
 /// Whether extraneous entries of whole directories may be deleted on the remotes.
-/// Single paths are not asked about: somebody saw each of them go.
+/// A single path may always be deleted: an event reported its deletion.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Deletions {
     /// They may.

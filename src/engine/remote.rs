@@ -131,7 +131,7 @@ impl RemoteState {
         self.backlog.mark(path, mark, &self.locks)
     }
 
-    /// Takes in what the last run of the program left. Nobody saw what vanished since then, so whole directories wait for a
+    /// Takes in what the last run of the program left. No event reported what vanished since then, so whole directories wait for a
     /// decision about deletions.
     pub fn restore(&mut self, now: Now, item: &Item) {
         self.recheck(now, item);
@@ -161,7 +161,7 @@ impl RemoteState {
         self.permission.root_is_lost
     }
 
-    /// Jobs may start again. Nothing was sent meanwhile, so nobody noticed an outage.
+    /// Jobs may start again. Nothing was sent meanwhile, so an outage would not have been noticed.
     fn break_silence(&mut self, now: Now) {
         self.put_off_rechecks(now, self.flights.last_end());
     }
@@ -174,7 +174,7 @@ impl RemoteState {
                 self.deferred.bring_forward(now, &path);
             }
         }
-        // A running tree job may have sent a directory before it was watched. Nobody saw what vanished from it meanwhile, so
+        // A running tree job may have sent a directory before it was watched. No event reported what vanished from it meanwhile, so
         // list it.
         let unseen = change.is_dir && change.cause == Cause::Create && self.sends_trees();
         let scope = if unseen { change.scope.max(Scope::Listing) } else { change.scope };

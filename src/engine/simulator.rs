@@ -3,9 +3,9 @@
 
 mod chance;
 mod checks;
+mod faults;
 mod model;
 mod source;
-mod troubles;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -40,11 +40,11 @@ enum Wake {
     /// The effect of one item of a job becomes visible.
     Effect(JobId, usize),
     Done(JobId),
-    /// What a run that was broken off has sent takes effect.
+    /// What an aborted run has sent takes effect.
     Late(RemoteId, Vec<Op>),
     Health(RemoteId),
     Refuse(RemoteId),
-    /// Somebody puts an equal directory in the place of the copy; who has entered the old one stays there.
+    /// Somebody replaces the copy by an equal directory. A session that has entered the old one stays there.
     Swap(RemoteId),
     /// The root goes, or comes back.
     Root(RootId),
@@ -70,18 +70,18 @@ enum Health {
 struct Flying {
     job: Job,
     began: Now,
-    /// Started while the remote was not known to answer.
+    /// It started while the remote was not known to answer.
     is_trial: bool,
-    /// As the engine has been told: it waits for its remote.
+    /// The engine has been told that it waits for its remote.
     is_waiting: bool,
-    /// It has waited, and works again: it may be one too many.
+    /// It works again after it has waited, so more jobs than workers may be at work.
     went_on: bool,
-    /// It runs in a session from before, which has entered the directory that stood there after so many swaps.
+    /// Its session had entered the remote's directory before the job began: after so many swaps.
     entered: Option<u32>,
-    /// As the engine has been told: directories below which others may be at work.
+    /// The engine has been told that others may be at work below these directories.
     opened: Vec<RelPath>,
     ops: Vec<Vec<Op>>,
-    /// Where a directory might appear before rsync looks, over the copy of another one.
+    /// Paths where a directory may appear before rsync looks, while the remote still has another one there.
     open_ends: Vec<RelPath>,
     report: JobReport,
 }
@@ -93,9 +93,9 @@ struct SimulatedRemote {
     copy: Copy,
     health: Health,
     told_down: bool,
-    /// When it was last told that it is back.
+    /// When the engine last learned that it is back.
     up_since: Now,
-    /// A job came to its end since the engine started.
+    /// A job has ended since the engine started.
     known: bool,
     sessions: bool,
     /// How often its directory was swapped.
@@ -110,18 +110,18 @@ struct World {
     sources: Vec<Source>,
     remotes: Vec<SimulatedRemote>,
     flying: BTreeMap<JobId, Flying>,
-    /// As the engine has been told.
+    /// By root: the engine has been told that it is lost.
     lost: Vec<bool>,
-    /// By root, as the engine has been told.
+    /// By root: what the engine has been told of deletions.
     deletions: Vec<Deletions>,
     wakes: BTreeMap<(Now, u64), Wake>,
     next_wake: u64,
     steps: usize,
     /// The paths of the fail log as last announced.
     fail_log: Vec<(RemoteId, RelPath)>,
-    /// When the troubles end.
+    /// When the faults end.
     end: Now,
-    /// From now on nothing changes and everybody is well.
+    /// Nothing changes any more, and every remote answers.
     calm: bool,
     talks: bool,
 }
@@ -177,7 +177,7 @@ impl World {
             calm: false,
             talks,
         };
-        world.plan_troubles();
+        world.plan_faults();
         world
     }
 
@@ -300,7 +300,7 @@ impl World {
         acted
     }
 
-    /// The troubles are over: everything must come right by itself.
+    /// The faults are over: every copy must become equal by itself.
     fn calm_down(&mut self) {
         self.calm = true;
         for remote in &mut self.remotes {

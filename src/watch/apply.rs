@@ -224,7 +224,7 @@ impl InotifyWatch {
 
     fn apply_dir_attrib(&mut self, context: &mut WatchContext, here: &Occurrence) {
         context.batch.push(here.root, here.dir_entry(Cause::Attrib));
-        if lock(&self.troubles).contains(&here.place()) {
+        if lock(&self.unwatched).contains(&here.place()) {
             let dir = lock(&self.tree).insert(here.parent, here.name);
             self.walk(context, here.root, dir);
         }

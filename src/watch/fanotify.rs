@@ -18,7 +18,7 @@ use crate::config::ChangeSwitches;
 use crate::path::RelPath;
 use crate::sys::fanotify::{DirAndName, FanEvent, hear_all, ignore_in, init, parse};
 use crate::watch::context::{Backend, ReadOutcome, WatchContext};
-use crate::watch::troubles::{Trouble, Troubles};
+use crate::watch::unwatched::{Unwatched, WhyUnwatched};
 use crate::watch::views::{Sighting, Sightings, Views, errno_of};
 
 /// Room for what one read returns: some two thousand events.
@@ -47,7 +47,7 @@ pub struct FanotifyWatch {
     views: Views,
     remembered: HashMap<Box<[u8]>, Known>,
     hearing: Hearing,
-    troubles: Troubles,
+    unwatched: Unwatched,
     only_others: bool,
 }
 
@@ -88,7 +88,7 @@ impl FanotifyWatch {
             remembered: HashMap::new(),
             // A directory that moves here from an ignored place is reported by its move only.
             hearing: if switches.move_to { Hearing::All } else { Hearing::Always },
-            troubles: Troubles::new(interval),
+            unwatched: Unwatched::new(interval),
             only_others: false,
         };
         match watch.views.renew(context, watch.group.as_fd(), watch.mask).into_iter().next() {
@@ -100,9 +100,9 @@ impl FanotifyWatch {
     /// Reads the mounts again. File systems that cannot be marked are compared from time to time.
     fn renew(&mut self, context: &WatchContext) {
         self.forget_places();
-        self.troubles.clear();
+        self.unwatched.clear();
         for (place, error) in self.views.renew(context, self.group.as_fd(), self.mask) {
-            self.troubles.add(place, Trouble::Failed(errno_of(error)));
+            self.unwatched.add(place, WhyUnwatched::Failed(errno_of(error)));
         }
     }
 
@@ -138,7 +138,7 @@ impl FanotifyWatch {
         for (place, errno) in unsure {
             // A missing path has its own events. Otherwise compare its file system later, and ask again at the next event.
             if !matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) {
-                self.troubles.add(place, Trouble::Failed(errno));
+                self.unwatched.add(place, WhyUnwatched::Failed(errno));
             }
         }
         seen
@@ -243,7 +243,7 @@ impl Backend for FanotifyWatch {
     fn forget(&mut self, place: &Place) {
         self.forget_places();
         self.views.forget(place);
-        self.troubles.remove_below(place);
+        self.unwatched.remove_below(place);
     }
 
     fn directories(&self) -> usize {
@@ -279,7 +279,7 @@ impl Backend for FanotifyWatch {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        self.troubles.timeout()
+        self.unwatched.timeout()
     }
 
     fn rest(&mut self) -> Option<Duration> {
@@ -287,14 +287,14 @@ impl Backend for FanotifyWatch {
     }
 
     fn tick(&mut self, context: &mut WatchContext) {
-        let due = self.troubles.take_due();
+        let due = self.unwatched.take_due();
         if !due.is_empty() {
             self.renew(context);
         }
         for (root, path) in due {
             context.batch.push(root, Change::tree(path, Cause::Found));
         }
-        self.troubles.report(context);
+        self.unwatched.report(context);
     }
 }
 

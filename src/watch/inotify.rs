@@ -18,7 +18,7 @@ use crate::watch::queue::Queue;
 use crate::watch::roots::Roots;
 use crate::watch::scan::{Scan, remove_watches};
 use crate::watch::tree::{DirId, Tree};
-use crate::watch::troubles::Troubles;
+use crate::watch::unwatched::Unwatched;
 
 /// How long the second half of a rename may take to follow the first; the kernel queues them together.
 const MOVE_PAIR_LIMIT: Duration = Duration::from_millis(5);
@@ -38,7 +38,7 @@ pub struct InotifyWatch {
     pub(super) queue: Queue,
     pub(super) tree: Mutex<Tree>,
     pub(super) moving: Vec<Moving>,
-    pub(super) troubles: Mutex<Troubles>,
+    pub(super) unwatched: Mutex<Unwatched>,
     /// Events before this position may be older than our last scan, so a directory's path in them is verified.
     pub(super) horizon: u64,
     /// Moves that began before this position have no second half.
@@ -58,7 +58,7 @@ impl InotifyWatch {
             queue: Queue::new()?,
             tree: Mutex::default(),
             moving: Vec::new(),
-            troubles: Mutex::new(Troubles::new(rescan_interval)),
+            unwatched: Mutex::new(Unwatched::new(rescan_interval)),
             horizon: 0,
             settled: 0,
             last: 0,
@@ -99,7 +99,7 @@ impl InotifyWatch {
             exclude,
             lost,
             tree: &self.tree,
-            troubles: &self.troubles,
+            unwatched: &self.unwatched,
         }
     }
 
@@ -167,7 +167,7 @@ impl Backend for InotifyWatch {
         if let Some(dir) = self.find(place) {
             self.forget_dir(dir);
         }
-        lock(&self.troubles).remove_below(place);
+        lock(&self.unwatched).remove_below(place);
     }
 
     fn directories(&self) -> usize {
@@ -205,19 +205,19 @@ impl Backend for InotifyWatch {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if self.keeps_back() { Some(MOVE_PAIR_LIMIT) } else { lock(&self.troubles).timeout() }
+        if self.keeps_back() { Some(MOVE_PAIR_LIMIT) } else { lock(&self.unwatched).timeout() }
     }
 
     fn tick(&mut self, context: &mut WatchContext) {
         // After a read, settle the moves of earlier reads. After a timeout, settle all of them.
         let position = std::mem::replace(&mut self.settled, u64::MAX);
         self.settle_moves(context, position);
-        let due = lock(&self.troubles).take_due();
+        let due = lock(&self.unwatched).take_due();
         for place in due {
             self.watch(context, &place);
             context.batch.push(place.0, Change::tree(place.1, Cause::Found));
         }
-        lock(&self.troubles).report(context);
+        lock(&self.unwatched).report(context);
     }
 }
 

@@ -18,7 +18,7 @@ use crate::path::RelPath;
 use crate::watch::open::{counting_device, open_dir, path_of_fd, short_path, stat};
 use crate::watch::roots::Roots;
 use crate::watch::tree::{DirId, Tree};
-use crate::watch::troubles::{Trouble, Troubles};
+use crate::watch::unwatched::{Unwatched, WhyUnwatched};
 use crate::watch::{Exclude, WATCHES_WANTED};
 
 /// Above this number of directories to visit, threads are worth starting.
@@ -42,7 +42,7 @@ pub struct Scan<'a> {
     /// What the walk brings up to date.
     pub tree: &'a Mutex<Tree>,
     /// Directories that stay without a watch.
-    pub troubles: &'a Mutex<Troubles>,
+    pub unwatched: &'a Mutex<Unwatched>,
 }
 
 /// What a directory is visited for.
@@ -181,7 +181,7 @@ impl Scan<'_> {
             }
         }
         drop(tree);
-        lock(self.troubles).remove(at);
+        lock(self.unwatched).remove(at);
         Visit { children, found: listing.found }
     }
 
@@ -216,23 +216,23 @@ impl Scan<'_> {
         Ok((wd, Some(opened)))
     }
 
-    /// Handles a directory that cannot be watched or listed: it is gone, or it becomes a trouble.
+    /// Handles a directory that cannot be watched or listed: it is gone, or it stays unwatched for now.
     fn give_up(&self, dir: DirId, at: Place, error: &io::Error) -> Visit {
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
         let mut tree = lock(self.tree);
         let gone = matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP);
         if gone && !at.1.is_root() {
             self.unwatch(&tree.forget(dir));
-            lock(self.troubles).remove(&at);
+            lock(self.unwatched).remove(&at);
             return Visit::default();
         }
-        let trouble = Trouble::from(errno);
-        if trouble == Trouble::Unreadable {
+        let why = WhyUnwatched::from(errno);
+        if why == WhyUnwatched::Unreadable {
             self.watch_for_chmod(tree.parent(dir).and_then(|parent| tree.path(parent)));
         }
         drop(tree);
         let found = vec![Change::tree(at.1.clone(), Cause::Found)];
-        lock(self.troubles).add(at, trouble);
+        lock(self.unwatched).add(at, why);
         Visit { found, ..Visit::default() }
     }
 

@@ -1,6 +1,6 @@
 //! Confirmations: what was delivered in a session from before its change is compared once more by one that connects afterwards.
-//! A receiver stays in the directory that it has entered. If somebody has put another one in its place since (`mv www old; mv new
-//! www`, a link that is switched), such a delivery has gone into the old one, and rsync cannot tell.
+//! A receiver stays in the directory that it has entered. If another directory takes its place (`mv www old; mv new www`, a link that
+//! is switched), a delivery goes into the old one, and rsync reports success.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::path::RelPath;
 const CONFIRM_AFTER: Duration = Duration::from_secs(2);
 
 impl RemoteState {
-    /// Defers the confirmation of what was delivered; returns it as what is owed. Nobody who waits for a flush waits longer than needed.
+    /// Defers the confirmation of what was delivered; returns it as what is owed. A flush does not wait for the usual delay.
     pub(super) fn confirm_later(
         &mut self,
         now: Now,

@@ -13,7 +13,7 @@ use crate::path::RelPath;
 pub struct RemoteView {
     /// The root that it mirrors.
     pub root: RootId,
-    /// Why nothing can be sent; before first contact there is an outage without a trouble.
+    /// Why nothing can be sent; before first contact there is an outage without a failure.
     pub outage: Option<Outage>,
     /// True while a job finds out whether the remote answers.
     pub is_tried: bool,

@@ -11,7 +11,7 @@ use crate::engine::pending::Item;
 use crate::engine::{JobKind, Now, UndoneMove};
 use crate::path::RelPath;
 
-/// What was renamed twice in a row is told of within this time.
+/// The second of two renames in a row is reported within this time.
 const MOVES_ON: Duration = Duration::from_millis(250);
 
 impl RemoteState {

@@ -1,4 +1,4 @@
-//! What the end of a job means for its remote: delivered, failed, returned in pieces, or all for nothing.
+//! What the end of a job means for its remote: delivered, failed, returned in pieces, or nothing done.
 //! Starts nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry};
@@ -224,7 +224,7 @@ impl RemoteState {
         returned.extend(self.confirm_later(now, unconfirmed, &additions(&flight.items, &deleted)));
         self.flush_settled(job, &flight, undone, &returned, &withheld);
         if flight.origin == Origin::FullSync {
-            self.finish_sweep(now, returned.len(), flight.deletes_below, actions);
+            self.finish_full_sync(now, returned.len(), flight.deletes_below, actions);
         }
         returned.extend(self.recheck_sent(&flight.items));
         if log == FailLog::Changed {
@@ -335,7 +335,7 @@ impl RemoteState {
         }
     }
 
-    fn finish_sweep(
+    fn finish_full_sync(
         &mut self,
         now: Now,
         new_shards: usize,
@@ -362,7 +362,7 @@ impl RemoteState {
     }
 }
 
-/// The items that were there, and of which nothing was seen to go.
+/// The items that existed, and of which no deletion was reported.
 fn additions<'a>(items: &'a [Item], deleted: &[RelPath]) -> HashSet<&'a RelPath> {
     let deleted: HashSet<&RelPath> = deleted.iter().collect();
     let paths = items.iter().filter(|item| item.mark.additive).map(|item| &item.path);

@@ -23,7 +23,7 @@ use crate::path::RelPath;
 const BATCHES: usize = 4;
 /// Tree jobs in flight at once: more do not pay with two cores and a long round trip (docs/BENCHMARKS.md).
 const TREE_JOBS: usize = 4;
-/// Paths in a trial of a remote that was down. Trials are frequent and mostly in vain, so they are small.
+/// Paths in a trial of a remote that was down. Trials are frequent and mostly fail, so they are small.
 const TRIAL_PATHS: usize = 64;
 /// Large files in flight at once.
 const LARGE_JOBS: usize = 2;
@@ -104,12 +104,12 @@ impl RemoteState {
         let trees = self.flights.count(Flight::sends_trees);
         if trees < TREE_JOBS && self.permission.deletions != Deletions::Undecided {
             if let Some(full_sync) = &mut self.full_sync {
-                let (items, sweep_waits) = full_sync.take(&self.locks, TREE_JOBS);
+                let (items, sync_waits) = full_sync.take(&self.locks, TREE_JOBS);
                 let job = NextJob::new(JobKind::Trees(full_sync.filter), Origin::FullSync, items);
                 if job.is_some() {
                     return (job, None);
                 }
-                waits = sweep_waits;
+                waits = sync_waits;
             }
             if self.backlog.pending.shards() > 0 {
                 let want = Want::Trees(shards_per_job(self.backlog.pending.shards(), 0, TREE_JOBS));

@@ -1,16 +1,16 @@
-//! Numbers for the simulator.
-//! Knows nothing of what they decide.
+//! The simulator's random numbers, which depend on the seed alone.
+//! Does not know what they decide.
 
 use std::time::Duration;
 
 use super::MS;
 
-/// Numbers that depend on the seed alone (splitmix64).
+/// A generator of random numbers (splitmix64).
 #[derive(Debug)]
 pub struct Rng(pub u64);
 
 impl Rng {
-    /// Some number below `limit`.
+    /// A number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -24,7 +24,7 @@ impl Rng {
         self.below(all) < of
     }
 
-    /// Some time.
+    /// A duration from `from` to below `to` milliseconds.
     pub fn ms(&mut self, from: u64, to: u64) -> Duration {
         MS * (from + self.below(to - from)) as u32
     }

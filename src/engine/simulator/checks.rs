@@ -57,7 +57,7 @@ impl World {
         self.remotes[remote.0].told_down || !self.remotes[remote.0].known
     }
 
-    /// After every step: nobody is starved, no wake-up is lost, the fail log is announced.
+    /// After every step: no remote is starved, no wake-up is lost, each change of the fail log is announced.
     pub(super) fn check_state(&self) {
         assert_eq!(self.fail_log, self.fail_log_now(), "the fail log changed without a word");
         for id in (0..self.remotes.len()).map(RemoteId) {
@@ -78,7 +78,7 @@ impl World {
                 let scarce = workers < 2 * self.remotes.len() || too_many;
                 assert!(free > 0 || scarce, "{id:?} waits for the others' workers");
             }
-            // What takes long, and what is in doubt, may wait for the jobs of others; nothing waits for nobody.
+            // Long jobs, and remotes in doubt, may wait for the jobs of others. Nothing may wait for an event that never comes.
             let alone = self.flying.is_empty();
             let small = self.engine.remotes[index].has_small_work();
             if alone || free > 0 && small && !self.is_doubtful(id) {
@@ -97,7 +97,7 @@ impl World {
         let share = (self.engine.setup.pending_max / self.remotes.len()).max(1);
         for remote in self.engine.remotes.iter().filter(|r| r.root() == root) {
             let (marks, moves) = remote.sizes();
-            // What failed has a limit of its own, and may just have fallen due.
+            // Failing paths have a limit of their own, and may just have become pending.
             let most = share + remote.limits().failing_paths;
             assert!(marks <= most, "{marks} marks, although {share} are allowed");
             assert!(moves <= share, "{moves} moves, although {share} are allowed");
@@ -150,7 +150,7 @@ impl World {
 fn covers(item: &Item, path: &RelPath, source: &Tree) -> bool {
     let Item { path: at, mark } = item;
     if at == path || mark.scope == Scope::Tree && path.is_within(at) {
-        // What only the copy has stays where nothing was seen to go.
+        // What only the copy has stays where no deletion was reported.
         let is_gone = source.get(path).is_none() && source.in_the_way(path).is_none();
         return !(item.only_adds() && is_gone && source.is_dir(at));
     }

@@ -3,6 +3,33 @@
 
 use super::*;
 
+impl Flying {
+    /// After how many swaps the directory was entered into which this operation goes; `None`: a run connects for it.
+    fn entered_for(&self, item: usize, op: &Op) -> Option<u32> {
+        let mark = self.job.items[item].mark;
+        let by_name = match op {
+            Op::Delete(_) => true,
+            Op::Put { .. } => mark.scope == Scope::Entry,
+            Op::Only(..) => false,
+        };
+        self.entered.filter(|_| by_name && mark.recheck != Recheck::Confirm)
+    }
+}
+
+impl SimulatedRemote {
+    /// Carries an operation out in the directory that was entered; says what failed.
+    fn apply(&mut self, entered: Option<u32>, op: &Op) -> Vec<PathFailure> {
+        if entered.is_none_or(|swaps| swaps == self.swaps) {
+            return self.copy.apply(op);
+        }
+        // The old directory changes. The sender remembers all the same which stamps were fresh.
+        let mut old = self.copy.clone();
+        old.apply(op);
+        self.copy.fresh = old.fresh;
+        Vec::new()
+    }
+}
+
 impl World {
     pub(super) fn start(&mut self, job: Job) {
         self.check_job(&job);
@@ -73,12 +100,12 @@ impl World {
         } else if remote.health == Health::Down {
             flying.report = JobReport::nothing(down());
         } else if !self.calm && self.rng.chance(1, 25) {
-            // Killed: what its effects do before that, they do.
+            // The run is killed: its first effects show all the same.
             flying.report = JobReport::nothing(down());
             let keep = self.rng.below(flying.ops.len() as u64 + 1) as usize;
             late = flying.ops.split_off(keep);
         } else if !self.calm && self.rng.chance(1, 25) {
-            // The same, but another run does it all at once.
+            // A run is killed, and another one does all of it: the data of the first may arrive late.
             late.clone_from(&flying.ops);
             flying.report.aborted = true;
         } else if !self.calm && self.rng.chance(1, 60) {
@@ -157,7 +184,7 @@ impl World {
         }
     }
 
-    /// What is in flight for a remote ends soon, and has done no more than it has done.
+    /// The jobs in flight for a remote end soon, and do nothing more.
     pub(super) fn abort(&mut self, remote: RemoteId) {
         let mut aborted = Vec::new();
         for (id, flying) in self.flying.iter_mut().filter(|(_, f)| f.job.remote == remote) {
@@ -171,10 +198,10 @@ impl World {
         }
     }
 
-    /// What a run that is broken off has sent: its receiver may use it as late as the engine expects.
+    /// What an aborted run has sent: its receiver may use it as late as the engine expects.
     fn arrive_late(&mut self, job: &Job, ops: Vec<Vec<Op>>) {
         if job.kind == JobKind::Trees(FullSyncFilter::Crontab) {
-            // The next one makes that good.
+            // The next scheduled sync corrects it.
             return;
         }
         let remote = job.remote;
@@ -213,7 +240,7 @@ impl World {
         if vanished {
             flying.ops[item] = vec![Op::Delete(path.clone())];
         }
-        // And what has appeared is sent as what it is.
+        // A directory that has appeared since is sent as a directory.
         if self.rng.chance(1, 2) {
             for op in &mut flying.ops[item] {
                 let path = op.path();
@@ -224,22 +251,12 @@ impl World {
                 }
             }
         }
-        let mark = flying.job.items[item].mark;
         for op in &flying.ops[item] {
-            let by_name = mark.scope == Scope::Entry || matches!(op, Op::Delete(_));
-            let by_name = by_name && !matches!(op, Op::Only(..));
-            let entered = flying.entered.filter(|_| by_name && mark.recheck != Recheck::Confirm);
+            let entered = flying.entered_for(item, op);
             flying.report.unconfirmed.extend(entered.map(|_| op.path().clone()));
             let is_gone = matches!(op, Op::Delete(gone) if path.is_within(gone));
             flying.report.deleted.extend(is_gone.then(|| path.clone()));
-            if entered.is_some_and(|swaps| swaps != remote.swaps) {
-                // It goes into the old directory; which stamps were fresh is remembered here.
-                let mut old = remote.copy.clone();
-                old.apply(op);
-                remote.copy.fresh = old.fresh;
-                continue;
-            }
-            let failed = remote.copy.apply(op);
+            let failed = remote.apply(entered, op);
             if flying.report.verdict == Verdict::Done {
                 flying.report.failed.extend(failed);
             }
@@ -252,9 +269,9 @@ impl World {
             let remote = &mut self.remotes[flying.job.remote.0];
             let works = remote.health != Health::Down && !self.sources[flying.job.root.0].gone;
             if works && self.rng.chance(1, 2) {
-                flying.ops.iter().flatten().for_each(|op| {
-                    remote.copy.apply(op);
-                });
+                for (item, ops) in flying.ops.iter().enumerate() {
+                    ops.iter().for_each(|op| _ = remote.apply(flying.entered_for(item, op), op));
+                }
             } else if works {
                 self.arrive_late(&flying.job, flying.ops);
             }

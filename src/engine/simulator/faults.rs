@@ -5,7 +5,7 @@ use super::*;
 
 impl World {
     /// What will happen, and when; the seed also says how much of it.
-    pub(super) fn plan_troubles(&mut self) {
+    pub(super) fn plan_faults(&mut self) {
         let end = self.rng.ms(100, 60_000);
         self.end = end;
         let plan = |world: &mut World, most: u64, wake: Wake| {

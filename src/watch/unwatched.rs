@@ -17,7 +17,7 @@ const PLACES_MAX: usize = 1000;
 
 /// Why a directory has no watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum WhyUnwatched {
     /// We may not read it: neither can rsync.
     Unreadable,
     /// fs.inotify.max_user_watches is used up.
@@ -27,22 +27,22 @@ pub enum Trouble {
 }
 
 /// The directories without a watch, and when they are looked at again.
-pub struct Troubles {
-    places: BTreeMap<Place, Trouble>,
+pub struct Unwatched {
+    places: BTreeMap<Place, WhyUnwatched>,
     said: usize,
     interval: Duration,
     due: Option<Instant>,
 }
 
-impl Troubles {
+impl Unwatched {
     /// None yet; they are to be compared every `interval`.
     pub fn new(interval: Duration) -> Self {
         Self { places: BTreeMap::new(), said: 0, interval, due: None }
     }
 
     /// The directory has no watch.
-    pub fn add(&mut self, place: Place, trouble: Trouble) {
-        self.places.insert(place, trouble);
+    pub fn add(&mut self, place: Place, why: WhyUnwatched) {
+        self.places.insert(place, why);
     }
 
     /// The directory has a watch, or is gone.
@@ -91,14 +91,14 @@ impl Troubles {
         let count = self.places.len();
         context.status.unwatched.store(count, Ordering::Relaxed);
         if count > self.said
-            && let Some(((root, path), trouble)) = self.places.iter().next_back()
+            && let Some(((root, path), why)) = self.places.iter().next_back()
         {
             let root = context.roots.list().iter().find(|r| r.id == *root);
             let root = root.map(|root| root.path.display().to_string()).unwrap_or_default();
             log::warn!(
                 "{count} directories are not watched, below {root} {path} among them: {}; \
                  they are compared every {} s",
-                trouble.advice(),
+                why.advice(),
                 self.interval.as_secs()
             );
         }
@@ -111,33 +111,33 @@ impl Troubles {
     }
 }
 
-impl Trouble {
+impl WhyUnwatched {
     /// What is wrong, and what to do about it.
     fn advice(self) -> String {
         match self {
-            Trouble::Unreadable => "sersync may not read them; give it read permission".into(),
-            Trouble::NoWatchLeft => {
+            WhyUnwatched::Unreadable => "sersync may not read them; give it read permission".into(),
+            WhyUnwatched::NoWatchLeft => {
                 let limit = Limit::MaxUserWatches;
                 let value = limit.read().map_or_else(|_| "?".into(), |value| value.to_string());
                 format!("all watches are used up; raise {} (now {value})", limit.file())
             }
-            Trouble::Failed(Errno::MFILE | Errno::NFILE) => {
+            WhyUnwatched::Failed(Errno::MFILE | Errno::NFILE) => {
                 "too many open files; raise the limit on open files (ulimit -n)".into()
             }
-            Trouble::Failed(Errno::NOMEM) => {
+            WhyUnwatched::Failed(Errno::NOMEM) => {
                 "out of memory; raise the memory limit of this program".into()
             }
-            Trouble::Failed(other) => format!("{other}; check the disk"),
+            WhyUnwatched::Failed(other) => format!("{other}; check the disk"),
         }
     }
 }
 
-impl From<Errno> for Trouble {
+impl From<Errno> for WhyUnwatched {
     fn from(errno: Errno) -> Self {
         match errno {
-            Errno::ACCESS | Errno::PERM => Trouble::Unreadable,
-            Errno::NOSPC => Trouble::NoWatchLeft,
-            other => Trouble::Failed(other),
+            Errno::ACCESS | Errno::PERM => WhyUnwatched::Unreadable,
+            Errno::NOSPC => WhyUnwatched::NoWatchLeft,
+            other => WhyUnwatched::Failed(other),
         }
     }
 }
