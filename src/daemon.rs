@@ -35,13 +35,14 @@ use std::time::Duration;
 
 use crate::args::{self, Args};
 use crate::config::{Loaded, Verdict};
+use crate::ground::absolute::absolute;
 use crate::ground::limits::Limit;
 use crate::logging::{self, Destination, Log};
 use crate::process::{self, Background, Readiness, print};
 use crate::state::{Patience, StateBases, StateDir, state_name};
 use crate::{banner, config, sys};
 use plugin_alone::PluginAlone;
-use running::{Inbox, RunningDaemon};
+use running::{Outside, RunningDaemon};
 
 /// How long a predecessor with the same configuration may take to end, or to say that it stops.
 const STATE_PATIENCE: Duration = Duration::from_secs(2);
@@ -129,8 +130,7 @@ fn start(args: &Args) -> Result<ExitCode, BoxError> {
     }
     print(&banner::host(&loaded.config.host));
     // What an alarm names has to be found from anywhere.
-    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    let places = StateBases::of_this_process(args.state_dir.clone().map(absolute));
+    let places = StateBases::of_this_process(args.state_dir.as_deref().map(absolute));
     // A plugin alone keeps no state: people run the same file with -d and with -m side by side.
     let (state, without) = match args.plugin_alone {
         Some(_) => (None, None),
@@ -155,7 +155,7 @@ fn start(args: &Args) -> Result<ExitCode, BoxError> {
     }
     let state = state.map(Arc::new);
     let state_path = state.as_deref().map(StateDir::path);
-    let log_file = args.log_file.clone().map(absolute);
+    let log_file = args.log_file.as_deref().map(absolute);
     let log_file = log_file.unwrap_or_else(|| logging::default_file(state_path));
     let readiness = if args.daemon {
         match process::start_background(&banner::background(&log_file, state_path), &log_file)? {
@@ -182,7 +182,7 @@ fn start(args: &Args) -> Result<ExitCode, BoxError> {
         "sersync2 {}, process {}, configuration {}",
         env!("CARGO_PKG_VERSION"),
         std::process::id(),
-        absolute(args.config.clone()).display()
+        absolute(&args.config).display()
     );
     if let Some(without) = without {
         log::warn!("{without}");
@@ -210,9 +210,9 @@ fn work(
                 ExitCode::SUCCESS
             }) as Box<dyn FnOnce() -> ExitCode>
         }),
-        None => start_mirror(args, config, state.as_ref(), log).map(|running| {
+        None => start_mirror(args, config, state.as_ref(), log).map(|(running, outside)| {
             let (args, log) = (args.clone(), log.clone());
-            Box::new(move || mirror(running, args, state.as_ref(), &log))
+            Box::new(move || mirror(running, outside, args, state.as_ref(), &log))
                 as Box<dyn FnOnce() -> ExitCode>
         }),
     };
@@ -244,28 +244,31 @@ fn start_mirror(
     config: &config::Config,
     state: Option<&Arc<StateDir>>,
     log: &Log,
-) -> Result<RunningDaemon, BoxError> {
-    RunningDaemon::start(args, config, state, log, Inbox::open(args, state)?)
+) -> Result<(RunningDaemon, Outside), BoxError> {
+    let mut outside = Outside::open(args, state)?;
+    let running = RunningDaemon::start(args, config, state, log, &mut outside)?;
+    Ok((running, outside))
 }
 
 /// Mirrors until a signal ends it. A configuration that cannot be put in force under way starts another mirror in this process.
 fn mirror(
     mut running: RunningDaemon,
+    mut outside: Outside,
     mut args: Args,
     state: Option<&Arc<StateDir>>,
     log: &Log,
 ) -> ExitCode {
     // What changes between two mirrors is found by a walk, or without a record by a comparison.
     (args.no_catch_up, args.full_sync) = (false, state.is_none());
-    while let Some(config) = running.work() {
-        let (before, inbox) = running.end();
-        let next = RunningDaemon::start(&args, &config, state, log, inbox.clone());
+    while let Some(config) = running.work(&outside) {
+        let before = running.end(&mut outside);
+        let next = RunningDaemon::start(&args, &config, state, log, &mut outside);
         if next.is_ok() {
             log::info!("reload: the mirror works with the new configuration");
         }
         let next = next.or_else(|error| {
             log::error!("reload: the mirror does not start with the new configuration: {error}; the old one goes on");
-            RunningDaemon::start(&args, &before, state, log, inbox)
+            RunningDaemon::start(&args, &before, state, log, &mut outside)
         });
         running = match next {
             Ok(running) => running,
@@ -275,6 +278,7 @@ fn mirror(
             }
         };
     }
+    outside.end_with(running);
     ExitCode::SUCCESS
 }
 

@@ -1,6 +1,7 @@
 //! Small tools that several parts need and none owns: the lowest layer, which knows nothing of mirroring.
 //! Nothing here decides anything.
 
+pub mod absolute;
 pub mod counted;
 pub mod directory;
 pub mod figures;
@@ -8,6 +9,7 @@ pub mod generations;
 pub mod identity;
 pub mod limits;
 pub mod lock;
+pub mod numbered;
 pub mod octal;
 pub mod printable;
 pub mod program;

@@ -33,7 +33,7 @@ pub use walk::Wanted;
 
 use baseline::{Delta, Snapshot};
 use format::Header;
-use merge::{Gate, Turn, deltas_max, publish, remove, remove_merged, sync_directory_of};
+use merge::{Gate, Turn, deltas_max, go_on, publish, remove, remove_merged, sync_directory_of};
 
 /// The record of one watch root.
 #[derive(Debug)]
@@ -342,11 +342,12 @@ impl Record {
         remove(&self.stem.with_extension("begun"))
     }
 
-    /// Closes the record with a last sign of life, so that the next start doubts few entries.
+    /// Closes the record with a last sign of life, so that the next start doubts few entries. A survey or a merge under way
+    /// ends soon; whoever opens the record again waits for that first.
     pub fn close(mut self) {
         let observation = self.recorder.observe(&[], &|_, _| true);
         self.append(&observation);
-        *lock(&self.turn) = Gate::Closed;
+        *lock(&self.turn) = Gate::Ended;
     }
 }
 
@@ -380,7 +381,10 @@ impl Surveyor {
     ) -> io::Result<Survey> {
         let lacking = (self.losses, self.without);
         survey::run(&self.paths, &self.header, wanted, sink, lacking, |meet| {
-            walk::walk(&self.paths.root, wanted, threads, meet)
+            walk::walk(&self.paths.root, wanted, threads, |found| {
+                go_on(&self.turn)?;
+                meet(found)
+            })
         })
     }
 }

@@ -61,7 +61,7 @@ fn missing(args: &Args) -> Result<Vec<Missing>, Failed> {
     let patience = args.timeout.map(|timeout| timeout + PATIENCE);
     match heed(args.which.connect()?.call(command, patience)?)? {
         Answer::Flushed { missing } => Ok(missing),
-        _ => Err(Failed::strange()),
+        _ => Err(Failed::wrong_answer()),
     }
 }
 

@@ -11,6 +11,7 @@ use clap::Parser;
 use crate::control::client::{CallError, Connection, PATIENCE};
 use crate::control::instances;
 use crate::control::protocol::{Answer, Command, write_path};
+use crate::ground;
 use crate::state::{self, StateBases};
 
 /// Exit code: the instance says no, or what was asked for is not done.
@@ -37,9 +38,13 @@ pub enum Failed {
 }
 
 impl Failed {
-    /// The answer belongs to another question.
-    pub fn strange() -> Self {
-        Self::NotRunning("this answer belongs to another question".into())
+    /// The instance has answered something that this command cannot end with.
+    pub fn wrong_answer() -> Self {
+        Self::NotRunning(
+            "the running sersync2 gave an answer that does not belong to this command, so it is not known what it has done: \
+             it is of another version than this program; restart it, or ask with the program that it was started from"
+                .into(),
+        )
     }
 
     fn exit_code(&self) -> u8 {
@@ -151,8 +156,7 @@ pub fn parse<T: Parser>(words: Vec<OsString>) -> Result<T, ExitCode> {
 
 /// A path as the instance knows it: absolute, and as text.
 pub fn absolute(path: &Path) -> String {
-    let absolute = std::path::absolute(path);
-    write_path(absolute.as_deref().unwrap_or(path))
+    write_path(&ground::absolute::absolute(path))
 }
 
 /// Asks the one instance that is meant.
@@ -184,7 +188,7 @@ pub fn ask_and_tell(which: &Which, command: Command) -> ExitCode {
             notes.iter().for_each(|note| println!("{note}"));
             ExitCode::SUCCESS
         }
-        Ok(_) => fail(&Failed::strange()),
+        Ok(_) => fail(&Failed::wrong_answer()),
         Err(error) => fail(&error),
     }
 }

@@ -15,8 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Read the configuration again, and put in force what has changed in it.
 ///
-/// Remotes come and go without disturbing the others; what is pending is kept. A file with errors is refused, with line and column,
-/// and the configuration that was in force stays in force.
+/// Remotes, their options, alerts, page, status file and times change at once: a new remote gets a full sync, one that is gone gets
+/// nothing more, and the others do not notice. For anything else, such as watch paths, <filter> or <inotify>, the mirror starts again
+/// in the same process: it finishes what is in flight, keeps what is pending, and finds what changes meanwhile. Every change is
+/// printed. A file with errors is refused, with line and column, and the configuration in force stays in force.
 ///
 /// Exit code: 0 done; 1 the file holds errors; 3 not running, or no answer; 64 wrong words.
 #[derive(Debug, Parser)]
@@ -49,6 +51,6 @@ fn notes(args: &Args) -> Result<Vec<String>, Failed> {
     let command = Command::Reload { dry_run: args.dry_run };
     match heed(args.which.connect()?.call(command, Some(PATIENCE))?)? {
         Answer::Done { notes } => Ok(notes),
-        _ => Err(Failed::strange()),
+        _ => Err(Failed::wrong_answer()),
     }
 }

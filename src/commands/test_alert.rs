@@ -9,6 +9,7 @@ use clap::Parser;
 
 use crate::alert::send_test;
 use crate::config::{LoadOptions, load};
+use crate::ground::absolute::absolute;
 use crate::process::print;
 use crate::snapshot::Instance;
 
@@ -53,7 +54,7 @@ fn send(options: &Options) -> Result<bool, String> {
             options.config.display()
         ));
     }
-    let config = std::path::absolute(&options.config).unwrap_or(options.config.clone());
+    let config = absolute(&options.config);
     let instance = Instance { config: config.display().to_string(), ..Instance::default() };
     let outcomes: Vec<_> = rules.iter().flat_map(|rule| send_test(rule, &instance)).collect();
     let line = |(way, outcome): &(String, Result<(), String>)| match outcome {

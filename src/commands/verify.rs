@@ -15,6 +15,7 @@ use super::instance::{NOT_RUNNING, parse};
 use crate::config::{self, Config, Mirror, Remote};
 use crate::failure::FailureKind;
 use crate::filter::Filter;
+use crate::ground::absolute::absolute;
 use crate::path::RelPath;
 use crate::rsync::differences::{
     Aspect, Comparison, Difference, Effect, Verification, read_differences,
@@ -115,7 +116,7 @@ fn compare_all(args: &Args) -> Result<Vec<Compared>, String> {
     let options = config::LoadOptions { plugin_alone: None, preflight: false };
     let config = config::load(&args.config, &options).map_err(|error| error.to_string())?.config;
     let filter = Filter::new(&config.filter).map_err(|error| error.to_string())?;
-    let path = args.path.as_deref().map(|path| std::path::absolute(path).unwrap_or(path.into()));
+    let path = args.path.as_deref().map(absolute);
     let mut compared = Vec::new();
     for mirror in &config.mirrors {
         let below = match &path {

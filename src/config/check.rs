@@ -16,6 +16,7 @@ use super::{
     ChangeSwitches, Config, Crontab, FailLog, FilterRules, Guard, Host, Mirror, PluginName,
     RsyncOptions, WatchBackend,
 };
+use crate::ground::absolute::absolute;
 use crate::ground::words::quoted;
 use crate::xml::schema::{Field, Node};
 use crate::xml::text::Span;
@@ -265,7 +266,7 @@ fn check_fail_log(raw: &RawConfig, values: &mut Values<'_>) -> FailLog {
     let path = element.written("path").and_then(|f| values.path(&f, "the path of the fail log"));
     if let Some(path) = path {
         // sersync2 opened a relative one in the directory it was started in.
-        fail_log.path = std::path::absolute(&path).unwrap_or(path);
+        fail_log.path = absolute(&path);
     }
     fail_log.retry_minutes = minutes(&element.field("timeToExecute"), RETRY_MINUTES, values);
     fail_log

@@ -10,6 +10,7 @@ use super::guard::{Count, Guard, Remains};
 use super::main_event::{MainEvent, Walked};
 use crate::change::{Cause, Change, RootId, Scope, WatchEvent};
 use crate::engine::Event;
+use crate::ground::thread::JoinedThread;
 use crate::path::RelPath;
 use crate::record::{
     Losses, Merged, Observation, Record, Survey, Surveyor, Unknown, WithoutBaseline,
@@ -28,6 +29,8 @@ pub struct CatchUp {
     records: Vec<Option<Record>>,
     /// By root: what its record is read for at the moment.
     turns: Vec<Turn>,
+    /// By root: who walks or merges, or did so last. They end with the records: the next mirror opens the same files.
+    threads: Vec<Option<JoinedThread>>,
     exclude: Exclude,
     guard: Guard,
     events: Sender<MainEvent>,
@@ -83,8 +86,9 @@ impl CatchUp {
         events: Sender<MainEvent>,
     ) -> Self {
         let turns = records.iter().map(|_| Turn::Free).collect();
+        let threads = records.iter().map(|_| None).collect();
         let unrecorded = WithoutBaseline::Silent;
-        Self { records, turns, exclude, guard, events, unrecorded }
+        Self { records, turns, threads, exclude, guard, events, unrecorded }
     }
 
     /// Where nobody asked for a full sync, a lost record leads to no comparison, which would delete what only a copy has:
@@ -189,17 +193,22 @@ impl CatchUp {
         let surveyor = surveyor.without_baseline(without);
         let (exclude, events) = (Arc::clone(&self.exclude), self.events.clone());
         let guard = self.guard.clone();
-        let thread = std::thread::Builder::new().name("catch-up".into());
-        let walk = thread.spawn(move || {
+        let walk = JoinedThread::start("catch-up", move || {
             let holds = |survey: &Survey| !is_confirmed && guard.holds(remains(survey));
             walk(root, surveyor, &exclude, &holds, &events);
         });
-        if let Err(error) = walk {
-            log::warn!("cannot start the thread that looks for changes: {error}");
-            return false;
+        match walk {
+            Ok(thread) => {
+                *turn = Turn::Walk(Next::Nothing);
+                // The one before has said its last word: a root has one turn at a time.
+                self.threads[root.0] = Some(thread);
+                true
+            }
+            Err(error) => {
+                log::warn!("cannot start the thread that looks for changes: {error}");
+                false
+            }
         }
-        *turn = Turn::Walk(Next::Nothing);
-        true
     }
 
     /// Ends the turn of `root`; what follows it.
@@ -216,13 +225,15 @@ impl CatchUp {
         for (root, (record, turn)) in self.records.iter_mut().zip(&mut self.turns).enumerate() {
             let Some(merger) = record.as_mut().and_then(Record::start_merge) else { continue };
             let events = self.events.clone();
-            let thread = std::thread::Builder::new().name("merge".into());
-            let started = thread.spawn(move || {
+            let started = JoinedThread::start("merge", move || {
                 // Fails only when the main loop has ended.
                 _ = events.send(MainEvent::Merged(RootId(root), merger.run()));
             });
             match started {
-                Ok(_) => *turn = Turn::Merge(Next::Nothing),
+                Ok(thread) => {
+                    *turn = Turn::Merge(Next::Nothing);
+                    self.threads[root] = Some(thread);
+                }
                 Err(error) => log::warn!("cannot start the thread that merges: {error}"),
             }
         }
@@ -329,9 +340,10 @@ impl CatchUp {
         }
     }
 
-    /// Ends the records in order.
-    pub fn close(self) {
-        self.records.into_iter().flatten().for_each(Record::close);
+    /// Ends the records in order. Who still walks or merges is waited for when this is dropped: by then nobody listens, so that
+    /// no thread waits for the main loop.
+    pub fn close(&mut self) {
+        self.records.drain(..).flatten().for_each(Record::close);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::mirror::Mirror;
@@ -41,6 +41,8 @@ pub struct Controls {
 #[derive(Debug)]
 struct Flush {
     reply: Reply,
+    /// What was asked for: the remote and the paths, in the client's words.
+    asked: (Option<String>, Vec<String>),
     targets: Targets,
     until: Option<Now>,
     stage: Stage,
@@ -66,6 +68,15 @@ struct Pause {
     client: Option<u64>,
 }
 
+/// A pause that goes on when another mirror takes over, in which the remote may have another number.
+#[derive(Debug, Clone)]
+pub struct KeptPause {
+    root: PathBuf,
+    remote: String,
+    left: Option<Duration>,
+    client: Option<u64>,
+}
+
 impl Controls {
     /// When something is due by time alone.
     pub fn next_deadline(&self) -> Option<Now> {
@@ -86,7 +97,7 @@ impl Mirror {
     pub fn control(&mut self, asked: Asked) {
         match asked {
             Asked::Call(Call { command: Command::Flush { remote, paths, timeout_ms }, reply }) => {
-                self.begin_flush(reply, remote.as_deref(), &paths, timeout_ms)
+                self.begin_flush(reply, remote, paths, timeout_ms)
             }
             Asked::Call(Call { command: Command::Reload { dry_run }, reply }) => {
                 let purpose = if dry_run { Purpose::DryRun } else { Purpose::Apply };
@@ -269,6 +280,49 @@ impl Mirror {
         resumed
     }
 
+    /// The pauses, for the mirror that takes over.
+    pub fn kept_pauses(&self) -> Vec<KeptPause> {
+        let now = self.now();
+        let keep = |pause: &Pause| {
+            let root = self.ledger.roots_of_remotes().get(pause.remote.0)?;
+            Some(KeptPause {
+                root: self.teller.names.roots.get(root.0)?.clone(),
+                remote: self.teller.names.remote(pause.remote).into(),
+                left: pause.until.map(|until| until.saturating_sub(now)),
+                client: pause.client,
+            })
+        };
+        self.controls.pauses.iter().filter_map(keep).collect()
+    }
+
+    /// What was paused in the mirror before stays paused. Call it before anything is sent.
+    pub fn pause_again(&mut self, kept: &[KeptPause]) {
+        for pause in kept {
+            let mut remotes = self.ledger.roots_of_remotes().iter().enumerate();
+            let is_meant = |(id, root): &(usize, &RootId)| {
+                self.teller.names.roots.get(root.0) == Some(&pause.root)
+                    && self.teller.names.remote(RemoteId(*id)) == pause.remote
+            };
+            let Some((id, _)) = remotes.find(is_meant) else { continue };
+            let until = pause.left.map(|left| self.now() + left);
+            let remote = RemoteId(id);
+            self.controls.pauses.push(Pause { remote, until, client: pause.client });
+            self.handle(Event::Pause(remote));
+        }
+    }
+
+    /// What clients wait for, to be asked of the mirror that takes over.
+    pub fn unanswered_flushes(&mut self) -> Vec<Call> {
+        let now = self.now();
+        let ask = |flush: Flush| {
+            let (remote, paths) = flush.asked;
+            let left = flush.until.map(|until| until.saturating_sub(now).as_millis());
+            let timeout_ms = left.map(|left| u64::try_from(left).unwrap_or(u64::MAX));
+            Call { command: Command::Flush { remote, paths, timeout_ms }, reply: flush.reply }
+        };
+        std::mem::take(&mut self.controls.flushes).into_values().map(ask).collect()
+    }
+
     /// The remote is mirrored no more.
     pub fn forget_pauses(&mut self, remote: RemoteId) {
         self.controls.pauses.retain(|pause| pause.remote != remote);
@@ -277,11 +331,11 @@ impl Mirror {
     fn begin_flush(
         &mut self,
         reply: Reply,
-        remote: Option<&str>,
-        paths: &[String],
+        remote: Option<String>,
+        paths: Vec<String>,
         timeout_ms: Option<u64>,
     ) {
-        let targets = match self.targets(remote, paths) {
+        let targets = match self.targets(remote.as_deref(), &paths) {
             Ok(targets) => targets,
             Err(message) => {
                 reply.send(Answer::failed("refused", message));
@@ -296,7 +350,8 @@ impl Mirror {
         let id = FlushId(self.controls.next_flush);
         self.controls.next_flush += 1;
         let until = timeout_ms.map(|ms| self.now() + Duration::from_millis(ms));
-        let flush = Flush { reply, targets, until, stage: Stage::AsksKernel };
+        let asked = (remote, paths);
+        let flush = Flush { reply, asked, targets, until, stage: Stage::AsksKernel };
         self.controls.flushes.insert(id, flush);
         self.ledger.ask_for_flush(id);
     }

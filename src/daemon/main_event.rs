@@ -1,16 +1,19 @@
 //! Everything that can wake the main loop, and what it brings.
 //! Does nothing.
+//!
+//! Two channels bring it. What the threads of a mirror say ends with that mirror, so that no other mirror takes it for its own.
+//! What concerns the process waits for the mirror that takes over.
 
 use crate::change::{RootId, WatchEvent};
 use crate::config::Config;
-use crate::control::server::Asked;
+use crate::control::server::{Asked, Call};
 use crate::engine::{Event, JobId, JobReport};
 use crate::process::signals::Signal;
 use crate::record::{Merged, Observation, Survey, Surveyor};
 use crate::snapshot::Request;
 use crate::worker::{Progress, WorkerEvent};
 
-/// Everything that can wake the main loop.
+/// What the threads of one mirror say to it.
 #[derive(Debug)]
 pub enum MainEvent {
     /// For the engine.
@@ -25,14 +28,28 @@ pub enum MainEvent {
     Merged(RootId, Merged),
     /// The state directory was deleted under the running program.
     StateLost,
-    /// From outside.
-    Signal(Signal),
     /// Somebody wants to know how things are.
     Snapshot(Request),
-    /// From the control socket.
-    Control(Asked),
     /// The configuration was read again; the error is for people.
     ConfigurationRead(Result<Box<Config>, String>),
+}
+
+/// What concerns the process, whichever mirror is at work in it.
+#[derive(Debug)]
+pub enum ProcessEvent {
+    /// From outside.
+    Signal(Signal),
+    /// From the control socket.
+    Control(Asked),
+    /// The allocator waits for memory. How short it is, the main loop sees by itself.
+    MemoryShort,
+}
+
+impl ProcessEvent {
+    /// A command of a client.
+    pub fn call(call: Call) -> Self {
+        Self::Control(Asked::Call(call))
+    }
 }
 
 impl From<WatchEvent> for MainEvent {

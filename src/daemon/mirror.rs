@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, select};
 
 use super::control::Controls;
 use super::deliveries::Deliveries;
 use super::ledger::Ledger;
-use super::main_event::{MainEvent, Walked};
+use super::main_event::{MainEvent, ProcessEvent, Walked};
 use super::observer::Observer;
 use super::reload::Reload;
 use super::stopping::{Due, Stopping};
@@ -83,19 +83,22 @@ impl Mirror {
         }
     }
 
-    /// Works until it is told to stop and nothing is in flight. `early`: signals that came before the watches stood.
-    pub fn run(&mut self, events: &Receiver<MainEvent>, early: Vec<Signal>) {
-        early.into_iter().for_each(|signal| self.signal(signal));
+    /// Works until it is told to stop and nothing is in flight.
+    pub fn run(&mut self, events: &Receiver<MainEvent>, of_process: &Receiver<ProcessEvent>) {
         self.handle(Event::DeadlineReached);
         while !self.is_over() {
-            let event = match self.next_deadline() {
-                Some(due) => events.recv_deadline(self.started + due),
-                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match event {
-                Ok(event) => self.wake(event),
-                Err(RecvTimeoutError::Timeout) => self.deadline(),
-                Err(RecvTimeoutError::Disconnected) => break,
+            let due = self.next_deadline();
+            let left = due.map_or(Duration::MAX, |due| due.saturating_sub(self.now()));
+            select! {
+                recv(events) -> event => match event {
+                    Ok(event) => self.wake(event),
+                    Err(_) => break,
+                },
+                recv(of_process) -> event => match event {
+                    Ok(event) => self.wake_from_outside(event),
+                    Err(_) => break,
+                },
+                default(left) => self.deadline(),
             }
             self.control_due();
             self.tell_followers();
@@ -146,10 +149,16 @@ impl Mirror {
                 self.take_in_all(events);
             }
             MainEvent::StateLost => self.state_lost(),
-            MainEvent::Signal(signal) => self.signal(signal),
             MainEvent::Snapshot(request) => self.observer.add(request),
-            MainEvent::Control(asked) => self.control(asked),
             MainEvent::ConfigurationRead(read) => self.configuration_read(read),
+        }
+    }
+
+    fn wake_from_outside(&mut self, event: ProcessEvent) {
+        match event {
+            ProcessEvent::Signal(signal) => self.signal(signal),
+            ProcessEvent::Control(asked) => self.control(asked),
+            ProcessEvent::MemoryShort => self.handle(Event::DeadlineReached),
         }
     }
 
@@ -357,6 +366,12 @@ impl Mirror {
         self.successor.take()
     }
 
+    /// What was asked for and is not answered: the mirror that takes over answers it.
+    pub fn unanswered(&mut self) -> Vec<ProcessEvent> {
+        let calls = self.unanswered_flushes().into_iter().map(ProcessEvent::call);
+        calls.chain(self.unanswered_reloads()).collect()
+    }
+
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         self.reload.config()
@@ -373,26 +388,22 @@ impl Mirror {
         self.take_in_all(events);
     }
 
-    /// Takes in what happened before the watches stood; gives back what is no event of the engine.
-    pub fn wake_early(&mut self, events: Vec<MainEvent>) -> Vec<Signal> {
-        let mut signals = Vec::new();
+    /// Takes in what happened before the watches stood.
+    pub fn wake_early(&mut self, events: Vec<MainEvent>) {
         for event in events {
             match event {
                 MainEvent::Event(event) => self.handle(event),
-                MainEvent::Signal(signal) => signals.push(signal),
-                // No job, walk, count or merge has begun.
+                // No job, walk, count or merge has begun, and nobody has asked for anything.
                 MainEvent::JobDone(..)
                 | MainEvent::CaughtUp(_)
                 | MainEvent::Counted(_)
                 | MainEvent::Merged(..)
+                | MainEvent::Snapshot(_)
+                | MainEvent::ConfigurationRead(_)
                 // The next sync finds it too.
                 | MainEvent::StateLost => {}
-                MainEvent::Snapshot(request) => self.observer.add(request),
-                // Whoever asks is told that nothing answers yet.
-                MainEvent::Control(_) | MainEvent::ConfigurationRead(_) => {}
             }
         }
-        signals
     }
 
     /// Begins the first record, where there is none.

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, bounded, select};
 
 use super::BoxError;
 use super::main_event::MainEvent;
@@ -12,7 +12,7 @@ use super::plugins::start_plugin;
 use super::running::watch_options;
 use crate::args::Args;
 use crate::banner;
-use crate::change::{RootLoss, WatchEvent};
+use crate::change::{RootId, RootLoss, WatchEvent};
 use crate::config::{ChangeSwitches, Config, PluginName};
 use crate::engine::Event;
 use crate::filter::Filter;
@@ -29,6 +29,7 @@ const EVENTS: usize = 256;
 /// thread waits for us while we wait for it.
 pub struct PluginAlone {
     events: Receiver<MainEvent>,
+    incoming: Receiver<Signal>,
     _signals: Signals,
     _watcher: Watcher,
     plugin: Plugin,
@@ -41,8 +42,8 @@ impl PluginAlone {
     pub fn start(args: &Args, config: &Config, name: PluginName) -> Result<Self, BoxError> {
         let (sender, events) = bounded(EVENTS);
         let mode = if args.daemon { Mode::Background } else { Mode::Foreground };
-        let to_us = sender.clone();
-        let signals = start_signals(mode, move |signal| _ = to_us.send(MainEvent::Signal(signal)))?;
+        let (to_us, incoming) = bounded(EVENTS);
+        let signals = start_signals(mode, move |signal| _ = to_us.send(signal))?;
         let plugin = start_plugin(config, name)?;
         let filter = Filter::new(&config.filter)?;
         let exclude: Exclude = Arc::new(move |path, is_dir| filter.excludes(path, is_dir));
@@ -50,14 +51,18 @@ impl PluginAlone {
         let roots = config.mirrors.iter().map(|mirror| Arc::from(mirror.watch.as_path()));
         let roots: Vec<Arc<Path>> = roots.collect();
         let switches = config.changes;
-        let mut alone =
-            Self { events, _signals: signals, _watcher: watcher, plugin, roots, switches };
+        let (_signals, _watcher) = (signals, watcher);
+        let mut alone = Self { events, incoming, _signals, _watcher, plugin, roots, switches };
         let mut ready = 0;
         while ready < alone.roots.len() {
-            match alone.events.recv()? {
-                MainEvent::Event(Event::Watch(WatchEvent::Ready { .. })) => ready += 1,
-                MainEvent::Signal(Signal::Stop) => return Err("ended by a signal".into()),
-                event => _ = alone.hear(event),
+            select! {
+                recv(alone.events) -> event => match event? {
+                    MainEvent::Event(Event::Watch(WatchEvent::Ready { .. })) => ready += 1,
+                    event => alone.hear(event),
+                },
+                recv(alone.incoming) -> signal => if signal? == Signal::Stop {
+                    return Err("ended by a signal".into());
+                },
             }
         }
         print(&banner::watching(alone.roots.iter().map(AsRef::as_ref)));
@@ -66,24 +71,28 @@ impl PluginAlone {
 
     /// Runs until a signal ends it.
     pub fn work(&mut self, log: &Log) {
-        while let Ok(event) = self.events.recv() {
-            match self.hear(event) {
-                None => {}
-                Some(Signal::Stop) => break,
-                Some(Signal::Reopen) => super::running::reopen(log)(),
-                Some(Signal::Report) => {
-                    log::info!("SIGUSR1: the plugin runs alone, nothing is mirrored")
-                }
+        loop {
+            select! {
+                recv(self.events) -> event => match event {
+                    Ok(event) => self.hear(event),
+                    Err(_) => break,
+                },
+                recv(self.incoming) -> signal => match signal {
+                    Ok(Signal::Reopen) => super::running::reopen(log)(),
+                    Ok(Signal::Report) => {
+                        log::info!("SIGUSR1: the plugin runs alone, nothing is mirrored")
+                    }
+                    Ok(Signal::Stop) | Err(_) => break,
+                },
             }
         }
         tell_stopping();
     }
 
-    fn hear(&mut self, event: MainEvent) -> Option<Signal> {
+    fn hear(&mut self, event: MainEvent) {
         match event {
-            MainEvent::Signal(signal) => return Some(signal),
             MainEvent::Event(Event::Watch(WatchEvent::Changed { root, changes, .. })) => {
-                let root = self.roots.get(root.0)?;
+                let Some(root) = self.roots.get(root.0) else { return };
                 for change in changes.into_iter().filter(|c| !self.switches.is_step(c.cause)) {
                     self.plugin.offer(PluginEvent {
                         root: Arc::clone(root),
@@ -98,19 +107,22 @@ impl PluginAlone {
                 root,
                 loss: RootLoss::Gone(reason),
             })) => {
-                let path = self.roots.get(root.0)?.display();
+                let path = self.name(root);
                 log::error!("ALARM: watch path {path}: {reason}; nothing is seen until it is back");
             }
             MainEvent::Event(Event::Watch(WatchEvent::RootBack { root, replaced })) => {
                 let is = if replaced { "another directory than before" } else { "back" };
-                log::warn!("watch path {} is {is}", self.roots.get(root.0)?.display());
+                log::warn!("watch path {} is {is}", self.name(root));
             }
             MainEvent::Event(Event::Watch(WatchEvent::Overflow { root })) => {
-                let path = self.roots.get(root.0)?.display();
+                let path = self.name(root);
                 log::warn!("the kernel dropped events below {path}: the plugin missed them");
             }
             _ => {}
         }
-        None
+    }
+
+    fn name(&self, root: RootId) -> String {
+        self.roots.get(root.0).map_or_else(String::new, |root| root.display().to_string())
     }
 }

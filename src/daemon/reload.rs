@@ -1,12 +1,14 @@
 //! `sersync2 reload` and SIGHUP: the configuration is read again, and what has changed in it is put in force.
 //! Remotes come and go under way. What cannot be changed under way starts the mirror again in this process, with all that is pending.
 
-use std::path::{Path, PathBuf};
+mod changes;
+
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, bounded};
 
-use super::main_event::MainEvent;
+use super::main_event::{MainEvent, ProcessEvent};
 use super::mirror::Mirror;
 use super::observer;
 use super::remote_workers::RemoteWorkers;
@@ -14,17 +16,20 @@ use super::running::start_timers;
 use super::telling::{EventTeller, Tellers, shown};
 use super::timers::Timer;
 use crate::change::{RemoteId, RootId};
-use crate::config::{self, Config, LoadOptions, Remote};
-use crate::control::protocol::Answer;
-use crate::control::server::Reply;
+use crate::config::{self, Config, LoadOptions};
+use crate::control::protocol::{Answer, Command};
+use crate::control::server::{Call, Reply};
 use crate::engine::Event;
 use crate::filter::Filter;
 use crate::ground::lock::lock;
-use crate::journal::Layout;
+use crate::ground::numbered::put;
+use crate::ground::thread::JoinedThread;
 use crate::logging::Log;
+use crate::process::signals::Signal;
 use crate::record::Recorder;
 use crate::source::Source;
 use crate::worker::places::Daemons;
+use changes::{Changes, Slot, slots_of};
 
 /// Somebody wants the configuration to be read again.
 #[derive(Debug)]
@@ -44,13 +49,16 @@ pub enum Purpose {
     DryRun,
 }
 
-/// A remote of a configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slot {
-    root: RootId,
-    /// What it is called in the journal: equal as long as it is the same place below the same root.
-    name: Vec<u8>,
-    remote: Remote,
+/// Page, status file, heartbeat, alerts and event log stay as they are.
+fn keep_telling(config: &mut Config, in_force: &Config) {
+    config.host = in_force.host.clone();
+    config.telling = in_force.telling.clone();
+}
+
+/// The timers stay as they are.
+fn keep_times(config: &mut Config, in_force: &Config) {
+    config.fail_log.retry_minutes = in_force.fail_log.retry_minutes;
+    config.crontab = in_force.crontab.clone();
 }
 
 /// What was made at the start and is needed for remotes that come later.
@@ -81,6 +89,8 @@ pub struct Reload {
     /// By number: the remotes that are mirrored now.
     slots: Vec<Option<Slot>>,
     timers: Vec<Timer>,
+    /// Ends what tells by its old settings, and starts it with the new ones.
+    renewing: Option<JoinedThread>,
     tellers: Arc<Mutex<Tellers>>,
     /// The configuration in force, for the page.
     shown: Arc<Mutex<String>>,
@@ -88,140 +98,13 @@ pub struct Reload {
     asked: Vec<Asked>,
 }
 
-/// How two configurations differ.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Places in the new configuration of remotes that are new.
-    added: Vec<usize>,
-    removed: Vec<RemoteId>,
-    /// The same place, reached in another way.
-    replaced: Vec<(RemoteId, usize)>,
-    /// Page, status file, heartbeat, alerts or event log.
-    tells_otherwise: bool,
-    /// How often failures are tried again, or everything is compared.
-    other_times: bool,
-    /// Elements whose change makes the mirror start again.
-    restart: Vec<&'static str>,
-}
-
-/// The remotes of a configuration, in file order.
-pub fn slots_of(config: &Config) -> Vec<Slot> {
-    let layout = Layout::new(&config.mirrors);
-    let remotes = config.mirrors.iter().flat_map(|mirror| &mirror.remotes);
-    let slot = |((root, name), remote): ((RootId, &[u8]), &Remote)| Slot {
-        root,
-        name: name.to_vec(),
-        remote: remote.clone(),
-    };
-    layout.names().zip(remotes).map(slot).collect()
-}
-
-impl Changes {
-    /// What is to be done to get from `old`, with its remotes by their numbers, to `new`.
-    fn between(old: &Config, slots: &[Option<Slot>], new: &Config, wanted: &[Slot]) -> Self {
-        let is_same = |one: &Slot, two: &Slot| one.root == two.root && one.name == two.name;
-        let watches = |config: &Config| -> Vec<PathBuf> {
-            config.mirrors.iter().map(|mirror| mirror.watch.clone()).collect()
-        };
-        let excludes = |config: &Config| config.crontab.as_ref().map(|it| it.excludes.clone());
-        let minutes = |config: &Config| {
-            (config.fail_log.retry_minutes, config.crontab.as_ref().map(|it| it.minutes))
-        };
-        let restart = [
-            ("<localpath watch>", watches(old) != watches(new)),
-            ("<filter>", old.filter != new.filter),
-            ("<inotify>", old.changes != new.changes),
-            ("<fileSystem>", old.backend != new.backend),
-            ("<debug>", old.debug != new.debug),
-            ("<guard>", old.guard != new.guard),
-            ("<failLog path>", old.fail_log.path != new.fail_log.path),
-            ("<crontabfilter>", excludes(old) != excludes(new)),
-            ("<plugin>", old.plugin != new.plugin || old.plugins != new.plugins),
-        ];
-        let mut changes = Self {
-            tells_otherwise: old.host != new.host || old.telling != new.telling,
-            other_times: minutes(old) != minutes(new),
-            restart: restart
-                .iter()
-                .filter(|(_, differs)| *differs)
-                .map(|(name, _)| *name)
-                .collect(),
-            ..Self::default()
-        };
-        for (index, slot) in wanted.iter().enumerate() {
-            let known = slots.iter().position(|it| it.as_ref().is_some_and(|it| is_same(it, slot)));
-            match known {
-                None => changes.added.push(index),
-                Some(at) if slots[at].as_ref() != Some(slot) => {
-                    changes.replaced.push((RemoteId(at), index));
-                }
-                Some(_) => {}
-            }
-        }
-        for (at, slot) in slots.iter().enumerate() {
-            let is_gone = |slot: &Slot| !wanted.iter().any(|wanted| is_same(wanted, slot));
-            if slot.as_ref().is_some_and(is_gone) {
-                changes.removed.push(RemoteId(at));
-            }
-        }
-        changes
-    }
-
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// A sentence for each of them.
-    fn sentences(&self, slots: &[Option<Slot>], wanted: &[Slot]) -> Vec<String> {
-        if self.is_empty() {
-            return vec!["nothing has changed".into()];
-        }
-        let name = |id: &RemoteId| {
-            let slot = slots.get(id.0).and_then(Option::as_ref);
-            slot.map_or_else(String::new, |slot| slot.remote.destination.to_string())
-        };
-        let mut sentences = Vec::new();
-        for index in &self.added {
-            let name = &wanted[*index].remote.destination;
-            sentences.push(format!("remote {name} is added: everything is compared with it"));
-        }
-        for id in &self.removed {
-            sentences.push(format!(
-                "remote {} is removed: what is pending for it is forgotten, and its copy stays as it is",
-                name(id)
-            ));
-        }
-        for (id, _) in &self.replaced {
-            sentences.push(format!(
-                "remote {} is reached in another way from its next run on; what is pending for it is kept",
-                name(id)
-            ));
-        }
-        if self.tells_otherwise {
-            sentences.push(
-                "page, status file, heartbeat, alerts and event log start again with their new settings".into(),
-            );
-        }
-        if self.other_times {
-            sentences.push("the times of <failLog> and <crontab> count from now on".into());
-        }
-        if !self.restart.is_empty() {
-            sentences.push(format!(
-                "{} cannot be changed under way: the mirror starts again in this process; what is in flight is \
-                 finished, what is pending is kept, and what changes meanwhile is found",
-                self.restart.join(", ")
-            ));
-        }
-        sentences
-    }
-}
-
 impl Reload {
     /// What the mirror starts with.
     pub fn new(origins: Origins, timers: Vec<Timer>) -> Self {
         let slots = slots_of(&origins.config).into_iter().map(Some).collect();
         let shown = Arc::new(Mutex::new(shown(&origins.config)));
-        Self { origins, slots, timers, tellers: Arc::default(), shown, asked: Vec::new() }
+        let (renewing, tellers, asked) = (None, Arc::default(), Vec::new());
+        Self { origins, slots, timers, renewing, tellers, shown, asked }
     }
 
     /// Starts what tells others how the mirror is.
@@ -254,45 +137,67 @@ impl Reload {
         })
     }
 
-    /// Ends what tells and what keeps time, and starts it anew. Elsewhere: the main loop must not wait for threads that wait for it.
-    fn tell_anew(
-        &mut self,
-        old_timers: Vec<Timer>,
-        old_log: Option<EventTeller>,
-        tells_otherwise: Tells,
-    ) {
+    /// Ends what tells, and starts it with the configuration in force.
+    fn tellers_anew(&self) -> Box<dyn FnOnce() + Send> {
         let Origins { config, events, log, .. } = &self.origins;
         let (config, reader, log) = (config.clone(), observer::reader(events.clone()), log.clone());
         let (tellers, shown) = (Arc::clone(&self.tellers), Arc::clone(&self.shown));
-        let work = move || {
-            drop((old_timers, old_log));
-            if tells_otherwise == Tells::Otherwise {
-                let mut tellers = lock(&tellers);
-                // The port and the files must be free first.
-                *tellers = Tellers::default();
-                *tellers = Tellers::start(&config, &reader, &log, &shown);
+        Box::new(move || {
+            let mut tellers = lock(&tellers);
+            // The port and the files must be free first.
+            *tellers = Tellers::default();
+            *tellers = Tellers::start(&config, &reader, &log, &shown);
+        })
+    }
+
+    /// A thread that ends what is handed to it and then does the rest: the main loop waits for no thread that may wait for it. It
+    /// begins when the one before has ended.
+    fn start_renewal(&mut self) -> std::io::Result<Sender<Renewal>> {
+        let (hand_over, handed) = bounded::<Renewal>(1);
+        let before = self.renewing.take();
+        let (given, taken) = bounded(1);
+        let started = JoinedThread::start("reload", move || {
+            drop(taken.recv());
+            if let Ok(renewal) = handed.recv() {
+                renewal.run();
             }
-        };
-        if let Err(error) = std::thread::Builder::new().name("reload".into()).spawn(work) {
-            log::error!(
-                "reload: cannot start a thread: {error}; what tells how the mirror is has ended: restart"
-            );
+        });
+        match started {
+            Ok(thread) => {
+                // There is room, and the thread has not ended.
+                _ = given.send(before);
+                self.renewing = Some(thread);
+                Ok(hand_over)
+            }
+            Err(error) => {
+                self.renewing = before;
+                Err(error)
+            }
         }
     }
 }
 
-/// Whether something is told in another way than before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tells {
-    AsBefore,
-    Otherwise,
+/// What has to end, and what then starts in its place.
+struct Renewal {
+    timers: Vec<Timer>,
+    event_log: Option<EventTeller>,
+    tellers: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Renewal {
+    fn run(self) {
+        drop((self.timers, self.event_log));
+        if let Some(start) = self.tellers {
+            start();
+        }
+    }
 }
 
 impl Mirror {
-    /// Reads the configuration again.
+    /// Reads the configuration again. A mirror that ends leaves that to the one that takes over.
     pub fn begin_reload(&mut self, asked: Asked) {
         self.reload.asked.push(asked);
-        if self.reload.asked.len() == 1 {
+        if self.reload.asked.len() == 1 && !self.stopping.is_ordered() {
             self.read_configuration();
         }
     }
@@ -306,7 +211,7 @@ impl Mirror {
 
     /// The configuration was read.
     pub fn configuration_read(&mut self, read: Result<Box<Config>, String>) {
-        if self.reload.asked.is_empty() {
+        if self.reload.asked.is_empty() || self.stopping.is_ordered() {
             return;
         }
         let Asked { purpose, reply } = self.reload.asked.remove(0);
@@ -332,7 +237,7 @@ impl Mirror {
         if let Some(reply) = reply {
             reply.send(answer);
         }
-        if !self.reload.asked.is_empty() {
+        if !(self.reload.asked.is_empty() || self.stopping.is_ordered()) {
             self.read_configuration();
         }
     }
@@ -341,13 +246,13 @@ impl Mirror {
         let wanted = slots_of(&config);
         let reload = &self.reload;
         let changes = Changes::between(reload.config(), &reload.slots, &config, &wanted);
-        let sentences = changes.sentences(&reload.slots, &wanted);
-        if purpose == Purpose::DryRun || changes.is_empty() || self.stopping.is_ordered() {
+        let mut sentences = changes.sentences(&reload.slots, &wanted);
+        if purpose == Purpose::DryRun || changes.is_empty() {
             return sentences;
         }
         if changes.restart.is_empty() {
             self.change_remotes(&config, &changes, &wanted);
-            self.change_settings(config, &changes);
+            sentences.extend(self.change_settings(config, &changes));
         } else {
             self.restart_with(config);
         }
@@ -419,33 +324,60 @@ impl Mirror {
         let Some((worker, endpoint, source)) = made else { return };
         self.workers.set(id, worker);
         let destination = &slot.remote.destination;
-        put(&mut self.observer.destinations, id, destination.url());
+        put(&mut self.observer.destinations, id.0, destination.url());
         self.teller.name_remote(id, destination.to_string(), (endpoint, source));
-        put(&mut self.reload.slots, id, Some(slot));
+        put(&mut self.reload.slots, id.0, Some(slot));
     }
 
-    fn change_settings(&mut self, config: Config, changes: &Changes) {
-        *lock(&self.reload.shown) = shown(&config);
-        let event_log_differs = self.reload.config().telling.event_log != config.telling.event_log;
-        self.reload.origins.config = config;
-        let (mut old_timers, mut old_log) = (Vec::new(), None);
-        if changes.other_times {
-            let Origins { config, events, .. } = &self.reload.origins;
-            match start_timers(config, events) {
-                Ok(timers) => old_timers = std::mem::replace(&mut self.reload.timers, timers),
-                Err(error) => log::error!("reload: {error}; the old times go on"),
+    /// Puts in force what is neither a remote nor takes another mirror. Sentences say what could not be changed: it stays as it was,
+    /// and the next reload finds it again.
+    fn change_settings(&mut self, mut config: Config, changes: &Changes) -> Vec<String> {
+        let in_force = self.reload.config();
+        let needs_thread = changes.tells_otherwise || changes.other_times;
+        let event_log_differs = in_force.telling.event_log != config.telling.event_log;
+        let mut failed = Vec::new();
+        let mut renewal = Renewal { timers: Vec::new(), event_log: None, tellers: None };
+        let thread = if needs_thread { Some(self.reload.start_renewal()) } else { None };
+        let thread = match thread {
+            Some(Err(error)) => {
+                keep_telling(&mut config, self.reload.config());
+                keep_times(&mut config, self.reload.config());
+                failed.push(format!(
+                    "cannot start a thread: {error}; page, status file, heartbeat, alerts, event log and the times of <failLog> \
+                     and <crontab> stay as they were: reload again"
+                ));
+                None
+            }
+            other => other.and_then(Result::ok),
+        };
+        if thread.is_some() && changes.other_times {
+            match start_timers(&config, &self.reload.origins.events) {
+                Ok(timers) => {
+                    renewal.timers = std::mem::replace(&mut self.reload.timers, timers);
+                }
+                Err(error) => {
+                    keep_times(&mut config, self.reload.config());
+                    failed.push(format!(
+                        "cannot start a timer: {error}; the times of <failLog> and <crontab> stay as they were: reload again"
+                    ));
+                }
             }
         }
-        if event_log_differs {
-            old_log = self.teller.event_log.take();
+        if thread.is_some() && event_log_differs {
+            renewal.event_log = self.teller.event_log.take();
             let roots = self.ledger.roots_of_remotes();
-            let config = &self.reload.origins.config;
-            self.teller.event_log = EventTeller::start(config, &self.teller.names, roots);
+            self.teller.event_log = EventTeller::start(&config, &self.teller.names, roots);
         }
-        let tells = if changes.tells_otherwise { Tells::Otherwise } else { Tells::AsBefore };
-        if changes.tells_otherwise || changes.other_times {
-            self.reload.tell_anew(old_timers, old_log, tells);
+        *lock(&self.reload.shown) = shown(&config);
+        self.reload.origins.config = config;
+        if changes.tells_otherwise {
+            renewal.tellers = Some(self.reload.tellers_anew());
         }
+        if let Some(thread) = thread {
+            // There is room, and the thread waits for it.
+            _ = thread.send(renewal);
+        }
+        failed
     }
 
     /// Ends in order, and asks for another mirror in this process.
@@ -453,6 +385,18 @@ impl Mirror {
         self.successor = Some(config);
         self.stopping.order(self.now());
         self.handle(Event::Stop);
+    }
+
+    /// Who has asked for a reload and is not answered, in a form that asks the mirror that takes over.
+    pub fn unanswered_reloads(&mut self) -> Vec<ProcessEvent> {
+        let ask = |Asked { purpose, reply }: Asked| match reply {
+            Some(reply) => {
+                let command = Command::Reload { dry_run: purpose == Purpose::DryRun };
+                ProcessEvent::call(Call { command, reply })
+            }
+            None => ProcessEvent::Signal(Signal::Reopen),
+        };
+        self.reload.asked.drain(..).map(ask).collect()
     }
 
     /// SIGHUP.
@@ -471,70 +415,5 @@ impl Reload {
             }
         }
         numbers
-    }
-}
-
-/// Sets what belongs to a number, which is the next one or one that is taken.
-pub fn put<T>(list: &mut Vec<T>, id: RemoteId, value: T) {
-    match list.get_mut(id.0) {
-        Some(taken) => *taken = value,
-        None => list.push(value),
-    }
-}
-
-/// The configuration's path for a reload, wherever the program goes.
-pub fn absolute(file: &Path) -> PathBuf {
-    std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(sersync: &str, head: &str) -> Config {
-        let text = format!(
-            "<head version=\"2.5\">{head}<sersync>{sersync}<rsync><commonParams params=\"-artuz\"/></rsync></sersync></head>"
-        );
-        config::load_bytes("c.xml", text.as_bytes(), &LoadOptions::default()).unwrap().config
-    }
-
-    fn mirror(remotes: &[&str]) -> String {
-        let remotes = remotes.iter().map(|ip| format!("<remote ip=\"{ip}\" name=\"m\"/>"));
-        format!("<localpath watch=\"/w\">{}</localpath>", remotes.collect::<String>())
-    }
-
-    fn between(old: &Config, new: &Config) -> Changes {
-        let slots: Vec<_> = slots_of(old).into_iter().map(Some).collect();
-        Changes::between(old, &slots, new, &slots_of(new))
-    }
-
-    #[test]
-    fn remotes_that_come_and_go_need_no_new_start() {
-        let old = config(&mirror(&["a", "b"]), "");
-        assert!(between(&old, &old).is_empty());
-        let changes = between(&old, &config(&mirror(&["c", "b"]), ""));
-        assert_eq!((changes.added, changes.removed), (vec![0], vec![RemoteId(0)]));
-        assert!(changes.restart.is_empty() && changes.replaced.is_empty());
-        let swapped = between(&old, &config(&mirror(&["b", "a"]), ""));
-        assert!(swapped.is_empty(), "{swapped:?}");
-    }
-
-    #[test]
-    fn another_filter_starts_the_mirror_again_and_says_so() {
-        let old = config(&mirror(&["a"]), "");
-        let filter = "<filter start=\"true\"><exclude expression=\"x\"/></filter>";
-        let new = config(&mirror(&["a"]), filter);
-        let changes = between(&old, &new);
-        assert_eq!(changes.restart, ["<filter>"]);
-        let slots: Vec<_> = slots_of(&old).into_iter().map(Some).collect();
-        let sentences = changes.sentences(&slots, &slots_of(&new));
-        assert!(sentences[0].starts_with("<filter> cannot be changed under way"), "{sentences:?}");
-    }
-
-    #[test]
-    fn a_number_that_is_free_is_nobodys() {
-        let old = config(&mirror(&["a"]), "");
-        let slots = [None, Some(slots_of(&old).remove(0))];
-        assert!(Changes::between(&old, &slots, &old, &slots_of(&old)).is_empty());
     }
 }

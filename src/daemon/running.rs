@@ -9,14 +9,15 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::BoxError;
 use super::catch_up::CatchUp;
+use super::control::KeptPause;
 use super::guard::Guard;
 use super::ledger::Ledger;
-use super::main_event::MainEvent;
+use super::main_event::{MainEvent, ProcessEvent};
 use super::mirror::{Mirror, Parts};
 use super::observer::Observer;
 use super::plugins::Plugins;
 use super::progress::Progress;
-use super::reload::{self, Origins, Reload};
+use super::reload::{Origins, Reload};
 use super::remote_workers::{RemoteWorkers, exclude_of};
 use super::shortage::ShortageWatch;
 use super::teller::Teller;
@@ -31,6 +32,7 @@ use crate::control::server::Server;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::{Engine, Event, Extraneous, FullSyncCause, Setup};
 use crate::filter::Filter;
+use crate::ground::absolute::absolute;
 use crate::ground::time::wall_ms;
 use crate::journal::{Journal, Layout, Replay};
 use crate::logging::{self, Log};
@@ -58,24 +60,28 @@ const CONTROL_PATIENCE: Duration = Duration::from_secs(2);
 /// How often directories are looked at that cannot be watched.
 const RESCAN: Duration = Duration::from_secs(60);
 
-/// What outlives a mirror that is started again with another configuration.
-#[derive(Clone)]
-pub struct Inbox {
-    events: Receiver<MainEvent>,
-    sender: Sender<MainEvent>,
-    signals: Arc<Signals>,
-    control: Option<Arc<Server>>,
-    shortage: Arc<ShortageWatch>,
+/// What outlives a mirror that is started again with another configuration. The fields end in this order: first of all nobody
+/// listens any more, so that no thread waits for us while we wait for it.
+pub struct Outside {
+    events: Receiver<ProcessEvent>,
+    _signals: Signals,
+    /// `None` until the first mirror's watches stand, and where there can be none.
+    control: Option<Server>,
+    /// What an operator has paused goes on being paused.
+    pauses: Vec<KeptPause>,
+    /// Last, for what ends needs memory too.
+    _shortage: ShortageWatch,
+    sender: Sender<ProcessEvent>,
 }
 
-impl Inbox {
+impl Outside {
     /// Listens to signals, and for shortages.
     ///
     /// # Errors
     /// When the system refuses a thread.
     pub fn open(args: &Args, state: Option<&Arc<StateDir>>) -> Result<Self, BoxError> {
         let (sender, events) = bounded(EVENTS);
-        let shortage = Arc::new(ShortageWatch::start(sender.clone())?);
+        let shortage = ShortageWatch::start(sender.clone())?;
         let mode = if args.daemon { Mode::Background } else { Mode::Foreground };
         let (to, state) = (sender.clone(), state.cloned());
         let signals = start_signals(mode, move |signal| {
@@ -83,19 +89,34 @@ impl Inbox {
                 // At once: a start that comes right behind the signal waits for us then.
                 state.mark_stopping();
             }
-            _ = to.send(MainEvent::Signal(signal));
+            _ = to.send(ProcessEvent::Signal(signal));
         })?;
-        Ok(Self { events, sender, signals: Arc::new(signals), control: None, shortage })
+        let (control, pauses) = (None, Vec::new());
+        Ok(Self { events, _signals: signals, control, pauses, _shortage: shortage, sender })
     }
 
-    /// Drops what is left of a mirror that has ended; signals and commands are for the next one.
-    fn sift(&self) {
-        let left: Vec<MainEvent> = self.events.try_iter().collect();
-        let is_kept = |event: &MainEvent| {
-            matches!(event, MainEvent::Signal(_) | MainEvent::Control(_) | MainEvent::Snapshot(_))
+    /// Ends with the last mirror.
+    pub fn end_with(self, running: RunningDaemon) {
+        let Self { events, _signals, control, _shortage, .. } = self;
+        drop((events, _signals, control));
+        drop(running);
+    }
+
+    /// Listens at the control socket. Without one the mirror works as well as with one.
+    fn open_control(&mut self, state: Option<&StateDir>) {
+        let (Some(state), None) = (state, &self.control) else { return };
+        let events = self.sender.clone();
+        let ask = move |asked| {
+            events.send_timeout(ProcessEvent::Control(asked), CONTROL_PATIENCE).is_ok()
         };
-        // There is room: all of it was there before.
-        left.into_iter().filter(is_kept).for_each(|event| _ = self.sender.try_send(event));
+        let warn = |error| {
+            log::warn!(
+                "cannot open the control socket in {}: {error}; `sersync2 status` and the other commands do not reach \
+                 this instance",
+                state.path().display()
+            );
+        };
+        self.control = Server::start(state.path(), Box::new(ask)).map_err(warn).ok();
     }
 }
 
@@ -103,15 +124,8 @@ impl Inbox {
 /// so that no thread waits for us while we wait for it.
 pub struct RunningDaemon {
     events: Receiver<MainEvent>,
-    /// Signals that came before the watches stood.
-    early: Vec<Signal>,
-    signals: Arc<Signals>,
-    control: Option<Arc<Server>>,
-    watcher: Watcher,
-    sender: Sender<MainEvent>,
+    _watcher: Watcher,
     mirror: Mirror,
-    /// Last, for what ends needs memory too.
-    shortage: Arc<ShortageWatch>,
 }
 
 impl RunningDaemon {
@@ -124,9 +138,9 @@ impl RunningDaemon {
         config: &Config,
         state: Option<&Arc<StateDir>>,
         log: &Log,
-        inbox: Inbox,
+        outside: &mut Outside,
     ) -> Result<Self, BoxError> {
-        let Inbox { events, sender, signals, control, shortage } = inbox;
+        let (sender, events) = bounded(EVENTS);
         let holder = state.cloned();
         let state = state.map(AsRef::as_ref);
         let filter = Arc::new(Filter::new(&config.filter)?);
@@ -166,7 +180,7 @@ impl RunningDaemon {
         let mut daemons = Daemons::default();
         let workers = start_workers(&remotes, &recorders, &mut daemons, &sender)?;
         let origins = Origins {
-            file: reload::absolute(&args.config),
+            file: absolute(&args.config),
             config: config.clone(),
             filter,
             sources: sources.clone(),
@@ -196,12 +210,13 @@ impl RunningDaemon {
         let observer = Observer::new(instance, destinations, Arc::clone(watcher.status()));
         let parts = Parts { engine, workers, ledger, trust, teller, observer, reload };
         let mut mirror = Mirror::new(parts, now());
+        mirror.pause_again(&outside.pauses);
         let early = wait_for_watches(&events, config.mirrors.len());
         let catches_up = !args.no_catch_up;
         if catches_up {
             mirror.doubt_recorded_roots();
         }
-        let early = mirror.wake_early(early);
+        mirror.wake_early(early);
         if catches_up {
             mirror.begin_records();
         }
@@ -220,29 +235,25 @@ impl RunningDaemon {
             mirror.handle(Event::FullSync(FullSyncCause::Start));
         }
         mirror.start_tellers();
-        let start_control = || start_control(state, sender.clone()).map(Arc::new);
-        let control = control.or_else(start_control);
-        mirror.controls.socket = control.as_deref().map(Server::socket_maker);
-        Ok(Self { events, early, signals, control, watcher, sender, mirror, shortage })
+        outside.open_control(state);
+        mirror.controls.socket = outside.control.as_ref().map(Server::socket_maker);
+        Ok(Self { events, _watcher: watcher, mirror })
     }
 
     /// Mirrors until a signal ends it; or until it is to be started again, with this configuration.
-    pub fn work(&mut self) -> Option<Config> {
-        self.mirror.run(&self.events, std::mem::take(&mut self.early));
+    pub fn work(&mut self, outside: &Outside) -> Option<Config> {
+        self.mirror.run(&self.events, &outside.events);
         self.mirror.take_successor()
     }
 
-    /// Ends every part of the mirror, and gives back what the next one needs, with the configuration that was in force.
-    pub fn end(self) -> (Config, Inbox) {
-        let Self { events, signals, control, watcher, sender, mirror, shortage, .. } = self;
-        let config = mirror.config().clone();
-        drop(watcher);
-        let inbox = Inbox { events, sender, signals, control, shortage };
-        // Nobody reads meanwhile, and no thread that is waited for may wait for room.
-        inbox.sift();
-        drop(mirror);
-        inbox.sift();
-        (config, inbox)
+    /// Ends every part of the mirror so that another one takes over, and gives back the configuration that was in force.
+    pub fn end(mut self, outside: &mut Outside) -> Config {
+        outside.pauses = self.mirror.kept_pauses();
+        for event in self.mirror.unanswered() {
+            // Whoever asks is told that the mirror ends, if there is no room.
+            _ = outside.sender.try_send(event);
+        }
+        self.mirror.config().clone()
     }
 }
 
@@ -254,20 +265,6 @@ fn end_orphans(state: Option<&StateDir>) {
     }
 }
 
-/// Without a control socket the mirror works as well as with one.
-fn start_control(state: Option<&StateDir>, events: Sender<MainEvent>) -> Option<Server> {
-    let ask = move |asked| events.send_timeout(MainEvent::Control(asked), CONTROL_PATIENCE).is_ok();
-    let state = state?;
-    let warn = |error| {
-        log::warn!(
-            "cannot open the control socket in {}: {error}; `sersync2 status` and the other commands do not reach \
-             this instance",
-            state.path().display()
-        );
-    };
-    Server::start(state.path(), Box::new(ask)).map_err(warn).ok()
-}
-
 /// What a snapshot says of the process and never changes.
 fn instance(
     args: &Args,
@@ -276,21 +273,18 @@ fn instance(
     workers: usize,
     backend: &str,
 ) -> Instance {
-    let absolute = |path: &Path| {
-        let absolute = std::path::absolute(path);
-        absolute.as_deref().unwrap_or(path).display().to_string()
-    };
+    let shown = |path: &Path| absolute(path).display().to_string();
     let log_file = args.log_file.clone();
     let default = || logging::default_file(state.map(StateDir::path));
     let log_file = log_file.or_else(|| args.daemon.then(default));
     Instance {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
-        config: absolute(&args.config),
+        config: shown(&args.config),
         started_ms: wall_ms(),
         backend: backend.into(),
         state_dir: state.map(|state| state.path().display().to_string()),
-        log_file: log_file.map(|path| absolute(&path)),
+        log_file: log_file.map(|path| shown(&path)),
         workers: workers as u64,
         fail_log: config.fail_log.path.display().to_string(),
         ..Instance::default()

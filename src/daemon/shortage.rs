@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Sender;
 
-use super::main_event::MainEvent;
-use crate::engine::Event;
+use super::main_event::ProcessEvent;
 use crate::ground::thread::JoinedThread;
 use crate::sys::memory::Bell;
 
@@ -25,7 +24,7 @@ impl ShortageWatch {
     ///
     /// # Errors
     /// When the system refuses a thread or a descriptor.
-    pub fn start(events: Sender<MainEvent>) -> io::Result<Self> {
+    pub fn start(events: Sender<ProcessEvent>) -> io::Result<Self> {
         let (bell, stop) = (Bell::hang()?, Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let thread = JoinedThread::start_small("memory", 128 << 10, move || {
@@ -34,8 +33,8 @@ impl ShortageWatch {
                 if stopped.load(Ordering::Acquire) {
                     return;
                 }
-                // It sees by itself what is the matter. Fails only when it has ended.
-                _ = events.send(MainEvent::Event(Event::DeadlineReached));
+                // A full channel wakes it as well.
+                _ = events.try_send(ProcessEvent::MemoryShort);
             }
         })?;
         Ok(Self { bell, stop, _thread: thread })

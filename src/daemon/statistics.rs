@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::deliveries::Kinds;
-use super::reload::put;
 use crate::change::RemoteId;
 use crate::engine::{JobReport, Now, Settled};
+use crate::ground::numbered::put;
 use crate::snapshot::{
     self, Delivery, DeliveryKind, Histogram, Latency, Minute, RecentError, Totals,
 };
@@ -117,7 +117,7 @@ impl Statistics {
 
     /// The number means another remote from now on, of which nothing is known.
     pub fn forget(&mut self, remote: RemoteId) {
-        put(&mut self.remotes, remote, OfRemote::default());
+        put(&mut self.remotes, remote.0, OfRemote::default());
         let id = remote.0 as u64;
         self.deliveries.retain(|delivery| delivery.remote != id);
         self.errors

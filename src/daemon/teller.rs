@@ -8,12 +8,12 @@ use super::fail_log::FailLogWriter;
 use super::notice::Names;
 use super::plugins::Plugins;
 use super::progress::Progress;
-use super::reload::put;
 use super::statistics::Clock;
 use super::telling::EventTeller;
 use crate::change::{RemoteId, RootId, WatchEvent};
 use crate::engine::{Engine, Event, Notice, PathFailure, Settled};
 use crate::ground::counted::paths;
+use crate::ground::numbered::put;
 use crate::rsync::Endpoint;
 use crate::source::Source;
 
@@ -63,8 +63,8 @@ impl Teller {
 
     /// From now on the number means this remote.
     pub fn name_remote(&mut self, id: RemoteId, name: String, reached: (Endpoint, Arc<Source>)) {
-        put(&mut self.names.remotes, id, name);
-        put(&mut self.fail_log.remotes, id, reached);
+        put(&mut self.names.remotes, id.0, name);
+        put(&mut self.fail_log.remotes, id.0, reached);
     }
 
     /// Remotes have come or gone: the roots of all numbers, and for each root the numbers that are its remotes.

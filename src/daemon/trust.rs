@@ -130,7 +130,7 @@ impl Trust {
 
     /// Ends the records in order.
     pub fn close(&mut self) {
-        self.catch_up.take().into_iter().for_each(CatchUp::close);
+        self.catch_up.iter_mut().for_each(CatchUp::close);
     }
 
     /// Reads an operator's word that what is gone is meant to be. It holds for what each root is found to be at this start:

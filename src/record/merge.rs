@@ -30,8 +30,10 @@ pub(super) enum Gate {
     Open,
     /// A delivery could not be put on record: a new snapshot would hide that.
     Spoiled,
-    /// The record is closed: the next start may read it already.
+    /// The record has begun anew: what is under way is finished, and not put in its place.
     Closed,
+    /// The record ends: what is under way ends as well, for the next start reads and writes the same files.
+    Ended,
 }
 
 /// Shared by a record and the one survey or merge that may be under way.
@@ -43,7 +45,15 @@ pub(super) fn publish(turn: &Turn, paths: &Paths) -> io::Result<()> {
     match *gate {
         Gate::Open => fs::rename(&paths.new_snapshot, &paths.snapshot),
         Gate::Spoiled => Err(io::Error::other("a delivery could not be put on record meanwhile")),
-        Gate::Closed => Err(io::ErrorKind::Interrupted.into()),
+        Gate::Closed | Gate::Ended => Err(io::ErrorKind::Interrupted.into()),
+    }
+}
+
+/// An error as soon as the record ends. A survey or a merge asks for each directory.
+pub(super) fn go_on(turn: &Turn) -> io::Result<()> {
+    match *lock(turn) {
+        Gate::Ended => Err(io::ErrorKind::Interrupted.into()),
+        Gate::Open | Gate::Spoiled | Gate::Closed => Ok(()),
     }
 }
 
@@ -95,7 +105,7 @@ impl Merger {
     }
 
     fn merge(&self) -> io::Result<()> {
-        write_merged(&self.paths, &self.header)?;
+        write_merged(&self.paths, &self.header, &self.turn)?;
         publish(&self.turn, &self.paths)?;
         if let Err(error) = remove_merged(&self.paths) {
             log::warn!(
@@ -107,14 +117,16 @@ impl Merger {
     }
 }
 
-/// Writes a new snapshot with everything that is on record. Fails with `InvalidData` when the record is damaged.
-pub(super) fn write_merged(paths: &Paths, now: &Header) -> io::Result<()> {
+/// Writes a new snapshot with everything that is on record. Fails with `InvalidData` when the record is damaged, and with
+/// `Interrupted` when it ends.
+pub(super) fn write_merged(paths: &Paths, now: &Header, turn: &Turn) -> io::Result<()> {
     let damaged = |why| io::Error::new(io::ErrorKind::InvalidData, format!("{why:?}"));
     let (mut baseline, alive) = read_baseline(paths, now)?.map_err(damaged)?;
     let mut writer = Writer::create(&paths.new_snapshot, &Header { alive, ..*now })?;
     // The ancestors of the current directory, each with the directories in it. A directory that its parent does not name is gone.
     let mut above: Vec<(DirKey, BTreeSet<Box<[u8]>>)> = Vec::new();
     loop {
+        go_on(turn)?;
         let listing = match baseline.next() {
             Ok(Some(listing)) => listing,
             Ok(None) => return writer.finish(),

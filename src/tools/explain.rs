@@ -12,6 +12,7 @@ use clap::Parser;
 use crate::config::load::Loaded;
 use crate::config::{self, LoadOptions, Mirror};
 use crate::filter::{Filter, Rule};
+use crate::ground::absolute::absolute;
 use crate::path::RelPath;
 use crate::process::print;
 use crate::rsync::excludes::Excludes;
@@ -161,7 +162,7 @@ impl<'a> Explainer<'a> {
 
     /// Where the path is below watch paths.
     fn places(&self, path: &Path) -> Vec<(&'a Mirror, RelPath)> {
-        let named = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let named = absolute(path);
         // The last name itself may be a link, which is mirrored as what it is.
         let real = match (named.parent().map(Path::canonicalize), named.file_name()) {
             (Some(Ok(parent)), Some(name)) => parent.join(name),

@@ -119,3 +119,13 @@ fn delivery_that_could_not_be_written_spoils_the_record() {
     assert_eq!(bed.start().0.unknown, Some(Unknown::Damaged));
     assert_eq!(bed.start().0.unknown, None);
 }
+
+#[test]
+fn a_survey_that_outlives_its_record_ends_at_the_next_directory() {
+    let bed = Bed::new(&["a/b", "c/d"]);
+    let (_, _, mut record) = bed.start();
+    let surveyor = record.start_survey().unwrap();
+    record.close();
+    let ended = surveyor.compare(&|_, _| true, 1, &mut |_| {}).unwrap_err();
+    assert_eq!(ended.kind(), io::ErrorKind::Interrupted);
+}

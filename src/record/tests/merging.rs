@@ -101,7 +101,7 @@ fn a_kill_at_any_step_of_a_merge_loses_nothing() {
     bed.write("meanwhile", "new");
     bed.deliver(&mut record, &[("meanwhile", ENTRY)]);
     let before_write = pictures.len();
-    merge::write_merged(&merger.paths, &merger.header).unwrap();
+    merge::write_merged(&merger.paths, &merger.header, &merger.turn).unwrap();
     let whole = fs::read(&merger.paths.new_snapshot).unwrap();
     for len in 0..whole.len() {
         fs::write(&merger.paths.new_snapshot, &whole[..len]).unwrap();

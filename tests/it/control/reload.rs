@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 
-use super::{run, snapshot, text};
+use super::{command, run, snapshot, text};
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::{wait_for_content, wait_until};
@@ -33,6 +34,15 @@ fn second_remote(mirror: &Mirror) -> (PathBuf, String) {
 
 fn remotes(mirror: &Mirror) -> usize {
     snapshot(mirror)["remotes"].as_array().map_or(0, Vec::len)
+}
+
+/// Waits until the remotes are in these states.
+fn wait_for_states(mirror: &Mirror, states: &[&str]) {
+    wait_until(&format!("the remotes are {states:?}"), || {
+        let told = snapshot(mirror);
+        let remotes = told["remotes"].as_array().cloned().unwrap_or_default();
+        remotes.iter().map(|remote| &remote["state"]).eq(states)
+    });
 }
 
 #[test]
@@ -70,20 +80,25 @@ fn a_remote_that_is_added_under_load_gets_everything_and_the_other_does_not_noti
     assert_eq!(told["remotes"][0]["total"]["full_syncs"], 0);
     assert_eq!(told["remotes"][1]["total"]["full_syncs"], 1);
     assert!(reload(&mirror, &[]).contains("nothing has changed"));
-    // The journal knows it, too: nothing is compared anew at the next start.
-    mirror.kill();
+    // The journal knows it, too: the next start compares nothing with it, so it does not delete what only the copy has.
+    mirror.stop();
+    fs::write(second.join("extraneous"), "only here").unwrap();
     mirror.launch();
     mirror.wait_ready();
     mirror.write("after", "after");
+    assert_eq!(run(&mirror, "flush", &["--timeout", "60"]).status.code(), Some(0));
+    wait_for_states(&mirror, &["up", "up"]);
     wait_for_content(&second.join("after"), "after");
     wait_for_content(&first.at("after"), "after");
+    assert!(second.join("extraneous").exists());
+    assert_eq!(snapshot(&mirror)["remotes"][1]["total"]["full_syncs"], 0);
 }
 
 #[test]
 fn a_remote_that_is_removed_gets_nothing_more_and_everything_when_it_is_back() {
     let first = Rsyncd::start();
     let mirror = Mirror::start(&Setup::to(&first));
-    wait_until("it answers", || remotes(&mirror) == 1);
+    wait_for_states(&mirror, &["up"]);
     let (second, element) = second_remote(&mirror);
     rewrite(&mirror, "</localpath>", &format!("{element}</localpath>"));
     reload(&mirror, &[]);
@@ -92,7 +107,9 @@ fn a_remote_that_is_removed_gets_nothing_more_and_everything_when_it_is_back() {
     for round in 0..3 {
         rewrite(&mirror, &element, "");
         assert!(reload(&mirror, &[]).contains("is removed"));
-        assert_eq!(remotes(&mirror), 1);
+        wait_for_states(&mirror, &["up"]);
+        // Only the full sync at its return deletes it.
+        fs::write(second.join("extraneous"), "only here").unwrap();
         let name = format!("meanwhile {round}");
         mirror.write(&name, "b");
         wait_for_content(&first.at(&name), "b");
@@ -100,16 +117,20 @@ fn a_remote_that_is_removed_gets_nothing_more_and_everything_when_it_is_back() {
         rewrite(&mirror, "</localpath>", &format!("{element}</localpath>"));
         reload(&mirror, &[]);
         wait_for_content(&second.join(&name), "b");
+        wait_until("the full sync deletes", || !second.join("extraneous").exists());
     }
-    // Numbers are used again when their last job is over.
-    wait_until("two are there", || remotes(&mirror) == 2);
+    wait_for_states(&mirror, &["up", "up"]);
+    // Numbers are used again when their last job is over: they do not grow with every return.
+    let told = snapshot(&mirror);
+    let numbers = told["remotes"].as_array().unwrap().iter().map(|it| it["id"].as_u64().unwrap());
+    assert!(numbers.max() < Some(4), "{told}");
 }
 
 #[test]
 fn a_file_with_errors_is_refused_with_line_and_column_and_the_old_one_stays() {
     let remote = Rsyncd::start();
     let mirror = Mirror::start(&Setup::to(&remote));
-    wait_until("it answers", || remotes(&mirror) == 1);
+    wait_for_states(&mirror, &["up"]);
     rewrite(&mirror, "start=\"true\" port=", "start=\"perhaps\" port=");
     let refused = run(&mirror, "reload", &[]);
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
@@ -143,4 +164,50 @@ fn a_filter_is_changed_by_sighup_in_the_same_process_and_what_is_pending_is_kept
     wait_for_content(&remote.at("pending"), "pending");
     assert_eq!(run(&mirror, "flush", &["--timeout", "60"]).status.code(), Some(0));
     assert!(!remote.at("a.tmp").exists());
+}
+
+#[test]
+fn what_is_asked_while_the_mirror_starts_again_is_done_by_the_next_one_and_a_pause_stays() {
+    let first = Rsyncd::start();
+    let (slow, mut setup) = (Rsyncd::start(), Setup::to(&first));
+    let element =
+        format!("<remote ip=\"127.0.0.1\" name=\"data\" port=\"{}\" bwlimit=\"1m\"/>", slow.port);
+    setup.more_remotes = element;
+    let mirror = Mirror::start(&setup);
+    wait_for_states(&mirror, &["up", "up"]);
+    let paused = snapshot(&mirror)["remotes"][0]["name"].as_str().unwrap().to_owned();
+    assert_eq!(run(&mirror, "pause", &["--remote", &paused]).status.code(), Some(0));
+    // In flight for two seconds; the mirror that ends waits for that.
+    mirror.write("large", noise(2 << 20));
+    wait_until("it is in flight", || snapshot(&mirror)["remotes"][1]["in_flight"] != 0);
+    let slow_name = snapshot(&mirror)["remotes"][1]["name"].as_str().unwrap().to_owned();
+    let flush = command(&mirror, "flush", &["--remote", &slow_name, "--timeout", "60"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let filter = "<filter start=\"true\"><exclude expression=\"(.*)\\.tmp\"/></filter>";
+    rewrite(&mirror, "<inotify>", &format!("{filter}<inotify>"));
+    assert!(reload(&mirror, &[]).contains("the mirror starts again"));
+    let (second, element) = second_remote(&mirror);
+    rewrite(&mirror, "</localpath>", &format!("{element}</localpath>"));
+    assert!(reload(&mirror, &[]).contains("is added"));
+    wait_for_content(&second.join("large"), fs::read(mirror.at("large")).unwrap());
+    let flushed = flush.wait_with_output().unwrap();
+    assert_eq!(flushed.status.code(), Some(0), "{}", text(&flushed));
+    assert_eq!(fs::metadata(slow.at("large")).unwrap().len(), 2 << 20);
+    wait_for_states(&mirror, &["paused", "up", "up"]);
+    assert!(!first.at("large").exists());
+    assert_eq!(run(&mirror, "resume", &[]).status.code(), Some(0));
+    wait_for_content(&first.at("large"), fs::read(mirror.at("large")).unwrap());
+}
+
+/// Bytes that cannot be compressed.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
 }

@@ -1,0 +1,226 @@
+//! How a new configuration differs from the one in force, and the sentences that say it.
+//! Changes nothing.
+
+use std::path::PathBuf;
+
+use crate::change::{RemoteId, RootId};
+use crate::config::{Config, Remote};
+use crate::journal::Layout;
+
+/// A remote of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// The number of its watch path.
+    pub root: RootId,
+    watch: PathBuf,
+    /// What it is called in the journal: equal as long as it is the same place.
+    pub name: Vec<u8>,
+    /// How it is reached.
+    pub remote: Remote,
+}
+
+impl Slot {
+    /// True when both are the same place below the same watch path, wherever the file names them.
+    fn is(&self, other: &Self) -> bool {
+        self.watch == other.watch && self.name == other.name
+    }
+}
+
+/// How two configurations differ.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Places in the new configuration of remotes that are new.
+    pub added: Vec<usize>,
+    /// Remotes that are not mirrored any more.
+    pub removed: Vec<RemoteId>,
+    /// The same place, reached in another way.
+    pub replaced: Vec<(RemoteId, usize)>,
+    /// Page, status file, heartbeat, alerts or event log.
+    pub tells_otherwise: bool,
+    /// How often failures are tried again, or everything is compared.
+    pub other_times: bool,
+    /// Elements whose change makes the mirror start again.
+    pub restart: Vec<&'static str>,
+}
+
+/// The remotes of a configuration, in file order.
+pub fn slots_of(config: &Config) -> Vec<Slot> {
+    let layout = Layout::new(&config.mirrors);
+    let remotes = config.mirrors.iter().flat_map(|mirror| {
+        mirror.remotes.iter().map(|remote| (mirror.watch.clone(), remote.clone()))
+    });
+    let slot = |((root, name), (watch, remote)): ((RootId, &[u8]), (PathBuf, Remote))| Slot {
+        root,
+        watch,
+        name: name.to_vec(),
+        remote,
+    };
+    layout.names().zip(remotes).map(slot).collect()
+}
+
+impl Changes {
+    /// What is to be done to get from `old`, with its remotes by their numbers, to `new`.
+    pub fn between(old: &Config, slots: &[Option<Slot>], new: &Config, wanted: &[Slot]) -> Self {
+        let watches = |config: &Config| -> Vec<PathBuf> {
+            config.mirrors.iter().map(|mirror| mirror.watch.clone()).collect()
+        };
+        let excludes = |config: &Config| config.crontab.as_ref().map(|it| it.excludes.clone());
+        let minutes = |config: &Config| {
+            (config.fail_log.retry_minutes, config.crontab.as_ref().map(|it| it.minutes))
+        };
+        let restart = [
+            ("<localpath watch>", watches(old) != watches(new)),
+            ("<filter>", old.filter != new.filter),
+            ("<inotify>", old.changes != new.changes),
+            ("<fileSystem>", old.backend != new.backend),
+            ("<debug>", old.debug != new.debug),
+            ("<guard>", old.guard != new.guard),
+            ("<failLog path>", old.fail_log.path != new.fail_log.path),
+            ("<crontabfilter>", excludes(old) != excludes(new)),
+            ("<plugin>", old.plugin != new.plugin || old.plugins != new.plugins),
+        ];
+        let mut changes = Self {
+            tells_otherwise: old.host != new.host || old.telling != new.telling,
+            other_times: minutes(old) != minutes(new),
+            restart: restart
+                .iter()
+                .filter(|(_, differs)| *differs)
+                .map(|(name, _)| *name)
+                .collect(),
+            ..Self::default()
+        };
+        for (index, slot) in wanted.iter().enumerate() {
+            let known = slots.iter().position(|it| it.as_ref().is_some_and(|it| it.is(slot)));
+            let Some(at) = known else {
+                changes.added.push(index);
+                continue;
+            };
+            if slots[at].as_ref().is_some_and(|known| known.remote != slot.remote) {
+                changes.replaced.push((RemoteId(at), index));
+            }
+        }
+        for (at, slot) in slots.iter().enumerate() {
+            let is_gone = |slot: &Slot| !wanted.iter().any(|wanted| wanted.is(slot));
+            if slot.as_ref().is_some_and(is_gone) {
+                changes.removed.push(RemoteId(at));
+            }
+        }
+        changes
+    }
+
+    /// True when nothing has changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// A sentence for each of them.
+    pub fn sentences(&self, slots: &[Option<Slot>], wanted: &[Slot]) -> Vec<String> {
+        if self.is_empty() {
+            return vec!["nothing has changed".into()];
+        }
+        let name = |id: &RemoteId| {
+            let slot = slots.get(id.0).and_then(Option::as_ref);
+            slot.map_or_else(String::new, |slot| slot.remote.destination.to_string())
+        };
+        let mut sentences = Vec::new();
+        for index in &self.added {
+            let name = &wanted[*index].remote.destination;
+            sentences.push(format!("remote {name} is added: everything is compared with it"));
+        }
+        for id in &self.removed {
+            sentences.push(format!(
+                "remote {} is removed: what is pending for it is forgotten, and its copy stays as it is",
+                name(id)
+            ));
+        }
+        for (id, _) in &self.replaced {
+            sentences.push(format!(
+                "remote {} is reached in another way from its next run on; what is pending for it is kept",
+                name(id)
+            ));
+        }
+        if self.tells_otherwise {
+            sentences.push(
+                "page, status file, heartbeat, alerts and event log start again with their new settings".into(),
+            );
+        }
+        if self.other_times {
+            sentences.push("the times of <failLog> and <crontab> count from now on".into());
+        }
+        if !self.restart.is_empty() {
+            sentences.push(format!(
+                "{} cannot be changed under way: the mirror starts again in this process; what is in flight is \
+                 finished, what is pending is kept, and what changes meanwhile is found",
+                self.restart.join(", ")
+            ));
+        }
+        sentences
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, LoadOptions};
+
+    fn config(sersync: &str, head: &str) -> Config {
+        let text = format!(
+            "<head version=\"2.5\">{head}<sersync>{sersync}<rsync><commonParams params=\"-artuz\"/></rsync></sersync></head>"
+        );
+        config::load_bytes("c.xml", text.as_bytes(), &LoadOptions::default()).unwrap().config
+    }
+
+    fn mirror(remotes: &[&str]) -> String {
+        mirror_of("/w", remotes)
+    }
+
+    fn mirror_of(watch: &str, remotes: &[&str]) -> String {
+        let remotes = remotes.iter().map(|ip| format!("<remote ip=\"{ip}\" name=\"m\"/>"));
+        format!("<localpath watch=\"{watch}\">{}</localpath>", remotes.collect::<String>())
+    }
+
+    fn between(old: &Config, new: &Config) -> Changes {
+        let slots: Vec<_> = slots_of(old).into_iter().map(Some).collect();
+        Changes::between(old, &slots, new, &slots_of(new))
+    }
+
+    #[test]
+    fn remotes_that_come_and_go_need_no_new_start() {
+        let old = config(&mirror(&["a", "b"]), "");
+        assert!(between(&old, &old).is_empty());
+        let changes = between(&old, &config(&mirror(&["c", "b"]), ""));
+        assert_eq!((changes.added, changes.removed), (vec![0], vec![RemoteId(0)]));
+        assert!(changes.restart.is_empty() && changes.replaced.is_empty());
+        let swapped = between(&old, &config(&mirror(&["b", "a"]), ""));
+        assert!(swapped.is_empty(), "{swapped:?}");
+    }
+
+    #[test]
+    fn another_filter_starts_the_mirror_again_and_says_so() {
+        let old = config(&mirror(&["a"]), "");
+        let filter = "<filter start=\"true\"><exclude expression=\"x\"/></filter>";
+        let new = config(&mirror(&["a"]), filter);
+        let changes = between(&old, &new);
+        assert_eq!(changes.restart, ["<filter>"]);
+        let slots: Vec<_> = slots_of(&old).into_iter().map(Some).collect();
+        let sentences = changes.sentences(&slots, &slots_of(&new));
+        assert!(sentences[0].starts_with("<filter> cannot be changed under way"), "{sentences:?}");
+    }
+
+    #[test]
+    fn a_number_that_is_free_is_nobodys() {
+        let old = config(&mirror(&["a"]), "");
+        let slots = [None, Some(slots_of(&old).remove(0))];
+        assert!(Changes::between(&old, &slots, &old, &slots_of(&old)).is_empty());
+    }
+
+    #[test]
+    fn watch_paths_in_another_order_neither_add_nor_remove_a_remote() {
+        let (one, two) = (mirror_of("/v", &["a"]), mirror_of("/w", &["b", "c"]));
+        let old = config(&format!("{one}{two}"), "");
+        let changes = between(&old, &config(&format!("{two}{one}"), ""));
+        assert!(changes.added.is_empty() && changes.removed.is_empty(), "{changes:?}");
+        assert!(changes.replaced.is_empty(), "{changes:?}");
+        assert_eq!(changes.restart, ["<localpath watch>"], "they have other numbers now");
+    }
+}
