@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod host;
+pub mod lists;
 pub mod load;
 pub mod mirrors;
 pub mod params;
@@ -23,6 +24,7 @@ pub use crate::rsync::options::RsyncOptions;
 use crate::change::Cause;
 
 pub use check::LoadOptions;
+pub use lists::{ListOrigin, ReadList};
 pub use load::{CheckReport, LoadError, Loaded, Verdict, check_file, load, load_bytes};
 pub use telling::{PageAccess, Telling};
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub changes: ChangeSwitches,
     /// One per `<localpath>`, in file order.
     pub mirrors: Vec<Mirror>,
+    /// `<remotes>`: where remotes are listed outside of the file. Those that were read are among the mirrors' remotes.
+    pub lists: Vec<ListOrigin>,
     /// `<failLog>`.
     pub fail_log: FailLog,
     /// `<crontab start="true">`.
@@ -137,7 +141,7 @@ impl Default for ChangeSwitches {
 pub struct Mirror {
     /// The watch root: absolute, without trailing slash.
     pub watch: PathBuf,
-    /// In file order; each gets everything.
+    /// In file order, those of lists last; each gets everything.
     pub remotes: Vec<Remote>,
 }
 

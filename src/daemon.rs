@@ -40,7 +40,7 @@ use crate::ground::limits::Limit;
 use crate::logging::{self, Destination, Log};
 use crate::process::{self, Background, Readiness, print};
 use crate::state::{Patience, StateBases, StateDir, state_name};
-use crate::{banner, config, sys};
+use crate::{banner, config, remote_list, sys};
 use plugin_alone::PluginAlone;
 use running::{Outside, RunningDaemon};
 
@@ -104,7 +104,12 @@ fn log_file_beside_the_state(args: &Args) -> Option<PathBuf> {
 
 /// `--check`: what is wrong with a configuration, or what it means.
 fn check(file: &Path, args: &Args) -> ExitCode {
-    let report = config::load::check_file(file, args.plugin_alone);
+    let options = config::LoadOptions {
+        plugin_alone: args.plugin_alone,
+        preflight: false,
+        read_list: Some(remote_list::read_without_commands),
+    };
+    let report = config::load::check_file(file, &options);
     match report.verdict {
         Verdict::Valid | Verdict::NotHere => print(report.text.as_bytes()),
         Verdict::Invalid => eprint!("{}", report.text),
@@ -115,7 +120,11 @@ fn check(file: &Path, args: &Args) -> ExitCode {
 /// Everything up to the fork: what can be wrong is said at the terminal.
 fn start(args: &Args) -> Result<ExitCode, BoxError> {
     print(&banner::system_limits(&raise_limits()));
-    let options = config::LoadOptions { plugin_alone: args.plugin_alone, preflight: true };
+    let options = config::LoadOptions {
+        plugin_alone: args.plugin_alone,
+        preflight: true,
+        read_list: Some(remote_list::read),
+    };
     let loaded = config::load(&args.config, &options);
     print(&banner::options(banner::Options {
         full_sync: args.full_sync,
@@ -210,7 +219,7 @@ fn work(
                 ExitCode::SUCCESS
             }) as Box<dyn FnOnce() -> ExitCode>
         }),
-        None => start_mirror(args, config, state.as_ref(), log).map(|(running, outside)| {
+        None => start_mirror(args, loaded, state.as_ref(), log).map(|(running, outside)| {
             let (args, log) = (args.clone(), log.clone());
             Box::new(move || mirror(running, outside, args, state.as_ref(), &log))
                 as Box<dyn FnOnce() -> ExitCode>
@@ -241,12 +250,12 @@ const SERSYNC2_LIMITS: [(Limit, u64); 2] =
 
 fn start_mirror(
     args: &Args,
-    config: &config::Config,
+    loaded: &Loaded,
     state: Option<&Arc<StateDir>>,
     log: &Log,
 ) -> Result<(RunningDaemon, Outside), BoxError> {
     let mut outside = Outside::open(args, state)?;
-    let running = RunningDaemon::start(args, config, state, log, &mut outside)?;
+    let running = RunningDaemon::start(args, loaded, state, log, &mut outside)?;
     Ok((running, outside))
 }
 
@@ -260,9 +269,9 @@ fn mirror(
 ) -> ExitCode {
     // What changes between two mirrors is found by a walk, or without a record by a comparison.
     (args.no_catch_up, args.full_sync) = (false, state.is_none());
-    while let Some(config) = running.work(&outside) {
+    while let Some(successor) = running.work(&outside) {
         let before = running.end(&mut outside);
-        let next = RunningDaemon::start(&args, &config, state, log, &mut outside);
+        let next = RunningDaemon::start(&args, &successor, state, log, &mut outside);
         if next.is_ok() {
             log::info!("reload: the mirror works with the new configuration");
         }

@@ -31,6 +31,7 @@ pub mod filter;
 
 pub mod engine;
 
+pub mod remote_list;
 pub mod rsync;
 pub mod source;
 pub mod worker;

@@ -12,7 +12,7 @@ use sersync::rsync::exit::{Ending, Outcome, RunPaths, judge};
 
 /// The reader of configurations, the preflight of the machine left out.
 pub fn config(bytes: &[u8]) {
-    let options = LoadOptions { plugin_alone: None, preflight: false };
+    let options = LoadOptions::default();
     match load_bytes("fuzz.xml", bytes, &options) {
         Ok(loaded) => _ = loaded.warning_lines(),
         Err(error) => assert!(!error.to_string().is_empty(), "a refusal says why"),
@@ -83,7 +83,7 @@ pub fn http(bytes: &[u8]) {
 fn two_remotes() -> Config {
     let text = br#"<head><sersync><localpath watch="/srv/www"><remote ip="a" name="m"/>
         <remote ip="b" name="m"/></localpath><rsync><commonParams params="-a"/></rsync></sersync></head>"#;
-    let options = LoadOptions { plugin_alone: None, preflight: false };
+    let options = LoadOptions::default();
     let loaded = load_bytes("two.xml", text, &options);
     loaded.map(|loaded| loaded.config).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -73,7 +73,10 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    let options = config::LoadOptions { plugin_alone: None, preflight: false };
+    let options = config::LoadOptions {
+        read_list: Some(crate::remote_list::read),
+        ..config::LoadOptions::default()
+    };
     let loaded = match config::load(&args.config, &options) {
         Ok(loaded) => loaded,
         Err(error) => {

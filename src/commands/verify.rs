@@ -113,7 +113,10 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
 }
 
 fn compare_all(args: &Args) -> Result<Vec<Compared>, String> {
-    let options = config::LoadOptions { plugin_alone: None, preflight: false };
+    let options = config::LoadOptions {
+        read_list: Some(crate::remote_list::read),
+        ..config::LoadOptions::default()
+    };
     let config = config::load(&args.config, &options).map_err(|error| error.to_string())?.config;
     let filter = Filter::new(&config.filter).map_err(|error| error.to_string())?;
     let path = args.path.as_deref().map(absolute);

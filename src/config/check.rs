@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::lists::{ReadList, list_origins};
 use super::mirrors::{
     check_destinations, check_local_paths, replace_watch, warn_of_nested_destinations, watch_alone,
 };
@@ -28,6 +29,8 @@ pub struct LoadOptions {
     pub plugin_alone: Option<PluginName>,
     /// Also looks for what the configuration needs on this machine: directories, password file, programs.
     pub preflight: bool,
+    /// Reads a list of remotes that is kept elsewhere; without it, its remotes are not known.
+    pub read_list: Option<ReadList>,
 }
 
 /// Minutes between two full syncs when the file says none, or 0, as sersync2 had it.
@@ -53,6 +56,7 @@ pub fn check_config(
         None => Some(check_rsync(raw, &changes, &mut places, values)),
         Some(_) => None,
     };
+    values.read_list = options.read_list;
     let mut mirrors = check_local_paths(raw, alone, section.as_ref(), &mut places, values);
     match (alone, plugin) {
         (Some(name), _) => {
@@ -75,6 +79,7 @@ pub fn check_config(
         filter: check_filter(raw.head.child("filter"), &mut places, values),
         changes,
         mirrors,
+        lists: list_origins(raw, values),
         fail_log: check_fail_log(raw, values),
         crontab: raw.sersync.child("crontab").and_then(|e| check_crontab(e, values)),
         guard: check_guard(raw, values),

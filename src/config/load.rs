@@ -4,12 +4,12 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::Config;
 use super::check::{LoadOptions, check_config};
 use super::places::Places;
 use super::preflight::preflight;
 use super::raw::read_elements;
 use super::values::Values;
-use super::{Config, PluginName};
 use crate::xml::parser::parse_elements;
 use crate::xml::report::{Problem, Problems, Severity, render};
 use crate::xml::text::{MAX_BYTES, Source};
@@ -122,6 +122,31 @@ fn read_bytes(
 ) -> Result<Loaded, LoadError> {
     let no_text = |reason| LoadError::NoText { path: name.to_owned(), reason };
     let source = Source::decode(name, bytes).map_err(no_text)?;
+    read_source(source, options, machine)
+}
+
+/// Checks the text of `loaded` once more: the lists of remotes that it names, and this machine, may have changed.
+///
+/// # Errors
+/// What is wrong by now, in one line.
+pub fn load_again(loaded: &Loaded, options: &LoadOptions) -> Result<Loaded, String> {
+    let again = read_source(loaded.source.clone(), options, machine_of(options));
+    again.map_err(|error| match error {
+        LoadError::Invalid { problems, .. } => {
+            let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+            let lines: Vec<String> = errors.map(|problem| problem.line(&loaded.source)).collect();
+            lines.join("; ")
+        }
+        error => error.to_string(),
+    })
+}
+
+fn read_source(
+    source: Source,
+    options: &LoadOptions,
+    machine: Machine,
+) -> Result<Loaded, LoadError> {
+    let path = PathBuf::from(&source.name);
     let mut problems = Problems::default();
     if let Some((encoding, place)) = source.guess() {
         let sentence = format!("the file is no UTF-8; it is read as {encoding}");
@@ -136,6 +161,10 @@ fn read_bytes(
         let checked = check_config(&raw, options, &mut values);
         problems.append(values.problems);
         match machine {
+            Machine::Told => problems.append_unused(values.of_machine, ON_THIS_MACHINE),
+            Machine::NotLookedAt | Machine::Needed => problems.append(values.of_machine),
+        }
+        match machine {
             Machine::NotLookedAt => {}
             Machine::Told => {
                 problems.append_unused(preflight(&checked.0, &checked.1), ON_THIS_MACHINE)
@@ -148,7 +177,7 @@ fn read_bytes(
     let problems = problems.into_sorted();
     match checked {
         Some((config, places)) if !has_errors => {
-            Ok(Loaded { config, warnings: problems, path: PathBuf::from(name), source, places })
+            Ok(Loaded { config, warnings: problems, path, source, places })
         }
         _ => Err(LoadError::Invalid { report: render(&source, &problems), problems }),
     }
@@ -190,9 +219,8 @@ const ON_THIS_MACHINE: &str = "on this machine";
 
 /// Checks the file at `path`; starts nothing. Reports what this machine lacks as warnings,
 /// because a configuration is often checked on another machine than the one that will use it.
-pub fn check_file(path: &Path, plugin_alone: Option<PluginName>) -> CheckReport {
-    let options = LoadOptions { plugin_alone, preflight: false };
-    let loaded = match load_for(path, &options, Machine::Told) {
+pub fn check_file(path: &Path, options: &LoadOptions) -> CheckReport {
+    let loaded = match load_for(path, options, Machine::Told) {
         Ok(loaded) => loaded,
         Err(error) => {
             return CheckReport { text: format!("{error}\n"), verdict: Verdict::Invalid };
@@ -218,7 +246,10 @@ pub fn check_file(path: &Path, plugin_alone: Option<PluginName>) -> CheckReport 
             text.push_str(&format!("  to {}\n", remote.destination));
         }
     }
-    if let Some(plugin) = plugin_alone.or(loaded.config.plugin) {
+    for list in &loaded.config.lists {
+        text.push_str(&format!("remotes from {list}\n"));
+    }
+    if let Some(plugin) = options.plugin_alone.or(loaded.config.plugin) {
         text.push_str(&format!("plugin {}\n", plugin.name()));
     }
     CheckReport { text, verdict }

@@ -47,11 +47,18 @@ kind!(
     [],
     [LOCAL_PATH, RSYNC, FAIL_LOG, CRONTAB, GUARD, STATUS_FILE, HEARTBEAT, ALERT, EVENT_LOG, PLUGIN]
 );
-kind!(LOCAL_PATH, "localpath", ["watch"], [REMOTE], many);
+kind!(LOCAL_PATH, "localpath", ["watch"], [REMOTE, REMOTES], many);
 kind!(
     REMOTE,
     "remote",
     ["ip", "name", "path", "user", "port", "ssh", "params", "timeout", "bwlimit"],
+    [SESSION],
+    many
+);
+kind!(
+    REMOTES,
+    "remotes",
+    ["file", "command", "name", "user", "port", "ssh", "params", "timeout", "bwlimit"],
     [SESSION],
     many
 );

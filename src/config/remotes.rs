@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::Remote;
 use super::check::RsyncSection;
+use super::lists::check_list;
 use super::params::read_words;
 use super::values::{Values, is_within};
 use crate::destination::{Destination, Host};
@@ -21,7 +22,8 @@ pub fn check_remotes(
     section: &RsyncSection,
     values: &mut Values<'_>,
 ) -> Vec<Remote> {
-    if local.child("remote").is_none() && !values.damaged {
+    let has_remotes = ["remote", "remotes"].iter().any(|name| local.child(name).is_some());
+    if !has_remotes && !values.damaged {
         values.problems.push(
             Problem::error(local.span.clone(), "no remote: this <localpath> holds no <remote>")
                 .label("expected in here")
@@ -48,11 +50,19 @@ pub fn check_remotes(
         }
         remotes.push(Remote { destination, options });
     }
+    for list in local.all("remotes") {
+        // Who lists a remote that the file names, or that another list names, means the same remote.
+        remotes.extend(
+            check_list(list, section, values)
+                .into_iter()
+                .filter(|remote| seen.insert(remote.destination.key())),
+        );
+    }
     remotes
 }
 
 /// What `<rsync>` says, except where the remote says it itself.
-fn check_options(
+pub(super) fn check_options(
     remote: &Node,
     destination: &Destination,
     common: &RsyncOptions,
@@ -117,25 +127,55 @@ fn check_host(
     section: &RsyncSection,
     values: &mut Values<'_>,
 ) -> Option<Destination> {
+    let way = check_way(remote, section, values);
+    let host = values.host_with_user(&remote.field("ip"));
+    let name = check_name(&remote.field("name"), way.ssh, values);
+    let (host, name) = (host?, name?);
+    way.to(host, name, &remote.field("user"), values)
+}
+
+/// How remotes are reached that one element names.
+pub(super) struct Way {
+    pub ssh: bool,
+    /// What the element itself says.
+    user: Option<String>,
+    /// What `<rsync>` says.
+    common_user: Option<String>,
+    port: Option<u16>,
+}
+
+/// The attributes that say how a remote is reached.
+pub(super) fn check_way(remote: &Node, section: &RsyncSection, values: &mut Values<'_>) -> Way {
     let ssh = values.truth(&remote.field("ssh"), section.ssh);
     let user = remote.written("user").and_then(|field| values.user(&field));
     let port = remote.written("port").and_then(|field| values.port(&field));
     let port = port.or(section.port.filter(|_| ssh == section.ssh));
-    let host = values.host_with_user(&remote.field("ip"));
-    let name = check_name(&remote.field("name"), ssh, values);
-    let ((in_front, host), name) = (host?, name?);
-    if in_front.is_some() && user.is_some() {
-        let found = "the remote names its user as well, in front of @";
-        values.refuse(&remote.field("user"), found, "write the user in one place only");
-    }
-    let host = Host { user: user.or(in_front).or(section.user.clone()), name: host, port };
-    Some(match ssh {
-        true => Destination::Ssh { host, path: name },
-        false => Destination::Daemon { host, module: name },
-    })
+    Way { ssh, user, common_user: section.user.clone(), port }
 }
 
-fn check_name(field: &Field, ssh: bool, values: &mut Values<'_>) -> Option<String> {
+impl Way {
+    /// The place behind it; a user may stand in front of the host. What is wrong with that is told at `field`.
+    pub(super) fn to(
+        &self,
+        (in_front, host): (Option<String>, String),
+        name: String,
+        field: &Field,
+        values: &mut Values<'_>,
+    ) -> Option<Destination> {
+        if in_front.is_some() && self.user.is_some() {
+            let found = "the remote names its user as well, in front of @";
+            values.refuse(field, found, "write the user in one place only");
+        }
+        let user = self.user.clone().or(in_front).or(self.common_user.clone());
+        let host = Host { user, name: host, port: self.port };
+        Some(match self.ssh {
+            true => Destination::Ssh { host, path: name },
+            false => Destination::Daemon { host, module: name },
+        })
+    }
+}
+
+pub(super) fn check_name(field: &Field, ssh: bool, values: &mut Values<'_>) -> Option<String> {
     let expected = if ssh { "a path on the remote" } else { "the name of an rsync module" };
     let name = values.text(field, expected)?;
     if name.starts_with('-') {

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use super::host::{check_host, check_user};
+use super::lists::ReadList;
 use crate::filter::expression_of;
 use crate::ground::words::{near_word, quoted};
 use crate::xml::report::{Problem, Problems};
@@ -17,14 +18,19 @@ pub struct Values<'a> {
     pub source: &'a Source,
     /// What was found wrong so far.
     pub problems: Problems,
+    /// What this machine lacks.
+    pub of_machine: Problems,
     /// True when tags are broken, so that a missing element may only be unreadable.
     pub damaged: bool,
+    /// Reads a list of remotes that is kept elsewhere.
+    pub read_list: Option<ReadList>,
 }
 
 impl<'a> Values<'a> {
     /// A reader without problems.
     pub fn new(source: &'a Source) -> Self {
-        Self { source, problems: Problems::default(), damaged: false }
+        let (problems, of_machine) = (Problems::default(), Problems::default());
+        Self { source, problems, of_machine, damaged: false, read_list: None }
     }
 
     /// Takes an error at `field`.

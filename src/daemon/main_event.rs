@@ -5,7 +5,7 @@
 //! What concerns the process waits for the mirror that takes over.
 
 use crate::change::{RootId, WatchEvent};
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::control::server::{Asked, Call};
 use crate::engine::{Event, JobId, JobReport};
 use crate::process::signals::Signal;
@@ -31,7 +31,9 @@ pub enum MainEvent {
     /// Somebody wants to know how things are.
     Snapshot(Request),
     /// The configuration was read again; the error is for people.
-    ConfigurationRead(Result<Box<Config>, String>),
+    ConfigurationRead(Result<Box<Loaded>, String>),
+    /// A file that lists remotes may hold something else by now.
+    ListChanged,
 }
 
 /// What concerns the process, whichever mirror is at work in it.

@@ -10,12 +10,12 @@ use super::deliveries::Deliveries;
 use super::ledger::Ledger;
 use super::main_event::{MainEvent, ProcessEvent, Walked};
 use super::observer::Observer;
-use super::reload::Reload;
+use super::reload::{Asked, Reload};
 use super::stopping::{Due, Stopping};
 use super::teller::Teller;
 use super::trust::{Admission, Trust};
 use crate::change::WatchEvent;
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::control::server::SocketMaker;
 use crate::engine::{
     Action, Engine, Event, Extraneous, JobId, JobReport, Notice, Settled, Verdict,
@@ -57,7 +57,7 @@ pub struct Mirror {
     deliveries: Deliveries,
     pub(super) reload: Reload,
     /// The mirror ends so that another one with this configuration takes its place.
-    pub(super) successor: Option<Config>,
+    pub(super) successor: Option<Loaded>,
     pub(super) stopping: Stopping,
     /// When time began for the engine.
     started: Instant,
@@ -151,6 +151,7 @@ impl Mirror {
             MainEvent::StateLost => self.state_lost(),
             MainEvent::Snapshot(request) => self.observer.add(request),
             MainEvent::ConfigurationRead(read) => self.configuration_read(read),
+            MainEvent::ListChanged => self.begin_reload(Asked::by_list()),
         }
     }
 
@@ -362,7 +363,7 @@ impl Mirror {
 /// What precedes the main loop, in this order; and what follows it.
 impl Mirror {
     /// The configuration that takes the place of this mirror's.
-    pub fn take_successor(&mut self) -> Option<Config> {
+    pub fn take_successor(&mut self) -> Option<Loaded> {
         self.successor.take()
     }
 
@@ -373,12 +374,12 @@ impl Mirror {
     }
 
     /// The configuration in force.
-    pub fn config(&self) -> &Config {
-        self.reload.config()
+    pub fn loaded(&self) -> &Loaded {
+        self.reload.loaded()
     }
 
     /// Starts what tells others how the mirror is.
-    pub fn start_tellers(&self) {
+    pub fn start_tellers(&mut self) {
         self.reload.start_tellers();
     }
 
@@ -400,6 +401,7 @@ impl Mirror {
                 | MainEvent::Merged(..)
                 | MainEvent::Snapshot(_)
                 | MainEvent::ConfigurationRead(_)
+                | MainEvent::ListChanged
                 // The next sync finds it too.
                 | MainEvent::StateLost => {}
             }

@@ -16,7 +16,8 @@ use super::running::start_timers;
 use super::telling::{EventTeller, Tellers, shown};
 use super::timers::Timer;
 use crate::change::{RemoteId, RootId};
-use crate::config::{self, Config, LoadOptions};
+use crate::config::load::load_again;
+use crate::config::{self, Config, ListOrigin, LoadOptions, Loaded, ReadList};
 use crate::control::protocol::{Answer, Command};
 use crate::control::server::{Call, Reply};
 use crate::engine::Event;
@@ -27,6 +28,7 @@ use crate::ground::thread::JoinedThread;
 use crate::logging::Log;
 use crate::process::signals::Signal;
 use crate::record::Recorder;
+use crate::remote_list::{self, ListWatch};
 use crate::source::Source;
 use crate::worker::places::Daemons;
 use changes::{Changes, Slot, slots_of};
@@ -47,12 +49,40 @@ pub enum Purpose {
     Apply,
     /// To say what would change.
     DryRun,
+    /// To put lists of remotes in force that have changed. The rest stays as it is, whatever the file says by now.
+    Lists,
 }
 
-/// Page, status file, heartbeat, alerts and event log stay as they are.
-fn keep_telling(config: &mut Config, in_force: &Config) {
+impl Asked {
+    /// A list of remotes may have changed.
+    pub fn by_list() -> Self {
+        Self { purpose: Purpose::Lists, reply: None }
+    }
+}
+
+/// The configuration cannot be read: nothing changes. Who asked at a terminal is told there, everybody else in the log.
+fn refuse(error: &str, purpose: Purpose, reply: Option<&Reply>) -> Answer {
+    let error = error.replace("; nothing was started", "");
+    let stays = match purpose {
+        Purpose::Lists => "the remotes that were in force stay in force",
+        Purpose::Apply | Purpose::DryRun => "the configuration that was in force stays in force",
+    };
+    if purpose == Purpose::Lists {
+        log::error!("reload: {}; {stays}", error.trim());
+    } else if reply.is_none() {
+        let lines = error.lines().filter(|line| !line.trim().is_empty());
+        lines.for_each(|line| log::error!("reload: {line}"));
+        log::error!("reload: {stays}");
+    }
+    Answer::failed("refused", format!("{error}\n{stays}"))
+}
+
+/// Nothing changes but the remotes.
+fn keep_settings(config: &mut Config, in_force: &Config) {
     config.host = in_force.host.clone();
     config.telling = in_force.telling.clone();
+    config.lists = in_force.lists.clone();
+    keep_times(config, in_force);
 }
 
 /// The timers stay as they are.
@@ -66,7 +96,7 @@ pub struct Origins {
     /// The configuration, as an absolute path.
     pub file: PathBuf,
     /// What is in force.
-    pub config: Config,
+    pub loaded: Loaded,
     /// What is not mirrored.
     pub filter: Arc<Filter>,
     /// The watch roots.
@@ -89,6 +119,8 @@ pub struct Reload {
     /// By number: the remotes that are mirrored now.
     slots: Vec<Option<Slot>>,
     timers: Vec<Timer>,
+    /// Tells of changes of the files that list remotes.
+    lists: Option<ListWatch>,
     /// Ends what tells by its old settings, and starts it with the new ones.
     renewing: Option<JoinedThread>,
     tellers: Arc<Mutex<Tellers>>,
@@ -101,36 +133,70 @@ pub struct Reload {
 impl Reload {
     /// What the mirror starts with.
     pub fn new(origins: Origins, timers: Vec<Timer>) -> Self {
-        let slots = slots_of(&origins.config).into_iter().map(Some).collect();
-        let shown = Arc::new(Mutex::new(shown(&origins.config)));
+        let slots = slots_of(&origins.loaded.config).into_iter().map(Some).collect();
+        let shown = Arc::new(Mutex::new(shown(&origins.loaded.config)));
         let (renewing, tellers, asked) = (None, Arc::default(), Vec::new());
-        Self { origins, slots, timers, renewing, tellers, shown, asked }
+        Self { origins, slots, timers, lists: None, renewing, tellers, shown, asked }
     }
 
-    /// Starts what tells others how the mirror is.
-    pub fn start_tellers(&self) {
-        let Origins { config, events, log, .. } = &self.origins;
+    /// Starts what tells others how the mirror is, and what tells us of lists of remotes.
+    pub fn start_tellers(&mut self) {
+        let Origins { loaded, events, log, .. } = &self.origins;
         *lock(&self.tellers) =
-            Tellers::start(config, &observer::reader(events.clone()), log, &self.shown);
+            Tellers::start(&loaded.config, &observer::reader(events.clone()), log, &self.shown);
+        self.lists = self.watch_lists(&loaded.config);
+    }
+
+    /// Tells of changes of the files that list remotes; `None`: there are none.
+    fn watch_lists(&self, config: &Config) -> Option<ListWatch> {
+        let file = |origin: &ListOrigin| match origin {
+            ListOrigin::File(path) => Some(path.clone()),
+            ListOrigin::Command(_) => None,
+        };
+        let files: Vec<PathBuf> = config.lists.iter().filter_map(file).collect();
+        if files.is_empty() {
+            return None;
+        }
+        let events = self.origins.events.clone();
+        // Fails only when the main loop has ended.
+        let watch = ListWatch::start(files, move || _ = events.send(MainEvent::ListChanged));
+        let warn = |error| {
+            log::warn!(
+                "cannot watch the lists of remotes: {error}; `sersync2 reload` reads them again"
+            );
+        };
+        watch.map_err(warn).ok()
     }
 
     /// What is in force.
-    pub fn config(&self) -> &Config {
-        &self.origins.config
+    pub fn loaded(&self) -> &Loaded {
+        &self.origins.loaded
+    }
+
+    fn config(&self) -> &Config {
+        &self.origins.loaded.config
     }
 
     /// Reads the configuration on a thread of its own, since that may take a while.
-    fn read(&self) -> Result<(), String> {
+    fn read(&self, purpose: Purpose) -> Result<(), String> {
         let (file, events) = (self.origins.file.clone(), self.origins.events.clone());
+        let in_force = self.origins.loaded.clone();
         let thread = std::thread::Builder::new().name("reload".into()).spawn(move || {
-            let options = LoadOptions { plugin_alone: None, preflight: true };
-            let loaded = config::load(&file, &options);
-            for warning in loaded.iter().flat_map(|loaded| loaded.warning_lines()) {
-                log::warn!("reload: {warning}");
+            let read_list = Some(remote_list::read as ReadList);
+            let options = LoadOptions { plugin_alone: None, preflight: true, read_list };
+            let loaded = match purpose {
+                Purpose::Apply | Purpose::DryRun => {
+                    config::load(&file, &options).map_err(|error| error.to_string())
+                }
+                Purpose::Lists => load_again(&in_force, &options),
+            };
+            for warning in loaded.iter().flat_map(Loaded::warning_lines) {
+                if purpose != Purpose::Lists {
+                    log::warn!("reload: {warning}");
+                }
             }
-            let config = loaded.map(|loaded| Box::new(loaded.config)).map_err(|e| e.to_string());
             // Fails only when the main loop has ended.
-            _ = events.send(MainEvent::ConfigurationRead(config));
+            _ = events.send(MainEvent::ConfigurationRead(loaded.map(Box::new)));
         });
         thread.map(drop).map_err(|error| {
             format!("cannot start the thread that reads the configuration: {error}")
@@ -139,8 +205,9 @@ impl Reload {
 
     /// Ends what tells, and starts it with the configuration in force.
     fn tellers_anew(&self) -> Box<dyn FnOnce() + Send> {
-        let Origins { config, events, log, .. } = &self.origins;
-        let (config, reader, log) = (config.clone(), observer::reader(events.clone()), log.clone());
+        let Origins { loaded, events, log, .. } = &self.origins;
+        let (config, reader) = (loaded.config.clone(), observer::reader(events.clone()));
+        let log = log.clone();
         let (tellers, shown) = (Arc::clone(&self.tellers), Arc::clone(&self.shown));
         Box::new(move || {
             let mut tellers = lock(&tellers);
@@ -178,15 +245,17 @@ impl Reload {
 }
 
 /// What has to end, and what then starts in its place.
+#[derive(Default)]
 struct Renewal {
     timers: Vec<Timer>,
+    lists: Option<ListWatch>,
     event_log: Option<EventTeller>,
     tellers: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Renewal {
     fn run(self) {
-        drop((self.timers, self.event_log));
+        drop((self.timers, self.lists, self.event_log));
         if let Some(start) = self.tellers {
             start();
         }
@@ -196,67 +265,69 @@ impl Renewal {
 impl Mirror {
     /// Reads the configuration again. A mirror that ends leaves that to the one that takes over.
     pub fn begin_reload(&mut self, asked: Asked) {
+        let mut waiting = self.reload.asked.iter().skip(1);
+        if asked.purpose == Purpose::Lists && waiting.any(|it| it.purpose != Purpose::DryRun) {
+            // It reads the lists as they are then.
+            return;
+        }
         self.reload.asked.push(asked);
-        if self.reload.asked.len() == 1 && !self.stopping.is_ordered() {
+        if self.reload.asked.len() == 1 {
             self.read_configuration();
         }
     }
 
     /// Those who cannot be served are told so, one after the other.
     fn read_configuration(&mut self) {
-        if let Err(error) = self.reload.read() {
+        let Some(asked) = self.reload.asked.first() else { return };
+        if self.stopping.is_ordered() {
+            return;
+        }
+        if let Err(error) = self.reload.read(asked.purpose) {
             self.configuration_read(Err(error));
         }
     }
 
     /// The configuration was read.
-    pub fn configuration_read(&mut self, read: Result<Box<Config>, String>) {
+    pub fn configuration_read(&mut self, read: Result<Box<Loaded>, String>) {
         if self.reload.asked.is_empty() || self.stopping.is_ordered() {
             return;
         }
         let Asked { purpose, reply } = self.reload.asked.remove(0);
         let answer = match read {
-            Ok(config) => {
-                let notes = self.heed_configuration(*config, purpose);
-                if purpose == Purpose::Apply {
-                    notes.iter().for_each(|note| log::info!("reload: {note}"));
-                }
-                Answer::Done { notes }
-            }
-            Err(error) => {
-                let error = error.replace("; nothing was started", "");
-                let lines = error.lines().filter(|line| !line.trim().is_empty());
-                if reply.is_none() {
-                    lines.for_each(|line| log::error!("reload: {line}"));
-                    log::error!("reload: the configuration that was in force stays in force");
-                }
-                let stays = "the configuration that was in force stays in force";
-                Answer::failed("refused", format!("{error}\n{stays}"))
-            }
+            Ok(loaded) => self.heed_configuration(*loaded, purpose),
+            Err(error) => refuse(&error, purpose, reply.as_ref()),
         };
         if let Some(reply) = reply {
             reply.send(answer);
         }
-        if !(self.reload.asked.is_empty() || self.stopping.is_ordered()) {
-            self.read_configuration();
-        }
+        self.read_configuration();
     }
 
-    fn heed_configuration(&mut self, config: Config, purpose: Purpose) -> Vec<String> {
-        let wanted = slots_of(&config);
+    fn heed_configuration(&mut self, loaded: Loaded, purpose: Purpose) -> Answer {
+        let wanted = slots_of(&loaded.config);
         let reload = &self.reload;
-        let changes = Changes::between(reload.config(), &reload.slots, &config, &wanted);
-        let mut sentences = changes.sentences(&reload.slots, &wanted);
-        if purpose == Purpose::DryRun || changes.is_empty() {
-            return sentences;
+        let changes = Changes::between(reload.config(), &reload.slots, &loaded.config, &wanted);
+        let mut notes = changes.sentences(&reload.slots, &wanted);
+        if purpose == Purpose::DryRun {
+            return Answer::Done { notes };
         }
-        if changes.restart.is_empty() {
-            self.change_remotes(&config, &changes, &wanted);
-            sentences.extend(self.change_settings(config, &changes));
+        let mut failed = Vec::new();
+        if changes.is_empty() {
+            // Messages about the lists name the lines of this text from now on.
+            self.reload.origins.loaded = loaded;
+        } else if changes.restart.is_empty() {
+            self.change_remotes(&loaded.config, &changes, &wanted);
+            failed = self.change_settings(loaded, &changes);
         } else {
-            self.restart_with(config);
+            self.restart_with(loaded);
         }
-        sentences
+        // A list that is written anew with the same remotes is nobody's news.
+        if !(purpose == Purpose::Lists && changes.is_empty()) {
+            notes.iter().for_each(|note| log::info!("reload: {note}"));
+        }
+        failed.iter().for_each(|note| log::error!("reload: {note}"));
+        notes.append(&mut failed);
+        Answer::Done { notes }
     }
 
     /// Remotes come and go; the others do not notice.
@@ -331,72 +402,83 @@ impl Mirror {
 
     /// Puts in force what is neither a remote nor takes another mirror. Sentences say what could not be changed: it stays as it was,
     /// and the next reload finds it again.
-    fn change_settings(&mut self, mut config: Config, changes: &Changes) -> Vec<String> {
-        let in_force = self.reload.config();
-        let needs_thread = changes.tells_otherwise || changes.other_times;
-        let event_log_differs = in_force.telling.event_log != config.telling.event_log;
-        let mut failed = Vec::new();
-        let mut renewal = Renewal { timers: Vec::new(), event_log: None, tellers: None };
-        let thread = if needs_thread { Some(self.reload.start_renewal()) } else { None };
-        let thread = match thread {
-            Some(Err(error)) => {
-                keep_telling(&mut config, self.reload.config());
-                keep_times(&mut config, self.reload.config());
-                failed.push(format!(
-                    "cannot start a thread: {error}; page, status file, heartbeat, alerts, event log and the times of <failLog> \
-                     and <crontab> stay as they were: reload again"
-                ));
-                None
-            }
-            other => other.and_then(Result::ok),
-        };
-        if thread.is_some() && changes.other_times {
-            match start_timers(&config, &self.reload.origins.events) {
-                Ok(timers) => {
-                    renewal.timers = std::mem::replace(&mut self.reload.timers, timers);
+    fn change_settings(&mut self, mut loaded: Loaded, changes: &Changes) -> Vec<String> {
+        let (mut failed, mut renewing) = (Vec::new(), None);
+        if changes.tells_otherwise || changes.other_times || changes.other_lists {
+            match self.reload.start_renewal() {
+                Ok(thread) => {
+                    let renewal = self.exchange(&mut loaded.config, changes, &mut failed);
+                    renewing = Some((thread, renewal));
                 }
                 Err(error) => {
-                    keep_times(&mut config, self.reload.config());
+                    keep_settings(&mut loaded.config, self.reload.config());
                     failed.push(format!(
-                        "cannot start a timer: {error}; the times of <failLog> and <crontab> stay as they were: reload again"
+                        "cannot start a thread: {error}; page, status file, heartbeat, alerts, event log, the times of <failLog> \
+                         and <crontab>, and what is watched for <remotes> stay as they were: reload again"
                     ));
                 }
             }
         }
-        if thread.is_some() && event_log_differs {
-            renewal.event_log = self.teller.event_log.take();
-            let roots = self.ledger.roots_of_remotes();
-            self.teller.event_log = EventTeller::start(&config, &self.teller.names, roots);
-        }
-        *lock(&self.reload.shown) = shown(&config);
-        self.reload.origins.config = config;
-        if changes.tells_otherwise {
-            renewal.tellers = Some(self.reload.tellers_anew());
-        }
-        if let Some(thread) = thread {
+        *lock(&self.reload.shown) = shown(&loaded.config);
+        self.reload.origins.loaded = loaded;
+        if let Some((thread, mut renewal)) = renewing {
+            renewal.tellers = changes.tells_otherwise.then(|| self.reload.tellers_anew());
             // There is room, and the thread waits for it.
             _ = thread.send(renewal);
         }
         failed
     }
 
+    /// Starts what takes the place of timers, watched lists and event log; what it replaces is to be ended.
+    fn exchange(
+        &mut self,
+        config: &mut Config,
+        changes: &Changes,
+        failed: &mut Vec<String>,
+    ) -> Renewal {
+        let mut old = Renewal::default();
+        if changes.other_times {
+            match start_timers(config, &self.reload.origins.events) {
+                Ok(timers) => old.timers = std::mem::replace(&mut self.reload.timers, timers),
+                Err(error) => {
+                    keep_times(config, self.reload.config());
+                    failed.push(format!(
+                        "cannot start a timer: {error}; the times of <failLog> and <crontab> stay as they were: reload again"
+                    ));
+                }
+            }
+        }
+        if changes.other_lists {
+            let lists = self.reload.watch_lists(config);
+            old.lists = std::mem::replace(&mut self.reload.lists, lists);
+        }
+        if self.reload.config().telling.event_log != config.telling.event_log {
+            old.event_log = self.teller.event_log.take();
+            let roots = self.ledger.roots_of_remotes();
+            self.teller.event_log = EventTeller::start(config, &self.teller.names, roots);
+        }
+        old
+    }
+
     /// Ends in order, and asks for another mirror in this process.
-    fn restart_with(&mut self, config: Config) {
-        self.successor = Some(config);
+    fn restart_with(&mut self, successor: Loaded) {
+        self.successor = Some(successor);
         self.stopping.order(self.now());
         self.handle(Event::Stop);
     }
 
     /// Who has asked for a reload and is not answered, in a form that asks the mirror that takes over.
     pub fn unanswered_reloads(&mut self) -> Vec<ProcessEvent> {
-        let ask = |Asked { purpose, reply }: Asked| match reply {
-            Some(reply) => {
+        let ask = |Asked { purpose, reply }: Asked| match (purpose, reply) {
+            // Every mirror reads the lists at its start.
+            (Purpose::Lists, _) => None,
+            (_, None) => Some(ProcessEvent::Signal(Signal::Reopen)),
+            (purpose, Some(reply)) => {
                 let command = Command::Reload { dry_run: purpose == Purpose::DryRun };
-                ProcessEvent::call(Call { command, reply })
+                Some(ProcessEvent::call(Call { command, reply }))
             }
-            None => ProcessEvent::Signal(Signal::Reopen),
         };
-        self.reload.asked.drain(..).map(ask).collect()
+        self.reload.asked.drain(..).filter_map(ask).collect()
     }
 
     /// SIGHUP.
@@ -415,5 +497,31 @@ impl Reload {
             }
         }
         numbers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(times: &str, host: &str) -> Loaded {
+        let text = format!(
+            "<head version=\"2.5\"><host hostip=\"localhost\" port=\"{host}\"/><sersync><localpath watch=\"/w\">\
+             <remote ip=\"a\" name=\"m\"/></localpath><rsync><commonParams params=\"-a\"/></rsync>\
+             <failLog path=\"/f\" timeToExecute=\"{times}\"/></sersync></head>"
+        );
+        config::load_bytes("c.xml", text.as_bytes(), &LoadOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn what_could_not_be_changed_is_found_by_the_next_reload() {
+        let (in_force, wanted) = (load("60", "8008").config, load("7", "8009").config);
+        let slots: Vec<_> = slots_of(&in_force).into_iter().map(Some).collect();
+        let between =
+            |one: &Config, two: &Config| Changes::between(one, &slots, two, &slots_of(two));
+        let mut kept = wanted.clone();
+        keep_settings(&mut kept, &in_force);
+        assert!(between(&in_force, &kept).is_empty(), "nothing but what is true is in force");
+        assert_eq!(between(&kept, &wanted), between(&in_force, &wanted));
     }
 }

@@ -27,7 +27,7 @@ use super::trust::Trust;
 use crate::args::Args;
 use crate::banner;
 use crate::change::{RemoteId, RootId, Scope, WatchEvent};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Loaded};
 use crate::control::server::Server;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::{Engine, Event, Extraneous, FullSyncCause, Setup};
@@ -135,12 +135,13 @@ impl RunningDaemon {
     /// When a part cannot be started.
     pub fn start(
         args: &Args,
-        config: &Config,
+        loaded: &Loaded,
         state: Option<&Arc<StateDir>>,
         log: &Log,
         outside: &mut Outside,
     ) -> Result<Self, BoxError> {
         let (sender, events) = bounded(EVENTS);
+        let config = &loaded.config;
         let holder = state.cloned();
         let state = state.map(AsRef::as_ref);
         let filter = Arc::new(Filter::new(&config.filter)?);
@@ -181,7 +182,7 @@ impl RunningDaemon {
         let workers = start_workers(&remotes, &recorders, &mut daemons, &sender)?;
         let origins = Origins {
             file: absolute(&args.config),
-            config: config.clone(),
+            loaded: loaded.clone(),
             filter,
             sources: sources.clone(),
             recorders,
@@ -241,19 +242,19 @@ impl RunningDaemon {
     }
 
     /// Mirrors until a signal ends it; or until it is to be started again, with this configuration.
-    pub fn work(&mut self, outside: &Outside) -> Option<Config> {
+    pub fn work(&mut self, outside: &Outside) -> Option<Loaded> {
         self.mirror.run(&self.events, &outside.events);
         self.mirror.take_successor()
     }
 
     /// Ends every part of the mirror so that another one takes over, and gives back the configuration that was in force.
-    pub fn end(mut self, outside: &mut Outside) -> Config {
+    pub fn end(mut self, outside: &mut Outside) -> Loaded {
         outside.pauses = self.mirror.kept_pauses();
         for event in self.mirror.unanswered() {
             // Whoever asks is told that the mirror ends, if there is no room.
             _ = outside.sender.try_send(event);
         }
-        self.mirror.config().clone()
+        self.mirror.loaded().clone()
     }
 }
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::config::load::Loaded;
-use crate::config::{self, LoadOptions, Mirror};
+use crate::config::{self, LoadOptions, Mirror, ReadList};
 use crate::filter::{Filter, Rule};
 use crate::ground::absolute::absolute;
 use crate::path::RelPath;
 use crate::process::print;
+use crate::remote_list;
 use crate::rsync::excludes::Excludes;
 use crate::rsync::exit::{Ending, Outcome};
 use crate::rsync::params::Params;
@@ -89,7 +90,9 @@ pub fn run(words: Vec<OsString>, ask: &AskInstance) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { NO_ANSWER } else { 0 });
         }
     };
-    let loaded = match config::load(&args.instance.config, &LoadOptions::default()) {
+    let read_list = Some(remote_list::read_without_commands as ReadList);
+    let options = LoadOptions { read_list, ..LoadOptions::default() };
+    let loaded = match config::load(&args.instance.config, &options) {
         Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("{error}");

@@ -115,7 +115,7 @@ fn configuration(watch: &Path, auth: &str) -> String {
 
 /// Loads for a start on this machine: the report of what is wrong, empty when nothing is.
 fn start_on_this_machine(watch: &Path, auth: &str) -> String {
-    let options = LoadOptions { plugin_alone: None, preflight: true };
+    let options = LoadOptions { preflight: true, ..LoadOptions::default() };
     match load_bytes("c.xml", configuration(watch, auth).as_bytes(), &options) {
         Ok(_) => String::new(),
         Err(error) => error.to_string(),
@@ -127,7 +127,7 @@ fn a_valid_configuration_is_told_with_watch_path_and_remotes() {
     let (dir, watch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = dir.path().join("c.xml");
     std::fs::write(&file, configuration(watch.path(), "")).unwrap();
-    let report = check_file(&file, None);
+    let report = check_file(&file, &LoadOptions::default());
     assert_eq!(report.verdict, Verdict::Valid, "{}", report.text);
     for words in
         ["the configuration is valid", "to 127.0.0.1::tongbu1", watch.path().to_str().unwrap()]
@@ -142,13 +142,13 @@ fn a_check_tells_what_this_machine_lacks_and_refuses_only_a_bad_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("c.xml");
     std::fs::write(&file, configuration(&dir.path().join("missing"), "")).unwrap();
-    let report = check_file(&file, None);
+    let report = check_file(&file, &LoadOptions::default());
     assert_eq!(report.verdict.code(), 2);
     assert!(report.text.contains("c.xml:24:"), "{}", report.text);
     assert!(!report.text.contains("valid"), "{}", report.text);
     assert!(report.text.contains("here it would not start"), "{}", report.text);
     std::fs::write(&file, "<head>").unwrap();
-    assert_eq!(check_file(&file, None).verdict.code(), 1);
+    assert_eq!(check_file(&file, &LoadOptions::default()).verdict.code(), 1);
 }
 
 #[test]

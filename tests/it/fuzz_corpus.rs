@@ -57,7 +57,7 @@ fn the_journal_reader_survives_its_corpus_and_a_journal_of_today() {
     let state = tempfile::tempdir().unwrap();
     let text = br#"<head><sersync><localpath watch="/srv/www"><remote ip="a" name="m"/>
         <remote ip="b" name="m"/></localpath><rsync><commonParams params="-a"/></rsync></sersync></head>"#;
-    let options = LoadOptions { plugin_alone: None, preflight: false };
+    let options = LoadOptions::default();
     let config = load_bytes("two.xml", text, &options).unwrap().config;
     let (mut journal, _) = Journal::open(state.path(), Layout::new(&config.mirrors)).unwrap();
     let path = |name: &str| RelPath::new(name.as_bytes()).unwrap();

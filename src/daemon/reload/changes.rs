@@ -39,6 +39,8 @@ pub struct Changes {
     pub tells_otherwise: bool,
     /// How often failures are tried again, or everything is compared.
     pub other_times: bool,
+    /// Which files list remotes.
+    pub other_lists: bool,
     /// Elements whose change makes the mirror start again.
     pub restart: Vec<&'static str>,
 }
@@ -82,6 +84,7 @@ impl Changes {
         let mut changes = Self {
             tells_otherwise: old.host != new.host || old.telling != new.telling,
             other_times: minutes(old) != minutes(new),
+            other_lists: old.lists != new.lists,
             restart: restart
                 .iter()
                 .filter(|(_, differs)| *differs)
@@ -146,6 +149,9 @@ impl Changes {
         }
         if self.other_times {
             sentences.push("the times of <failLog> and <crontab> count from now on".into());
+        }
+        if self.other_lists {
+            sentences.push("the remotes come from other lists from now on".into());
         }
         if !self.restart.is_empty() {
             sentences.push(format!(

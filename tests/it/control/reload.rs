@@ -9,8 +9,8 @@ use rustix::process::Signal;
 
 use super::{command, run, snapshot, text};
 use crate::support::mirror::{Mirror, Setup};
-use crate::support::rsyncd::Rsyncd;
-use crate::support::{wait_for_content, wait_until};
+use crate::support::rsyncd::{Options, Rsyncd};
+use crate::support::{TestDir, wait_for_content, wait_until};
 
 /// Replaces words in the configuration.
 fn rewrite(mirror: &Mirror, from: &str, to: &str) {
@@ -168,11 +168,9 @@ fn a_filter_is_changed_by_sighup_in_the_same_process_and_what_is_pending_is_kept
 
 #[test]
 fn what_is_asked_while_the_mirror_starts_again_is_done_by_the_next_one_and_a_pause_stays() {
-    let first = Rsyncd::start();
-    let (slow, mut setup) = (Rsyncd::start(), Setup::to(&first));
-    let element =
-        format!("<remote ip=\"127.0.0.1\" name=\"data\" port=\"{}\" bwlimit=\"1m\"/>", slow.port);
-    setup.more_remotes = element;
+    let (first, other) = (Rsyncd::start(), TestDir::new());
+    let (slow, mut setup) = (other.dir("slow"), Setup::to(&first));
+    setup.more_remotes = format!("<remote path=\"{}\" bwlimit=\"1m\"/>", slow.display());
     let mirror = Mirror::start(&setup);
     wait_for_states(&mirror, &["up", "up"]);
     let paused = snapshot(&mirror)["remotes"][0]["name"].as_str().unwrap().to_owned();
@@ -195,11 +193,51 @@ fn what_is_asked_while_the_mirror_starts_again_is_done_by_the_next_one_and_a_pau
     wait_for_content(&second.join("large"), fs::read(mirror.at("large")).unwrap());
     let flushed = flush.wait_with_output().unwrap();
     assert_eq!(flushed.status.code(), Some(0), "{}", text(&flushed));
-    assert_eq!(fs::metadata(slow.at("large")).unwrap().len(), 2 << 20);
+    assert_eq!(fs::metadata(slow.join("large")).unwrap().len(), 2 << 20);
     wait_for_states(&mirror, &["paused", "up", "up"]);
     assert!(!first.at("large").exists());
     assert_eq!(run(&mirror, "resume", &[]).status.code(), Some(0));
     wait_for_content(&first.at("large"), fs::read(mirror.at("large")).unwrap());
+}
+
+#[test]
+fn a_list_of_remotes_is_followed_and_one_that_is_empty_drops_nobody() {
+    let other = TestDir::new();
+    let second = other.dir("second");
+    // A second module of the same daemon: the lines of a list share the port.
+    let module = format!("\n[second]\npath = {}\nread only = no", second.display());
+    let first = Rsyncd::start_with(&Options { module, ..Options::default() });
+    let list = other.file("web.list", "# web\n127.0.0.1\n");
+    let mut setup = Setup::to(&first);
+    setup.remotes = Vec::new();
+    setup.more_remotes = format!("<remotes file=\"{}\" name=\"data\"/>", list.display());
+    let mirror = Mirror::start(&setup);
+    mirror.write("old", "old");
+    wait_for_content(&first.at("old"), "old");
+    wait_for_states(&mirror, &["up"]);
+    // What an editor does with the configuration meanwhile is not put in force.
+    rewrite(&mirror, "<head", "<not finished");
+    let new = other.file("new", "127.0.0.1\n127.0.0.1 second # new\n");
+    fs::rename(new, &list).unwrap();
+    wait_for_content(&second.join("old"), "old");
+    mirror.wait_for_output("remote 127.0.0.1::second is added");
+    wait_for_states(&mirror, &["up", "up"]);
+    let told = snapshot(&mirror);
+    assert_eq!(told["remotes"][0]["total"]["full_syncs"], 0);
+    assert_eq!(told["remotes"][0]["total"]["outages"], 0);
+    assert_eq!(told["remotes"][1]["total"]["full_syncs"], 1);
+    fs::write(&list, "").unwrap();
+    mirror.wait_for_output(
+        "web.list: it names no remote; the remotes that were in force stay in force",
+    );
+    fs::write(&list, "127.0.0.1\n127.0.0.1 -second\n").unwrap();
+    mirror.wait_for_output("web.list:2:11: ");
+    mirror.write("after", "after");
+    wait_for_content(&first.at("after"), "after");
+    wait_for_content(&second.join("after"), "after");
+    fs::write(&list, "127.0.0.1 second\n").unwrap();
+    mirror.wait_for_output("remote 127.0.0.1::data is removed");
+    wait_for_states(&mirror, &["up"]);
 }
 
 /// Bytes that cannot be compressed.

@@ -1,0 +1,226 @@
+//! Tells when a file that lists remotes has got another content: by inotify on the directories that hold it.
+//! Does not read the file.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use inotify::{EventMask, Inotify, WatchMask};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use crate::ground::thread::JoinedThread;
+
+/// After a change this long passes before it is told: a script may write a file in several steps.
+const REST: Duration = Duration::from_millis(500);
+
+/// What may give a name another content. A file that is being written is told of when it is closed.
+const CHANGES: WatchMask = WatchMask::CLOSE_WRITE
+    .union(WatchMask::MOVED_TO)
+    .union(WatchMask::MOVED_FROM)
+    .union(WatchMask::DELETE)
+    .union(WatchMask::CREATE)
+    .union(WatchMask::ONLYDIR);
+
+/// The running thread; dropping it ends and joins it.
+#[derive(Debug)]
+pub struct ListWatch {
+    bell: Arc<OwnedFd>,
+    _thread: JoinedThread,
+}
+
+impl ListWatch {
+    /// Calls `changed` at once, for the files may have changed since they were read; then after each change.
+    ///
+    /// # Errors
+    /// When the system refuses an inotify instance or a thread.
+    pub fn start(files: Vec<PathBuf>, changed: impl Fn() + Send + 'static) -> io::Result<Self> {
+        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let mut follower = Follower { inotify: Inotify::init()?, files, bell: Arc::clone(&bell) };
+        let thread = JoinedThread::start_small("remote-lists", 128 << 10, move || {
+            loop {
+                follower.watch();
+                changed();
+                if follower.wait() == Woken::ToEnd {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { bell, _thread: thread })
+    }
+}
+
+impl Drop for ListWatch {
+    fn drop(&mut self) {
+        // Fails only when it has rung more often than can be counted.
+        _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Woken {
+    ByChange,
+    ToEnd,
+}
+
+struct Follower {
+    inotify: Inotify,
+    files: Vec<PathBuf>,
+    bell: Arc<OwnedFd>,
+}
+
+impl Follower {
+    /// Watches the directories that hold the files, and where they are links, those that hold what they name. To watch one again
+    /// changes nothing.
+    fn watch(&self) {
+        for directory in self.places().iter().filter_map(|place| place.parent()) {
+            if let Err(error) = self.inotify.watches().add(directory, CHANGES) {
+                log::warn!(
+                    "cannot watch {} for changes of the list of remotes in it: {error}; `sersync2 reload` reads it again",
+                    directory.display()
+                );
+            }
+        }
+    }
+
+    /// The files, and what they are links to.
+    fn places(&self) -> BTreeSet<PathBuf> {
+        let real = self.files.iter().filter_map(|file| file.canonicalize().ok());
+        real.chain(self.files.iter().cloned()).collect()
+    }
+
+    /// Waits for a change that may concern a file, and until it is over.
+    fn wait(&mut self) -> Woken {
+        loop {
+            if self.poll(None) == Woken::ToEnd {
+                return Woken::ToEnd;
+            }
+            if !self.read() {
+                continue;
+            }
+            if self.poll(Some(REST)) == Woken::ToEnd {
+                return Woken::ToEnd;
+            }
+            // What was told meanwhile is part of the same change.
+            self.read();
+            return Woken::ByChange;
+        }
+    }
+
+    /// Waits for events; with a time only that it passes.
+    fn poll(&self, rest: Option<Duration>) -> Woken {
+        let rest = rest.map(|rest| Timespec {
+            tv_sec: i64::try_from(rest.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(rest.subsec_nanos()),
+        });
+        let mut fds = vec![PollFd::new(&*self.bell, PollFlags::IN)];
+        let inotify = self.inotify.as_fd();
+        if rest.is_none() {
+            fds.push(PollFd::from_borrowed_fd(inotify, PollFlags::IN));
+        }
+        // A signal that interrupts it is like an event that concerns no file.
+        _ = poll(&mut fds, rest.as_ref());
+        match fds[0].revents().is_empty() {
+            true => Woken::ByChange,
+            false => Woken::ToEnd,
+        }
+    }
+
+    /// Reads all events that are there; true when one may concern a file.
+    fn read(&mut self) -> bool {
+        let names: BTreeSet<_> =
+            self.places().iter().filter_map(|it| it.file_name().map(ToOwned::to_owned)).collect();
+        // What a link leads through may be put in its place under any name.
+        let has_link = self.files.iter().any(|file| is_link(file));
+        let mut buffer = [0; 4096];
+        let mut concerns = false;
+        loop {
+            match self.inotify.read_events(&mut buffer) {
+                Ok(events) => {
+                    for event in events {
+                        let is_named = event.name.is_some_and(|name| names.contains(name));
+                        let is_written = event.mask != EventMask::CREATE || has_link;
+                        concerns |= (is_named || has_link) && is_written;
+                        // The queue was too long, or a directory has gone.
+                        concerns |= event.name.is_none();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return concerns,
+            }
+        }
+    }
+}
+
+fn is_link(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_symlink())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::os::unix::fs::symlink;
+
+    use crossbeam_channel::{Receiver, unbounded};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn watch(file: &Path) -> (ListWatch, Receiver<()>) {
+        let (tell, told) = unbounded();
+        let watch = ListWatch::start(vec![file.to_path_buf()], move || _ = tell.send(())).unwrap();
+        told.recv_timeout(LIMIT).unwrap();
+        (watch, told)
+    }
+
+    #[test]
+    fn what_is_written_replaced_or_gone_concerns_the_list_and_its_neighbours_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, other) = (dir.path().join("list"), dir.path().join("other"));
+        fs::write(&file, "a\n").unwrap();
+        let bell = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
+        let inotify = Inotify::init().unwrap();
+        let mut follower = Follower { inotify, files: vec![file.clone()], bell };
+        follower.watch();
+        fs::write(&other, "a\n").unwrap();
+        let mut open = fs::File::options().append(true).open(&file).unwrap();
+        open.write_all(b"b\n").unwrap();
+        assert!(!follower.read(), "it is not whole yet");
+        drop(open);
+        assert!(follower.read());
+        fs::rename(&other, &file).unwrap();
+        assert!(follower.read());
+        fs::remove_file(&file).unwrap();
+        assert!(follower.read());
+    }
+
+    #[test]
+    fn the_thread_ends_with_its_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let (watch, told) = watch(&dir.path().join("list"));
+        drop(watch);
+        assert!(told.recv().is_err());
+    }
+
+    #[test]
+    fn a_link_is_followed_when_what_it_leads_to_is_exchanged() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for version in ["1", "2"] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("list"), version).unwrap();
+        }
+        symlink("1", at("data")).unwrap();
+        symlink("data/list", at("list")).unwrap();
+        let (_watch, told) = watch(&at("list"));
+        symlink("2", at("new")).unwrap();
+        fs::rename(at("new"), at("data")).unwrap();
+        told.recv_timeout(LIMIT).unwrap();
+        fs::write(at("2/list"), "3").unwrap();
+        told.recv_timeout(LIMIT).unwrap();
+    }
+}
