@@ -85,9 +85,9 @@ fn a_remote_that_is_added_under_load_gets_everything_and_the_other_does_not_noti
     fs::write(second.join("extraneous"), "only here").unwrap();
     mirror.launch();
     mirror.wait_ready();
+    wait_for_states(&mirror, &["up", "up"]);
     mirror.write("after", "after");
     assert_eq!(run(&mirror, "flush", &["--timeout", "60"]).status.code(), Some(0));
-    wait_for_states(&mirror, &["up", "up"]);
     wait_for_content(&second.join("after"), "after");
     wait_for_content(&first.at("after"), "after");
     assert!(second.join("extraneous").exists());
