@@ -2,32 +2,34 @@
 //! Remembers names and times; sends nothing.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use super::super::delivered::Version;
-use super::super::fresh::Stamp;
 use super::super::look::Looks;
 use crate::path::RelPath;
 
 /// At most so many files are remembered.
 const REMEMBERED_MAX: usize = 5_000;
 
-/// What has been sent, and what is being sent. All times are by the clock of the files.
+/// What has been sent, and what is being sent. All times are by the clock of the files. Paths and stamps are kept as hashes with a
+/// secret key: there may be hundreds of remotes.
 #[derive(Debug, Default)]
 pub struct Ours {
+    hasher: RandomState,
     /// Running jobs that may send any file.
     sending_all: usize,
     /// When the last such job ended.
     last_of_all: Duration,
-    /// What was sent by name.
-    sent: HashMap<RelPath, Sent>,
+    /// What was sent by name, by the hash of its path.
+    sent: HashMap<u64, Sent>,
 }
 
 /// A file that was sent.
 #[derive(Debug)]
 struct Sent {
-    /// Its version before the run.
-    stamp: Stamp,
+    /// The hash of its stamp before the run.
+    stamp: u64,
     /// When the last job that named it ended: a later version may have been sent instead. `None`: the job is running.
     until: Option<Duration>,
 }
@@ -35,8 +37,8 @@ struct Sent {
 /// What a running job may send.
 #[derive(Debug)]
 pub struct Reach {
-    /// The files that it names.
-    names: Vec<RelPath>,
+    /// The hashes of the files that it names.
+    names: Vec<u64>,
     /// Also anything below directories.
     is_below: bool,
 }
@@ -53,8 +55,10 @@ impl Ours {
         let mut names = Vec::new();
         for entry in looks.all().into_iter().flat_map(|look| &look.present) {
             if let Some(Version { stamp, .. }) = entry.version {
-                self.sent.insert(entry.path.clone(), Sent { stamp, until: None });
-                names.push(entry.path.clone());
+                let (name, stamp) =
+                    (self.hasher.hash_one(&entry.path), self.hasher.hash_one(stamp));
+                self.sent.insert(name, Sent { stamp, until: None });
+                names.push(name);
             }
         }
         if self.sent.len() > REMEMBERED_MAX {
@@ -69,8 +73,10 @@ impl Ours {
     /// The job has ended.
     pub fn end(&mut self, reach: Reach, now: Duration) {
         for name in reach.names {
-            if let Some(sent) = self.sent.get_mut(&name) {
-                sent.until = Some(now);
+            match self.sent.get_mut(&name) {
+                Some(sent) => sent.until = Some(now),
+                // It was forgotten meanwhile, and may have been sent until now.
+                None => self.last_of_all = self.last_of_all.max(now),
             }
         }
         if reach.is_below {
@@ -89,8 +95,9 @@ impl Ours {
 
     /// True when this version of the file cannot have been sent.
     pub fn lacks(&self, path: &RelPath, version: Version) -> bool {
-        let may_be_sent = self.sent.get(path).is_some_and(|sent| {
-            sent.stamp == version.stamp || sent.until.is_none_or(|until| version.changed <= until)
+        let stamp = self.hasher.hash_one(version.stamp);
+        let may_be_sent = self.sent.get(&self.hasher.hash_one(path)).is_some_and(|sent| {
+            sent.stamp == stamp || sent.until.is_none_or(|until| version.changed <= until)
         });
         !may_be_sent && self.sending_all == 0 && version.changed > self.last_of_all
     }
@@ -100,6 +107,7 @@ impl Ours {
 mod tests {
     use super::*;
     use crate::rsync::Presence;
+    use crate::worker::fresh::Stamp;
     use crate::worker::look::{Look, Present};
 
     fn at(milliseconds: u64) -> Duration {
