@@ -1,5 +1,5 @@
 //! What crosses from the watch thread to the engine: a path that may differ from its copy.
-//! Holds no behaviour; the disk is the truth, a change is only a hint.
+//! Decides nothing; the disk is the truth, a change is only a hint.
 
 use std::time::Duration;
 
@@ -45,6 +45,22 @@ pub enum Cause {
     Delete = 0x200,
     /// Found by listing, not announced.
     Found = 0,
+}
+
+impl Cause {
+    /// The name of inotify's event; what was found by listing has none there.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Modify => "MODIFY",
+            Self::Attrib => "ATTRIB",
+            Self::CloseWrite => "CLOSE_WRITE",
+            Self::MovedFrom => "MOVED_FROM",
+            Self::MovedTo => "MOVED_TO",
+            Self::Create => "CREATE",
+            Self::Delete => "DELETE",
+            Self::Found => "FOUND",
+        }
+    }
 }
 
 impl Change {

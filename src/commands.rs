@@ -3,6 +3,7 @@
 
 mod completions;
 mod doctor;
+mod events;
 mod explain;
 mod flush;
 pub mod instance;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 
 use crate::daemon;
-use crate::tools::{inotifywait, inotifywatch, live};
+use crate::tools::{inotifywait, inotifywatch};
 
 /// A command of its own.
 struct Command {
@@ -39,7 +40,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "fsnotifywait", run: inotifywait::run, words: None },
     Command { name: "fsnotifywatch", run: inotifywatch::run, words: None },
     Command { name: "explain", run: explain::run, words: None },
-    Command { name: "events", run: live::run, words: None },
+    Command { name: "events", run: events::run, words: None },
     Command { name: "status", run: status::run, words: Some(status::Args::command) },
     Command { name: "flush", run: flush::run, words: Some(flush::Args::command) },
     Command { name: "sync-now", run: steer::sync_now, words: Some(steer::SyncNow::command) },

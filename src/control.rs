@@ -2,6 +2,7 @@
 //! Carries commands and answers; what a command means is decided by the main loop (`daemon/control.rs`).
 
 pub mod client;
+pub mod event;
 pub mod instances;
 pub mod protocol;
 pub mod server;

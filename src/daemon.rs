@@ -7,6 +7,7 @@ mod deliveries;
 mod fail_log;
 mod guard;
 mod ledger;
+mod listeners;
 mod main_event;
 mod mirror;
 mod notice;

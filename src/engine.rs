@@ -287,6 +287,16 @@ impl Engine {
         remote.map(RemoteState::observe)
     }
 
+    /// False once it is mirrored no more.
+    pub fn is_mirrored(&self, remote: RemoteId) -> bool {
+        self.remotes.get(remote.0).is_some_and(RemoteState::is_active)
+    }
+
+    /// True when this very path waits for a job.
+    pub fn is_pending(&self, remote: RemoteId, path: &RelPath) -> bool {
+        self.remotes.get(remote.0).is_some_and(|remote| remote.is_pending(path))
+    }
+
     /// How a path stands at one remote.
     pub fn standing(&self, remote: RemoteId, path: &RelPath) -> Option<Standing> {
         self.remotes.get(remote.0).map(|remote| remote.standing(path))

@@ -5,6 +5,7 @@ mod apply;
 pub mod batch;
 mod choose;
 pub mod context;
+pub mod ear;
 pub mod fanotify;
 pub mod inotify;
 pub mod mounts;
@@ -36,6 +37,7 @@ use crate::ground::thread::JoinedThread;
 use crate::path::RelPath;
 use batch::{Batch, Sink};
 use context::WatchContext;
+use ear::Ear;
 use reader::{MakeBackend, Reader};
 use roots::{Root, Roots};
 
@@ -106,6 +108,7 @@ pub struct Watcher {
     stop: Option<Sender<()>>,
     _thread: JoinedThread,
     status: Arc<WatchStatus>,
+    ear: Arc<Ear>,
     backend: &'static str,
 }
 
@@ -139,6 +142,7 @@ impl Watcher {
         let (wake, asked) = (bell()?, bell()?);
         let status = Arc::new(WatchStatus::default());
         let batch = Batch::new(options.switches, options.exclude.clone(), sink);
+        let ear = Arc::clone(batch.ear());
         let context = WatchContext::new(roots, batch, options.debug, status.clone());
         let (choice, switches, interval) =
             (options.backend, options.switches, options.rescan_interval);
@@ -150,7 +154,7 @@ impl Watcher {
         let thread =
             JoinedThread::start("watch", move || run(reader)).map_err(WatchError::Thread)?;
         let barrier = Barrier(asked);
-        Ok(Self { wake, barrier, stop: Some(stop), _thread: thread, status, backend })
+        Ok(Self { wake, barrier, stop: Some(stop), _thread: thread, status, ear, backend })
     }
 
     /// The backend in use: `inotify` or `fanotify`.
@@ -161,6 +165,11 @@ impl Watcher {
     /// Asks when everything is told.
     pub fn barrier(&self) -> Barrier {
         self.barrier.clone()
+    }
+
+    /// Hears what is ignored.
+    pub fn ear(&self) -> &Arc<Ear> {
+        &self.ear
     }
 
     /// How the thread is doing.

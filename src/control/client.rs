@@ -118,10 +118,23 @@ impl Connection {
         command: Command,
         patience: Option<Duration>,
     ) -> Result<Answer, CallError> {
-        let asked = self.stream.get_mut().set_read_timeout(patience);
-        let asked = asked.and_then(|()| self.stream.get_mut().set_write_timeout(Some(PATIENCE)));
+        let asked = self.stream.get_mut().set_write_timeout(Some(PATIENCE));
         asked.and_then(|()| self.send(&request_line(command))).map_err(|e| self.error(e))?;
-        let line = self.read_line().map_err(|error| self.error(error))?;
+        self.next_answer(patience)
+    }
+
+    /// True when more was read than was asked for yet.
+    pub fn has_more(&self) -> bool {
+        !self.stream.buffer().is_empty()
+    }
+
+    /// Waits for what comes next, for at most `patience`.
+    ///
+    /// # Errors
+    /// When nothing comes, or no answer.
+    pub fn next_answer(&mut self, patience: Option<Duration>) -> Result<Answer, CallError> {
+        let set = self.stream.get_mut().set_read_timeout(patience);
+        let line = set.and_then(|()| self.read_line()).map_err(|error| self.error(error))?;
         let pid = self.pid();
         let response: Response = serde_json::from_slice(&line)
             .map_err(|error| CallError::Foreign { pid, reason: error.to_string() })?;

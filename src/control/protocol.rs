@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::event::Told;
 use crate::snapshot::Snapshot;
 
 /// The version of the protocol. It rises when an older program would misunderstand a newer one.
@@ -47,6 +48,8 @@ pub enum Command {
         /// An absolute path, written by [`write_path`].
         path: String,
     },
+    /// Tell what happens from now on, until this connection ends.
+    Events,
     /// Try at once what failed.
     Retry {
         /// Only this remote.
@@ -126,6 +129,11 @@ pub enum Answer {
     Explained {
         /// At each remote that gets it.
         remotes: Vec<Standing>,
+    },
+    /// Something has happened; others follow.
+    Event {
+        /// What.
+        event: Box<Told>,
     },
     /// It is done, or will be; a sentence for each thing that an operator should know.
     Done {
@@ -292,6 +300,7 @@ mod tests {
             Command::Status,
             flush,
             Command::Pause { remote: None, for_ms: Some(7), while_connected: true },
+            Command::Events,
             Command::Stop,
         ];
         for command in commands {
@@ -318,6 +327,16 @@ mod tests {
         let response: Response = serde_json::from_slice(&line).unwrap();
         assert_eq!((response.version, response.result), (VERSION, answer));
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+    }
+
+    #[test]
+    fn an_event_says_only_what_is_known() {
+        let told = Told { at_ms: 7, path: Some("/w/a".into()), ..Told::default() };
+        let line = Answer::Event { event: Box::new(told.clone()) }.to_line();
+        let text = String::from_utf8(line.clone()).unwrap();
+        assert!(!text.contains("null"), "{text}");
+        let response: Response = serde_json::from_slice(&line).unwrap();
+        assert_eq!(response.result, Answer::Event { event: Box::new(told) });
     }
 
     #[test]

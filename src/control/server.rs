@@ -1,12 +1,12 @@
 //! The instance's side of the control socket: one thread that polls; clients wait for each other at no point.
 //! Does not carry commands out: the main loop does, and answers when it is through.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -15,8 +15,10 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 
 use super::SOCKET;
+use super::event::{Told, What};
 use super::protocol::{Answer, Command, REQUEST_MAX, parse_request};
 use super::socket::listen_in;
+use crate::ground::lock::lock;
 use crate::ground::thread::JoinedThread;
 
 /// Clients at the same time; one more is told that it is too many.
@@ -27,6 +29,9 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// The main loop may take so long for what it answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// So many bytes of events may wait for a listener that does not read; what comes then is left out.
+const EVENTS_MAX: usize = 1 << 20;
 
 /// A command for the main loop.
 #[derive(Debug)]
@@ -44,10 +49,72 @@ pub struct Reply {
     request: u64,
     to: Option<Sender<Answered>>,
     wake: Arc<OwnedFd>,
+    /// What waits for the client, if it wants to listen.
+    queue: Option<Arc<Mutex<Queue>>>,
 }
 
-/// What the main loop has answered, to which request of which client.
-type Answered = (u64, u64, Answer);
+/// For which request of which client, and what.
+type Answered = (u64, u64, Said);
+
+/// What comes from the main loop.
+#[derive(Debug)]
+enum Said {
+    /// The answer to a request.
+    Answer(Answer),
+    /// A line for a listener.
+    Line(Vec<u8>),
+}
+
+/// The events that wait for a listener.
+#[derive(Debug, Default)]
+struct Queue {
+    bytes: usize,
+    /// Events that were left out, and were not said to be.
+    dropped: u64,
+}
+
+/// A client that is told of events until it goes; nobody waits for it.
+#[derive(Debug)]
+pub struct Listener {
+    client: u64,
+    to: Sender<Answered>,
+    wake: Arc<OwnedFd>,
+    queue: Arc<Mutex<Queue>>,
+}
+
+impl Listener {
+    /// Who listens.
+    pub fn client(&self) -> u64 {
+        self.client
+    }
+
+    /// Hands it a line, or counts the line where too many wait already.
+    pub fn tell(&self, line: &[u8]) {
+        {
+            let mut queue = lock(&self.queue);
+            if queue.bytes + line.len() > EVENTS_MAX {
+                queue.dropped += 1;
+                return;
+            }
+            queue.bytes += line.len();
+        }
+        self.send(line.to_vec());
+    }
+
+    fn send(&self, line: Vec<u8>) {
+        // Fails only when the thread has ended.
+        _ = self.to.send((self.client, 0, Said::Line(line)));
+        ring(&self.wake);
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let last = Answer::failed("ended", "the mirror is ending").to_line();
+        lock(&self.queue).bytes += last.len();
+        self.send(last);
+    }
+}
 
 impl Reply {
     /// Who asks; the same number as long as it is connected.
@@ -60,10 +127,17 @@ impl Reply {
         self.answer(answer);
     }
 
+    /// Answers, and tells events from now on; `None` for who has not asked for them.
+    pub fn listen(mut self) -> Option<Listener> {
+        let (to, queue) = (self.to.clone()?, self.queue.clone()?);
+        self.answer(Answer::Done { notes: vec!["what happens from now on is told".into()] });
+        Some(Listener { client: self.client, to, wake: Arc::clone(&self.wake), queue })
+    }
+
     fn answer(&mut self, answer: Answer) {
         if let Some(to) = self.to.take() {
             // Fails only when the thread has ended.
-            _ = to.send((self.client, self.request, answer));
+            _ = to.send((self.client, self.request, Said::Answer(answer)));
             ring(&self.wake);
         }
     }
@@ -158,9 +232,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The one answer that is for nobody.
+        // The one line that is for nobody.
         if let Some(stop) = self.stop.take() {
-            _ = stop.send((u64::MAX, 0, Answer::Done { notes: Vec::new() }));
+            _ = stop.send((u64::MAX, 0, Said::Line(Vec::new())));
         }
         ring(&self.wake);
         drop(self.thread.take());
@@ -197,6 +271,8 @@ struct Client {
     requests: u64,
     /// It holds something as long as it is connected.
     holds: bool,
+    /// It listens: what waits for it, and how much of that stands in `output`.
+    listens: Option<(Arc<Mutex<Queue>>, usize)>,
     /// It will send nothing more.
     is_silent: bool,
     /// When it is dropped if nothing comes.
@@ -215,6 +291,8 @@ impl Room {
             self.listener = listener;
         }
         if !self.take_answers() {
+            // What was said last.
+            self.clients.values_mut().for_each(|client| _ = client.write());
             return false;
         }
         for (id, is_ready) in ids.into_iter().zip(ready.into_iter().skip(2)) {
@@ -278,17 +356,25 @@ impl Room {
     fn take_answers(&mut self) -> bool {
         let mut bell = [0; 8];
         _ = rustix::io::read(&self.wake, &mut bell);
-        while let Ok((id, request, answer)) = self.answers.try_recv() {
+        let mut told = BTreeSet::new();
+        while let Ok((id, request, said)) = self.answers.try_recv() {
             if id == u64::MAX {
                 return false;
             }
-            if let Some(client) = self.clients.get_mut(&id)
-                && client.waits.is_some_and(|(waits, _)| waits == request)
-            {
-                client.answer(answer);
-                self.go_on(id);
+            let Some(client) = self.clients.get_mut(&id) else { continue };
+            match said {
+                Said::Answer(answer) if client.waits.is_some_and(|(it, _)| it == request) => {
+                    client.answer(answer);
+                    self.go_on(id);
+                }
+                Said::Answer(_) => {}
+                Said::Line(line) => {
+                    client.event(&line);
+                    told.insert(id);
+                }
             }
         }
+        told.into_iter().for_each(|id| self.go_on(id));
         true
     }
 
@@ -326,7 +412,13 @@ impl Room {
             Err(answer) => return client.answer(answer),
         };
         client.requests += 1;
-        client.holds |= matches!(command, Command::Pause { while_connected: true, .. });
+        let listens = command == Command::Events;
+        client.holds |= listens || matches!(command, Command::Pause { while_connected: true, .. });
+        if listens && client.listens.is_none() {
+            client.listens = Some(Default::default());
+        }
+        let queue = client.listens.as_ref().filter(|_| listens);
+        let queue = queue.map(|(queue, _)| Arc::clone(queue));
         let takes_long = matches!(command, Command::Flush { .. } | Command::Reload { .. });
         client.waits = Some((client.requests, (!takes_long).then(|| now() + PATIENCE)));
         let reply = Reply {
@@ -334,6 +426,7 @@ impl Room {
             request: client.requests,
             to: Some(self.sender.clone()),
             wake: Arc::clone(&self.wake),
+            queue,
         };
         if !(self.ask)(Asked::Call(Call { command, reply })) {
             client.answer(silent());
@@ -374,6 +467,7 @@ impl Client {
             waits: None,
             requests: 0,
             holds: false,
+            listens: None,
             is_silent: false,
             idle_until: now() + IDLE,
         }
@@ -391,10 +485,33 @@ impl Client {
         self.idle_until = now() + IDLE;
     }
 
+    /// Something has happened.
+    fn event(&mut self, line: &[u8]) {
+        self.output.extend_from_slice(line);
+        if let Some((_, waiting)) = &mut self.listens {
+            *waiting += line.len();
+        }
+    }
+
+    /// Everything is written: there is room for other events, and what was left out meanwhile is said.
+    fn make_room(&mut self) {
+        let Some((queue, waiting)) = &mut self.listens else { return };
+        let mut queue = lock(queue);
+        queue.bytes = queue.bytes.saturating_sub(std::mem::take(waiting));
+        let dropped = std::mem::take(&mut queue.dropped);
+        if dropped > 0 {
+            let why = Some("they came faster than they were read".into());
+            let told = Told { what: What::Dropped, dropped: Some(dropped), why, ..Told::default() };
+            self.output.extend(Answer::Event { event: Box::new(told) }.to_line());
+        }
+    }
+
     /// When something has to be done about it although nothing comes.
     fn due(&self) -> Option<Instant> {
         match self.waits {
             Some((_, due)) => due,
+            // It may read whenever it likes: what waits for it is bounded.
+            None if self.listens.is_some() => None,
             None if self.holds && self.output.is_empty() => None,
             None => Some(self.idle_until),
         }
@@ -447,6 +564,9 @@ impl Client {
                 Ok(count) => {
                     self.output.drain(..count);
                     self.idle_until = now() + IDLE;
+                    if self.output.is_empty() {
+                        self.make_room();
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -588,6 +708,34 @@ mod tests {
         drop(waits);
         let gone = asked.recv_timeout(Duration::from_secs(30)).unwrap();
         assert!(matches!(gone, Asked::Gone(client) if client == call.reply.client()), "{gone:?}");
+    }
+
+    #[test]
+    fn a_listener_that_does_not_read_is_told_how_much_it_has_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_server, asked) = server(dir.path());
+        let mut client = connect(dir.path());
+        client.get_mut().write_all(&request_line(Command::Events)).unwrap();
+        let listener = next_call(&asked).reply.listen().unwrap();
+        assert!(matches!(answer(&mut client), Answer::Done { .. }));
+        let told = Told { why: Some("x".repeat(1_000)), ..Told::default() };
+        let line = Answer::Event { event: Box::new(told) }.to_line();
+        let all = 3 * EVENTS_MAX / line.len();
+        (0..all).for_each(|_| listener.tell(&line));
+        let (mut heard, mut missed) = (0, 0);
+        while heard + missed < all {
+            let Answer::Event { event } = answer(&mut client) else { panic!() };
+            match event.dropped {
+                Some(dropped) => missed += usize::try_from(dropped).unwrap(),
+                None => heard += 1,
+            }
+        }
+        assert!(missed > 0 && heard > 0, "{heard} heard, {missed} missed");
+        // There is room again.
+        listener.tell(&line);
+        assert!(matches!(answer(&mut client), Answer::Event { event } if event.dropped.is_none()));
+        drop(listener);
+        assert_eq!(kind(answer(&mut client)), "ended");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::listeners::Listeners;
 use super::mirror::Mirror;
 use super::reload::{self, Purpose};
 use crate::change::{RemoteId, RootId};
@@ -35,6 +36,8 @@ pub struct Controls {
     flushes: BTreeMap<FlushId, Flush>,
     next_flush: u64,
     pauses: Vec<Pause>,
+    /// Who is told what happens.
+    pub listeners: Listeners,
 }
 
 /// Somebody waits until everything is delivered.
@@ -103,6 +106,7 @@ impl Mirror {
                 let purpose = if dry_run { Purpose::DryRun } else { Purpose::Apply };
                 self.begin_reload(reload::Asked { purpose, reply: Some(reply) });
             }
+            Asked::Call(Call { command: Command::Events, reply }) => self.begin_listening(reply),
             Asked::Call(Call { command: Command::Stop, reply }) => {
                 reply.send(done(["stopping: what is in flight is finished first".into()]));
                 self.signal(Signal::Stop);
@@ -113,6 +117,7 @@ impl Mirror {
                 reply.send(answer.unwrap_or_else(|message| Answer::failed("refused", message)));
             }
             Asked::Gone(client) => {
+                self.controls.listeners.gone(client);
                 self.end_pauses(|pause| pause.client == Some(client));
                 self.forget_flushes(|flush| flush.reply.client() == client);
             }
@@ -188,7 +193,7 @@ impl Mirror {
                 logging::set_level(level);
                 Ok(done([format!("the log level is {level} until the next start")]))
             }
-            Command::Flush { .. } | Command::Reload { .. } | Command::Stop => {
+            Command::Flush { .. } | Command::Reload { .. } | Command::Events | Command::Stop => {
                 Err("this is done elsewhere".into())
             }
         }

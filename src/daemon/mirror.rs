@@ -234,6 +234,7 @@ impl Mirror {
             let clock = self.clock();
             self.observer.statistics.reported(clock, remote, &report);
             self.teller.failed(clock, remote, &report.failed);
+            self.tell_failures(job.0, remote, &report);
         }
         self.deliveries.reported(job, &report);
         self.handle(Event::JobDone(job, report));
@@ -279,6 +280,7 @@ impl Mirror {
         self.observer.note_news();
         self.ledger.record(&event);
         self.teller.changed(&event);
+        self.tell_event(&event);
         match &event {
             Event::Watch(WatchEvent::Changed { root, known_until, .. }) => {
                 self.workers.know_until(*root, *known_until);
@@ -308,6 +310,7 @@ impl Mirror {
             Action::Run(job) => {
                 self.ledger.job_begins(&job);
                 self.deliveries.started(&job);
+                self.tell_job(&job);
                 self.workers.run(job);
             }
             Action::CloseSessions(remote) => {
@@ -331,6 +334,7 @@ impl Mirror {
     fn settled(&mut self, settled: &Settled) {
         let clock = self.clock();
         let kinds = self.deliveries.take(settled.job);
+        self.tell_settled(settled);
         self.observer.statistics.settled(clock, settled, &kinds);
         if let Some(root) = self.ledger.settled(settled) {
             self.teller.settled(clock, root, settled, &kinds);

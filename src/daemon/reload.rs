@@ -177,6 +177,11 @@ impl Reload {
         &self.origins.loaded.config
     }
 
+    /// What is excluded.
+    pub fn filter(&self) -> Arc<Filter> {
+        Arc::clone(&self.origins.filter)
+    }
+
     /// Reads the configuration on a thread of its own, since that may take a while.
     fn read(&self, purpose: Purpose) -> Result<(), String> {
         let (file, events) = (self.origins.file.clone(), self.origins.events.clone());

@@ -1,13 +1,10 @@
-//! `sersync2 events`: what happens below the watch paths of a configuration, and what sersync makes of it, as it happens.
+//! `sersync2 events` without a running instance: what happens below the watch paths of a configuration, and what sersync would make of it.
 //! Sends nothing, and keeps no state.
 
-use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::Parser;
 use crossbeam_channel::unbounded;
 use jiff::Zoned;
 use serde_json::{Value, json};
@@ -17,35 +14,23 @@ use crate::config::load::Loaded;
 use crate::config::{self, ChangeSwitches, LoadOptions};
 use crate::filter::Filter;
 use crate::rsync::quoted;
-use crate::sys::posix::end_on_closed_pipes;
 use crate::tools::output::Output;
 use crate::tools::rule_words::words_for;
 use crate::watch::steps::FreshPaths;
 use crate::watch::{WatchOptions, Watcher};
 
 /// The command line or the configuration is wrong, or nothing can be watched.
-const NOTHING_SHOWN: u8 = 2;
+pub const NOTHING_SHOWN: u8 = 2;
 
 /// How long what cannot be watched goes unlooked at.
 const RESCAN: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// Shows what happens below the watch paths and what sersync makes of it; sends nothing
-#[derive(Parser)]
-#[command(name = "events", bin_name = "sersync2 events")]
-struct Args {
-    /// The configuration
-    #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
-    config: PathBuf,
-
-    /// One JSON object for each line, for programs
-    #[arg(long)]
-    json: bool,
-}
-
 /// How events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Layout {
+pub enum Layout {
+    /// For people.
     Text,
+    /// For programs.
     Json,
 }
 
@@ -60,29 +45,12 @@ enum Decision {
     Ignored(String),
 }
 
-/// Runs the command; the first word is its name.
-pub fn run(words: Vec<OsString>) -> ExitCode {
-    end_on_closed_pipes();
-    let args = match Args::try_parse_from(words) {
-        Ok(args) => args,
-        Err(error) => {
-            // Help goes to standard output, mistakes to standard error.
-            _ = error.print();
-            return ExitCode::from(if error.use_stderr() { NOTHING_SHOWN } else { 0 });
-        }
-    };
-    let layout = if args.json { Layout::Json } else { Layout::Text };
-    match watch(&args, layout) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(NOTHING_SHOWN)
-        }
-    }
-}
-
-fn watch(args: &Args, layout: Layout) -> Result<(), Box<dyn std::error::Error>> {
-    let loaded = config::load(&args.config, &LoadOptions::default())?;
+/// Watches by itself, until Ctrl-C.
+///
+/// # Errors
+/// When the configuration is wrong, or its watch paths cannot be watched.
+pub fn watch(config: &Path, layout: Layout) -> Result<(), Box<dyn std::error::Error>> {
+    let loaded = config::load(config, &LoadOptions::default())?;
     let filter = Filter::new(&loaded.config.filter)?;
     let mirrors = loaded.config.mirrors.iter().enumerate();
     let (sender, events) = unbounded();
@@ -189,7 +157,7 @@ impl Viewer<'_> {
         };
         match self.layout {
             Layout::Text => {
-                let mut line = format!("{} {:<12} ", time(), event_name(change)).into_bytes();
+                let mut line = format!("{} {:<12} ", time(), change.cause.name()).into_bytes();
                 line.extend_from_slice(&quoted(path.as_os_str()));
                 if let Some(from) = &change.moved_from {
                     line.extend_from_slice(b" moved from ");
@@ -204,7 +172,7 @@ impl Viewer<'_> {
                     "time": time(),
                     "watch": watch.to_string_lossy(),
                     "path": name_in_json(path.as_os_str().as_bytes()),
-                    "event": event_name(change),
+                    "event": change.cause.name(),
                     "directory": change.is_dir,
                     "scope": scope_name(change.scope),
                     "moved_from": change.moved_from.as_ref()
@@ -259,19 +227,6 @@ fn switched_off(switches: &ChangeSwitches, change: &Change) -> Option<&'static s
     (!is_on).then_some(name)
 }
 
-fn event_name(change: &Change) -> &'static str {
-    match change.cause {
-        Cause::Modify => "MODIFY",
-        Cause::Attrib => "ATTRIB",
-        Cause::CloseWrite => "CLOSE_WRITE",
-        Cause::MovedFrom => "MOVED_FROM",
-        Cause::MovedTo => "MOVED_TO",
-        Cause::Create => "CREATE",
-        Cause::Delete => "DELETE",
-        Cause::Found => "FOUND",
-    }
-}
-
 fn scope_name(scope: Scope) -> &'static str {
     match scope {
         Scope::Entry => "entry",
@@ -281,7 +236,7 @@ fn scope_name(scope: Scope) -> &'static str {
 }
 
 /// A name as JSON: a text, or its bytes as numbers when it is no text.
-fn name_in_json(name: &[u8]) -> Value {
+pub fn name_in_json(name: &[u8]) -> Value {
     std::str::from_utf8(name).map_or_else(|_| json!(name), |text| json!(text))
 }
 

@@ -9,6 +9,7 @@ use crate::change::{Cause, Change, Place, RootId, Scope, WatchEvent};
 use crate::config::ChangeSwitches;
 use crate::path::RelPath;
 use crate::watch::Exclude;
+use crate::watch::ear::{Ear, Why};
 use crate::watch::steps::FreshPaths;
 
 /// Changes sent in one event at most. Bounds memory while a large directory is listed.
@@ -38,6 +39,8 @@ pub struct Batch {
     lost: Arc<BTreeSet<Place>>,
     /// When the last read of the kernel's queue began, by the clock of the files.
     known_until: Duration,
+    /// Hears what does not count.
+    ear: Arc<Ear>,
 }
 
 impl Batch {
@@ -52,12 +55,18 @@ impl Batch {
             fresh: FreshPaths::default(),
             lost: Arc::default(),
             known_until: Duration::ZERO,
+            ear: Arc::default(),
         }
     }
 
     /// Notes that the kernel's queue is about to be read: it holds everything that happened before this moment.
     pub fn note_read(&mut self) {
         self.known_until = time_of_day();
+    }
+
+    /// Hears what does not count.
+    pub fn ear(&self) -> &Arc<Ear> {
+        &self.ear
     }
 
     /// Which kinds of change count.
@@ -106,19 +115,40 @@ impl Batch {
             let place = (root, change.path.clone());
             if self.fresh.contains(&place, now()) {
                 self.push_step(root, change);
+            } else {
+                self.ignore(root, &change, Why::SwitchedOff);
             }
             return;
         }
-        if !is_switched_on(&self.switches, &change)
-            || self.changes.last().is_some_and(|(of, last)| *of == root && *last == change)
-            || self.is_excluded(root, &change.path, change.is_dir)
-        {
-            return;
+        if let Some(why) = self.why_not(root, &change) {
+            return self.ignore(root, &change, why);
         }
         if !matches!(change.cause, Cause::Delete | Cause::MovedFrom | Cause::Attrib) {
             self.fresh.note(&(root, change.path.clone()), now());
         }
         self.add(root, change);
+    }
+
+    /// Why the change does not count; `None`: it does.
+    fn why_not(&self, root: RootId, change: &Change) -> Option<Why> {
+        if !is_switched_on(&self.switches, change) {
+            return Some(Why::SwitchedOff);
+        }
+        if self.changes.last().is_some_and(|(of, last)| *of == root && last == change) {
+            return Some(Why::Repeated);
+        }
+        if !self.is_excluded(root, &change.path, change.is_dir) {
+            return None;
+        }
+        let is_lost = |(of, lost): &Place| *of == root && change.path.is_within(lost);
+        Some(if self.lost.iter().any(is_lost) { Why::Lost } else { Why::Excluded })
+    }
+
+    /// Tells whoever listens that the change does not count.
+    pub fn ignore(&self, root: RootId, change: &Change, why: Why) {
+        if self.ear.listens() {
+            self.ear.tell(root, change, why);
+        }
     }
 
     /// Adds a step of a save, whatever is switched on, unless the change that it belongs to is here still.

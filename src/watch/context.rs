@@ -11,6 +11,7 @@ use crate::change::{Cause, Change, Place, RootId, WatchEvent};
 use crate::path::RelPath;
 use crate::sys::lease::has_writer;
 use crate::watch::batch::Batch;
+use crate::watch::ear::Why;
 use crate::watch::open::{open_file, stat};
 use crate::watch::roots::{RootNews, Roots};
 use crate::watch::steps::UnclosedFiles;
@@ -159,6 +160,10 @@ impl WatchContext {
         if self.batch.switches().create_file {
             self.batch.push(root, Change::entry(path, Cause::Create));
         } else {
+            if self.batch.ear().listens() {
+                let change = Change::entry(path.clone(), Cause::Create);
+                self.batch.ignore(root, &change, Why::SwitchedOff);
+            }
             self.unsure.push((root, path));
         }
     }
@@ -177,6 +182,10 @@ impl WatchContext {
     pub fn push_modified(&mut self, root: RootId, path: RelPath) {
         if self.batch.switches().modify {
             return self.batch.push(root, Change::entry(path, Cause::Modify));
+        }
+        if self.batch.ear().listens() {
+            let change = Change::entry(path.clone(), Cause::Modify);
+            self.batch.ignore(root, &change, Why::SwitchedOff);
         }
         let place = (root, path);
         let recent = self.modified.len().saturating_sub(UNSURE_LOOK_BACK);

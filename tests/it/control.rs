@@ -1,6 +1,7 @@
 //! A running mirror is asked and steered from outside: status, and what the control socket promises.
 
 mod doctor;
+mod events;
 mod progress;
 mod reload;
 mod status;

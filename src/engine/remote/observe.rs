@@ -84,6 +84,11 @@ impl RemoteState {
         }
     }
 
+    /// True when this very path waits for a job.
+    pub fn is_pending(&self, path: &RelPath) -> bool {
+        self.backlog.pending.holds(path)
+    }
+
     /// What it is like now.
     pub fn observe(&self) -> RemoteView {
         let flights = || self.flights.values().filter(|flight| flight.origin == Origin::Pending);

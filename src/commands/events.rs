@@ -1,0 +1,276 @@
+//! `sersync2 events`: what a running instance sees below its watch paths and what it makes of it, as it happens.
+//! Without a running instance it watches by itself: that is `tools/live.rs`.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::instance::{NOT_RUNNING, Which};
+use crate::control::client::{CallError, Connection, PATIENCE};
+use crate::control::event::{Told, What};
+use crate::control::protocol::{Answer, Command, read_path};
+use crate::ground::counted::counted;
+use crate::rsync::quoted;
+use crate::sys::posix::end_on_closed_pipes;
+use crate::tools::live::{self, Layout, NOTHING_SHOWN, name_in_json};
+use crate::tools::output::Output;
+
+/// Shows what happens below the watch paths and what sersync makes of it, until Ctrl-C.
+///
+/// With a running instance it tells what that one sees and does: ignored and why, pending, in which job it left, delivered
+/// after how long. Without one it watches by itself, and sends nothing.
+#[derive(Debug, Parser)]
+#[command(name = "events", bin_name = "sersync2 events")]
+struct Args {
+    /// The configuration
+    #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
+    config: PathBuf,
+
+    /// The directory that the instance was started with
+    #[arg(long = "state-dir", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// One JSON object for each line, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command; the first word is its name.
+pub fn run(words: Vec<OsString>) -> ExitCode {
+    end_on_closed_pipes();
+    let args = match Args::try_parse_from(words) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help goes to standard output, mistakes to standard error.
+            _ = error.print();
+            return ExitCode::from(if error.use_stderr() { NOTHING_SHOWN } else { 0 });
+        }
+    };
+    let layout = if args.json { Layout::Json } else { Layout::Text };
+    match connect(&args) {
+        Ok(connection) => ended(listen(connection, layout)),
+        // Its configuration may be wrong; then that is said.
+        Err(CallError::NotRunning { .. } | CallError::Gone { .. }) => {
+            match live::watch(&args.config, layout) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("{error}");
+                    ExitCode::from(NOTHING_SHOWN)
+                }
+            }
+        }
+        Err(error) => ended(Err(Ended::Call(error))),
+    }
+}
+
+fn connect(args: &Args) -> Result<Connection, CallError> {
+    let which = Which { config: Some(args.config.clone()), state_dir: args.state_dir.clone() };
+    match which.one() {
+        Ok(directory) => Connection::open(&directory),
+        Err(_) => Err(CallError::NotRunning { directory: args.config.clone() }),
+    }
+}
+
+/// Why nothing more is told.
+enum Ended {
+    Call(CallError),
+    Refused(String),
+    Output(io::Error),
+}
+
+fn ended(result: Result<(), Ended>) -> ExitCode {
+    match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Ended::Call(error)) => eprintln!("{error}"),
+        Err(Ended::Refused(message)) => eprintln!("{message}"),
+        Err(Ended::Output(error)) => {
+            eprintln!("cannot write: {error}");
+            return ExitCode::from(NOTHING_SHOWN);
+        }
+    }
+    ExitCode::from(NOT_RUNNING)
+}
+
+fn listen(mut connection: Connection, layout: Layout) -> Result<(), Ended> {
+    let pid = connection.pid();
+    let process = pid.map_or_else(|| "the instance".into(), |pid| format!("process {pid}"));
+    let mut answer = connection.call(Command::Events, Some(PATIENCE)).map_err(Ended::Call)?;
+    let mut output = Output::default();
+    loop {
+        match answer {
+            Answer::Done { .. } => {
+                let told = Told {
+                    at_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0),
+                    why: Some(format!("listening to {process}")),
+                    ..Told::default()
+                };
+                write(output.buffer(), &told, layout);
+            }
+            Answer::Event { event } => write(output.buffer(), &event, layout),
+            Answer::Failed { kind, .. } if kind == "ended" => {
+                output.flush().map_err(Ended::Output)?;
+                return Err(Ended::Refused(format!(
+                    "{process} is ending, or is starting again with another configuration: it tells nothing more"
+                )));
+            }
+            Answer::Failed { message, .. } => return Err(Ended::Refused(message)),
+            _ => {
+                let reason = "this is no event".into();
+                return Err(Ended::Call(CallError::Foreign { pid, reason }));
+            }
+        }
+        if !connection.has_more() {
+            output.flush().map_err(Ended::Output)?;
+        }
+        answer = match connection.next_answer(None) {
+            // Killed, it cannot say so.
+            Err(CallError::Ended { .. }) => Answer::failed("ended", ""),
+            next => next.map_err(Ended::Call)?,
+        };
+    }
+}
+
+fn write(out: &mut Vec<u8>, told: &Told, layout: Layout) {
+    match layout {
+        Layout::Text => write_text(out, told),
+        Layout::Json => out.extend_from_slice(json_of(told).to_string().as_bytes()),
+    }
+    out.push(b'\n');
+}
+
+fn write_text(out: &mut Vec<u8>, told: &Told) {
+    out.extend_from_slice(format!("{} ", time(told.at_ms)).as_bytes());
+    let job = || told.job.map(|job| format!("job {job}"));
+    if let Some(subject) = told.event.clone().or_else(job) {
+        out.extend_from_slice(format!("{subject:<12} ").as_bytes());
+    }
+    if let Some(path) = &told.path {
+        out.extend_from_slice(&quoted(read_path(path).as_os_str()));
+        if let Some(from) = &told.moved_from {
+            out.extend_from_slice(b" moved from ");
+            out.extend_from_slice(&quoted(read_path(from).as_os_str()));
+        }
+        out.extend_from_slice(b": ");
+    }
+    out.extend_from_slice(sentence(told).as_bytes());
+}
+
+/// What became of it, as a clause.
+fn sentence(told: &Told) -> String {
+    let remote = told.remote.as_deref().unwrap_or("a remote");
+    let remotes = || counted(told.remotes.unwrap_or(0), "remote", "remotes");
+    let why =
+        |before: &str| told.why.as_ref().map_or_else(String::new, |why| format!("{before}{why}"));
+    match told.what {
+        What::News => why(""),
+        What::Ignored => format!("ignored{}", why(" ")),
+        What::Pending => format!("pending for {}", remotes()),
+        What::Merged => format!("merged: it waits already{}", why("; ")),
+        What::InJob => {
+            let below = match told.scope.as_deref() {
+                Some("tree") => " with everything below it",
+                Some("listing") => " with the names in it",
+                _ => "",
+            };
+            format!("leaves for {remote}{below}{}", why(" "))
+        }
+        What::Delivered => {
+            let took = told.took_ms.map_or_else(String::new, |ms| format!(" after {ms} ms"));
+            format!("delivered to {remote}{took}")
+        }
+        What::Failed => format!("could not be sent to {remote}{}", why(": ")),
+        What::Returned => format!("not done by this job: pending for {remote} again"),
+        What::Dropped => {
+            let dropped = counted(told.dropped.unwrap_or(0), "event is", "events are");
+            format!("{dropped} left out{}", why(": "))
+        }
+    }
+}
+
+fn json_of(told: &Told) -> Value {
+    let name = |text: &Option<String>| {
+        text.as_ref().map(|text| name_in_json(read_path(text).as_os_str().as_bytes()))
+    };
+    let time = time(told.at_ms);
+    match told.what {
+        What::News => json!({ "time": time, "watch": name(&told.watch), "news": told.why }),
+        What::Dropped => {
+            json!({ "time": time, "decision": told.what, "dropped": told.dropped, "why": told.why })
+        }
+        _ => json!({
+            "time": time,
+            "watch": name(&told.watch),
+            "path": name(&told.path),
+            "event": told.event,
+            "directory": told.directory,
+            "scope": told.scope,
+            "moved_from": name(&told.moved_from),
+            "decision": told.what,
+            "why": told.why,
+            "remote": told.remote,
+            "remotes": told.remotes,
+            "job": told.job,
+            "took_ms": told.took_ms,
+        }),
+    }
+}
+
+fn time(at_ms: u64) -> String {
+    let at = Timestamp::from_millisecond(i64::try_from(at_ms).unwrap_or(0)).unwrap_or_default();
+    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S%.3f").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(told: &Told) -> String {
+        let mut out = Vec::new();
+        write_text(&mut out, told);
+        // Behind the time.
+        String::from_utf8(out).unwrap().split_off(24)
+    }
+
+    #[test]
+    fn each_thing_that_becomes_of_a_path_is_a_sentence() {
+        let told = |what| Told {
+            what,
+            path: Some("/w/a b".into()),
+            remote: Some("h::m".into()),
+            job: Some(7),
+            ..Told::default()
+        };
+        let event = Told {
+            event: Some("MOVED_TO".into()),
+            moved_from: Some("/w/c".into()),
+            remotes: Some(2),
+            ..told(What::Pending)
+        };
+        assert_eq!(text(&event), "MOVED_TO     '/w/a b' moved from /w/c: pending for 2 remotes");
+        let job = Told { scope: Some("tree".into()), ..told(What::InJob) };
+        assert_eq!(text(&job), "job 7        '/w/a b': leaves for h::m with everything below it");
+        let delivered = Told { took_ms: Some(31), ..told(What::Delivered) };
+        assert_eq!(text(&delivered), "job 7        '/w/a b': delivered to h::m after 31 ms");
+        let why = Some("they came faster than they were read".into());
+        let dropped = Told { what: What::Dropped, dropped: Some(3), why, ..Told::default() };
+        assert_eq!(text(&dropped), "3 events are left out: they came faster than they were read");
+    }
+
+    #[test]
+    fn names_in_json_are_texts_or_bytes() {
+        let told = Told { what: What::Pending, path: Some("/w/\\xff".into()), ..Told::default() };
+        assert_eq!(json_of(&told)["path"], json!([47, 119, 47, 255]));
+        let told = Told { path: Some("/w/a".into()), ..told };
+        assert_eq!(
+            (&json_of(&told)["path"], &json_of(&told)["decision"]),
+            (&json!("/w/a"), &json!("pending"))
+        );
+    }
+}
