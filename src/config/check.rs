@@ -235,13 +235,15 @@ fn check_auth(
 fn asks_for_password(raw: &RawConfig, ssh: bool, values: &Values<'_>) -> bool {
     // The check of the remote reports errors in the attribute.
     let mut scratch = Values::new(values.source);
-    let mut remotes = raw.sersync.all("localpath").flat_map(|local| local.all("remote")).peekable();
-    match remotes.peek() {
-        None => !ssh,
-        Some(_) => remotes.any(|remote| {
-            remote.written("path").is_none() && !scratch.truth(&remote.field("ssh"), ssh)
-        }),
+    let mut is_daemon = |node: &Node| !scratch.truth(&node.field("ssh"), ssh);
+    let locals = || raw.sersync.all("localpath");
+    let lists = || locals().flat_map(|local| local.all("remotes"));
+    let remotes = || locals().flat_map(|local| local.all("remote"));
+    if remotes().chain(lists()).next().is_none() {
+        return !ssh;
     }
+    let has_daemon = remotes().any(|remote| remote.written("path").is_none() && is_daemon(remote));
+    has_daemon || lists().any(is_daemon)
 }
 
 /// sersync2 ran rsync in the watch path, so a relative password file lay there.

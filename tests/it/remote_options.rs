@@ -64,6 +64,8 @@ fn each_daemon_gets_the_password_file_whatever_the_other_remotes_are() {
         // Nobody would read it, so nobody looks at it.
         assert_eq!(password_files(ssh, "", &format!("{SSH}{LOCAL}")).unwrap(), [None, None]);
     }
+    let list = format!("{SSH}<remotes file=\"/no/list\" name=\"m\" ssh=\"false\"/>");
+    assert!(password_files(true, "", &list).unwrap_err().contains("<auth passwordfile>"));
     let without = |ssh| password_files(ssh, "", "<remote ip=\"h\" name=\"/m\"/>").is_ok();
     assert!(without(true) && !without(false));
 }
