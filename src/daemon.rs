@@ -268,8 +268,9 @@ fn mirror(
     state: Option<&Arc<StateDir>>,
     log: &Log,
 ) -> ExitCode {
-    // What changes between two mirrors is found by a walk, or without a record by a comparison.
-    (args.no_catch_up, args.full_sync) = (false, state.is_none());
+    // What changes between two mirrors is found by a walk, or without a record by a comparison, which deletes only with -r.
+    args.no_catch_up = false;
+    args.full_sync &= state.is_none();
     while let Some(successor) = running.work(&outside) {
         let before = running.end(&mut outside);
         let next = RunningDaemon::start(&args, &successor, state, log, &mut outside);
@@ -281,7 +282,12 @@ fn mirror(
             RunningDaemon::start(&args, &before, state, log, &mut outside)
         });
         running = match next {
-            Ok(running) => running,
+            Ok(mut running) => {
+                if state.is_none() && !args.full_sync {
+                    running.compare_everything();
+                }
+                running
+            }
             Err(error) => {
                 log::error!("reload: the mirror does not start again: {error}");
                 return ExitCode::FAILURE;

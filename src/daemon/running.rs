@@ -248,6 +248,11 @@ impl RunningDaemon {
         self.mirror.take_successor()
     }
 
+    /// Compares every tree with its remotes, for nothing is on record. What only a remote has stays there.
+    pub fn compare_everything(&mut self) {
+        self.mirror.handle(Event::FullSync(FullSyncCause::Unrecorded));
+    }
+
     /// Ends every part of the mirror so that another one takes over, and gives back the configuration that was in force.
     pub fn end(mut self, outside: &mut Outside) -> Loaded {
         outside.pauses = self.mirror.kept_pauses();
