@@ -222,7 +222,7 @@ fn a_full_sync_at_start_makes_the_trees_equal() {
     mirror.wait_for_output("is done in");
     let output = mirror.output();
     let at = |words: &str| output.find(words).unwrap_or_else(|| panic!("{words}: {output}"));
-    assert!(at("watch path is: ") < at("full sync at start (-r) begins"), "{output}");
+    assert!(at("INFO  watching ") < at("full sync at start (-r) begins"), "{output}");
     wait_until("the trees are equal", || tree(&mirror.source) == tree(&daemon.data));
 }
 

@@ -78,6 +78,10 @@ fn swap_between_any_two_steps(mirror: &Mirror, place: &impl Place) {
         wait_until(&format!("{what} arrives somewhere"), || {
             is_there(&old) || is_there(&place.path())
         });
+        if !is_there(&old) {
+            // It came with a confirmation. What else that brings must be there before the next swap copies the directory.
+            assert_eq!(crate::control::run(mirror, "flush", &[]).status.code(), Some(0));
+        }
     };
     arrives("a file", &|at| at.join("d/f").exists(), &|| mirror.write("d/f", "1"));
     let reads = |at: &Path, name: &str| fs::read_to_string(at.join(name)).unwrap_or_default();
