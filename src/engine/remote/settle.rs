@@ -76,6 +76,10 @@ impl RemoteState {
 
     fn comes_up(&mut self, now: Now, flight: &Flight, actions: &mut Vec<Action>) {
         let Some(outage) = self.contact.answer(now) else { return };
+        // A recheck that was due before the outage was noticed waits for nothing any more. Late data may still come behind it.
+        let at_once = flight.items.iter().cloned().chain(self.backlog.pending.iter());
+        let early: Vec<Item> = at_once.filter(|item| item.mark.recheck == Recheck::Only).collect();
+        early.iter().for_each(|item| self.recheck(now, item));
         self.put_off_rechecks(now, outage.since);
         if outage.tries == 0 {
             return;
