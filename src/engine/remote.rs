@@ -311,7 +311,7 @@ impl RemoteState {
     /// Takes in what falls due by time alone.
     pub fn deadlines(&mut self, now: Now, actions: &mut Vec<Action>) {
         for item in self.deferred.take_due(now, self.outlook()) {
-            if !self.needs_no_confirmation(&item) {
+            if !self.holds_confirmation(now, &item) {
                 self.mark(&item.path, item.mark);
             }
         }

@@ -36,11 +36,17 @@ impl RemoteState {
         items
     }
 
-    /// True for the confirmation of a path that is delivered again in any case. It would do harm where the path has gone and is the
-    /// origin of a move: it would delete the copy.
-    pub(super) fn needs_no_confirmation(&self, item: &Item) -> bool {
-        let path = &item.path;
-        let is_path_alone = item.confirms() && item.mark.scope == Scope::Entry;
-        is_path_alone && (self.deferred.is_timed(path) || self.is_in_flight(path))
+    /// True for a confirmation that does not come now: it would do harm where the path has gone and is the origin of a move, for it
+    /// would delete the copy. What waits for a time is delivered again in any case. A job in flight may find nothing to do, so the
+    /// confirmation comes after it.
+    pub(super) fn holds_confirmation(&mut self, now: Now, item: &Item) -> bool {
+        if !item.confirms() || item.mark.scope != Scope::Entry {
+            return false;
+        }
+        let is_in_flight = self.is_in_flight(&item.path);
+        if is_in_flight {
+            self.deferred.defer(Condition::Confirmed(now + CONFIRM_AFTER), item);
+        }
+        is_in_flight || self.deferred.is_timed(&item.path)
     }
 }

@@ -73,8 +73,11 @@ impl Remote {
     /// Looks where the name of the remote's host leads now. Where it leads to another machine, nothing is known of that: what has
     /// to be compared is returned.
     pub fn look_at_address(&self) -> Option<Item> {
-        let found = resolve(self.endpoint.destination())?;
-        let seen = lock(&self.addresses).look(found, sessions::now());
+        let seen = {
+            // One after the other: an answer from before must not come behind a newer one.
+            let mut addresses = lock(&self.addresses);
+            addresses.look(resolve(self.endpoint.destination())?, sessions::now())
+        };
         if seen == Seen::Same {
             return None;
         }
