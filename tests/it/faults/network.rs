@@ -19,7 +19,7 @@ fn a_transfer_that_is_cut_leaves_no_temporary_file_on_the_remote() {
     mirror.write("d/first", "x");
     wait_for_content(&daemon.at("d/first"), "x");
     forwarder.set_rate(Some(2 << 20));
-    let noise = crate::support::noise(8 << 20, 1);
+    let noise: Vec<u8> = (0..8u64 << 20).map(|i| (i.wrapping_mul(i) >> 11) as u8).collect();
     mirror.write("d/big", &noise);
     let dir = daemon.at("d");
     let temporary = || {
@@ -50,7 +50,7 @@ fn what_a_run_that_was_broken_off_has_sent_does_not_stay_when_it_arrives_late() 
     mirror.write("first", "x");
     wait_for_content(&daemon.at("first"), "x");
     let outside = mirror.dir.dir("outside");
-    let noise = crate::support::noise(256 << 10, 1);
+    let noise: Vec<u8> = (0..256u64 << 10).map(|i| (i.wrapping_mul(i) >> 11) as u8).collect();
     std::fs::write(outside.join("a-large"), &noise).unwrap();
     std::fs::write(outside.join("file"), "old").unwrap();
     forwarder.hold_back();
@@ -85,7 +85,7 @@ fn what_a_killed_program_left_at_work_is_ended_and_cleared_away() {
     mirror.write("d/first", "x");
     wait_for_content(&daemon.at("d/first"), "x");
     forwarder.set_rate(Some(64 << 10));
-    let noise = crate::support::noise(8 << 20, 1);
+    let noise: Vec<u8> = (0..8u64 << 20).map(|i| (i.wrapping_mul(i) >> 11) as u8).collect();
     mirror.write("d/large", &noise);
     let dir = daemon.at("d");
     let names = || std::fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.file_name());
