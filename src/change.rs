@@ -16,6 +16,17 @@ pub enum Scope {
     Tree,
 }
 
+impl Scope {
+    /// Its name for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Entry => "entry",
+            Self::Listing => "listing",
+            Self::Tree => "tree",
+        }
+    }
+}
+
 /// One hint from the watch thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -157,5 +168,30 @@ impl WatchEvent {
     /// Paths that may differ; nothing is known of what the kernel has still to say.
     pub fn changed(root: RootId, changes: Vec<Change>) -> Self {
         Self::Changed { root, changes, known_until: Duration::ZERO }
+    }
+
+    /// What happened that is no change of a path, for people: below which root, at which mount point if at one, and a clause.
+    pub fn news(&self) -> Option<(RootId, Option<&RelPath>, String)> {
+        let news = match self {
+            Self::Ready { .. } | Self::Changed { .. } | Self::BarrierReached => return None,
+            Self::Overflow { root } => {
+                (root, None, "the kernel dropped events: everything is compared".to_owned())
+            }
+            Self::RootLost { root, loss: RootLoss::Gone(reason) } => {
+                (root, None, format!("lost: {reason}; nothing is deleted anywhere"))
+            }
+            Self::RootLost { root, loss: RootLoss::Replaced } => {
+                (root, None, "another directory is in its place".to_owned())
+            }
+            Self::RootBack { root, .. } => (root, None, "back: a full sync follows".to_owned()),
+            Self::SubtreeLost { root, path, reason } => {
+                (root, Some(path), format!("lost: {reason}; nothing below it is deleted"))
+            }
+            Self::SubtreeBack { root, path } => {
+                (root, Some(path), "back: it is compared".to_owned())
+            }
+        };
+        let (root, path, clause) = news;
+        Some((*root, path, clause))
     }
 }

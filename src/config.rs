@@ -21,7 +21,7 @@ use crate::destination::Destination;
 pub use crate::filter::FilterRules;
 pub use crate::rsync::options::RsyncOptions;
 
-use crate::change::Cause;
+use crate::change::{Cause, Change};
 
 pub use check::LoadOptions;
 pub use lists::{ListOrigin, ReadList};
@@ -117,6 +117,20 @@ impl ChangeSwitches {
             Cause::Attrib => !self.attrib,
             Cause::Modify => !self.modify,
             _ => false,
+        }
+    }
+
+    /// The element of `<inotify>` that decides about such a change, and whether it is on. What is found by listing was created.
+    pub fn of(&self, change: &Change) -> (&'static str, bool) {
+        match change.cause {
+            Cause::Create if !change.is_dir => ("createFile", self.create_file),
+            Cause::Create | Cause::Found => ("createFolder", self.create_folder),
+            Cause::CloseWrite => ("closeWrite", self.close_write),
+            Cause::Delete => ("delete", self.delete),
+            Cause::MovedFrom => ("moveFrom", self.move_from),
+            Cause::MovedTo => ("moveTo", self.move_to),
+            Cause::Attrib => ("attrib", self.attrib),
+            Cause::Modify => ("modify", self.modify),
         }
     }
 }

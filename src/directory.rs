@@ -2,6 +2,7 @@
 //! Decides nothing; what is excluded is the caller's to say.
 
 use std::ffi::OsStr;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
@@ -27,7 +28,7 @@ pub fn entries(root: impl AsFd, path: &RelPath) -> Vec<(RelPath, bool)> {
     found
 }
 
-/// Entries below `path` that are not excluded, counted no further than to `enough`.
+/// Entries below `path`, counted no further than to `enough`; what is excluded is left out.
 pub fn count(
     root: impl AsFd,
     path: &RelPath,
@@ -35,18 +36,13 @@ pub fn count(
     enough: u64,
 ) -> u64 {
     let mut found = 0;
-    let mut todo = vec![path.clone()];
-    while let Some(dir) = todo.pop() {
-        for (path, is_dir) in entries(&root, &dir) {
-            if found >= enough {
-                return found;
-            }
-            if !exclude(&path, is_dir) {
-                found += 1;
-                todo.extend(is_dir.then_some(path));
-            }
+    walk(root, path, exclude, Scope::Tree, |_| {
+        if found >= enough {
+            return ControlFlow::Break(());
         }
-    }
+        found += 1;
+        ControlFlow::Continue(())
+    });
     found
 }
 
@@ -58,16 +54,33 @@ pub fn count_files(
     scope: Scope,
 ) -> u64 {
     let mut files = 0;
+    walk(root, path, exclude, scope, |is_dir| {
+        files += u64::from(!is_dir);
+        ControlFlow::Continue(())
+    });
+    files
+}
+
+/// Tells of each entry of the directory `path`, and with [`Scope::Tree`] below it, whether it is a directory, until `each` breaks.
+fn walk(
+    root: impl AsFd,
+    path: &RelPath,
+    exclude: &dyn Fn(&RelPath, bool) -> bool,
+    scope: Scope,
+    mut each: impl FnMut(bool) -> ControlFlow<()>,
+) {
     let mut todo = vec![path.clone()];
     while let Some(dir) = todo.pop() {
-        let mut found = entries(&root, &dir);
-        found.retain(|(path, is_dir)| !exclude(path, *is_dir));
-        files += found.iter().filter(|(_, is_dir)| !is_dir).count() as u64;
-        if scope == Scope::Tree {
-            todo.extend(found.into_iter().filter(|(_, is_dir)| *is_dir).map(|(path, _)| path));
+        for (path, is_dir) in entries(&root, &dir) {
+            if exclude(&path, is_dir) {
+                continue;
+            }
+            if each(is_dir).is_break() {
+                return;
+            }
+            todo.extend((is_dir && scope == Scope::Tree).then_some(path));
         }
     }
-    files
 }
 
 /// The path as the kernel takes it beside an open root.

@@ -6,26 +6,19 @@ mod watch;
 pub use watch::ListWatch;
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
-use std::thread::Builder;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
-use rustix::process::{Pid, Signal, kill_process_group};
-
 use crate::config::ListOrigin;
+use crate::ground::program::{self, Ended, read_up_to};
 use crate::sys::lease;
 
 /// A list is a few kilobytes; what is larger than this was named by mistake.
 const BYTES_MAX: u64 = 1 << 20;
-
-/// What a command has said on standard error is shown up to here.
-const COMPLAINT_BYTES: u64 = 300;
 
 /// How long a command may run. `sersync2 reload` waits longer.
 const RUN_TIME: Duration = Duration::from_secs(30);
@@ -76,13 +69,6 @@ fn stamp(found: &Metadata) -> (u64, i64, i64) {
     (found.len(), found.mtime(), found.mtime_nsec())
 }
 
-/// One byte more than allowed tells a list of the limit from a longer one.
-fn read_up_to(stream: impl Read, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    stream.take(limit + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 fn check_length(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
     match bytes.len() as u64 <= BYTES_MAX {
         true => Ok(bytes),
@@ -95,44 +81,14 @@ fn check_length(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
 /// What a command prints, if it succeeds in time. It runs without a shell.
 fn run(words: &[String], limit: Duration) -> Result<Vec<u8>, String> {
     let (program, arguments) = words.split_first().ok_or("it names no program")?;
-    let mut child = command(program, arguments).spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => "the program is not there".to_owned(),
-        _ => format!("it cannot be started: {error}"),
-    })?;
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let kill = || group.map(|group| kill_process_group(group, Signal::KILL));
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (tell, ended) = bounded::<io::Result<(ExitStatus, Vec<u8>)>>(1);
-    // Nobody joins these threads: a grandchild that has left the group may hold their pipes open.
-    let waits = Builder::new().name("list-command".into()).spawn(move || {
-        let printed = stdout.map_or(Ok(Vec::new()), |stdout| read_up_to(stdout, BYTES_MAX));
-        // What prints more than it may is ended by a closed pipe, or by its time.
-        let ended = printed.and_then(|printed| Ok((child.wait()?, printed)));
-        // Fails only when nobody waits any more.
-        _ = tell.send(ended);
-    });
-    let complaint = waits.and_then(|_| stderr.map(first_bytes).transpose());
-    let complaint = complaint.map_err(|error| {
-        kill();
-        format!("it cannot be watched: {error}")
-    })?;
-    match ended.recv_timeout(limit) {
-        Ok(Ok((status, printed))) if status.success() => check_length(printed),
-        Ok(Ok((status, _))) => {
-            let complaint =
-                complaint.and_then(|said| said.recv_timeout(Duration::from_secs(1)).ok());
-            let complaint = complaint.unwrap_or_default();
-            let line = complaint.lines().find(|line| !line.trim().is_empty());
-            let said =
-                line.map_or_else(String::new, |line| format!(", after saying: {}", line.trim()));
-            Err(format!("it failed ({status}){said}"))
-        }
-        Ok(Err(error)) => Err(format!("it cannot be watched: {error}")),
-        Err(_) => {
-            kill();
-            Err(format!("it was ended because it ran longer than {} s", limit.as_secs_f32()))
-        }
+    let ended = program::run(command(program, arguments), String::new(), BYTES_MAX, limit);
+    let Ended { status, printed, complaint } =
+        ended.map_err(|error| format!("the program {error}"))?;
+    if status.success() {
+        return check_length(printed);
     }
+    let said = complaint.map_or_else(String::new, |line| format!(", after saying: {line}"));
+    Err(format!("it failed ({status}){said}"))
 }
 
 #[expect(
@@ -142,21 +98,7 @@ fn run(words: &[String], limit: Duration) -> Result<Vec<u8>, String> {
 fn command(program: &str, arguments: &[String]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.process_group(0);
     command
-}
-
-/// The beginning of a stream as text; the rest is read and dropped, so that nobody waits for room.
-fn first_bytes(mut stream: impl Read + Send + 'static) -> io::Result<Receiver<String>> {
-    let (tell, said) = bounded(1);
-    Builder::new().name("list-command".into()).spawn(move || {
-        let mut bytes = Vec::new();
-        _ = stream.by_ref().take(COMPLAINT_BYTES).read_to_end(&mut bytes);
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        _ = tell.send(text);
-        _ = io::copy(&mut stream, &mut io::sink());
-    })?;
-    Ok(said)
 }
 
 #[cfg(test)]

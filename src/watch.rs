@@ -5,8 +5,8 @@ mod apply;
 pub mod batch;
 mod choose;
 pub mod context;
-pub mod ear;
 pub mod fanotify;
+pub mod ignored;
 pub mod inotify;
 pub mod mounts;
 pub mod open;
@@ -37,7 +37,7 @@ use crate::ground::thread::JoinedThread;
 use crate::path::RelPath;
 use batch::{Batch, Sink};
 use context::WatchContext;
-use ear::Ear;
+use ignored::IgnoredHook;
 use reader::{MakeBackend, Reader};
 use roots::{Root, Roots};
 
@@ -63,7 +63,7 @@ pub struct WatchOptions {
     pub rescan_interval: Duration,
 }
 
-/// Why watching cannot start.
+/// IgnoreReason watching cannot start.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum WatchError {
@@ -108,7 +108,7 @@ pub struct Watcher {
     stop: Option<Sender<()>>,
     _thread: JoinedThread,
     status: Arc<WatchStatus>,
-    ear: Arc<Ear>,
+    ignored_hook: Arc<IgnoredHook>,
     backend: &'static str,
 }
 
@@ -142,7 +142,7 @@ impl Watcher {
         let (wake, asked) = (bell()?, bell()?);
         let status = Arc::new(WatchStatus::default());
         let batch = Batch::new(options.switches, options.exclude.clone(), sink);
-        let ear = Arc::clone(batch.ear());
+        let ignored_hook = Arc::clone(batch.ignored_hook());
         let context = WatchContext::new(roots, batch, options.debug, status.clone());
         let (choice, switches, interval) =
             (options.backend, options.switches, options.rescan_interval);
@@ -154,7 +154,7 @@ impl Watcher {
         let thread =
             JoinedThread::start("watch", move || run(reader)).map_err(WatchError::Thread)?;
         let barrier = Barrier(asked);
-        Ok(Self { wake, barrier, stop: Some(stop), _thread: thread, status, ear, backend })
+        Ok(Self { wake, barrier, stop: Some(stop), _thread: thread, status, ignored_hook, backend })
     }
 
     /// The backend in use: `inotify` or `fanotify`.
@@ -167,9 +167,9 @@ impl Watcher {
         self.barrier.clone()
     }
 
-    /// Hears what is ignored.
-    pub fn ear(&self) -> &Arc<Ear> {
-        &self.ear
+    /// Called for each change that is ignored.
+    pub fn ignored_hook(&self) -> &Arc<IgnoredHook> {
+        &self.ignored_hook
     }
 
     /// How the thread is doing.

@@ -2,20 +2,17 @@
 //! No name ever meets a shell, and no secret is shown.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
-use crossbeam_channel::bounded;
-use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::complaint;
 use super::message::Message;
 use super::template::{Account, judge, post};
 use crate::complaint::Complaint;
 use crate::config::telling::{AlertRule, Template};
+use crate::ground::program::{self, Ended, RunError};
 use crate::secret::Secret;
 use crate::web::Web;
 
@@ -168,8 +165,8 @@ fn run_command(words: &[String], message: &Message) -> Result<(), String> {
             .env("SERSYNC_ALERT_STATE", first.state.name())
             .env("SERSYNC_ALERT_SUBJECT", &first.subject);
     }
-    run(command, &words[0], &message.json().to_string())
-        .map_err(|reason| format!("{reason}; check command=\"...\""))
+    let ended = program::run(command, message.json().to_string(), 0, RUN_TIME);
+    outcome(&words[0], ended).map_err(|reason| format!("{reason}; check command=\"...\""))
 }
 
 fn send_mail(addresses: &[String], message: &Message) -> Result<(), String> {
@@ -183,9 +180,9 @@ fn send_mail(addresses: &[String], message: &Message) -> Result<(), String> {
     for program in SENDMAILS {
         let mut sendmail = command(program);
         sendmail.args(["-oi", "-t"]);
-        match run(sendmail, program, &mail) {
-            Err(reason) if reason.ends_with(NOT_THERE) => {}
-            outcome => return outcome,
+        match program::run(sendmail, mail.clone(), 0, RUN_TIME) {
+            Err(RunError::NotThere) => {}
+            ended => return outcome(program, ended),
         }
     }
     Err("there is no sendmail on this machine; install a mail program such as msmtp-mta or postfix, or use \
@@ -193,48 +190,21 @@ fn send_mail(addresses: &[String], message: &Message) -> Result<(), String> {
         .to_owned())
 }
 
-const NOT_THERE: &str = "is not there";
-
 #[expect(
     clippy::disallowed_methods,
     reason = "the program that an operator names for alerts, and sendmail"
 )]
 fn command(program: &str) -> Command {
     let mut command = Command::new(program);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
-/// Runs a program with this input until its end, or until it takes too long.
-fn run(mut command: Command, name: &str, input: &str) -> Result<(), String> {
-    let mut child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => format!("{name} {NOT_THERE}"),
-        _ => format!("cannot start {name}: {error}"),
-    })?;
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let stdin = child.stdin.take();
-    let (sender, ended) = bounded(1);
-    let input = input.to_owned();
-    let waits = std::thread::Builder::new().name("alert-run".into()).spawn(move || {
-        if let Some(mut stdin) = stdin {
-            // A program need not read its input.
-            _ = stdin.write_all(input.as_bytes());
-        }
-        _ = sender.send(child.wait());
-    });
-    let waits = waits.map_err(|error| format!("cannot watch {name}: {error}"))?;
-    let outcome = match ended.recv_timeout(RUN_TIME) {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(format!("{name} failed: {status}")),
-        Ok(Err(error)) => Err(format!("cannot watch {name}: {error}")),
-        Err(_) => {
-            if let Some(group) = group {
-                _ = kill_process_group(group, Signal::KILL);
-            }
-            Err(format!("{name} was ended because it ran longer than {} s", RUN_TIME.as_secs()))
-        }
-    };
-    // Its program has ended, or was ended just now.
-    _ = waits.join();
-    outcome
+/// What came of a program, for people.
+fn outcome(name: &str, ended: Result<Ended, RunError>) -> Result<(), String> {
+    match ended {
+        Ok(Ended { status, .. }) if status.success() => Ok(()),
+        Ok(Ended { status, .. }) => Err(format!("{name} failed: {status}")),
+        Err(error) => Err(format!("{name} {error}")),
+    }
 }

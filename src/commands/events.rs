@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::instance::{NOT_RUNNING, Which};
 use crate::control::client::{CallError, Connection, PATIENCE};
-use crate::control::event::{Told, What};
+use crate::control::event::{PathEvent, Stage};
 use crate::control::protocol::{Answer, Command, read_path};
 use crate::ground::counted::counted;
 use crate::rsync::quoted;
@@ -106,10 +106,10 @@ fn listen(mut connection: Connection, layout: Layout) -> Result<(), Ended> {
     loop {
         match answer {
             Answer::Done { .. } => {
-                let told = Told {
+                let told = PathEvent {
                     at_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0),
                     why: Some(format!("listening to {process}")),
-                    ..Told::default()
+                    ..PathEvent::default()
                 };
                 write(output.buffer(), &told, layout);
             }
@@ -137,7 +137,7 @@ fn listen(mut connection: Connection, layout: Layout) -> Result<(), Ended> {
     }
 }
 
-fn write(out: &mut Vec<u8>, told: &Told, layout: Layout) {
+fn write(out: &mut Vec<u8>, told: &PathEvent, layout: Layout) {
     match layout {
         Layout::Text => write_text(out, told),
         Layout::Json => out.extend_from_slice(json_of(told).to_string().as_bytes()),
@@ -145,7 +145,7 @@ fn write(out: &mut Vec<u8>, told: &Told, layout: Layout) {
     out.push(b'\n');
 }
 
-fn write_text(out: &mut Vec<u8>, told: &Told) {
+fn write_text(out: &mut Vec<u8>, told: &PathEvent) {
     out.extend_from_slice(format!("{} ", time(told.at_ms)).as_bytes());
     let job = || told.job.map(|job| format!("job {job}"));
     if let Some(subject) = told.event.clone().or_else(job) {
@@ -163,17 +163,17 @@ fn write_text(out: &mut Vec<u8>, told: &Told) {
 }
 
 /// What became of it, as a clause.
-fn sentence(told: &Told) -> String {
+fn sentence(told: &PathEvent) -> String {
     let remote = told.remote.as_deref().unwrap_or("a remote");
     let remotes = || counted(told.remotes.unwrap_or(0), "remote", "remotes");
     let why =
         |before: &str| told.why.as_ref().map_or_else(String::new, |why| format!("{before}{why}"));
     match told.what {
-        What::News => why(""),
-        What::Ignored => format!("ignored{}", why(" ")),
-        What::Pending => format!("pending for {}", remotes()),
-        What::Merged => format!("merged: it waits already{}", why("; ")),
-        What::InJob => {
+        Stage::News => why(""),
+        Stage::Ignored => format!("ignored{}", why(" ")),
+        Stage::Pending => format!("pending for {}", remotes()),
+        Stage::Merged => format!("merged: it waits already{}", why("; ")),
+        Stage::InJob => {
             let below = match told.scope.as_deref() {
                 Some("tree") => " with everything below it",
                 Some("listing") => " with the names in it",
@@ -181,27 +181,27 @@ fn sentence(told: &Told) -> String {
             };
             format!("leaves for {remote}{below}{}", why(" "))
         }
-        What::Delivered => {
+        Stage::Delivered => {
             let took = told.took_ms.map_or_else(String::new, |ms| format!(" after {ms} ms"));
             format!("delivered to {remote}{took}")
         }
-        What::Failed => format!("could not be sent to {remote}{}", why(": ")),
-        What::Returned => format!("not done by this job: pending for {remote} again"),
-        What::Dropped => {
+        Stage::Failed => format!("could not be sent to {remote}{}", why(": ")),
+        Stage::Returned => format!("not done by this job: pending for {remote} again"),
+        Stage::Dropped => {
             let dropped = counted(told.dropped.unwrap_or(0), "event is", "events are");
             format!("{dropped} left out{}", why(": "))
         }
     }
 }
 
-fn json_of(told: &Told) -> Value {
+fn json_of(told: &PathEvent) -> Value {
     let name = |text: &Option<String>| {
         text.as_ref().map(|text| name_in_json(read_path(text).as_os_str().as_bytes()))
     };
     let time = time(told.at_ms);
     match told.what {
-        What::News => json!({ "time": time, "watch": name(&told.watch), "news": told.why }),
-        What::Dropped => {
+        Stage::News => json!({ "time": time, "watch": name(&told.watch), "news": told.why }),
+        Stage::Dropped => {
             json!({ "time": time, "decision": told.what, "dropped": told.dropped, "why": told.why })
         }
         _ => json!({
@@ -231,7 +231,7 @@ fn time(at_ms: u64) -> String {
 mod tests {
     use super::*;
 
-    fn text(told: &Told) -> String {
+    fn text(told: &PathEvent) -> String {
         let mut out = Vec::new();
         write_text(&mut out, told);
         // Behind the time.
@@ -240,34 +240,39 @@ mod tests {
 
     #[test]
     fn each_thing_that_becomes_of_a_path_is_a_sentence() {
-        let told = |what| Told {
+        let told = |what| PathEvent {
             what,
             path: Some("/w/a b".into()),
             remote: Some("h::m".into()),
             job: Some(7),
-            ..Told::default()
+            ..PathEvent::default()
         };
-        let event = Told {
+        let event = PathEvent {
             event: Some("MOVED_TO".into()),
             moved_from: Some("/w/c".into()),
             remotes: Some(2),
-            ..told(What::Pending)
+            ..told(Stage::Pending)
         };
         assert_eq!(text(&event), "MOVED_TO     '/w/a b' moved from /w/c: pending for 2 remotes");
-        let job = Told { scope: Some("tree".into()), ..told(What::InJob) };
+        let job = PathEvent { scope: Some("tree".into()), ..told(Stage::InJob) };
         assert_eq!(text(&job), "job 7        '/w/a b': leaves for h::m with everything below it");
-        let delivered = Told { took_ms: Some(31), ..told(What::Delivered) };
+        let delivered = PathEvent { took_ms: Some(31), ..told(Stage::Delivered) };
         assert_eq!(text(&delivered), "job 7        '/w/a b': delivered to h::m after 31 ms");
         let why = Some("they came faster than they were read".into());
-        let dropped = Told { what: What::Dropped, dropped: Some(3), why, ..Told::default() };
+        let dropped =
+            PathEvent { what: Stage::Dropped, dropped: Some(3), why, ..PathEvent::default() };
         assert_eq!(text(&dropped), "3 events are left out: they came faster than they were read");
     }
 
     #[test]
     fn names_in_json_are_texts_or_bytes() {
-        let told = Told { what: What::Pending, path: Some("/w/\\xff".into()), ..Told::default() };
+        let told = PathEvent {
+            what: Stage::Pending,
+            path: Some("/w/\\xff".into()),
+            ..PathEvent::default()
+        };
         assert_eq!(json_of(&told)["path"], json!([47, 119, 47, 255]));
-        let told = Told { path: Some("/w/a".into()), ..told };
+        let told = PathEvent { path: Some("/w/a".into()), ..told };
         assert_eq!(
             (&json_of(&told)["path"], &json_of(&told)["decision"]),
             (&json!("/w/a"), &json!("pending"))

@@ -1,15 +1,15 @@
-//! One thing that happened below a watch path, and what became of it: a line for whoever listens.
+//! What happened below a watch path and what became of it: one line for each client that follows `events`.
 //! Holds no behaviour; docs/CONTROL.md describes it for other programs.
 
 use serde::{Deserialize, Serialize};
 
-/// One thing that happened.
+/// One event, mostly of one path.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
-    /// When it was told.
+pub struct PathEvent {
+    /// When the line was made.
     pub at_ms: u64,
-    /// What became of it.
-    pub what: What,
+    /// How far the path has come.
+    pub what: Stage,
     /// The watch path, written by [`write_path`](super::protocol::write_path).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<String>,
@@ -48,10 +48,10 @@ pub struct Told {
     pub dropped: Option<u64>,
 }
 
-/// What became of a path.
+/// How far a path has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub enum Stage {
     /// Something happened that is no change of a path; `why` says what.
     #[default]
     News,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::event::Told;
+use super::event::PathEvent;
 use crate::snapshot::Snapshot;
 
 /// The version of the protocol. It rises when an older program would misunderstand a newer one.
@@ -133,7 +133,7 @@ pub enum Answer {
     /// Something has happened; others follow.
     Event {
         /// What.
-        event: Box<Told>,
+        event: Box<PathEvent>,
     },
     /// It is done, or will be; a sentence for each thing that an operator should know.
     Done {
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn an_event_says_only_what_is_known() {
-        let told = Told { at_ms: 7, path: Some("/w/a".into()), ..Told::default() };
+        let told = PathEvent { at_ms: 7, path: Some("/w/a".into()), ..PathEvent::default() };
         let line = Answer::Event { event: Box::new(told.clone()) }.to_line();
         let text = String::from_utf8(line.clone()).unwrap();
         assert!(!text.contains("null"), "{text}");

@@ -15,7 +15,7 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 
 use super::SOCKET;
-use super::event::{Told, What};
+use super::event::{PathEvent, Stage};
 use super::protocol::{Answer, Command, REQUEST_MAX, parse_request};
 use super::socket::listen_in;
 use crate::ground::lock::lock;
@@ -501,7 +501,12 @@ impl Client {
         let dropped = std::mem::take(&mut queue.dropped);
         if dropped > 0 {
             let why = Some("they came faster than they were read".into());
-            let told = Told { what: What::Dropped, dropped: Some(dropped), why, ..Told::default() };
+            let told = PathEvent {
+                what: Stage::Dropped,
+                dropped: Some(dropped),
+                why,
+                ..PathEvent::default()
+            };
             self.output.extend(Answer::Event { event: Box::new(told) }.to_line());
         }
     }
@@ -718,7 +723,7 @@ mod tests {
         client.get_mut().write_all(&request_line(Command::Events)).unwrap();
         let listener = next_call(&asked).reply.listen().unwrap();
         assert!(matches!(answer(&mut client), Answer::Done { .. }));
-        let told = Told { why: Some("x".repeat(1_000)), ..Told::default() };
+        let told = PathEvent { why: Some("x".repeat(1_000)), ..PathEvent::default() };
         let line = Answer::Event { event: Box::new(told) }.to_line();
         let all = 3 * EVENTS_MAX / line.len();
         (0..all).for_each(|_| listener.tell(&line));

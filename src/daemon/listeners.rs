@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::mirror::Mirror;
-use crate::change::{Cause, Change, RemoteId, RootId, RootLoss, Scope, WatchEvent};
-use crate::control::event::{Told, What};
+use crate::change::{Cause, Change, RemoteId, RootId, WatchEvent};
+use crate::config::ChangeSwitches;
+use crate::control::event::{PathEvent, Stage};
 use crate::control::protocol::{Answer, write_path};
 use crate::control::server::{Listener, Reply};
 use crate::engine::{Event, Job, JobReport, Settled};
@@ -14,7 +15,7 @@ use crate::filter::{Filter, Rule};
 use crate::ground::lock::lock;
 use crate::ground::time::wall_ms;
 use crate::path::RelPath;
-use crate::watch::ear::{Ear, Why};
+use crate::watch::ignored::{IgnoreReason, IgnoredHook};
 
 /// So many may listen at the same time.
 const LISTENERS_MAX: usize = 8;
@@ -26,13 +27,13 @@ pub struct Listeners {
     all: Arc<Mutex<Vec<Listener>>>,
     /// The main loop's own view: it alone adds and removes.
     count: usize,
-    ear: Option<Arc<Ear>>,
+    ignored_hook: Option<Arc<IgnoredHook>>,
 }
 
 impl Listeners {
     /// The watch thread tells through this what it ignores.
-    pub fn listen_to(&mut self, ear: Arc<Ear>) {
-        self.ear = Some(ear);
+    pub fn listen_to(&mut self, hook: Arc<IgnoredHook>) {
+        self.ignored_hook = Some(hook);
     }
 
     /// True while somebody listens.
@@ -47,13 +48,13 @@ impl Listeners {
         self.count = all.len();
         drop(all);
         if self.count == 0
-            && let Some(ear) = &self.ear
+            && let Some(hook) = &self.ignored_hook
         {
-            ear.set(None);
+            hook.set(None);
         }
     }
 
-    fn tell(&self, told: Told) {
+    fn tell(&self, told: PathEvent) {
         tell(&mut lock(&self.all), told);
     }
 }
@@ -62,13 +63,13 @@ impl Drop for Listeners {
     fn drop(&mut self) {
         // The watch thread may hold the list a moment longer than the mirror lives.
         lock(&self.all).clear();
-        if let Some(ear) = &self.ear {
-            ear.set(None);
+        if let Some(hook) = &self.ignored_hook {
+            hook.set(None);
         }
     }
 }
 
-fn tell(listeners: &mut [Listener], told: Told) {
+fn tell(listeners: &mut [Listener], told: PathEvent) {
     let line = Answer::Event { event: Box::new(told) }.to_line();
     listeners.iter_mut().for_each(|listener| listener.tell(&line));
 }
@@ -76,29 +77,29 @@ fn tell(listeners: &mut [Listener], told: Told) {
 /// Says why the watch thread ignores a change.
 struct Reasons {
     roots: Vec<PathBuf>,
+    switches: ChangeSwitches,
     excludes: Vec<String>,
     filter: Arc<Filter>,
 }
 
 impl Reasons {
-    fn told(&self, root: RootId, change: &Change, why: Why) -> Told {
+    fn told(&self, root: RootId, change: &Change, why: IgnoreReason) -> PathEvent {
         let watch = self.roots.get(root.0).cloned().unwrap_or_default();
-        let what = if why == Why::Repeated { What::Merged } else { What::Ignored };
-        Told { what, why: Some(self.words(change, why)), ..of_change(&watch, change) }
+        let what = if why == IgnoreReason::Repeated { Stage::Merged } else { Stage::Ignored };
+        PathEvent { what, why: Some(self.words(change, why)), ..of_change(&watch, change) }
     }
 
-    fn words(&self, change: &Change, why: Why) -> String {
+    fn words(&self, change: &Change, why: IgnoreReason) -> String {
         match why {
-            Why::SwitchedOff if change.cause == Cause::Modify => {
+            IgnoreReason::SwitchedOff if change.cause == Cause::Modify => {
                 "<modify start=\"false\"/>: it counts when the file is closed".into()
             }
-            Why::SwitchedOff => {
-                let switch = switch_of(change);
-                format!("<{switch} start=\"false\"/>")
+            IgnoreReason::SwitchedOff => {
+                format!("<{} start=\"false\"/>", self.switches.of(change).0)
             }
-            Why::Lost => "its file system is gone: nothing there is a change".into(),
-            Why::Repeated => "the event before it said the same".into(),
-            Why::Excluded => {
+            IgnoreReason::Lost => "its file system is gone: nothing there is a change".into(),
+            IgnoreReason::Repeated => "the event before it said the same".into(),
+            IgnoreReason::Excluded => {
                 let Some((at, rule)) = self.filter.deciding_rule(&change.path, change.is_dir)
                 else {
                     return "it is excluded".into();
@@ -120,45 +121,22 @@ impl Reasons {
     }
 }
 
-/// The switch of `<inotify>` for this kind of change.
-fn switch_of(change: &Change) -> &'static str {
-    match change.cause {
-        Cause::Create if change.is_dir => "createFolder",
-        Cause::Create => "createFile",
-        Cause::CloseWrite => "closeWrite",
-        Cause::Delete => "delete",
-        Cause::MovedFrom => "moveFrom",
-        Cause::MovedTo => "moveTo",
-        Cause::Attrib => "attrib",
-        Cause::Modify => "modify",
-        Cause::Found => "createFolder",
-    }
-}
-
-fn of_path(watch: &Path, path: &RelPath) -> Told {
-    Told {
+fn of_path(watch: &Path, path: &RelPath) -> PathEvent {
+    PathEvent {
         at_ms: wall_ms(),
         watch: Some(write_path(watch)),
         path: Some(write_path(&path.below(watch))),
-        ..Told::default()
+        ..PathEvent::default()
     }
 }
 
-fn of_change(watch: &Path, change: &Change) -> Told {
-    Told {
+fn of_change(watch: &Path, change: &Change) -> PathEvent {
+    PathEvent {
         event: Some(change.cause.name().into()),
         directory: change.is_dir,
-        scope: Some(scope_name(change.scope).into()),
+        scope: Some(change.scope.name().into()),
         moved_from: change.moved_from.as_ref().map(|from| write_path(&from.below(watch))),
         ..of_path(watch, &change.path)
-    }
-}
-
-fn scope_name(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Entry => "entry",
-        Scope::Listing => "listing",
-        Scope::Tree => "tree",
     }
 }
 
@@ -173,15 +151,18 @@ impl Mirror {
         let Some(listener) = reply.listen() else { return };
         lock(&listeners.all).push(listener);
         listeners.count += 1;
-        let Some(ear) = listeners.ear.clone().filter(|ear| !ear.listens()) else { return };
+        let Some(hook) = listeners.ignored_hook.clone().filter(|hook| !hook.is_set()) else {
+            return;
+        };
         let all = Arc::clone(&listeners.all);
         let config = &self.reload.loaded().config;
         let reasons = Reasons {
             roots: self.teller.names.roots.clone(),
+            switches: config.changes,
             excludes: config.filter.excludes.clone(),
             filter: self.reload.filter(),
         };
-        ear.set(Some(Box::new(move |root, change, why| {
+        hook.set(Some(Box::new(move |root, change, why| {
             tell(&mut lock(&all), reasons.told(root, change, why));
         })));
     }
@@ -193,34 +174,12 @@ impl Mirror {
             return;
         }
         let Event::Watch(event) = event else { return };
-        let news = match event {
-            WatchEvent::Changed { root, changes, .. } => {
-                changes.iter().for_each(|change| self.tell_change(*root, change));
-                return;
-            }
-            WatchEvent::Overflow { root } => {
-                (root, None, "the kernel dropped events: everything is compared".to_owned())
-            }
-            WatchEvent::RootLost { root, loss: RootLoss::Gone(reason) } => {
-                (root, None, format!("lost: {reason}; nothing is deleted anywhere"))
-            }
-            WatchEvent::RootLost { root, loss: RootLoss::Replaced } => {
-                (root, None, "another directory is in its place".to_owned())
-            }
-            WatchEvent::RootBack { root, .. } => {
-                (root, None, "back: a full sync follows".to_owned())
-            }
-            WatchEvent::SubtreeLost { root, path, reason } => {
-                (root, Some(path), format!("lost: {reason}; nothing below it is deleted"))
-            }
-            WatchEvent::SubtreeBack { root, path } => {
-                (root, Some(path), "back: it is compared".to_owned())
-            }
-            WatchEvent::Ready { .. } | WatchEvent::BarrierReached => return,
-        };
-        let (root, path, why) = news;
-        let told = of_path(&self.watch_of(*root), path.unwrap_or(&RelPath::root()));
-        listeners.tell(Told { why: Some(why), ..told });
+        if let WatchEvent::Changed { root, changes, .. } = event {
+            changes.iter().for_each(|change| self.tell_change(*root, change));
+        }
+        let Some((root, path, why)) = event.news() else { return };
+        let told = of_path(&self.watch_of(root), path.unwrap_or(&RelPath::root()));
+        listeners.tell(PathEvent { why: Some(why), ..told });
     }
 
     fn tell_change(&self, root: RootId, change: &Change) {
@@ -229,9 +188,13 @@ impl Mirror {
         let remotes: Vec<RemoteId> = all.filter(|id| self.engine.is_mirrored(*id)).collect();
         let waits = |id: &RemoteId| self.engine.is_pending(*id, &change.path);
         let is_merged = !remotes.is_empty() && remotes.iter().all(waits);
-        let what = if is_merged { What::Merged } else { What::Pending };
+        let what = if is_merged { Stage::Merged } else { Stage::Pending };
         let told = of_change(&self.watch_of(root), change);
-        self.controls.listeners.tell(Told { what, remotes: Some(remotes.len() as u64), ..told });
+        self.controls.listeners.tell(PathEvent {
+            what,
+            remotes: Some(remotes.len() as u64),
+            ..told
+        });
     }
 
     /// A job starts.
@@ -242,9 +205,9 @@ impl Mirror {
         let watch = self.watch_of(job.root);
         for item in &job.items {
             let told = of_path(&watch, &item.path);
-            let scope = Some(scope_name(item.mark.scope).into());
+            let scope = Some(item.mark.scope.name().into());
             let why = job.only_confirms().then(|| "to confirm what was delivered".into());
-            let told = Told { what: What::InJob, scope, why, ..told };
+            let told = PathEvent { what: Stage::InJob, scope, why, ..told };
             self.tell_of_job(told, job.remote, job.id.0);
         }
     }
@@ -258,7 +221,7 @@ impl Mirror {
         for failed in &report.failed {
             let why = Some(failed.failure.reason.clone());
             let told = of_path(&watch, &failed.path);
-            self.tell_of_job(Told { what: What::Failed, why, ..told }, remote, job);
+            self.tell_of_job(PathEvent { what: Stage::Failed, why, ..told }, remote, job);
         }
     }
 
@@ -271,18 +234,18 @@ impl Mirror {
         let took = settled.pending_since.map(|since| self.now().saturating_sub(since));
         let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         let delivered = settled.delivered.iter().chain(&settled.withheld);
-        let delivered = delivered.map(|item| (item, What::Delivered, took_ms));
-        let returned = settled.returned.iter().map(|item| (item, What::Returned, None));
+        let delivered = delivered.map(|item| (item, Stage::Delivered, took_ms));
+        let returned = settled.returned.iter().map(|item| (item, Stage::Returned, None));
         for (item, what, took_ms) in delivered.chain(returned) {
-            let scope = Some(scope_name(item.mark.scope).into());
-            let told = Told { what, took_ms, scope, ..of_path(&watch, &item.path) };
+            let scope = Some(item.mark.scope.name().into());
+            let told = PathEvent { what, took_ms, scope, ..of_path(&watch, &item.path) };
             self.tell_of_job(told, settled.remote, settled.job.0);
         }
     }
 
-    fn tell_of_job(&self, told: Told, remote: RemoteId, job: u64) {
+    fn tell_of_job(&self, told: PathEvent, remote: RemoteId, job: u64) {
         let remote = Some(self.teller.names.remote(remote).to_owned());
-        self.controls.listeners.tell(Told { remote, job: Some(job), ..told });
+        self.controls.listeners.tell(PathEvent { remote, job: Some(job), ..told });
     }
 
     fn watch_of_remote(&self, remote: RemoteId) -> PathBuf {

@@ -238,7 +238,7 @@ impl RunningDaemon {
         mirror.start_tellers();
         outside.open_control(state);
         mirror.controls.socket = outside.control.as_ref().map(Server::socket_maker);
-        mirror.controls.listeners.listen_to(Arc::clone(watcher.ear()));
+        mirror.controls.listeners.listen_to(Arc::clone(watcher.ignored_hook()));
         Ok(Self { events, _watcher: watcher, mirror })
     }
 

@@ -1,8 +1,123 @@
-//! Finds a program by its name.
-//! Starts nothing.
+//! Finds a program by its name, and runs one to its end, or until it takes too long.
+//! Knows no shell, and makes no command: whoever names a program does.
 
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::thread::Builder;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// What a program says on standard error is kept up to here.
+const COMPLAINT_BYTES: u64 = 300;
+
+/// A program that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub status: ExitStatus,
+    /// What it printed, if its standard output is a pipe: one byte more than allowed tells that there was more.
+    pub printed: Vec<u8>,
+    /// The first line that it wrote to standard error when it failed, if that is a pipe.
+    pub complaint: Option<String>,
+}
+
+/// Why a program did not come to its end. Each is a clause whose subject is the program.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no such file.
+    #[error("is not there")]
+    NotThere,
+    /// The system refuses to start it.
+    #[error("cannot be started: {0}")]
+    NotStarted(io::Error),
+    /// The system refuses a thread, or its output cannot be read.
+    #[error("cannot be watched: {0}")]
+    NotWatched(io::Error),
+    /// It was ended.
+    #[error("was ended because it ran longer than {} s", .0.as_secs_f32())]
+    TooLong(Duration),
+}
+
+/// Runs a program in a process group of its own, which is ended with it when it runs longer than `limit`. Each of its streams that
+/// is a pipe is served: it gets `input`, and at most `printed_max` bytes of its output are kept.
+///
+/// # Errors
+/// It did not come to its end.
+pub fn run(
+    mut command: Command,
+    input: String,
+    printed_max: u64,
+    limit: Duration,
+) -> Result<Ended, RunError> {
+    let mut child = command.process_group(0).spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => RunError::NotThere,
+        _ => RunError::NotStarted(error),
+    })?;
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let kill = || group.map(|group| kill_process_group(group, Signal::KILL));
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (tell, ended) = bounded::<io::Result<(ExitStatus, Vec<u8>)>>(1);
+    // Nobody joins these threads: a grandchild that has left the group may hold their pipes open.
+    let waits = Builder::new().name("program".into()).spawn(move || {
+        if let Some(mut stdin) = stdin {
+            // A program need not read its input.
+            _ = stdin.write_all(input.as_bytes());
+        }
+        let printed = stdout.map_or(Ok(Vec::new()), |stdout| read_up_to(stdout, printed_max));
+        // What prints more than it may is ended by a closed pipe, or by its time.
+        let ended = printed.and_then(|printed| Ok((child.wait()?, printed)));
+        // Fails only when nobody waits any more.
+        _ = tell.send(ended);
+    });
+    let complaint = waits.and_then(|_| stderr.map(first_bytes).transpose()).map_err(|error| {
+        kill();
+        RunError::NotWatched(error)
+    })?;
+    match ended.recv_timeout(limit) {
+        Ok(Ok((status, printed))) => {
+            let complaint = complaint.filter(|_| !status.success());
+            let complaint =
+                complaint.and_then(|said| said.recv_timeout(Duration::from_secs(1)).ok());
+            let first_line = |said: String| {
+                said.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+            };
+            Ok(Ended { status, printed, complaint: complaint.and_then(first_line) })
+        }
+        Ok(Err(error)) => Err(RunError::NotWatched(error)),
+        Err(_) => {
+            kill();
+            Err(RunError::TooLong(limit))
+        }
+    }
+}
+
+/// At most one byte more than the limit: that tells a longer stream from one of just that length.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_up_to(stream: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream.take(limit + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The beginning of a stream as text; the rest is read and dropped, so that nobody waits for room.
+fn first_bytes(mut stream: impl Read + Send + 'static) -> io::Result<Receiver<String>> {
+    let (tell, said) = bounded(1);
+    Builder::new().name("program".into()).spawn(move || {
+        let mut bytes = Vec::new();
+        _ = stream.by_ref().take(COMPLAINT_BYTES).read_to_end(&mut bytes);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        _ = tell.send(text);
+        _ = io::copy(&mut stream, &mut io::sink());
+    })?;
+    Ok(said)
+}
 
 /// The executable `name` in the directories of `PATH`, or in the usual ones when there is no `PATH`.
 pub fn find_program(name: &str) -> Option<PathBuf> {

@@ -9,7 +9,7 @@ use crossbeam_channel::unbounded;
 use jiff::Zoned;
 use serde_json::{Value, json};
 
-use crate::change::{Cause, Change, RootId, RootLoss, Scope, WatchEvent};
+use crate::change::{Cause, Change, RootId, WatchEvent};
 use crate::config::load::Loaded;
 use crate::config::{self, ChangeSwitches, LoadOptions};
 use crate::filter::Filter;
@@ -93,42 +93,30 @@ struct Viewer<'a> {
 
 impl Viewer<'_> {
     fn show(&mut self, event: WatchEvent, out: &mut Vec<u8>) {
-        let news = match event {
+        let (root, news) = match &event {
             WatchEvent::Changed { root, changes, .. } => {
-                changes.iter().for_each(|change| self.show_change(root, change, out));
+                changes.iter().for_each(|change| self.show_change(*root, change, out));
                 return;
             }
-            WatchEvent::Ready { root, .. } => (root, "watched from now on".to_owned()),
-            WatchEvent::Overflow { root } => {
-                (root, "the kernel dropped events: everything is compared".into())
-            }
-            WatchEvent::RootLost { root, loss: RootLoss::Gone(reason) } => {
-                (root, format!("lost: {reason}; nothing is deleted anywhere"))
-            }
-            WatchEvent::RootLost { root, loss: RootLoss::Replaced } => {
-                (root, "another directory is in its place".into())
-            }
-            WatchEvent::RootBack { root, .. } => (root, "back: a full sync follows".into()),
-            WatchEvent::SubtreeLost { root, path, reason } => {
-                (root, format!("{path}: lost: {reason}; nothing below it is deleted"))
-            }
-            WatchEvent::SubtreeBack { root, path } => {
-                (root, format!("{path}: back: it is compared"))
-            }
-            WatchEvent::BarrierReached => return,
+            WatchEvent::Ready { root, .. } => (*root, "watched from now on".to_owned()),
+            event => match event.news() {
+                Some((root, None, clause)) => (root, clause),
+                Some((root, Some(path), clause)) => (root, format!("{path}: {clause}")),
+                None => return,
+            },
         };
-        let watch = self.watch(news.0);
+        let watch = self.watch(root);
         match self.layout {
             Layout::Text => {
                 out.extend_from_slice(format!("{} ", time()).as_bytes());
                 out.extend_from_slice(&quoted(watch.as_os_str()));
-                out.extend_from_slice(format!(": {}", news.1).as_bytes());
+                out.extend_from_slice(format!(": {news}").as_bytes());
                 out.push(b'\n');
             }
             Layout::Json => self.write_json(
                 out,
                 json!({
-                    "time": time(), "watch": watch.to_string_lossy(), "news": news.1,
+                    "time": time(), "watch": watch.to_string_lossy(), "news": news,
                 }),
             ),
         }
@@ -174,7 +162,7 @@ impl Viewer<'_> {
                     "path": name_in_json(path.as_os_str().as_bytes()),
                     "event": change.cause.name(),
                     "directory": change.is_dir,
-                    "scope": scope_name(change.scope),
+                    "scope": change.scope.name(),
                     "moved_from": change.moved_from.as_ref()
                         .map(|from| name_in_json(from.below(&watch).as_os_str().as_bytes())),
                     "decision": word,
@@ -205,33 +193,13 @@ impl Viewer<'_> {
                 ),
             };
         }
-        if let Some(switch) = switched_off(&switches, change) {
+        let (switch, is_on) = switches.of(change);
+        // What is found by listing has no switch of its own.
+        if !is_on && change.cause != Cause::Found {
             return Decision::Ignored(format!("<{switch} start=\"false\"/>"));
         }
         self.fresh.note(&place, now());
         Decision::Pending
-    }
-}
-
-/// The switch of `<inotify>` that silences the change.
-fn switched_off(switches: &ChangeSwitches, change: &Change) -> Option<&'static str> {
-    let (is_on, name) = match change.cause {
-        Cause::Create if change.is_dir => (switches.create_folder, "createFolder"),
-        Cause::Create => (switches.create_file, "createFile"),
-        Cause::CloseWrite => (switches.close_write, "closeWrite"),
-        Cause::Delete => (switches.delete, "delete"),
-        Cause::MovedFrom => (switches.move_from, "moveFrom"),
-        Cause::MovedTo => (switches.move_to, "moveTo"),
-        Cause::Attrib | Cause::Modify | Cause::Found => return None,
-    };
-    (!is_on).then_some(name)
-}
-
-fn scope_name(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Entry => "entry",
-        Scope::Listing => "listing",
-        Scope::Tree => "tree",
     }
 }
 

@@ -9,7 +9,7 @@ use crate::change::{Cause, Change, Place, RootId, Scope, WatchEvent};
 use crate::config::ChangeSwitches;
 use crate::path::RelPath;
 use crate::watch::Exclude;
-use crate::watch::ear::{Ear, Why};
+use crate::watch::ignored::{IgnoreReason, IgnoredHook};
 use crate::watch::steps::FreshPaths;
 
 /// Changes sent in one event at most. Bounds memory while a large directory is listed.
@@ -40,7 +40,7 @@ pub struct Batch {
     /// When the last read of the kernel's queue began, by the clock of the files.
     known_until: Duration,
     /// Hears what does not count.
-    ear: Arc<Ear>,
+    ignored_hook: Arc<IgnoredHook>,
 }
 
 impl Batch {
@@ -55,7 +55,7 @@ impl Batch {
             fresh: FreshPaths::default(),
             lost: Arc::default(),
             known_until: Duration::ZERO,
-            ear: Arc::default(),
+            ignored_hook: Arc::default(),
         }
     }
 
@@ -65,8 +65,8 @@ impl Batch {
     }
 
     /// Hears what does not count.
-    pub fn ear(&self) -> &Arc<Ear> {
-        &self.ear
+    pub fn ignored_hook(&self) -> &Arc<IgnoredHook> {
+        &self.ignored_hook
     }
 
     /// Which kinds of change count.
@@ -116,7 +116,7 @@ impl Batch {
             if self.fresh.contains(&place, now()) {
                 self.push_step(root, change);
             } else {
-                self.ignore(root, &change, Why::SwitchedOff);
+                self.ignore(root, &change, IgnoreReason::SwitchedOff);
             }
             return;
         }
@@ -129,25 +129,29 @@ impl Batch {
         self.add(root, change);
     }
 
-    /// Why the change does not count; `None`: it does.
-    fn why_not(&self, root: RootId, change: &Change) -> Option<Why> {
+    /// IgnoreReason the change does not count; `None`: it does.
+    fn why_not(&self, root: RootId, change: &Change) -> Option<IgnoreReason> {
         if !is_switched_on(&self.switches, change) {
-            return Some(Why::SwitchedOff);
+            return Some(IgnoreReason::SwitchedOff);
         }
         if self.changes.last().is_some_and(|(of, last)| *of == root && last == change) {
-            return Some(Why::Repeated);
+            return Some(IgnoreReason::Repeated);
         }
         if !self.is_excluded(root, &change.path, change.is_dir) {
             return None;
         }
         let is_lost = |(of, lost): &Place| *of == root && change.path.is_within(lost);
-        Some(if self.lost.iter().any(is_lost) { Why::Lost } else { Why::Excluded })
+        Some(if self.lost.iter().any(is_lost) {
+            IgnoreReason::Lost
+        } else {
+            IgnoreReason::Excluded
+        })
     }
 
     /// Tells whoever listens that the change does not count.
-    pub fn ignore(&self, root: RootId, change: &Change, why: Why) {
-        if self.ear.listens() {
-            self.ear.tell(root, change, why);
+    pub fn ignore(&self, root: RootId, change: &Change, why: IgnoreReason) {
+        if self.ignored_hook.is_set() {
+            self.ignored_hook.call(root, change, why);
         }
     }
 
@@ -246,14 +250,9 @@ impl Batch {
 /// directory is not reported, but its entries are.
 fn is_switched_on(switches: &ChangeSwitches, change: &Change) -> bool {
     match change.cause {
-        Cause::Modify => switches.modify,
-        Cause::Attrib => switches.attrib,
-        Cause::CloseWrite => switches.close_write,
-        Cause::MovedFrom => switches.move_from,
-        Cause::MovedTo => switches.move_to,
-        Cause::Create => !change.is_dir || switches.create_folder,
-        Cause::Delete => switches.delete,
+        Cause::Create if !change.is_dir => true,
         Cause::Found => !change.is_dir || change.scope == Scope::Tree || switches.create_folder,
+        _ => switches.of(change).1,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::change::{Cause, Change, Place, RootId, WatchEvent};
 use crate::path::RelPath;
 use crate::sys::lease::has_writer;
 use crate::watch::batch::Batch;
-use crate::watch::ear::Why;
+use crate::watch::ignored::IgnoreReason;
 use crate::watch::open::{open_file, stat};
 use crate::watch::roots::{RootNews, Roots};
 use crate::watch::steps::UnclosedFiles;
@@ -160,9 +160,9 @@ impl WatchContext {
         if self.batch.switches().create_file {
             self.batch.push(root, Change::entry(path, Cause::Create));
         } else {
-            if self.batch.ear().listens() {
+            if self.batch.ignored_hook().is_set() {
                 let change = Change::entry(path.clone(), Cause::Create);
-                self.batch.ignore(root, &change, Why::SwitchedOff);
+                self.batch.ignore(root, &change, IgnoreReason::SwitchedOff);
             }
             self.unsure.push((root, path));
         }
@@ -183,9 +183,9 @@ impl WatchContext {
         if self.batch.switches().modify {
             return self.batch.push(root, Change::entry(path, Cause::Modify));
         }
-        if self.batch.ear().listens() {
+        if self.batch.ignored_hook().is_set() {
             let change = Change::entry(path.clone(), Cause::Modify);
-            self.batch.ignore(root, &change, Why::SwitchedOff);
+            self.batch.ignore(root, &change, IgnoreReason::SwitchedOff);
         }
         let place = (root, path);
         let recent = self.modified.len().saturating_sub(UNSURE_LOOK_BACK);
