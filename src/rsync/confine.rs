@@ -22,7 +22,6 @@ use super::operator_rules::OperatorRules;
 use super::params::Filters;
 use crate::destination::Destination;
 use crate::ground::program::find_program;
-use crate::sys::memory::check_room_for_thread;
 
 /// The stack of the thread that starts an rsync.
 const STACK_BYTES: usize = 256 << 10;
@@ -150,7 +149,6 @@ fn root_path(root: BorrowedFd<'_>) -> PathBuf {
 /// Runs `work` on a thread that ends with it, so that only this thread loses rights.
 fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
     let failed = |error| format!("no thread can be made: {error}");
-    check_room_for_thread(STACK_BYTES).map_err(failed)?;
     std::thread::scope(|scope| {
         let named = std::thread::Builder::new().name("confine".into()).stack_size(STACK_BYTES);
         let thread = named.spawn_scoped(scope, work).map_err(failed)?;

@@ -149,8 +149,25 @@ pub fn put_by_reserve() {
     }
 }
 
-/// More than the signal stack of a thread with its guard page, and what else starting it takes.
-const SIGNAL_STACK: usize = 256 << 10;
+/// The standard library gives each thread a stack for the signal that says "stack overflow", and ends the program when there
+/// is no memory for one. It does neither when the signal is taken already: so it is taken before `main`. A thread without
+/// memory is then an error of its start, and an overflow ends the program by the signal, as it would anyway.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = take_fault_signals;
+
+extern "C" fn take_fault_signals() {
+    extern "C" fn again(_: libc::c_int) {}
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: `again` does nothing. It is called once; then the access is repeated, and the signal ends the program.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = again as extern "C" fn(libc::c_int) as usize;
+            action.sa_flags = libc::SA_RESETHAND;
+            libc::sigaction(signal, &raw const action, null_mut());
+        }
+    }
+}
 
 /// Takes the stack of the first thread from the kernel now: it grows when it is needed, and ends the program when it cannot.
 #[inline(never)]
@@ -170,39 +187,27 @@ pub fn share_between_threads() {
     }
 }
 
-/// Refuses what a new thread needs if it is not there: the stack, and room for signals. Without the latter the standard library ends the
-/// program.
-///
-/// # Errors
-/// [`std::io::ErrorKind::OutOfMemory`].
-pub fn check_room_for_thread(stack_bytes: usize) -> std::io::Result<()> {
-    let length = stack_bytes + SIGNAL_STACK;
-    // SAFETY: a new mapping that nobody uses; it goes again below.
-    let room = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            length,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    if room == libc::MAP_FAILED {
-        return Err(std::io::ErrorKind::OutOfMemory.into());
-    }
-    // SAFETY: this mapping was made above, with this length.
-    unsafe {
-        libc::munmap(room, length);
-    }
-    Ok(())
-}
-
 /// Returns what the allocator holds unused to the kernel; does nothing where the C library cannot.
 pub fn release_unused() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes any number, touches only free memory, and may be called from any thread.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_thread_needs_no_memory_for_a_signal_stack() {
+        let thread = std::thread::Builder::new().spawn(|| {
+            // SAFETY: an empty value that the call fills in; nothing is set.
+            unsafe {
+                let mut stack: libc::stack_t = std::mem::zeroed();
+                assert_eq!(libc::sigaltstack(std::ptr::null(), &raw mut stack), 0);
+                stack.ss_flags
+            }
+        });
+        assert_eq!(thread.unwrap().join().unwrap(), libc::SS_DISABLE);
     }
 }

@@ -2,7 +2,6 @@
 //! Does not choose tasks or bound their number: the engine does.
 
 use crate::ground::lock::{lock, wait_timeout_while};
-use crate::sys::memory::check_room_for_thread;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -70,7 +69,6 @@ impl<T: Send + 'static> Threads<T> {
 
     fn add(&mut self) -> io::Result<()> {
         self.handles.retain(|handle| !handle.is_finished());
-        check_room_for_thread(STACK_BYTES)?;
         self.shared.lock().threads += 1;
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new().name("worker".into()).stack_size(STACK_BYTES);

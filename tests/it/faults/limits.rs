@@ -10,7 +10,7 @@ use crate::support::forwarder::Forwarder;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::same::wait_until_same;
-use crate::support::{children_of, free_port, is_running, wait_for_content, wait_until};
+use crate::support::{free_port, is_running, wait_for_content, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -19,14 +19,6 @@ fn limit(mirror: &Mirror, resource: Resource, to: u64) -> Rlimit {
     let pid = Pid::from_raw(mirror.pid().cast_signed());
     let lower = Rlimit { current: Some(to), maximum: getrlimit(resource).maximum };
     prlimit(pid, resource, lower).unwrap()
-}
-
-/// True while a thread of the program starts an rsync, or one runs.
-fn is_running_rsync(pid: u32) -> bool {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-    let mut names =
-        threads.map(|it| std::fs::read_to_string(it.path().join("comm")).unwrap_or_default());
-    names.any(|found| found.trim() == "confine") || !children_of(pid).is_empty()
 }
 
 fn mend(mirror: &Mirror, resource: Resource, before: Rlimit) {
@@ -136,8 +128,6 @@ fn a_shortage_of_memory_is_said_and_made_good() {
     daemon.stop();
     mirror.write("while it is down", "x");
     mirror.wait_for_output("is down");
-    // A thread that finds no memory in the middle of its start ends the program, and no program can help that.
-    wait_until("no thread starts an rsync", || !is_running_rsync(mirror.pid()));
     // Not a page more than it has. (Of addresses, which `ulimit -v` counts, the C library holds many in stock.)
     let before = limit(&mirror, Resource::Data, data_size(mirror.pid()));
     let mut count = 0;
