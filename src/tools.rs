@@ -1,5 +1,5 @@
-//! What shows how the kernel and sersync see a tree: `inotifywait`, `inotifywatch`, `explain`, `events`.
-//! Mirrors nothing.
+//! Tools that show how the kernel and sersync see a tree: `inotifywait`, `inotifywatch`, `explain`, `events`.
+//! They mirror nothing.
 
 pub mod events;
 pub mod explain;

@@ -1,10 +1,10 @@
 //! The names of inotify's events, as inotify-tools reads and writes them.
-//! Knows no watches.
+//! Does not know watches.
 
 /// Every event that a watch can ask for.
 pub const ALL: u32 = libc::IN_ALL_EVENTS;
 
-/// The names that are written, in the order in which they are.
+/// The names in output, in the order of inotify-tools.
 const WRITTEN: [(u32, &str); 18] = [
     (libc::IN_ACCESS, "ACCESS"),
     (libc::IN_MODIFY, "MODIFY"),
@@ -26,12 +26,12 @@ const WRITTEN: [(u32, &str); 18] = [
     (libc::IN_ONESHOT, "ONESHOT"),
 ];
 
-/// The names that are read only.
+/// Names that are accepted as input but never written.
 const READ_ONLY: [(u32, &str); 2] = [(libc::IN_MOVE, "MOVE"), (ALL, "ALL_EVENTS")];
 
-/// The events that a list such as `modify,Close_Write` names; `None` when a name is no event.
+/// The events that a list such as `modify,Close_Write` names; `None` when a name is unknown.
 ///
-/// An empty name, and a comma at the end, make the whole list empty: so it is in inotify-tools.
+/// As in inotify-tools, an empty name or a trailing comma makes the whole list empty.
 pub fn parse(list: &[u8]) -> Option<u32> {
     let mut events = 0;
     for name in list.split(|&byte| byte == b',') {

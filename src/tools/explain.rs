@@ -1,4 +1,4 @@
-//! `sersync2 explain`: whether a path is mirrored, which rule decides, and the command that brings it to each remote.
+//! `sersync2 explain`: whether a path is mirrored, which rule decides, and the rsync command for each remote.
 //! Changes nothing, here or on a remote.
 
 use std::ffi::{OsStr, OsString};
@@ -23,16 +23,16 @@ use crate::rsync::run::{Limits, Session};
 use crate::rsync::{Endpoint, Presence, RunSpec, patterns_by_hand, quoted};
 use crate::tools::rule_words::words_for;
 
-/// Some path is not mirrored.
+/// At least one path is not mirrored.
 const NOT_MIRRORED: u8 = 1;
 
 /// The question could not be answered: the command line or the configuration is wrong.
 const NO_ANSWER: u8 = 2;
 
-/// How long an rsync that is asked may stand still.
+/// The stall limit of a dry run of rsync.
 const STALL: Duration = Duration::from_secs(30);
 
-/// What an rsync that is asked may say at most.
+/// The most output that is kept of a dry run of rsync.
 const OUTPUT_MAX: usize = 1 << 20;
 
 /// Says whether paths are mirrored and which rule decides
@@ -54,15 +54,15 @@ struct Args {
 /// Why a path is not mirrored.
 #[derive(Debug, PartialEq, Eq)]
 enum Obstacle {
-    /// A rule of `<filter>` holds for it or for a directory above it.
+    /// A rule of `<filter>` excludes it or a directory above it.
     Filter { at: RelPath, rule: Rule },
-    /// rsync leaves it out with the operator's own options.
+    /// rsync excludes it because of the operator's options.
     Params { because: Vec<u8> },
-    /// It is gone, and deletions are switched off.
+    /// It does not exist, and deletions are switched off.
     DeleteOff,
 }
 
-/// The configuration, and where its instance is found.
+/// Options that find the configuration and its running instance.
 #[derive(Debug, Clone, clap::Args)]
 pub struct InstanceWords {
     /// The configuration
@@ -74,10 +74,10 @@ pub struct InstanceWords {
     pub state_dir: Option<PathBuf>,
 }
 
-/// Asks the running instance how a path stands. `None`: none answers.
+/// Asks the running instance for the state of a path. `None`: no instance answers.
 pub type AskInstance = dyn Fn(&InstanceWords, &Path) -> Option<Stands>;
 
-/// How a path stands at each remote: its name, and a clause.
+/// The state of a path at each remote: the remote's name, and a clause for people.
 pub type Stands = Vec<(String, String)>;
 
 /// Runs the command; the first word is its name.
@@ -85,7 +85,7 @@ pub fn run(words: Vec<OsString>, ask: &AskInstance) -> ExitCode {
     let args = match Args::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => {
-            // Help goes to standard output, mistakes to standard error.
+            // Help goes to standard output, errors to standard error.
             _ = error.print();
             return ExitCode::from(if error.use_stderr() { NO_ANSWER } else { 0 });
         }
@@ -140,7 +140,7 @@ impl<'a> Explainer<'a> {
         if all_mirrored { ExitCode::SUCCESS } else { ExitCode::from(NOT_MIRRORED) }
     }
 
-    /// True when the path is mirrored by some watch path.
+    /// Writes the explanation to `out`. True when some watch path mirrors the path.
     fn explain(&self, path: &Path, out: &mut Vec<u8>) -> bool {
         let places = self.places(path);
         if places.is_empty() {
@@ -163,10 +163,10 @@ impl<'a> Explainer<'a> {
         is_mirrored
     }
 
-    /// Where the path is below watch paths.
+    /// The watch paths that contain the path, and its relative path in each.
     fn places(&self, path: &Path) -> Vec<(&'a Mirror, RelPath)> {
         let named = absolute(path);
-        // The last name itself may be a link, which is mirrored as what it is.
+        // Do not resolve the last name: a symbolic link is mirrored as a link.
         let real = match (named.parent().map(Path::canonicalize), named.file_name()) {
             (Some(Ok(parent)), Some(name)) => parent.join(name),
             _ => named.clone(),
@@ -228,7 +228,7 @@ impl<'a> Explainer<'a> {
         true
     }
 
-    /// What keeps the path from being mirrored.
+    /// Why the path is not mirrored; `None` when it is.
     fn obstacle(&self, mirror: &Mirror, below: &RelPath, presence: Presence) -> Option<Obstacle> {
         let is_dir = presence == Presence::Directory;
         if let Some((at, rule)) = self.filter.deciding_rule(below, is_dir) {
@@ -263,8 +263,8 @@ fn presence_of(path: &Path) -> Presence {
     }
 }
 
-/// Asks rsync itself, with nothing at the other end: the word of `<commonParams>` without which the path would be sent.
-/// `None` when it is sent, or when rsync cannot be asked.
+/// Finds the word of `<commonParams>` that excludes the path, by dry runs of rsync against an empty directory.
+/// `None` when rsync would send the path, or cannot be run.
 fn left_out_by_params(root: &Path, params: &[String], path: &RelPath) -> Option<Vec<u8>> {
     let empty = tempfile::tempdir().ok()?;
     let nowhere = empty.path().as_os_str();
@@ -286,7 +286,7 @@ fn left_out_by_params(root: &Path, params: &[String], path: &RelPath) -> Option<
     Some([b"rsync leaves it out with the options of <commonParams>: ", &said[..]].concat())
 }
 
-/// The words without one of them (and its value), or without one letter of one; and what is left out.
+/// Every variant of the words that lacks one word (with its value) or one letter; and what it lacks.
 fn with_one_less(params: &[String]) -> Vec<(Vec<String>, String)> {
     let mut all = Vec::new();
     for (at, word) in params.iter().enumerate().filter(|(_, word)| word.starts_with('-')) {
@@ -306,7 +306,7 @@ fn with_one_less(params: &[String]) -> Vec<(Vec<String>, String)> {
     all
 }
 
-/// Whether rsync would send the path to an empty directory, and what it says beside.
+/// Whether rsync would send the path to an empty directory, and rsync's messages.
 fn would_send(
     root: &Path,
     params: &[String],
@@ -315,7 +315,7 @@ fn would_send(
 ) -> Option<(bool, Vec<u8>)> {
     let mut args = Params::parse(params).kept;
     args.extend(["-n", "-r", "--out-format=@%n"].map(OsString::from));
-    // What is below a directory need not be listed.
+    // The content of the directory does not matter here.
     args.extend(
         patterns_by_hand(path).into_iter().filter(|word| !word.as_bytes().ends_with(b"/***")),
     );
@@ -332,14 +332,14 @@ fn would_send(
     Some((names >= path.components().count(), said.join(&b' ')))
 }
 
-/// How rsync ended, and its standard output.
+/// Runs rsync; returns how it ended, and its standard output.
 fn run_dry(spec: &RunSpec) -> Option<(Ending, Vec<u8>)> {
     let session = Session::start(spec, None).ok()?;
     let report = session.feed(b"", Limits { stall: STALL, output_max: OUTPUT_MAX });
     Some((report.ending, report.output.unwrap_or_default()))
 }
 
-/// How the copy differs, asked with a run that changes nothing.
+/// How the copy on the remote differs, as a dry run reports it.
 fn ask(endpoint: &Endpoint, mut run: RunSpec, path: &RelPath) -> Vec<u8> {
     run.args.splice(0..0, ["-n", "-i", "--out-format=@%i %n"].map(OsString::from));
     let session = match Session::start(&run, None) {
@@ -369,7 +369,7 @@ fn ask(endpoint: &Endpoint, mut run: RunSpec, path: &RelPath) -> Vec<u8> {
     }
 }
 
-/// A name as rsync writes it: bytes that are no printable ASCII in octal.
+/// A name as rsync prints it: bytes outside printable ASCII are octal escapes.
 fn as_rsync_writes(name: &[u8]) -> Vec<u8> {
     let is_octal = |byte: &u8| byte.is_ascii_digit();
     let mut written = Vec::new();
@@ -386,7 +386,7 @@ fn as_rsync_writes(name: &[u8]) -> Vec<u8> {
     written
 }
 
-/// rsync's eleven letters in words.
+/// rsync's itemized change (eleven letters) in words.
 fn difference(itemized: &[u8]) -> String {
     if itemized.starts_with(b"*deleting") {
         return "differs: it is there, and would be deleted".into();

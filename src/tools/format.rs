@@ -1,4 +1,4 @@
-//! How one event is written: the default line, CSV, or a format of the operator's.
+//! Formats one event: the default line, CSV, or the user's `--format`.
 //! Neither reads events nor prints anything.
 
 use std::ffi::CString;
@@ -6,15 +6,15 @@ use std::ffi::CString;
 use crate::sys::posix::strftime;
 use crate::tools::events;
 
-/// The longest format that inotify-tools takes.
+/// The longest format that inotify-tools accepts.
 const FORMAT_BYTES_MAX: usize = 4096;
 
 /// One event, with the name of its watch.
 #[derive(Debug, Clone, Copy)]
 pub struct Occurrence<'a> {
-    /// The watched file or directory, as it was named; a directory ends with a slash.
+    /// The watched file or directory, spelled as given; a directory ends with a slash.
     pub watch: &'a [u8],
-    /// The name in the watched directory; empty when it is about the watched file itself.
+    /// The name in the watched directory; empty when the event is about the watched file itself.
     pub name: &'a [u8],
     /// What happened: `IN_*` bits.
     pub mask: u32,
@@ -29,7 +29,7 @@ pub enum Layout {
     Default,
     /// Comma-separated values.
     Csv,
-    /// What `--format` says.
+    /// The layout given with `--format`.
     Format(Format),
 }
 
@@ -58,10 +58,10 @@ enum Piece {
     Watch,
     Name,
     Cookie,
-    /// The events, with this byte between two of them.
+    /// The names of the events, separated by this byte.
     Events(u8),
     Time,
-    /// A lone `%` at the end: inotify-tools writes nothing at all then.
+    /// A lone `%` at the end of the format: inotify-tools then prints nothing for any event.
     Nothing,
 }
 
@@ -73,8 +73,8 @@ pub struct Format {
 }
 
 impl Format {
-    /// Parses a format; `time` is the format of `%T`. `None` when it is empty, too long, or writes nothing for an
-    /// event without names.
+    /// Parses a format; `time` is the format of `%T`. `None` when the format is empty, too long, or prints nothing for
+    /// an event without names.
     pub fn parse(format: &[u8], time: CString) -> Option<Self> {
         if format.is_empty() || format.len() > FORMAT_BYTES_MAX {
             return None;
@@ -118,7 +118,7 @@ impl Format {
 #[derive(Debug, PartialEq, Eq)]
 enum Written {
     All,
-    /// The format cannot be written: inotify-tools then writes nothing.
+    /// The format is invalid; as in inotify-tools, nothing was written.
     Nothing,
 }
 
@@ -140,7 +140,7 @@ fn parse_pieces(format: &[u8]) -> Vec<Piece> {
     pieces
 }
 
-/// What `%` and this letter mean, and what follows them.
+/// The meaning of `%` with this letter, and the rest of the format.
 fn parse_directive(letter: u8, after: &[u8]) -> (Piece, &[u8]) {
     let piece = match (letter, after) {
         (b'%', _) => Piece::Text(vec![b'%']),
@@ -170,7 +170,7 @@ fn write_csv(out: &mut Vec<u8>, occurrence: &Occurrence<'_>) {
     out.push(b'\n');
 }
 
-/// Appends a field, in quotes where it holds a comma, a quote, a newline, or a blank at an end.
+/// Appends a field. Quotes it if it contains a comma, a quote or a newline, or begins or ends with a blank.
 fn write_csv_field(out: &mut Vec<u8>, field: &[u8]) {
     let special = |byte: &u8| matches!(byte, b'"' | b',' | b'\n');
     let needs_quotes =

@@ -1,5 +1,5 @@
-//! Command lines as GNU `getopt_long` reads them: options and operands in any order, long names abbreviated.
-//! Knows no option's meaning, and prints nothing.
+//! Parses command lines as GNU `getopt_long` does: options and operands in any order, long names abbreviated.
+//! Does not know what an option means, and prints nothing.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -20,29 +20,29 @@ pub struct LongOption {
     pub name: &'static str,
     /// Whether it takes an argument.
     pub argument: Argument,
-    /// What it is reported as: its short name, or a character that no short option has.
+    /// Identifies the option in the result: its short name, or a character that no short option uses.
     pub id: char,
 }
 
 /// All options of a program.
 #[derive(Debug)]
 pub struct Options {
-    /// The short options; one with an argument is followed by a colon.
+    /// The short options; a colon follows each that takes an argument.
     pub short: &'static str,
     /// The long options.
     pub long: &'static [LongOption],
 }
 
-/// One thing on the command line.
+/// One option of the command line, or what is wrong with it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Word {
     /// An option, and its argument.
     Option(char, Option<OsString>),
-    /// What is wrong with an option; nothing behind it is read.
+    /// The error message for an invalid option; the rest of its word is not parsed.
     Fault(Vec<u8>),
 }
 
-/// Where options may stand.
+/// Where options are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// Anywhere.
@@ -51,7 +51,7 @@ pub enum Order {
     OptionsFirst,
 }
 
-/// Reads the words; the first one is the program's name. Returns the options in their order, then the operands.
+/// Parses the words; the first is the program's name. Returns the options in order, and the operands.
 pub fn read(words: &[OsString], options: &Options, order: Order) -> (Vec<Word>, Vec<OsString>) {
     let program = words.first().map(|name| name.as_bytes()).unwrap_or_default();
     let mut rest = words.iter().skip(1);
@@ -104,7 +104,7 @@ fn read_long<'a>(
     Ok(Word::Option(option.id, argument))
 }
 
-/// The option with this name, or the only one that begins so.
+/// The option with this name, or the only one that begins with it.
 fn find_long<'o>(
     name: &[u8],
     word: &[u8],

@@ -1,5 +1,5 @@
 //! `inotifywait`: waits for events and prints them, with the options, the output and the exit codes of inotify-tools.
-//! Where it differs on purpose stands in docs/TOOLS.md.
+//! docs/TOOLS.md lists the intended differences.
 
 use std::ffi::{CString, OsString};
 use std::fs::{File, OpenOptions};
@@ -89,7 +89,7 @@ enum End {
     Event,
     Unasked,
     Timeout,
-    /// It is the process that was started; its child goes on.
+    /// This is the parent process; its child continues in the background.
     Background,
 }
 
@@ -113,7 +113,7 @@ impl Settings {
         taken.map(|()| settings)
     }
 
-    /// Takes one option in.
+    /// Applies one option.
     fn take(&mut self, family: Family, id: char, argument: OsString) -> Result<(), Refused> {
         match id {
             'h' => {
@@ -160,7 +160,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Refuses options that do not go together.
+    /// Rejects options that exclude each other.
     fn check(&mut self) -> Result<(), Refused> {
         self.expressions.check()?;
         let asks_time =
@@ -212,7 +212,7 @@ impl Settings {
         })
     }
 
-    /// The events that are told, and those that the kernel is asked for.
+    /// The events that are printed, and those that the kernel is asked for.
     fn masks(&self) -> (u32, u32) {
         let told = if self.events == 0 { events::ALL } else { self.events };
         let mut asked = told;
@@ -225,7 +225,7 @@ impl Settings {
         (told, asked)
     }
 
-    /// True when what becomes of the tree must be followed.
+    /// True when the watches must follow directories that are created, moved or deleted.
     fn follows(&self) -> bool {
         self.is_monitor && self.is_recursive
     }
@@ -276,7 +276,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Goes to the background and sends standard output to a file, where this is asked for.
+    /// Goes to the background and redirects standard output to a file, if the options ask for it.
     fn redirect(&self) -> Result<Side, Refused> {
         let Some(output) = &self.output else { return Ok(Side::Child) };
         if !self.is_daemon {
@@ -295,7 +295,7 @@ impl Settings {
         if side == Side::Child {
             self.redirect_output(file.as_os_str())?;
             if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
-                // Where it fails, messages go on to where they went before.
+                // If this fails, messages go where they went before.
                 _ = rustix::stdio::dup2_stderr(&null);
             }
         }
@@ -375,7 +375,7 @@ impl Waiting {
         output.flush().or_else(|error| self.fail_to_write(&error))
     }
 
-    /// Events that cannot be written are not dropped in silence: the tool ends.
+    /// Ends the tool when events cannot be written: to drop them silently would mislead its user.
     fn fail_to_write(&self, error: &io::Error) -> Result<(), Refused> {
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
         let text = text_of(errno);

@@ -1,5 +1,5 @@
 //! `inotifywatch`: counts events and prints a table, with the options, the output and the exit codes of inotify-tools.
-//! Where it differs on purpose stands in docs/TOOLS.md.
+//! docs/TOOLS.md lists the intended differences.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -71,7 +71,7 @@ const COLUMNS: [(u32, &str, usize); 13] = [
     (libc::IN_UNMOUNT, "unmount", 7),
 ];
 
-/// What a tree is followed by.
+/// The events that show how a watched tree changes.
 const STRUCTURE: u32 = libc::IN_CREATE | libc::IN_MOVE | libc::IN_MOVE_SELF;
 
 /// What the rows are sorted by.
@@ -102,7 +102,7 @@ struct Settings {
     is_verbose: bool,
     zeros: Zeros,
     key: Key,
-    /// The event that is sorted by; none for the total.
+    /// The event to sort by; zero for the total.
     sorted_by: u32,
     direction: Direction,
     has_ascending: bool,
@@ -146,7 +146,7 @@ impl Settings {
         taken.map(|()| settings)
     }
 
-    /// Takes one option in.
+    /// Applies one option.
     fn take(&mut self, family: Family, id: char, argument: OsString) -> Result<(), Refused> {
         match id {
             'h' => {
@@ -206,11 +206,11 @@ impl Settings {
         self.sorted_by = event;
         self.key = key_of(event, name)?;
         if event == 0 && !name.eq_ignore_ascii_case(b"total") {
-            // As in the original, where an empty name is the ascending total.
+            // As in the original: an empty name sorts by the total, ascending.
             self.direction = Direction::Ascending;
         }
         if event == libc::IN_ACCESS {
-            // As in the original, where -1 means both.
+            // As in the original, which uses -1 for both.
             (self.key, self.sorted_by) = (Key::Total, 0);
         }
         Ok(())
@@ -224,7 +224,7 @@ impl Settings {
         self.expressions.check()
     }
 
-    /// The events that count.
+    /// The events that are counted.
     fn told(&self) -> u32 {
         if self.events == 0 { events::ALL } else { self.events }
     }
@@ -301,12 +301,12 @@ fn parse_key(name: &[u8]) -> Result<u32, Refused> {
     events::parse(name).map_or_else(|| refuse_key(name), Ok)
 }
 
-/// The column of one event. Several at once are no key; the original crashes over them.
+/// The column of one event. Several events are not a key; the original crashes on them.
 fn key_of(event: u32, name: &[u8]) -> Result<Key, Refused> {
     let unwatchable = libc::IN_Q_OVERFLOW | libc::IN_IGNORED | libc::IN_ISDIR | libc::IN_ONESHOT;
     match COLUMNS.iter().position(|(bits, _, _)| *bits == event) {
         Some(column) => Ok(Key::Column(column)),
-        // That no such event is watched for is said later.
+        // A later check reports that no such event is watched.
         None if event == 0 || event & unwatchable == event => Ok(Key::Total),
         None => refuse_key(name),
     }
@@ -317,14 +317,14 @@ fn refuse_key<T>(name: &[u8]) -> Result<T, Refused> {
     Err(Refused)
 }
 
-/// The signals that the tool listens to.
+/// The signals that the tool handles.
 struct Incoming {
     signals: std::cell::RefCell<Signals>,
-    /// Readable when a signal has come.
+    /// Readable when a signal has arrived.
     bell: UnixStream,
 }
 
-/// What signals ask for.
+/// What the user asks for by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Request {
     None,
@@ -344,10 +344,10 @@ impl Incoming {
         Ok(Self { signals, bell })
     }
 
-    /// What the signals since the last call ask for.
+    /// The request of the signals that arrived since the last call.
     fn take(&self) -> Request {
         let mut bytes = [0; 64];
-        // Only empties it; the signals themselves are asked below.
+        // This only empties the socket; `signals` says which signals arrived.
         _ = rustix::io::read(&self.bell, &mut bytes);
         let mut request = Request::None;
         for signal in self.signals.borrow_mut().pending() {
@@ -360,7 +360,7 @@ impl Incoming {
         request
     }
 
-    /// A signal while the watches are set up ends the tool: there is nothing to print yet.
+    /// A signal during the set-up of the watches ends the tool, as there is nothing to print yet.
     fn check_impatience(&self) -> Result<(), Refused> {
         if self.take() != Request::End {
             return Ok(());
@@ -372,7 +372,7 @@ impl Incoming {
     }
 }
 
-/// What was counted for one watch.
+/// The counts of one watch.
 #[derive(Debug, Clone, Default)]
 struct Counts {
     total: u32,

@@ -1,4 +1,4 @@
-//! `sersync2 events` without a running instance: what happens below the watch paths of a configuration, and what sersync would make of it.
+//! `sersync2 events` without a running instance: shows each change below the watch paths, and what sersync would do with it.
 //! Sends nothing, and keeps no state.
 
 use std::os::unix::ffi::OsStrExt;
@@ -22,7 +22,7 @@ use crate::watch::{WatchOptions, Watcher};
 /// The command line or the configuration is wrong, or nothing can be watched.
 pub const NOTHING_SHOWN: u8 = 2;
 
-/// How long what cannot be watched goes unlooked at.
+/// How often directories without a watch are listed again.
 const RESCAN: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// How events are written.
@@ -34,18 +34,18 @@ pub enum Layout {
     Json,
 }
 
-/// What sersync makes of a change.
+/// What sersync would do with a change.
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
     /// The path is pending for every remote.
     Pending,
-    /// The same, as a step of a change that came a moment before.
+    /// Pending, as a later step of a recent change of the same path.
     Step,
-    /// Nothing; because of this.
+    /// Nothing, for this reason.
     Ignored(String),
 }
 
-/// Watches by itself, until Ctrl-C.
+/// Watches the configuration's watch paths and prints changes until Ctrl-C.
 ///
 /// # Errors
 /// When the configuration is wrong, or its watch paths cannot be watched.
@@ -54,7 +54,7 @@ pub fn watch(config: &Path, layout: Layout) -> Result<(), Box<dyn std::error::Er
     let filter = Filter::new(&loaded.config.filter)?;
     let mirrors = loaded.config.mirrors.iter().enumerate();
     let (sender, events) = unbounded();
-    // Everything is asked for, so that what is ignored can be shown with its reason.
+    // Watch for everything, so that ignored changes can be shown with the reason.
     let everything = ChangeSwitches {
         attrib: true,
         modify: true,
@@ -83,7 +83,7 @@ pub fn watch(config: &Path, layout: Layout) -> Result<(), Box<dyn std::error::Er
     Ok(())
 }
 
-/// Writes what comes from the watch thread.
+/// Formats the events of the watch thread.
 struct Viewer<'a> {
     loaded: &'a Loaded,
     filter: Filter,
@@ -177,7 +177,7 @@ impl Viewer<'_> {
         out.push(b'\n');
     }
 
-    /// What the running mirror would make of the change.
+    /// What a running mirror would do with the change.
     fn decide(&mut self, root: RootId, change: &Change) -> Decision {
         if let Some((at, rule)) = self.filter.deciding_rule(&change.path, change.is_dir) {
             return Decision::Ignored(words_for(self.loaded, &at, rule));
@@ -194,7 +194,7 @@ impl Viewer<'_> {
             };
         }
         let (switch, is_on) = switches.of(change);
-        // What is found by listing has no switch of its own.
+        // Entries found by listing a directory have no switch.
         if !is_on && change.cause != Cause::Found {
             return Decision::Ignored(format!("<{switch} start=\"false\"/>"));
         }
@@ -203,7 +203,7 @@ impl Viewer<'_> {
     }
 }
 
-/// A name as JSON: a text, or its bytes as numbers when it is no text.
+/// A name as JSON: a string, or an array of bytes when it is not UTF-8.
 pub fn name_in_json(name: &[u8]) -> Value {
     std::str::from_utf8(name).map_or_else(|_| json!(name), |text| json!(text))
 }

@@ -1,5 +1,5 @@
-//! Which files a tool is asked to watch, and which not: the operands, and the lines of `--fromfile`.
-//! Opens nothing but that list.
+//! Collects what a tool must watch and what it must not: the operands, and the lines of `--fromfile`.
+//! Opens no file except that list.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,13 +15,13 @@ use crate::tools::say::{complain, text_of};
 pub struct Operands {
     /// Files and directories to watch.
     pub watched: Vec<Vec<u8>>,
-    /// Directories to leave out: those that were given with `@` in front.
+    /// Directories to exclude: those given with a leading `@`.
     pub excluded: Vec<Vec<u8>>,
 }
 
 impl Operands {
-    /// First the lines of `list` (`-` is standard input), then the operands. A list that cannot be read is said on
-    /// standard error, and counts as empty.
+    /// Takes first the lines of `list` (`-`: standard input), then the operands. A list that cannot be read is reported
+    /// on standard error and counts as empty.
     pub fn gather(operands: &[OsString], list: Option<&OsStr>) -> Self {
         let mut gathered = Self::default();
         if let Some(list) = list
@@ -40,7 +40,7 @@ impl Operands {
         for line in BufReader::new(input).split(b'\n') {
             match line {
                 Ok(line) => self.add(&line),
-                // As at the end of the list: a directory can be opened and not read.
+                // Treat it as the end of the list: a directory can be opened but not read.
                 Err(_) => break,
             }
         }

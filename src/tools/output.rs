@@ -1,31 +1,31 @@
-//! Standard output for events: written in large pieces, and never later than the next wait.
+//! Buffers standard output: writes large pieces, and flushes before the tool waits.
 
 use std::io;
 
 use rustix::stdio::stdout;
 
-/// So much is collected at most.
+/// The buffer is flushed when it has this size.
 const BYTES_MAX: usize = 64 * 1024;
 
-/// What is to be written.
+/// Output that is not written yet.
 #[derive(Default)]
 pub struct Output(Vec<u8>);
 
 impl Output {
-    /// For appending.
+    /// The buffer, to append to.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.0
     }
 
-    /// Writes when much has come together.
+    /// Flushes when the buffer is large.
     ///
     /// # Errors
-    /// What the kernel says, a full disk for example.
+    /// The error of the write, such as a full disk.
     pub fn flush_if_large(&mut self) -> io::Result<()> {
         if self.0.len() < BYTES_MAX { Ok(()) } else { self.flush() }
     }
 
-    /// Writes everything.
+    /// Writes the whole buffer.
     ///
     /// # Errors
     /// As for [`flush_if_large`](Self::flush_if_large).

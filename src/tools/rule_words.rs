@@ -1,5 +1,5 @@
-//! A rule of the filter in words: what it is, and where it stands in the file.
-//! Decides nothing.
+//! Describes a rule of the filter for people: its meaning, and its line in the configuration file.
+//! Does not evaluate rules.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +9,7 @@ use crate::filter::Rule;
 use crate::path::RelPath;
 use crate::rsync::quoted;
 
-/// Why `rule` keeps `at`, the path itself or a directory above it, from being mirrored.
+/// Explains why `rule` excludes `at`, which is the path itself or a directory above it.
 pub fn words_for(loaded: &Loaded, at: &RelPath, rule: Rule) -> String {
     let name = quoted(OsStr::from_bytes(at.as_bytes()));
     let name = String::from_utf8_lossy(&name).into_owned();
@@ -26,7 +26,7 @@ pub fn words_for(loaded: &Loaded, at: &RelPath, rule: Rule) -> String {
     }
 }
 
-/// The expression, and where it stands in the file.
+/// The expression, and its position in the file.
 fn expression(loaded: &Loaded, index: usize) -> String {
     let text = loaded.config.filter.excludes.get(index).map_or("", String::as_str);
     let place = loaded.places.excludes.get(index);

@@ -1,4 +1,4 @@
-//! Where a tool's messages go: standard error or syslog. Events never come here.
+//! Writes a tool's messages to standard error or syslog. Events do not go through here.
 
 use std::ffi::CString;
 use std::io::Write;
@@ -19,11 +19,11 @@ pub enum Messages {
 }
 
 impl Messages {
-    /// Says the pieces as one message, as they are.
+    /// Writes the concatenated pieces as one message, unchanged.
     pub fn say(self, pieces: &[&[u8]]) {
         let message = pieces.concat();
         match self {
-            // When nobody can read standard error there is nobody to tell.
+            // If standard error cannot be written, there is no other way to report it.
             Messages::StandardError => _ = std::io::stderr().write_all(&message),
             Messages::Syslog => {
                 if let Ok(message) = CString::new(message) {
@@ -34,12 +34,12 @@ impl Messages {
     }
 }
 
-/// Says the pieces on standard error, as one message.
+/// Writes the concatenated pieces to standard error, as one message.
 pub fn complain(pieces: &[&[u8]]) {
     Messages::StandardError.say(pieces);
 }
 
-/// The C library's text of an error.
+/// The C library's text for an error.
 pub fn text_of(errno: Errno) -> Vec<u8> {
     error_text(errno.raw_os_error()).into_bytes()
 }

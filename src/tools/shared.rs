@@ -1,5 +1,5 @@
-//! What `inotifywait` and `inotifywatch` have in common: options, their checks, and the set-up of watches.
-//! Prints complaints, and no events.
+//! Shared by `inotifywait` and `inotifywatch`: options, their checks, and the set-up of watches.
+//! Prints error messages, but no events.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -13,16 +13,16 @@ use crate::tools::getopt::{Order, Word};
 use crate::tools::say::{Messages, complain, text_of};
 use crate::tools::watching::{Filter, Watching};
 
-/// The options of the `fsnotify` tools that the others take and ignore.
+/// Help for the options that only the `fsnotify` tools document; the `inotify` tools accept and ignore them.
 const FANOTIFY_HELP: &str = "\t-I|--inotify\tWatch with inotify.\n\
     \t-F|--fanotify\tWatch with fanotify.\n\
     \t-S|--filesystem\tWatch entire filesystem with fanotify.\n";
 
-/// Why a program ends early.
+/// The program ends with an error, which was already printed.
 pub struct Refused;
 
-/// Hands each option to `take`, and complains of every faulty one. The inner error says that there were such; the outer one
-/// is that of `take`.
+/// Passes each option to `take`, and reports each invalid one. The inner error says that some option was invalid;
+/// the outer one is that of `take`.
 pub fn take_options(
     options: Vec<Word>,
     mut take: impl FnMut(char, OsString) -> Result<(), Refused>,
@@ -40,7 +40,7 @@ pub fn take_options(
     Ok(taken)
 }
 
-/// Under which family of names a tool was called.
+/// The family of names under which a tool was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// `inotifywait`, `inotifywatch`.
@@ -50,7 +50,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// By the name with which the program was called.
+    /// The family of the name in `words`, which starts with the program's name.
     pub fn of(words: &[OsString]) -> Self {
         let name = words.first().and_then(|name| Path::new(name).file_name());
         match name.is_some_and(|name| name.as_bytes().starts_with(b"fs")) {
@@ -59,7 +59,7 @@ impl Family {
         }
     }
 
-    /// `inotify` or `fsnotify`: what the names of the tools begin with.
+    /// The prefix of the tools' names: `inotify` or `fsnotify`.
     pub fn prefix(self) -> &'static str {
         match self {
             Family::Inotify => "inotify",
@@ -67,7 +67,7 @@ impl Family {
         }
     }
 
-    /// Writes a help text for this family on standard output.
+    /// Writes a help text for this family to standard output.
     pub fn print_help(self, text: &str, tool: &str) {
         let fanotify = if self == Family::Fsnotify { FANOTIFY_HELP } else { "" };
         let text = text
@@ -77,7 +77,7 @@ impl Family {
         print!("{text}");
     }
 
-    /// Says that a tool of this family cannot use fanotify here.
+    /// Reports that this implementation of the tool cannot use fanotify.
     pub fn refuse_fanotify(self, tool: &str) {
         let tool = format!("{}{tool}", self.prefix());
         complain(&[
@@ -101,10 +101,10 @@ pub struct Expressions {
 }
 
 impl Expressions {
-    /// Only one of them may be given.
+    /// Checks that at most one of them is given.
     ///
     /// # Errors
-    /// When there are two; it has been said.
+    /// When there are two; the error is already printed.
     pub fn check(&self) -> Result<(), Refused> {
         let excludes = (self.exclude.is_some(), self.excludei.is_some());
         let includes = (self.include.is_some(), self.includei.is_some());
@@ -121,7 +121,7 @@ impl Expressions {
     /// Compiles the one that is given.
     ///
     /// # Errors
-    /// When it is no expression; it has been said.
+    /// When it is not a valid expression; the error is already printed.
     pub fn compile(&self) -> Result<Option<Filter>, Refused> {
         let excludes = [(&self.exclude, Case::Sensitive), (&self.excludei, Case::Insensitive)];
         let includes = [(&self.include, Case::Sensitive), (&self.includei, Case::Insensitive)];
@@ -150,7 +150,7 @@ fn compile(pattern: &OsStr, case: Case, option: &str) -> Result<ExtendedRegex, R
 /// The events that `-e` names.
 ///
 /// # Errors
-/// When one of them is no event; it has been said.
+/// When a name is unknown; the error is already printed.
 pub fn parse_events(list: &OsStr) -> Result<u32, Refused> {
     events::parse(list.as_bytes()).ok_or_else(|| {
         complain(&[
@@ -162,10 +162,10 @@ pub fn parse_events(list: &OsStr) -> Result<u32, Refused> {
     })
 }
 
-/// The seconds that `-t` gives; zero is no limit. A negative number is a very large one.
+/// The seconds given with `-t`; zero means no limit. As in the original, a negative number becomes a very large one.
 ///
 /// # Errors
-/// When it is no number; it has been said.
+/// When it is not a number; the error is already printed.
 pub fn parse_timeout(text: &OsStr) -> Result<u32, Refused> {
     let bytes = text.as_bytes();
     if bytes.is_empty() {
@@ -179,7 +179,7 @@ pub fn parse_timeout(text: &OsStr) -> Result<u32, Refused> {
     let length = digits.bytes().take_while(u8::is_ascii_digit).count();
     let is_number = length > 0 && length == digits.len();
     match number.parse::<i64>() {
-        // The original keeps the lower half of the number.
+        // The original keeps the lower 32 bits.
         Ok(seconds) if is_number => return Ok(seconds as u32),
         Err(_) if length > 18 => {
             let text = text_of(Errno::RANGE);
@@ -198,10 +198,10 @@ pub fn parse_timeout(text: &OsStr) -> Result<u32, Refused> {
     Err(Refused)
 }
 
-/// Takes in an option that may be given once.
+/// Sets an option that may be given only once.
 ///
 /// # Errors
-/// When it was given before; it has been said.
+/// When it was given before; the error is already printed.
 pub fn set_once(
     value: &mut Option<OsString>,
     argument: OsString,
@@ -215,7 +215,7 @@ pub fn set_once(
     Ok(())
 }
 
-/// Where options may stand: the environment decides.
+/// Where options are allowed, as the environment (`POSIXLY_CORRECT`) says.
 pub fn option_order() -> Order {
     match std::env::var_os("POSIXLY_CORRECT") {
         Some(_) => Order::OptionsFirst,
@@ -223,19 +223,19 @@ pub fn option_order() -> Order {
     }
 }
 
-/// Whether what is below a directory is watched, too.
+/// Whether the content of a directory is watched, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// Only what is named.
+    /// Only the operand itself.
     Named,
-    /// Directories with all that is below them.
+    /// Directories with everything below them.
     Tree,
 }
 
-/// Watches one file or directory of the command line.
+/// Watches one operand.
 ///
 /// # Errors
-/// When it cannot be watched; it has been said, with `failed` in front of its name.
+/// When it cannot be watched; the error is already printed, as `failed` and the name.
 pub fn set_up(
     watching: &mut Watching,
     path: &[u8],
@@ -258,7 +258,7 @@ pub fn set_up(
     Err(Refused)
 }
 
-/// Says that the kernel gives us no inotify instance.
+/// Reports that the kernel refuses an inotify instance.
 pub fn complain_of_init(error: &std::io::Error) {
     let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
     complain(&[b"Couldn't initialize inotify: ", &text_of(errno), b"\n"]);
@@ -267,12 +267,12 @@ pub fn complain_of_init(error: &std::io::Error) {
     }
 }
 
-/// Says that events were lost, the first time and whenever that has doubled.
+/// Counts overflows of the kernel's queue; reports the 1st, 2nd, 4th, 8th and so on, so as not to flood the log.
 #[derive(Debug, Default)]
 pub struct Overflows(u64);
 
 impl Overflows {
-    /// Takes an event in.
+    /// Counts and reports the event if it is an overflow.
     pub fn note(&mut self, mask: u32, tool: &str, messages: Messages) {
         if mask & libc::IN_Q_OVERFLOW == 0 {
             return;

@@ -1,4 +1,4 @@
-//! Sets up the watches of whole trees, on several threads.
+//! Adds watches to whole trees, on several threads.
 //! Reads no events.
 
 use std::os::fd::BorrowedFd;
@@ -13,36 +13,36 @@ use crate::ground::directory::list;
 use crate::watch::open::counting_device;
 use crate::watch::scan::scan_pool;
 
-/// Links of a directory that holds none: its name and its own `.`.
+/// The link count of a directory without subdirectories: its name, and its own `.`.
 const LINKS_OF_A_LEAF: u64 = 2;
 
-/// A watch that stands.
+/// A watch that was added.
 #[derive(Debug)]
 pub struct Found {
     /// Its number.
     pub wd: i32,
     /// The watched file or directory; a directory ends with a slash.
     pub name: Vec<u8>,
-    /// Something may have been made in the directory after it was listed and before it was watched.
+    /// An entry may have been created after the directory was listed and before it was watched.
     pub is_unsure: bool,
 }
 
 /// What a walk needs to know.
 #[derive(Clone, Copy)]
 pub struct Walk<'a> {
-    /// Who gets the events.
+    /// The inotify instance that gets the events.
     pub inotify: BorrowedFd<'a>,
-    /// Which events: `IN_*` bits.
+    /// The events to watch for: `IN_*` bits.
     pub mask: u32,
-    /// Directories that are left out, spelled as the walk spells them.
+    /// Directories to skip, spelled as the walk spells them.
     pub excluded: &'a [Vec<u8>],
 }
 
 impl Walk<'_> {
-    /// Watches one file or directory, as it is named.
+    /// Watches one file or directory.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn add(&self, path: &[u8]) -> Result<Found, Errno> {
         let wd = add_watch(self.inotify, path, WatchFlags::from_bits_retain(self.mask))?;
         let mut name = path.to_vec();
@@ -52,11 +52,11 @@ impl Walk<'_> {
         Ok(Found { wd, name, is_unsure: false })
     }
 
-    /// Watches the directory and all below it; a file is watched alone. What is below comes first.
+    /// Watches a file, or a directory with everything below it. The result lists children before their parents.
     ///
     /// # Errors
-    /// When the directory cannot be watched, or when watches run out. Directories below it that vanish or may not be
-    /// read are left out.
+    /// When the directory cannot be watched, or when watches run out. Directories below it that vanish or cannot be
+    /// read are skipped.
     pub fn add_tree(&self, path: &[u8]) -> Result<Vec<Found>, Errno> {
         let root = match open_directory(path) {
             Err(Errno::NOTDIR) => return Ok(vec![self.add(path)?]),
@@ -71,11 +71,11 @@ impl Walk<'_> {
         }
     }
 
-    /// Below directories that are watched only when what is in them is: to add a watch is no event there.
+    /// Watches a directory's content before the directory itself: otherwise, listing the content would cause events.
     fn visit(&self, path: &[u8], counting: Option<u64>) -> Result<Vec<Found>, Errno> {
         if is_leaf(path, counting) {
             let found = self.add(path)?;
-            // A directory that was made in between is told by no event: look again.
+            // No event reports a directory that was created before the watch was added, so look again.
             if is_leaf(path, counting) {
                 return Ok(vec![found]);
             }
@@ -97,7 +97,7 @@ impl Walk<'_> {
         Ok(all)
     }
 
-    /// The directories in the directory that are not left out.
+    /// The subdirectories that are not excluded.
     pub fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, Errno> {
         let mut children = Vec::new();
         let listed = list(open_directory(path)?, |name, is_dir| {
@@ -114,7 +114,7 @@ impl Walk<'_> {
         }
     }
 
-    /// True when the directory, which ends with a slash, is left out.
+    /// True when the directory, whose path ends with a slash, is excluded.
     pub fn is_excluded(&self, directory: &[u8]) -> bool {
         let bare = directory.strip_suffix(b"/").unwrap_or(directory);
         self.excluded.iter().any(|excluded| excluded.strip_suffix(b"/").unwrap_or(excluded) == bare)
@@ -127,13 +127,13 @@ pub fn open_directory(path: &[u8]) -> Result<std::os::fd::OwnedFd, Errno> {
     openat(CWD, path, flags, Mode::empty())
 }
 
-/// True when a directory is there, and no symbolic link to one.
+/// True when the path is a directory; a symbolic link to one is not.
 pub fn is_directory(path: &[u8]) -> bool {
     statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
-/// The path, with a slash at its end.
+/// The path with a trailing slash.
 pub fn with_slash(path: &[u8]) -> Vec<u8> {
     let mut path = path.to_vec();
     if !path.ends_with(b"/") {
@@ -158,7 +158,7 @@ fn changed_at(path: &[u8]) -> Result<i128, Errno> {
     Ok(i128::from(found.st_ctime) * 1_000_000_000 + i128::from(found.st_ctime_nsec))
 }
 
-/// The time by the clock that stamps files.
+/// The time of the clock that the kernel uses for file times.
 fn now() -> i128 {
     let now = clock_gettime(ClockId::RealtimeCoarse);
     i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)

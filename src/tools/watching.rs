@@ -1,4 +1,4 @@
-//! What a tool watches: reads events, knows the name of each watch, and keeps the watches of trees right.
+//! The watches of a tool: reads events, maps each watch to its name, and keeps the watches of trees up to date.
 //! Prints no events.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -19,25 +19,25 @@ use crate::tools::walk::{Found, Walk, is_directory, open_directory, with_slash};
 use crate::watch::queue::Queue;
 use crate::watch::scan::remove_watches;
 
-/// What reading a directory makes of events about directories.
+/// The events that are caused by listing a directory.
 const READING: u32 = libc::IN_OPEN | libc::IN_ACCESS | libc::IN_CLOSE_NOWRITE;
 
 /// One event.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// Whose watch.
+    /// The watch number.
     pub wd: i32,
     /// What happened: `IN_*` bits.
     pub mask: u32,
     /// Equal for the two halves of a rename.
     pub cookie: u32,
-    /// The filter does not let it through.
+    /// The filter hides it.
     pub is_filtered: bool,
     position: u64,
     name: Range<usize>,
 }
 
-/// Which events are told.
+/// Which events are reported.
 pub enum Filter {
     /// Those whose path does not match.
     Exclude(ExtendedRegex),
@@ -51,33 +51,33 @@ pub enum Next {
     Event(Event),
     /// Nothing happened within the limit.
     Timeout,
-    /// Something is to be read from the other descriptor.
+    /// The other descriptor is readable.
     Other,
 }
 
-/// What becomes of watches whose file is gone.
+/// What happens to a watch whose file is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gone {
-    /// They are forgotten.
+    /// It is forgotten.
     Forgotten,
-    /// Their names and numbers stay.
+    /// Its name and number are kept.
     Kept,
 }
 
-/// What is known of a watch.
+/// A watch.
 struct Watch {
     name: Box<[u8]>,
-    /// Its place in the order in which watches are listed.
+    /// Its position when watches are listed.
     rank: u32,
     is_gone: bool,
 }
 
-/// How a directory has come.
+/// How a directory appeared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Arrival {
-    /// It was made: what is in it was made since, and is told.
+    /// It was created: its content was created since then, and is reported.
     Created,
-    /// It was moved here with all that is in it.
+    /// It was moved here with its content, which is not reported.
     Moved,
 }
 
@@ -96,7 +96,7 @@ struct Entry {
     path: Vec<u8>,
 }
 
-/// The queue, and the watches by number.
+/// The kernel's queue, and the watches by number.
 pub struct Watching {
     queue: Queue,
     mask: u32,
@@ -112,10 +112,10 @@ pub struct Watching {
 }
 
 impl Watching {
-    /// Watches nothing yet.
+    /// Opens the queue, without any watch.
     ///
     /// # Errors
-    /// When the kernel gives us no inotify instance.
+    /// When the kernel refuses an inotify instance.
     pub fn new(gone: Gone) -> io::Result<Self> {
         Ok(Self {
             queue: Queue::new()?,
@@ -132,12 +132,12 @@ impl Watching {
         })
     }
 
-    /// Which events are told.
+    /// Sets which events are reported.
     pub fn set_filter(&mut self, filter: Option<Filter>) {
         self.filter = filter;
     }
 
-    /// Which events the kernel is asked for (`IN_*` bits), and which directories are left out.
+    /// Sets the events that the kernel is asked for (`IN_*` bits), and the excluded directories.
     pub fn set_scope(&mut self, mask: u32, excluded: Vec<Vec<u8>>) {
         self.mask = mask;
         self.excluded = excluded;
@@ -146,14 +146,14 @@ impl Watching {
     /// Watches one file or directory.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn add(&mut self, path: &[u8]) -> Result<(), Errno> {
         let found = self.walk().add(path)?;
         self.note_first(found);
         Ok(())
     }
 
-    /// Watches a directory and all below it.
+    /// Watches a directory and everything below it.
     ///
     /// # Errors
     /// As for [`Walk::add_tree`].
@@ -167,7 +167,7 @@ impl Watching {
             self.note_first(found);
         }
         self.add_made_meanwhile(unsure)?;
-        // What we read ourselves is no event.
+        // Our own listing of the tree must not be reported.
         self.read_until(self.queue.end());
         self.drop_events(begin, is_reading);
         Ok(())
@@ -183,17 +183,17 @@ impl Watching {
         self.watches.is_empty()
     }
 
-    /// Every watch, with its number, its name and its place in the order.
+    /// All watches: number, name, and position in the list.
     pub fn watches(&self) -> impl Iterator<Item = (i32, &[u8], u32)> {
         self.watches.iter().map(|(wd, watch)| (*wd, &*watch.name, watch.rank))
     }
 
-    /// True while events are left that were read already.
+    /// True while events are left that were already read from the kernel.
     pub fn has_read(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// The next event; waits for it at most so long, or until `other` can be read.
+    /// The next event. Waits for it until the limit ends or `other` is readable.
     ///
     /// # Errors
     /// When the queue cannot be read.
@@ -205,7 +205,7 @@ impl Watching {
         loop {
             while let Some(mut event) = self.pending.pop_front() {
                 if event.wd >= 0 && !self.watches.contains_key(&event.wd) {
-                    // Its watch is one that we have ended.
+                    // We removed its watch.
                     continue;
                 }
                 event.is_filtered = self.is_filtered(&event);
@@ -226,10 +226,10 @@ impl Watching {
         Occurrence { watch, name, mask: event.mask, cookie: event.cookie }
     }
 
-    /// Keeps the watches of trees right after an event. Returns the new directory that cannot be watched.
+    /// Updates the watches of trees after an event.
     ///
     /// # Errors
-    /// The directory, and what the kernel says.
+    /// The new directory that cannot be watched, and the kernel's error.
     pub fn follow(&mut self, event: &Event) -> Result<(), (Vec<u8>, Errno)> {
         if event.is_filtered && matches!(self.filter, Some(Filter::Exclude(_))) {
             return Ok(());
@@ -257,7 +257,7 @@ impl Watching {
         }
     }
 
-    /// The kernel has ended a watch: its file is gone.
+    /// Handles the end of a watch by the kernel: its file is gone.
     pub fn forget_ended(&mut self, event: &Event) {
         if event.mask & libc::IN_IGNORED == 0 {
             return;
@@ -272,7 +272,7 @@ impl Watching {
         Walk { inotify: self.queue.fd(), mask: self.mask, excluded: &self.excluded }
     }
 
-    /// Waits for events; what ends the wait otherwise is returned.
+    /// Waits for events; returns what else ended the wait.
     fn wait(
         &self,
         limit: Option<Duration>,
@@ -310,7 +310,7 @@ impl Watching {
         Ok(events.len())
     }
 
-    /// Reads what has happened up to the position. A failure shows at the next read.
+    /// Reads events up to the position. An error shows at the next read.
     fn read_until(&mut self, position: u64) {
         while self.queue.position() < position && self.read().is_ok_and(|count| count > 0) {}
     }
@@ -325,12 +325,12 @@ impl Watching {
         }
     }
 
-    /// Drops events that were read and not told, from the position on.
+    /// Drops events from the position on that were read but not reported.
     fn drop_events(&mut self, begin: u64, is_dropped: impl Fn(&Event) -> bool) {
         self.pending.retain(|event| event.position < begin || !is_dropped(event));
     }
 
-    /// Two names may lead to one watch: the first one is told.
+    /// Registers a watch. When two names lead to one watch, events show the first name.
     fn note_first(&mut self, found: Found) {
         match self.watches.get(&found.wd) {
             None => self.note(found.wd, found.name),
@@ -345,7 +345,7 @@ impl Watching {
         self.watches.insert(wd, Watch { name: name.into(), rank, is_gone: false });
     }
 
-    /// Watches directories that were made between the listing of their parent and its watch.
+    /// Watches directories that were created after their parent was listed and before it was watched.
     fn add_made_meanwhile(&mut self, mut unsure: Vec<Vec<u8>>) -> Result<(), Errno> {
         if unsure.is_empty() {
             return Ok(());
@@ -392,14 +392,14 @@ impl Watching {
             }
         }
         if is_taken {
-            // Two names were exchanged, or a directory was replaced: ask the kernel which watch is where.
+            // Two names were exchanged, or a directory was replaced. Adding watches again returns the number at each name.
             self.arrive(moving.from, Arrival::Moved)?;
             self.arrive(path, Arrival::Moved)?;
         }
         Ok(())
     }
 
-    /// A watched directory has moved. When its new name was not told, it has left the tree.
+    /// Handles the move of a watched directory. If no event named its new place, it left the tree.
     fn follow_move_self(&mut self, wd: i32) -> Result<(), (Vec<u8>, Errno)> {
         if self.moving.as_ref().is_some_and(|moving| moving.wd == wd) {
             self.end_move();
@@ -407,7 +407,7 @@ impl Watching {
         Ok(())
     }
 
-    /// Ends the watches of a directory that was moved out of the tree.
+    /// Removes the watches of a directory that was moved out of the tree.
     fn end_move(&mut self) {
         let Some(Moving { from, .. }) = self.moving.take() else { return };
         let is_below = |(_, watch): &(i32, &Watch)| watch.name.starts_with(&from);
@@ -416,7 +416,7 @@ impl Watching {
         ended.iter().for_each(|wd| _ = self.watches.remove(wd));
     }
 
-    /// Events were lost: looks at all watched directories again.
+    /// Walks all watched trees again, because events were lost.
     fn refresh_all(&mut self) -> Result<(), (Vec<u8>, Errno)> {
         let mut roots: Vec<Vec<u8>> = self.live().map(|(_, watch)| watch.name.to_vec()).collect();
         roots.retain(|name| name.ends_with(b"/"));
@@ -425,7 +425,7 @@ impl Watching {
         roots.into_iter().try_for_each(|root| self.arrive(root, Arrival::Moved))
     }
 
-    /// A directory is new at this path: watches it and all below it, *then* lists it, so that nothing is missed.
+    /// Handles a new directory at this path. Watches each directory *before* listing it, so that no entry is missed.
     fn arrive(&mut self, path: Vec<u8>, arrival: Arrival) -> Result<(), (Vec<u8>, Errno)> {
         if !is_directory(path.strip_suffix(b"/").unwrap_or(&path)) || self.walk().is_excluded(&path)
         {
@@ -480,7 +480,8 @@ impl Watching {
         listed.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     }
 
-    /// The kernel merges an event with an equal one before it, unless one of ours stood between them.
+    /// Merges equal events in sequence. The kernel does so too, but an event of our own listing, now dropped, may have
+    /// separated them.
     fn merge_events(&mut self, begin: u64) {
         let names = &self.names;
         let mut last: Option<Event> = None;
@@ -495,7 +496,7 @@ impl Watching {
         });
     }
 
-    /// Tells of what was made in a new directory before its watch stood.
+    /// Reports entries that were created in a new directory before it was watched.
     fn tell_entries(&mut self, entries: Vec<Entry>) {
         let appeared: HashSet<(i32, &[u8])> = self
             .pending
@@ -529,7 +530,7 @@ impl Watching {
     }
 }
 
-/// True when the event tells that a directory was read.
+/// True when the event says that a directory was read.
 fn is_reading(event: &Event) -> bool {
     event.mask & libc::IN_ISDIR != 0 && event.mask & READING != 0
 }
