@@ -1,8 +1,8 @@
-//! The recorded state of a directory tree: tells after a downtime what was added, changed, moved in or removed.
-//! Does not know what is pending (the journal does), and reads no remote.
+//! The recorded state of a directory tree: shows after a downtime what was added, changed, moved in or removed.
+//! Does not know what is pending (the journal does), and does not read remotes.
 //!
-//! Invariant: an entry's state goes on record after a delivery that began after the observation has succeeded, and before
-//! the journal forgets the delivery. So whatever equals its record equals its copy, and the rest is sent again.
+//! Invariant: an entry's state is recorded only when a delivery that began after its observation has succeeded, and
+//! before the journal forgets the delivery. So an entry that equals its record equals its copy; all others are sent.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -39,22 +39,22 @@ use merge::{Gate, Turn, deltas_max, go_on, publish, remove, remove_merged, sync_
 #[derive(Debug)]
 pub struct Record {
     root: PathBuf,
-    /// The path of its files, without their extensions.
+    /// The path of the record's files, without extension.
     stem: PathBuf,
     generation: u64,
     delta: File,
     delta_len: u64,
-    /// Length of the earlier deltas that are not part of the snapshot yet.
+    /// Total length of earlier deltas that are not merged into the snapshot yet.
     earlier_len: u64,
     /// A merge starts when all deltas together are longer than this.
     merge_above: u64,
     recorder: Recorder,
-    /// The snapshot's header; `None`: there is no snapshot.
+    /// The snapshot's header; `None` when there is no snapshot.
     found: Option<Header>,
-    /// Held by the survey or merge that is under way.
+    /// Shared with the survey or merge that is running.
     turn: Turn,
     state: State,
-    /// Why a record that was begun is not finished, if so.
+    /// Why the first record was begun but never finished, if so.
     unfinished: Option<&'static str>,
 }
 
@@ -64,11 +64,11 @@ enum State {
     Blank,
     /// Deliveries are recorded.
     Kept,
-    /// A write failed, or the files are damaged. The next start finds that and compares everything.
+    /// A write failed, or the files are damaged. The next start notices and compares everything.
     Broken,
 }
 
-/// A survey that can run on any thread. Give it back to [`Record::keep`], or drop it to keep the old record.
+/// A survey that can run on any thread. Pass it to [`Record::keep`], or drop it to keep the old record.
 #[derive(Debug)]
 pub struct Surveyor {
     paths: survey::Paths,
@@ -79,7 +79,7 @@ pub struct Surveyor {
 }
 
 impl Record {
-    /// Opens (or begins) the record of `root` in the state directory `dir`.
+    /// Opens (or creates) the record of `root` in the state directory `dir`.
     pub fn open(dir: &Path, root: &Path) -> io::Result<Self> {
         let hash = stable_hash(root.as_os_str().as_bytes());
         let stem = dir.join(format!("record-{hash:016x}"));
@@ -99,7 +99,7 @@ impl Record {
             earlier_len += fs::metadata(&path)?.len();
             generation = generation.max(number);
             let mut delta = Delta::default();
-            // The survey reads it again and reports damage.
+            // Ignore damage here: the survey reads the file again and reports it.
             let _ = delta.read(&path)?;
             order = order.max(delta.order);
         }
@@ -123,13 +123,13 @@ impl Record {
         })
     }
 
-    /// True when the root is another directory, or on another file system, than the one that was recorded.
+    /// True when the root is not the recorded directory, or is on another file system.
     pub fn is_of_another_root(&self) -> bool {
         let now = Header::of_root(&self.root);
         self.found.is_some_and(|then| now.is_ok_and(|now| !survey::same_file_system(&then, &now)))
     }
 
-    /// True when the root is on another file system than the one that was recorded.
+    /// True when the root is on another file system than the recorded one.
     pub fn is_on_another_file_system(&self) -> bool {
         let now = Header::of_root(&self.root);
         let other = |then: Header, now: Header| {
@@ -138,8 +138,8 @@ impl Record {
         self.found.is_some_and(|then| now.is_ok_and(|now| other(then, now)))
     }
 
-    /// Notes that changes are watched from now on although no record is finished: if it is not finished at the next start,
-    /// everything may have changed. Call it when the watches are set.
+    /// Marks the first record as begun. If it is still unfinished at the next start, everything may have changed.
+    /// Call it when the watches are set.
     pub fn begin(&self) -> io::Result<()> {
         if self.state != State::Blank || self.unfinished.is_some() {
             return Ok(());
@@ -148,22 +148,22 @@ impl Record {
         sync_directory_of(&self.stem)
     }
 
-    /// Changes were lost before the tree was on record: the next survey has to take every entry for changed.
+    /// Notes that changes were lost before the first record was finished: the next survey reports every entry as changed.
     pub fn set_unfinished(&mut self, reason: &'static str) {
         self.unfinished = Some(reason);
     }
 
-    /// True when there is a record, readable or not.
+    /// True when there is a snapshot, readable or not.
     pub fn has_snapshot(&self) -> bool {
         self.state != State::Blank
     }
 
-    /// Why everything may have changed although nothing is on record; `None` when this is the first start.
+    /// Why everything may have changed although there is no record; `None` at the first start.
     pub fn why_unfinished(&self) -> Option<&'static str> {
         self.unfinished
     }
 
-    /// How many entries are on record; 0 when that cannot be read.
+    /// How many entries are on record; 0 when the record cannot be read.
     pub fn count_known(&self) -> u64 {
         self.count_known_up_to(u64::MAX)
     }
@@ -173,7 +173,7 @@ impl Record {
         known.unwrap_or(Ok(0)).unwrap_or(0)
     }
 
-    /// True when at least so many entries are on record.
+    /// True when at least `enough` entries are on record.
     pub fn knows(&self, enough: u64) -> bool {
         self.count_known_up_to(enough) >= enough
     }
@@ -192,14 +192,14 @@ impl Record {
         })
     }
 
-    /// Takes the observations for this record.
+    /// The recorder that takes observations for this record.
     pub fn recorder(&self) -> Recorder {
         self.recorder.clone()
     }
 
-    /// Begins again after the state directory was deleted: nothing is on record until the next survey.
+    /// Starts anew after the state directory was deleted: nothing is on record until the next survey.
     pub fn start_anew(&mut self) -> io::Result<()> {
-        // A survey or merge under way works on deleted files: it must not publish its result.
+        // A running survey or merge works on deleted files: it must not publish its result.
         *lock(&self.turn) = Gate::Closed;
         self.turn = Arc::new(Mutex::default());
         self.generation += 1;
@@ -209,10 +209,10 @@ impl Record {
         self.begin()
     }
 
-    /// Records what was observed before a job that has succeeded. Call it *before* the journal forgets the delivery.
-    /// When the disk is full, warns once and marks the record as incomplete for the next start.
+    /// Records the observation of a job that has succeeded. Call it *before* the journal forgets the delivery.
+    /// If the write fails, warns once and marks the record as incomplete for the next start.
     pub fn append(&mut self, observation: &Observation) {
-        // Without a snapshot, or one in the making, there is nothing to keep up to date.
+        // A delta is useless without a snapshot and without a survey that writes one.
         if self.state != State::Kept || self.found.is_none() && !self.is_busy() {
             return;
         }
@@ -231,7 +231,7 @@ impl Record {
             "cannot write the record of {}: {error}; work goes on, but a restart will have to sync everything",
             self.root.display()
         );
-        // A merge under way must not replace it by a readable snapshot.
+        // A running merge must not replace it with a readable snapshot.
         let mut gate = lock(&self.turn);
         *gate = Gate::Spoiled;
         let emptied = OpenOptions::new().write(true).open(&path);
@@ -243,12 +243,12 @@ impl Record {
         }
     }
 
-    /// True while a survey or a merge is under way.
+    /// True while a survey or a merge is running.
     fn is_busy(&self) -> bool {
         Arc::strong_count(&self.turn) > 1
     }
 
-    /// Prepares a merge when the deltas are long enough; deliveries go to a new delta from then on.
+    /// Prepares a merge when the deltas are long enough; later deliveries go to a new delta.
     pub fn start_merge(&mut self) -> Option<Merger> {
         let is_due = self.delta_len + self.earlier_len > self.merge_above;
         let found =
@@ -262,10 +262,10 @@ impl Record {
         }
     }
 
-    /// Takes in the result of a merge.
+    /// Handles the result of a merge.
     pub fn merged(&mut self, merged: Merged) {
         if !Arc::ptr_eq(&merged.turn, &self.turn) {
-            // The record has begun anew meanwhile.
+            // The record was started anew meanwhile.
             return;
         }
         match merged.result {
@@ -286,7 +286,7 @@ impl Record {
         }
     }
 
-    /// Tries the next merge when the deltas have grown by as much again.
+    /// Postpones the next merge until the deltas have grown by the usual limit again.
     fn put_off_merge(&mut self, error: &io::Error) {
         let len = self.delta_len + self.earlier_len;
         self.merge_above = len + deltas_max(self.snapshot_len());
@@ -317,20 +317,20 @@ impl Record {
         Ok((paths, header))
     }
 
-    /// Prepares a survey against what is on record now; what is recorded from now on goes to a new delta.
+    /// Prepares a survey against the current record; later observations go to a new delta.
     pub fn start_survey(&mut self) -> io::Result<Surveyor> {
         if self.is_busy() {
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, "a survey is under way already"));
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "a survey is already running"));
         }
         let (paths, header) = self.begin_delta(Header::of_root(&self.root)?)?;
-        // The survey's snapshot and the deliveries from now on belong together.
+        // Record deliveries from now on: they complete the survey's snapshot.
         self.state = State::Kept;
         *lock(&self.turn) = Gate::Open;
         let (losses, without) = (Losses::Accidents, WithoutBaseline::Silent);
         Ok(Surveyor { paths, header, losses, without, turn: Arc::clone(&self.turn) })
     }
 
-    /// Replaces the record by what the survey found. Call it only when every change that it reported is in the journal on disk.
+    /// Replaces the record with the survey's snapshot. Call it only when every reported change is in the journal on disk.
     pub fn keep(&mut self, survey: Surveyor) -> io::Result<()> {
         publish(&survey.turn, &survey.paths)?;
         self.found = Some(survey.header);
@@ -338,12 +338,12 @@ impl Record {
         self.earlier_len = 0;
         self.merge_above = deltas_max(self.snapshot_len());
         remove_merged(&survey.paths)?;
-        // The first record is finished, so its marker goes.
+        // The first record is finished, so remove its marker.
         remove(&self.stem.with_extension("begun"))
     }
 
-    /// Closes the record with a last sign of life, so that the next start doubts few entries. A survey or a merge under way
-    /// ends soon; whoever opens the record again waits for that first.
+    /// Closes the record and writes the current time to it, so that the next start doubts few entries. A running survey
+    /// or merge ends soon; wait for that before opening the record again.
     pub fn close(mut self) {
         let observation = self.recorder.observe(&[], &|_, _| true);
         self.append(&observation);
@@ -361,18 +361,18 @@ impl Header {
 }
 
 impl Surveyor {
-    /// Says what a mount point without its file system means; [`Losses::Accidents`] if this is not called.
+    /// Sets what a mount point without its file system means; the default is [`Losses::Accidents`].
     pub fn with(self, losses: Losses) -> Self {
         Self { losses, ..self }
     }
 
-    /// Says what is reported where there is no usable record; [`WithoutBaseline::Silent`] if this is not called.
+    /// Sets what is reported without a usable record; the default is [`WithoutBaseline::Silent`].
     pub fn without_baseline(self, without: WithoutBaseline) -> Self {
         Self { without, ..self }
     }
 
-    /// Walks the tree on `threads` threads (0: one per processor) and gives what differs from the record to `sink`, sorted by
-    /// path. Without a usable record [`Survey::unknown`] says why; the new record is made all the same.
+    /// Walks the tree on `threads` threads (0: one per processor) and passes each difference to `sink`, sorted by path.
+    /// Without a usable record [`Survey::unknown`] says why; the new record is still written.
     pub fn compare(
         &self,
         wanted: Wanted<'_>,

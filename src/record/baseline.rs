@@ -1,4 +1,4 @@
-//! The baseline of a comparison: the snapshot, streamed, with the delta since then laid over it.
+//! The baseline of a comparison: the snapshot, streamed, with the later deltas applied.
 //! Does not read the tree.
 
 use std::collections::BTreeMap;
@@ -15,14 +15,14 @@ use super::format::{
 use crate::path::RelPath;
 use crate::seal::{self, NoFrame};
 
-/// The file does not hold what this program wrote.
+/// The file's content is not what this program wrote.
 #[derive(Debug)]
 pub struct Damaged;
 
 /// A snapshot file, read listing by listing.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Its header.
+    /// The header of the file.
     pub header: Header,
     file: BufReader<File>,
     ready: Peekable<IntoIter<Listing>>,
@@ -46,7 +46,7 @@ impl Snapshot {
         Ok(Some(Ok(Self { header, file, ready: Vec::new().into_iter().peekable(), ended: false })))
     }
 
-    /// Reads on until a listing is ready; false at the snapshot's end.
+    /// Reads until a listing is ready; false at the end of the snapshot.
     fn fill(&mut self) -> io::Result<bool> {
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the record is damaged");
         while !self.ended && self.ready.peek().is_none() {
@@ -65,7 +65,7 @@ impl Snapshot {
         Ok(self.ready.peek().is_some())
     }
 
-    /// The next listing; a long one comes in several frames and is put together here.
+    /// The next listing; joins a long one, which the file holds in several frames.
     pub fn next(&mut self) -> io::Result<Option<Listing>> {
         self.fill()?;
         let Some(mut listing) = self.ready.next() else {
@@ -80,21 +80,21 @@ impl Snapshot {
     }
 }
 
-/// The observed states of each name in a directory, with the order of the observations.
+/// The observed states of each name in a directory, each with the order of its observation.
 type Names = BTreeMap<Box<[u8]>, Vec<(u64, EntryState)>>;
 
-/// What was observed since the snapshot: directory -> name -> states in the order of observation.
+/// The observations since the snapshot: directory -> name -> states in the order of observation.
 #[derive(Debug, Default)]
 pub struct Delta {
     dirs: BTreeMap<DirKey, Names>,
     /// The highest order of an observation.
     pub order: u64,
-    /// When the last observation was written; 0: there is none.
+    /// When the last observation was written; 0 when there is none.
     pub alive: i64,
 }
 
 impl Delta {
-    /// Adds a delta file. Ignores a torn last frame: the journal still holds its deliveries as pending.
+    /// Adds a delta file. Ignores a torn last frame, because the journal still holds its deliveries as pending.
     pub fn read(&mut self, path: &Path) -> io::Result<Result<(), Damaged>> {
         let bytes = fs::read(path)?;
         let mut rest = bytes.as_slice();
@@ -125,7 +125,7 @@ impl Delta {
         if !matches!(state, EntryState::Present(_)) {
             return;
         }
-        // An entry proves that its directory exists, even when nobody observed the directory itself.
+        // An entry proves that its directory exists, even if the directory itself was not observed.
         let named = (order, EntryState::Present(Stamp::NAMED_DIR));
         let mut below = dir;
         while let Some((dir, name)) = below.split() {
@@ -140,7 +140,7 @@ impl Delta {
     }
 }
 
-/// The snapshot with the delta laid over it, listing by listing in sorted order.
+/// The snapshot with the deltas applied, listing by listing in sorted order.
 #[derive(Debug)]
 pub struct Baseline {
     snapshot: Snapshot,
@@ -149,7 +149,7 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Lays `delta` over `snapshot`.
+    /// Applies `delta` to `snapshot`.
     pub fn new(mut snapshot: Snapshot, mut delta: Delta) -> io::Result<Self> {
         for states in delta.dirs.values_mut().flat_map(BTreeMap::values_mut) {
             states.sort_by_key(|(order, _)| *order);
@@ -195,10 +195,10 @@ impl Baseline {
     }
 }
 
-/// The state of one name after all observations of it. In doubt the name stays on record, so a deletion is not missed.
+/// The state of one name after all its observations. In doubt the name stays on record, so that no deletion is missed.
 fn fold(old: Option<Stamp>, snapshot_order: u64, states: &[(u64, EntryState)]) -> Option<Stamp> {
     states.iter().fold(old, |known, (order, state)| {
-        // An observation of the entry alone says nothing about these.
+        // An observation of the entry alone does not clear these flags.
         let kept = known.map_or(0, |stamp| stamp.flags & (UNKNOWN_BELOW | MOUNT));
         match state {
             EntryState::Present(stamp) if stamp.has(NAME_ONLY) => known.or(Some(*stamp)),
@@ -208,7 +208,7 @@ fn fold(old: Option<Stamp>, snapshot_order: u64, states: &[(u64, EntryState)]) -
                 let ctime = if is_it { stamp.ctime } else { known.ctime };
                 Stamp { ctime, ..known }
             }),
-            // The observation is older than the snapshot, although it was written later: the snapshot is right.
+            // The observation is older than the snapshot, although it was written later: trust the snapshot.
             EntryState::Absent if *order < snapshot_order => known,
             EntryState::Absent => None,
         }

@@ -1,5 +1,5 @@
-//! The byte format of the record: snapshot (sorted listings) and delta (observations since then). Pure.
-//! Does not combine them (baseline.rs does).
+//! The file format of the record: snapshot (sorted listings) and delta (later observations). Pure.
+//! Does not combine them (`baseline.rs` does).
 
 use crate::path::RelPath;
 use crate::seal;
@@ -13,7 +13,7 @@ pub const HEADER_LEN: usize = seal::HEAD_LEN + 58;
 /// A frame is sealed when it has grown to this length.
 pub const FRAME_LEN: usize = 64 << 10;
 
-/// A directory's path with NUL between its names: compares so that a directory stands right before what is below it.
+/// A directory's path with NUL between the names, so that a directory sorts right before everything below it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DirKey(pub Box<[u8]>);
 
@@ -24,7 +24,7 @@ impl DirKey {
         Self(path.as_bytes().iter().map(zero).collect())
     }
 
-    /// The path of `name` in this directory; an empty name is the directory itself. `None` when that is no path.
+    /// The path of `name` in this directory; an empty name is the directory itself. `None` when it is not a valid path.
     pub fn path(&self, name: &[u8]) -> Option<RelPath> {
         let slash = |&b: &u8| if b == 0 { b'/' } else { b };
         let dir = RelPath::new(&self.0.iter().map(slash).collect::<Vec<_>>())?;
@@ -55,16 +55,16 @@ impl DirKey {
     }
 }
 
-/// It is a directory.
+/// Flag: a directory.
 pub const DIR: u8 = 1;
-/// Another file system is mounted there.
+/// Flag: another file system is mounted there.
 pub const MOUNT: u8 = 2;
-/// What is below is not known.
+/// Flag: the content of the directory is not known.
 pub const UNKNOWN_BELOW: u8 = 4;
-/// Only the name is known: any state of it is a change.
+/// Flag: only the name is known, so any state counts as changed.
 pub const NAME_ONLY: u8 = 8;
 
-/// What tells one state of an entry from any other: the kernel sets the change time, nobody else can.
+/// Identifies one state of an entry. It uses the change time, because only the kernel can set that.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stamp {
     /// [`DIR`] and the like.
@@ -85,7 +85,7 @@ impl Stamp {
     }
 }
 
-/// A directory and what is in it, sorted by name. In the root, the empty name is the root itself.
+/// A directory and its entries, sorted by name. In the root's listing, the empty name is the root itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
     /// Which directory.
@@ -95,26 +95,26 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// How many names there are; the root's listing also holds the root itself, without one.
+    /// The number of entries, not counting the root itself in the root's listing.
     pub fn names(&self) -> u64 {
         self.entries.iter().filter(|(name, _)| !name.is_empty()).count() as u64
     }
 }
 
-/// What stands at the head of a snapshot.
+/// The header of a snapshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Header {
     /// Device of the root.
     pub dev: u64,
-    /// The root's file system, as statvfs names it; zero: it does not.
+    /// The id of the root's file system from statvfs; zero when it has none.
     pub fsid: u64,
     /// Inode of the root.
     pub ino: u64,
-    /// The last delta that is merged into it.
+    /// The last delta that is merged into this snapshot.
     pub generation: u64,
     /// Observations with a lower order are older than the snapshot.
     pub order: u64,
-    /// When it was made, nanoseconds since 1970.
+    /// When the snapshot was written, in nanoseconds since 1970.
     pub alive: i64,
 }
 
@@ -133,7 +133,7 @@ impl Header {
         out
     }
 
-    /// Reads a sealed header; `None` when it is none of this version.
+    /// Reads a sealed header; `None` when it is damaged or of another version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut bytes = Bytes(seal::open(bytes).ok()?.0);
         if bytes.take(8)? != MAGIC || bytes.take(2)? != VERSION.to_le_bytes() {
@@ -160,14 +160,14 @@ pub fn encode_listing(out: &mut Vec<u8>, dir: &DirKey, entries: &[(Box<[u8]>, St
     }
 }
 
-/// Reads a snapshot frame's payload. An empty payload is the mark at the end of a whole snapshot.
+/// Reads a snapshot frame's payload. An empty payload marks the end of a complete snapshot.
 pub fn decode_listings(payload: &[u8]) -> Option<Vec<Listing>> {
     let mut bytes = Bytes(payload);
     let mut listings = Vec::new();
     while !bytes.0.is_empty() {
         let dir = DirKey(bytes.bytes()?.into());
         let count = bytes.u32()?;
-        // Not reserved: a damaged count must not ask for memory.
+        // Reserve nothing: a damaged count must not allocate memory.
         let mut entries = Vec::new();
         for _ in 0..count {
             entries.push((bytes.bytes()?.into(), bytes.stamp()?));
@@ -177,18 +177,18 @@ pub fn decode_listings(payload: &[u8]) -> Option<Vec<Listing>> {
     Some(listings)
 }
 
-/// One entry of a delta: what an observation found.
+/// One entry of a delta: the observed state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryState {
-    /// It is there, in this state.
+    /// It exists, in this state.
     Present(Stamp),
-    /// The directory, if it is on record, has this state now because a name in it was removed.
+    /// A directory has this state after a name in it was removed. It applies only if the directory is on record.
     Touched(Stamp),
-    /// It is not there, nor anything below it.
+    /// It does not exist, nor anything below it.
     Absent,
 }
 
-/// Appends one line to a delta frame's payload (which begins with the order and the time, 8 bytes each).
+/// Appends one entry to a delta frame's payload (which begins with the order and the time, 8 bytes each).
 pub fn encode_entry(out: &mut Vec<u8>, path: &RelPath, state: EntryState) {
     match state {
         EntryState::Present(stamp) => {
@@ -209,9 +209,9 @@ pub fn encode_entry(out: &mut Vec<u8>, path: &RelPath, state: EntryState) {
 pub struct DeltaFrame {
     /// Later observations have higher numbers.
     pub order: u64,
-    /// When it was written, nanoseconds since 1970.
+    /// When it was written, in nanoseconds since 1970.
     pub alive: i64,
-    /// What was found.
+    /// The observed entries.
     pub entries: Vec<(RelPath, EntryState)>,
 }
 
@@ -243,7 +243,7 @@ fn put_stamp(out: &mut Vec<u8>, stamp: Stamp) {
     out.extend_from_slice(&stamp.ctime.to_le_bytes());
 }
 
-/// Seven bits a byte, the lowest first: most numbers here are small.
+/// Appends a number, seven bits in each byte and the lowest first, because most numbers here are small.
 fn put_number(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);

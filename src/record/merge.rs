@@ -1,5 +1,5 @@
-//! Merges the deltas into a new snapshot while the program runs, so that the record does not grow with every delivery.
-//! Does not read the tree: it writes what is on record, in less space.
+//! Merges the deltas into a new snapshot while the program runs, so that the record does not grow without limit.
+//! Does not read the tree.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -12,44 +12,44 @@ use super::survey::{Paths, is_damage, read_baseline};
 use super::writer::Writer;
 use crate::ground::lock::lock;
 
-/// Deltas below this length are not merged, however small the snapshot is.
+/// Deltas shorter than this are not merged, even if the snapshot is smaller.
 const DELTAS_MIN: u64 = 1 << 20;
 
-/// Deltas above this length are merged, however large the snapshot is: a merge holds them in memory.
+/// Deltas longer than this are merged, even if the snapshot is larger, because a merge holds them in memory.
 const DELTAS_MAX: u64 = 64 << 20;
 
-/// How long all deltas may become beside a snapshot of this length.
+/// The total length of deltas at which a snapshot of this length is merged with them.
 pub(super) fn deltas_max(snapshot_len: u64) -> u64 {
     snapshot_len.clamp(DELTAS_MIN, DELTAS_MAX)
 }
 
-/// Whether a new snapshot may still take the old one's place.
+/// Whether a new snapshot may still replace the old one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Gate {
     #[default]
     Open,
-    /// A delivery could not be put on record: a new snapshot would hide that.
+    /// A delivery could not be recorded. A new snapshot would hide that.
     Spoiled,
-    /// The record has begun anew: what is under way is finished, and not put in its place.
+    /// The record was started anew: the running survey or merge ends without publishing its result.
     Closed,
-    /// The record ends: what is under way ends as well, for the next start reads and writes the same files.
+    /// The record is closed: the running survey or merge must stop, because the next start uses the same files.
     Ended,
 }
 
-/// Shared by a record and the one survey or merge that may be under way.
+/// Shared by a record and the one survey or merge that may be running.
 pub(super) type Turn = Arc<Mutex<Gate>>;
 
-/// Gives the new snapshot the old one's name, unless the record must stay as it is.
+/// Replaces the old snapshot with the new one, unless the gate forbids it.
 pub(super) fn publish(turn: &Turn, paths: &Paths) -> io::Result<()> {
     let gate = lock(turn);
     match *gate {
         Gate::Open => fs::rename(&paths.new_snapshot, &paths.snapshot),
-        Gate::Spoiled => Err(io::Error::other("a delivery could not be put on record meanwhile")),
+        Gate::Spoiled => Err(io::Error::other("a delivery could not be recorded meanwhile")),
         Gate::Closed | Gate::Ended => Err(io::ErrorKind::Interrupted.into()),
     }
 }
 
-/// An error as soon as the record ends. A survey or a merge asks for each directory.
+/// Fails once the record is closed. A survey or a merge calls it for each directory, so that it stops soon.
 pub(super) fn go_on(turn: &Turn) -> io::Result<()> {
     match *lock(turn) {
         Gate::Ended => Err(io::ErrorKind::Interrupted.into()),
@@ -57,7 +57,7 @@ pub(super) fn go_on(turn: &Turn) -> io::Result<()> {
     }
 }
 
-/// Makes the new name durable *before* the deltas go that the new snapshot holds.
+/// Makes the new snapshot's name durable, and only then removes the deltas that it contains.
 pub(super) fn remove_merged(paths: &Paths) -> io::Result<()> {
     sync_directory_of(&paths.snapshot)?;
     paths.deltas.iter().try_for_each(|delta| remove(delta))
@@ -68,7 +68,7 @@ pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
-/// Removes a file, which somebody else may have removed already.
+/// Removes a file, if it exists.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -76,7 +76,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A merge that can be run on any thread. Give its result to [`super::Record::merged`].
+/// A merge that can run on any thread. Pass its result to [`super::Record::merged`].
 #[derive(Debug)]
 pub struct Merger {
     pub(super) paths: Paths,
@@ -84,7 +84,7 @@ pub struct Merger {
     pub(super) turn: Turn,
 }
 
-/// How a merge has ended.
+/// The result of a merge.
 #[derive(Debug)]
 pub struct Merged {
     pub(super) header: Header,
@@ -93,12 +93,12 @@ pub struct Merged {
 }
 
 impl Merger {
-    /// Writes the new snapshot, puts it in the old one's place, and removes the deltas that it holds. After an error, and
-    /// after the death of the process at any point, the record still says all that it said.
+    /// Writes the new snapshot, replaces the old one, and removes the deltas that it contains. Nothing is lost from the
+    /// record after an error, or if the process dies at any point.
     pub fn run(self) -> Merged {
         let result = self.merge();
         if result.is_err() {
-            // What is left of it may be what fills the disk.
+            // Remove the partial snapshot, because it may be what fills the disk.
             _ = fs::remove_file(&self.paths.new_snapshot);
         }
         Merged { header: self.header, result, turn: self.turn }
@@ -117,13 +117,13 @@ impl Merger {
     }
 }
 
-/// Writes a new snapshot with everything that is on record. Fails with `InvalidData` when the record is damaged, and with
-/// `Interrupted` when it ends.
+/// Writes a new snapshot with everything that is on record. Fails with `InvalidData` when the record is damaged, and
+/// with `Interrupted` when it is closed.
 pub(super) fn write_merged(paths: &Paths, now: &Header, turn: &Turn) -> io::Result<()> {
     let damaged = |why| io::Error::new(io::ErrorKind::InvalidData, format!("{why:?}"));
     let (mut baseline, alive) = read_baseline(paths, now)?.map_err(damaged)?;
     let mut writer = Writer::create(&paths.new_snapshot, &Header { alive, ..*now })?;
-    // The ancestors of the current directory, each with the directories in it. A directory that its parent does not name is gone.
+    // The ancestors of the current directory, each with its subdirectories. A directory that its parent does not name is gone.
     let mut above: Vec<(DirKey, BTreeSet<Box<[u8]>>)> = Vec::new();
     loop {
         go_on(turn)?;

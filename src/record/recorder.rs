@@ -1,4 +1,4 @@
-//! Observes the disk right before a job: the record takes the observation in when the job has succeeded.
+//! Observes the disk right before a job. The record stores the observation when the job has succeeded.
 //! Does not write.
 
 use std::path::{Path, PathBuf};
@@ -11,17 +11,17 @@ use crate::change::Scope;
 use crate::path::RelPath;
 use crate::seal;
 
-/// An observation of a tree that grows longer than this is dropped: the record then says that it does not know what is below.
+/// A longer observation of a tree is dropped; the record then marks the content of the tree as unknown.
 const OBSERVATION_MAX: usize = 16 << 20;
 
-/// Takes observations of one root; cheap to clone, one for each worker.
+/// Takes observations of one root. Each worker has its clone, which is cheap.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     root: PathBuf,
     order: Arc<AtomicU64>,
 }
 
-/// What was on disk at one moment.
+/// The state of some paths on disk at one moment.
 #[derive(Debug, Clone)]
 pub struct Observation {
     order: u64,
@@ -37,7 +37,7 @@ impl Recorder {
         self.order.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Observes what a job is about to deliver. Call it *before* rsync starts on these paths.
+    /// Observes the paths that a job is about to deliver. Call it *before* rsync starts on them.
     pub fn observe(&self, items: &[(RelPath, Scope)], wanted: Wanted<'_>) -> Observation {
         let mut observation = Observation { order: self.next_order(), entries: Vec::new() };
         let mut last_parent = None;
@@ -78,7 +78,7 @@ impl Recorder {
         }
     }
 
-    /// rsync sends the parent of an existing path too, and the parent's times change with every name in it.
+    /// Observes the parent, because rsync sends it with an existing path, and its times change with every name in it.
     fn observe_parent(&self, parent: &(Option<RelPath>, bool), entries: &mut Vec<u8>) {
         if let (Some(path), is_sent) = parent
             && let Ok(Some(stamp)) = stamp_of(&self.root, path)
@@ -89,7 +89,7 @@ impl Recorder {
         }
     }
 
-    /// A listing delivers names only: the record keeps no state of these entries.
+    /// Observes the names in a directory, without states: a job of scope listing delivers only names.
     fn observe_names(&self, path: &RelPath, wanted: Wanted<'_>, entries: &mut Vec<u8>) {
         let Ok(listing) = list(&self.root, &DirKey::new(path), wanted) else {
             return;
@@ -129,7 +129,7 @@ impl Recorder {
 }
 
 impl Observation {
-    /// Encodes the observation as a frame of the delta.
+    /// Encodes the observation as a sealed frame of the delta.
     pub(super) fn seal(&self, now_ns: i64) -> Vec<u8> {
         let mut frame = Vec::with_capacity(seal::HEAD_LEN + 16 + self.entries.len());
         let start = seal::begin(&mut frame);

@@ -1,5 +1,5 @@
-//! Compares a tree with its baseline: reports what differs, and writes the new snapshot on the way.
-//! Does not decide when, and replaces nothing: the caller does, once the differences are in the journal.
+//! Compares a tree with its baseline: reports what differs, and writes the new snapshot during the same walk.
+//! Does not replace the old snapshot: the caller does, once the differences are in the journal.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,26 +12,26 @@ use super::writer::Writer;
 use crate::change::{Cause, Change, Scope};
 use crate::path::RelPath;
 
-/// An entry that changed this shortly before the program ended may have changed again within the same clock tick.
-/// Nobody saw that, so the entry is reported as changed.
+/// An entry that changed so shortly before the program ended may have changed again within the same clock tick,
+/// unseen. So it is reported as changed.
 const DOUBT_NS: i64 = 100_000_000;
 
-/// Why a record cannot tell what changed.
+/// Why the record cannot show what changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unknown {
-    /// There is none: the first start.
+    /// There is no record: the first start.
     Missing,
-    /// It is damaged, incomplete, or of another version of this program.
+    /// The record is damaged, incomplete, or of another version of this program.
     Damaged,
-    /// The root is another directory than the one on record, on the same file system or on another.
+    /// The root is not the recorded directory.
     AnotherDirectory,
 }
 
 /// What a survey found, apart from the changes.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// Why not everything could be compared, if so. [`WithoutBaseline`] says what is reported where no record can be read; of one that
-    /// turns out to be damaged half-way, the changes before that place are reported.
+    /// Why not everything could be compared, if so. Without a readable record, [`WithoutBaseline`] says what is reported.
+    /// If the record is damaged in the middle, only the changes before that place are reported.
     pub unknown: Option<Unknown>,
     /// How many directories there are.
     pub directories: u64,
@@ -41,9 +41,9 @@ pub struct Survey {
     pub known: u64,
     /// How many of them are gone.
     pub gone: u64,
-    /// Directories that could not be read: nothing is reported about what is in them.
+    /// Directories that could not be read: nothing in them is reported.
     pub unreadable: Vec<RelPath>,
-    /// Directories on which a file system was mounted, and is no more: nothing in them is reported as removed.
+    /// Mount points whose file system is no longer mounted: nothing in them is reported as removed.
     pub lost_mounts: Vec<RelPath>,
 }
 
@@ -88,14 +88,14 @@ pub(super) fn is_damage(e: &io::Error) -> bool {
     matches!(e.kind(), InvalidData | UnexpectedEof)
 }
 
-/// Prefers the file system's id: the device number of some file systems changes at a reboot, and others have no id.
+/// Compares the file system's id, because some device numbers change at a reboot; without an id, the device number.
 pub(super) fn same_file_system(then: &Header, now: &Header) -> bool {
     let same =
         if then.fsid != 0 && now.fsid != 0 { then.fsid == now.fsid } else { then.dev == now.dev };
     same && then.ino == now.ino
 }
 
-/// A survey under way.
+/// A running survey.
 struct Surveyor<'a> {
     baseline: Option<Baseline>,
     alive: i64,
@@ -103,11 +103,11 @@ struct Surveyor<'a> {
     sink: &'a mut dyn FnMut(Change),
     writer: Writer,
     result: Survey,
-    /// One change of each of these covers everything in it.
+    /// Directories that were reported as a tree, which covers everything below them.
     covered: BTreeSet<DirKey>,
-    /// Nothing can be said about this directory: what was on record stays on record.
+    /// The unreadable or unmounted directory that the walk is in: its old entries stay on record.
     blind: Option<DirKey>,
-    /// Mount points without their file system, until the walk reaches them.
+    /// Mount points without their file system that the walk has not reached yet.
     lost: BTreeSet<DirKey>,
     losses: Losses,
     without: WithoutBaseline,
@@ -116,26 +116,26 @@ struct Surveyor<'a> {
 /// What a mount point without its file system means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Losses {
-    /// It comes back: nothing in it counts as removed, and the record remembers it.
+    /// It will be mounted again: nothing in it counts as removed, and the record keeps it.
     Accidents,
-    /// It is meant to be gone, with everything in it.
+    /// It was removed on purpose, with everything in it.
     Meant,
 }
 
 /// What to report where there is no baseline to compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WithoutBaseline {
-    /// Nothing: what was there before the first start is nobody's change, or everything is compared anyway.
+    /// Nothing: this is the first start, or everything is compared anyway.
     Silent,
-    /// Every entry, as one that may have changed. What is gone is not known then.
+    /// Every entry, as possibly changed. Deleted entries cannot be reported then.
     AllEntries,
 }
 
-/// What a walk calls for each directory, in sorted order.
+/// The callback of a walk, called for each directory in sorted order.
 pub(super) type Meet<'a> = &'a mut dyn FnMut(Found) -> io::Result<()>;
 
-/// Compares, and writes the new snapshot to `paths.new_snapshot`. When the record turns out to be damaged half-way, the
-/// changes already reported are true, but not all.
+/// Compares, and writes the new snapshot to `paths.new_snapshot`. If the record is damaged in the middle, the reported
+/// changes are correct but incomplete.
 pub(super) fn run(
     paths: &Paths,
     now: &Header,
@@ -182,7 +182,7 @@ impl Surveyor<'_> {
             Found::Blind(key, error) => {
                 let path = key.path(b"").unwrap_or_default();
                 log::warn!(
-                    "cannot read the directory {path}: {error}; nothing is concluded about it"
+                    "cannot read the directory {path}: {error}; its content is not compared"
                 );
                 self.result.unreadable.push(path);
                 self.blind = Some(key);
@@ -192,7 +192,7 @@ impl Surveyor<'_> {
                 self.blind = Some(listing.dir);
                 self.carry_over(then)
             }
-            // What is below a mount point without its file system does not belong to the mirror.
+            // The directory below a mount point without its file system does not belong to the mirror.
             Found::Listed(listing) if self.is_blind(&listing.dir) => self.carry_over(then),
             Found::Listed(mut listing) => {
                 if (self.baseline.is_some() || self.without == WithoutBaseline::AllEntries)
@@ -227,7 +227,7 @@ impl Surveyor<'_> {
         self.baseline.as_ref().and_then(Baseline::peek).cloned()
     }
 
-    /// The next listing of the baseline. Damage ends the baseline: the result then says that everything may have changed.
+    /// The next listing of the baseline. Damage ends the baseline and sets [`Unknown::Damaged`].
     fn next_of_baseline(&mut self) -> io::Result<Option<Listing>> {
         let Some(baseline) = &mut self.baseline else {
             return Ok(None);
@@ -246,7 +246,7 @@ impl Surveyor<'_> {
         }
     }
 
-    /// Skips directories of the baseline before `key` (`None`: all): they are gone, unless they could not be read.
+    /// Skips directories of the baseline before `key` (`None`: all). They are gone, unless they could not be read.
     fn skip_to(&mut self, key: Option<&DirKey>) -> io::Result<()> {
         while let Some(dir) = self.peek_baseline()
             && key.is_none_or(|key| dir < *key)
@@ -285,7 +285,7 @@ impl Surveyor<'_> {
             {
                 self.lost.insert(DirKey::new(&path));
                 self.result.lost_mounts.push(path);
-                // The mount may come back, so the record remembers that it was there.
+                // The file system may be mounted again, so the record keeps the mount point.
                 *new = old;
             } else if old.is_none_or(|old| !self.is_same(old, *new)) {
                 self.report(path, old, *new);
@@ -298,10 +298,10 @@ impl Surveyor<'_> {
 
     fn report_gone(&mut self, path: Option<RelPath>, old: Stamp) {
         let is_dir = old.has(DIR);
-        // A path that is excluded now is not gone.
+        // A path that the filter excludes now does not count as gone.
         if let Some(path) = path.filter(|path| (self.wanted)(path, is_dir)) {
             self.result.gone += 1;
-            // Another directory may take this name before the delivery. Its copy must not keep what the old one held.
+            // Another directory may get this name before the delivery. Its copy must not keep the old content.
             let scope = if is_dir { Scope::Tree } else { Scope::Entry };
             (self.sink)(Change { is_dir, scope, ..Change::entry(path, Cause::Delete) });
         }
@@ -314,14 +314,14 @@ impl Surveyor<'_> {
         }
         let is_dir = new.has(DIR);
         let scope = match old {
-            // The copy of the directory is deleted with everything in it.
+            // The copy of the old directory must be deleted with everything in it.
             Some(old) if old.has(DIR) && !is_dir => Scope::Tree,
-            // The record does not say which names were in it, so only a comparison of the tree finds what is gone.
+            // The record does not know the old names, so only a comparison of the whole tree finds deletions.
             Some(old) if is_dir && old.has(DIR) && old.has(UNKNOWN_BELOW) => {
                 self.covered.insert(key);
                 Scope::Tree
             }
-            // Entries of a directory are reported one by one: a comparison would delete what only the copy holds.
+            // Report the entry alone: comparing the directory's tree would delete what only the copy has.
             _ => Scope::Entry,
         };
         (self.sink)(Change { is_dir, scope, ..Change::entry(path, Cause::Found) });

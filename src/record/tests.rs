@@ -1,5 +1,5 @@
-//! What the record promises: after a downtime exactly what differs is named, and in doubt too much.
-//! Speed is measured by the ignored test at the end.
+//! Tests of the record: after a downtime it reports exactly what differs; in doubt it reports more.
+//! The ignored test at the end measures speed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -56,14 +56,14 @@ impl Bed {
         Record::open(self.state.path(), self.tree.path()).unwrap()
     }
 
-    /// Compares and keeps; afterwards the record's last sign of life is old, so that nothing is reported in doubt.
+    /// Compares and keeps the result. The record's time is set so that no entry counts as doubtful.
     fn start(&self) -> (Survey, Changes, Record) {
         let mut record = self.open();
         let (survey, found) = compare(&mut record);
         (survey, found, record)
     }
 
-    /// A start that only reports.
+    /// The changes that a start reports.
     fn found(&self) -> Changes {
         self.start().1
     }
@@ -75,7 +75,7 @@ fn compare(record: &mut Record) -> (Survey, Changes) {
 
 fn compare_with(record: &mut Record, losses: Losses) -> (Survey, Changes) {
     let mut surveyor = record.start_survey().unwrap().with(losses);
-    // As if the program had lived on for a while: what was there at the walk has settled.
+    // Pretend that the program ran on for a long time, so that no entry counts as doubtful.
     surveyor.header.alive = i64::MAX;
     let mut found = Changes::new();
     let survey = surveyor
@@ -91,7 +91,7 @@ fn compare_with(record: &mut Record, losses: Losses) -> (Survey, Changes) {
 }
 
 impl Bed {
-    /// As a worker does: observes, delivers (not here), puts on record.
+    /// Observes and records like a worker, but delivers nothing.
     fn deliver(&self, record: &mut Record, items: &[(&str, Scope)]) {
         let items: Vec<_> = items.iter().map(|(p, s)| (path(p), *s)).collect();
         let observation = record.recorder().observe(&items, &|_, _| true);
@@ -120,7 +120,7 @@ fn exactly_what_changed_during_the_downtime_is_named() {
 
     fs::remove_file(bed.at("gone")).unwrap();
     fs::remove_file(bed.at("d/gone")).unwrap();
-    // The same size and the same time of modification: only the change time tells.
+    // Keep size and modification time, so that only the change time differs.
     let times = fs::metadata(bed.at("touched")).unwrap().modified().unwrap();
     bed.write("touched", "new");
     let file = File::options().write(true).open(bed.at("touched")).unwrap();
@@ -213,7 +213,7 @@ fn what_was_delivered_while_running_is_known() {
     let items =
         [("a", ENTRY), ("d/new", ENTRY), ("tree", TREE), ("gone", ENTRY), ("fleeting", ENTRY)];
     bed.deliver(&mut record, &items);
-    // As after kill -9: nothing is closed.
+    // Simulate kill -9: nothing is closed.
     std::mem::forget(record);
     // New on the remote, and gone from here before the next start.
     fs::remove_file(bed.at("fleeting")).unwrap();
@@ -276,7 +276,7 @@ fn what_the_filter_hides_is_neither_added_nor_removed() {
     surveyor.compare(&hides, 1, &mut sink).unwrap();
     record.keep(surveyor).unwrap();
     assert_eq!(found, ["./", "a"]);
-    // When the filter is gone, what it hid is new.
+    // Without the filter, the paths that it excluded are new.
     assert_eq!(compare(&mut record).1, changes([("hidden", ENTRY), ("h", ENTRY), ("h/x", ENTRY)]));
 }
 

@@ -1,5 +1,5 @@
-//! A parallel walk that hands out the directories of a tree in sorted order, with bounded look-ahead.
-//! Compares nothing, and never follows a symbolic link.
+//! A parallel walk that delivers the directories of a tree in sorted order, with bounded look-ahead.
+//! Never follows a symbolic link.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,18 +14,18 @@ use super::format::{DIR, DirKey, Listing, MOUNT, Stamp};
 use crate::ground::directory::each_entry;
 use crate::path::RelPath;
 
-/// What is mirrored: the path, and whether it is a directory.
+/// Says whether a path is mirrored; the second argument: whether it is a directory.
 pub type Wanted<'a> = &'a (dyn Fn(&RelPath, bool) -> bool + Sync);
 
-/// How many directories are read at once: enough for every thread, few enough that the results that wait take little memory.
+/// How many directories are read ahead: enough for every thread, few enough to use little memory.
 const WINDOW: usize = 128;
 
 /// One directory as the walk found it.
 #[derive(Debug)]
 pub enum Found {
-    /// Its names and states.
+    /// It was read.
     Listed(Listing),
-    /// It exists but cannot be read, so nothing may be concluded about it.
+    /// It exists but cannot be read, so its content is unknown.
     Blind(DirKey, io::Error),
 }
 
@@ -36,8 +36,8 @@ enum Slot {
     Gone,
 }
 
-/// Walks everything below `root`, on `threads` threads (0: one per processor), and gives each directory to `sink` in
-/// sorted order. Fails when the root cannot be read, or when `sink` does.
+/// Walks everything below `root` on `threads` threads (0: one per processor) and passes each directory to `sink` in
+/// sorted order. Fails when the root cannot be read, or when `sink` fails.
 pub fn walk(
     root: &Path,
     wanted: Wanted<'_>,
@@ -88,7 +88,7 @@ fn read_slot(root: &Path, key: &DirKey, wanted: Wanted<'_>) -> io::Result<Slot> 
     match list(root, key, wanted) {
         Ok(listing) => Ok(Slot::Done(Found::Listed(listing))),
         Err(e) if is_root => Err(e.into()),
-        // It is gone, or no directory any more. Events of its parent report that.
+        // It is gone or no longer a directory. The kernel's events of its parent report that.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Slot::Gone),
         Err(e) => Ok(Slot::Done(Found::Blind(key.clone(), e.into()))),
     }
@@ -123,7 +123,7 @@ pub fn list(root: &Path, key: &DirKey, wanted: Wanted<'_>) -> Result<Listing, Er
     Ok(Listing { dir: key.clone(), entries })
 }
 
-/// The state of `path` below `root`; `None` when it is not there.
+/// The state of `path` below `root`; `None` when it does not exist.
 pub fn stamp_of(root: &Path, path: &RelPath) -> Result<Option<Stamp>, Errno> {
     let flags = if path.is_root() { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
     let full = path.below(root);

@@ -1,5 +1,5 @@
 //! Writes a snapshot file, listing by listing.
-//! Knows nothing of where the listings come from.
+//! Does not know where the listings come from.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ pub struct Writer {
 impl Writer {
     /// Starts the file.
     pub fn create(path: &Path, header: &Header) -> io::Result<Self> {
-        // A new file, not the old one cut: an earlier process may still write into that.
+        // Create a new file instead of truncating the old one: an earlier process may still write to that.
         super::merge::remove(path)?;
         let mut file = fs::OpenOptions::new()
             .write(true)
@@ -34,9 +34,9 @@ impl Writer {
         Ok(Self { file, frame, start })
     }
 
-    /// Adds a listing; they must come sorted.
+    /// Adds a listing; listings must be sorted.
     pub fn write(&mut self, listing: &Listing) -> io::Result<()> {
-        // An empty directory is known by its parent's entry; a part of a long one says which directory again.
+        // An empty directory needs no frame: its parent's listing names it. Each part of a long listing repeats the directory.
         for part in listing.entries.chunks(1024) {
             encode_listing(&mut self.frame, &listing.dir, part);
             if self.frame.len() >= FRAME_LEN {
@@ -59,7 +59,7 @@ impl Writer {
         if self.frame.len() > seal::HEAD_LEN {
             self.flush()?;
         }
-        // The empty frame that says: this is the whole of it.
+        // An empty frame marks the snapshot as complete.
         self.flush()?;
         self.file.sync_all()
     }

@@ -1,5 +1,5 @@
-//! The record when the tree or the disk misbehaves: mounts that vanish, unreadable directories, damage, no room.
-//! Mounting is skipped where it is not allowed.
+//! The record under faults: lost mounts, unreadable directories, damaged files, a full disk.
+//! Tests that mount are skipped where mounting is not allowed.
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -36,7 +36,7 @@ fn unmounted_directory_is_not_taken_for_an_emptied_one() {
         let (survey, found, _) = bed.start();
         assert_eq!((survey.lost_mounts, found), (vec![path("m")], changes([])));
     }
-    // Somebody says that it is meant to be gone: its content is, and that is not asked about again.
+    // The operator confirms that the mount is gone: its content is reported as deleted, once.
     let mut record = bed.open();
     let (survey, found) = compare_with(&mut record, Losses::Meant);
     assert_eq!(survey.lost_mounts, []);
@@ -47,7 +47,7 @@ fn unmounted_directory_is_not_taken_for_an_emptied_one() {
     bed.write("m/x/y", "old");
     bed.start();
     unmount(bed.at("m"), UnmountFlags::DETACH).unwrap();
-    // Another one, empty: that is a change of the tree.
+    // Mount another file system, which is empty: its content is a change of the tree.
     mount_it().unwrap();
     let found = bed.found();
     unmount(bed.at("m"), UnmountFlags::DETACH).unwrap();
@@ -85,7 +85,7 @@ fn unreadable_directory_is_not_taken_for_an_empty_one() {
     assert_eq!(result.unwrap().unreadable, [path("d")]);
     record.keep(surveyor).unwrap();
     assert_eq!(found, ["./", "a"]);
-    // Readable again: what was in it is still known.
+    // The directory is readable again: its old content is still on record.
     fs::remove_file(bed.at("d/e/c")).unwrap();
     assert_eq!(bed.found(), changes([("d/e", ENTRY), ("d/e/c", ENTRY)]));
 }

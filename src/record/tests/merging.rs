@@ -1,9 +1,9 @@
-//! Merges while the program runs: the record stays small, and says all that it said, whenever the program is killed.
-//! The running program is tried in `tests/it/faults/record.rs`.
+//! Merges while the program runs: the record stays small and complete, whenever the program is killed.
+//! `tests/it/faults/record.rs` tests the running program.
 
 use super::*;
 
-/// Merges now, however little there is.
+/// Merges now, even if the deltas are short.
 fn merge(record: &mut Record) {
     record.merge_above = 0;
     let merger = record.start_merge().unwrap();
@@ -78,7 +78,7 @@ fn what_earlier_starts_left_is_merged_too() {
     assert_eq!(bed.found(), changes([]));
 }
 
-/// Copies the state directory, as a kill at this moment would leave it.
+/// Copies the state directory as a kill at this moment would leave it.
 fn photograph(bed: &Bed) -> TempDir {
     let copy = TempDir::new().unwrap();
     for file in fs::read_dir(bed.state.path()).unwrap().flatten() {
@@ -120,7 +120,7 @@ fn a_kill_at_any_step_of_a_merge_loses_nothing() {
         let mut again = Record::open(killed.state.path(), bed.tree.path()).unwrap();
         let (survey, found) = compare(&mut again);
         assert_eq!(survey.unknown, None, "step {step}");
-        // What was delivered after the picture is found, as it must be.
+        // A delivery after the copy was taken must be reported again.
         let known = changes([]);
         let missed = changes([("", ENTRY), ("meanwhile", ENTRY)]);
         let expected = if step < before_write { missed } else { known };

@@ -1,5 +1,5 @@
-//! Random histories: whatever is done to the tree, delivered, merged or interrupted, each start names all that differs.
-//! Single cases with names are in the file above.
+//! Random histories of changes, deliveries, merges and kills: each start must report everything that differs.
+//! `tests.rs` holds the single cases.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ enum Step {
     Rename(String, String),
     Deliver(Vec<(String, Scope)>),
     Merge,
-    /// Killed, and started again.
+    /// The program is killed and started again.
     Restart,
 }
 
@@ -37,7 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Path -> content; a directory has none.
+/// Path -> content; `None` for a directory.
 type Copy = BTreeMap<String, Option<String>>;
 
 fn read_tree(top: &Path) -> Copy {
@@ -61,7 +61,7 @@ fn is_within(path: &str, top: &str) -> bool {
     top.is_empty() || path == top || path.starts_with(&format!("{top}/"))
 }
 
-/// What rsync does with a listed path: the copy's becomes the tree's, with the directories above.
+/// Does what rsync does with a listed path: makes the copy's path equal to the tree's, and its parent directories.
 fn send(copy: &mut Copy, disk: &Copy, top: &str, scope: Scope) {
     let is_dir = |tree: &Copy| top.is_empty() || tree.get(top).is_some_and(Option::is_none);
     let keeps_below = scope != TREE && is_dir(disk) && is_dir(copy);
@@ -94,7 +94,7 @@ fn send(copy: &mut Copy, disk: &Copy, top: &str, scope: Scope) {
     }
 }
 
-/// Carries out one step on the tree; what is impossible is left out.
+/// Applies one step to the tree; ignores a step that is impossible.
 fn change_tree(bed: &Bed, step: &Step, version: usize) {
     let _ = match step {
         Step::Write(name) => {
