@@ -1,5 +1,5 @@
-//! The control socket: how `sersync2 status`, `flush` and the other commands speak with a running mirror (docs/CONTROL.md).
-//! Carries commands and answers; what a command means is decided by the main loop (`daemon/control.rs`).
+//! The control socket, by which `sersync2 status`, `flush` and other commands talk to a running mirror (docs/CONTROL.md).
+//! Carries commands and answers; the main loop executes the commands (`daemon/control.rs`).
 
 pub mod client;
 pub mod event;

@@ -1,4 +1,4 @@
-//! The client side of the control socket: asks an instance, and explains in a sentence why there is no answer.
+//! The client side of the control socket: asks an instance; when there is no answer, one sentence says why.
 //! Does not print.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -10,10 +10,10 @@ use super::protocol::{Answer, Command, Response, VERSION, request_line};
 use super::socket::connect_to;
 use crate::state;
 
-/// An answer may be so long.
+/// The maximum length of an answer, in bytes.
 const ANSWER_MAX: u64 = 64 << 20;
 
-/// An instance that does not answer for so long hangs. Its own limit for the main loop is shorter.
+/// An instance that does not answer within this time hangs. The server's own limit for the main loop is shorter.
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Why there is no answer.
@@ -25,7 +25,7 @@ pub enum CallError {
         /// The state directory.
         directory: PathBuf,
     },
-    /// There is a socket, and nobody behind it.
+    /// There is a socket, but no process listens on it.
     #[error(
         "the sersync2 of {} is gone: it was killed or has crashed, and left its control socket; start it again",
         directory.display()
@@ -34,7 +34,7 @@ pub enum CallError {
         /// The state directory.
         directory: PathBuf,
     },
-    /// It is there, and silent.
+    /// The instance runs but does not answer.
     #[error(
         "{} does not answer: it is stopped (SIGSTOP) or hangs; see its state in ps, and its log",
         process(*pid)
@@ -43,28 +43,28 @@ pub enum CallError {
         /// Its process id.
         pid: Option<u32>,
     },
-    /// It is somebody else's.
+    /// The instance belongs to another user.
     #[error("{} belongs to another user: ask as that user or as root", directory.display())]
     NotAllowed {
         /// The state directory.
         directory: PathBuf,
     },
-    /// Its response is not an answer.
-    #[error("{} answers in another way than this sersync2 understands ({reason}): they are of different versions; \
+    /// The response is not a valid answer.
+    #[error("{} sent an answer that this sersync2 does not understand ({reason}): their versions differ; \
         use the same program for both, or restart the instance", process(*pid))]
     Foreign {
         /// Its process id.
         pid: Option<u32>,
-        /// What is strange about it.
+        /// What is wrong with it.
         reason: String,
     },
-    /// It ended while it was asked.
+    /// The instance ended before it answered.
     #[error("{} has ended before it answered", process(*pid))]
     Ended {
         /// Its process id.
         pid: Option<u32>,
     },
-    /// The system refuses something.
+    /// A system call failed.
     #[error("cannot reach the instance of {}: {source}", directory.display())]
     Io {
         /// The state directory.
@@ -89,7 +89,7 @@ impl Connection {
     /// Connects to the instance that holds this state directory.
     ///
     /// # Errors
-    /// When there is none, or it may not be asked.
+    /// When there is none, or it belongs to another user.
     pub fn open(directory: &Path) -> Result<Self, CallError> {
         let directory = directory.to_path_buf();
         match connect_to(&directory) {
@@ -104,15 +104,15 @@ impl Connection {
         }
     }
 
-    /// The process that answers.
+    /// The process id of the instance.
     pub fn pid(&self) -> Option<u32> {
         state::holder(&self.directory)
     }
 
-    /// Asks, and waits for the answer for at most `patience`.
+    /// Sends a command, and waits for the answer for at most `patience`.
     ///
     /// # Errors
-    /// When there is no answer. An answer that says no is none.
+    /// When there is no answer. [`Answer::Failed`] is an answer.
     pub fn call(
         &mut self,
         command: Command,
@@ -123,15 +123,15 @@ impl Connection {
         self.next_answer(patience)
     }
 
-    /// True when more was read than was asked for yet.
+    /// True when more data was read than was returned yet.
     pub fn has_more(&self) -> bool {
         !self.stream.buffer().is_empty()
     }
 
-    /// Waits for what comes next, for at most `patience`.
+    /// Waits for the next answer, for at most `patience`.
     ///
     /// # Errors
-    /// When nothing comes, or no answer.
+    /// When none arrives, or it is not valid.
     pub fn next_answer(&mut self, patience: Option<Duration>) -> Result<Answer, CallError> {
         let set = self.stream.get_mut().set_read_timeout(patience);
         let line = set.and_then(|()| self.read_line()).map_err(|error| self.error(error))?;
@@ -145,7 +145,7 @@ impl Connection {
         Ok(response.result)
     }
 
-    /// Waits until the instance hangs up, as it does when it ends; false when it does not within `patience`.
+    /// Waits until the instance closes the connection, which it does when it ends; false after `patience`.
     pub fn wait_for_end(&mut self, patience: Duration) -> bool {
         let set = self.stream.get_mut().set_read_timeout(Some(patience));
         let mut rest = [0; 64];
@@ -162,7 +162,7 @@ impl Connection {
 
     fn send(&mut self, line: &[u8]) -> io::Result<()> {
         match self.stream.get_mut().write_all(line) {
-            // It may have said why before it hung up.
+            // The instance may have sent a reason before it closed the connection, so read on.
             Err(error) if is_hangup(&error) => Ok(()),
             other => other,
         }

@@ -1,5 +1,5 @@
-//! Which instances run on this machine, without anybody naming them.
-//! Does not ask them anything.
+//! Finds all instances on this machine by their control sockets.
+//! Does not connect to them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,15 +13,15 @@ use crate::state::StateBases;
 /// The kernel's table of Unix sockets.
 const SOCKETS: &str = "/proc/net/unix";
 
-/// A socket that listens has this flag in the kernel's table.
+/// The flag of a listening socket in the kernel's table.
 const LISTENS: u32 = 0x1_0000;
 
-/// The state directories of everything that runs, or was killed and left its socket. Sockets that merely have the same name may be
-/// among them.
+/// The state directories of all instances that run, or were killed and left their socket. The result may contain
+/// directories of other programs whose sockets have the same name.
 pub fn find_all(places: &StateBases) -> Vec<PathBuf> {
     let table = fs::read(SOCKETS).unwrap_or_default();
     let mut found: BTreeSet<PathBuf> = listening(&table).collect();
-    // Those whose path is too long for the table, and those that were killed.
+    // Also look in the base directory: for sockets whose path is too long for the table, and those of killed instances.
     let entries = places.base().ok().and_then(|base| fs::read_dir(base).ok());
     let directories = entries.into_iter().flatten().flatten().map(|entry| entry.path());
     found.extend(directories.filter(|directory| has_socket(directory)));
@@ -32,7 +32,7 @@ fn has_socket(directory: &Path) -> bool {
     fs::symlink_metadata(directory.join(SOCKET)).is_ok()
 }
 
-/// `Num RefCount Protocol Flags Type St Inode Path`, a line for each socket.
+/// The listening sockets in the table. Each line is `Num RefCount Protocol Flags Type St Inode Path`.
 fn listening(table: &[u8]) -> impl Iterator<Item = PathBuf> {
     table.split(|byte| *byte == b'\n').filter_map(|line| {
         let start = line.iter().position(|byte| *byte == b'/')?;
@@ -41,7 +41,7 @@ fn listening(table: &[u8]) -> impl Iterator<Item = PathBuf> {
         let flags = u32::from_str_radix(columns.split_ascii_whitespace().nth(3)?, 16).ok()?;
         let path = Path::new(OsStr::from_bytes(path));
         let is_ours = flags & LISTENS != 0 && path.file_name() == Some(OsStr::new(SOCKET));
-        // An abstract name begins with `@`; one below /proc is that of a process which is not this one.
+        // Skip abstract names (`@`), and paths below /proc, which are relative to another process.
         let is_file = columns.ends_with(' ') && !path.starts_with("/proc");
         let directory = path.parent().filter(|_| is_ours && is_file)?;
         Some(directory.to_path_buf())

@@ -1,5 +1,5 @@
-//! The lines that go over the control socket: one JSON object each, a request and its answer.
-//! Reads and writes them; pure. docs/CONTROL.md describes them for other programs.
+//! The protocol of the control socket: one JSON object on each line, a request and its answer.
+//! Parses and formats them; pure. docs/CONTROL.md describes them for other programs.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::event::PathEvent;
 use crate::snapshot::Snapshot;
 
-/// The version of the protocol. It rises when an older program would misunderstand a newer one.
+/// The version of the protocol. It is raised when an older program would misunderstand a newer one.
 pub const VERSION: u32 = 1;
 
-/// A request may be so long.
+/// The maximum length of a request, in bytes.
 pub const REQUEST_MAX: usize = 256 << 10;
 
 /// A command to a running mirror.
@@ -22,7 +22,7 @@ pub const REQUEST_MAX: usize = 256 << 10;
 pub enum Command {
     /// Report the state.
     Status,
-    /// Answer when all that changed before is delivered.
+    /// Answer when every earlier change is delivered.
     Flush {
         /// Only this remote.
         #[serde(default)]
@@ -48,9 +48,9 @@ pub enum Command {
         /// An absolute path, written by [`write_path`].
         path: String,
     },
-    /// Tell what happens from now on, until this connection ends.
+    /// Send events from now on, until this connection ends.
     Events,
-    /// Try at once what failed.
+    /// Retry at once what failed.
     Retry {
         /// Only this remote.
         #[serde(default)]
@@ -61,14 +61,14 @@ pub enum Command {
         /// Only this remote.
         #[serde(default)]
         remote: Option<String>,
-        /// Resume after this by itself.
+        /// Resume automatically after this time.
         #[serde(default)]
         for_ms: Option<u64>,
         /// Resume when this connection ends.
         #[serde(default)]
         while_connected: bool,
     },
-    /// Send again.
+    /// End a pause.
     Resume {
         /// Only this remote.
         #[serde(default)]
@@ -76,22 +76,22 @@ pub enum Command {
     },
     /// Read the configuration again.
     Reload {
-        /// Say only what would change.
+        /// Only report what would change.
         #[serde(default)]
         dry_run: bool,
     },
-    /// The deletions are meant: make them on the remotes.
+    /// Carry out the withheld deletions on the remotes.
     ConfirmDeletions,
-    /// Log so much.
+    /// Change the log level.
     LogLevel {
         /// `error`, `warn`, `info`, `debug` or `trace`.
         level: String,
     },
-    /// Finish what is in flight, and end.
+    /// Finish the jobs in flight, and end.
     Stop,
 }
 
-/// A request, with the version that whoever asks speaks.
+/// A request, with the protocol version of the client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// [`VERSION`].
@@ -101,10 +101,10 @@ pub struct Request {
     pub command: Command,
 }
 
-/// What comes back for each request.
+/// The response to a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Response {
-    /// [`VERSION`] of whoever answers.
+    /// [`VERSION`] of the server.
     pub version: u32,
     /// The result.
     #[serde(flatten)]
@@ -117,12 +117,12 @@ pub struct Response {
 pub enum Answer {
     /// The state.
     Status {
-        /// At this moment.
+        /// The current snapshot.
         snapshot: Box<Snapshot>,
     },
-    /// What is not delivered yet; empty: everything is.
+    /// The flush has ended.
     Flushed {
-        /// How many paths are missing at each remote.
+        /// The remotes that still lack paths; empty when everything is delivered.
         missing: Vec<Missing>,
     },
     /// The state of a path.
@@ -130,21 +130,21 @@ pub enum Answer {
         /// At each remote that gets it.
         remotes: Vec<Standing>,
     },
-    /// Something has happened; others follow.
+    /// One event; more follow.
     Event {
-        /// What.
+        /// The event.
         event: Box<PathEvent>,
     },
-    /// It is done, or will be; a sentence for each thing that an operator should know.
+    /// The command is done or accepted.
     Done {
-        /// The sentences.
+        /// A sentence for each fact that the operator should know.
         notes: Vec<String>,
     },
-    /// It cannot be done.
+    /// The command failed.
     Failed {
-        /// What kind of failure, for programs: `version`, `malformed`, `unknown`, `refused`, `busy`, `silent`, `ended`.
+        /// The kind, for programs: `version`, `malformed`, `unknown`, `refused`, `busy`, `silent`, `ended`.
         kind: String,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         message: String,
     },
 }
@@ -156,38 +156,38 @@ pub struct Standing {
     pub remote: String,
     /// `delivered`, `pending`, `in_flight` or `failing`.
     pub state: String,
-    /// Since when, where that is known.
+    /// Since when, if known.
     pub since_ms: Option<u64>,
-    /// Why it is not delivered, where that is known.
+    /// Why it is not delivered, if known.
     pub reason: Option<String>,
     /// What an operator should do.
     pub what_to_do: Option<String>,
     /// Failed tries so far.
     pub tries: u64,
-    /// When it is tried again; `None`: it is being tried, or nobody knows.
+    /// When it is retried; `None` when it is in flight, or the time is not known.
     pub next_try_ms: Option<u64>,
 }
 
-/// What one remote lacks.
+/// The paths that one remote still lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     /// Which remote.
     pub remote: String,
     /// How many paths.
     pub paths: u64,
-    /// Some of them.
+    /// The first of them.
     pub first: Vec<String>,
-    /// Why they are not there yet, where that is known.
+    /// Why they are not delivered yet, if known.
     pub reason: Option<String>,
 }
 
 impl Answer {
-    /// A failure of this kind.
+    /// An [`Answer::Failed`] of this kind.
     pub fn failed(kind: &str, message: impl Into<String>) -> Self {
         Self::Failed { kind: kind.into(), message: message.into() }
     }
 
-    /// The line of this answer.
+    /// Formats this answer as a line.
     pub fn to_line(self) -> Vec<u8> {
         let response = Response { version: VERSION, result: self };
         let mut line = serde_json::to_vec(&response).unwrap_or_default();
@@ -196,7 +196,7 @@ impl Answer {
     }
 }
 
-/// The line of a request.
+/// Formats a command as the line of a request.
 pub fn request_line(command: Command) -> Vec<u8> {
     let request = Request { version: VERSION, command };
     let mut line = serde_json::to_vec(&request).unwrap_or_default();
@@ -207,16 +207,16 @@ pub fn request_line(command: Command) -> Vec<u8> {
 /// Reads a request.
 ///
 /// # Errors
-/// The answer for whoever sent it.
+/// The answer for the client.
 pub fn parse_request(line: &[u8]) -> Result<Command, Answer> {
-    /// What every version of the protocol has.
+    /// The fields that every version of the protocol has.
     #[derive(Deserialize)]
     struct Head {
         version: u32,
         command: String,
     }
     let malformed = |error: serde_json::Error| {
-        let message = format!("this is no request: {error}; docs/CONTROL.md describes them");
+        let message = format!("not a valid request: {error}; docs/CONTROL.md describes requests");
         Answer::failed("malformed", message)
     };
     let head: Head = serde_json::from_slice(line).map_err(malformed)?;
@@ -230,12 +230,12 @@ pub fn parse_request(line: &[u8]) -> Result<Command, Answer> {
     }
     let request = serde_json::from_slice::<Request>(line);
     request.map(|request| request.command).map_err(|error| {
-        let message = format!("{:?} is no command, or lacks something: {error}", head.command);
+        let message = format!("unknown or incomplete command {:?}: {error}", head.command);
         Answer::failed("unknown", message)
     })
 }
 
-/// A path as text: bytes that are no UTF-8, control characters and backslashes stand as `\xNN`.
+/// A path as text. Bytes that are not UTF-8, control characters and backslashes become `\xNN`.
 pub fn write_path(path: &Path) -> String {
     let mut text = String::new();
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {
@@ -256,7 +256,7 @@ fn push_escaped(text: &mut String, byte: u8) {
     text.push_str(&format!("\\x{byte:02x}"));
 }
 
-/// Reads what [`write_path`] wrote.
+/// Reverses [`write_path`].
 pub fn read_path(text: &str) -> PathBuf {
     let bytes = text.as_bytes();
     let mut path = Vec::with_capacity(bytes.len());

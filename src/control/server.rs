@@ -1,5 +1,5 @@
-//! The instance's side of the control socket: one thread that polls; clients wait for each other at no point.
-//! Does not carry commands out: the main loop does, and answers when it is through.
+//! The server side of the control socket: one thread serves all clients, and no client delays another.
+//! Does not execute commands: the main loop does, and sends the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Read, Write};
@@ -21,42 +21,42 @@ use super::socket::listen_in;
 use crate::ground::lock::lock;
 use crate::ground::thread::JoinedThread;
 
-/// Clients at the same time; one more is told that it is too many.
+/// The maximum number of clients at a time; one more is refused with a message.
 const CLIENTS_MAX: usize = 64;
 
-/// A client that neither sends nor reads for so long is dropped, unless it waits for an answer or holds a pause.
+/// A client that neither sends nor reads for this time is disconnected, unless it waits for an answer or holds a pause.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// The main loop may take so long for what it answers at once.
+/// How long the main loop may take for a command that it answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// So many bytes of events may wait for a listener that does not read; what comes then is left out.
+/// How many bytes of events may wait for a listener that does not read; further events are dropped.
 const EVENTS_MAX: usize = 1 << 20;
 
 /// A command for the main loop.
 #[derive(Debug)]
 pub struct Call {
-    /// What is wanted.
+    /// The command.
     pub command: Command,
-    /// Whom to answer.
+    /// Takes the answer.
     pub reply: Reply,
 }
 
-/// Where an answer goes. One that is dropped unused says that the program ends.
+/// Takes the answer to a request. If it is dropped unused, the client is told that the program is ending.
 #[derive(Debug)]
 pub struct Reply {
     client: u64,
     request: u64,
     to: Option<Sender<Answered>>,
     wake: Arc<OwnedFd>,
-    /// What waits for the client, if it wants to listen.
+    /// The client's queue of events, if the client asked for events.
     queue: Option<Arc<Mutex<Queue>>>,
 }
 
-/// For which request of which client, and what.
+/// A client, the number of its request, and the message.
 type Answered = (u64, u64, Said);
 
-/// What comes from the main loop.
+/// A message from the main loop.
 #[derive(Debug)]
 enum Said {
     /// The answer to a request.
@@ -69,11 +69,11 @@ enum Said {
 #[derive(Debug, Default)]
 struct Queue {
     bytes: usize,
-    /// Events that were left out, and were not said to be.
+    /// Dropped events that were not reported to the client yet.
     dropped: u64,
 }
 
-/// A client that is told of events until it goes; nobody waits for it.
+/// A client that gets events until it disconnects. A slow one delays nobody.
 #[derive(Debug)]
 pub struct Listener {
     client: u64,
@@ -83,12 +83,12 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Who listens.
+    /// The client's number.
     pub fn client(&self) -> u64 {
         self.client
     }
 
-    /// Hands it a line, or counts the line where too many wait already.
+    /// Queues a line, or drops and counts it when the queue is full.
     pub fn tell(&self, line: &[u8]) {
         {
             let mut queue = lock(&self.queue);
@@ -117,20 +117,20 @@ impl Drop for Listener {
 }
 
 impl Reply {
-    /// Who asks; the same number as long as it is connected.
+    /// The client's number, constant as long as it is connected.
     pub fn client(&self) -> u64 {
         self.client
     }
 
-    /// Answers.
+    /// Sends the answer.
     pub fn send(mut self, answer: Answer) {
         self.answer(answer);
     }
 
-    /// Answers, and tells events from now on; `None` for who has not asked for them.
+    /// Answers and sends events from now on; `None` if the client has not asked for events.
     pub fn listen(mut self) -> Option<Listener> {
         let (to, queue) = (self.to.clone()?, self.queue.clone()?);
-        self.answer(Answer::Done { notes: vec!["what happens from now on is told".into()] });
+        self.answer(Answer::Done { notes: vec!["events follow from now on".into()] });
         Some(Listener { client: self.client, to, wake: Arc::clone(&self.wake), queue })
     }
 
@@ -149,19 +149,19 @@ impl Drop for Reply {
     }
 }
 
-/// Something for the main loop.
+/// A message to the main loop.
 #[derive(Debug)]
 pub enum Asked {
     /// A command.
     Call(Call),
-    /// A client has gone: what it held is over, and it waits for nothing any more.
+    /// A client has disconnected: release what it held, and drop its pending requests.
     Gone(u64),
 }
 
-/// Hands something to the main loop; false when that takes nothing.
+/// Passes a message to the main loop; false when the main loop accepts none.
 pub type Ask = Box<dyn Fn(Asked) -> bool + Send>;
 
-/// The running thread; dropping it ends and joins it, and removes the socket.
+/// The running server. Dropping it stops and joins the thread, and removes the socket.
 #[derive(Debug)]
 pub struct Server {
     directory: PathBuf,
@@ -171,7 +171,7 @@ pub struct Server {
     thread: Option<JoinedThread>,
 }
 
-/// Makes the socket again after somebody deleted it, for the running thread.
+/// Creates the socket again after it was deleted, and passes it to the running thread.
 #[derive(Debug, Clone)]
 pub struct SocketMaker {
     directory: PathBuf,
@@ -180,7 +180,7 @@ pub struct SocketMaker {
 }
 
 impl SocketMaker {
-    /// Listens at the socket's path again. Clients that are connected stay.
+    /// Listens at the socket's path again. Connected clients stay connected.
     ///
     /// # Errors
     /// When the system refuses the socket.
@@ -194,10 +194,10 @@ impl SocketMaker {
 }
 
 impl Server {
-    /// Listens in the state directory.
+    /// Starts the server in the state directory.
     ///
     /// # Errors
-    /// When the system refuses the socket or the thread.
+    /// When the socket or the thread cannot be created.
     pub fn start(directory: &Path, ask: Ask) -> io::Result<Self> {
         let listener = listen_in(directory)?;
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -223,7 +223,7 @@ impl Server {
         })
     }
 
-    /// What makes the socket again when it was deleted.
+    /// Returns the means to create the socket again after it was deleted.
     pub fn socket_maker(&self) -> SocketMaker {
         let (directory, wake) = (self.directory.clone(), Arc::clone(&self.wake));
         SocketMaker { directory, wake, listeners: self.listeners.clone() }
@@ -232,7 +232,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The one line that is for nobody.
+        // An empty line for no client tells the thread to stop.
         if let Some(stop) = self.stop.take() {
             _ = stop.send((u64::MAX, 0, Said::Line(Vec::new())));
         }
@@ -243,14 +243,14 @@ impl Drop for Server {
 }
 
 fn ring(bell: &OwnedFd) {
-    // Fails only when it has rung more often than can be counted.
+    // Fails only when the counter is full, and then the thread is woken anyway.
     _ = rustix::io::write(bell, &1u64.to_ne_bytes());
 }
 
-/// All that the thread owns.
+/// The state of the thread.
 struct Room {
     listener: UnixListener,
-    /// Each takes the place of a listener whose socket was deleted.
+    /// New listening sockets; each replaces one whose file was deleted.
     new_listeners: Receiver<UnixListener>,
     ask: Ask,
     answers: Receiver<Answered>,
@@ -266,21 +266,21 @@ struct Client {
     stream: UnixStream,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// The number of the request that is being answered, and until when that has to be.
+    /// The number of the request that waits for its answer, and the time limit of the answer.
     waits: Option<(u64, Option<Instant>)>,
     requests: u64,
-    /// It holds something as long as it is connected.
+    /// It holds a pause as long as it is connected.
     holds: bool,
-    /// It listens: what waits for it, and how much of that stands in `output`.
+    /// For a listener: its queue, and how many bytes of it are in `output`.
     listens: Option<(Arc<Mutex<Queue>>, usize)>,
     /// It will send nothing more.
     is_silent: bool,
-    /// When it is dropped if nothing comes.
+    /// When it is disconnected unless something arrives.
     idle_until: Instant,
 }
 
 impl Room {
-    /// Waits for something and deals with it; false: it is time to end.
+    /// Waits for input and handles it; false when the thread must end.
     fn step(&mut self) -> bool {
         let ids: Vec<u64> = self.clients.keys().copied().collect();
         let ready = self.wait();
@@ -291,7 +291,7 @@ impl Room {
             self.listener = listener;
         }
         if !self.take_answers() {
-            // What was said last.
+            // Deliver the last answers before the end.
             self.clients.values_mut().for_each(|client| _ = client.write());
             return false;
         }
@@ -304,7 +304,7 @@ impl Room {
         true
     }
 
-    /// What is ready: the listener, the bell, and each client.
+    /// Waits; returns which are ready: the listener, the wake-up descriptor, and each client.
     fn wait(&self) -> Vec<bool> {
         let mut fds = vec![
             PollFd::new(&self.listener, PollFlags::IN),
@@ -322,7 +322,7 @@ impl Room {
         }));
         let due = self.clients.values().filter_map(Client::due).min();
         let timeout = due.map(|due| due.saturating_duration_since(now()));
-        // A little later than due: no second round for the rest of a millisecond.
+        // Round up, so that no second wait is needed for the rest of a millisecond.
         let timeout = timeout.map(|left| Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(left.subsec_nanos()),
@@ -352,7 +352,7 @@ impl Room {
         }
     }
 
-    /// Hands out what the main loop has answered; false: it is time to end.
+    /// Passes the main loop's answers to the clients; false when the thread must end.
     fn take_answers(&mut self) -> bool {
         let mut bell = [0; 8];
         _ = rustix::io::read(&self.wake, &mut bell);
@@ -378,7 +378,7 @@ impl Room {
         true
     }
 
-    /// Reads and writes what can be read and written.
+    /// Reads from and writes to a client, as far as possible without waiting.
     fn serve(&mut self, id: u64) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         if client.read().and_then(|()| client.write()).is_err() {
@@ -387,7 +387,7 @@ impl Room {
         self.go_on(id);
     }
 
-    /// Takes the next request, if the last one is answered.
+    /// Handles the next request, if the last one is answered.
     fn go_on(&mut self, id: u64) {
         loop {
             let Some(client) = self.clients.get_mut(&id) else { return };
@@ -433,7 +433,7 @@ impl Room {
         }
     }
 
-    /// Whoever waits too long for the main loop is told so; who is idle for too long is dropped.
+    /// Answers clients for whom the main loop takes too long, and disconnects idle ones.
     fn drop_late(&mut self) {
         let now = now();
         let late = self.clients.iter().filter(|(_, it)| it.due().is_some_and(|due| due <= now));
@@ -473,7 +473,7 @@ impl Client {
         }
     }
 
-    /// Answers once and ends the connection.
+    /// Sends one answer and closes the connection.
     fn refuse(mut self, answer: Answer) {
         self.answer(answer);
         _ = self.write();
@@ -485,7 +485,7 @@ impl Client {
         self.idle_until = now() + IDLE;
     }
 
-    /// Something has happened.
+    /// Sends an event.
     fn event(&mut self, line: &[u8]) {
         self.output.extend_from_slice(line);
         if let Some((_, waiting)) = &mut self.listens {
@@ -493,7 +493,7 @@ impl Client {
         }
     }
 
-    /// Everything is written: there is room for other events, and what was left out meanwhile is said.
+    /// Frees the queue when everything is written, and reports events that were dropped meanwhile.
     fn make_room(&mut self) {
         let Some((queue, waiting)) = &mut self.listens else { return };
         let mut queue = lock(queue);
@@ -511,11 +511,11 @@ impl Client {
         }
     }
 
-    /// When something has to be done about it although nothing comes.
+    /// When the client must be handled even if nothing arrives.
     fn due(&self) -> Option<Instant> {
         match self.waits {
             Some((_, due)) => due,
-            // It may read whenever it likes: what waits for it is bounded.
+            // A listener may read slowly, because its queue is bounded.
             None if self.listens.is_some() => None,
             None if self.holds && self.output.is_empty() => None,
             None => Some(self.idle_until),
@@ -526,7 +526,7 @@ impl Client {
         let mut buffer = [0; 4096];
         loop {
             if self.waits.is_some() || self.is_silent {
-                // Nothing was asked for: the other end has hung up.
+                // We do not expect input now, so `poll` reports a closed connection.
                 return self.look_for_hangup();
             }
             match self.stream.read(&mut buffer) {
@@ -587,7 +587,7 @@ impl Client {
     }
 }
 
-/// The owner of the instance and root may control it, whoever else can open the socket.
+/// Only the owner of the instance and root may control it, even if others can open the socket.
 fn is_allowed(stream: &UnixStream) -> bool {
     let own = geteuid();
     socket_peercred(stream.as_fd()).is_ok_and(|peer| peer.uid == own || peer.uid.is_root())
@@ -612,7 +612,7 @@ mod tests {
     use crate::control::protocol::{Response, request_line};
     use crate::control::socket::connect_to;
 
-    /// A server whose main loop gives back what it is asked.
+    /// A server, and the receiver of what it asks the main loop.
     fn server(dir: &Path) -> (Server, Receiver<Asked>) {
         let (sender, asked) = unbounded();
         (Server::start(dir, Box::new(move |it| sender.send(it).is_ok())).unwrap(), asked)
@@ -680,12 +680,12 @@ mod tests {
         let (_server, _asked) = server(dir.path());
         let mut client = connect(dir.path());
         let endless = vec![b'x'; REQUEST_MAX + 5_000];
-        // The other side may hang up before all of it is taken.
+        // The server may close the connection before it has read everything.
         _ = client.get_mut().write_all(&endless);
         assert_eq!(kind(answer(&mut client)), "malformed");
         let mut many: Vec<_> = (0..CLIENTS_MAX).map(|_| connect(dir.path())).collect();
         for client in &mut many {
-            // Whoever is answered has been accepted.
+            // An answer proves that the server has accepted the connection.
             client.get_mut().write_all(b"?\n").unwrap();
             assert!(["malformed", "busy"].contains(&kind(answer(client)).as_str()));
         }
@@ -736,7 +736,7 @@ mod tests {
             }
         }
         assert!(missed > 0 && heard > 0, "{heard} heard, {missed} missed");
-        // There is room again.
+        // The queue has room again.
         listener.tell(&line);
         assert!(matches!(answer(&mut client), Answer::Event { event } if event.dropped.is_none()));
         drop(listener);

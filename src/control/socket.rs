@@ -1,5 +1,5 @@
-//! The socket file itself: made private, found again, reached also where its path is longer than an address may be.
-//! Knows nothing of what goes over it.
+//! The socket file: creates it with private permissions, and connects to it even if its path is too long for an address.
+//! Does not know the protocol.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -17,13 +17,13 @@ use rustix::net::{
 
 use super::SOCKET;
 
-/// Connections that wait to be accepted.
+/// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 64;
 
 /// How long an instance may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A path that an address can hold; a long one leads through the open directory.
+/// A path that fits into a socket address; a long path is replaced by one through the open directory's descriptor.
 struct ShortPath {
     path: PathBuf,
     _directory: Option<File>,
@@ -47,10 +47,10 @@ impl ShortPath {
     }
 }
 
-/// Listens in a state directory. The caller holds its lock: a socket that is there already was left by a killed program.
+/// Listens in a state directory. The caller holds its lock, so an existing socket was left by a killed program.
 ///
 /// # Errors
-/// When the system refuses.
+/// When the socket cannot be created.
 pub fn listen_in(directory: &Path) -> io::Result<UnixListener> {
     match fs::remove_file(directory.join(SOCKET)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -65,10 +65,10 @@ pub fn listen_in(directory: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
-/// Connects to the instance of a state directory. One that accepts nobody for some seconds hangs.
+/// Connects to the instance of a state directory. An instance that accepts no connection for some seconds hangs.
 ///
 /// # Errors
-/// When nobody listens (connection refused, or no such file), or nobody accepts (would block).
+/// When nothing listens (connection refused, or no such file), or the connection is not accepted (would block).
 pub fn connect_to(directory: &Path) -> io::Result<UnixStream> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
