@@ -1,5 +1,5 @@
-//! `<alert>`: tells people when something goes wrong, again every some hours, and when it is over.
-//! Derives everything from snapshots, on a thread of its own: it can delay nothing but itself.
+//! `<alert>`: tells people when a problem begins, reminds them every few hours, and tells them when it is over.
+//! Derives everything from snapshots, on its own thread, so it cannot delay the mirror.
 
 pub mod condition;
 pub mod ledger;
@@ -26,7 +26,7 @@ use send::Channels;
 
 /// The pause between two snapshots.
 const PAUSE: Duration = Duration::from_secs(2);
-/// While something is wrong that may become an alert, its duration is checked this often.
+/// How often the duration of a problem is checked that may become an alert.
 const RECHECK: Duration = Duration::from_secs(5);
 /// How long the end of the program waits for the thread.
 const END_PATIENCE: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub struct Alerts {
 
 #[derive(Debug)]
 struct Shared {
-    /// The latest snapshot; it replaces an older one that was not read.
+    /// The latest snapshot; it replaces an unread older one.
     latest: Mutex<Option<Arc<Snapshot>>>,
     stop: AtomicBool,
     news: Sender<()>,
@@ -51,7 +51,7 @@ struct Shared {
 impl Shared {
     fn put(&self, snapshot: &Arc<Snapshot>) -> bool {
         *lock(&self.latest) = Some(Arc::clone(snapshot));
-        // Full: the thread is already notified.
+        // If the channel is full, the thread is already notified.
         _ = self.news.try_send(());
         !self.stop.load(Ordering::Acquire)
     }
@@ -81,7 +81,7 @@ impl Alerts {
         };
         let (alive, ended) = bounded(0);
         std::thread::Builder::new().name("alerts".into()).spawn(move || {
-            // Dropped at the end in any case: the handle waits for that.
+            // Dropped even if the thread panics; the handle waits for that.
             let _alive = alive;
             actor.run();
         })?;
@@ -93,7 +93,7 @@ impl Drop for Alerts {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         _ = self.shared.news.try_send(());
-        // Do not wait any longer: a message may still be on its way, but nothing depends on it.
+        // Do not wait longer: a message may still be in transit, but nothing depends on it.
         _ = self.ended.recv_timeout(END_PATIENCE);
     }
 }
@@ -126,7 +126,7 @@ impl Actor {
         }
     }
 
-    /// Waits for a new snapshot, or for so long; false when the thread has to end.
+    /// Waits for a new snapshot, at most this long; false when the thread must end.
     fn wait(&self, at_most: Option<Duration>) -> bool {
         let heard = match at_most {
             Some(time) => self.heard.recv_timeout(time),
@@ -150,7 +150,7 @@ impl Actor {
         }
     }
 
-    /// `None`: nothing can become an alert by time alone.
+    /// When to look again; `None` if nothing can become an alert by time alone.
     fn next_look(&self) -> Option<Duration> {
         let may_last = self.before.as_ref().is_some_and(|snapshot| {
             let is_behind = |remote: &crate::snapshot::Remote| {
@@ -162,20 +162,20 @@ impl Actor {
     }
 }
 
-/// Sends a test by every way of a rule; returns each way with its result.
+/// Sends a test over every channel of a rule; returns each channel with its result.
 pub fn send_test(rule: &AlertRule, instance: &Instance) -> Vec<(String, Result<(), String>)> {
     let alert = ledger::Alert {
         kind: condition::Kind::Test,
         state: ledger::State::Raised,
         subject: instance.config.clone(),
-        text: "this is a test: alerts of sersync reach you here".to_owned(),
+        text: "this is a test: sersync sends its alerts here".to_owned(),
         since_ms: wall_ms(),
     };
     let alerts = ledger::Due { alerts: vec![alert], omitted: 0 };
     Channels::new(rule).try_each(&Message::new(instance, alerts, wall_ms()))
 }
 
-/// One channel's trouble, said once.
+/// Reports the failure of a channel once.
 fn complaint(channel: &str) -> Complaint {
     Complaint::about(format!("alert by {channel}"))
 }

@@ -1,4 +1,4 @@
-//! The status page at `<host hostip port>`: page, JSON, metrics and health of one instance, for reading only.
+//! The status page at `<host hostip port>`: page, JSON, metrics and health of one instance; read-only.
 //! One thread serves all clients; a slow client never delays a change.
 
 mod client;
@@ -22,9 +22,9 @@ use crate::snapshot::{Snapshot, SnapshotReader};
 use routes::Site;
 use server::Server;
 
-/// At most so many clients are served at a time; one more gets 503.
+/// The maximum number of clients at a time; one more gets 503.
 pub const CLIENTS_MAX: usize = 128;
-/// At most so many clients may follow `/events`.
+/// The maximum number of clients that follow `/events`.
 pub const STREAMS_MAX: usize = 32;
 
 /// What the page shows besides snapshots.
@@ -109,7 +109,7 @@ impl Page {
         Ok(Self { shared, _thread: thread, address })
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     pub fn address(&self) -> std::net::SocketAddr {
         self.address
     }

@@ -1,5 +1,5 @@
-//! What a snapshot shows to be wrong, with the sentences for people.
-//! Pure and without state: the ledger knows what has been reported already.
+//! Finds the problems in a snapshot, and words them for people.
+//! Pure and without state: the ledger knows what is already reported.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::ground::counted::{counted, paths};
 use crate::ground::figures::duration;
 use crate::snapshot::{DeletionState, Remote, RemoteState, RootState, Snapshot};
 
-/// The kinds of trouble that are reported.
+/// The kinds of problems that are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A watch path is gone or cannot be read.
@@ -27,14 +27,14 @@ pub enum Kind {
     Overflow,
     /// Directories cannot be watched.
     WatchLimit,
-    /// Journal and record cannot be kept.
+    /// The journal or the record cannot be written.
     State,
     /// Sent by `test-alert`.
     Test,
 }
 
 impl Kind {
-    /// Its name in what scripts get.
+    /// Its name for scripts.
     pub fn name(self) -> &'static str {
         match self {
             Self::SourceLost => "source_lost",
@@ -50,16 +50,16 @@ impl Kind {
         }
     }
 
-    /// True for what happens once and has no end.
+    /// True for a single event, which has no duration.
     pub fn is_event(self) -> bool {
         matches!(self, Self::Overflow | Self::Test)
     }
 }
 
-/// One thing that is wrong: its kind, and the remote or watch path.
+/// Identifies a problem: its kind, and the remote or watch path.
 pub type Key = (Kind, String);
 
-/// What is wrong with it.
+/// A problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     /// Since when, by the wall clock.
@@ -68,17 +68,17 @@ pub struct Condition {
     pub text: String,
 }
 
-/// The thresholds from which something counts as wrong.
+/// From which duration something counts as a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
-    /// A remote may be down so long.
+    /// How long a remote may be down.
     pub down_ms: u64,
-    /// A change may wait so long.
+    /// How long a change may wait.
     pub lag_ms: u64,
 }
 
 impl Thresholds {
-    /// What a rule says.
+    /// The thresholds of a rule.
     pub fn of(rule: &AlertRule) -> Self {
         Self {
             down_ms: u64::from(rule.down_after_s) * 1_000,
@@ -87,7 +87,7 @@ impl Thresholds {
     }
 }
 
-/// Everything that is wrong now. `before` is the previous snapshot, needed for troubles that happen once.
+/// All current problems. `before` is the previous snapshot, needed for single events.
 pub fn conditions(
     before: Option<&Snapshot>,
     now: &Snapshot,
@@ -173,7 +173,7 @@ fn of_remote(remote: &Remote, limits: &Thresholds, now_ms: u64, found: &mut Foun
         let words = format!("{}; {}", down.reason, down.what_to_do);
         let lasts = now_ms.saturating_sub(down.since_ms);
         if down.kind == "denied" {
-            // This does not go away by itself, so report it at once.
+            // This does not end by itself, so report it at once.
             let text = format!("remote {name} {words}; {pending} pending");
             add(Kind::Denied, down.since_ms, text);
         } else if lasts >= limits.down_ms {
@@ -248,7 +248,7 @@ mod tests {
             ("a wait", waits(299, RemoteState::Up), vec![]),
             ("a long wait", waits(300, RemoteState::Up), vec![Kind::Lag]),
             ("a pause", waits(3_000, RemoteState::Paused), vec![]),
-            ("a path that is tried again", fails(false), vec![]),
+            ("a path that is retried", fails(false), vec![]),
             ("a path in the fail log", fails(true), vec![Kind::FailLog]),
         ];
         for (what, remote, expected) in table {

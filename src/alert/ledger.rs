@@ -1,21 +1,22 @@
-//! What has been reported: one alert when a trouble begins, reminders while it lasts, one when it is over; several at once as a digest.
-//! Pure: time is an argument, and memory is bounded.
+//! Decides when to report a problem: when it begins, as reminders while it lasts, and when it is over. Joins several
+//! alerts into one message. Pure: time is an argument, and memory is bounded.
 
 use std::collections::BTreeMap;
 
 use super::condition::{Condition, Key, Kind};
 use crate::ground::figures::duration;
 
-/// Alerts are collected for so long before the first message leaves: a network switch that fails takes many remotes down within seconds.
+/// How long alerts are collected before the first message, because one failed switch takes many remotes down within
+/// seconds.
 const GATHER_MS: u64 = 3_000;
 /// The least time between two messages.
 const PAUSE_MS: u64 = 60_000;
-/// A trouble is over only when it has been gone for so long; if it comes and goes, it is one trouble.
+/// A problem is over only when it has been gone for this long. If it returns earlier, it is the same problem.
 const CALM_MS: u64 = 30_000;
-/// Alerts in one message; the rest is counted.
+/// The maximum number of alerts in one message; the rest is counted.
 pub const ALERTS_MAX: usize = 50;
 
-/// What an alert says about its trouble.
+/// The state of the problem of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// It has begun.
@@ -27,7 +28,7 @@ pub enum State {
 }
 
 impl State {
-    /// Its name in what scripts get.
+    /// Its name for scripts.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raised => "raised",
@@ -40,15 +41,15 @@ impl State {
 /// One alert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
-    /// What kind of trouble.
+    /// The kind of the problem.
     pub kind: Kind,
-    /// Whether it begins or ends.
+    /// Whether the problem begins, lasts or is over.
     pub state: State,
     /// The remote or the watch path.
     pub subject: String,
     /// What happened, what it means, what to do.
     pub text: String,
-    /// Since when it lasts.
+    /// When the problem began.
     pub since_ms: u64,
 }
 
@@ -57,21 +58,21 @@ pub struct Alert {
 pub struct Due {
     /// The worst first.
     pub alerts: Vec<Alert>,
-    /// More that are not in it.
+    /// The number of further alerts.
     pub omitted: usize,
 }
 
-/// A trouble that has been reported, or is about to be.
+/// A problem that is reported, or waits to be.
 #[derive(Debug)]
 struct Known {
     condition: Condition,
     /// When it was first reported.
     told_ms: Option<u64>,
-    /// It has not been seen since then.
+    /// Since when it has been absent.
     gone_ms: Option<u64>,
 }
 
-/// Everything that has been reported.
+/// All problems that are reported, or wait to be.
 #[derive(Debug)]
 pub struct Ledger {
     known: BTreeMap<Key, Known>,
@@ -88,7 +89,7 @@ impl Ledger {
         Self { known: BTreeMap::new(), waiting: BTreeMap::new(), not_before_ms: 0, remind_ms }
     }
 
-    /// Takes in what is wrong at `now_ms`.
+    /// Updates the ledger with the problems at `now_ms`.
     pub fn note(&mut self, found: BTreeMap<Key, Condition>, now_ms: u64) {
         for (key, known) in &mut self.known {
             if !found.contains_key(key) {
@@ -117,7 +118,7 @@ impl Ledger {
             return;
         };
         known.gone_ms = None;
-        // The text contains a growing duration; the start time stays the same.
+        // The text contains a growing duration, so update it; the start time stays.
         known.condition.text.clone_from(&condition.text);
         let is_due = |told: u64| remind_ms.is_some_and(|pause| now_ms >= told + pause);
         if known.told_ms.is_some_and(is_due) {
@@ -127,7 +128,7 @@ impl Ledger {
         }
     }
 
-    /// Ends the troubles that have been gone for long enough.
+    /// Ends the problems that have been gone for long enough.
     fn settle(&mut self, now_ms: u64) {
         let is_over = |known: &Known| known.gone_ms.is_some_and(|at| now_ms >= at + CALM_MS);
         let over: Vec<Key> = self
@@ -139,7 +140,7 @@ impl Ledger {
         for key in over {
             let Some(known) = self.known.remove(&key) else { continue };
             if self.waiting.get(&key).is_some_and(|alert| alert.state == State::Raised) {
-                // The beginning was not reported yet: report both as one alert.
+                // The beginning is not reported yet: report beginning and end as one alert.
                 self.waiting.remove(&key);
             }
             let lasted = known.gone_ms.unwrap_or(now_ms).saturating_sub(known.condition.since_ms);
@@ -185,9 +186,9 @@ fn alert(key: &Key, state: State, condition: Condition) -> Alert {
 fn over_words((kind, subject): &Key) -> String {
     match kind {
         Kind::Down => format!("remote {subject} is back"),
-        Kind::Denied => format!("remote {subject} lets us in again"),
+        Kind::Denied => format!("remote {subject} accepts us again"),
         Kind::FailLog => {
-            format!("remote {subject}: everything that stood in the fail log is delivered")
+            format!("remote {subject}: every path of the fail log is delivered")
         }
         Kind::Lag => format!("remote {subject} has caught up"),
         Kind::SourceLost => format!("watch path {subject} is back"),
@@ -210,7 +211,7 @@ mod tests {
         names.iter().map(condition).collect()
     }
 
-    /// Each message as `state subject` words.
+    /// Runs a script; returns each message as `state subject` words.
     fn run(ledger: &mut Ledger, script: &[(u64, &[&str])]) -> Vec<Vec<String>> {
         let mut said = Vec::new();
         for (seconds, names) in script {

@@ -1,5 +1,5 @@
-//! What one message says: to people as sentences, to programs as JSON.
-//! Knows no service; `template.rs` puts the sentences into each one's form.
+//! The content of one message: sentences for people, JSON for programs.
+//! Does not know the chat services; `template.rs` formats the sentences for each of them.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ pub struct Message {
     pub config: String,
     /// The alerts.
     pub due: Due,
-    /// When it was made.
+    /// When it was created.
     pub at_ms: u64,
 }
 
@@ -28,7 +28,7 @@ impl Message {
         Self { host: clean(&host), config: clean(&instance.config), due, at_ms }
     }
 
-    /// One line that says the most important.
+    /// One line with the most important alert.
     pub fn subject(&self) -> String {
         let alerts = &self.due.alerts;
         let first = alerts.first().map_or("", |alert| alert.text.as_str());
@@ -38,7 +38,7 @@ impl Message {
         format!("sersync on {}: {first}{more}", self.host)
     }
 
-    /// All of it as lines.
+    /// The whole message as lines of text.
     pub fn text(&self) -> String {
         let mut text = format!("sersync on {} ({})\n", self.host, self.config);
         for alert in &self.due.alerts {
@@ -50,7 +50,7 @@ impl Message {
         text
     }
 
-    /// All of it for a program.
+    /// The whole message as JSON.
     pub fn json(&self) -> Value {
         let alert = |alert: &Alert| {
             json!({
@@ -82,7 +82,7 @@ fn sign(alert: &Alert) -> &'static str {
     }
 }
 
-/// Without what could begin a new line, or a new header of a mail.
+/// Replaces control characters: a line break could begin a new header of a mail.
 fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

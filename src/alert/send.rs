@@ -1,5 +1,5 @@
-//! The ways to send a message: a command, a mail, a webhook. A message that cannot be sent is kept and retried.
-//! No name ever meets a shell, and no secret is shown.
+//! The channels that send a message: a command, a mail, a webhook. A message that cannot be sent is kept and retried.
+//! Nothing passes through a shell, and no secret is logged.
 
 use std::collections::VecDeque;
 use std::process::{Command, Stdio};
@@ -18,16 +18,16 @@ use crate::web::Web;
 
 /// How long a program may run.
 const RUN_TIME: Duration = Duration::from_secs(60);
-/// At most so many messages wait for one way; one more drops the oldest.
+/// The maximum number of messages that wait for one channel; one more drops the oldest.
 const QUEUE: usize = 20;
-/// First pause after a failure; doubled each time.
+/// The first pause after a failure; it doubles each time.
 const RETRY_MS_MIN: u64 = 10_000;
-/// Longest pause.
+/// The longest pause.
 const RETRY_MS_MAX: u64 = 600_000;
-/// Where sendmail is when it is not on the path.
+/// Where to look for sendmail: first in `PATH`, then in the usual places.
 const SENDMAILS: [&str; 3] = ["sendmail", "/usr/sbin/sendmail", "/usr/lib/sendmail"];
 
-/// All ways of one `<alert>`.
+/// All channels of one `<alert>`.
 pub struct Channels(Vec<Channel>);
 
 struct Channel {
@@ -70,7 +70,7 @@ impl Channels {
         Self([command, mail, webhook].into_iter().flatten().map(Channel::new).collect())
     }
 
-    /// Sends a message by every way.
+    /// Sends a message over every channel.
     pub fn send(&mut self, message: &Message) {
         for channel in &mut self.0 {
             if channel.queue.len() >= QUEUE {
@@ -81,17 +81,17 @@ impl Channels {
         }
     }
 
-    /// Retries what could not be sent, when it is due.
+    /// Retries unsent messages that are due.
     pub fn work(&mut self, now_ms: u64) {
         self.0.iter_mut().for_each(|channel| channel.work(now_ms));
     }
 
-    /// True while something could not be sent yet.
+    /// True while unsent messages wait.
     pub fn is_busy(&self) -> bool {
         self.0.iter().any(|channel| !channel.queue.is_empty())
     }
 
-    /// Sends a message by every way, once; returns each result.
+    /// Sends a message over every channel, once; returns each result.
     pub fn try_each(self, message: &Message) -> Vec<(String, Result<(), String>)> {
         let each =
             |channel: &Channel| (channel.way.name(), channel.way.carry(message, message.at_ms));
@@ -109,7 +109,7 @@ impl Channel {
         while let Some(message) = self.queue.front().filter(|_| now_ms >= self.not_before_ms) {
             let outcome = self.way.carry(message, now_ms);
             let is_sent = outcome.is_ok();
-            self.complaint.note(outcome.map_err(|reason| format!("{reason}; it is tried again")));
+            self.complaint.note(outcome.map_err(|reason| format!("{reason}; sersync retries")));
             if !is_sent {
                 let pause = RETRY_MS_MIN << self.tries.min(10);
                 self.tries += 1;
@@ -151,7 +151,7 @@ impl Webhook {
     }
 }
 
-/// The command gets the message as JSON on its standard input, and its essence in the environment.
+/// Runs a command with the message as JSON on standard input, and its main facts in the environment.
 fn run_command(words: &[String], message: &Message) -> Result<(), String> {
     let mut command = command(&words[0]);
     command
@@ -200,7 +200,7 @@ fn command(program: &str) -> Command {
     command
 }
 
-/// What came of a program, for people.
+/// The result of a program, for people.
 fn outcome(name: &str, ended: Result<Ended, RunError>) -> Result<(), String> {
     match ended {
         Ok(Ended { status, .. }) if status.success() => Ok(()),

@@ -1,5 +1,5 @@
-//! A message in the form of each chat service, signed where the service asks for that.
-//! Pure: sends nothing, and knows neither the clock nor where secrets are kept.
+//! Formats a message for each chat service, with a signature where the service needs one.
+//! Pure: sends nothing; the time and the secrets are arguments.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,27 +10,27 @@ use serde_json::{Value, json};
 use super::message::Message;
 use crate::config::telling::Template;
 
-/// What is posted where.
+/// A request to a webhook.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Post {
-    /// The address, with a signature where the service wants it there.
+    /// The address, with the signature if the service expects it there.
     pub url: String,
-    /// JSON.
+    /// The body, as JSON.
     pub body: Value,
 }
 
-/// What a service needs besides the message.
+/// The account at a service.
 #[derive(Debug, Clone, Copy)]
 pub struct Account<'a> {
     /// The webhook's address.
     pub url: &'a str,
-    /// Signs what is posted (DingTalk, Feishu).
+    /// The key of the signature (DingTalk, Feishu).
     pub secret: Option<&'a str>,
-    /// Which chat gets it (Telegram).
+    /// The chat that gets the message (Telegram).
     pub chat: Option<&'a str>,
 }
 
-/// The message for a service, at `now_ms` of the wall clock.
+/// Formats the message for a service, at `now_ms` of the wall clock.
 pub fn post(template: Template, message: &Message, account: Account<'_>, now_ms: u64) -> Post {
     let url = account.url.to_owned();
     match template {
@@ -40,7 +40,7 @@ pub fn post(template: Template, message: &Message, account: Account<'_>, now_ms:
             body: json!({"msgtype": "text", "text": {"content": cut(message.text(), 18_000)}}),
         },
         Template::WeCom => {
-            // The service takes 2,048 bytes.
+            // The service accepts 2,048 bytes.
             let text = cut(message.text(), 2_000);
             Post { url, body: json!({"msgtype": "text", "text": {"content": text}}) }
         }
@@ -60,7 +60,7 @@ pub fn post(template: Template, message: &Message, account: Account<'_>, now_ms:
             Post { url, body: json!({ "text": text }) }
         }
         Template::Telegram => {
-            // The service takes 4,096 characters.
+            // The service accepts 4,096 characters.
             let text = cut(message.text(), 4_000);
             let chat = account.chat.unwrap_or_default();
             Post {
@@ -71,10 +71,10 @@ pub fn post(template: Template, message: &Message, account: Account<'_>, now_ms:
     }
 }
 
-/// Judges an answer with a good status; some services refuse only in its body.
+/// Checks the body of an answer with status 200, because some services report a failure only there.
 ///
 /// # Errors
-/// The service's own words.
+/// The service's own message.
 pub fn judge(template: Template, answer: &str) -> Result<(), String> {
     let value: Value = serde_json::from_str(answer).unwrap_or_default();
     let code = match template {
@@ -102,7 +102,7 @@ fn words(value: &Value, key: &str) -> String {
     words.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-/// `timestamp` and `sign` behind the address: the HMAC of "timestamp\nsecret" under the secret.
+/// Appends `timestamp` and `sign` to the address: the HMAC of "timestamp\nsecret" with the secret as key.
 fn ding_talk_url(url: &str, secret: &str, now_ms: u64) -> String {
     let sign = hmac_sha256(secret.as_bytes(), format!("{now_ms}\n{secret}").as_bytes());
     let sign = utf8_percent_encode(&sign, NON_ALPHANUMERIC);
@@ -110,7 +110,7 @@ fn ding_talk_url(url: &str, secret: &str, now_ms: u64) -> String {
     format!("{url}{mark}timestamp={now_ms}&sign={sign}")
 }
 
-/// The HMAC of nothing under "timestamp\nsecret".
+/// The HMAC of an empty message with "timestamp\nsecret" as key.
 fn feishu_sign(secret: &str, seconds: u64) -> String {
     hmac_sha256(format!("{seconds}\n{secret}").as_bytes(), b"")
 }
@@ -120,7 +120,7 @@ fn hmac_sha256(key: &[u8], text: &[u8]) -> String {
     STANDARD.encode(hmac::sign(&key, text))
 }
 
-/// At most so many bytes.
+/// Cuts the text to at most `max` bytes.
 fn cut(text: String, max: usize) -> String {
     if text.len() <= max {
         return text;
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(of(Template::Slack).url, ACCOUNT.url);
     }
 
-    /// The values are those of Python's hmac and base64 for the rule in each service's manual.
+    /// The expected values come from Python's hmac and base64, by the rule in each service's manual.
     #[test]
     fn signatures_are_those_of_the_services_manuals() {
         let ding_talk = post(Template::DingTalk, &message(""), ACCOUNT, 1_700_000_000_000);

@@ -1,5 +1,5 @@
-//! One client: its socket, what it has sent, what it will get, and its deadline.
-//! Knows no routes; `server.rs` gives it the answer.
+//! One client: its socket, its input, its output, and its deadline.
+//! Does not know the routes; `server.rs` provides the answer.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -17,7 +17,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const WRITE_TIME: Duration = Duration::from_secs(20);
 /// How long a client may take to hang up after its answer.
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
-/// At most so much is written at once, so that one client does not delay the others.
+/// The maximum size of one write, so that one client does not delay the others.
 const WRITTEN_AT_ONCE: usize = 256 << 10;
 
 /// One client.
@@ -25,7 +25,7 @@ pub struct Client {
     stream: TcpStream,
     state: State,
     input: Vec<u8>,
-    /// What is to be sent, and how much of the first part has been sent.
+    /// The parts to send, and how much of the first part has been sent.
     output: Vec<Arc<[u8]>>,
     sent: usize,
     deadline: Option<Instant>,
@@ -47,7 +47,7 @@ enum State {
     Gone,
 }
 
-/// What a client's socket is watched for.
+/// What `poll` waits for on a client's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wants {
     /// Input, or the client hangs up.
@@ -62,7 +62,7 @@ impl Client {
     /// A new client; `None` if its socket cannot be used.
     pub fn new(stream: TcpStream, now: Instant) -> Option<Self> {
         stream.set_nonblocking(true).ok()?;
-        // Small answers need not wait for an acknowledgement. If this fails, they are only later.
+        // Small answers must not wait for an acknowledgement. If this fails, they only arrive later.
         _ = stream.set_nodelay(true);
         Some(Self {
             stream,
@@ -82,7 +82,7 @@ impl Client {
         self.state == State::Streams
     }
 
-    /// Its request, while it waits for a snapshot.
+    /// The client's request, while it waits for a snapshot.
     pub fn waiting_for(&self) -> Option<Asked> {
         match &self.state {
             State::Waits(asked) => Some(asked.clone()),
@@ -106,7 +106,7 @@ impl Client {
         self.stream.as_fd()
     }
 
-    /// Continues after poll has reported its socket; returns its request when that is complete.
+    /// Continues after `poll` has reported the socket; returns the request when it is complete.
     ///
     /// # Errors
     /// When its request is refused.
@@ -139,16 +139,16 @@ impl Client {
         }
         self.sent = 0;
         self.state = State::Reads;
-        // Set anew with the first byte that is written.
+        // The first written byte sets it again.
         self.deadline = self.deadline.map(|at| at + WRITE_TIME);
     }
 
-    /// From now on it waits for a snapshot.
+    /// Makes the client wait for a snapshot.
     pub fn wait_for_snapshot(&mut self, asked: Asked) {
         self.state = State::Waits(asked);
     }
 
-    /// From now on it gets events.
+    /// Sends events to the client from now on.
     pub fn start_stream(&mut self, now: Instant, head: Vec<u8>, method: Method) {
         self.output = vec![head.into(), Arc::from(&b"retry: 3000\n\n"[..])];
         self.sent = 0;
@@ -160,7 +160,7 @@ impl Client {
         }
     }
 
-    /// Sends an event, unless the one before is not read yet.
+    /// Sends an event, unless the client has not read the previous one yet.
     pub fn send_event(&mut self, now: Instant, event: &Arc<[u8]>) {
         let is_first = self.output.len() == 2 && self.sent == 0;
         if self.output.is_empty() || is_first {
@@ -169,13 +169,13 @@ impl Client {
         }
     }
 
-    /// Ends what takes too long; a client without a complete request gets an answer that says so.
+    /// Ends a connection that is past its deadline. A client without a complete request gets an answer that says so.
     pub fn heed_time(&mut self, now: Instant) -> Option<Refusal> {
         if self.deadline.is_none_or(|at| at > now) {
             return None;
         }
         if self.state == State::Asks && !self.input.is_empty() {
-            let text = format!("a request has to be whole within {} s", REQUEST_TIME.as_secs());
+            let text = format!("the request was not complete within {} s", REQUEST_TIME.as_secs());
             self.deadline = Some(now);
             return Some(Refusal::new(TIMEOUT, text));
         }

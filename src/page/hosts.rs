@@ -1,25 +1,25 @@
-//! The names under which the page answers, against DNS rebinding.
-//! Resolves nothing: a name is ours when it is written in the configuration or is this machine's own.
+//! The host names under which the page answers; others are refused as protection against DNS rebinding.
+//! Resolves nothing: a name is allowed if the configuration contains it or it is this machine's own name.
 
-/// The names under which the page answers.
+/// The host names under which the page answers.
 #[derive(Debug, Clone, Default)]
 pub struct Hosts {
     names: Vec<String>,
 }
 
 impl Hosts {
-    /// Addresses and `localhost` alone.
+    /// Allows only addresses and `localhost`.
     pub fn loopback() -> Self {
         Self { names: vec!["localhost".to_owned()] }
     }
 
-    /// These names too.
+    /// Allows these names too.
     pub fn with(mut self, names: impl IntoIterator<Item = String>) -> Self {
         self.names.extend(names.into_iter().map(|name| name.to_ascii_lowercase()));
         self
     }
 
-    /// True when this `Host` header is allowed. Addresses are, because nobody else can point an address at us.
+    /// True when this `Host` header is allowed. Addresses always are, because an attacker controls names, not addresses.
     pub fn allow(&self, host: &str) -> bool {
         let name = without_port(host.trim());
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
@@ -33,7 +33,7 @@ impl Hosts {
 
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
-        // `[::1]:80` has brackets; a bare IPv6 address is all colons.
+        // `[::1]:80` has brackets; a bare IPv6 address contains several colons.
         Some((name, port))
             if port.bytes().all(|b| b.is_ascii_digit())
                 && (!name.contains(':') || name.ends_with(']')) =>

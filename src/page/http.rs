@@ -1,5 +1,5 @@
-//! Requests and responses as bytes: parses requests, writes heads of responses.
-//! Pure; `server.rs` has the sockets.
+//! HTTP: parses requests, formats the heads of responses.
+//! Pure; `server.rs` owns the sockets.
 
 use super::hosts::Hosts;
 
@@ -22,7 +22,7 @@ pub struct Asked {
     pub reads_open_metrics: bool,
 }
 
-/// The two methods that only read.
+/// The supported methods, which only read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// Head and body.
@@ -52,7 +52,7 @@ pub const TOO_LARGE: Status = Status(431, "Request Header Fields Too Large");
 /// 503.
 pub const UNAVAILABLE: Status = Status(503, "Service Unavailable");
 
-/// Why there is no answer: a status and a sentence.
+/// Why a request is refused: a status and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The status code.
@@ -79,7 +79,7 @@ pub fn parse(bytes: &[u8], hosts: &Hosts) -> Result<Option<Asked>, Refusal> {
         httparse::Error::TooManyHeaders => {
             Refusal::new(TOO_LARGE, format!("more than {HEADERS_MAX} header lines"))
         }
-        error => Refusal::new(BAD_REQUEST, format!("this is no HTTP request: {error}")),
+        error => Refusal::new(BAD_REQUEST, format!("not a valid HTTP request: {error}")),
     })?;
     if parsed.is_partial() {
         let is_too_long = bytes.len() >= REQUEST_MAX;
@@ -90,7 +90,7 @@ pub fn parse(bytes: &[u8], hosts: &Hosts) -> Result<Option<Asked>, Refusal> {
         Some("GET") => Method::Get,
         Some("HEAD") => Method::Head,
         _ => {
-            let text = "this page only reads: GET and HEAD are answered";
+            let text = "this page is read-only: it answers GET and HEAD only";
             return Err(Refusal::new(METHOD_NOT_ALLOWED, text));
         }
     };
@@ -102,8 +102,8 @@ pub fn parse(bytes: &[u8], hosts: &Hosts) -> Result<Option<Asked>, Refusal> {
     Ok(Some(Asked { path: path.into(), query: query.into(), method, reads_open_metrics }))
 }
 
-/// Another site may point its own name at our address (DNS rebinding); its script could then read this page. So the
-/// browser's `Host` has to be an address or one of our names.
+/// Protects against DNS rebinding: another site may point its own name at our address, and its script could then read
+/// this page. So the `Host` header must be an address or one of our names.
 fn check_host(request: &httparse::Request<'_, '_>, hosts: &Hosts) -> Result<(), Refusal> {
     let named = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case("host")).count();
     match (named, request.version) {
@@ -126,7 +126,7 @@ fn header<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Option<&'a str
     std::str::from_utf8(found.value).ok()
 }
 
-/// The head of a response. Without a length the body ends with the connection.
+/// The head of a response. Without a length, the end of the connection ends the body.
 pub fn head(status: Status, content_type: &str, length: Option<usize>, policy: &str) -> Vec<u8> {
     let Status(code, words) = status;
     let length = length.map_or(String::new(), |length| format!("Content-Length: {length}\r\n"));

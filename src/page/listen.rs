@@ -1,5 +1,5 @@
-//! Where the page listens: on the loopback interface, unless the configuration opens it to the network.
-//! Any failure is one sentence; it never stops the mirror.
+//! Opens the page's port: on the loopback interface, unless the configuration opens it to the network.
+//! A failure is reported in one sentence and never stops the mirror.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -14,7 +14,7 @@ use crate::config::{Host, PageAccess};
 pub struct Refused {
     /// The level of the log line.
     pub level: Level,
-    /// What to do.
+    /// What is wrong and what to do.
     pub text: String,
 }
 
@@ -46,7 +46,7 @@ fn address(host: &Host) -> Result<SocketAddr, Refused> {
     let bare = host.ip.trim_start_matches('[').trim_end_matches(']');
     let written = bare.parse::<IpAddr>().ok();
     if host.page != PageAccess::Network {
-        // In old files any address may be here, and sersync2 never opened a port.
+        // Old files may contain any address here, because sersync2 never opened a port.
         let loopback = written.filter(IpAddr::is_loopback);
         let ip = loopback.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         return Ok(SocketAddr::new(ip, host.port));
@@ -58,7 +58,7 @@ fn address(host: &Host) -> Result<SocketAddr, Refused> {
     found.ok().flatten().ok_or_else(|| Refused {
         level: Level::Warn,
         text: format!(
-            "the status page is off: {bare} is no name of an address; write the address itself into <host hostip>"
+            "the status page is off: {bare} does not resolve to an address; write the address itself into <host hostip>"
         ),
     })
 }

@@ -1,5 +1,5 @@
 //! The routes and their content.
-//! Knows no sockets; renders each form of a snapshot once for all clients.
+//! Does not know sockets. Renders each form of a snapshot once for all clients.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,13 +16,13 @@ const PAGE: &str = include_str!("page.html");
 
 /// The content type of JSON.
 pub const JSON: &str = "application/json; charset=utf-8";
-/// The content type of sentences.
+/// The content type of plain text.
 pub const TEXT: &str = "text/plain; charset=utf-8";
 /// The content type of server-sent events.
 pub const EVENTS: &str = "text/event-stream; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
-/// What an address serves.
+/// What a URL path serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// The page.
@@ -35,7 +35,7 @@ pub enum Route {
     Status,
     /// The metrics.
     Metrics(Format),
-    /// Whether all is well.
+    /// The health verdict.
     Health(Thresholds),
     /// A snapshot after each change, as server-sent events.
     Events,
@@ -45,7 +45,7 @@ impl Route {
     /// The route of a request.
     ///
     /// # Errors
-    /// When there is nothing at that address.
+    /// When the path or its query is unknown.
     pub fn of(asked: &Asked) -> Result<Self, Refusal> {
         Ok(match asked.path.as_str() {
             "/" | "/index.html" => Self::Page,
@@ -57,14 +57,14 @@ impl Route {
             "/config" => Self::Config,
             "/log" => Self::Log,
             _ => {
-                let text = "nothing is here; there is /, /status, /metrics, /healthz, /events, /config and /log";
+                let text = "no such page; there are /, /status, /metrics, /healthz, /events, /config and /log";
                 return Err(Refusal::new(NOT_FOUND, text));
             }
         })
     }
 }
 
-/// `max_age=SECONDS` and `max_pending=N`, as in `sersync2 status`.
+/// Parses `max_age=SECONDS` and `max_pending=N`, as in `sersync2 status`.
 fn thresholds(query: &str) -> Result<Thresholds, Refusal> {
     let mut thresholds = Thresholds::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -83,7 +83,7 @@ fn thresholds(query: &str) -> Result<Thresholds, Refusal> {
     Ok(thresholds)
 }
 
-/// A body that is shared by many clients, with its status and type.
+/// A body with its status and type; many clients share it.
 #[derive(Debug, Clone)]
 pub struct Content {
     /// The status code.
@@ -95,19 +95,19 @@ pub struct Content {
 }
 
 impl Content {
-    /// Found.
+    /// Content with status 200.
     pub fn new(kind: &'static str, body: impl Into<Arc<[u8]>>) -> Self {
         Self { status: OK, kind, body: body.into() }
     }
 
-    /// A sentence that says why there is no answer.
+    /// The content of a refusal.
     pub fn refused(refusal: &Refusal) -> Self {
         let body = format!("{}\n", refusal.text).into_bytes();
         Self { status: refusal.status, kind: TEXT, body: body.into() }
     }
 }
 
-/// What needs no snapshot: the page itself, the configuration, and the tail of the log.
+/// The content that needs no snapshot: the page itself, the configuration, and the last warnings of the log.
 pub struct Site {
     config: Box<dyn Fn() -> String + Send>,
     log: Box<dyn Fn() -> Vec<String> + Send>,
@@ -115,7 +115,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// `config` gives JSON that anybody may see; `log` gives the last warnings.
+    /// `config` returns JSON without secrets; `log` returns the last warnings.
     pub fn new(
         config: Box<dyn Fn() -> String + Send>,
         log: Box<dyn Fn() -> Vec<String> + Send>,
@@ -123,7 +123,7 @@ impl Site {
         Self { config, log, policy: OnceLock::new() }
     }
 
-    /// What the browser may do: only run this one script and style, and send requests to this server.
+    /// The security policy: the browser may only use this script and style, and send requests to this server.
     pub fn policy(&self) -> &str {
         self.policy.get_or_init(|| {
             format!(
@@ -135,7 +135,7 @@ impl Site {
         })
     }
 
-    /// What needs no snapshot.
+    /// The content of a route that needs no snapshot; `None` for other routes.
     pub fn fixed(&self, route: Route) -> Option<Content> {
         match route {
             Route::Page => Some(Content::new(HTML, PAGE.as_bytes())),
@@ -149,7 +149,7 @@ impl Site {
     }
 }
 
-/// The hash by which the policy allows exactly this `<script>` or `<style>`.
+/// The hash with which the policy allows exactly this `<script>` or `<style>`.
 fn hash_of(element: &str) -> String {
     let (open, close) = (format!("<{element}>"), format!("</{element}>"));
     let inner = PAGE.split_once(&open).and_then(|(_, rest)| rest.split_once(&close));

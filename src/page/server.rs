@@ -1,5 +1,5 @@
-//! The thread of the page: polls all clients, reads requests, writes answers, requests snapshots.
-//! Never waits for a single client, and asks the main loop at most four times a second, however many clients there are.
+//! The thread of the page: polls all clients, reads requests, writes answers, asks for snapshots.
+//! Never waits for a single client. Asks the main loop at most four times a second, for any number of clients.
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
@@ -24,13 +24,13 @@ const FRESH: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The pause between two events of a stream.
 const STREAM_PAUSE: Duration = Duration::from_secs(1);
-/// If nothing changes, followers still get a snapshot this often, because ages grow.
+/// If nothing changes, followers still get a snapshot this often, because the shown ages grow.
 const STREAM_SILENCE: Duration = Duration::from_secs(20);
-/// How long no client is accepted when file descriptors run out: the mirror needs them more.
+/// How long no client is accepted when file descriptors run out, because the mirror needs them more.
 const DESCRIPTORS_PAUSE: Duration = Duration::from_secs(1);
-/// At most so many connections are accepted before the clients have their turn again.
+/// The maximum number of connections that are accepted before other clients are served again.
 const ACCEPTED_AT_ONCE: usize = 64;
-/// The nice value: the mirror comes first when both need the same processor.
+/// The nice value of the thread, so that the mirror comes first when the processor is busy.
 const NICENESS: i32 = 10;
 
 /// What the thread owns.
@@ -43,7 +43,7 @@ pub struct Server {
     clients: Vec<Client>,
     /// The last snapshot, and when it arrived.
     last: Option<(Instant, Rendered)>,
-    /// The deadline for the main loop's answer; `None`: no request is open.
+    /// The deadline for the main loop's answer; `None` when no snapshot is requested.
     asked: Option<Instant>,
     /// True while the main loop sends a snapshot after each change.
     following: Option<Arc<AtomicBool>>,
@@ -78,7 +78,7 @@ impl Server {
 
     /// Serves until the handle is dropped.
     pub fn run(mut self) {
-        // For this thread only. If it fails, the page still works.
+        // Applies to this thread only. If it fails, the page still works.
         _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
         loop {
             let ready = match self.wait() {
@@ -129,7 +129,7 @@ impl Server {
         Ok(Ready { listener: is_ready(&fds[1]), clients })
     }
 
-    /// `None`: nothing is due before a client comes.
+    /// When the thread must wake; `None`: only when a client needs it.
     fn next_deadline(&self) -> Option<Instant> {
         let clients = self.clients.iter().filter_map(Client::deadline);
         let silence = self.clients.iter().any(Client::is_streaming).then_some(self.silence);
@@ -138,7 +138,7 @@ impl Server {
 
     fn take_snapshot(&mut self, now: Instant) {
         let mut number = [0; 8];
-        // Whether the bell rang does not matter: look at what is there.
+        // The result does not matter: a spurious wake-up finds no snapshot.
         _ = rustix::io::read(&self.shared.bell, &mut number);
         let Some(snapshot) = self.shared.take() else { return };
         self.asked = None;
@@ -214,7 +214,8 @@ impl Server {
     fn open_stream(&mut self, now: Instant, index: usize, asked: &Asked) {
         let streams = self.clients.iter().filter(|client| client.is_streaming()).count();
         if streams >= STREAMS_MAX {
-            let text = format!("{STREAMS_MAX} clients follow already; ask /status instead");
+            let text =
+                format!("{STREAMS_MAX} clients follow /events already; read /status instead");
             let refusal = Refusal::new(UNAVAILABLE, text);
             return refuse(&mut self.clients[index], &refusal, &self.site);
         }
@@ -227,7 +228,7 @@ impl Server {
         self.ask(now);
     }
 
-    /// Asks the main loop for a snapshot, unless a request is open.
+    /// Asks the main loop for a snapshot, unless one is already requested.
     fn ask(&mut self, now: Instant) {
         if self.asked.is_some() {
             return;
@@ -243,7 +244,7 @@ impl Server {
         }
     }
 
-    /// Waiting clients get an error instead of a snapshot, and followers an event that says so.
+    /// Sends an error to clients that wait for a snapshot, and an event with the error to followers.
     fn give_up(&mut self, now: Instant, error: NoSnapshot) {
         self.asked = None;
         let event: Arc<[u8]> = format!("event: silent\ndata: {error}\n\n").into_bytes().into();
@@ -298,15 +299,15 @@ impl Server {
                         self.closed_until = Some(now + DESCRIPTORS_PAUSE);
                         return;
                     }
-                    // The client went away before it was accepted.
+                    // The client disconnected before it was accepted.
                 }
             }
         }
     }
 
-    /// One client too many: sends a short answer, as far as its socket accepts it at once.
+    /// Refuses one client too many with a short answer, as far as its socket accepts it at once.
     fn turn_away(&self, mut stream: TcpStream) {
-        let text = format!("{CLIENTS_MAX} clients are served already; come back in a moment");
+        let text = format!("{CLIENTS_MAX} clients are connected already; try again in a moment");
         let content = Content::refused(&Refusal::new(UNAVAILABLE, text));
         let mut answer = head_of(&content, &self.site);
         answer.extend_from_slice(&content.body);
@@ -340,7 +341,7 @@ impl Server {
 
 struct Ready {
     listener: bool,
-    /// As many as there are clients.
+    /// One for each client.
     clients: Vec<bool>,
 }
 
