@@ -1,5 +1,5 @@
-//! `<eventLog>`: one line for each delivery, deletion, move and failure, written by a thread of its own.
-//! Never delays the mirror: lines that the disk does not accept are counted and reported, not waited for.
+//! `<eventLog>`: one line for each delivery, deletion, move and failure, written by its own thread.
+//! Never delays the mirror: lines that cannot be written are dropped, counted and reported.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -17,11 +17,11 @@ use crate::config::telling::{self, EventFormat, EventKinds};
 use crate::ground::thread::JoinedThread;
 use crate::path::RelPath;
 
-/// At most so many records wait for the disk; one more is lost.
+/// The maximum number of records that wait for the disk; one more is dropped.
 const QUEUE: usize = 10_000;
-/// At most so many lines are written at once.
+/// The maximum number of lines in one write.
 const TOGETHER: usize = 500;
-/// Others may not write it, and the group may read it: monitoring often does.
+/// The group may read it, because monitoring often does; others have no access.
 const MODE: u32 = 0o640;
 
 /// What happened to a path.
@@ -31,7 +31,7 @@ pub enum Event {
     Sent,
     /// It was deleted on the remote.
     Deleted,
-    /// It was made from the copy of its old name.
+    /// It was created from the copy at its old name.
     Moved,
     /// A whole tree was compared.
     Compared,
@@ -67,21 +67,21 @@ pub struct Record {
     pub at_ms: u64,
     /// What happened.
     pub event: Event,
-    /// To which remote.
+    /// The remote.
     pub remote: Arc<str>,
     /// The watch path.
     pub root: Arc<Path>,
-    /// Below it.
+    /// The path below the watch path.
     pub path: RelPath,
-    /// From the change to the delivery; `None` if no change was seen.
+    /// Time from the change to the delivery; `None` if no change was seen.
     pub took_us: Option<u64>,
-    /// The size of what was sent; `None`: unknown, or nothing was sent.
+    /// The size of the sent file; `None` if unknown, or if nothing was sent.
     pub bytes: Option<u64>,
-    /// rsync's exit code and message; `None`: it succeeded.
+    /// rsync's exit code and message; `None` on success.
     pub failure: Option<(i32, String)>,
 }
 
-/// The running event log; dropping it writes what waits and ends the thread.
+/// The running event log. Dropping it writes the waiting records and ends the thread.
 #[derive(Debug)]
 pub struct EventLog {
     what: EventKinds,
@@ -100,7 +100,7 @@ impl EventLog {
     /// Opens the file and starts the thread. If that fails, it is retried at each record.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// When the thread cannot be started.
     pub fn start(config: &telling::EventLog) -> io::Result<Self> {
         let (queue, records) = bounded(QUEUE);
         let shared = Arc::new(Shared::default());
@@ -117,12 +117,12 @@ impl EventLog {
         Ok(Self { what: config.what, queue, shared, _thread: thread })
     }
 
-    /// True when such a record is written at all.
+    /// True when the configuration wants records of this event.
     pub fn wants(&self, event: Event) -> bool {
         event.is_wanted(self.what)
     }
 
-    /// Hands a record over; never blocks.
+    /// Queues a record; never blocks.
     pub fn offer(&self, record: Record) {
         if !self.wants(record.event) {
             return;
@@ -144,14 +144,14 @@ struct Writer {
     what: EventKinds,
     file: Option<File>,
     shared: Arc<Shared>,
-    /// Lines that could not be written since the last one that could.
+    /// Lines that were lost since the last successful write.
     lost: u64,
     complained: bool,
 }
 
 impl Writer {
     fn run(mut self, records: &Receiver<Record>) {
-        // At once, so that an operator who looks finds the file.
+        // Create the file now, so that the operator sees it before the first event.
         let opened = self.open();
         self.note(opened, 0);
         while let Ok(first) = records.recv() {
@@ -179,7 +179,7 @@ impl Writer {
         let Some(file) = &mut self.file else { return Ok(()) };
         let before = file.metadata()?.len();
         file.write_all(lines.as_bytes()).inspect_err(|_| {
-            // A partial line would be misleading.
+            // Remove a partial line, which would be misleading.
             _ = file.set_len(before);
         })
     }
@@ -190,20 +190,20 @@ impl Writer {
         options.append(true).create(true).mode(MODE).custom_flags(flags);
         let file = options.open(&self.path)?;
         if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
+            return Err(io::Error::other("it is not a regular file"));
         }
         self.file = Some(file);
         Ok(())
     }
 
-    /// Logs once that lines are lost, and later, when there is space again, how many.
+    /// Logs once that lines are lost; when writing works again, logs how many.
     fn note(&mut self, written: io::Result<()>, count: u64) {
         let path = self.path.display();
         self.lost += self.shared.lost.swap(0, Ordering::Relaxed);
         match written {
             Ok(()) if self.lost > 0 => {
                 log::warn!(
-                    "event log {path}: {} lines were lost; what they told is delivered all the same",
+                    "event log {path}: {} lines were lost; the mirror was not affected",
                     self.lost
                 );
                 (self.lost, self.complained) = (0, false);
@@ -214,8 +214,8 @@ impl Writer {
                 self.file = None;
                 if !std::mem::replace(&mut self.complained, true) {
                     log::warn!(
-                        "event log {path}: cannot write: {error}; its lines are lost until that is mended, \
-                         and the mirror goes on"
+                        "event log {path}: cannot write: {error}; its lines are lost until this is fixed, \
+                        and the mirror goes on"
                     );
                 }
             }
@@ -223,7 +223,7 @@ impl Writer {
     }
 }
 
-/// The length of the delivered file. If it is gone since, it was still delivered.
+/// Adds the size of the delivered file; a file that is gone by now gets none.
 fn look_up(mut record: Record) -> Record {
     if record.bytes.is_none() && matches!(record.event, Event::Sent | Event::Moved) {
         let found = std::fs::symlink_metadata(record.path.below(&record.root));
@@ -232,7 +232,7 @@ fn look_up(mut record: Record) -> Record {
     record
 }
 
-/// What a line looks like.
+/// The format of a line.
 trait Format {
     fn write(self, record: &Record, into: &mut String);
 }
@@ -246,7 +246,7 @@ impl Format for EventFormat {
     }
 }
 
-/// The path comes last, because only it may contain blanks.
+/// Formats a record as text. The path comes last, because only it may contain blanks.
 fn text_line(record: &Record, line: &mut String) {
     let bytes = record.bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
     let took = record.took_us.map_or("-".to_owned(), |us| format!("{:.3}s", us as f64 / 1e6));
@@ -280,7 +280,7 @@ fn json_line(record: &Record, line: &mut String) {
     _ = writeln!(line, "{value}");
 }
 
-/// The whole path, so that nothing in it can begin a line or move a terminal's cursor.
+/// The absolute path, escaped so that it cannot begin a line or move a terminal's cursor.
 fn shown(record: &Record) -> String {
     let root = escaped(&record.root.to_string_lossy());
     match record.path.is_root() {
@@ -289,7 +289,7 @@ fn shown(record: &Record) -> String {
     }
 }
 
-/// Control characters and separators of lines as escapes.
+/// Escapes control characters and line separators.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {

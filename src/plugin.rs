@@ -1,5 +1,5 @@
-//! The plugins, which run for each change besides the mirror; each has one thread and one bounded queue.
-//! Does not decide which changes count, and never delays the mirror: an offer returns at once.
+//! The plugins, which get each change beside the remotes. Each has one thread and one bounded queue.
+//! Does not decide which changes count. Never delays the mirror: an offer returns at once.
 
 mod actor;
 mod command;
@@ -37,7 +37,7 @@ pub struct PluginEvent {
     pub path: RelPath,
     /// True for a directory.
     pub is_dir: bool,
-    /// inotify's mask; 0 for what was found by listing (see [`crate::change::Cause`]).
+    /// inotify's mask; 0 for an entry that was found by listing (see [`crate::change::Cause`]).
     pub mask: u32,
     /// The remotes that the change has reached, `host::module` each; empty with `-m`.
     pub remotes: Arc<[String]>,
@@ -49,24 +49,24 @@ impl PluginEvent {
         self.path.below(&self.root)
     }
 
-    /// The absolute path for a log line: it cannot forge one.
+    /// The absolute path for a log line, escaped so that it cannot forge one.
     fn shown(&self) -> String {
         format!("{}/{}", self.root.display(), self.path)
     }
 }
 
-/// A filter on absolute paths; true: the plugin gets the path.
+/// A filter on absolute paths; true when the plugin gets the path.
 pub type PathTest = Box<dyn Fn(&[u8]) -> bool + Send>;
-/// The part of an absolute path that belongs into a URL; `None` when the path has none.
+/// Extracts the part of an absolute path for a URL; `None` when the expression does not match.
 pub type PathTail = Box<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send>;
 
-/// What to start: the definition in the file, and what the plugin does not find out itself.
+/// What to start: the definition from the file, with compiled expressions and paths.
 pub enum PluginSpec {
     /// `<plugin name="command">`.
     Command {
-        /// The definition; its `includes` are used through `include` only.
+        /// The definition; the plugin uses `include` instead of its `includes`.
         config: CommandPlugin,
-        /// `config.includes`, compiled: full match on the absolute path.
+        /// `config.includes`, compiled; matches the whole absolute path.
         include: PathTest,
     },
     /// `<plugin name="socket">`.
@@ -75,20 +75,20 @@ pub enum PluginSpec {
     Http(HttpPlugin),
     /// `<plugin name="refreshCDN">`.
     RefreshCdn {
-        /// The definition; its `match_expression` is used through `tail` only.
+        /// The definition; the plugin uses `tail` instead of its `match_expression`.
         config: RefreshCdnPlugin,
-        /// `config.match_expression`, compiled: first group and what follows the match. `None`: the path below the root.
+        /// `config.match_expression`, compiled: the first group and the text after the match. `None`: the path below the root.
         tail: Option<PathTail>,
-        /// The file for the answers, by convention `errorlog.txt` in the working directory.
+        /// The file for the answers; usually `errorlog.txt` in the working directory.
         error_log: PathBuf,
     },
 }
 
 impl PluginSpec {
-    /// The plugin `name` as the file defines it. `error_log` is used by refreshCDN alone.
+    /// The plugin `name` as the file defines it. Only refreshCDN uses `error_log`.
     ///
     /// # Errors
-    /// When the file holds no such definition, or an expression in it cannot be used.
+    /// When the file has no such definition, or an expression in it is invalid.
     pub fn new(
         name: PluginName,
         plugins: &Plugins,
@@ -122,7 +122,7 @@ impl PluginSpec {
     }
 }
 
-/// Matches paths that any of the expressions matches as a whole; without expressions, all paths.
+/// Matches a path if any expression matches all of it; without expressions, matches every path.
 fn any_of(expressions: &[String]) -> Result<PathTest, ExpressionError> {
     let compiled: Result<Vec<_>, _> = expressions.iter().map(|e| Expression::new(e)).collect();
     let compiled = compiled?;
@@ -140,13 +140,13 @@ fn find_tail(expression: &str) -> Result<PathTail, ExpressionError> {
 /// The limits of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PluginLimits {
-    /// Events that may wait; one more drops the oldest.
+    /// The maximum number of waiting events; one more drops the oldest.
     pub queue: usize,
-    /// Time for one event: a command's run, a connection with its answer.
+    /// The time limit for one event: for the run of a command, or for a connection and its answer.
     pub time: Duration,
-    /// First pause when the other side cannot be reached; doubled each time.
+    /// The first pause when the other side cannot be reached; it doubles each time.
     pub retry_min: Duration,
-    /// Longest pause.
+    /// The longest pause.
     pub retry_max: Duration,
 }
 
@@ -174,16 +174,16 @@ pub enum PluginError {
         "plugin {0}: the file has no definition <plugin name=\"{0}\">; copy it from confxml.example.xml"
     )]
     Undefined(&'static str),
-    /// An expression that no engine supports.
+    /// An expression is invalid.
     #[error(transparent)]
     Expression(#[from] ExpressionError),
     /// The command plugin's prefix is empty.
     #[error("plugin command: prefix=\"\" names no program; write the program to run there")]
     NoProgram,
-    /// The http plugin's address cannot be used.
+    /// The http plugin's address is invalid.
     #[error("plugin http: {0}")]
     BadUrl(String),
-    /// The thread could not be made.
+    /// The thread could not be started.
     #[error("plugin {name}: cannot start its thread: {source}")]
     Thread {
         /// The plugin.
@@ -193,28 +193,28 @@ pub enum PluginError {
     },
 }
 
-/// Counters of a plugin; read at any time.
+/// The counters of a plugin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PluginStats {
-    /// Events passed on.
+    /// Delivered events.
     pub done: u64,
-    /// Events the filter kept back.
+    /// Events that the plugin's filter excluded.
     pub skipped: u64,
-    /// Failed events: refused, answered with an error, too slow.
+    /// Failed events: refused, answered with an error, or too slow.
     pub failed: u64,
-    /// Events lost to a full queue, or to the end of the plugin.
+    /// Events that were dropped because the queue was full or the plugin ended.
     pub dropped: u64,
-    /// Events that wait in the queue.
+    /// Events in the queue.
     pub waiting: usize,
-    /// True while the other side cannot be reached (or the program cannot be started).
+    /// True while the other side cannot be reached, or the program cannot be started.
     pub down: bool,
 }
 
-/// A running plugin. Dropping it stops the thread, with a running command, and waits for it for three seconds at most.
+/// A running plugin. Dropping it stops the thread and a running command, and waits for them at most three seconds.
 pub struct Plugin {
     name: &'static str,
     queue: Sender<PluginEvent>,
-    /// The other end of `queue`, to remove the oldest event when the queue is full.
+    /// The receiving end of `queue`, to remove the oldest event when the queue is full.
     oldest: Receiver<PluginEvent>,
     counters: Arc<Counters>,
     stop: Option<Sender<()>>,
@@ -226,7 +226,7 @@ impl Plugin {
     /// Starts a plugin with the default limits.
     ///
     /// # Errors
-    /// When the definition cannot be used, or no thread can be started.
+    /// When the definition is invalid, or the thread cannot be started.
     pub fn start(spec: PluginSpec) -> Result<Self, PluginError> {
         let limits = PluginLimits::of(spec.name());
         Self::start_within(spec, limits)
@@ -272,7 +272,7 @@ impl Plugin {
         let thread = Builder::new()
             .name(format!("plugin-{name}"))
             .spawn(move || {
-                // Dropped at the end in any case: the handle waits for that.
+                // Dropped even if the thread panics; the handle waits for that.
                 let _alive = alive;
                 actor.run();
             })
@@ -288,7 +288,7 @@ impl Plugin {
         })
     }
 
-    /// Hands an event over; never blocks. When the queue is full the oldest event is dropped and counted.
+    /// Queues an event; never blocks. If the queue is full, drops and counts the oldest event.
     pub fn offer(&self, event: PluginEvent) {
         let mut event = event;
         while let Err(TrySendError::Full(back)) = self.queue.try_send(event) {
@@ -299,7 +299,7 @@ impl Plugin {
         }
     }
 
-    /// The present counters.
+    /// The current counters.
     pub fn stats(&self) -> PluginStats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         PluginStats {
@@ -316,7 +316,7 @@ impl Plugin {
         self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         if !self.counters.overflowing.swap(true, Ordering::Relaxed) {
             log::warn!(
-                "plugin {}: {} events wait, and more arrive than it can pass on; the oldest are dropped",
+                "plugin {}: {} events wait, and more arrive than it can deliver; the oldest are dropped",
                 self.name,
                 self.queue.capacity().unwrap_or_default(),
             );
@@ -328,7 +328,7 @@ impl Drop for Plugin {
     fn drop(&mut self) {
         drop(self.stop.take());
         if self.ended.recv_timeout(STOP_WAIT) == Err(RecvTimeoutError::Timeout) {
-            // Its connection has its own time limit, so the thread ends soon; nothing depends on it.
+            // Its connection has a time limit, so the thread ends soon; nothing depends on it.
             log::warn!("plugin {}: still waits for an answer; sersync ends without it", self.name);
             return;
         }

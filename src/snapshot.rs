@@ -1,9 +1,9 @@
-//! The state of a running mirror at one moment: what the status command, the page, the metrics, the status file and the alarms read.
-//! Decides nothing, and knows neither the engine nor the clock; the main loop fills it in (`daemon/statistics.rs`).
+//! The state of a running mirror at one moment. The status command, page, metrics, status file and alerts read it.
+//! Knows neither the engine nor the clock; the main loop fills it in (`daemon/statistics.rs`).
 //!
-//! As JSON it is a public format. Fields are added without notice; [`VERSION`] rises when one goes or changes its meaning.
-//! Times are milliseconds since 1970 by the wall clock and end in `_ms`; durations end in `_us` (microseconds).
-//! Names of files are text: bytes that are no UTF-8, and control characters, stand as octal escapes (`\012`).
+//! As JSON it is a public format. Fields are added without notice; [`VERSION`] is raised when a field is removed or
+//! changes its meaning. Times are milliseconds since 1970 by the wall clock and end in `_ms`; durations end in `_us`
+//! (microseconds). File names are text; control characters and bytes that are not UTF-8 are octal escapes (`\012`).
 
 pub mod full_sync;
 pub mod health;
@@ -17,13 +17,13 @@ pub use reader::{Request, SnapshotReader};
 /// The version of the format.
 pub const VERSION: u32 = 1;
 
-/// Failing paths that are named for each remote; the rest is only counted.
+/// The maximum number of failing paths that are listed for each remote; the rest is only counted.
 pub const FAILING_PATHS: usize = 20;
-/// Errors that are remembered.
+/// The maximum number of errors that are kept.
 pub const ERRORS: usize = 50;
-/// Deliveries that are remembered.
+/// The maximum number of deliveries that are kept.
 pub const DELIVERIES: usize = 500;
-/// Minutes that are remembered.
+/// The number of minutes that are kept.
 pub const MINUTES: usize = 60;
 
 /// The state of one instance.
@@ -31,7 +31,7 @@ pub const MINUTES: usize = 60;
 pub struct Snapshot {
     /// [`VERSION`].
     pub version: u32,
-    /// When this was so.
+    /// When the snapshot was taken.
     pub taken_ms: u64,
     /// The process.
     pub instance: Instance,
@@ -39,18 +39,18 @@ pub struct Snapshot {
     pub roots: Vec<Root>,
     /// The remotes, in the order of the file.
     pub remotes: Vec<Remote>,
-    /// What went wrong lately, oldest first; at most [`ERRORS`].
+    /// Recent errors, oldest first; at most [`ERRORS`].
     pub errors: Vec<RecentError>,
-    /// What was delivered lately, oldest first; at most [`DELIVERIES`].
+    /// Recent deliveries, oldest first; at most [`DELIVERIES`].
     pub deliveries: Vec<Delivery>,
-    /// The last hour, oldest minute first; at most [`MINUTES`], minutes without a delivery included.
+    /// The last hour, oldest minute first, including minutes without a delivery; at most [`MINUTES`].
     pub history: Vec<Minute>,
 }
 
 /// The process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
-    /// Of the program.
+    /// The program's version.
     pub version: String,
     /// Its process id.
     pub pid: u32,
@@ -58,26 +58,26 @@ pub struct Instance {
     pub config: String,
     /// When it started.
     pub started_ms: u64,
-    /// How it watches: `inotify` or `fanotify`.
+    /// The watch backend: `inotify` or `fanotify`.
     pub backend: String,
-    /// Directories that are watched; 0 with fanotify, which need not count them.
+    /// The number of watched directories; 0 with fanotify, which does not count them.
     pub directories: u64,
-    /// Directories that could not be watched and are rescanned instead.
+    /// The number of directories that could not be watched and are rescanned instead.
     pub unwatched: u64,
     /// How often the kernel dropped events.
     pub overflows: u64,
-    /// Where the journal and the record are; `None` when no state can be kept.
+    /// The directory of the journal and the record; `None` when no state can be kept.
     pub state_dir: Option<String>,
     /// True while changes cannot be written to the journal, as on a full disk: the next start compares everything.
     #[serde(default)]
     pub journal_incomplete: bool,
     /// The log file; `None`: standard error.
     pub log_file: Option<String>,
-    /// How many rsync runs may be under way.
+    /// How many rsync runs may run at the same time.
     pub workers: u64,
-    /// The script that lists what failed.
+    /// The path of the fail log.
     pub fail_log: String,
-    /// True once it has been told to stop.
+    /// True after it was told to stop.
     pub stopping: bool,
 }
 
@@ -88,9 +88,9 @@ pub struct Root {
     pub path: String,
     /// Whether it can be read.
     pub state: RootState,
-    /// Whether copies may lose what is gone here.
+    /// Whether deletions are made on the remotes.
     pub deletions: DeletionState,
-    /// What an operator has to see to; empty: nothing.
+    /// The problems that an operator must solve.
     pub alarms: Vec<Alarm>,
 }
 
@@ -101,24 +101,24 @@ pub enum RootState {
     /// It is watched.
     #[default]
     Watched,
-    /// It is gone, replaced or unreadable: nothing is sent or deleted until it is back.
+    /// It is gone, replaced or unreadable; nothing is sent or deleted until it is back.
     Lost,
 }
 
-/// Whether copies may lose what their root lacks.
+/// Whether deletions of a root are made on the remotes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeletionState {
-    /// They may.
+    /// They are.
     #[default]
     Allowed,
-    /// That is being found out.
+    /// Not decided yet: the walk of the tree has not ended.
     Undecided,
-    /// Held back by the guard until an operator confirms them.
+    /// The guard holds them back until an operator confirms them.
     Withheld,
 }
 
-/// A state that an operator has to see to.
+/// A problem that an operator must solve.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Alarm {
     /// Since when.
@@ -130,63 +130,63 @@ pub struct Alarm {
 /// One `<remote>`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Remote {
-    /// Its place among all remotes of the file, from 0.
+    /// Its index among all remotes of the file, from 0.
     pub id: u64,
     /// As the operator writes it: `192.0.2.20::www`.
     pub name: String,
-    /// Where rsync sends to, without secrets: `rsync://192.0.2.20:874/www`, `host:/path`.
+    /// The destination, without secrets: `rsync://192.0.2.20:874/www`, `host:/path`.
     pub destination: String,
-    /// Its root's place in [`Snapshot::roots`].
+    /// The index of its root in [`Snapshot::roots`].
     pub root: u64,
-    /// Whether it has everything, and if not, why.
+    /// Whether it is up to date, and if not, why.
     pub state: RemoteState,
-    /// Why nothing can be sent; only in the state `down`.
+    /// Why nothing can be sent; only while its state is `down`.
     pub down: Option<Down>,
-    /// Until when it is paused: `None` when it is not, or until somebody resumes it.
+    /// Until when it is paused; `None` when it is not paused, or is paused until an operator resumes it.
     pub paused_until_ms: Option<u64>,
-    /// Paths that may differ from their copy, those in flight included.
+    /// The number of paths that may differ from their copy, including those in flight.
     pub pending: u64,
-    /// No path is pending for longer than since then; it may be a little less.
+    /// The age limit of the backlog: every pending path became pending at or after this time.
     pub oldest_pending_ms: Option<u64>,
-    /// rsync runs under way.
+    /// The number of jobs that are running.
     pub in_flight: u64,
-    /// rsync sessions that stand connected and wait for work.
+    /// The number of ready sessions.
     pub sessions: u64,
-    /// When something was delivered last.
+    /// When the last delivery ended.
     pub last_delivery_ms: Option<u64>,
-    /// From a change to its delivery, in the last five minutes; `None`: nothing was delivered.
+    /// Time from a change to its delivery, in the last five minutes; `None` without a delivery.
     pub latency: Option<Latency>,
-    /// Paths delivered a second, over the last minute.
+    /// Delivered paths per second, over the last minute.
     pub paths_per_second: f64,
-    /// Bytes sent a second, over the last minute.
+    /// Sent bytes per second, over the last minute.
     pub bytes_per_second: f64,
-    /// The full sync under way.
+    /// The running full sync.
     pub full_sync: Option<FullSync>,
-    /// When the last full sync was done; `None`: there was none since the start.
+    /// When the last full sync ended; `None` if there was none since the start.
     pub last_full_sync_ms: Option<u64>,
-    /// Paths that rsync could not deliver.
+    /// The number of paths that rsync could not deliver.
     pub failing: u64,
     /// The first [`FAILING_PATHS`] of them.
     pub failing_paths: Vec<FailingPath>,
     /// Sums since the start.
     pub total: Totals,
-    /// From a change to its delivery, since the start.
+    /// Times from a change to its delivery, since the start.
     pub latency_histogram: Histogram,
 }
 
-/// Whether a remote has everything.
+/// The state of a remote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RemoteState {
-    /// It answers; what changes is delivered at once.
+    /// It answers; changes are delivered at once.
     Up,
-    /// It answers; a full sync or the backlog of an outage is on its way.
+    /// It answers; a full sync or the backlog of an outage is being delivered.
     CatchingUp,
     /// Nothing can be sent; `down` says why.
     Down,
-    /// Somebody has paused it.
+    /// An operator has paused it.
     Paused,
-    /// Nobody has asked it yet.
+    /// It was not contacted yet.
     #[default]
     Unknown,
 }
@@ -196,9 +196,9 @@ pub enum RemoteState {
 pub struct Down {
     /// Since when.
     pub since_ms: u64,
-    /// What kind of failure: `away`, `busy`, `denied`, `options`, `fault`, `shortage`, `source`.
+    /// The kind of failure: `away`, `busy`, `denied`, `options`, `fault`, `shortage`, `source`.
     pub kind: String,
-    /// rsync's exit code; 0 when it is not rsync that failed.
+    /// rsync's exit code; 0 when not rsync failed.
     pub code: i32,
     /// What is wrong, as a clause.
     pub reason: String,
@@ -206,38 +206,38 @@ pub struct Down {
     pub what_to_do: String,
     /// Failed tries so far.
     pub tries: u64,
-    /// When it is tried again; `None`: a try is under way.
+    /// When it is retried; `None` while a try is running.
     pub next_try_ms: Option<u64>,
 }
 
-/// How long deliveries took, from the oldest change of each.
+/// The latency of deliveries, each from its oldest change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// Half of the paths took no longer.
+    /// The median.
     pub p50_us: u64,
-    /// 99 of 100 took no longer.
+    /// The 99th percentile.
     pub p99_us: u64,
-    /// How many paths that were.
+    /// The number of paths.
     pub count: u64,
 }
 
 /// A path that rsync could not deliver.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FailingPath {
-    /// Below the watch path.
+    /// The path below the watch path.
     pub path: String,
     /// rsync's exit code.
     pub code: i32,
-    /// rsync's words.
+    /// rsync's message.
     pub reason: String,
     /// What to do.
     #[serde(default)]
     pub what_to_do: String,
     /// Failed tries so far.
     pub tries: u64,
-    /// When it is tried again; `None`: with the next run of the fail log.
+    /// When it is retried; `None`: with the next run of the fail log.
     pub next_try_ms: Option<u64>,
-    /// True once it stands in the fail log.
+    /// True when it is in the fail log.
     pub logged: bool,
 }
 
@@ -248,9 +248,9 @@ pub struct Totals {
     pub deliveries: u64,
     /// Paths that were deleted.
     pub deletions: u64,
-    /// Paths delivered from their old name.
+    /// Paths that were created from the copy at their old name.
     pub moves: u64,
-    /// Paths that rsync could not deliver, each try.
+    /// Failed tries to deliver a path.
     pub failures: u64,
     /// Bytes that rsync sent.
     pub bytes: u64,
@@ -258,11 +258,11 @@ pub struct Totals {
     pub jobs: u64,
     /// Full syncs done.
     pub full_syncs: u64,
-    /// How often it went down.
+    /// Outages.
     pub outages: u64,
 }
 
-/// Upper bounds of the buckets of [`Histogram`], in microseconds; one more bucket holds what is above all of them.
+/// Upper bounds of the buckets of [`Histogram`], in microseconds; one more bucket holds all longer durations.
 pub const BOUNDS_US: [u64; 18] = [
     2_000,
     5_000,
@@ -284,10 +284,10 @@ pub const BOUNDS_US: [u64; 18] = [
     86_400_000_000,
 ];
 
-/// How many durations fell between which bounds.
+/// A histogram of durations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Histogram {
-    /// One for each of [`BOUNDS_US`] (not cumulative), and the last one for what is above.
+    /// One count for each of [`BOUNDS_US`] (not cumulative), and a last one for longer durations.
     pub counts: Vec<u64>,
     /// The sum of all durations.
     pub sum_us: u64,
@@ -309,24 +309,24 @@ impl Histogram {
         self.sum_us = self.sum_us.saturating_add(duration_us.saturating_mul(count));
     }
 
-    /// How many durations there are.
+    /// The number of durations.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 }
 
-/// Something that went wrong.
+/// An error or warning of the log.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RecentError {
-    /// When it was said.
+    /// When it was logged.
     pub at_ms: u64,
     /// `error` or `warning`.
     pub level: String,
     /// What happened, what it means and what to do: the sentence of the log.
     pub text: String,
-    /// Which remote, by its id; `None`: not one of them.
+    /// The id of the remote; `None` if it is not about one remote.
     pub remote: Option<u64>,
-    /// When it was over; `None`: it is not, or nobody can tell.
+    /// When the problem ended; `None` if it lasts, or if that is not known.
     pub over_ms: Option<u64>,
 }
 
@@ -335,13 +335,13 @@ pub struct RecentError {
 pub struct Delivery {
     /// When.
     pub at_ms: u64,
-    /// To which remote, by its id.
+    /// The id of the remote.
     pub remote: u64,
-    /// Below the watch path.
+    /// The path below the watch path.
     pub path: String,
     /// What was done.
     pub kind: DeliveryKind,
-    /// From the change to the delivery; `None` where no change was seen (a full sync, a retry).
+    /// Time from the change to the delivery; `None` if no change was seen (a full sync, a retry).
     pub took_us: Option<u64>,
 }
 
@@ -354,7 +354,7 @@ pub enum DeliveryKind {
     Sent,
     /// It was deleted.
     Deleted,
-    /// It was made of its old name's copy.
+    /// It was created from the copy at its old name.
     Moved,
     /// A whole tree was compared.
     Compared,
@@ -365,11 +365,12 @@ pub enum DeliveryKind {
 pub struct Minute {
     /// When it began.
     pub start_ms: u64,
-    /// Paths delivered, all remotes together.
+    /// Delivered paths, of all remotes together.
     pub paths: u64,
-    /// Bytes sent.
+    /// Sent bytes.
     pub bytes: u64,
-    /// The longest that anything delivered in it took, or had waited in vain at its end; `None`: nothing was to do.
+    /// The longest lag: of paths that were delivered in this minute, and of paths still pending at its end.
+    /// `None` if nothing was pending.
     pub lag_us: Option<u64>,
 }
 

@@ -1,5 +1,5 @@
-//! `<statusFile>`: the snapshot as a JSON file that is replaced again and again, also while nothing happens.
-//! Shows no stale state as a fresh one: when the main loop does not answer, the file stays as old as it is.
+//! `<statusFile>`: the snapshot as a JSON file, replaced at regular intervals even if nothing changes.
+//! Never makes a stale state look fresh: if the main loop does not answer, the file is not touched.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -12,10 +12,10 @@ use crate::snapshot::{Snapshot, SnapshotReader};
 /// How long the main loop may take for a snapshot.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Everybody may read it, as a monitoring system's user must; it holds no secret.
+/// Everybody may read it, because monitoring runs as another user; it holds no secret.
 const MODE: u32 = 0o644;
 
-/// The file and where its content comes from.
+/// The file, and the source of its content.
 #[derive(Debug)]
 pub struct StatusFile {
     path: PathBuf,
@@ -24,25 +24,25 @@ pub struct StatusFile {
 }
 
 impl StatusFile {
-    /// Writes nothing yet.
+    /// Does not write the file yet.
     pub fn new(path: PathBuf, reader: SnapshotReader) -> Self {
         let complaint = Complaint::about(format!("status file {}", path.display()));
         Self { path, reader, complaint }
     }
 
-    /// Replaces the file by the state of now.
+    /// Replaces the file with the current state.
     pub fn write(&mut self) {
         let outcome = match self.reader.now(PATIENCE) {
             Ok(snapshot) => replace(&self.path, &snapshot).map_err(|error| {
                 format!("cannot be written: {error}; give this user the right to write in its directory, and room")
             }),
-            Err(error) => Err(format!("stays as it is: {error}")),
+            Err(error) => Err(format!("is not updated: {error}")),
         };
         self.complaint.note(outcome);
     }
 }
 
-/// Whoever reads it sees the old or the new one, never a part.
+/// Replaces the file atomically: a reader sees the old or the new content, never a part.
 fn replace(path: &Path, snapshot: &Snapshot) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     let mut file = tempfile::Builder::new()

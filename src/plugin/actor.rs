@@ -1,5 +1,5 @@
-//! A plugin's thread: takes events from its queue, delivers them one by one, and pauses while the other side is away.
-//! Does not know what a plugin does with an event; logs each trouble once, not once per event.
+//! A plugin's thread: delivers the events of its queue one by one, and pauses while the other side cannot be reached.
+//! Does not know what a plugin does with an event. Logs a failure once, not for each event.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,16 +20,16 @@ pub(super) enum Delivered {
 pub(super) enum PluginFailure {
     /// Nothing was delivered: retry later.
     Unreachable(String),
-    /// It was delivered and failed there: do not repeat.
+    /// The other side failed on it: do not retry.
     Refused(String),
     /// The plugin was stopped meanwhile.
     Stopped,
 }
 
-/// Disconnected when the plugin has to stop.
+/// Disconnected when the plugin must stop.
 pub(super) type StopSignal = Receiver<()>;
 
-/// What each plugin does with one event; blocks within its limit.
+/// Delivers one event; each plugin implements it. May block up to its time limit.
 pub(super) trait Deliver: Send {
     fn deliver(
         &mut self,
@@ -38,7 +38,7 @@ pub(super) trait Deliver: Send {
     ) -> Result<Delivered, PluginFailure>;
 }
 
-/// What the handle reads while the thread counts.
+/// Counters that the thread writes and the handle reads.
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) done: AtomicU64,
@@ -57,7 +57,7 @@ pub(super) struct Actor {
     pub(super) events: Receiver<PluginEvent>,
     pub(super) stopped: StopSignal,
     pub(super) counters: Arc<Counters>,
-    /// True from the first failed event to the next success, so that there is one warning.
+    /// True from the first failed event to the next success, so that a series of failures causes one warning.
     pub(super) complained: bool,
 }
 
@@ -73,11 +73,11 @@ impl Actor {
         let left = self.events.len() as u64;
         self.counters.dropped.fetch_add(left, Ordering::Relaxed);
         if left > 0 {
-            log::warn!("plugin {}: stopped; {left} events were not passed on", self.name);
+            log::warn!("plugin {}: stopped; {left} events were not delivered", self.name);
         }
     }
 
-    /// Waits for an event; `None` when the plugin has to stop.
+    /// Waits for an event; `None` when the plugin must stop.
     fn next(&self) -> Option<PluginEvent> {
         select_biased! {
             recv(self.stopped) -> _ => None,
@@ -85,7 +85,7 @@ impl Actor {
         }
     }
 
-    /// Retries until the event is delivered or has failed; false when the plugin has to stop.
+    /// Retries until the event is delivered or has failed; false when the plugin must stop.
     fn pass_on(&mut self, event: &PluginEvent) -> bool {
         let mut pause = self.limits.retry_min;
         loop {
@@ -151,7 +151,7 @@ impl Actor {
     }
 }
 
-/// Logs a trouble once; repetitions go to the debug log.
+/// The log level of a failure: a warning the first time, debug for repetitions.
 fn level(is_repetition: bool) -> log::Level {
     if is_repetition { log::Level::Debug } else { log::Level::Warn }
 }
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
     use crate::path::RelPath;
 
-    /// Answers as told, and tells which paths it was asked for.
+    /// Returns prepared results, and reports the paths that it got.
     struct Told(VecDeque<Result<Delivered, PluginFailure>>, Sender<RelPath>);
 
     impl Deliver for Told {

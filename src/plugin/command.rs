@@ -1,5 +1,5 @@
 //! The command plugin: runs `prefix PATH suffix` for each event, without a shell; the path is one argument.
-//! Does not read the command's output: it goes to our own output, or nowhere with ignoreError.
+//! Does not read the command's output, which goes to our own output, or nowhere with ignoreError.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,7 +19,7 @@ use crate::config::CommandPlugin;
 /// The time between SIGTERM and SIGKILL for a command.
 const TERM_WAIT: Duration = Duration::from_secs(1);
 
-/// inotify's events by the names that inotifywait prints.
+/// inotify's events with the names that inotifywait prints.
 const EVENT_NAMES: [(u32, &str); 8] = [
     (0x1, "ACCESS"),
     (0x2, "MODIFY"),
@@ -77,7 +77,7 @@ impl Command {
         self.plan(event).spawn().map_err(|error| {
             let reason = format!("cannot start {}: {error}; check its prefix", self.program);
             match error.kind() {
-                // The path is the cause, not the program.
+                // The path causes this error, not the program, so do not retry.
                 io::ErrorKind::ArgumentListTooLong | io::ErrorKind::InvalidInput => {
                     PluginFailure::Refused(reason)
                 }
@@ -130,8 +130,8 @@ struct Running {
 }
 
 impl Running {
-    /// A thread waits for the end without reaping, so that the group's number stays ours until [`Running::reap`].
-    /// It needs no pidfd, so it works on kernels before 5.3 too.
+    /// Waits for the end on a thread, without reaping: so the group's id is not reused before [`Running::reap`].
+    /// Needs no pidfd, so it works on kernels before 5.3 too.
     fn watch(mut child: Child) -> io::Result<Self> {
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let (tell, ended) = bounded(1);
@@ -150,12 +150,12 @@ impl Running {
         Ok(Self { child, group, ended })
     }
 
-    /// The exit status; `None` if another part has collected it (as process 1 we reap everything).
+    /// The exit status; `None` if another part has reaped the process (as process 1 we reap everything).
     fn reap(mut self) -> Option<ExitStatus> {
         self.child.wait().ok()
     }
 
-    /// Ends the whole group: SIGTERM, and SIGKILL a second later or as soon as its leader is gone.
+    /// Ends the whole group: sends SIGTERM, and SIGKILL a second later or as soon as its leader is gone.
     fn end(self) {
         if let Some(group) = self.group {
             let _ = kill_process_group(group, Signal::TERM);
@@ -179,7 +179,7 @@ fn ended_how(status: ExitStatus) -> String {
     }
 }
 
-/// The names in `mask`, joined by commas; `FOUND` for what was found by listing.
+/// The names in `mask`, joined by commas; `FOUND` for an entry that was found by listing.
 fn event_names(mask: u32) -> OsString {
     let names: Vec<&str> =
         EVENT_NAMES.iter().filter(|(bit, _)| mask & bit != 0).map(|&(_, name)| name).collect();

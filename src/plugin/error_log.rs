@@ -1,5 +1,5 @@
-//! The refreshCDN plugin's `errorlog.txt`: one line per answer, as sersync2 kept it.
-//! Never grows beyond a bound, follows no link, and is not readable by everyone.
+//! The refreshCDN plugin's `errorlog.txt`: one line per answer, as in sersync2.
+//! Its size is bounded. It follows no link and is not readable by others.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// Bytes after which the file becomes `errorlog.txt.1` and a new one is begun.
+/// The size at which the file is renamed to `errorlog.txt.1` and a new one is started.
 const SIZE_MAX: u64 = 1024 * 1024;
 
-/// An error log; the file is opened for each line, so it may be moved away at any time.
+/// An error log. Opens the file for each line, so the file may be moved away at any time.
 pub(super) struct ErrorLog {
     path: PathBuf,
     size_max: u64,
@@ -48,7 +48,7 @@ impl ErrorLog {
     }
 }
 
-/// Opens a regular file of one name for appending; a link, fifo or device in its place is an error.
+/// Opens a regular file without further hard links for appending; anything else in its place is an error.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new()
@@ -59,7 +59,7 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.nlink() != 1 {
-        return Err(io::Error::other("it is no plain file of one name"));
+        return Err(io::Error::other("it is not a regular file, or has several hard links"));
     }
     Ok(file)
 }

@@ -1,4 +1,4 @@
-//! The http plugin: one POST per event, as a form (what sersync's readers expect) or as JSON.
+//! The http plugin: one POST per event, as a form (which receivers for sersync2 expect) or as JSON.
 //! Follows no redirection and uses no proxy; https uses the system's certificates.
 
 use std::io;
@@ -15,22 +15,22 @@ use super::{PluginError, PluginEvent};
 use crate::config::HttpPlugin;
 use crate::ground::tls::tls_by_the_system;
 
-/// The bytes that are encoded in a form value. Slashes stay, so ordinary paths look as sersync2 sent them.
+/// The bytes that are encoded in a form value. Slashes are not, so common paths look as sersync2 sent them.
 const FORM: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// The usual ports.
+/// The default ports.
 const HTTP_PORT: u16 = 80;
 const HTTPS_PORT: u16 = 443;
 
-/// Answers that mean "later": the event is kept and tried again.
+/// Status codes that mean "later": the event is kept and retried.
 const TRY_AGAIN: [u16; 4] = [429, 502, 503, 504];
 
 /// The http plugin's side of [`Deliver`].
 pub(super) struct Http {
     agent: Agent,
     url: String,
-    /// `host:port`, which may be logged (the rest of the address may contain a token).
+    /// `host:port` for the log. The rest of the address may contain a secret token.
     shown: String,
     json: bool,
 }
@@ -81,7 +81,7 @@ impl Http {
             _ => true,
         };
         if handed_over {
-            PluginFailure::Refused(format!("{shown} gave no proper answer: {error}"))
+            PluginFailure::Refused(format!("{shown} sent an invalid answer: {error}"))
         } else {
             PluginFailure::Unreachable(format!("cannot connect to {shown}: {error}"))
         }
@@ -114,7 +114,7 @@ fn address(url: &str, port: u16) -> Result<(String, String), PluginError> {
         Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
         _ => ("http", url),
     };
-    // The attribute's default belongs to http.
+    // 80 is the attribute's default, which is meant for http.
     let port = if scheme == "https" && port == HTTP_PORT { HTTPS_PORT } else { port };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
@@ -127,7 +127,7 @@ fn address(url: &str, port: u16) -> Result<(String, String), PluginError> {
     let slash = if tail.starts_with('/') { "" } else { "/" };
     let full = format!("{scheme}://{authority}{port}{slash}{tail}");
     if full.parse::<ureq::http::Uri>().is_err() {
-        return Err(bad("is no address; write http://host/path, blanks as %20"));
+        return Err(bad("is not a valid address; write http://host/path, blanks as %20"));
     }
     Ok((full, format!("{host}{port}")))
 }
@@ -159,7 +159,7 @@ fn json_body(event: &PluginEvent) -> Vec<u8> {
         "remotes": &event.remotes[..],
     });
     if path.to_str().is_none() {
-        // JSON can only hold text, and this name is not text: add its exact bytes.
+        // JSON strings cannot hold this name, because it is not UTF-8. So add its exact bytes.
         body["inotifyPathEncoded"] = encoded(&path).into();
     }
     body.to_string().into_bytes()

@@ -1,5 +1,5 @@
 //! The refreshCDN plugin: tells a content delivery network which URL changed, one HEAD request per event.
-//! Does not interpret `whatsup`; the answers go to an error log for people. The password goes nowhere else.
+//! Does not interpret `whatsup` in the answers, which go to an error log for people. Never logs the password.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -34,10 +34,10 @@ const NAME: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'@');
 
-/// The bytes of configured values that are encoded; a `%` or `&` is the operator's intention and stays.
+/// The bytes of configured values that are encoded. `%` and `&` are kept, because the operator wrote them on purpose.
 const VALUE: &AsciiSet = &CONTROLS.add(b' ');
 
-/// At most so many bytes of an answer are read.
+/// The maximum number of bytes that are read of an answer.
 const ANSWER_MAX: u64 = 4096;
 
 /// The refreshCDN plugin's side of [`Deliver`].
@@ -58,7 +58,7 @@ impl RefreshCdn {
         Self { config, tail, error_log: ErrorLog::new(error_log), limit }
     }
 
-    /// `urls=URL`, or `dirs=URL/` for a directory; `None` when the expression finds nothing in the path.
+    /// `urls=URL`, or `dirs=URL/` for a directory; `None` when the expression does not match the path.
     fn parameter(&self, event: &PluginEvent) -> Option<String> {
         let path = event.absolute();
         let path = path.as_os_str().as_bytes();
@@ -122,10 +122,10 @@ impl Deliver for RefreshCdn {
     }
 }
 
-/// Reads until the answer is complete, the time limit has passed or the connection ends; returns what was read.
+/// Reads until the answer is complete, the time limit is reached or the connection ends.
 #[expect(
     clippy::disallowed_methods,
-    reason = "this thread waits: a listener that drips must not hold it for ever"
+    reason = "this thread waits: a server that sends slowly must not hold it for ever"
 )]
 fn read_answer(mut stream: TcpStream, limit: Duration) -> Vec<u8> {
     let until = Instant::now() + limit;
@@ -146,12 +146,12 @@ fn read_answer(mut stream: TcpStream, limit: Duration) -> Vec<u8> {
     answer
 }
 
-/// True when the head has ended: a HEAD request is answered with no more.
+/// True when the head is complete: the answer to a HEAD request has no body.
 fn is_complete(answer: &[u8]) -> bool {
     answer.windows(4).any(|four| four == b"\r\n\r\n") || answer.windows(2).any(|two| two == b"\n\n")
 }
 
-/// From `whatsup` to the end of its line.
+/// The text from `whatsup` to the end of its line.
 fn find_whatsup(answer: &[u8]) -> Option<&[u8]> {
     let start = answer.windows(7).position(|word| word == b"whatsup")?;
     Some(first_line(&answer[start..]))
@@ -162,7 +162,7 @@ fn first_line(text: &[u8]) -> &[u8] {
     text[..end.unwrap_or(text.len())].trim_ascii_end()
 }
 
-/// Text whose control characters cannot forge a line.
+/// Replaces control characters, so that an answer cannot forge a line.
 fn printable(line: &[u8]) -> String {
     let mut text = String::new();
     for c in String::from_utf8_lossy(line).chars() {

@@ -1,5 +1,5 @@
-//! The socket plugin: one TCP connection per event, the absolute path as its only content.
-//! Does not read what the listener sends, and adds no newline: the end of the connection ends the path.
+//! The socket plugin: one TCP connection per event, with the absolute path as its only content.
+//! Does not read an answer, and adds no newline: the end of the connection ends the path.
 
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
@@ -40,7 +40,7 @@ impl Deliver for Socket {
     }
 }
 
-/// Connects to the first address of `host` that answers within `limit`; the limit also applies to each later read and write.
+/// Connects to the first address of `host` that answers within `limit`, which also applies to each read and write.
 pub(super) fn connect(host: &str, port: u16, limit: Duration) -> Result<TcpStream, PluginFailure> {
     open(host, port, limit).map_err(|error| {
         PluginFailure::Unreachable(format!("cannot connect to {host}:{port}: {error}"))
@@ -48,7 +48,7 @@ pub(super) fn connect(host: &str, port: u16, limit: Duration) -> Result<TcpStrea
 }
 
 fn open(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
-    // The file has IPv6 addresses in brackets.
+    // The configuration writes IPv6 addresses in brackets.
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in (host, port).to_socket_addrs()? {

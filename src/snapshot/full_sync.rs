@@ -1,33 +1,33 @@
-//! A full sync under way, and the words that tell it: the same in the status, on a terminal and in the log.
-//! Counts nothing itself.
+//! The progress of a full sync, and its wording, which status, terminal and log share.
+//! Does not count anything itself.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ground::counted::counted;
 use crate::ground::figures::{bytes, duration};
 
-/// A full sync under way.
+/// A running full sync.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FullSync {
-    /// When it began.
+    /// When the full sync began.
     pub since_ms: u64,
-    /// Parts of the tree that are compared already.
+    /// Shards that are already compared.
     pub parts_done: u64,
-    /// All parts, as far as they are known.
+    /// All shards that are known so far.
     pub parts: u64,
-    /// Files in the parts that are compared already.
+    /// Files in the compared shards.
     pub files: u64,
-    /// Bytes that rsync has sent so far, as the kernel counts them; those of the runs under way included.
+    /// Bytes that rsync has sent so far, including running runs, from the kernel's counters.
     pub bytes: u64,
-    /// How many bytes a second it sends at present.
+    /// Bytes per second that it sends now.
     #[serde(default)]
     pub bytes_per_second: f64,
-    /// When it will be done, if it goes on like this; `None`: nobody can tell yet.
+    /// When it will end at the current speed; `None` if that is not known yet.
     pub done_at_ms: Option<u64>,
 }
 
 impl FullSync {
-    /// How far it has come at `now_ms`.
+    /// The progress at `now_ms`, in words.
     pub fn words(&self, now_ms: u64) -> String {
         let files = counted(self.files, "file", "files");
         let (sent, rate) = (bytes(self.bytes as f64), bytes(self.bytes_per_second));
@@ -42,7 +42,7 @@ impl FullSync {
         words
     }
 
-    /// The same for a narrow line, where a bar stands for the parts.
+    /// The same for a narrow line, where a bar shows the shards.
     pub fn short_words(&self, now_ms: u64) -> String {
         let files = counted(self.files, "file", "files");
         let (sent, rate) = (bytes(self.bytes as f64), bytes(self.bytes_per_second));
@@ -50,7 +50,7 @@ impl FullSync {
         format!("{files}, {sent}, {rate}/s{}", self.done_at_ms.map_or_else(String::new, left))
     }
 
-    /// Both of them together.
+    /// The sum of two full syncs.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl FullSync {
             files: self.files + other.files,
             bytes: self.bytes + other.bytes,
             bytes_per_second: self.bytes_per_second + other.bytes_per_second,
-            // The later one of two that are known.
+            // The later time, if both are known.
             done_at_ms: self.done_at_ms.zip(other.done_at_ms).map(|(a, b)| a.max(b)),
         }
     }

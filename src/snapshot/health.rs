@@ -1,5 +1,5 @@
-//! Whether all is well, as a monitoring system asks: one verdict and its reasons, the same for `status`, `/healthz` and the heartbeat.
-//! Pure: what is too much is an argument.
+//! The health verdict for monitoring, with its reasons; `status`, `/healthz` and the heartbeat share it.
+//! Pure: the thresholds are an argument.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::ground::counted::{counted, paths};
 
 use super::{DeletionState, RemoteState, RootState, Snapshot};
 
-/// What is too much.
+/// The limits of a healthy mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
-    /// A change may wait so long.
+    /// How long a change may wait.
     pub max_age: Duration,
-    /// So many paths may be pending for one remote; `None`: any number.
+    /// How many paths may be pending for one remote; `None`: any number.
     pub max_pending: Option<u64>,
 }
 
@@ -24,11 +24,11 @@ impl Default for Thresholds {
     }
 }
 
-/// How bad it is; the numbers are the exit codes of `sersync2 status`.
+/// The severity; its numbers are the exit codes of `sersync2 status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// Everything is delivered, or on its way.
+    /// Everything is delivered, or will be soon.
     Ok = 0,
     /// Something is behind or failing, or paused, or waits for an operator.
     Behind = 1,
@@ -39,14 +39,14 @@ pub enum Level {
 /// The verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Health {
-    /// The worst of all.
+    /// The worst level of all reasons.
     pub level: Level,
-    /// A sentence for each thing that is wrong, the worst first.
+    /// A sentence for each problem, the worst first.
     pub reasons: Vec<String>,
 }
 
 impl Snapshot {
-    /// Whether all is well at `now_ms`, by these thresholds.
+    /// The verdict at `now_ms`, by these thresholds.
     pub fn health(&self, thresholds: &Thresholds, now_ms: u64) -> Health {
         let mut found = Vec::new();
         self.judge_roots(&mut found);

@@ -1,5 +1,5 @@
-//! How a part that tells something gets snapshots: it asks the main loop, which builds one only then.
-//! Holds no state of the mirror; nobody who reads can delay a change.
+//! Gets snapshots from the main loop, which builds one only on request.
+//! A reader cannot delay a change.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use crossbeam_channel::bounded;
 
 use super::Snapshot;
 
-/// Takes a snapshot; false: it wants no more. It is called by the main loop, so it must return at once.
+/// Receives a snapshot; false when it wants no more. The main loop calls it, so it must return at once.
 pub type Receive = Box<dyn FnMut(&Arc<Snapshot>) -> bool + Send>;
 
-/// Hands a request to the main loop.
+/// Passes a request to the main loop.
 type Ask = dyn Fn(Request) -> Result<(), NoSnapshot> + Send + Sync;
 
-/// Somebody wants snapshots.
+/// A request for snapshots.
 pub struct Request {
-    /// Gets the first one at once, and more while it returns true.
+    /// Gets the first snapshot at once, and more as long as it returns true.
     pub receive: Receive,
-    /// The pause between two of them, at least. A further one comes only after something has changed.
+    /// The minimum time between two snapshots. A further one comes only after a change.
     pub pause: Duration,
 }
 
@@ -35,7 +35,7 @@ pub enum NoSnapshot {
     /// The main loop is busy, or hangs.
     #[error("the main loop does not answer")]
     Silent,
-    /// The program ends.
+    /// The program is ending.
     #[error("the mirror is ending")]
     Ended,
 }
@@ -53,12 +53,12 @@ impl fmt::Debug for SnapshotReader {
 }
 
 impl SnapshotReader {
-    /// `ask` hands a request to the main loop, and waits for it only so long as whoever asks may wait.
+    /// `ask` passes a request to the main loop, and waits no longer than the caller may.
     pub fn new(ask: impl Fn(Request) -> Result<(), NoSnapshot> + Send + Sync + 'static) -> Self {
         Self { ask: Arc::new(ask) }
     }
 
-    /// The state of now; waits for the main loop at most `patience`.
+    /// The current state; waits for the main loop at most `patience`.
     ///
     /// # Errors
     /// When the main loop does not answer in time, or has ended.
@@ -75,11 +75,11 @@ impl SnapshotReader {
         })
     }
 
-    /// Calls `receive` with the state of now, and again after changes, until it returns false. For a thread that polls: `receive`
-    /// puts the snapshot where the thread finds it and wakes the thread.
+    /// Calls `receive` with the current state, and again after changes, until it returns false. For a thread that polls:
+    /// `receive` stores the snapshot for the thread and wakes it.
     ///
     /// # Errors
-    /// When the main loop does not take the request, or has ended.
+    /// When the main loop does not accept the request, or has ended.
     pub fn follow(
         &self,
         pause: Duration,
