@@ -1,5 +1,5 @@
-//! The commands beside the mirror itself, such as `sersync2 status`: finds the one that is meant and runs it.
-//! A new command is one line of `COMMANDS`; anything that is no command is the mirror's own command line.
+//! The commands, such as `sersync2 status`: finds the command in the words and runs it.
+//! A new command is one line of `COMMANDS`. Words without a command are the mirror's own command line.
 
 mod completions;
 mod doctor;
@@ -23,13 +23,13 @@ use clap::CommandFactory;
 use crate::daemon;
 use crate::tools::{inotifywait, inotifywatch};
 
-/// A command of its own.
+/// A command.
 struct Command {
-    /// Its name: the first word after `sersync2`, or the name by which the binary is called.
+    /// Its name: the first word after `sersync2`, or the name under which the binary is called.
     name: &'static str,
-    /// Runs it with its words; the first one is its name.
+    /// Runs it with its words, its name first.
     run: fn(Vec<OsString>) -> ExitCode,
-    /// Describes its words, for completions; `None`: they are another program's.
+    /// Describes its words, for completions; `None` for a tool with the options of another program.
     words: Option<fn() -> clap::Command>,
 }
 

@@ -1,5 +1,5 @@
-//! `sersync2 completions`: what a shell needs to complete the words of every command.
-//! Prints; installs nothing.
+//! `sersync2 completions`: prints a completion script for a shell, with all commands.
+//! Installs nothing.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
 //! `sersync2 doctor`: examines a configuration, its remotes and this machine before the mirror goes live.
-//! Starts no mirror and sends nothing of the watch paths.
+//! Starts no mirror and sends no file of the watch paths.
 
 mod machine;
 mod remote;
@@ -21,14 +21,14 @@ use crate::process::print;
 use crate::state::StateBases;
 use report::{Finding, Report, Section};
 
-/// So many remotes are examined at the same time; each takes up to four rsync processes.
+/// How many remotes are examined at the same time; each needs up to four rsync processes.
 const AT_ONCE: usize = 16;
 
 /// Examine a configuration before it goes live: this machine, and every remote.
 ///
-/// Sends nothing of the watch paths. On a remote that takes deletions it makes three empty files whose names begin with .sersync-doctor-,
-/// reads their times and deletes them again; --read-only leaves that out. Exit code: 0 all is well; 1 warnings; 2 errors; 3 the configuration
-/// cannot be used; 64 wrong words.
+/// Sends no file of the watch paths. On a remote that accepts deletions it creates three empty files whose names begin with
+/// .sersync-doctor-, reads their times and deletes them again; --read-only skips that. Exit code: 0 all is well; 1 warnings; 2 errors;
+/// 3 the configuration cannot be used; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 doctor", bin_name = "sersync2 doctor")]
 pub struct Args {
@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(long)]
     read_only: bool,
 
-    /// No step is begun for a remote after this time
+    /// Start no further step for a remote after this time
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
 
@@ -53,7 +53,7 @@ pub struct Args {
     json: bool,
 }
 
-/// When the examination of a remote gives up.
+/// When the examination of a remote stops.
 #[derive(Debug, Clone, Copy)]
 struct Deadline(Instant);
 
@@ -93,7 +93,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
     ExitCode::from(report.exit_code())
 }
 
-/// One remote, and what is found of it.
+/// One remote, and the findings about it.
 struct Task<'a> {
     mirror: &'a Mirror,
     remote: &'a Remote,
@@ -107,7 +107,7 @@ impl Task<'_> {
     }
 }
 
-/// Examines all remotes, several at a time; in the order of the file.
+/// Examines all remotes, several at a time; returns them in the order of the file.
 fn examine_remotes(args: &Args, mirrors: &[Mirror]) -> Vec<Section> {
     let of = |mirror| move |remote| Task { mirror, remote, findings: OnceLock::new() };
     let tasks: Vec<Task<'_>> =
@@ -121,7 +121,7 @@ fn examine_remotes(args: &Args, mirrors: &[Mirror]) -> Vec<Section> {
     };
     std::thread::scope(|scope| {
         for _ in 1..AT_ONCE.min(tasks.len()) {
-            // Where no further thread can be made, those that there are do the work.
+            // If this thread cannot be started, the others do its work.
             let named = std::thread::Builder::new().name("examine".into());
             _ = named.spawn_scoped(scope, work);
         }

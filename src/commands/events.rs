@@ -1,5 +1,5 @@
-//! `sersync2 events`: what a running instance sees below its watch paths and what it makes of it, as it happens.
-//! Without a running instance it watches by itself: that is `tools/live.rs`.
+//! `sersync2 events`: shows live what a running instance sees below its watch paths, and what it does with it.
+//! Without a running instance, `tools/live.rs` watches instead.
 
 use std::ffi::OsString;
 use std::io;
@@ -22,10 +22,10 @@ use crate::sys::posix::end_on_closed_pipes;
 use crate::tools::live::{self, Layout, NOTHING_SHOWN, name_in_json};
 use crate::tools::output::Output;
 
-/// Shows what happens below the watch paths and what sersync makes of it, until Ctrl-C.
+/// Shows each change below the watch paths and what sersync does with it, until Ctrl-C.
 ///
-/// With a running instance it tells what that one sees and does: ignored and why, pending, in which job it left, delivered
-/// after how long. Without one it watches by itself, and sends nothing.
+/// With a running instance it shows what the instance sees and does: whether a change is ignored and why, or pending, which
+/// job sends it, and how long the delivery took. Without one it watches by itself, and sends nothing.
 #[derive(Debug, Parser)]
 #[command(name = "events", bin_name = "sersync2 events")]
 struct Args {
@@ -48,7 +48,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
     let args = match Args::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => {
-            // Help goes to standard output, mistakes to standard error.
+            // Help goes to standard output, errors to standard error.
             _ = error.print();
             return ExitCode::from(if error.use_stderr() { NOTHING_SHOWN } else { 0 });
         }
@@ -56,7 +56,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
     let layout = if args.json { Layout::Json } else { Layout::Text };
     match connect(&args) {
         Ok(connection) => ended(listen(connection, layout)),
-        // Its configuration may be wrong; then that is said.
+        // This reports an error of the configuration, if there is one.
         Err(CallError::NotRunning { .. } | CallError::Gone { .. }) => {
             match live::watch(&args.config, layout) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -78,7 +78,7 @@ fn connect(args: &Args) -> Result<Connection, CallError> {
     }
 }
 
-/// Why nothing more is told.
+/// Why no more events follow.
 enum Ended {
     Call(CallError),
     Refused(String),
@@ -117,12 +117,12 @@ fn listen(mut connection: Connection, layout: Layout) -> Result<(), Ended> {
             Answer::Failed { kind, .. } if kind == "ended" => {
                 output.flush().map_err(Ended::Output)?;
                 return Err(Ended::Refused(format!(
-                    "{process} is ending, or is starting again with another configuration: it tells nothing more"
+                    "{process} is ending, or is starting again with another configuration: no more events follow"
                 )));
             }
             Answer::Failed { message, .. } => return Err(Ended::Refused(message)),
             _ => {
-                let reason = "this is no event".into();
+                let reason = "expected an event".into();
                 return Err(Ended::Call(CallError::Foreign { pid, reason }));
             }
         }
@@ -130,7 +130,7 @@ fn listen(mut connection: Connection, layout: Layout) -> Result<(), Ended> {
             output.flush().map_err(Ended::Output)?;
         }
         answer = match connection.next_answer(None) {
-            // Killed, it cannot say so.
+            // A killed instance cannot send its end.
             Err(CallError::Ended { .. }) => Answer::failed("ended", ""),
             next => next.map_err(Ended::Call)?,
         };
@@ -162,7 +162,7 @@ fn write_text(out: &mut Vec<u8>, told: &PathEvent) {
     out.extend_from_slice(sentence(told).as_bytes());
 }
 
-/// What became of it, as a clause.
+/// The result of the event, as a clause.
 fn sentence(told: &PathEvent) -> String {
     let remote = told.remote.as_deref().unwrap_or("a remote");
     let remotes = || counted(told.remotes.unwrap_or(0), "remote", "remotes");
@@ -234,7 +234,7 @@ mod tests {
     fn text(told: &PathEvent) -> String {
         let mut out = Vec::new();
         write_text(&mut out, told);
-        // Behind the time.
+        // Skip the time.
         String::from_utf8(out).unwrap().split_off(24)
     }
 

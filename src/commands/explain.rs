@@ -1,5 +1,5 @@
-//! `sersync2 explain` with a running instance: how the path stands at each remote.
-//! The rest of the explanation needs no instance and is `tools/explain.rs`.
+//! `sersync2 explain` with a running instance: asks it for the state of the path at each remote.
+//! `tools/explain.rs` makes the rest of the explanation, which needs no instance.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
     explain::run(words, &stands)
 }
 
-/// How a path stands at each remote, as a name and a clause; `None` when no instance answers.
+/// The state of a path at each remote, as a name and a clause; `None` when no instance answers.
 fn stands(instance: &InstanceWords, path: &Path) -> Option<Stands> {
     let InstanceWords { config, state_dir } = instance.clone();
     let which = Which { config: Some(config), state_dir };

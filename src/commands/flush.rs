@@ -1,5 +1,5 @@
-//! `sersync2 flush`: waits until everything that changed before it is on the remotes.
-//! Asks and tells; what is pending is the instance's business.
+//! `sersync2 flush`: waits until every earlier change is on the remotes.
+//! Asks the instance, which knows what is pending.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,8 +15,8 @@ use crate::control::protocol::{Answer, Command, Missing};
 
 /// Wait until everything that changed before now is on the remotes.
 ///
-/// What a script wrote in the line before counts: the kernel's queue is read first. Exit code: 0 all is delivered; 1 something is
-/// missing after the timeout, and is named, or the instance says no; 3 not running, or no answer; 64 wrong words.
+/// Includes what a script wrote right before: the kernel's queue is read first. Exit code: 0 all is delivered; 1 something is
+/// missing after the timeout (it is printed), or the instance refuses; 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 flush", bin_name = "sersync2 flush")]
 pub struct Args {
@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, value_name = "REMOTE")]
     remote: Option<String>,
 
-    /// Give up after this; without it, wait as long as it takes
+    /// Give up after this time; without it, wait as long as it takes
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
 

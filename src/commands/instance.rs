@@ -1,5 +1,5 @@
-//! What the commands for a running mirror have in common: their words, and which instance is meant.
-//! Does not know what any of them does.
+//! Shared by the commands for a running mirror: common options, the choice of the instance, and exit codes.
+//! Does not know what a command does.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,34 +14,34 @@ use crate::control::protocol::{Answer, Command, write_path};
 use crate::ground;
 use crate::state::{self, StateBases};
 
-/// Exit code: the instance says no, or what was asked for is not done.
+/// Exit code: the instance refuses, or the request was not fulfilled.
 const REFUSED: u8 = 1;
 
-/// Exit code: the words make no sense.
+/// Exit code: wrong usage.
 pub const USAGE: u8 = 64;
 
 /// Exit code: no instance runs, or it does not answer.
 pub const NOT_RUNNING: u8 = 3;
 
-/// Why a command comes to nothing; each with a sentence.
+/// Why a command fails; each holds a sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    /// It does not say what is meant.
+    /// The command line is wrong or ambiguous.
     #[error("{0}")]
     Usage(String),
     /// No instance runs, or it does not answer.
     #[error("{0}")]
     NotRunning(String),
-    /// The instance says no.
+    /// The instance refuses.
     #[error("{0}")]
     Refused(String),
 }
 
 impl Failed {
-    /// The instance has answered something that this command cannot end with.
+    /// The instance sent an answer of another type than the command expects.
     pub fn wrong_answer() -> Self {
         Self::NotRunning(
-            "the running sersync2 gave an answer that does not belong to this command, so it is not known what it has done: \
+            "the running sersync2 sent an answer that does not fit this command, so it is unknown what it has done: \
              it is of another version than this program; restart it, or ask with the program that it was started from"
                 .into(),
         )
@@ -62,7 +62,7 @@ impl From<CallError> for Failed {
     }
 }
 
-/// Which instance is meant.
+/// Options that choose the instance.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Which {
     /// The configuration of the instance; without it, the only one that runs
@@ -75,19 +75,20 @@ pub struct Which {
 }
 
 impl Which {
-    /// Where state is kept.
+    /// The directories that may hold state.
     pub fn places(&self) -> StateBases {
         StateBases::of_this_process(self.state_dir.clone())
     }
 
-    /// The state directory of the configuration that was named.
+    /// The state directory for the `-o` option; `None` without the option.
     pub fn named(&self) -> Option<Result<PathBuf, String>> {
         let config = self.config.as_ref()?;
         let there = self.of_config(config);
         Some(there)
     }
 
-    /// An instance started with another `--state-dir` is found by what it says of itself.
+    /// Finds the state directory of a configuration. An instance that was started with another `--state-dir` is found by
+    /// asking all running instances for their configuration.
     fn of_config(&self, config: &Path) -> Result<PathBuf, String> {
         let directory = state::directory_of(config, &self.places()).map_err(|e| e.to_string())?;
         if self.state_dir.is_some() || crate::control::socket::connect_to(&directory).is_ok() {
@@ -99,10 +100,10 @@ impl Which {
         Ok(running.unwrap_or(directory))
     }
 
-    /// The state directory of the one instance that is meant.
+    /// The state directory of the chosen instance.
     ///
     /// # Errors
-    /// When none runs, or several do.
+    /// When none runs, or several run and none is chosen.
     pub fn one(&self) -> Result<PathBuf, Failed> {
         if let Some(named) = self.named() {
             return named.map_err(Failed::Usage);
@@ -133,44 +134,44 @@ impl Which {
         }
     }
 
-    /// Connects to the one instance that is meant.
+    /// Connects to the chosen instance.
     ///
     /// # Errors
-    /// When there is none, or it does not let us in.
+    /// When there is none, or it refuses the connection.
     pub fn connect(&self) -> Result<Connection, Failed> {
         Ok(Connection::open(&self.one()?)?)
     }
 }
 
-/// Reads the words of a command, its name first.
+/// Parses the words of a command, its name first.
 ///
 /// # Errors
-/// Help and mistakes are printed already; the exit code is what is left.
+/// The exit code; the help or the error message is already printed.
 pub fn parse<T: Parser>(words: Vec<OsString>) -> Result<T, ExitCode> {
     T::try_parse_from(words).map_err(|error| {
-        // Nothing can be said where standard output is closed.
+        // If the output is closed, nobody can be told.
         _ = error.print();
         ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
     })
 }
 
-/// A path as the instance knows it: absolute, and as text.
+/// A path as the instance expects it: absolute, and as text.
 pub fn absolute(path: &Path) -> String {
     write_path(&ground::absolute::absolute(path))
 }
 
-/// Asks the one instance that is meant.
+/// Sends a command to the chosen instance.
 ///
 /// # Errors
-/// When there is no answer, or it says no.
+/// When there is no answer, or the instance refuses.
 pub fn ask(which: &Which, command: Command) -> Result<Answer, Failed> {
     heed(which.connect()?.call(command, Some(PATIENCE))?)
 }
 
-/// The answer, unless it says no.
+/// Turns a refusal into an error.
 ///
 /// # Errors
-/// It says no.
+/// When the instance refuses.
 pub fn heed(answer: Answer) -> Result<Answer, Failed> {
     match answer {
         Answer::Failed { kind, message } => Err(match kind.as_str() {
@@ -181,7 +182,7 @@ pub fn heed(answer: Answer) -> Result<Answer, Failed> {
     }
 }
 
-/// Asks, prints what an operator should know, and returns the exit code.
+/// Sends a command, prints the notes of the answer, and returns the exit code.
 pub fn ask_and_tell(which: &Which, command: Command) -> ExitCode {
     match ask(which, command) {
         Ok(Answer::Done { notes }) => {
@@ -193,16 +194,16 @@ pub fn ask_and_tell(which: &Which, command: Command) -> ExitCode {
     }
 }
 
-/// Says why it does not work.
+/// Prints the error and returns its exit code.
 pub fn fail(error: &Failed) -> ExitCode {
     eprintln!("{error}");
     ExitCode::from(error.exit_code())
 }
 
-/// `90`, `90s`, `5m`, `2h`, `1d`.
+/// Parses `90`, `90s`, `5m`, `2h` or `1d`.
 ///
 /// # Errors
-/// What is expected, as a clause.
+/// A clause that says what is expected.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());

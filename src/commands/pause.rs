@@ -1,5 +1,5 @@
-//! `sersync2 pause` and `resume`: nothing leaves for a while, and nothing is lost.
-//! A pause for a command lasts as long as the connection, so it ends however the command, or this program, ends.
+//! `sersync2 pause` and `resume`: send nothing for a while, and lose nothing.
+//! A pause for a command lasts as long as the connection, so it ends even if the command or this program is killed.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -12,15 +12,15 @@ use super::instance::{Failed, Which, ask_and_tell, fail, heed, parse, parse_dura
 use crate::control::client::PATIENCE;
 use crate::control::protocol::Command;
 
-/// What a shell says of a command that cannot be started.
+/// The exit code of a shell for a command that cannot be started.
 const CANNOT_START: u8 = 127;
 
-/// Send nothing for a while; what changes is kept and sent afterwards.
+/// Send nothing for a while; changes are kept and sent afterwards.
 ///
 /// A restart of the instance ends every pause.
 ///
-/// Exit code: 0 paused; with a command, that of the command; 1 the instance says no; 3 not running, or no answer;
-/// 64 wrong words.
+/// Exit code: 0 paused; with a command, that of the command; 1 the instance refuses; 3 not running, or no answer;
+/// 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 pause", bin_name = "sersync2 pause")]
 pub struct Args {
@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "REMOTE")]
     remote: Option<String>,
 
-    /// Resume after this by itself
+    /// Resume automatically after this time
     #[arg(long = "for", value_name = "TIME", value_parser = parse_duration, conflicts_with = "command")]
     length: Option<Duration>,
 
@@ -40,9 +40,9 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
-/// Send again what was kept by `sersync2 pause`.
+/// End a pause, and send what was kept.
 ///
-/// Exit code: 0 done; 1 the instance says no; 3 not running, or no answer; 64 wrong words.
+/// Exit code: 0 done; 1 the instance refuses; 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 resume", bin_name = "sersync2 resume")]
 pub struct ResumeArgs {
@@ -83,7 +83,7 @@ fn run_paused(args: &Args) -> Result<ExitCode, Failed> {
     let no_command = || Failed::Usage("there is no command".into());
     let (program, words) = args.command.split_first().ok_or_else(no_command)?;
     let ended = start(program, words);
-    // Not before the command has ended.
+    // This ends the pause, so it must come after the command's end.
     drop(connection);
     match ended {
         Ok(status) => Ok(code_of(status)),
@@ -96,13 +96,13 @@ fn run_paused(args: &Args) -> Result<ExitCode, Failed> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the operator's own command, as he wrote it, without a shell"
+    reason = "the operator's own command, unchanged and without a shell"
 )]
 fn start(program: &OsString, words: &[OsString]) -> std::io::Result<ExitStatus> {
     std::process::Command::new(program).args(words).status()
 }
 
-/// As a shell says it: 128 and the signal for a command that was killed.
+/// The exit code as in a shell: 128 plus the signal for a killed command.
 fn code_of(status: ExitStatus) -> ExitCode {
     let killed = || 128 + status.signal().unwrap_or(0);
     ExitCode::from(u8::try_from(status.code().unwrap_or_else(killed)).unwrap_or(u8::MAX))

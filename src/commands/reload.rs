@@ -1,5 +1,5 @@
 //! `sersync2 reload`: a running instance reads its configuration again.
-//! Asks and tells; what has changed is the instance's business.
+//! Only asks; the instance finds out what has changed.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -10,24 +10,24 @@ use clap::Parser;
 use super::instance::{Failed, Which, fail, heed, parse};
 use crate::control::protocol::{Answer, Command};
 
-/// Reading takes longer than an answer from memory: a list of remotes may come from a command.
+/// How long to wait for the answer: a list of remotes may come from a slow command.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Read the configuration again, and put in force what has changed in it.
+/// Read the configuration again, and apply what has changed in it.
 ///
-/// Remotes, their options, alerts, page, status file and times change at once: a new remote gets a full sync, one that is gone gets
-/// nothing more, and the others do not notice. For anything else, such as watch paths, <filter> or <inotify>, the mirror starts again
+/// Remotes, their options, alerts, page, status file and times change at once: a new remote gets a full sync, a removed one gets
+/// nothing more, and the others are not affected. For anything else, such as watch paths, <filter> or <inotify>, the mirror restarts
 /// in the same process: it finishes what is in flight, keeps what is pending, and finds what changes meanwhile. Every change is
-/// printed. A file with errors is refused, with line and column, and the configuration in force stays in force.
+/// printed. A file with errors is refused, with line and column, and the old configuration stays in force.
 ///
-/// Exit code: 0 done; 1 the file holds errors; 3 not running, or no answer; 64 wrong words.
+/// Exit code: 0 done; 1 the file has errors; 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 reload", bin_name = "sersync2 reload")]
 pub struct Args {
     #[command(flatten)]
     which: Which,
 
-    /// Say what would change, and change nothing
+    /// Print what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

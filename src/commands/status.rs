@@ -1,5 +1,5 @@
-//! `sersync2 status`: is it running, is everything over there, what is behind and since when, why, and what to do.
-//! Reads snapshots and prints them; the verdict is `snapshot/health.rs`.
+//! `sersync2 status`: whether it is running, what is behind, since when, why, and what to do.
+//! Reads snapshots and prints them; `snapshot/health.rs` makes the verdict.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -21,10 +21,10 @@ use crate::ground::time::ago;
 use crate::snapshot::health::{Health, Level, Thresholds};
 use crate::snapshot::{DeletionState, FailingPath, Remote, RemoteState, Root, RootState, Snapshot};
 
-/// Say how the mirrors of this machine are doing.
+/// Show the state of the mirrors on this machine.
 ///
 /// Exit code: 0 all is well; 1 something is behind, failing, paused or waits for you; 2 a remote or a watch path is down;
-/// 3 not running, or no answer; 64 wrong words.
+/// 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 status", bin_name = "sersync2 status")]
 pub struct Args {
@@ -35,20 +35,20 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Print it again each second, until Ctrl-C
+    /// Print the state again each second, until Ctrl-C
     #[arg(long)]
     watch: bool,
 
-    /// A change may wait so long before it is behind
+    /// How long a change may wait before its remote is behind
     #[arg(long, value_name = "TIME", default_value = "60", value_parser = parse_duration)]
     max_age: Duration,
 
-    /// So many paths may be pending for one remote before it is behind
+    /// How many paths may be pending for a remote before it is behind
     #[arg(long, value_name = "N")]
     max_pending: Option<u64>,
 }
 
-/// What one instance has said.
+/// The answer of one instance.
 struct Told {
     directory: PathBuf,
     snapshot: Result<Snapshot, CallError>,
@@ -81,12 +81,12 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
             return ExitCode::from(code.unwrap_or(NOT_RUNNING));
         }
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
-        // Waits; there is nothing to wait for but time.
+        // Sleep: only the time matters here.
         _ = poll(&mut [], Some(&second));
     }
 }
 
-/// Asks whoever is meant; the error is about what was named.
+/// Asks the chosen instances; fails if the chosen configuration has none.
 fn told(args: &Args) -> Result<Vec<Told>, String> {
     let thresholds = Thresholds { max_age: args.max_age, max_pending: args.max_pending };
     let (directories, is_named) = match args.which.named() {
@@ -101,7 +101,7 @@ fn told(args: &Args) -> Result<Vec<Told>, String> {
         };
         Told { directory, snapshot, health }
     });
-    // What is somebody else's, or merely has the same name, is none of ours unless it was named.
+    // Ignore instances of other users and sockets of other programs, unless the operator chose them.
     let is_meant = |told: &Told| match &told.snapshot {
         Err(CallError::NotAllowed { .. } | CallError::Foreign { pid: None, .. }) => is_named,
         _ => true,
@@ -119,7 +119,7 @@ fn snapshot_of(directory: &Path) -> Result<Snapshot, CallError> {
             Err(CallError::NotAllowed { directory: directory.to_path_buf() })
         }
         Answer::Failed { message, .. } => Err(CallError::Foreign { pid, reason: message }),
-        _ => Err(CallError::Foreign { pid, reason: "this is no status".into() }),
+        _ => Err(CallError::Foreign { pid, reason: "expected a status".into() }),
     }
 }
 
@@ -155,7 +155,7 @@ fn to_json(told: &Told) -> Value {
     value
 }
 
-/// One instance as a person reads it.
+/// One instance as text for people.
 fn text(snapshot: &Snapshot, health: &Health) -> String {
     let instance = &snapshot.instance;
     let up = ago(snapshot.taken_ms, instance.started_ms);
@@ -240,7 +240,7 @@ fn row(remote: &Remote, now_ms: u64) -> [String; 9] {
         (RemoteState::Up, _) => "up".to_owned(),
         (RemoteState::CatchingUp, _) => "catching up".into(),
         (RemoteState::Paused, _) => "PAUSED".into(),
-        (RemoteState::Unknown, _) => "not asked yet".into(),
+        (RemoteState::Unknown, _) => "not contacted yet".into(),
         (RemoteState::Down, None) => "DOWN".into(),
         (RemoteState::Down, Some(down)) => format!("DOWN {}", ago(now_ms, down.since_ms)),
     };
@@ -258,7 +258,7 @@ fn row(remote: &Remote, now_ms: u64) -> [String; 9] {
     ]
 }
 
-/// What needs more than a row.
+/// The lines below the row of a remote: outage, pause, full sync, failing paths.
 fn details(remote: &Remote, now_ms: u64) -> String {
     let mut text = String::new();
     if let Some(down) = &remote.down {
@@ -286,7 +286,7 @@ fn details(remote: &Remote, now_ms: u64) -> String {
     if remote.failing > 0 {
         let _ = writeln!(text, "        {} cannot be delivered:", paths(remote.failing));
     }
-    // The same advice stands once below the paths that it is for.
+    // Print the same advice once, below all paths that it is for.
     for alike in remote.failing_paths.chunk_by(|one, next| one.what_to_do == next.what_to_do) {
         alike.iter().for_each(|failing| text += &failing_text(failing, now_ms));
         if let Some(what_to_do) = alike.first().map(|it| &it.what_to_do).filter(|it| !it.is_empty())

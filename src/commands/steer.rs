@@ -1,5 +1,5 @@
-//! The commands that ask one thing of a running mirror and tell what it says: `sync-now`, `retry`, `confirm-deletions` and others.
-//! Decides nothing.
+//! The commands that send one request to a running mirror: `sync-now`, `retry`, `confirm-deletions`, `log-level`, `stop`.
+//! They print the answer and decide nothing.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::control::protocol::Command;
 ///
 /// Returns at once; `sersync2 flush` waits for the end.
 ///
-/// Exit code: 0 begun; 1 the instance says no; 3 not running, or no answer; 64 wrong words.
+/// Exit code: 0 begun; 1 the instance refuses; 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 sync-now", bin_name = "sersync2 sync-now")]
 pub struct SyncNow {
@@ -27,14 +27,14 @@ pub struct SyncNow {
     #[arg(long, value_name = "REMOTE")]
     remote: Option<String>,
 
-    /// Only this file or directory, with what is below it; else everything
+    /// Only this file or directory, with everything below it; default: everything
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
 }
 
-/// Try now what could not be delivered, and remotes that are down.
+/// Retry now what could not be delivered, and remotes that are down.
 ///
-/// Exit code: 0 begun; 1 the instance says no; 3 not running, or no answer; 64 wrong words.
+/// Exit code: 0 begun; 1 the instance refuses; 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 retry", bin_name = "sersync2 retry")]
 pub struct Retry {
@@ -46,11 +46,11 @@ pub struct Retry {
     remote: Option<String>,
 }
 
-/// Delete on the remotes what is gone here, although it is so much that it was held back.
+/// Carry out deletions that the guard holds back because too much vanished at once.
 ///
 /// Look at the watch path first: is everything there that should be?
 ///
-/// Exit code: 0 done; 1 the instance says no; 3 not running, or no answer; 64 wrong words.
+/// Exit code: 0 done; 1 the instance refuses; 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 confirm-deletions", bin_name = "sersync2 confirm-deletions")]
 pub struct ConfirmDeletions {
@@ -58,9 +58,9 @@ pub struct ConfirmDeletions {
     which: Which,
 }
 
-/// Change how much a running instance logs, until its next start.
+/// Change the log level of a running instance, until its next start.
 ///
-/// Exit code: 0 done; 1 the instance says no; 3 not running, or no answer; 64 wrong words.
+/// Exit code: 0 done; 1 the instance refuses; 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 log-level", bin_name = "sersync2 log-level")]
 pub struct LogLevel {
@@ -72,16 +72,16 @@ pub struct LogLevel {
     level: String,
 }
 
-/// End a running instance: what is in flight is finished first, what is pending is kept for the next start.
+/// Stop a running instance: it finishes what is in flight, and keeps what is pending for the next start.
 ///
-/// Exit code: 0 it has ended; 1 it has not ended within the timeout, or says no; 3 not running, or no answer; 64 wrong words.
+/// Exit code: 0 it has ended; 1 it has not ended within the timeout, or refuses; 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 stop", bin_name = "sersync2 stop")]
 pub struct StopCommand {
     #[command(flatten)]
     which: Which,
 
-    /// Wait so long for its end
+    /// How long to wait for its end
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = parse_duration)]
     timeout: Duration,
 }
@@ -120,7 +120,7 @@ fn stop_and_wait(args: &StopCommand) -> Result<ExitCode, Failed> {
     if connection.wait_for_end(args.timeout) {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("it is still finishing what is in flight; it has been told to stop");
+    eprintln!("the instance is stopping, but has not finished what is in flight yet");
     Ok(ExitCode::FAILURE)
 }
 

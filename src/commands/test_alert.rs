@@ -1,5 +1,5 @@
-//! `sersync2 test-alert`: sends a test by every way that the configuration's alerts name, and says what came of each.
-//! Needs no running instance, and sends nothing to anybody whom the file does not name.
+//! `sersync2 test-alert`: sends a test over every channel of the configuration's alerts, and prints each result.
+//! Needs no running instance, and sends only to the recipients in the file.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,9 +13,9 @@ use crate::ground::absolute::absolute;
 use crate::process::print;
 use crate::snapshot::Instance;
 
-/// Sends a test message by every way that the <alert> elements of a configuration name.
+/// Sends a test message over every channel of the <alert> elements of a configuration.
 ///
-/// Ends with 0 when every one went out, with 1 when one did not, with 2 for wrong options.
+/// Exit code: 0 all were sent; 1 at least one was not; 2 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 test-alert")]
 pub struct Options {
@@ -24,12 +24,12 @@ pub struct Options {
     config: PathBuf,
 }
 
-/// Runs the command with its words, the first of which is its name.
+/// Runs the command; the first word is its name.
 pub fn run(words: Vec<OsString>) -> ExitCode {
     let options = match Options::try_parse_from(words) {
         Ok(options) => options,
         Err(error) => {
-            // Help goes to standard output, complaints to standard error. Neither can be told elsewhere.
+            // Help goes to standard output, errors to standard error.
             _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
@@ -44,7 +44,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// True when every way went well.
+/// True when every channel succeeded.
 fn send(options: &Options) -> Result<bool, String> {
     let loaded = load(&options.config, &LoadOptions::default()).map_err(|e| e.to_string())?;
     let rules = &loaded.config.telling.alerts;

@@ -1,5 +1,5 @@
-//! `sersync2 verify`: is the copy equal to the tree? Names what differs and in what; changes nothing unless it is asked to.
-//! Needs no running instance: rsync compares, with the words of the configuration.
+//! `sersync2 verify`: compares the copies with the tree and prints what differs. Changes nothing without `--repair`.
+//! Needs no running instance: rsync compares, with the configuration's options.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -25,23 +25,23 @@ use crate::rsync::exit::Outcome;
 use crate::rsync::run::{Limits, Session};
 use crate::rsync::{Endpoint, Presence};
 
-/// Differences that are told may take so many bytes.
+/// The most output of a comparison that is kept, in bytes.
 const OUTPUT_MAX: usize = 256 << 20;
 
-/// A comparison may read for long before it says anything; it is given up when rsync itself does, and no earlier than this.
+/// The least stall limit: a comparison may read for a long time before it prints anything.
 const STALL_MIN: Duration = Duration::from_secs(600);
 
-/// So many deletions are repaired without a further word.
+/// How many deletions `--repair` makes without `--confirm-deletions`.
 const DELETIONS_MAX: usize = 1_000;
 
 /// Exit code: a remote could not be compared.
 const NOT_COMPARED: u8 = 2;
 
-/// Is the copy equal to the tree? Name what differs, and in what.
+/// Compare the copies with the tree; print what differs, and in what respect.
 ///
-/// Works with and without a running instance. What changes meanwhile may be named although it is on its way: run it once more, or
-/// `sersync2 flush` before. Exit code: 0 equal (or repaired); 1 something differs; 2 a remote could not be compared; 3 the configuration
-/// cannot be used; 64 wrong words.
+/// Works with and without a running instance. May list a change that is just being delivered: run it again, or run `sersync2 flush`
+/// first. Exit code: 0 equal (or repaired); 1 something differs; 2 a remote could not be compared; 3 the configuration cannot be used;
+/// 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 verify", bin_name = "sersync2 verify")]
 pub struct Args {
@@ -57,11 +57,11 @@ pub struct Args {
     #[arg(long)]
     checksum: bool,
 
-    /// Make equal what differs
+    /// Make the copies equal to the tree
     #[arg(long)]
     repair: bool,
 
-    /// With --repair: delete however much it is
+    /// With --repair: allow any number of deletions
     #[arg(long, requires = "repair")]
     confirm_deletions: bool,
 
@@ -69,12 +69,12 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Only this file or directory, with what is below it
+    /// Only this file or directory, with everything below it
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
 }
 
-/// What came of one remote.
+/// The result for one remote.
 struct Compared {
     root: PathBuf,
     remote: String,
@@ -162,7 +162,7 @@ fn below_root(root: &Path, path: &Path) -> Option<RelPath> {
     RelPath::new(&names.join(&b'/'))
 }
 
-/// Compares one remote, and repairs it if that is asked for and safe; what differs, or did.
+/// Compares one remote, and repairs it if that is requested and safe; returns the differences that were found.
 fn compare(
     args: &Args,
     endpoint: &Endpoint,
@@ -189,7 +189,7 @@ fn compare(
     Ok(found)
 }
 
-/// An empty watch path is what a file system leaves behind that is not mounted.
+/// True if the watch path is empty, as it is when its file system is not mounted.
 fn is_empty(root: &Path) -> bool {
     std::fs::read_dir(root).map_or(true, |mut entries| entries.next().is_none())
 }
@@ -234,7 +234,7 @@ fn run_verification(
     let output =
         report.output.ok_or("more differs than can be listed: compare a part with PATH")?;
     let mut found = read_differences(&output);
-    // The directories above go along; and rsync could not be told all that is to be left out.
+    // Drop the directories above the path, which rsync lists too, and paths that rsync's filter could not exclude.
     found.retain(|it| it.path.is_within(path));
     found.retain(|it| it.path.is_root() || !filter.excludes(&it.path, it.is_directory));
     Ok(found)

@@ -1,5 +1,5 @@
-//! What the mirror needs of this machine: rsync, the kernel's limits, the watch paths, room for its state.
-//! Looks only; raises and repairs nothing.
+//! Checks what the mirror needs on this machine: rsync, the kernel's limits, the watch paths, space for its state.
+//! Changes nothing.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -25,21 +25,21 @@ use crate::watch::mounts::MOUNT_TABLE;
 use crate::watch::open::open_dir;
 use crate::xml::report::Severity;
 
-/// The oldest rsync that does all that the mirror uses: `--delete-missing-args` came with 3.1.0, `--modify-window=-1` with 3.1.3.
+/// The oldest rsync with everything that the mirror uses: `--delete-missing-args` (3.1.0) and `--modify-window=-1` (3.1.3).
 const RSYNC_MIN: [u32; 3] = [3, 1, 3];
 
-/// The kernel's own value; below it bursts overflow the queue.
+/// The kernel's default; with less, bursts overflow the queue.
 const QUEUE_MIN: u64 = 16_384;
 
-/// Descriptors for the program itself, and for the sessions of one remote.
+/// File descriptors for the program itself, and for the sessions of one remote.
 const FILES_BASE: u64 = 100;
 const FILES_A_REMOTE: u64 = 20;
 
-/// Free bytes below which a file system is called full, and below which it is called short.
+/// Free bytes below which a file system counts as full (an error), and as short of space (a warning).
 const SPACE_FULL: u64 = 16 << 20;
 const SPACE_SHORT: u64 = 256 << 20;
 
-/// File systems on which other machines write as well; the kernel reports only what this machine does.
+/// Network file systems: other machines may write to them, and the kernel reports only changes of this machine.
 const NETWORK: &[&str] = &[
     "nfs",
     "nfs4",
@@ -59,7 +59,7 @@ const NETWORK: &[&str] = &[
     "vboxsf",
 ];
 
-/// The same of those behind FUSE, as they stand behind `fuse.`. Every other one is taken for a local one (bindfs, mergerfs, ntfs-3g).
+/// The same with FUSE, named without `fuse.`. Others count as local (bindfs, mergerfs, ntfs-3g).
 const FUSE_NETWORK: &[&str] = &[
     "afp",
     "blobfuse",
@@ -116,7 +116,7 @@ fn warnings_of(loaded: &Loaded) -> Finding {
     }
 }
 
-/// What would keep the mirror from starting here.
+/// What would prevent the mirror from starting here.
 fn preflight_of(loaded: &Loaded) -> Vec<Finding> {
     let problems = preflight::preflight(&loaded.config, &loaded.places).into_sorted();
     let finding = |problem: crate::xml::report::Problem| {
@@ -139,7 +139,7 @@ fn rsync_version() -> Option<Finding> {
     };
     let session = match Session::start(&spec, None) {
         Ok(session) => session,
-        // Preflight has said so.
+        // Preflight reports this already.
         Err(StartError::NoRsync) => return None,
         Err(error) => return Some(Finding::error("rsync", error.to_string(), "")),
     };
@@ -148,17 +148,17 @@ fn rsync_version() -> Option<Finding> {
     Some(judge_version(&String::from_utf8_lossy(&output)))
 }
 
-/// `rsync  version 3.5.0  protocol version 32`.
+/// Parses `rsync  version 3.5.0  protocol version 32`.
 fn judge_version(said: &str) -> Finding {
     let version = said.split_once("version ").and_then(|(_, rest)| rest.split_whitespace().next());
     let Some((version, numbers)) = version.and_then(|it| Some((it, numbers_of(it)?))) else {
-        let text = "it does not say its version: is it another program?";
+        let text = "it prints no version: is it another program?";
         return Finding::unknown("rsync", text, "run: rsync --version");
     };
     if numbers >= RSYNC_MIN {
         return Finding::ok("rsync", format!("{version} here"));
     }
-    let text = format!("{version} here: deletions and quick rewrites take longer ways with it");
+    let text = format!("{version} here: deletions and quick rewrites cost more with this version");
     Finding::warning("rsync", text, "install rsync 3.1.3 or newer")
 }
 
@@ -171,7 +171,7 @@ fn numbers_of(version: &str) -> Option<[u32; 3]> {
     Some([parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)])
 }
 
-/// Whether the kernel can confine rsync here, and for which remotes that is left out.
+/// Whether the kernel can confine rsync here, and which remotes run without that.
 fn confinement(config: &Config) -> Finding {
     if let Err(reason) = confine::try_out() {
         return Finding::unknown(
@@ -239,7 +239,7 @@ fn open_files(config: &Config) -> Finding {
 fn file_system(watch: &Path) -> Finding {
     let shown = watch.display();
     let Some(kind) = file_system_type(watch) else {
-        return Finding::unknown("file system", format!("{shown}: /proc does not tell"), "");
+        return Finding::unknown("file system", format!("{shown}: /proc does not show it"), "");
     };
     if is_network(&kind) {
         return Finding::warning(
@@ -264,7 +264,8 @@ fn file_system_type(path: &Path) -> Option<String> {
     type_in(&std::fs::read(MOUNT_TABLE).ok()?, &path)
 }
 
-/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: the last of the longest mount points counts.
+/// Parses lines such as `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`. The longest mount point
+/// above the path counts, and of several equal ones the last.
 fn type_in(table: &[u8], path: &Path) -> Option<String> {
     let mount = |line: &[u8]| {
         let mut fields = line.split(|&byte| byte == b' ');
@@ -277,7 +278,7 @@ fn type_in(table: &[u8], path: &Path) -> Option<String> {
     mounts.max_by_key(|(length, _)| *length).map(|(_, kind)| kind)
 }
 
-/// How many directories have to be watched, and whether the kernel allows so many.
+/// How many directories must be watched, and whether the kernel allows that many.
 fn watches(config: &Config, deadline: Deadline) -> Finding {
     let Ok(filter) = Filter::new(&config.filter) else {
         return Finding::unknown("watches", "the filter cannot be used", "");
@@ -316,13 +317,13 @@ fn watches(config: &Config, deadline: Deadline) -> Finding {
     }
 }
 
-/// False when the time was over before the end.
+/// False when the deadline ended the count early.
 fn count_directories(root: &Path, filter: &Filter, deadline: Deadline, count: &mut u64) -> bool {
     let mut todo = VecDeque::from([RelPath::root()]);
     while let Some(dir) = todo.pop_front() {
         *count += 1;
         let Ok(opened) = open_dir(root, &dir) else { continue };
-        // A directory that cannot be listed adds nothing.
+        // Ignore a directory that cannot be listed.
         _ = list(&opened, |name, is_dir| {
             let child =
                 dir.join(name).filter(|child| is_dir && !filter.excludes_entry(child, true));
@@ -336,7 +337,7 @@ fn count_directories(root: &Path, filter: &Filter, deadline: Deadline, count: &m
     true
 }
 
-/// Where the state will be, and what nobody needs there any more.
+/// Where the state will be, and state directories that are no longer used.
 fn state_place(config: &Path, places: &StateBases) -> Vec<Finding> {
     let (Ok(base), Ok(directory)) = (places.base(), state::directory_of(config, places)) else {
         let text = "no place: without state, what is pending is forgotten at exit";
@@ -374,13 +375,13 @@ pub fn space_in(check: &'static str, path: &Path) -> Finding {
     };
     let text = format!("{} MiB are free in {shown}", free >> 20);
     match free {
-        0..SPACE_FULL => Finding::error(check, text, "free some there"),
-        SPACE_FULL..SPACE_SHORT => Finding::warning(check, text, "free some there"),
+        0..SPACE_FULL => Finding::error(check, text, "free some space there"),
+        SPACE_FULL..SPACE_SHORT => Finding::warning(check, text, "free some space there"),
         _ => Finding::ok(check, text),
     }
 }
 
-/// The path, or the nearest above it that is there.
+/// The path, or its nearest ancestor that exists.
 fn existing(path: &Path) -> Option<PathBuf> {
     path.ancestors().find(|path| path.is_dir()).map(Path::to_path_buf)
 }

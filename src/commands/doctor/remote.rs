@@ -1,5 +1,5 @@
-//! One remote, from its name to what it can do.
-//! Every step that fails ends the examination: what comes after it would fail for the same reason.
+//! Examines one remote: name, connection, login, abilities, writing, connections, space.
+//! A failed step ends the examination, because later steps would fail for the same reason.
 
 use std::net::ToSocketAddrs;
 use std::path::Path;
@@ -17,19 +17,19 @@ use crate::rsync::probe::{CopyState, Probed, run_full_probe};
 use crate::rsync::run::{Limits, Session, StartError};
 use crate::rsync::{Abilities, Endpoint, RunKind, input, read_greeting};
 
-/// How long a run that only asks may make no progress.
+/// The stall limit of a dry run.
 const STALL: Duration = Duration::from_secs(15);
 
-/// How many connections are tried at once: the three that the mirror keeps ready for a remote, and one that delivers.
+/// How many connections are tried at once: three that the mirror keeps ready for a remote, and one that delivers.
 const SESSIONS: usize = 4;
 
-/// A clock that differs by less does no harm.
+/// A smaller difference of the clocks is harmless.
 const CLOCK_TOLERANCE_S: i64 = 2;
 
-/// Does it have the ability? What does it mean when it has not, and what would mend that?
+/// Tests for an ability; what its absence means; what to do about it.
 type Lack = (fn(Abilities) -> bool, &'static str, &'static str);
 
-/// What a remote may lack that matters only where sersync deletes.
+/// Abilities that matter only if deletions are on.
 const LACKS_OF_DELETION: &[Lack] = &[
     (
         |it| it.delete,
@@ -38,12 +38,12 @@ const LACKS_OF_DELETION: &[Lack] = &[
     ),
     (
         |it| it.delete_missing || !it.delete,
-        "it does not delete by name: deletions read their directory on both sides",
+        "it cannot delete by name: each deletion reads its directory on both sides",
         "install a newer rsync there if many files are deleted in large directories",
     ),
 ];
 
-/// What a remote may lack.
+/// Abilities that matter for every remote.
 const LACKS: &[Lack] = &[
     (
         |it| it.nanoseconds,
@@ -52,27 +52,27 @@ const LACKS: &[Lack] = &[
     ),
     (
         |it| it.checksum,
-        "it refuses to compare contents: what must be compared is sent whole",
+        "it refuses to compare contents: such files are sent again as a whole",
         "take \"checksum\" out of \"refuse options\" in its rsyncd.conf",
     ),
     (
         |it| it.force,
-        "it refuses --force: a directory that becomes a file takes a longer way",
+        "it refuses --force: replacing a directory by a file takes additional runs",
         "take \"force\" out of \"refuse options\" in its rsyncd.conf",
     ),
     (
         |it| it.dry_run,
-        "it refuses --dry-run: what a run would do there cannot be found out beforehand",
+        "it refuses --dry-run: the effect of a run cannot be checked in advance",
         "take \"dry-run\" out of \"refuse options\" in its rsyncd.conf",
     ),
     (
         |it| it.moves,
-        "it refuses --link-dest, --fuzzy or --secluded-args: what is renamed is sent again",
+        "it refuses --link-dest, --fuzzy or --secluded-args: renamed files are sent again",
         "take them out of \"refuse options\" in its rsyncd.conf",
     ),
     (
         |it| it.relative,
-        "it refuses --relative: for each change its directory is read on both sides",
+        "it refuses --relative: each change reads its directory on both sides",
         "take \"relative\" out of \"refuse options\" in its rsyncd.conf",
     ),
 ];
@@ -132,7 +132,7 @@ impl Examination {
         self.tell_space(&remote.destination);
     }
 
-    /// False, and said, when the time is over.
+    /// False, with a finding, when the deadline has passed.
     fn has_time(&mut self) -> bool {
         let is_over = self.deadline.has_passed();
         if is_over {
@@ -148,7 +148,7 @@ impl Examination {
             Ok(found) if found.is_dir() => return true,
             Ok(_) => self.found.push(Finding::error(
                 "directory",
-                format!("{} is no directory", path.display()),
+                format!("{} is not a directory", path.display()),
                 "name a directory",
             )),
             Err(error) => self.found.push(Finding::error(
@@ -160,7 +160,7 @@ impl Examination {
         false
     }
 
-    /// The name and the port, where rsync connects by itself.
+    /// Checks the name and the port, if rsync connects directly.
     fn reach(&mut self) -> bool {
         let Some((name, port)) = self.endpoint.direct_connection() else {
             let text = "ssh, a proxy or an option of <commonParams> decides how it is reached";
@@ -193,7 +193,7 @@ impl Examination {
                 Ok(greeting) => {
                     let said: String = greeting.line.chars().filter(|c| !c.is_control()).collect();
                     let said = if said.is_empty() { "nothing".into() } else { format!("{said:?}") };
-                    last = Some(format!("{address} is no rsync daemon: it says {said}"));
+                    last = Some(format!("{address} is not an rsync daemon: it says {said}"));
                 }
                 Err(failure) => last = Some(failure.reason),
             }
@@ -204,9 +204,9 @@ impl Examination {
         false
     }
 
-    /// Asks with the operator's own words, as the mirror does.
+    /// Logs in with the operator's options, as the mirror does.
     fn log_in(&mut self, scratch: &Path, copy: CopyState) -> Option<Abilities> {
-        // The watch path may not be there yet; the machine's findings say so.
+        // The watch path may not exist yet; the machine's findings say so.
         let endpoint = if self.endpoint.root().is_dir() {
             self.endpoint.clone()
         } else {
@@ -245,7 +245,7 @@ impl Examination {
         self.found.extend(lacks);
     }
 
-    /// Writes, looks and deletes.
+    /// Writes files, reads their times and deletes them.
     fn write(&mut self, plain: &Endpoint, copy: CopyState, abilities: Abilities) {
         let is_sure = abilities.delete && abilities.dry_run;
         if self.read_only || !is_sure || copy == CopyState::Missing {
@@ -305,7 +305,7 @@ impl Examination {
         Finding::unknown("writable", text, advice)
     }
 
-    /// Connects several sessions, as the mirror does, and counts those that are served.
+    /// Connects several sessions, as the mirror does, and counts those that succeed.
     fn count_connections(&mut self, plain: &Endpoint, copy: CopyState, abilities: Abilities) {
         let mut spec = plain.plan(&RunKind::Probe, abilities);
         if abilities.dry_run {
@@ -317,7 +317,7 @@ impl Examination {
             (0..SESSIONS).filter_map(|_| Session::start(&spec, None).ok()).collect();
         let limits = Limits { stall: STALL, output_max: 0 };
         let ask = |session: Session| session.feed(&input::probe(nonce()), limits).judge(plain);
-        // A session ends with its answer. So the one that began last is asked first, while the others stay connected.
+        // A session ends with its answer. So ask the last one first, while the others stay connected.
         let outcomes: Vec<Outcome> = sessions.into_iter().rev().map(ask).collect();
         let served = outcomes.iter().filter(|it| !matches!(it, Outcome::Failed(_))).count();
         let refused = outcomes.iter().find_map(|it| match it {
@@ -342,18 +342,18 @@ impl Examination {
             Destination::Local { path } => super::machine::space_in("space", path),
             Destination::Ssh { host, path } => Finding::unknown(
                 "space",
-                "rsync does not tell it",
+                "rsync does not report it",
                 format!("ssh {host} df -h {}", if path.is_empty() { "." } else { path }),
             ),
             Destination::Daemon { .. } => {
-                Finding::unknown("space", "rsync's protocol does not tell it", "run df -h there")
+                Finding::unknown("space", "rsync's protocol does not report it", "run df -h there")
             }
         };
         self.found.push(finding);
     }
 }
 
-/// Whether the remote's directory is there: a run that is no dry one makes it.
+/// Whether the remote's directory exists. Asks with a dry run, because a real one would create it.
 fn copy_of(plain: &Endpoint) -> CopyState {
     if plain.destination().directory().is_empty() {
         return CopyState::There;
@@ -385,13 +385,13 @@ fn refusal(failure: &Failure) -> Finding {
 
 fn sentence(failure: &Failure) -> String {
     match failure.kind {
-        // Their reasons are clauses whose subject is the remote.
+        // The subject of these reasons is the remote.
         FailureKind::Denied | FailureKind::Busy => format!("the remote {}", failure.reason),
         _ => failure.reason.clone(),
     }
 }
 
-/// The daemon's protocol says how old its rsync is.
+/// Judges the age of the daemon's rsync by its protocol version.
 fn version_of(greeting: &str) -> Finding {
     let version = greeting.trim_start_matches("@RSYNCD:").split_whitespace().next().unwrap_or("");
     let protocol: u32 = version.split('.').next().and_then(|it| it.parse().ok()).unwrap_or(0);
@@ -403,7 +403,7 @@ fn version_of(greeting: &str) -> Finding {
     };
     let text = format!("{rsync} (protocol {protocol})");
     if is_old {
-        let advice = "install rsync 3.1.3 or newer there: deletions and quick rewrites take longer ways with this one";
+        let advice = "install rsync 3.1.3 or newer there: deletions and quick rewrites cost more with this version";
         Finding::warning("rsync", text, advice)
     } else {
         Finding::ok("rsync", text)
@@ -415,17 +415,17 @@ fn granularity_of(granularity: Option<Granularity>) -> Finding {
         Some(Granularity::Nanoseconds) => Finding::ok("times", "kept to the nanosecond"),
         Some(Granularity::HundredNanoseconds) => Finding::warning(
             "times",
-            "kept to 100 nanoseconds: every file looks changed and is looked at again",
+            "kept to 100 nanoseconds: every file looks changed and is compared again",
             "add --modify-window=1 to <commonParams>",
         ),
         Some(Granularity::Seconds) => Finding::warning(
             "times",
-            "kept to the second: with nanoseconds here, files look changed and are looked at again",
+            "kept to the second: with nanoseconds here, files look changed and are compared again",
             "add --modify-window=0 to <commonParams>; quick rewrites are then compared by content",
         ),
         Some(Granularity::TwoSeconds) => Finding::warning(
             "times",
-            "kept to two seconds, as on FAT: files look changed and are looked at again",
+            "kept to two seconds, as on FAT: files look changed and are compared again",
             "add --modify-window=1 to <commonParams>",
         ),
         None => Finding::unknown(
@@ -438,7 +438,11 @@ fn granularity_of(granularity: Option<Granularity>) -> Finding {
 
 fn clock_of(difference_s: Option<i64>) -> Finding {
     match difference_s {
-        None => Finding::unknown("clock", "the remote does not list its files", "compare: date"),
+        None => Finding::unknown(
+            "clock",
+            "the remote does not list its files",
+            "compare the output of date on both sides",
+        ),
         Some(by) if by.abs() <= CLOCK_TOLERANCE_S => {
             Finding::ok("clock", "equal to this machine's by the second")
         }

@@ -1,23 +1,23 @@
-//! What the doctor found, as a table for people and as JSON for programs.
-//! Pure: looks at nothing by itself.
+//! The doctor's findings, as a table for people and as JSON for programs.
+//! Pure: examines nothing itself.
 
 use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-/// The version of the JSON; it rises when a field goes or changes its meaning.
+/// The version of the JSON; raised when a field is removed or changes its meaning.
 const VERSION: u32 = 1;
 
-/// How bad a finding is; the worst one decides the exit code.
+/// The severity of a finding; the worst one decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// It was looked at, and it is well.
+    /// It was checked and is all right.
     Ok,
-    /// It cannot be known from here.
+    /// It cannot be checked from here.
     Unknown,
     /// The mirror works, but not as well as it could.
     Warning,
-    /// The mirror does not work so.
+    /// The mirror does not work.
     Error,
 }
 
@@ -35,23 +35,23 @@ impl Verdict {
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity.
     pub verdict: Verdict,
-    /// What was looked at, in a word or two.
+    /// What was checked, in a word or two.
     pub check: &'static str,
     /// What was found.
     pub text: String,
-    /// What to do; empty where nothing has to be done.
+    /// What to do; empty if there is nothing to do.
     pub advice: String,
 }
 
 impl Finding {
-    /// All is well.
+    /// A finding without a problem.
     pub fn ok(check: &'static str, text: impl Into<String>) -> Self {
         Self::new(Verdict::Ok, check, text.into(), String::new())
     }
 
-    /// It cannot be known; `advice` says how to find out.
+    /// It cannot be checked; `advice` says how to find out.
     pub fn unknown(
         check: &'static str,
         text: impl Into<String>,
@@ -79,16 +79,16 @@ impl Finding {
     }
 }
 
-/// Everything about this machine, or about one remote.
+/// The findings about this machine, or about one remote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
-    /// What it is about.
+    /// Its subject: this machine, or the remote's name.
     pub about: String,
-    /// In the order in which it was looked at.
+    /// The findings, in the order of the checks.
     pub findings: Vec<Finding>,
 }
 
-/// Everything that was found.
+/// All findings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// This machine first, then the remotes in the order of the file.
@@ -101,7 +101,7 @@ impl Report {
         all.filter(|finding| finding.verdict == verdict).count()
     }
 
-    /// 0 all is well, 1 warnings, 2 errors.
+    /// The exit code: 0 all is well, 1 warnings, 2 errors.
     pub fn exit_code(&self) -> u8 {
         match (self.count(Verdict::Error), self.count(Verdict::Warning)) {
             (0, 0) => 0,
@@ -110,7 +110,7 @@ impl Report {
         }
     }
 
-    /// The table.
+    /// The findings as a table.
     pub fn text(&self) -> String {
         let all = || self.sections.iter().flat_map(|section| &section.findings);
         let width = all().map(|finding| finding.check.len()).max().unwrap_or(0);
@@ -142,7 +142,7 @@ impl Report {
         }
     }
 
-    /// The same for programs.
+    /// The findings as JSON.
     pub fn json(&self) -> String {
         let finding = |it: &Finding| json!({ "verdict": it.verdict.word(), "check": it.check, "text": it.text, "advice": it.advice });
         let section = |it: &Section| {

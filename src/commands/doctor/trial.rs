@@ -1,5 +1,5 @@
-//! Three empty files on a remote for a moment: can it be written, how exact are its times, how late is its clock?
-//! Touches nothing else there, and deletes what it made whatever it finds.
+//! Creates three empty files on a remote to find out whether it can be written, how exact its times are, and how its
+//! clock differs. Touches nothing else there, and always deletes the files.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -20,23 +20,23 @@ use crate::rsync::params::Params;
 use crate::rsync::run::{Limits, Session};
 use crate::rsync::{Abilities, Endpoint, Presence, RunKind, RunSpec, Way, input};
 
-/// How long a run of the trial may make no progress.
+/// The stall limit of a run of the trial.
 const STALL: Duration = Duration::from_secs(15);
 
-/// How often, and at what distance, a remote is asked again that serves too many clients.
+/// How often, and after which pause, a busy remote is asked again.
 const BUSY_TRIES: u32 = 40;
 const BUSY_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
-/// More than a trial's runs ever say.
+/// The most output that is kept; the runs of a trial print far less.
 const OUTPUT_MAX: usize = 1 << 20;
 
-/// Each time needs a finer clock than the one before; all lie in an odd second.
+/// The nanoseconds of each file's time. Each needs a finer resolution than the one before; all are in an odd second.
 const TIMES: [(&str, u32); 3] = [("a", 0), ("b", 123_456_700), ("c", 123_456_789)];
 
-/// An odd second long ago.
+/// An odd second, because FAT keeps only even ones; long ago.
 const SECOND: u64 = 1_600_000_001;
 
-/// The finest step that the times of a file system keep.
+/// The resolution of a file system's times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Granularity {
     /// Nanoseconds, as on Linux's own file systems.
@@ -49,7 +49,7 @@ pub enum Granularity {
     TwoSeconds,
 }
 
-/// The files of one trial, in a directory of ours, and how they travel.
+/// The files of one trial, in a local directory, and the endpoint that sends them.
 pub struct Trial {
     endpoint: Endpoint,
     abilities: Abilities,
@@ -58,10 +58,10 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Makes the files in the directory from which `endpoint` starts its runs, and which is empty; it is one of [`plain`].
+    /// Creates the files in the empty directory in which `endpoint` starts its runs; `endpoint` comes from [`plain`].
     ///
     /// # Errors
-    /// When they cannot be made here.
+    /// When they cannot be created here.
     pub fn new(endpoint: &Endpoint, abilities: Abilities) -> std::io::Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let stem = format!(".sersync-doctor-{:x}-{:x}", std::process::id(), now as u64);
@@ -75,7 +75,7 @@ impl Trial {
         Ok(Self { endpoint: endpoint.clone(), abilities, names, pattern: format!("{stem}-*") })
     }
 
-    /// The names, for the operator.
+    /// The pattern of the files' names, for the operator.
     pub fn pattern(&self) -> &str {
         &self.pattern
     }
@@ -83,7 +83,7 @@ impl Trial {
     /// Sends the files.
     ///
     /// # Errors
-    /// Why they do not arrive; a clause.
+    /// A clause that says why they do not arrive.
     pub fn send(&self) -> Result<(), String> {
         let batch = RunKind::Batch { ignore_times: false };
         let mut spec = self.endpoint.plan(&batch, self.abilities);
@@ -91,8 +91,8 @@ impl Trial {
         run(&self.endpoint, &spec, &input::names(&self.names)).map(drop)
     }
 
-    /// How exact the times are that the remote has kept; `None` when that cannot be measured. A remote that compares whole seconds
-    /// shows only whether it loses an odd one.
+    /// The resolution of the remote's times; `None` when it cannot be measured. If the remote compares whole seconds, only
+    /// a resolution of two seconds can be recognised.
     pub fn granularity(&self) -> Option<Granularity> {
         if !self.abilities.dry_run {
             return None;
@@ -111,8 +111,8 @@ impl Trial {
         }
     }
 
-    /// Seconds by which the remote's clock is ahead at least (negative: behind): its directory has just been changed. `None` when it does
-    /// not say. `sent` is when the files went out, by our clock.
+    /// How many seconds the remote's clock is ahead at least (negative: behind), by the time of its directory, which has
+    /// just changed. `None` when the remote does not list it. `sent`: when the files were sent, by our clock.
     pub fn clock_difference(&self, sent: SystemTime) -> Option<i64> {
         let said = run(&self.endpoint, &self.endpoint.plan_listing(), b"").ok()?;
         let at = said.lines().find_map(listed_time)?;
@@ -122,10 +122,10 @@ impl Trial {
     /// Deletes the files on the remote, and only them.
     ///
     /// # Errors
-    /// Why they stay there; a clause.
+    /// A clause that says why they cannot be deleted.
     pub fn remove(&self) -> Result<(), String> {
         for name in &self.names {
-            // It was made by this trial; where it is gone already nothing is left to do.
+            // It may be gone already.
             _ = fs::remove_file(name.below(self.endpoint.root()));
         }
         let (kind, list) = match self.endpoint.way(Presence::Absent, self.abilities) {
@@ -140,18 +140,18 @@ impl Trial {
     }
 }
 
-/// An endpoint whose runs start in `scratch`, with those of the operator's words alone without which the remote may not be reached: no
-/// filter and no deletion of his takes part.
+/// An endpoint whose runs start in `scratch`, with only those of the operator's options that affect the connection: none
+/// of his filters and deletions apply.
 pub fn plain(scratch: &Path, destination: &Destination, options: &RsyncOptions) -> Endpoint {
     let params = Params::connection_words(&options.params);
     let options = RsyncOptions { params, deletes: true, ..options.clone() };
     Endpoint::new(scratch, destination, &options)
 }
 
-/// What a run says on standard output.
+/// Runs rsync; returns its standard output.
 ///
 /// # Errors
-/// Why not everything was done; a clause whose subject is the remote, or rsync's own words.
+/// Why not everything was done: a clause whose subject is the remote, or rsync's message.
 pub fn run(endpoint: &Endpoint, spec: &RunSpec, input: &[u8]) -> Result<String, String> {
     patiently(|| {
         let session = Session::start(spec, None).map_err(|error| error.to_string())?;
@@ -172,7 +172,7 @@ pub fn run(endpoint: &Endpoint, spec: &RunSpec, input: &[u8]) -> Result<String, 
     })
 }
 
-/// A daemon that allows few clients may still count the one that has just left: then it is asked again a little later.
+/// Retries while the daemon is busy: a daemon with few connections may still count a client that has just disconnected.
 pub fn patiently<T, E>(
     mut run: impl FnMut() -> Result<(T, Outcome), E>,
 ) -> Result<(T, Outcome), E> {
@@ -184,12 +184,12 @@ pub fn patiently<T, E>(
         if !is_busy || tries == 0 {
             return Ok((said, outcome));
         }
-        // Nothing tells when the daemon has noticed that its client is gone.
+        // No event shows when the daemon stops counting its old client, so wait.
         _ = poll(&mut [], Some(&BUSY_PAUSE));
     }
 }
 
-/// The time in `drwxr-xr-x          4,096 2026/11/29 20:51:11 .`, which rsync writes in our own time zone.
+/// The time in `drwxr-xr-x          4,096 2026/11/29 20:51:11 .`, which rsync prints in our time zone.
 fn listed_time(line: &str) -> Option<i64> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let [.., date, time, "."] = words.as_slice() else { return None };
@@ -197,7 +197,7 @@ fn listed_time(line: &str) -> Option<i64> {
     Some(at.to_zoned(TimeZone::system()).ok()?.timestamp().as_second())
 }
 
-/// How far `at` lies outside of the time from `from` to `to`; whole seconds are all that is known.
+/// How many seconds `at` is before `from` or after `to`.
 fn difference(at: i64, from: i64, to: i64) -> i64 {
     match at {
         at if at > to => at - to,

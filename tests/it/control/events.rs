@@ -86,7 +86,7 @@ fn a_listener_sees_a_write_from_the_kernel_to_its_delivery_and_why_a_name_is_ign
     assert!(moved["moved_from"].as_str().unwrap().ends_with("/a"), "{moved}");
     mirror.stop();
     assert_eq!(listening.child.wait().unwrap().code(), Some(3));
-    assert!(listening.read("said").contains("it tells nothing more"), "{}", listening.read("said"));
+    assert!(listening.read("said").contains("no more events follow"), "{}", listening.read("said"));
 }
 
 #[test]
