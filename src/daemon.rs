@@ -1,5 +1,5 @@
-//! The program from its arguments to its exit code: puts the parts together, in the order in which they need each other.
-//! The work itself is done in `daemon/mirror.rs` and below.
+//! The program from its arguments to its exit code: starts the parts in the order of their dependencies.
+//! `daemon/mirror.rs` does the work.
 
 mod catch_up;
 mod control;
@@ -45,13 +45,13 @@ use crate::{banner, config, remote_list, sys};
 use plugin_alone::PluginAlone;
 use running::{Outside, RunningDaemon};
 
-/// How long a predecessor with the same configuration may take to end, or to say that it stops.
+/// How long to wait for a predecessor with the same configuration to end, or to report that it is stopping.
 const STATE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A clause or a report for the operator; the program ends with 1.
+/// A message for the operator; the program ends with 1.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs the mirror with these words, the program's name first; `commands` are the words that mean something else.
+/// Runs the mirror with these words, the program's name first; `commands` are the names of the commands.
 pub fn run(words: Vec<OsString>, commands: &[&str]) -> ExitCode {
     process::prepare();
     sys::memory::share_between_threads();
@@ -85,17 +85,17 @@ pub fn run(words: Vec<OsString>, commands: &[&str]) -> ExitCode {
     }
 }
 
-/// A script that starts us in the background often throws our output away: the system's log and our own say why nothing runs.
+/// Writes a failed start to syslog and to the log file, because start scripts often discard our output.
 fn leave_trace(args: &Args, reason: &str) {
     let trace = format!("sersync2 -d did not start: {reason}");
     process::syslog::send(&trace);
     if let Some(file) = args.log_file.clone().or_else(|| log_file_beside_the_state(args)) {
-        // There may be no log, for the reason why we did not start.
+        // The log may be unavailable for the same reason as the start.
         _ = logging::append_error(&file, &trace);
     }
 }
 
-/// The usual log file of this configuration, where its state directory is there already.
+/// The default log file of this configuration, if its state directory exists.
 fn log_file_beside_the_state(args: &Args) -> Option<PathBuf> {
     let config = std::fs::canonicalize(&args.config).ok()?;
     let base = StateBases::of_this_process(args.state_dir.clone()).base().ok()?;
@@ -103,7 +103,7 @@ fn log_file_beside_the_state(args: &Args) -> Option<PathBuf> {
     state.is_dir().then(|| logging::default_file(Some(&state)))
 }
 
-/// `--check`: what is wrong with a configuration, or what it means.
+/// `--check`: prints what is wrong with a configuration, or what it means.
 fn check(file: &Path, args: &Args) -> ExitCode {
     let options = config::LoadOptions {
         plugin_alone: args.plugin_alone,
@@ -118,7 +118,7 @@ fn check(file: &Path, args: &Args) -> ExitCode {
     ExitCode::from(report.verdict.code())
 }
 
-/// Everything up to the fork: what can be wrong is said at the terminal.
+/// Everything up to the fork, so that errors appear on the terminal.
 fn start(args: &Args) -> Result<ExitCode, BoxError> {
     print(&banner::system_limits(&raise_limits()));
     let options = config::LoadOptions {
@@ -139,9 +139,9 @@ fn start(args: &Args) -> Result<ExitCode, BoxError> {
         eprintln!("{warning}");
     }
     print(&banner::host(&loaded.config.host));
-    // What an alarm names has to be found from anywhere.
+    // Messages show this path, so make it absolute.
     let places = StateBases::of_this_process(args.state_dir.as_deref().map(absolute));
-    // A plugin alone keeps no state: people run the same file with -d and with -m side by side.
+    // A plugin alone keeps no state, because operators run the same file with -d and -m at the same time.
     let (state, without) = match args.plugin_alone {
         Some(_) => (None, None),
         None => {
@@ -158,7 +158,7 @@ fn start(args: &Args) -> Result<ExitCode, BoxError> {
         format!("working without a journal, what is pending is forgotten at exit: {reason}")
     });
     if let Some(without) = without.as_ref().filter(|_| args.daemon) {
-        // In the background there may not even be a log then.
+        // Without a state directory, a background process has no default log file.
         let log = "the log goes nowhere; name a file with --log-file PATH";
         let log = if args.log_file.is_none() { log } else { "the log says so as well" };
         eprintln!("warning: {without}; {log}");
@@ -203,7 +203,7 @@ fn start(args: &Args) -> Result<ExitCode, BoxError> {
     Ok(work(args, &loaded, state, &log, readiness))
 }
 
-/// The mirror itself, or a plugin alone, in the process that goes on.
+/// Runs the mirror, or a plugin alone, in the process that continues after the fork.
 fn work(
     args: &Args,
     loaded: &Loaded,
@@ -260,7 +260,8 @@ fn start_mirror(
     Ok((running, outside))
 }
 
-/// Mirrors until a signal ends it. A configuration that cannot be put in force under way starts another mirror in this process.
+/// Mirrors until a signal ends it. A configuration that cannot be applied to the running mirror starts another one in
+/// this process.
 fn mirror(
     mut running: RunningDaemon,
     mut outside: Outside,
@@ -268,7 +269,7 @@ fn mirror(
     state: Option<&Arc<StateDir>>,
     log: &Log,
 ) -> ExitCode {
-    // What changes between two mirrors is found by a walk, or without a record by a comparison, which deletes only with -r.
+    // The walk finds what changes between two mirrors. Without a record, a comparison does, which deletes only with -r.
     args.no_catch_up = false;
     args.full_sync &= state.is_none();
     while let Some(successor) = running.work(&outside) {
@@ -298,7 +299,7 @@ fn mirror(
     ExitCode::SUCCESS
 }
 
-/// Raises the kernel's limits as sersync2 always did, but never lowers them; what was raised.
+/// Raises the kernel's limits like the old sersync2, but never lowers them; returns what it raised.
 fn raise_limits() -> Vec<(&'static str, u64)> {
     let mut raised = Vec::new();
     for (limit, value) in SERSYNC2_LIMITS {

@@ -1,5 +1,5 @@
-//! What changed while nobody looked: after downtime and after lost events, by a walk against the recorded state.
-//! Runs the walk on a thread of its own, and hands what it finds to the main loop like any other change.
+//! Finds changes that were not seen, after downtime or lost events, by comparing the tree with its record.
+//! Runs the walk on its own thread, and passes what it finds to the main loop like any other change.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,28 +17,28 @@ use crate::record::{
 };
 use crate::watch::Exclude;
 
-/// Changes in one message of a walk.
+/// The maximum number of changes in one message of a walk.
 const PORTION: usize = 4_096;
 
 /// Why everything may have changed although this is the first start.
 const LOST_EARLY: &str = "the kernel dropped changes before the tree was on record";
 
-/// The records of all roots, and the walks under way.
+/// The records of all roots, and the running walks and merges.
 pub struct CatchUp {
-    /// By root; `None`: no state can be kept for it.
+    /// By root; `None` if no state can be kept for it.
     records: Vec<Option<Record>>,
-    /// By root: what its record is read for at the moment.
+    /// By root: what currently uses its record.
     turns: Vec<Turn>,
-    /// By root: who walks or merges, or did so last. They end with the records: the next mirror opens the same files.
+    /// By root: the thread of its last walk or merge. They are joined before the records are opened again.
     threads: Vec<Option<JoinedThread>>,
     exclude: Exclude,
     guard: Guard,
     events: Sender<MainEvent>,
-    /// What a walk reports where there is no usable record.
+    /// What a walk reports without a usable record.
     unrecorded: WithoutBaseline,
 }
 
-/// What a record is read for; one thing at a time.
+/// What uses a record; one user at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Free,
@@ -46,39 +46,39 @@ enum Turn {
     Merge(Next),
 }
 
-/// What follows a walk or a merge.
+/// What starts after a walk or a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Nothing,
-    /// A walk: changes may have been lost meanwhile. With the deletions that an operator has confirmed, or not.
+    /// Another walk, because changes may have been lost meanwhile; whether an operator has confirmed its deletions.
     Walk {
         is_confirmed: bool,
     },
 }
 
-/// What a finished walk means for the mirror.
+/// The result of a walk, for the mirror.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Every change.
+    /// Every change was found.
     All,
-    /// Every change; but the record was lost meanwhile, and another walk has to fill the new one.
+    /// Every change was found. But the record was lost meanwhile, so another walk must write a new one.
     RecordLost,
-    /// This is the first start: nothing was recorded, and nothing is assumed.
+    /// This is the first start: there was no record to compare with.
     FirstStart,
-    /// The same, but these mount points have lost their file systems, and what was in them is not removed.
+    /// Every change was found, but these mount points lost their file systems; their content does not count as removed.
     Unmounted(Vec<RelPath>),
-    /// So much is gone that nothing is deleted: what was added and changed is reported, and the old record stands.
+    /// So much is gone that nothing is deleted. Additions and changes are reported, and the old record is kept.
     TooMuchGone(Remains),
-    /// The record cannot tell; everything has to be compared with the remotes. The clause says why.
+    /// The record is not usable: everything must be compared with the remotes. The clause says why.
     Unknown(String),
-    /// The record cannot tell, and every entry was reported instead. The clause says why.
+    /// The record is not usable, so every entry was reported instead. The clause says why.
     Listed(String),
-    /// The walk did not get to its end. The clause says why.
+    /// The walk did not finish. The clause says why.
     Unfinished(String),
 }
 
 impl CatchUp {
-    /// Nothing is walked yet.
+    /// No walk is running yet.
     pub fn new(
         records: Vec<Option<Record>>,
         exclude: Exclude,
@@ -91,13 +91,13 @@ impl CatchUp {
         Self { records, turns, threads, exclude, guard, events, unrecorded }
     }
 
-    /// Where nobody asked for a full sync, a lost record leads to no comparison, which would delete what only a copy has:
-    /// walks report every entry instead.
+    /// For a start without full sync: if the record is lost, walks report every entry. A comparison would delete what
+    /// only a copy has.
     pub fn without_full_sync(self) -> Self {
         Self { unrecorded: WithoutBaseline::AllEntries, ..self }
     }
 
-    /// True when every entry is reported where there is no usable record.
+    /// True when walks report every entry if there is no usable record.
     pub fn lists_unrecorded(&self) -> bool {
         self.unrecorded == WithoutBaseline::AllEntries
     }
@@ -107,13 +107,13 @@ impl CatchUp {
         &self.guard
     }
 
-    /// True when another directory is at the root's path than the one that was recorded.
+    /// True when the directory at the root's path is not the recorded one.
     pub fn is_of_another_root(&self, root: RootId) -> bool {
         let record = self.records.get(root.0).and_then(Option::as_ref);
         record.is_some_and(Record::is_of_another_root)
     }
 
-    /// Counts what is below a root that came back, where it has to be counted before it is trusted.
+    /// Starts to count the entries of a root that came back, if they must be counted before the root is trusted.
     pub fn count(&self, root: RootId, path: &Path) -> Option<Count> {
         let record = self.records.get(root.0)?.as_ref()?;
         let known = record.count_known();
@@ -126,7 +126,8 @@ impl CatchUp {
         count.map_err(|error| log::error!("cannot start the thread that counts: {error}")).ok()
     }
 
-    /// The watches stand: from now on a change that is neither delivered nor in the journal is found by the next start.
+    /// Call it when the watches are set: from now on, the next start finds a change that is neither delivered nor in the
+    /// journal.
     pub fn begin(&self) {
         for record in self.records.iter().flatten() {
             if let Err(error) = record.begin() {
@@ -135,31 +136,31 @@ impl CatchUp {
         }
     }
 
-    /// True when there is something to compare the tree with.
+    /// True when there is a record to compare the tree with.
     pub fn has_record(&self, root: RootId) -> bool {
         let record = self.records.get(root.0).and_then(Option::as_ref);
         record.is_some_and(|record| record.knows(1))
     }
 
-    /// False where the record could not be opened: nobody knows what it says.
+    /// False when the record could not be opened, so its content is unknown.
     pub fn can_record(&self, root: RootId) -> bool {
         self.records.get(root.0).is_some_and(Option::is_some)
     }
 
-    /// True when so much is on record of `root` that its loss would be an accident.
+    /// True when `root` has enough entries on record to be guarded.
     pub fn is_guarded(&self, root: RootId) -> bool {
         let record = self.records.get(root.0).and_then(Option::as_ref);
         record.is_some_and(|record| self.guard.guards(|enough| record.knows(enough)))
     }
 
-    /// True while a walk is under way below `root`, or about to begin.
+    /// True while a walk of `root` is running or waits to start.
     pub fn is_walking(&self, root: RootId) -> bool {
         let turn = self.turns.get(root.0);
         turn.is_some_and(|turn| !matches!(turn, Turn::Free | Turn::Merge(Next::Nothing)))
     }
 
-    /// Starts a walk below `root`; false when there is no record to compare with. `is_confirmed`: however much is gone, it is
-    /// meant to be.
+    /// Starts a walk of `root`; false when there is no record to compare with. `is_confirmed`: an operator has confirmed
+    /// any deletions.
     pub fn start(&mut self, root: RootId, is_confirmed: bool) -> bool {
         let (Some(Some(record)), Some(turn)) =
             (self.records.get_mut(root.0), self.turns.get_mut(root.0))
@@ -167,7 +168,7 @@ impl CatchUp {
             return false;
         };
         match turn {
-            // What was lost since is no part of what an operator has seen and confirmed.
+            // Do not carry the confirmation over: the operator has not seen what was lost since.
             Turn::Walk(next) => {
                 *next = Next::Walk { is_confirmed: false };
                 return true;
@@ -179,7 +180,7 @@ impl CatchUp {
             }
             Turn::Free => {}
         }
-        // Before the first start nothing was mirrored, so nothing of it has changed.
+        // At the first start there is nothing to report: nothing was mirrored before.
         let is_first = !record.has_snapshot() && record.why_unfinished().is_none();
         let without = if is_first { WithoutBaseline::Silent } else { self.unrecorded };
         let surveyor = match record.start_survey() {
@@ -200,7 +201,7 @@ impl CatchUp {
         match walk {
             Ok(thread) => {
                 *turn = Turn::Walk(Next::Nothing);
-                // The one before has said its last word: a root has one turn at a time.
+                // Replacing the old thread does not wait: it has ended, since a root has one turn at a time.
                 self.threads[root.0] = Some(thread);
                 true
             }
@@ -211,7 +212,7 @@ impl CatchUp {
         }
     }
 
-    /// Ends the turn of `root`; what follows it.
+    /// Ends the turn of `root`; returns what starts next.
     fn end_turn(&mut self, root: RootId) -> Next {
         let turn = self.turns.get_mut(root.0).map(|turn| std::mem::replace(turn, Turn::Free));
         match turn {
@@ -220,7 +221,7 @@ impl CatchUp {
         }
     }
 
-    /// Merges the records that have grown long, on threads of their own.
+    /// Merges long records, each on its own thread.
     pub fn merge_long_records(&mut self) {
         for (root, (record, turn)) in self.records.iter_mut().zip(&mut self.turns).enumerate() {
             let Some(merger) = record.as_mut().and_then(Record::start_merge) else { continue };
@@ -239,7 +240,7 @@ impl CatchUp {
         }
     }
 
-    /// Takes in the end of a merge; false when a walk has waited for it and cannot begin.
+    /// Handles the end of a merge; false when a walk waited for it and cannot start.
     pub fn merged(&mut self, root: RootId, merged: Merged) -> bool {
         if let Some(Some(record)) = self.records.get_mut(root.0) {
             record.merged(merged);
@@ -250,7 +251,7 @@ impl CatchUp {
         }
     }
 
-    /// Takes the result of a walk in. Call it when all that the walk found is in the journal for good.
+    /// Handles the result of a walk. Call it when everything that the walk found is durably in the journal.
     pub fn finish(&mut self, walked: Walked) -> (RootId, Found) {
         let root = walked.root;
         let next = self.end_turn(root);
@@ -279,13 +280,13 @@ impl CatchUp {
         if let Some(Some(record)) = self.records.get_mut(root.0) {
             unfinished = record.why_unfinished();
             if lists && again && unfinished.is_none() && survey.unknown == Some(Unknown::Missing) {
-                // The next walk, which is due, reports every entry.
+                // Another walk follows, which reports every entry.
                 record.set_unfinished(LOST_EARLY);
                 return Found::FirstStart;
             }
             match record.keep(surveyor) {
                 Ok(()) => {}
-                // The record has begun anew meanwhile.
+                // The record was started anew meanwhile.
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
                     if survey.unknown.is_none() && survey.lost_mounts.is_empty() {
                         return Found::RecordLost;
@@ -309,7 +310,7 @@ impl CatchUp {
             None => Found::All,
             Some(Unknown::Missing) => match unfinished {
                 Some(reason) => unknown(reason),
-                // What the kernel dropped meanwhile is part of the record now.
+                // The kernel dropped events during the walk, so the new record may hold undelivered changes.
                 None if again => unknown(LOST_EARLY),
                 None => Found::FirstStart,
             },
@@ -320,15 +321,15 @@ impl CatchUp {
         }
     }
 
-    /// Puts on record what a worker saw before a job that has succeeded.
+    /// Records the observation of a job that has succeeded.
     pub fn append(&mut self, root: RootId, observation: &Observation) {
         if let Some(Some(record)) = self.records.get_mut(root.0) {
             record.append(observation);
         }
     }
 
-    /// The state directory was deleted and made again: the records begin anew, with a walk. The roots `except` keep what is decided
-    /// of their deletions, which a walk would change.
+    /// Starts the records anew, with a walk, after the state directory was deleted. The roots for which `except` is true
+    /// are not walked, because a walk would change the decision about their deletions.
     pub fn start_anew(&mut self, except: impl Fn(RootId) -> bool) {
         for root in (0..self.records.len()).map(RootId) {
             let Some(Some(record)) = self.records.get_mut(root.0) else { continue };
@@ -340,8 +341,8 @@ impl CatchUp {
         }
     }
 
-    /// Ends the records in order. Who still walks or merges is waited for when this is dropped: by then nobody listens, so that
-    /// no thread waits for the main loop.
+    /// Closes the records. Dropping this waits for running walks and merges. At that time the channel of the main loop is
+    /// closed, so no thread waits for the main loop.
     pub fn close(&mut self) {
         self.records.drain(..).flatten().for_each(Record::close);
     }
@@ -355,7 +356,7 @@ fn walk(
     events: &Sender<MainEvent>,
 ) {
     let mut changes: Vec<Change> = Vec::new();
-    // What deletes waits for the end of the walk: only then it is known whether it is too much.
+    // Keep deletions until the end of the walk: only then is it known whether they are too many.
     let mut deleting: Vec<Change> = Vec::new();
     // Sending fails only when the main loop has ended.
     let send = |changes| {

@@ -1,5 +1,5 @@
-//! What the commands of the control socket do to the mirror.
-//! Carries them out and answers; the socket itself is `control/server.rs`.
+//! Executes the commands of the control socket in the main loop, and answers them.
+//! The socket itself is `control/server.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -19,50 +19,50 @@ use crate::logging;
 use crate::path::RelPath;
 use crate::process::signals::Signal;
 
-/// Flushes at the same time.
+/// The maximum number of flushes at the same time.
 const FLUSHES_MAX: usize = 32;
 
-/// Missing paths that an answer names for each remote.
+/// The maximum number of missing paths that an answer lists for each remote.
 const MISSING_NAMED: usize = 20;
 
-/// Remotes, and the paths below their roots that are meant; no path: everything.
+/// The chosen remotes, and the chosen paths below their roots; no path: everything.
 type Targets = Vec<(RemoteId, Vec<RelPath>)>;
 
-/// What clients wait for, and what they hold.
+/// The flushes that clients wait for, the pauses, and the listeners.
 #[derive(Debug, Default)]
 pub struct Controls {
-    /// Makes the control socket again when it was deleted; `None`: there is none.
+    /// Creates the control socket again after it was deleted; `None` without a control socket.
     pub socket: Option<SocketMaker>,
     flushes: BTreeMap<FlushId, Flush>,
     next_flush: u64,
     pauses: Vec<Pause>,
-    /// Who is told what happens.
+    /// The clients that follow events.
     pub listeners: Listeners,
 }
 
-/// Somebody waits until everything is delivered.
+/// A client that waits until its targets are delivered.
 #[derive(Debug)]
 struct Flush {
     reply: Reply,
-    /// What was asked for: the remote and the paths, in the client's words.
+    /// The request as the client sent it: the remote and the paths.
     asked: (Option<String>, Vec<String>),
     targets: Targets,
     until: Option<Now>,
     stage: Stage,
 }
 
-/// How far a flush is.
+/// The stage of a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The watch thread has not told yet all that happened before.
+    /// It waits until the watch thread has reported all earlier events.
     AsksKernel,
-    /// A walk still looks for what changed while the program was down.
+    /// It waits for a walk that looks for changes made while the program was down.
     WaitsForWalk,
-    /// The engine waits for the paths.
+    /// The engine knows its targets, and reports when they are delivered.
     Marked,
 }
 
-/// A remote to which nothing is sent.
+/// The pause of a remote.
 #[derive(Debug)]
 struct Pause {
     remote: RemoteId,
@@ -71,7 +71,7 @@ struct Pause {
     client: Option<u64>,
 }
 
-/// A pause that goes on when another mirror takes over, in which the remote may have another number.
+/// A pause that another mirror continues, in which the remote may have another number.
 #[derive(Debug, Clone)]
 pub struct KeptPause {
     root: PathBuf,
@@ -81,22 +81,22 @@ pub struct KeptPause {
 }
 
 impl Controls {
-    /// When something is due by time alone.
+    /// When a flush or a pause reaches its time limit.
     pub fn next_deadline(&self) -> Option<Now> {
         let flushes = self.flushes.values().filter_map(|flush| flush.until);
         flushes.chain(self.pauses.iter().filter_map(|pause| pause.until)).min()
     }
 
-    /// Until when a remote is paused; `None` inside: until somebody resumes it.
+    /// Until when a remote is paused; `Some(None)`: until an operator resumes it.
     pub fn paused_until(&self, remote: RemoteId) -> Option<Option<Now>> {
         let pauses = self.pauses.iter().filter(|pause| pause.remote == remote);
-        // One without an end outlasts all others.
+        // A pause without an end outlasts all others.
         pauses.map(|pause| pause.until).reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
     }
 }
 
 impl Mirror {
-    /// Does what was asked for.
+    /// Executes a command.
     pub fn control(&mut self, asked: Asked) {
         match asked {
             Asked::Call(Call { command: Command::Flush { remote, paths, timeout_ms }, reply }) => {
@@ -124,7 +124,7 @@ impl Mirror {
         }
     }
 
-    /// What has become due by time alone.
+    /// Ends flushes and pauses that have reached their time limit.
     pub fn control_due(&mut self) {
         let now = self.now();
         if self.controls.next_deadline().is_none_or(|due| due > now) {
@@ -164,7 +164,7 @@ impl Mirror {
                     self.handle(Event::Retry(*remote));
                 }
                 Ok(done([format!(
-                    "{} tried again now",
+                    "{} retried now",
                     counted(failing as u64, "failed path is", "failed paths are")
                 )]))
             }
@@ -188,7 +188,7 @@ impl Mirror {
             Command::ConfirmDeletions => Ok(done(self.confirm_deletions())),
             Command::LogLevel { level } => {
                 let level = level.parse().map_err(|_| {
-                    format!("{level:?} is no log level: say error, warn, info, debug or trace")
+                    format!("{level:?} is not a log level: use error, warn, info, debug or trace")
                 })?;
                 logging::set_level(level);
                 Ok(done([format!("the log level is {level} until the next start")]))
@@ -199,7 +199,7 @@ impl Mirror {
         }
     }
 
-    /// The remotes that are meant, each with those of the paths that are below its root.
+    /// The chosen remotes, each with those of the paths that are below its root.
     fn targets(&self, remote: Option<&str>, paths: &[String]) -> Result<Targets, String> {
         let numbers = 0..self.ledger.roots_of_remotes().len();
         let is_there = |id: &RemoteId| self.engine.observe(*id).is_some();
@@ -234,7 +234,7 @@ impl Mirror {
         }
     }
 
-    /// The root and the path below it that an absolute path means.
+    /// The root of an absolute path, and the path below it.
     fn locate(&self, path: &Path) -> Option<(RootId, RelPath)> {
         let mut found = self.teller.names.roots.iter().enumerate().filter_map(|(index, root)| {
             let below = path.strip_prefix(root).ok()?;
@@ -271,7 +271,7 @@ impl Mirror {
         format!("{name} is paused; {end}")
     }
 
-    /// Ends some pauses; the remotes that nobody pauses any more.
+    /// Ends the chosen pauses; returns the remotes that are no longer paused.
     fn end_pauses(&mut self, ends: impl Fn(&Pause) -> bool) -> BTreeSet<RemoteId> {
         let (ended, kept) = self.controls.pauses.drain(..).partition(ends);
         self.controls.pauses = kept;
@@ -300,7 +300,7 @@ impl Mirror {
         self.controls.pauses.iter().filter_map(keep).collect()
     }
 
-    /// What was paused in the mirror before stays paused. Call it before anything is sent.
+    /// Restores the pauses of the previous mirror. Call it before anything is sent.
     pub fn pause_again(&mut self, kept: &[KeptPause]) {
         for pause in kept {
             let mut remotes = self.ledger.roots_of_remotes().iter().enumerate();
@@ -316,7 +316,7 @@ impl Mirror {
         }
     }
 
-    /// What clients wait for, to be asked of the mirror that takes over.
+    /// The unanswered flushes, as requests to the mirror that takes over.
     pub fn unanswered_flushes(&mut self) -> Vec<Call> {
         let now = self.now();
         let ask = |flush: Flush| {
@@ -328,7 +328,7 @@ impl Mirror {
         std::mem::take(&mut self.controls.flushes).into_values().map(ask).collect()
     }
 
-    /// The remote is mirrored no more.
+    /// Drops the pauses of a remote that is no longer mirrored.
     pub fn forget_pauses(&mut self, remote: RemoteId) {
         self.controls.pauses.retain(|pause| pause.remote != remote);
     }
@@ -348,7 +348,7 @@ impl Mirror {
             }
         };
         if self.controls.flushes.len() >= FLUSHES_MAX {
-            let message = format!("{FLUSHES_MAX} flushes are waited for already");
+            let message = format!("{FLUSHES_MAX} flushes are running already: try again later");
             reply.send(Answer::failed("busy", message));
             return;
         }
@@ -361,7 +361,7 @@ impl Mirror {
         self.ledger.ask_for_flush(id);
     }
 
-    /// The watch thread has told all that happened before these flushes.
+    /// The watch thread has reported everything that happened before these flushes.
     pub fn flushes_told(&mut self, ids: &[FlushId]) {
         for id in ids {
             if let Some(flush) = self.controls.flushes.get_mut(id) {
@@ -371,7 +371,7 @@ impl Mirror {
         self.mark_flushes();
     }
 
-    /// Lets the engine wait for the paths of those flushes for which everything is known.
+    /// Passes the targets of flushes to the engine, if no walk can add changes to them any more.
     pub fn mark_flushes(&mut self) {
         let waiting = self.controls.flushes.iter();
         let waiting = waiting.filter(|(_, flush)| flush.stage == Stage::WaitsForWalk);
@@ -390,7 +390,7 @@ impl Mirror {
         }
     }
 
-    /// Everything that a flush waited for is delivered.
+    /// Answers a flush whose targets are delivered.
     pub fn flushed(&mut self, id: FlushId) {
         if let Some(flush) = self.controls.flushes.remove(&id) {
             flush.reply.send(Answer::Flushed { missing: Vec::new() });
@@ -406,7 +406,7 @@ impl Mirror {
         }
     }
 
-    /// What a flush waits for, remote by remote.
+    /// The missing paths of a flush, remote by remote.
     fn missing(&self, id: FlushId) -> Vec<Missing> {
         let Some(flush) = self.controls.flushes.get(&id) else { return Vec::new() };
         let of = |remote: RemoteId| {
@@ -415,7 +415,7 @@ impl Mirror {
                 Stage::AsksKernel | Stage::WaitsForWalk => (0, Vec::new()),
             };
             let reason = match flush.stage {
-                Stage::AsksKernel => Some("the kernel's queue is not read to its end yet".into()),
+                Stage::AsksKernel => Some("the kernel's event queue is still being read".into()),
                 Stage::WaitsForWalk => {
                     Some("it is still looking for what changed while it was not running".into())
                 }
@@ -431,7 +431,7 @@ impl Mirror {
         flush.targets.iter().filter_map(|(remote, _)| of(*remote)).collect()
     }
 
-    /// How a path stands at one remote.
+    /// The state of a path at one remote.
     fn stands(&self, remote: RemoteId, path: &RelPath) -> Option<protocol::Standing> {
         let clock = self.clock();
         let known = protocol::Standing {
@@ -478,12 +478,12 @@ impl Mirror {
             () if self.trust.deletions(view.root) == Deletions::Withheld => Some(
                 "deletions are held back; if they are meant: sersync2 confirm-deletions".into(),
             ),
-            () if view.full_sync.is_some() => Some("a full sync is under way".into()),
+            () if view.full_sync.is_some() => Some("a full sync is running".into()),
             () => None,
         }
     }
 
-    /// An operator says that what is gone is meant to be.
+    /// Allows the deletions that the guard holds back, as an operator has confirmed them.
     fn confirm_deletions(&mut self) -> Vec<String> {
         let (confirmed, events) = self.trust.confirm();
         let mut notes = Vec::new();

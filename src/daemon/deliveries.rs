@@ -1,5 +1,5 @@
-//! What jobs in flight do to their paths: sent, deleted or moved, for everybody who tells of deliveries.
-//! Counts nothing and tells nobody.
+//! Remembers what jobs in flight do to their paths: send, delete or move; for the event log, snapshot and statistics.
+//! Counts and reports nothing itself.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use crate::engine::{Job, JobId, JobReport};
 use crate::path::RelPath;
 use crate::snapshot::DeliveryKind;
 
-/// The jobs in flight that do more than send.
+/// The jobs in flight that also move or delete.
 #[derive(Debug, Default)]
 pub struct Deliveries {
     jobs: HashMap<JobId, Kinds>,
@@ -22,7 +22,7 @@ pub struct Kinds {
 }
 
 impl Deliveries {
-    /// A job is given to a worker.
+    /// A worker starts a job.
     pub fn started(&mut self, job: &Job) {
         if !job.moves.is_empty() {
             let moved = job.moves.iter().map(|(new, _)| new.clone()).collect();
@@ -30,7 +30,7 @@ impl Deliveries {
         }
     }
 
-    /// A worker says what has become of a job.
+    /// A worker reports the result of a job.
     pub fn reported(&mut self, job: JobId, report: &JobReport) {
         if !report.deleted.is_empty() {
             let deleted = report.deleted.iter().cloned().collect();
@@ -38,14 +38,14 @@ impl Deliveries {
         }
     }
 
-    /// The job is settled, or over.
+    /// Returns and forgets what a job did, when it is settled or has ended.
     pub fn take(&mut self, job: JobId) -> Kinds {
         self.jobs.remove(&job).unwrap_or_default()
     }
 }
 
 impl Kinds {
-    /// What was done to an item that was delivered.
+    /// What was done to a delivered item.
     pub fn of(&self, item: &Item) -> DeliveryKind {
         match &item.path {
             path if self.moved.contains(path) => DeliveryKind::Moved,

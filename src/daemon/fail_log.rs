@@ -1,5 +1,5 @@
-//! What the fail log says: the engine's failures as commands that an operator could repeat.
-//! The file itself is written by `crate::fail_log`.
+//! Turns the engine's failures into the commands of the fail log, which an operator can repeat.
+//! `crate::fail_log` writes the file.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use crate::rsync::{Endpoint, Presence};
 use crate::source::Source;
 use crate::worker::rules::{Coverage, Rules};
 
-/// Knows how each remote is reached.
+/// Builds the commands; knows how each remote is reached.
 #[derive(Debug)]
 pub struct FailLogWriter {
     /// `<failLog path>`.
     pub log: FailLog,
-    /// What the commands must leave alone.
+    /// The filter's rules, which the commands must respect.
     pub rules: Rules,
     /// For each remote: how it is reached, and its root.
     pub remotes: Vec<(Endpoint, Arc<Source>)>,
 }
 
 impl FailLogWriter {
-    /// Makes the fail log hold exactly these entries.
+    /// Replaces the content of the fail log with these entries.
     pub fn write(&mut self, entries: &[FailLogEntry]) {
         let failures: Vec<FailedCommand> =
             entries.iter().filter_map(|entry| self.failure(entry)).collect();
@@ -33,7 +33,7 @@ impl FailLogWriter {
         let (endpoint, source) = self.remotes.get(entry.remote.0)?;
         let path = entry.path.clone().unwrap_or_else(RelPath::root);
         let presence = match path.below(source.path()).symlink_metadata() {
-            // A command that recurses would carry what only the filter's expressions can tell.
+            // A recursive command is wrong if rsync cannot express the whole filter: it would send excluded files.
             Ok(found) if found.is_dir() && self.rules.coverage == Coverage::Whole => {
                 Presence::Directory
             }

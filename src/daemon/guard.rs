@@ -1,5 +1,5 @@
-//! The guard on mass deletion: a tree that has lost much of itself while nobody watched is an accident until somebody says otherwise.
-//! Decides and counts; what is held back, and how that is said, is the main loop's business.
+//! The guard on mass deletion: if much of a tree vanished unseen, it counts as an accident until an operator confirms it.
+//! Decides and counts; the main loop holds deletions back and reports that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,21 +15,21 @@ use crate::ground::thread::JoinedThread;
 use crate::path::RelPath;
 use crate::watch::Exclude;
 
-/// A tree of fewer known entries is not guarded, except against being empty.
+/// A tree with fewer known entries is guarded only against being empty.
 const KNOWN_MIN: u64 = 1_000;
 
-/// How often a root is counted again that came back with too little in it.
+/// How often a root is counted again that came back with too few entries.
 const COUNT_AGAIN: Duration = Duration::from_secs(5);
 
-/// When a deletion is too much, and how an operator says that it is meant.
+/// The threshold for deletions, and the file by which an operator confirms them.
 #[derive(Debug, Clone)]
 pub struct Guard {
     share: Option<u64>,
-    /// Made by the operator, removed when it has been heeded.
+    /// The operator creates this file; it is removed when it has been read.
     confirmation: PathBuf,
 }
 
-/// What is left of a tree.
+/// How much of a tree is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remains {
     /// Entries that the record knows.
@@ -38,7 +38,7 @@ pub struct Remains {
     pub gone: u64,
 }
 
-/// A root that came back is being counted; dropping it ends that.
+/// The running count of a root that came back; dropping it ends the count.
 #[derive(Debug)]
 pub struct Count {
     _stop: Sender<()>,
@@ -52,43 +52,43 @@ impl Guard {
         Self { share, confirmation: state.join("confirm-deletions") }
     }
 
-    /// True when so much is not deleted without a word from the operator.
+    /// True when so much is gone that deletions need a confirmation.
     pub fn holds(&self, remains: Remains) -> bool {
         let Remains { known, gone } = remains;
         let too_much = |share| known >= KNOWN_MIN && gone * 100 >= known * share;
         self.share.is_some_and(too_much)
     }
 
-    /// True when a tree is guarded of which `knows` says whether so many entries are known.
+    /// True when a tree is guarded; `knows` says whether at least that many of its entries are known.
     pub fn guards(&self, knows: impl Fn(u64) -> bool) -> bool {
         self.share.is_some() && knows(KNOWN_MIN)
     }
 
-    /// How many entries a root must hold to be trusted when it is another directory than before; 0: it need not be counted.
-    /// `is_elsewhere`: it is on another file system, as when the one that was mirrored is not mounted. What is written
-    /// below it then is no replacement, so that small trees are counted too.
+    /// How many entries a replaced root must hold to be trusted; 0: it need not be counted. `is_elsewhere`: it is on
+    /// another file system, as when the mirrored one is not mounted. Then small trees are counted too, because files
+    /// written below the mount point do not replace the tree.
     pub fn needed(&self, known: u64, is_elsewhere: bool) -> u64 {
         match self.share {
             Some(share) if known >= KNOWN_MIN || is_elsewhere && known > 0 => {
                 (known * (100 - share) / 100).max(1)
             }
-            // An empty directory is what an unmounted file system leaves behind.
+            // An empty directory may be a mount point without its file system.
             Some(_) if known > 0 => 1,
             _ => 0,
         }
     }
 
-    /// What an operator does who means it.
+    /// Tells the operator how to confirm.
     pub fn advice(&self) -> String {
         format!("if this is meant, create {} and restart", self.confirmation.display())
     }
 
-    /// True once after the operator has confirmed.
+    /// True once after the operator has confirmed: removes the file.
     pub fn take_confirmation(&self) -> bool {
         fs::remove_file(&self.confirmation).is_ok()
     }
 
-    /// Counts what is below `path` until it is as much as is needed of what is known. Sends a verdict at first, and when it changes.
+    /// Counts the entries below `path` until there are enough. Sends the first verdict, and every change of it.
     pub fn start_count(
         &self,
         root: RootId,
@@ -123,9 +123,9 @@ impl Guard {
     }
 }
 
-/// Entries below `root`, counted no further than to `enough`.
+/// The number of entries below `root`; stops counting at `enough`.
 fn count(root: &Path, enough: u64, exclude: &Exclude) -> u64 {
-    // One that cannot be opened holds nothing that is known.
+    // A root that cannot be opened counts as empty.
     let opened = fs::File::open(root);
     opened.map_or(0, |root| directory::count(root, &RelPath::root(), &**exclude, enough))
 }

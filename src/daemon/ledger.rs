@@ -1,5 +1,5 @@
-//! What must be acknowledged: the journal, the jobs in flight, and the deliveries that wait for the watch thread's barrier.
-//! Does not know what is pending (the engine does), and does not decide what is sent.
+//! What must be acknowledged: the journal, the jobs in flight, and the deliveries that wait for a barrier of the watch
+//! thread. Does not know what is pending (the engine does), and does not decide what is sent.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,32 +14,32 @@ use crate::record::Observation;
 use crate::state::{StateDir, StateError};
 use crate::watch::Barrier;
 
-/// What has to be known of a job when it is done.
+/// What must be known of a job when it ends.
 #[derive(Debug, Clone, Copy)]
 struct InFlight {
     root: RootId,
     remote: RemoteId,
     kind: JobKind,
-    /// The journal's number when it started.
+    /// The journal's sequence number when the job started.
     seq: Seq,
 }
 
-/// The journal, and what it is to be told.
+/// The journal, and what must still be written to it.
 #[derive(Debug)]
 pub struct Ledger {
-    /// `None` where no state can be kept.
+    /// `None` if no state can be kept.
     journal: Option<Journal>,
     state: Option<Arc<StateDir>>,
-    /// For each remote, its root.
+    /// The root of each remote.
     roots_of_remotes: Vec<RootId>,
     jobs: HashMap<JobId, InFlight>,
-    /// The journal's number when the last full sync of a remote was asked for.
+    /// The journal's sequence number when the last full sync of a remote was requested.
     full_syncs: HashMap<RemoteId, Seq>,
     unacknowledged: Unacknowledged,
 }
 
 impl Ledger {
-    /// Nothing is in flight yet.
+    /// No job is in flight yet.
     pub fn new(
         journal: Option<Journal>,
         state: Option<Arc<StateDir>>,
@@ -56,7 +56,7 @@ impl Ledger {
         }
     }
 
-    /// Writes what an event makes pending to the journal. Call it before the event is acted on.
+    /// Writes what an event makes pending to the journal. Call it before anything else handles the event.
     pub fn record(&mut self, event: &Event) {
         match event {
             Event::Watch(WatchEvent::Changed { root, changes, .. }) => {
@@ -66,7 +66,7 @@ impl Ledger {
             }
             Event::Watch(WatchEvent::Overflow { root } | WatchEvent::RootBack { root, .. })
             | Event::CompareRoot(root, _) => self.owe(|of| of == *root),
-            // A scheduled one is not repeated after a crash: the next one comes by itself.
+            // A scheduled full sync is not repeated after a crash: the next one comes on schedule.
             Event::FullSync(FullSyncCause::Schedule) => {}
             Event::FullSync(_) => self.owe(|_| true),
             _ => {}
@@ -74,7 +74,7 @@ impl Ledger {
         self.commit();
     }
 
-    /// Whole roots are to be compared: they are pending until the full sync of each of their remotes is done.
+    /// Makes whole roots pending in the journal, until the full sync of each of their remotes is done.
     fn owe(&mut self, is_owed: impl Fn(RootId) -> bool) {
         let Some(journal) = &mut self.journal else { return };
         let mut seqs: HashMap<RootId, Seq> = HashMap::new();
@@ -100,14 +100,14 @@ impl Ledger {
         }
     }
 
-    /// The same, and returns when it survives a power failure.
+    /// The same, and waits until it is on disk.
     pub fn commit_durably(&mut self) {
         if let Some(journal) = &mut self.journal {
             journal.commit_durably();
         }
     }
 
-    /// A job begins.
+    /// Notes that a job starts.
     pub fn job_begins(&mut self, job: &Job) {
         let seq = self.journal.as_mut().map_or(Seq::default(), Journal::begin_job);
         self.jobs
@@ -124,18 +124,18 @@ impl Ledger {
         self.jobs.get(&job).map(|job| job.root)
     }
 
-    /// True while jobs are in flight that read whole trees.
+    /// True while jobs that read whole trees are in flight.
     pub fn is_comparing(&self) -> bool {
         let compares = |kind: JobKind| matches!(kind, JobKind::Trees(_)) || kind.is_question();
         self.jobs.values().any(|job| compares(job.kind))
     }
 
-    /// A job has succeeded: the record is to hold what was there before it.
+    /// Notes that the observation of a successful job must be recorded.
     pub fn observed(&mut self, root: RootId, observation: Observation) {
         self.unacknowledged.add(Delivery::Observed(root, observation));
     }
 
-    /// The engine has settled a job; its root.
+    /// Notes that the engine has settled a job; returns the job's root.
     pub fn settled(&mut self, settled: &Settled) -> Option<RootId> {
         let job = self.jobs.remove(&settled.job)?;
         let Some(journal) = &mut self.journal else { return Some(job.root) };
@@ -152,13 +152,13 @@ impl Ledger {
         Some(job.root)
     }
 
-    /// A job is over, whatever became of it.
+    /// Forgets a job that has ended, with any result.
     pub fn job_ends(&mut self, job: JobId) {
         self.jobs.remove(&job);
         self.ask_for_barrier();
     }
 
-    /// A full sync of `remote` has done all that was asked for.
+    /// Notes that a requested full sync of `remote` is done.
     pub fn full_sync_done(&mut self, remote: RemoteId) {
         if let (true, Some(seq)) = (self.journal.is_some(), self.full_syncs.remove(&remote)) {
             let all = vec![(RelPath::root(), Scope::Tree)];
@@ -166,36 +166,36 @@ impl Ledger {
         }
     }
 
-    /// Asks the watch thread for a barrier, if something waits for it.
+    /// Asks the watch thread for a barrier, if something waits for one.
     pub fn ask_for_barrier(&mut self) {
         self.unacknowledged.ask(self.jobs.is_empty());
     }
 
-    /// A flush has to know when the watch thread has told all that happened before now.
+    /// Asks for a barrier for a flush: it must know when all earlier events are reported.
     pub fn ask_for_flush(&mut self, flush: FlushId) {
         self.unacknowledged.ask_for_flush(flush);
     }
 
-    /// The barrier is reached: the flushes that have waited for it. Call it before the deliveries are acknowledged.
+    /// The flushes that waited for the barrier just reached. Call it before the deliveries are acknowledged.
     pub fn flushes_told(&mut self) -> Vec<FlushId> {
         self.unacknowledged.take_flushes()
     }
 
-    /// A tree is compared for one remote: pending until that is done.
+    /// Makes a tree pending in the journal, for one remote, until it is compared.
     pub fn compare(&mut self, remote: RemoteId, path: &RelPath) {
-        // A whole root that is compared because somebody asked for it is not owed to him after a kill.
+        // A requested comparison of a whole root is not repeated after a kill.
         if let Some(journal) = self.journal.as_mut().filter(|_| !path.is_root()) {
             journal.append_pending(remote, &[(path.clone(), Scope::Tree)]);
         }
     }
 
-    /// For each remote, its root.
+    /// The root of each remote.
     pub fn roots_of_remotes(&self) -> &[RootId] {
         &self.roots_of_remotes
     }
 
-    /// The barrier is reached: all that happened before some deliveries ended is in the journal now. Gives what goes on record
-    /// to `append`, and acknowledges the deliveries.
+    /// Acknowledges the deliveries that waited for the barrier just reached: everything that happened before their end is
+    /// in the journal. Passes their observations to `append`.
     pub fn acknowledge(&mut self, mut append: impl FnMut(RootId, &Observation)) {
         for delivery in self.unacknowledged.take_confirmed() {
             match delivery {
@@ -211,7 +211,7 @@ impl Ledger {
         self.ask_for_barrier();
     }
 
-    /// Changes were lost: the deliveries that wait are never acknowledged.
+    /// Gives up the waiting deliveries after events were lost: they are never acknowledged.
     pub fn give_up_waiting(&mut self) {
         self.unacknowledged.give_up();
     }
@@ -221,13 +221,13 @@ impl Ledger {
         self.unacknowledged.is_empty()
     }
 
-    /// Writes the journal anew when that is worth it.
+    /// Rewrites the journal when it has grown long.
     pub fn compact(&mut self, engine: &Engine) {
         let Some(journal) = &mut self.journal else {
             return;
         };
         if !self.unacknowledged.is_empty() {
-            // The engine has forgotten what the journal must not forget yet.
+            // Deliveries wait for their acknowledgement: the engine has forgotten them, but the journal must not yet.
             return;
         }
         let remotes = || (0..self.roots_of_remotes.len()).map(RemoteId);
@@ -239,7 +239,7 @@ impl Ledger {
         }
     }
 
-    /// The state directory was deleted: makes it again, with a journal of all that is pending or not acknowledged.
+    /// Creates the deleted state directory again, with a journal of everything pending or not acknowledged.
     pub fn make_state_again(&mut self, engine: &Engine) -> Result<(), StateError> {
         let Some(state) = &self.state else { return Ok(()) };
         state.make_again()?;
@@ -248,8 +248,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Remotes have come or gone; the engine knows it already. `roots`: for each number, the root of its remote; `names`: and its name
-    /// in the journal, where there is a remote. Those that are `new` are owed everything.
+    /// Updates the remotes after a reload; the engine knows them already. `roots` and `names` give, for each number, the
+    /// remote's root and its name in the journal. For `new` remotes everything is pending.
     pub fn change_remotes<'a>(
         &mut self,
         engine: &Engine,
@@ -270,7 +270,7 @@ impl Ledger {
         self.jobs.values().any(|job| job.remote == remote)
     }
 
-    /// Ends the journal in order.
+    /// Closes the journal.
     pub fn close(&mut self) {
         if let Some(journal) = self.journal.take() {
             journal.close();
@@ -278,7 +278,8 @@ impl Ledger {
     }
 }
 
-/// All that is pending or not acknowledged, remote by remote: what the engine has forgotten the next start must not forget.
+/// Everything that is pending or not acknowledged, remote by remote. Unacknowledged deliveries are included although
+/// the engine has forgotten them, because the next start needs them.
 fn owed(
     roots_of_remotes: &[RootId],
     unacknowledged: &Unacknowledged,

@@ -1,5 +1,5 @@
-//! Tells whoever listens through the control socket what happens to each path. Costs nothing while nobody does.
-//! Nobody waits for a listener: what it does not read in time is left out, and counted.
+//! Sends events about each path to the clients that listen at the control socket. Costs nothing without a listener.
+//! A slow listener delays nobody: events that it does not read in time are dropped and counted.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -17,31 +17,31 @@ use crate::ground::time::wall_ms;
 use crate::path::RelPath;
 use crate::watch::ignored::{IgnoreReason, IgnoredHook};
 
-/// So many may listen at the same time.
+/// The maximum number of listeners.
 const LISTENERS_MAX: usize = 8;
 
-/// Whoever listens.
+/// The listeners.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    /// Shared with the watch thread, which tells what it ignores.
+    /// Shared with the watch thread, which reports ignored changes.
     all: Arc<Mutex<Vec<Listener>>>,
-    /// The main loop's own view: it alone adds and removes.
+    /// The number of listeners. The main loop can read it without a lock, because only it adds and removes them.
     count: usize,
     ignored_hook: Option<Arc<IgnoredHook>>,
 }
 
 impl Listeners {
-    /// The watch thread tells through this what it ignores.
+    /// Sets the hook by which the watch thread reports ignored changes.
     pub fn listen_to(&mut self, hook: Arc<IgnoredHook>) {
         self.ignored_hook = Some(hook);
     }
 
-    /// True while somebody listens.
+    /// True while there is a listener.
     pub fn is_anyone(&self) -> bool {
         self.count > 0
     }
 
-    /// A client has gone.
+    /// Removes a client that has disconnected.
     pub fn gone(&mut self, client: u64) {
         let mut all = lock(&self.all);
         all.retain(|listener| listener.client() != client);
@@ -61,7 +61,7 @@ impl Listeners {
 
 impl Drop for Listeners {
     fn drop(&mut self) {
-        // The watch thread may hold the list a moment longer than the mirror lives.
+        // The watch thread may hold the list a moment longer than the mirror lives, so empty it.
         lock(&self.all).clear();
         if let Some(hook) = &self.ignored_hook {
             hook.set(None);
@@ -74,7 +74,7 @@ fn tell(listeners: &mut [Listener], told: PathEvent) {
     listeners.iter_mut().for_each(|listener| listener.tell(&line));
 }
 
-/// Says why the watch thread ignores a change.
+/// Words the reason why the watch thread ignores a change.
 struct Reasons {
     roots: Vec<PathBuf>,
     switches: ChangeSwitches,
@@ -97,8 +97,10 @@ impl Reasons {
             IgnoreReason::SwitchedOff => {
                 format!("<{} start=\"false\"/>", self.switches.of(change).0)
             }
-            IgnoreReason::Lost => "its file system is gone: nothing there is a change".into(),
-            IgnoreReason::Repeated => "the event before it said the same".into(),
+            IgnoreReason::Lost => {
+                "its file system is not mounted: nothing there counts as a change".into()
+            }
+            IgnoreReason::Repeated => "the previous event reported the same".into(),
             IgnoreReason::Excluded => {
                 let Some((at, rule)) = self.filter.deciding_rule(&change.path, change.is_dir)
                 else {
@@ -141,7 +143,7 @@ fn of_change(watch: &Path, change: &Change) -> PathEvent {
 }
 
 impl Mirror {
-    /// Somebody listens from now on.
+    /// Adds the client as a listener.
     pub(super) fn begin_listening(&mut self, reply: Reply) {
         let listeners = &mut self.controls.listeners;
         if listeners.count >= LISTENERS_MAX {
@@ -167,7 +169,7 @@ impl Mirror {
         })));
     }
 
-    /// An event is about to be taken in.
+    /// Reports an event right before the engine handles it.
     pub(super) fn tell_event(&self, event: &Event) {
         let listeners = &self.controls.listeners;
         if !listeners.is_anyone() {
@@ -197,7 +199,7 @@ impl Mirror {
         });
     }
 
-    /// A job starts.
+    /// Reports that a job starts.
     pub(super) fn tell_job(&self, job: &Job) {
         if !self.controls.listeners.is_anyone() {
             return;
@@ -212,7 +214,7 @@ impl Mirror {
         }
     }
 
-    /// A worker has reported what it could not deliver.
+    /// Reports paths that a worker could not deliver.
     pub(super) fn tell_failures(&self, job: u64, remote: RemoteId, report: &JobReport) {
         if !self.controls.listeners.is_anyone() {
             return;
@@ -225,7 +227,7 @@ impl Mirror {
         }
     }
 
-    /// A job is settled.
+    /// Reports a settled job.
     pub(super) fn tell_settled(&self, settled: &Settled) {
         if !self.controls.listeners.is_anyone() {
             return;

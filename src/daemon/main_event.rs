@@ -1,8 +1,8 @@
-//! Everything that can wake the main loop, and what it brings.
-//! Does nothing.
+//! The events that can wake the main loop.
+//! Holds no behaviour.
 //!
-//! Two channels bring it. What the threads of a mirror say ends with that mirror, so that no other mirror takes it for its own.
-//! What concerns the process waits for the mirror that takes over.
+//! They arrive on two channels. The events of a mirror's threads end with that mirror, so that no other mirror handles
+//! them. Events for the process wait for the mirror that takes over.
 
 use crate::change::{RootId, WatchEvent};
 use crate::config::Loaded;
@@ -13,14 +13,14 @@ use crate::record::{Merged, Observation, Survey, Surveyor};
 use crate::snapshot::Request;
 use crate::worker::{Progress, WorkerEvent};
 
-/// What the threads of one mirror say to it.
+/// Events from the threads of one mirror.
 #[derive(Debug)]
 pub enum MainEvent {
-    /// For the engine.
+    /// An event for the engine.
     Event(Event),
-    /// A worker is done. The observation is what was on disk before the job.
+    /// A worker has ended a job. The observation shows the disk before the job.
     JobDone(JobId, JobReport, Option<Observation>),
-    /// A walk has ended, and all that it found came before this.
+    /// A walk has ended; everything that it found arrived before this event.
     CaughtUp(Walked),
     /// A root that came back has been counted.
     Counted(Counted),
@@ -28,22 +28,22 @@ pub enum MainEvent {
     Merged(RootId, Merged),
     /// The state directory was deleted under the running program.
     StateLost,
-    /// Somebody wants to know how things are.
+    /// A request for snapshots.
     Snapshot(Request),
-    /// The configuration was read again; the error is for people.
+    /// The configuration was read again; the error is a sentence for people.
     ConfigurationRead(Result<Box<Loaded>, String>),
-    /// A file that lists remotes may hold something else by now.
+    /// A file that lists remotes may have changed.
     ListChanged,
 }
 
-/// What concerns the process, whichever mirror is at work in it.
+/// Events for the process, whichever mirror runs in it.
 #[derive(Debug)]
 pub enum ProcessEvent {
-    /// From outside.
+    /// A signal.
     Signal(Signal),
-    /// From the control socket.
+    /// A message from the control socket.
     Control(Asked),
-    /// The allocator waits for memory. How short it is, the main loop sees by itself.
+    /// The allocator waits for memory. The main loop reads the details itself.
     MemoryShort,
 }
 
@@ -76,30 +76,30 @@ impl From<WorkerEvent> for MainEvent {
 /// The end of a walk.
 #[derive(Debug)]
 pub struct Walked {
-    /// Of which root.
+    /// The root.
     pub root: RootId,
-    /// Who walked, with what it knows now.
+    /// The surveyor, to be passed to the record.
     pub surveyor: Surveyor,
-    /// What it came to.
+    /// The result.
     pub survey: std::io::Result<Survey>,
-    /// True when so much is gone that nothing was said of it.
+    /// True when so much is gone that the deletions were not reported.
     pub is_held: bool,
 }
 
-/// What a count has found.
+/// The result of a count.
 #[derive(Debug)]
 pub struct Counted {
-    /// Which root.
+    /// The root.
     pub root: RootId,
-    /// Whether it may be mirrored again.
+    /// Whether the root may be mirrored again.
     pub verdict: Verdict,
 }
 
-/// Whether what is there is enough.
+/// Whether a root holds enough entries to be trusted.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is.
+    /// It does.
     Enough,
-    /// So few entries, of so many that are known; it is counted again.
+    /// It holds too few: the found and the known number of entries. It will be counted again.
     TooFew(u64, u64),
 }

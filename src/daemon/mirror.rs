@@ -1,5 +1,5 @@
-//! The main loop: feeds the engine with events, and carries its actions out.
-//! Decides nothing itself; the journal is written before an event is acted on.
+//! The main loop: passes events to the engine, and carries out its actions.
+//! Decides nothing itself. Writes an event to the journal before anything else handles it.
 
 use std::time::{Duration, Instant};
 
@@ -25,25 +25,25 @@ use crate::record::Observation;
 use crate::sys::memory;
 use crate::worker::Workers;
 
-/// The parts of a mirror at work.
+/// The parts of a running mirror.
 pub struct Parts {
     /// Decides what starts next.
     pub engine: Engine,
-    /// Carry jobs out.
+    /// Run the jobs.
     pub workers: Workers,
-    /// What must be acknowledged.
+    /// Holds what must be acknowledged.
     pub ledger: Ledger,
-    /// What may be deleted.
+    /// Decides what may be deleted.
     pub trust: Trust,
-    /// Tells the outside.
+    /// Writes logs, and passes changes to the plugin.
     pub teller: Teller,
-    /// Makes snapshots for whoever wants to know.
+    /// Makes snapshots on request.
     pub observer: Observer,
-    /// Puts another configuration in force.
+    /// Applies another configuration.
     pub reload: Reload,
 }
 
-/// The mirror at work.
+/// The running mirror.
 pub struct Mirror {
     pub(super) engine: Engine,
     pub(super) workers: Workers,
@@ -51,20 +51,20 @@ pub struct Mirror {
     pub(super) trust: Trust,
     pub(super) teller: Teller,
     pub(super) observer: Observer,
-    /// What clients of the control socket wait for and hold.
+    /// Flushes, pauses and listeners of the control socket.
     pub(super) controls: Controls,
     /// What jobs in flight do to their paths.
     deliveries: Deliveries,
     pub(super) reload: Reload,
-    /// The mirror ends so that another one with this configuration takes its place.
+    /// If set, the mirror ends, and another one with this configuration replaces it.
     pub(super) successor: Option<Loaded>,
     pub(super) stopping: Stopping,
-    /// When time began for the engine.
+    /// The engine's time zero.
     started: Instant,
 }
 
 impl Mirror {
-    /// Puts the parts together; time begins now.
+    /// Puts the parts together; the engine's time starts now.
     pub fn new(parts: Parts, now: Instant) -> Self {
         let Parts { engine, workers, ledger, trust, teller, observer, reload } = parts;
         Self {
@@ -83,7 +83,7 @@ impl Mirror {
         }
     }
 
-    /// Works until it is told to stop and nothing is in flight.
+    /// Runs until it is told to stop and nothing is in flight.
     pub fn run(&mut self, events: &Receiver<MainEvent>, of_process: &Receiver<ProcessEvent>) {
         self.handle(Event::DeadlineReached);
         while !self.is_over() {
@@ -105,7 +105,7 @@ impl Mirror {
             self.show_progress();
         }
         self.teller.progress.clear();
-        // The record first: it may only say what the journal does not hold any more.
+        // Close the record first: it must hold an observation before the journal forgets the delivery.
         self.trust.close();
         self.ledger.close();
     }
@@ -130,7 +130,7 @@ impl Mirror {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Takes in whatever woke the main loop.
+    /// Handles an event of the mirror's threads.
     fn wake(&mut self, event: MainEvent) {
         match event {
             MainEvent::Event(event) => self.handle(event),
@@ -163,10 +163,10 @@ impl Mirror {
         }
     }
 
-    /// The state directory was deleted, as cleaners of temporary files do.
+    /// Creates the state directory again after it was deleted, as a cleaner of temporary files may do.
     fn state_lost(&mut self) {
         let made = self.ledger.make_state_again(&self.engine);
-        // By default the log lies there too.
+        // The default log file is in that directory, too.
         self.teller.reopen_logs();
         match made {
             Ok(()) => {
@@ -194,7 +194,7 @@ impl Mirror {
         match signal {
             Signal::Reopen => {
                 self.teller.reopen_logs();
-                // Whoever sends it may have mended something just now, and reads the new log.
+                // The operator who sends SIGHUP may have fixed a problem, so retry, and repeat warnings in the new log.
                 self.handle(Event::Remind);
                 self.handle(Event::RetryFailLog);
                 self.reload_by_signal();
@@ -203,7 +203,7 @@ impl Mirror {
             Signal::Stop => {
                 log::info!("stopping: what is in flight is finished first");
                 crate::process::tell_stopping();
-                // A restart that is under way becomes the end.
+                // If a restart is running, end instead.
                 self.successor = None;
                 self.stopping.order(self.now());
                 self.handle(Event::Stop);
@@ -243,15 +243,15 @@ impl Mirror {
         self.deliveries.take(job);
     }
 
-    /// A walk is over.
+    /// Handles the end of a walk.
     fn caught_up(&mut self, walked: Walked) {
-        // What it found must not be lost when the new record takes the old one's place.
+        // Write what it found to disk first: once the new record replaces the old one, no walk finds it again.
         self.ledger.commit_durably();
         let events = self.trust.caught_up(walked);
         self.take_in_all(events);
     }
 
-    /// Gives an event to the engine, unless something else has to be done first.
+    /// Passes an event to the engine, unless a walk or a count must come first.
     pub fn handle(&mut self, event: Event) {
         match &event {
             Event::Watch(WatchEvent::BarrierReached) => return self.barrier_reached(),
@@ -271,7 +271,7 @@ impl Mirror {
         events.into_iter().for_each(|event| self.take_in(event));
     }
 
-    /// Gives an event to the engine.
+    /// Passes an event to the engine.
     fn take_in(&mut self, event: Event) {
         if memory::take_shortage() {
             self.act_on(Event::MemoryShort);
@@ -344,7 +344,7 @@ impl Mirror {
     fn notify(&mut self, notice: &Notice) {
         if let Notice::FullSyncDone { remote, extraneous, .. } = notice {
             self.workers.keep_sessions_ready(*remote);
-            // Where deletions are withheld, it is owed until they are allowed.
+            // While deletions are withheld, the full sync stays pending in the journal.
             if *extraneous != Extraneous::Withheld {
                 self.ledger.full_sync_done(*remote);
             }
@@ -353,7 +353,7 @@ impl Mirror {
         self.count_notice(notice, level, &sentence);
     }
 
-    /// The watch thread has told all that happened before some deliveries ended.
+    /// Handles a barrier: the watch thread has reported everything that happened before some deliveries ended.
     fn barrier_reached(&mut self) {
         let flushes = self.ledger.flushes_told();
         let trust = &mut self.trust;
@@ -364,14 +364,14 @@ impl Mirror {
     }
 }
 
-/// What precedes the main loop, in this order; and what follows it.
+/// The steps before the main loop, in this order, and those after it.
 impl Mirror {
-    /// The configuration that takes the place of this mirror's.
+    /// The configuration of the mirror that replaces this one.
     pub fn take_successor(&mut self) -> Option<Loaded> {
         self.successor.take()
     }
 
-    /// What was asked for and is not answered: the mirror that takes over answers it.
+    /// Unanswered requests, for the mirror that takes over.
     pub fn unanswered(&mut self) -> Vec<ProcessEvent> {
         let calls = self.unanswered_flushes().into_iter().map(ProcessEvent::call);
         calls.chain(self.unanswered_reloads()).collect()
@@ -382,23 +382,23 @@ impl Mirror {
         self.reload.loaded()
     }
 
-    /// Starts what tells others how the mirror is.
+    /// Starts page, status file, heartbeat and alerts.
     pub fn start_tellers(&mut self) {
         self.reload.start_tellers();
     }
 
-    /// The watches stand. What the record knows is not deleted before a walk has found what is gone.
+    /// Call it when the watches are set. Holds deletions of recorded roots back until a walk has found what is gone.
     pub fn doubt_recorded_roots(&mut self) {
         let events = self.trust.doubt_recorded_roots();
         self.take_in_all(events);
     }
 
-    /// Takes in what happened before the watches stood.
+    /// Handles events that arrived before the watches were set.
     pub fn wake_early(&mut self, events: Vec<MainEvent>) {
         for event in events {
             match event {
                 MainEvent::Event(event) => self.handle(event),
-                // No job, walk, count or merge has begun, and nobody has asked for anything.
+                // These cannot occur: no job, walk, count or merge has started, and nobody can send a request yet.
                 MainEvent::JobDone(..)
                 | MainEvent::CaughtUp(_)
                 | MainEvent::Counted(_)
@@ -406,31 +406,31 @@ impl Mirror {
                 | MainEvent::Snapshot(_)
                 | MainEvent::ConfigurationRead(_)
                 | MainEvent::ListChanged
-                // The next sync finds it too.
+                // The next sync of the journal detects this, too.
                 | MainEvent::StateLost => {}
             }
         }
     }
 
-    /// Begins the first record, where there is none.
+    /// Begins the first record of roots that have none.
     pub fn begin_records(&self) {
         self.trust.begin_records();
     }
 
-    /// Trusts no root that is another directory than at the last start; `with_walks`: what else changed is looked for later.
+    /// Distrusts roots that are another directory than at the last start. `with_walks`: walks will look for other changes.
     pub fn distrust_changed_roots(&mut self, with_walks: bool) {
         let events = self.trust.distrust_changed_roots();
         self.take_in_all(events);
         self.trust.heed_confirmation(with_walks);
     }
 
-    /// What the last run left in the journal is pending again, and what failed is tried at once.
+    /// Makes pending what the last run left in the journal, and retries what failed.
     pub fn restore(&mut self, restored: Vec<Event>) {
         restored.into_iter().for_each(|event| self.handle(event));
         self.teller.write_fail_log(&self.engine);
     }
 
-    /// Looks for what changed while this program was down.
+    /// Looks for changes made while the program was down.
     pub fn look_for_changes_since_the_last_run(&mut self, with_full_sync: bool) {
         let events = self.trust.look_for_changes_since_the_last_run(with_full_sync);
         self.take_in_all(events);

@@ -1,5 +1,5 @@
-//! The engine's notices as sentences for an operator: what happened, to whom, what to do.
-//! Decides the words and the level of a log line; nothing else.
+//! Turns the engine's notices into sentences for an operator: what happened, to what, and what to do.
+//! Decides only the wording and the level of a log line.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// The watch path of a root.
+    /// The path of a root.
     pub fn root(&self, id: RootId) -> String {
         self.roots.get(id.0).map_or_else(String::new, |root| root.display().to_string())
     }
@@ -41,7 +41,7 @@ impl Names {
         let policy = failure.kind.policy();
         let who = self.who(policy.subject, remote, root);
         let said = policy.said.replace("{who}", &who).replace("{kept}", &waiting(pending));
-        // Last: the reason may hold anything.
+        // Replace the reason last, because it may contain placeholders.
         said.replace("{reason}", &failure.clause())
     }
 
@@ -89,13 +89,13 @@ impl Names {
                 let said = self.failed(*remote, *root, failure, *pending);
                 let lasts = span(*lasts);
                 let next = match next_try.is_zero() {
-                    true => "a try is under way".into(),
+                    true => "a try is running".into(),
                     false => format!("the next try is in {}", span(*next_try)),
                 };
                 (Level::Warn, format!("{said} (this lasts for {lasts} now; {next})"))
             }
             Notice::PathsFailed { remote, refusal, next_try } => {
-                // What the other side does not allow may be meant.
+                // A refusal by the receiver may be intended, so it is only a warning.
                 let is_denied = refusal.example.failure.kind == FailureKind::Denied;
                 let level = if is_denied { Level::Warn } else { Level::Error };
                 (level, self.refused(*remote, refusal, *next_try))
@@ -178,7 +178,7 @@ impl Names {
             Notice::FullSyncSkipped { remote } => (
                 Level::Warn,
                 format!(
-                    "the scheduled full sync to {} is left out: the one before is still under way",
+                    "the scheduled full sync to {} is skipped: the previous one is still running",
                     self.remote(*remote)
                 ),
             ),
@@ -193,7 +193,7 @@ impl Names {
     }
 }
 
-/// `1 change waits and is`, `2 changes wait and are`; before anything has changed, what will be done.
+/// The subject of a sentence: `1 change waits and is`, `2 changes wait and are`; with 0, it speaks of later changes.
 fn waiting(pending: usize) -> String {
     match pending {
         0 => "what changes is kept and".into(),
@@ -202,7 +202,7 @@ fn waiting(pending: usize) -> String {
     }
 }
 
-/// `7 s`, `5 min`, `2 h 5 min`.
+/// Formats a duration as `7 s`, `5 min` or `2 h 5 min`.
 fn span(time: Duration) -> String {
     let seconds = time.as_secs_f64().ceil() as u64;
     match (seconds / 3600, seconds / 60 % 60) {
@@ -213,7 +213,7 @@ fn span(time: Duration) -> String {
     }
 }
 
-/// `1 change is on its way`, `2 changes are on their way`.
+/// Formats `1 change is on its way` or `2 changes are on their way`.
 fn on_their_way(pending: usize) -> String {
     match pending {
         0 => "it has everything".into(),

@@ -1,5 +1,5 @@
-//! Who wants snapshots of the mirror, and how one is made: only when somebody asks, or follows and something has changed.
-//! Counts nothing itself; nobody waits for it on the way of a change.
+//! Makes snapshots of the mirror: on request, and for followers after a change.
+//! Counts nothing itself, and never delays a change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,41 +25,41 @@ use crate::snapshot::{
 };
 use crate::watch::WatchStatus;
 
-/// Who follows is told no more often than this.
+/// The minimum time between two snapshots for a follower.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 
 /// How long the main loop may take to accept a request.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who wants snapshots, and what never changes in them.
+/// The followers, and the constant parts of snapshots.
 #[derive(Debug)]
 pub struct Observer {
-    /// What never changes of the process.
+    /// The constant facts about the process.
     pub instance: Instance,
-    /// Where rsync sends to, for each remote.
+    /// The destination of each remote.
     pub destinations: Vec<String>,
-    /// How watching goes.
+    /// The state of the watch thread.
     pub watch: Arc<WatchStatus>,
-    /// What has happened since the start.
+    /// The counters since the start.
     pub statistics: Statistics,
-    /// What an operator has to see to at a root, since when, and the sentence that says it.
+    /// The alarms of roots, each with its start time and its sentence.
     alarms: BTreeMap<(RootId, RelPath), (Now, String)>,
-    /// How fast the full syncs under way send.
+    /// The speed of the running full syncs.
     rates: BTreeMap<RemoteId, Rate>,
     followers: Vec<Follower>,
-    /// Something has happened since the followers were told last.
+    /// Something has changed since the followers got their last snapshot.
     has_news: bool,
 }
 
 #[derive(Debug)]
 struct Follower {
     request: Request,
-    /// When it may be told again; `None`: it has not been told yet.
+    /// When it may get the next snapshot; `None` before the first one.
     next: Option<Now>,
 }
 
 impl Observer {
-    /// Nobody asks yet.
+    /// Has no followers yet.
     pub fn new(instance: Instance, destinations: Vec<String>, watch: Arc<WatchStatus>) -> Self {
         let statistics = Statistics::new(destinations.len());
         Self {
@@ -74,17 +74,17 @@ impl Observer {
         }
     }
 
-    /// Somebody wants snapshots; [`Mirror::tell_followers`] gives the first one.
+    /// Adds a follower; [`Mirror::tell_followers`] sends the first snapshot.
     pub fn add(&mut self, request: Request) {
         self.followers.push(Follower { request, next: None });
     }
 
-    /// Something has happened.
+    /// Notes that something has changed.
     pub fn note_news(&mut self) {
         self.has_news = true;
     }
 
-    /// When somebody is to be told next.
+    /// When a follower must get its next snapshot.
     pub fn next_deadline(&self) -> Option<Now> {
         let next = self.followers.iter().filter(|_| self.has_news);
         next.map(|follower| follower.next.unwrap_or_default()).min()
@@ -103,7 +103,7 @@ impl Observer {
         self.followers.retain_mut(|follower| {
             let is_due = follower.next.is_none_or(|next| has_news && next <= now);
             if !is_due {
-                // It has missed nothing: what it is told next is newer.
+                // Keep the flag, so that this follower gets a snapshot when its pause is over.
                 self.has_news |= has_news;
                 return true;
             }
@@ -113,7 +113,7 @@ impl Observer {
     }
 }
 
-/// How other threads ask the main loop for snapshots.
+/// Makes the reader by which other threads ask the main loop for snapshots.
 pub fn reader(events: Sender<MainEvent>) -> SnapshotReader {
     SnapshotReader::new(move |request| {
         let sent = events.send_timeout(MainEvent::Snapshot(request), PATIENCE);
@@ -125,18 +125,18 @@ pub fn reader(events: Sender<MainEvent>) -> SnapshotReader {
 }
 
 impl Mirror {
-    /// The time of this moment, by both clocks.
+    /// The current time, by both clocks.
     pub fn clock(&self) -> Clock {
         Clock { now: self.now(), wall_ms: wall_ms() }
     }
 
-    /// Tells whoever wants to know, if it is time.
+    /// Sends a snapshot to each follower that is due.
     pub fn tell_followers(&mut self) {
         let now = self.now();
         if self.observer.is_due(now) {
             let snapshot = Arc::new(self.snapshot());
             self.observer.tell(now, &snapshot);
-            // What it sends goes on between two events.
+            // A running full sync sends data between two events, so its figures change without one.
             let is_sending = |remote: &Remote| remote.full_sync.is_some() && remote.in_flight > 0;
             if snapshot.remotes.iter().any(is_sending) {
                 self.observer.note_news();
@@ -144,7 +144,7 @@ impl Mirror {
         }
     }
 
-    /// The state of this moment.
+    /// The current state.
     pub fn snapshot(&mut self) -> Snapshot {
         let clock = self.clock();
         let oldest = self.oldest_pending();
@@ -165,7 +165,7 @@ impl Mirror {
         }
     }
 
-    /// Since when the oldest change waits, at any remote.
+    /// Since when the oldest change of all remotes waits.
     pub fn oldest_pending(&self) -> Option<Now> {
         let remotes = (0..self.ledger.roots_of_remotes().len()).map(RemoteId);
         remotes.filter_map(|id| self.engine.observe(id)?.oldest).min()
@@ -232,7 +232,7 @@ impl Mirror {
         Some(remote)
     }
 
-    /// A full sync under way, those of its runs included that are at work.
+    /// The progress of a full sync, including its running runs.
     pub(super) fn full_sync(
         &mut self,
         clock: Clock,
@@ -249,7 +249,7 @@ impl Mirror {
         FullSync { bytes, bytes_per_second, ..full_sync_of(clock, view) }
     }
 
-    /// A minute of the last hour may be over.
+    /// Updates the history when a minute has ended.
     pub fn count_time(&mut self) {
         let clock = self.clock();
         if self.observer.statistics.is_new_minute(clock) {
@@ -258,7 +258,7 @@ impl Mirror {
         }
     }
 
-    /// Counts what an operator is told.
+    /// Counts a notice that is logged.
     pub fn count_notice(&mut self, notice: &Notice, level: log::Level, sentence: &str) {
         let clock = self.clock();
         let statistics = &mut self.observer.statistics;
@@ -282,7 +282,7 @@ impl Mirror {
         self.note_alarm(clock.now, notice, sentence);
     }
 
-    /// What an operator has to see to, as long as it lasts.
+    /// Starts or ends the alarm of a notice.
     fn note_alarm(&mut self, now: Now, notice: &Notice, sentence: &str) {
         let whole = RelPath::root;
         let (key, begins) = match notice {

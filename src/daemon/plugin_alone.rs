@@ -1,5 +1,5 @@
-//! `-m NAME`: one plugin hears of every change below the watch path, and nothing is mirrored.
-//! Keeps no state: what happens while it is down is nobody's business.
+//! `-m NAME`: one plugin gets every change below the watch path, and nothing is mirrored.
+//! Keeps no state: changes made while it is down are not reported.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use crate::process::signals::{Mode, Signal, Signals, start_signals};
 use crate::process::{print, tell_stopping};
 use crate::watch::{Exclude, Watcher};
 
-/// Events between threads.
+/// The capacity of the channel of events.
 const EVENTS: usize = 256;
 
-/// A plugin and what it listens to. The fields end in this order: first of all nobody listens any more, so that no
-/// thread waits for us while we wait for it.
+/// A plugin and its sources of events. The order of the fields matters: the receiver is dropped first, so that no
+/// thread waits for us while we join it.
 pub struct PluginAlone {
     events: Receiver<MainEvent>,
     incoming: Receiver<Signal>,
@@ -38,7 +38,7 @@ pub struct PluginAlone {
 }
 
 impl PluginAlone {
-    /// Starts the plugin, and returns when the watches stand.
+    /// Starts the plugin, and returns when the watches are set.
     pub fn start(args: &Args, config: &Config, name: PluginName) -> Result<Self, BoxError> {
         let (sender, events) = bounded(EVENTS);
         let mode = if args.daemon { Mode::Background } else { Mode::Foreground };

@@ -1,5 +1,5 @@
-//! Hands a change to the plugin once it has reached every remote that is up.
-//! Knows who still lacks what; the plugin itself works in a thread of its own.
+//! Passes a change to the plugin when it has reached every remote that is up.
+//! Knows which remotes still lack a change; the plugin itself runs on its own thread.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use crate::engine::pending::Item;
 use crate::path::{RelPath, within};
 use crate::plugin::{Plugin, PluginEvent, PluginSpec};
 
-/// Changes that may wait for their delivery; beyond that the plugin does not hear of new ones.
+/// The maximum number of changes that wait for their delivery; further changes are not passed to the plugin.
 const WAITING_MAX: usize = 100_000;
 
-/// One change on its way to the remotes.
+/// A change that is not delivered to all remotes yet.
 #[derive(Debug)]
 struct Waiting {
     mask: u32,
@@ -25,11 +25,11 @@ struct Waiting {
     reached: bool,
 }
 
-/// The changes that the plugin is to hear of.
+/// The changes that the plugin must get.
 pub struct Plugins {
     plugin: Plugin,
     roots: Vec<Arc<Path>>,
-    /// For each root, its remotes, and their names for the plugin.
+    /// The remotes of each root, and their names for the plugin.
     remotes: Vec<(Vec<RemoteId>, Arc<[String]>)>,
     switches: ChangeSwitches,
     down: Vec<RemoteId>,
@@ -38,7 +38,7 @@ pub struct Plugins {
 }
 
 impl Plugins {
-    /// `remotes`: for each remote its root and its name.
+    /// `remotes`: the root and the name of each remote.
     pub fn new(
         plugin: Plugin,
         switches: ChangeSwitches,
@@ -61,7 +61,7 @@ impl Plugins {
         }
     }
 
-    /// Remotes have come or gone: for each root the numbers of its remotes, and the names of all numbers.
+    /// Updates the remotes after a reload: the numbers of each root's remotes, and the names by number.
     pub fn change_remotes(&mut self, numbers: &[Vec<RemoteId>], names: &[String]) {
         let name = |id: &RemoteId| names.get(id.0).cloned().unwrap_or_default();
         let of_root = |ids: &Vec<RemoteId>| (ids.clone(), ids.iter().map(name).collect());
@@ -77,7 +77,7 @@ impl Plugins {
         }
     }
 
-    /// Changes begin their way.
+    /// Notes new changes.
     pub fn changed(&mut self, root: RootId, changes: &[Change]) {
         let Some((remotes, _)) = self.remotes.get(root.0) else { return };
         for change in changes {
@@ -90,7 +90,7 @@ impl Plugins {
                 reached: false,
             };
             if self.switches.is_step(change.cause) {
-                // The plugin hears of the change that the step belongs to, when that has arrived as a whole.
+                // A step belongs to an earlier change. The plugin gets that change when the step is delivered, too.
                 if let Some(known) = self.waiting.get_mut(&key) {
                     *known = Waiting { mask: known.mask, ..waiting };
                 }
@@ -100,8 +100,8 @@ impl Plugins {
                 self.dropped += 1;
                 if self.dropped == 1 {
                     log::warn!(
-                        "more than {WAITING_MAX} changes wait for their delivery: the plugin is not told of \
-                         the ones that come now"
+                        "more than {WAITING_MAX} changes wait for their delivery: the plugin does not get \
+                        further changes until they are delivered"
                     );
                 }
                 continue;
@@ -110,7 +110,7 @@ impl Plugins {
         }
     }
 
-    /// A job has delivered these items to `remote`.
+    /// Notes that a job has delivered these items to `remote`.
     pub fn delivered(&mut self, remote: RemoteId, root: RootId, items: &[Item]) {
         self.down.retain(|down| *down != remote);
         for item in items {
@@ -126,12 +126,12 @@ impl Plugins {
             }
         }
         if self.waiting.is_empty() && self.dropped > 0 {
-            log::warn!("the plugin was not told of {} changes", self.dropped);
+            log::warn!("the plugin did not get {} changes", self.dropped);
             self.dropped = 0;
         }
     }
 
-    /// Nobody waits for a remote that is down.
+    /// Stops waiting for a remote that is down.
     pub fn went_down(&mut self, remote: RemoteId) {
         self.down.push(remote);
         let keys: Vec<_> = self.waiting.keys().cloned().collect();

@@ -1,5 +1,5 @@
-//! How far full syncs have come: lines that move on a terminal, or one line a minute in the log.
-//! Counts nothing itself.
+//! Shows the progress of full syncs: as bars on a terminal, or as one line a minute in the log.
+//! Does not count anything itself.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use crate::engine::Now;
 use crate::logging::Log;
 use crate::snapshot::FullSync;
 
-/// Remotes that have a line of their own; the others share one.
+/// The maximum number of lines on a terminal; further remotes share one.
 const LINES: usize = 8;
 
-/// How often the lines on a terminal move.
+/// How often the lines on a terminal are redrawn.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How often the log says how far a full sync has come.
+/// How often the progress is logged.
 const LOGGED: Duration = Duration::from_secs(60);
 
-/// Where it is shown, and when again.
+/// Where the progress is shown, and when next.
 #[derive(Debug)]
 pub struct Progress {
     place: Place,
-    /// `None`: no full sync is under way.
+    /// `None` without a running full sync.
     next: Option<Now>,
 }
 
@@ -35,27 +35,27 @@ enum Place {
     Log,
 }
 
-/// A full sync under way.
+/// A running full sync.
 #[derive(Debug)]
 pub struct UnderWay {
     /// The remote as the operator writes it.
     pub remote: String,
-    /// How far it has come.
+    /// The progress.
     pub full_sync: FullSync,
-    /// Whether something of it is under way at this moment.
+    /// Whether it is working now.
     pub works: Works,
 }
 
-/// Whether something of a full sync is under way at this moment.
+/// Whether a full sync is working now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Works {
-    /// It is.
+    /// It has jobs in flight.
     Now,
     /// It waits: the remote is down or paused, or deletions are undecided.
     Later,
 }
 
-/// A line that tells one full sync, or several.
+/// A line for one full sync, or for several.
 #[derive(Debug, PartialEq)]
 struct Line {
     name: String,
@@ -64,7 +64,7 @@ struct Line {
 }
 
 impl Progress {
-    /// Lines that move where standard error is a terminal. The log shares it with them.
+    /// Shows bars if standard error is a terminal. The log writes above them.
     pub fn on_terminal(log: &Log) -> Self {
         if !std::io::stderr().is_terminal() {
             return Self::in_log();
@@ -74,17 +74,17 @@ impl Progress {
         Self { place: Place::Terminal { screen, bars: Vec::new() }, next: None }
     }
 
-    /// Lines in the log.
+    /// Shows lines in the log.
     pub fn in_log() -> Self {
         Self { place: Place::Log, next: None }
     }
 
-    /// When it is to be shown again.
+    /// When the progress must be shown again.
     pub fn next_deadline(&self) -> Option<Now> {
         self.next
     }
 
-    /// True when it is time to show how far full syncs have come; one is under way.
+    /// True when it is time to show the progress. Call it only while a full sync is running.
     fn is_due(&mut self, now: Now) -> bool {
         let first = match self.place {
             Place::Terminal { .. } => now,
@@ -93,7 +93,7 @@ impl Progress {
         *self.next.get_or_insert(first) <= now
     }
 
-    /// Shows it.
+    /// Shows the progress.
     fn show(&mut self, now: Now, now_ms: u64, all: &[UnderWay]) {
         match &mut self.place {
             Place::Terminal { screen, bars } => {
@@ -102,7 +102,7 @@ impl Progress {
             }
             Place::Log => {
                 self.next = Some(now + LOGGED);
-                // What waits is told by the notice that says why.
+                // A waiting full sync is not logged here: another notice says why it waits.
                 let at_work = all.iter().filter(|it| it.works == Works::Now);
                 for Line { name, full_sync, .. } in lines(at_work) {
                     log::info!("full sync to {name}: {}", full_sync.words(now_ms));
@@ -111,7 +111,7 @@ impl Progress {
         }
     }
 
-    /// No full sync is under way, or the program ends.
+    /// Removes the lines when no full sync is running, or the program ends.
     pub fn clear(&mut self) {
         self.next = None;
         if let Place::Terminal { screen, bars } = &mut self.place {
@@ -120,7 +120,7 @@ impl Progress {
     }
 }
 
-/// One line for each, the first of them at least.
+/// The lines: one for each of the first remotes, and one for the rest.
 fn lines<'a>(all: impl IntoIterator<Item = &'a UnderWay>) -> Vec<Line> {
     let mut all: Vec<&UnderWay> = all.into_iter().collect();
     let rest = if all.len() > LINES { all.split_off(LINES - 1) } else { Vec::new() };
@@ -139,7 +139,7 @@ fn lines<'a>(all: impl IntoIterator<Item = &'a UnderWay>) -> Vec<Line> {
     lines
 }
 
-/// Draws nothing while the terminal stands still: the mirror does not wait for it.
+/// Draws nothing while the terminal is stopped, so that the mirror does not wait for it.
 fn draw(screen: &MultiProgress, bars: &mut Vec<ProgressBar>, lines: Vec<Line>, now_ms: u64) {
     let has_nothing = bars.is_empty() && lines.is_empty();
     if !has_nothing && !crate::logging::is_stderr_writable() {
@@ -164,7 +164,7 @@ fn draw(screen: &MultiProgress, bars: &mut Vec<ProgressBar>, lines: Vec<Line>, n
 }
 
 impl Mirror {
-    /// Shows how far full syncs have come, if it is time.
+    /// Shows the progress of full syncs, if it is time.
     pub(super) fn show_progress(&mut self) {
         if !self.engine.has_full_sync() {
             if self.teller.progress.next_deadline().is_some() {

@@ -1,38 +1,38 @@
-//! How fast something counts up, as seen by whoever looks now and then.
-//! Reads no clock.
+//! The rate of a counter that is read at irregular times.
+//! Does not read the clock.
 
 use std::time::Duration;
 
 use crate::engine::Now;
 
-/// The rate is told of so long, at least, and of twice as long at most where somebody looks often.
+/// The least time over which the rate is measured; if the counter is read often, at most twice this time.
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// The last looks at something that counts up.
+/// The last readings of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// When it began.
+    /// The time of the first reading.
     pub since: Now,
-    /// A look that is older than [`WINDOW`], or the beginning.
+    /// A reading that is older than [`WINDOW`], or the first one.
     old: (Now, u64),
-    /// A later look.
+    /// A later reading.
     new: (Now, u64),
 }
 
 impl Rate {
-    /// It begins: when, and at which count.
+    /// Starts with the time and the count of the first reading.
     pub fn new(begin: (Now, u64)) -> Self {
         Self { since: begin.0, old: begin, new: begin }
     }
 
-    /// It has come to `count`; how much that is a second at present.
+    /// Adds a reading; returns the current rate per second.
     pub fn at(&mut self, now: Now, count: u64) -> f64 {
         if now.saturating_sub(self.new.0) >= WINDOW {
             (self.old, self.new) = (self.new, (now, count));
         }
         let took = now.saturating_sub(self.old.0).as_secs_f64();
         let more = count.saturating_sub(self.old.1) as f64;
-        // A moment after the beginning nobody can tell.
+        // Right after the first reading, the rate would be meaningless.
         if took < 0.1 { 0.0 } else { more / took }
     }
 }

@@ -1,5 +1,6 @@
-//! `sersync2 reload` and SIGHUP: the configuration is read again, and what has changed in it is put in force.
-//! Remotes come and go under way. What cannot be changed under way starts the mirror again in this process, with all that is pending.
+//! `sersync2 reload` and SIGHUP: read the configuration again, and apply what has changed in it.
+//! Remotes are added and removed in the running mirror. Other changes restart the mirror in this process, and keep what
+//! is pending.
 
 mod changes;
 
@@ -33,34 +34,34 @@ use crate::source::Source;
 use crate::worker::places::Daemons;
 use changes::{Changes, Slot, slots_of};
 
-/// Somebody wants the configuration to be read again.
+/// A request to read the configuration again.
 #[derive(Debug)]
 pub struct Asked {
-    /// What is to be done with it.
+    /// What to do with the configuration.
     pub purpose: Purpose,
-    /// Whom to answer; `None`: it was a signal.
+    /// Takes the answer; `None` for a signal.
     pub reply: Option<Reply>,
 }
 
 /// Why the configuration is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To put it in force.
+    /// To apply it.
     Apply,
-    /// To say what would change.
+    /// To report what would change.
     DryRun,
-    /// To put lists of remotes in force that have changed. The rest stays as it is, whatever the file says by now.
+    /// To apply changed lists of remotes only, even if the file contains other changes.
     Lists,
 }
 
 impl Asked {
-    /// A list of remotes may have changed.
+    /// A request because a list of remotes may have changed.
     pub fn by_list() -> Self {
         Self { purpose: Purpose::Lists, reply: None }
     }
 }
 
-/// The configuration cannot be read: nothing changes. Who asked at a terminal is told there, everybody else in the log.
+/// Reports that the configuration cannot be read and nothing changes: to the client that asked, otherwise to the log.
 fn refuse(error: &str, purpose: Purpose, reply: Option<&Reply>) -> Answer {
     let error = error.replace("; nothing was started", "");
     let stays = match purpose {
@@ -77,7 +78,7 @@ fn refuse(error: &str, purpose: Purpose, reply: Option<&Reply>) -> Answer {
     Answer::failed("refused", format!("{error}\n{stays}"))
 }
 
-/// Nothing changes but the remotes.
+/// Keeps the settings in force except for the remotes.
 fn keep_settings(config: &mut Config, in_force: &Config) {
     config.host = in_force.host.clone();
     config.telling = in_force.telling.clone();
@@ -85,53 +86,53 @@ fn keep_settings(config: &mut Config, in_force: &Config) {
     keep_times(config, in_force);
 }
 
-/// The timers stay as they are.
+/// Keeps the times in force.
 fn keep_times(config: &mut Config, in_force: &Config) {
     config.fail_log.retry_minutes = in_force.fail_log.retry_minutes;
     config.crontab = in_force.crontab.clone();
 }
 
-/// What was made at the start and is needed for remotes that come later.
+/// What was created at the start and is needed for remotes that are added later.
 pub struct Origins {
     /// The configuration, as an absolute path.
     pub file: PathBuf,
-    /// What is in force.
+    /// The configuration in force.
     pub loaded: Loaded,
-    /// What is not mirrored.
+    /// The filter.
     pub filter: Arc<Filter>,
     /// The watch roots.
     pub sources: Vec<Arc<Source>>,
-    /// Who observes for the record of each root.
+    /// The recorder of each root.
     pub recorders: Vec<Option<Recorder>>,
-    /// The places that remotes of one daemon share.
+    /// The places of each daemon, which its remotes share.
     pub daemons: Daemons,
     /// The state directory.
     pub state: Option<PathBuf>,
     /// The log.
     pub log: Log,
-    /// To the main loop.
+    /// The channel to the main loop.
     pub events: Sender<MainEvent>,
 }
 
-/// What is in force, and what can be put in its place.
+/// The configuration in force, and the parts that a reload can replace.
 pub struct Reload {
     origins: Origins,
-    /// By number: the remotes that are mirrored now.
+    /// The current remotes, by number.
     slots: Vec<Option<Slot>>,
     timers: Vec<Timer>,
-    /// Tells of changes of the files that list remotes.
+    /// Watches the files that list remotes.
     lists: Option<ListWatch>,
-    /// Ends what tells by its old settings, and starts it with the new ones.
+    /// The thread that restarts page, alerts and the like with new settings.
     renewing: Option<JoinedThread>,
     tellers: Arc<Mutex<Tellers>>,
     /// The configuration in force, for the page.
     shown: Arc<Mutex<String>>,
-    /// Who waits for the configuration; the first one's is being read.
+    /// The waiting requests; the configuration is being read for the first one.
     asked: Vec<Asked>,
 }
 
 impl Reload {
-    /// What the mirror starts with.
+    /// The state at the start of the mirror.
     pub fn new(origins: Origins, timers: Vec<Timer>) -> Self {
         let slots = slots_of(&origins.loaded.config).into_iter().map(Some).collect();
         let shown = Arc::new(Mutex::new(shown(&origins.loaded.config)));
@@ -139,7 +140,7 @@ impl Reload {
         Self { origins, slots, timers, lists: None, renewing, tellers, shown, asked }
     }
 
-    /// Starts what tells others how the mirror is, and what tells us of lists of remotes.
+    /// Starts page, status file, heartbeat and alerts, and the watch on the lists of remotes.
     pub fn start_tellers(&mut self) {
         let Origins { loaded, events, log, .. } = &self.origins;
         *lock(&self.tellers) =
@@ -147,7 +148,7 @@ impl Reload {
         self.lists = self.watch_lists(&loaded.config);
     }
 
-    /// Tells of changes of the files that list remotes; `None`: there are none.
+    /// Starts the watch on the files that list remotes; `None` if there are none.
     fn watch_lists(&self, config: &Config) -> Option<ListWatch> {
         let file = |origin: &ListOrigin| match origin {
             ListOrigin::File(path) => Some(path.clone()),
@@ -168,7 +169,7 @@ impl Reload {
         watch.map_err(warn).ok()
     }
 
-    /// What is in force.
+    /// The configuration in force.
     pub fn loaded(&self) -> &Loaded {
         &self.origins.loaded
     }
@@ -177,12 +178,12 @@ impl Reload {
         &self.origins.loaded.config
     }
 
-    /// What is excluded.
+    /// The filter.
     pub fn filter(&self) -> Arc<Filter> {
         Arc::clone(&self.origins.filter)
     }
 
-    /// Reads the configuration on a thread of its own, since that may take a while.
+    /// Reads the configuration on its own thread, because that may take long.
     fn read(&self, purpose: Purpose) -> Result<(), String> {
         let (file, events) = (self.origins.file.clone(), self.origins.events.clone());
         let in_force = self.origins.loaded.clone();
@@ -208,7 +209,7 @@ impl Reload {
         })
     }
 
-    /// Ends what tells, and starts it with the configuration in force.
+    /// Returns a function that restarts page, status file, heartbeat and alerts with the configuration in force.
     fn tellers_anew(&self) -> Box<dyn FnOnce() + Send> {
         let Origins { loaded, events, log, .. } = &self.origins;
         let (config, reader) = (loaded.config.clone(), observer::reader(events.clone()));
@@ -216,14 +217,14 @@ impl Reload {
         let (tellers, shown) = (Arc::clone(&self.tellers), Arc::clone(&self.shown));
         Box::new(move || {
             let mut tellers = lock(&tellers);
-            // The port and the files must be free first.
+            // End the old ones first, to free the port and the files.
             *tellers = Tellers::default();
             *tellers = Tellers::start(&config, &reader, &log, &shown);
         })
     }
 
-    /// A thread that ends what is handed to it and then does the rest: the main loop waits for no thread that may wait for it. It
-    /// begins when the one before has ended.
+    /// Starts a thread that ends the old parts and starts the new ones. The main loop must not join them itself, because
+    /// they may wait for the main loop. The thread first waits for the previous one.
     fn start_renewal(&mut self) -> std::io::Result<Sender<Renewal>> {
         let (hand_over, handed) = bounded::<Renewal>(1);
         let before = self.renewing.take();
@@ -236,7 +237,7 @@ impl Reload {
         });
         match started {
             Ok(thread) => {
-                // There is room, and the thread has not ended.
+                // Cannot fail: the channel has room, and the thread waits for this.
                 _ = given.send(before);
                 self.renewing = Some(thread);
                 Ok(hand_over)
@@ -249,7 +250,7 @@ impl Reload {
     }
 }
 
-/// What has to end, and what then starts in its place.
+/// The parts to end, and what starts afterwards.
 #[derive(Default)]
 struct Renewal {
     timers: Vec<Timer>,
@@ -268,11 +269,11 @@ impl Renewal {
 }
 
 impl Mirror {
-    /// Reads the configuration again. A mirror that ends leaves that to the one that takes over.
+    /// Reads the configuration again. A mirror that is ending leaves that to the mirror that takes over.
     pub fn begin_reload(&mut self, asked: Asked) {
         let mut waiting = self.reload.asked.iter().skip(1);
         if asked.purpose == Purpose::Lists && waiting.any(|it| it.purpose != Purpose::DryRun) {
-            // It reads the lists as they are then.
+            // A waiting request will read the new lists anyway.
             return;
         }
         self.reload.asked.push(asked);
@@ -281,7 +282,7 @@ impl Mirror {
         }
     }
 
-    /// Those who cannot be served are told so, one after the other.
+    /// Starts to read the configuration for the first request; answers those for which that is impossible.
     fn read_configuration(&mut self) {
         let Some(asked) = self.reload.asked.first() else { return };
         if self.stopping.is_ordered() {
@@ -292,7 +293,7 @@ impl Mirror {
         }
     }
 
-    /// The configuration was read.
+    /// Handles the configuration that was read.
     pub fn configuration_read(&mut self, read: Result<Box<Loaded>, String>) {
         if self.reload.asked.is_empty() || self.stopping.is_ordered() {
             return;
@@ -318,7 +319,7 @@ impl Mirror {
         }
         let mut failed = Vec::new();
         if changes.is_empty() {
-            // Messages about the lists name the lines of this text from now on.
+            // Keep the new text, because messages about lists refer to its lines.
             self.reload.origins.loaded = loaded;
         } else if changes.restart.is_empty() {
             self.change_remotes(&loaded.config, &changes, &wanted);
@@ -326,7 +327,7 @@ impl Mirror {
         } else {
             self.restart_with(loaded);
         }
-        // A list that is written anew with the same remotes is nobody's news.
+        // Do not log a list that was rewritten with the same remotes.
         if !(purpose == Purpose::Lists && changes.is_empty()) {
             notes.iter().for_each(|note| log::info!("reload: {note}"));
         }
@@ -335,7 +336,7 @@ impl Mirror {
         Answer::Done { notes }
     }
 
-    /// Remotes come and go; the others do not notice.
+    /// Adds, removes and replaces remotes; the others are not affected.
     fn change_remotes(&mut self, config: &Config, changes: &Changes, wanted: &[Slot]) {
         let Origins { sources, filter, recorders, state, .. } = &self.reload.origins;
         let (recorders, state) = (recorders.clone(), state.clone());
@@ -375,7 +376,7 @@ impl Mirror {
         }
     }
 
-    /// The first number that no remote has, nor a job of one that is gone.
+    /// The first number that neither a remote nor a job of a removed remote uses.
     fn free_number(&self) -> RemoteId {
         let slots = &self.reload.slots;
         let is_free = |id: &usize| {
@@ -385,7 +386,7 @@ impl Mirror {
         RemoteId((0..slots.len()).find(is_free).unwrap_or(slots.len()))
     }
 
-    /// From now on the number means this remote.
+    /// Gives this number to a remote.
     fn put_remote(
         &mut self,
         id: RemoteId,
@@ -405,8 +406,8 @@ impl Mirror {
         put(&mut self.reload.slots, id.0, Some(slot));
     }
 
-    /// Puts in force what is neither a remote nor takes another mirror. Sentences say what could not be changed: it stays as it was,
-    /// and the next reload finds it again.
+    /// Applies the settings that need no restart of the mirror. Returns a sentence for each that could not be changed: it
+    /// stays as it was, and the next reload tries again.
     fn change_settings(&mut self, mut loaded: Loaded, changes: &Changes) -> Vec<String> {
         let (mut failed, mut renewing) = (Vec::new(), None);
         if changes.tells_otherwise || changes.other_times || changes.other_lists {
@@ -428,13 +429,13 @@ impl Mirror {
         self.reload.origins.loaded = loaded;
         if let Some((thread, mut renewal)) = renewing {
             renewal.tellers = changes.tells_otherwise.then(|| self.reload.tellers_anew());
-            // There is room, and the thread waits for it.
+            // Cannot fail: the channel has room, and the thread waits for this.
             _ = thread.send(renewal);
         }
         failed
     }
 
-    /// Starts what takes the place of timers, watched lists and event log; what it replaces is to be ended.
+    /// Starts new timers, list watch and event log where their settings changed; moves the old ones to `Renewal`.
     fn exchange(
         &mut self,
         config: &mut Config,
@@ -465,17 +466,17 @@ impl Mirror {
         old
     }
 
-    /// Ends in order, and asks for another mirror in this process.
+    /// Ends this mirror, and asks for another one in this process.
     fn restart_with(&mut self, successor: Loaded) {
         self.successor = Some(successor);
         self.stopping.order(self.now());
         self.handle(Event::Stop);
     }
 
-    /// Who has asked for a reload and is not answered, in a form that asks the mirror that takes over.
+    /// The unanswered requests for a reload, as events for the mirror that takes over.
     pub fn unanswered_reloads(&mut self) -> Vec<ProcessEvent> {
         let ask = |Asked { purpose, reply }: Asked| match (purpose, reply) {
-            // Every mirror reads the lists at its start.
+            // The next mirror reads the lists at its start.
             (Purpose::Lists, _) => None,
             (_, None) => Some(ProcessEvent::Signal(Signal::Reopen)),
             (purpose, Some(reply)) => {
@@ -486,14 +487,14 @@ impl Mirror {
         self.reload.asked.drain(..).filter_map(ask).collect()
     }
 
-    /// SIGHUP.
+    /// Handles SIGHUP.
     pub fn reload_by_signal(&mut self) {
         self.begin_reload(Asked { purpose: Purpose::Apply, reply: None });
     }
 }
 
 impl Reload {
-    /// For each root, the numbers of its remotes.
+    /// The numbers of each root's remotes.
     fn numbers(&self) -> Vec<Vec<RemoteId>> {
         let mut numbers = vec![Vec::new(); self.config().mirrors.len()];
         for (id, slot) in self.slots.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Every remote of the configuration as the workers reach it, with what all of them have in common.
-//! Built once at start; knows nothing of what is pending.
+//! Builds the workers of all remotes, with the options that they share.
+//! Does not know what is pending.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,17 +23,17 @@ use crate::worker::remote_worker::{RemoteWorker, RemoteWorkerSetup};
 use crate::worker::rules::{Coverage, Rules};
 use crate::worker::shards::Sharding;
 
-/// How every remote is reached, in the order of their ids.
+/// How each remote is reached, in the order of their ids.
 pub struct RemoteWorkers {
     endpoints: Vec<(Endpoint, Arc<Source>, RootId)>,
     rules: Rules,
-    /// Filter expressions that no rsync command can say.
+    /// Filter expressions that rsync's options cannot express.
     inexpressible: Vec<String>,
     sharding: Sharding,
 }
 
 impl RemoteWorkers {
-    /// Everything that is needed to reach the remotes of `config`, by the holder of the state directory `state`.
+    /// Prepares the remotes of `config`; `state` is the state directory.
     pub fn new(
         config: &Config,
         sources: &[Arc<Source>],
@@ -54,7 +54,7 @@ impl RemoteWorkers {
         }
         let translation = filter.to_rsync_patterns();
         let crontab = config.crontab.as_ref().map(|crontab| crontab.excludes.clone());
-        // A part of a tree does not show what depends on the rest.
+        // These options need the whole tree, so it must not be divided into shards.
         let is_whole = |(endpoint, ..): &(Endpoint, _, _)| {
             endpoint.keeps_hard_links() || endpoint.needs_whole_tree()
         };
@@ -75,7 +75,7 @@ impl RemoteWorkers {
         }
     }
 
-    /// What the start-up lines say of `-r`.
+    /// The start-up lines about `-r`.
     pub fn full_sync_lines(&self) -> Vec<u8> {
         if !self.inexpressible.is_empty() {
             return banner::full_sync_in_steps(&self.inexpressible);
@@ -88,7 +88,7 @@ impl RemoteWorkers {
         banner::full_sync(&runs)
     }
 
-    /// For messages.
+    /// The names for messages.
     pub fn names(&self, sources: &[Arc<Source>]) -> Names {
         Names {
             roots: sources.iter().map(|source| source.path().to_path_buf()).collect(),
@@ -100,13 +100,13 @@ impl RemoteWorkers {
         }
     }
 
-    /// Where rsync sends to, without secrets.
+    /// The destinations, without secrets.
     pub fn destinations(&self) -> Vec<String> {
         let whole = |(endpoint, ..): &(Endpoint, _, _)| endpoint.destination().url();
         self.endpoints.iter().map(whole).collect()
     }
 
-    /// Writes what failed, for all of them.
+    /// The writer of the fail log, for all remotes.
     pub fn fail_log(&self, path: &Path) -> FailLogWriter {
         let remotes = self.endpoints.iter();
         FailLogWriter {
@@ -116,12 +116,12 @@ impl RemoteWorkers {
         }
     }
 
-    /// For each remote, its root.
+    /// The root of each remote.
     pub fn roots(&self) -> Vec<RootId> {
         self.endpoints.iter().map(|(_, _, root)| *root).collect()
     }
 
-    /// One worker for each remote; it observes for the record of its root, where there is one.
+    /// One worker for each remote, with the recorder of its root, if there is one.
     pub fn workers(
         &self,
         recorders: &[Option<Recorder>],
@@ -135,7 +135,7 @@ impl RemoteWorkers {
         made.map(|(worker, ..)| worker).collect()
     }
 
-    /// The worker of one remote, how it is reached, and its root.
+    /// The worker of one remote, its endpoint and its root.
     pub fn make(
         &self,
         index: usize,
@@ -157,7 +157,7 @@ impl RemoteWorkers {
     }
 }
 
-/// The filter as those see it who only ask.
+/// The filter as a function that says whether a path is excluded.
 pub fn exclude_of(filter: &Arc<Filter>) -> Exclude {
     let filter = Arc::clone(filter);
     Arc::new(move |path, is_dir| filter.excludes(path, is_dir))

@@ -1,5 +1,5 @@
-//! Every part of a running mirror, started in the order in which they need each other, ended in the reverse one.
-//! Returns when the watches stand; the main loop is `daemon/mirror.rs`.
+//! Starts every part of a mirror in the order of their dependencies, and ends them in reverse order.
+//! The main loop is `daemon/mirror.rs`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,38 +47,38 @@ use crate::watch::{Exclude, WatchOptions, Watcher};
 use crate::worker::Workers;
 use crate::worker::places::Daemons;
 
-/// Paths that all pending sets together may hold before they collapse upward: some 170 bytes each, so that the whole
-/// program stays below 200 MB.
+/// The number of pending paths of all remotes at which they collapse upward. A path needs some 170 bytes, so the
+/// whole program stays below 200 MB.
 const PENDING_MAX: usize = 600_000;
 
-/// Events between threads: a few, for each may hold thousands of changes.
+/// The capacity of the channel of events: small, because each event may hold thousands of changes.
 const EVENTS: usize = 256;
 
 /// How long the main loop may take to accept a command.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often directories are looked at that cannot be watched.
+/// How often directories without a watch are listed again.
 const RESCAN: Duration = Duration::from_secs(60);
 
-/// What outlives a mirror that is started again with another configuration. The fields end in this order: first of all nobody
-/// listens any more, so that no thread waits for us while we wait for it.
+/// The parts that stay when the mirror is restarted with another configuration. The order of the fields matters: the
+/// receiver is dropped first, so that no thread waits for us while we join it.
 pub struct Outside {
     events: Receiver<ProcessEvent>,
     _signals: Signals,
-    /// `None` until the first mirror's watches stand, and where there can be none.
+    /// `None` until the watches of the first mirror are set, and if there is no state directory.
     control: Option<Server>,
-    /// What an operator has paused goes on being paused.
+    /// Pauses that the next mirror continues.
     pauses: Vec<KeptPause>,
-    /// Last, for what ends needs memory too.
+    /// Dropped late, because ending the other parts needs memory, too.
     _shortage: ShortageWatch,
     sender: Sender<ProcessEvent>,
 }
 
 impl Outside {
-    /// Listens to signals, and for shortages.
+    /// Starts to handle signals and shortages of memory.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// When a thread cannot be started.
     pub fn open(args: &Args, state: Option<&Arc<StateDir>>) -> Result<Self, BoxError> {
         let (sender, events) = bounded(EVENTS);
         let shortage = ShortageWatch::start(sender.clone())?;
@@ -86,7 +86,7 @@ impl Outside {
         let (to, state) = (sender.clone(), state.cloned());
         let signals = start_signals(mode, move |signal| {
             if let (Signal::Stop, Some(state)) = (signal, &state) {
-                // At once: a start that comes right behind the signal waits for us then.
+                // Mark it at once, so that a start right after the signal waits for our end.
                 state.mark_stopping();
             }
             _ = to.send(ProcessEvent::Signal(signal));
@@ -95,14 +95,14 @@ impl Outside {
         Ok(Self { events, _signals: signals, control, pauses, _shortage: shortage, sender })
     }
 
-    /// Ends with the last mirror.
+    /// Ends these parts and the last mirror.
     pub fn end_with(self, running: RunningDaemon) {
         let Self { events, _signals, control, _shortage, .. } = self;
         drop((events, _signals, control));
         drop(running);
     }
 
-    /// Listens at the control socket. Without one the mirror works as well as with one.
+    /// Opens the control socket. If that fails, the mirror works without it.
     fn open_control(&mut self, state: Option<&StateDir>) {
         let (Some(state), None) = (state, &self.control) else { return };
         let events = self.sender.clone();
@@ -120,8 +120,8 @@ impl Outside {
     }
 }
 
-/// Everything that lives as long as the mirror. The fields end in this order: first of all nobody listens any more,
-/// so that no thread waits for us while we wait for it.
+/// The parts that live as long as the mirror. The order of the fields matters: the receiver is dropped first, so that
+/// no thread waits for us while we join it.
 pub struct RunningDaemon {
     events: Receiver<MainEvent>,
     _watcher: Watcher,
@@ -129,7 +129,7 @@ pub struct RunningDaemon {
 }
 
 impl RunningDaemon {
-    /// Starts every part, and returns when the watches stand.
+    /// Starts every part, and returns when the watches are set.
     ///
     /// # Errors
     /// When a part cannot be started.
@@ -202,7 +202,7 @@ impl RunningDaemon {
         if let (Some(journal), Some(state)) = (&journal, holder.clone()) {
             let sender = sender.clone();
             journal.after_each_sync(move || {
-                // The main loop may wait for this thread, so this thread does not wait for the main loop.
+                // Do not block here: the main loop may be waiting for this thread.
                 state.report_loss(|| sender.try_send(MainEvent::StateLost).is_ok());
             });
         }
@@ -242,29 +242,29 @@ impl RunningDaemon {
         Ok(Self { events, _watcher: watcher, mirror })
     }
 
-    /// Mirrors until a signal ends it; or until it is to be started again, with this configuration.
+    /// Mirrors until a signal ends it, or until a reload needs a restart; then returns the new configuration.
     pub fn work(&mut self, outside: &Outside) -> Option<Loaded> {
         self.mirror.run(&self.events, &outside.events);
         self.mirror.take_successor()
     }
 
-    /// Compares every tree with its remotes, for nothing is on record. What only a remote has stays there.
+    /// Compares every tree with its remotes, because there is no record. Does not delete what only a remote has.
     pub fn compare_everything(&mut self) {
         self.mirror.handle(Event::FullSync(FullSyncCause::Unrecorded));
     }
 
-    /// Ends every part of the mirror so that another one takes over, and gives back the configuration that was in force.
+    /// Ends every part of the mirror so that another one can take over, and returns the configuration in force.
     pub fn end(mut self, outside: &mut Outside) -> Loaded {
         outside.pauses = self.mirror.kept_pauses();
         for event in self.mirror.unanswered() {
-            // Whoever asks is told that the mirror ends, if there is no room.
+            // If the channel is full, the request is dropped, and its client is told that the mirror is ending.
             _ = outside.sender.try_send(event);
         }
         self.mirror.loaded().clone()
     }
 }
 
-/// What a killed program left running would bring what was true then, beside what this one sends.
+/// Ends rsync processes that a killed program left running, because they could overwrite new data with old data.
 fn end_orphans(state: Option<&StateDir>) {
     let ended = state.map_or(0, |state| orphans::end_orphans(state.path()));
     if ended > 0 {
@@ -272,7 +272,7 @@ fn end_orphans(state: Option<&StateDir>) {
     }
 }
 
-/// What a snapshot says of the process and never changes.
+/// The constant facts about the process, for snapshots.
 fn instance(
     args: &Args,
     config: &Config,
@@ -298,7 +298,7 @@ fn instance(
     }
 }
 
-/// What is watched, and what of it counts.
+/// What to watch, and which changes count.
 pub fn watch_options(config: &Config, exclude: &Exclude) -> WatchOptions {
     let roots = config.mirrors.iter().enumerate();
     WatchOptions {
@@ -325,7 +325,7 @@ fn open_journal(
     Ok((Some(journal), Some(replay)))
 }
 
-/// The recorded state of each root; without one, what changes while we are down is not found.
+/// Opens the record of each root. Without one, the next start cannot find changes made while the program is down.
 fn open_records(config: &Config, state: Option<&StateDir>) -> Vec<Option<Record>> {
     let open = |watch: &PathBuf| {
         let record = Record::open(state?.path(), watch);
@@ -341,7 +341,7 @@ fn open_records(config: &Config, state: Option<&StateDir>) -> Vec<Option<Record>
     config.mirrors.iter().map(|mirror| open(&mirror.watch)).collect()
 }
 
-/// The retry thread first, then the crontab thread where there is one.
+/// Starts the retry timer, and then the crontab timer if it is configured.
 pub fn start_timers(config: &Config, sender: &Sender<MainEvent>) -> Result<Vec<Timer>, BoxError> {
     let tick = |event: Event| {
         let sender = sender.clone();
@@ -372,7 +372,7 @@ fn start_workers(
     Ok(Workers::start(remotes, load_gate, tell)?)
 }
 
-/// The plugin that runs after each delivery.
+/// Starts the plugin that runs after each delivery.
 fn start_plugins(config: &Config) -> Result<Option<Plugins>, BoxError> {
     let Some(name) = config.plugin else { return Ok(None) };
     let plugin = super::plugins::start_plugin(config, name)?;
@@ -385,7 +385,7 @@ fn start_plugins(config: &Config) -> Result<Option<Plugins>, BoxError> {
     Ok(Some(Plugins::new(plugin, config.changes, &roots, &remotes)))
 }
 
-/// What SIGHUP does.
+/// Makes the function that reopens the log file at SIGHUP.
 pub fn reopen(log: &Log) -> Box<dyn Fn()> {
     let log = log.clone();
     Box::new(move || match log.reopen() {
@@ -395,7 +395,7 @@ pub fn reopen(log: &Log) -> Box<dyn Fn()> {
     })
 }
 
-/// Returns what happened meanwhile.
+/// Waits until the watches are set; returns the events that arrived meanwhile.
 fn wait_for_watches(events: &Receiver<MainEvent>, roots: usize) -> Vec<MainEvent> {
     let mut ready = 0;
     let mut early = Vec::new();
@@ -412,7 +412,7 @@ fn wait_for_watches(events: &Receiver<MainEvent>, roots: usize) -> Vec<MainEvent
     early
 }
 
-/// What the last run left undone, as events for the engine.
+/// What the last run did not finish, as events for the engine.
 fn restored(replay: Option<Replay>, remotes: usize) -> Vec<Event> {
     let Some(replay) = replay else { return Vec::new() };
     let mut events = Vec::new();
@@ -426,8 +426,8 @@ fn restored(replay: Option<Replay>, remotes: usize) -> Vec<Event> {
     events
 }
 
-/// The items of a restored journal. What was sent shortly before the end is not known any more, so the content of single
-/// paths is compared. The content of whole trees is not: to read them all would take too long.
+/// The items of a restored journal. It is no longer known which files were sent while fresh, so single paths are
+/// compared by content. Whole trees are not, because reading them would take too long.
 fn restored_items(pending: impl Iterator<Item = (RelPath, Scope)>) -> Vec<Item> {
     let mark = |scope| Mark { compare_content: scope == Scope::Entry, ..Mark::new(scope) };
     pending.map(|(path, scope)| Item { path, mark: mark(scope) }).collect()

@@ -1,5 +1,5 @@
-//! A shortage of memory: said, and answered by making do with less. The allocator waits meanwhile.
-//! Does not decide what is given up; the engine does.
+//! Reports a shortage of memory to the main loop, which then reduces its state. The allocator waits meanwhile.
+//! The engine decides what to reduce.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::main_event::ProcessEvent;
 use crate::ground::thread::JoinedThread;
 use crate::sys::memory::Bell;
 
-/// Listens for shortages; dropping it ends and joins its thread.
+/// The thread that waits for shortages; dropping it ends and joins the thread.
 #[derive(Debug)]
 pub struct ShortageWatch {
     bell: Bell,
@@ -23,7 +23,7 @@ impl ShortageWatch {
     /// Wakes the main loop whenever memory is short.
     ///
     /// # Errors
-    /// When the system refuses a thread or a descriptor.
+    /// When the thread or a descriptor cannot be created.
     pub fn start(events: Sender<ProcessEvent>) -> io::Result<Self> {
         let (bell, stop) = (Bell::hang()?, Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
@@ -33,7 +33,7 @@ impl ShortageWatch {
                 if stopped.load(Ordering::Acquire) {
                     return;
                 }
-                // A full channel wakes it as well.
+                // If the channel is full, the main loop wakes anyway.
                 _ = events.try_send(ProcessEvent::MemoryShort);
             }
         })?;

@@ -1,5 +1,5 @@
-//! What has happened since the start, counted: deliveries, latencies, rates, errors; the main loop owns it and tells it.
-//! Does not know what is pending: that is asked from the engine when somebody wants a snapshot.
+//! Counts since the start: deliveries, latencies, rates, errors. The main loop owns and updates them.
+//! Does not know what is pending: a snapshot gets that from the engine.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use crate::snapshot::{
     self, Delivery, DeliveryKind, Histogram, Latency, Minute, RecentError, Totals,
 };
 
-/// Latencies are told of so many minutes.
+/// The number of minutes over which latencies are reported.
 const WINDOW_MINUTES: u64 = 5;
 
-/// Steps within a doubling of a latency: a step is 9 per cent at most.
+/// Buckets for each doubling of a latency, so that a bucket is at most 12.5 per cent wide.
 const STEPS: u64 = 8;
 
-/// Buckets of [`Latencies`]: 2^40 microseconds are twelve days.
+/// The number of buckets of [`Latencies`]: 2^40 microseconds are twelve days.
 const BUCKETS: usize = 40 * STEPS as usize;
 
-/// When something is told: by the engine's clock, and by the wall's.
+/// A moment, by the engine's clock and by the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     /// The engine's time.
@@ -31,7 +31,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// When it was `then` by the engine's clock, on the wall.
+    /// The wall-clock time of the engine's time `then`.
     pub fn wall_of(&self, then: Now) -> u64 {
         if then >= self.now {
             return self.wall_ms.saturating_add(milliseconds(then - self.now));
@@ -44,7 +44,7 @@ impl Clock {
     }
 }
 
-/// All that is counted.
+/// All counters.
 #[derive(Debug)]
 pub struct Statistics {
     remotes: Vec<OfRemote>,
@@ -53,16 +53,16 @@ pub struct Statistics {
     history: VecDeque<(u64, Minute)>,
 }
 
-/// What is counted of one remote.
+/// The counters of one remote.
 #[derive(Debug, Default)]
 struct OfRemote {
     total: Totals,
     histogram: Histogram,
-    /// Of the last minutes, the latest last.
+    /// The last minutes, the latest last.
     minutes: VecDeque<(u64, MinuteOfRemote)>,
     last_delivery: Option<Now>,
     last_full_sync: Option<Now>,
-    /// It was said to be down, and not yet to be back.
+    /// Its outage was reported, and not its end yet.
     is_down: bool,
 }
 
@@ -73,10 +73,10 @@ struct MinuteOfRemote {
     latencies: Latencies,
 }
 
-/// How many paths took how long, to within a tenth.
+/// A histogram of latencies, exact to about a tenth.
 #[derive(Debug, Default)]
 struct Latencies {
-    /// Empty before the first one.
+    /// Empty before the first latency.
     buckets: Vec<u32>,
 }
 
@@ -91,21 +91,21 @@ impl Latencies {
     }
 }
 
-/// Buckets are even steps within each doubling.
+/// The bucket of a duration. Each doubling is divided into equal steps.
 fn bucket_of(duration_us: u64) -> usize {
     let value = duration_us.max(STEPS);
     let doublings = u64::from(value.ilog2() - STEPS.ilog2());
     (doublings * STEPS + (value >> doublings) - STEPS) as usize
 }
 
-/// The longest duration that falls into a bucket.
+/// The longest duration of a bucket.
 fn bound_of(bucket: usize) -> u64 {
     let (doublings, step) = (bucket as u64 / STEPS, bucket as u64 % STEPS);
     ((STEPS + step + 1) << doublings) - 1
 }
 
 impl Statistics {
-    /// Nothing has happened to so many remotes.
+    /// Starts with zero counts for this many remotes.
     pub fn new(remotes: usize) -> Self {
         Self {
             remotes: std::iter::repeat_with(OfRemote::default).take(remotes).collect(),
@@ -115,7 +115,7 @@ impl Statistics {
         }
     }
 
-    /// The number means another remote from now on, of which nothing is known.
+    /// Resets a number that another remote uses from now on.
     pub fn forget(&mut self, remote: RemoteId) {
         put(&mut self.remotes, remote.0, OfRemote::default());
         let id = remote.0 as u64;
@@ -126,7 +126,7 @@ impl Statistics {
             .for_each(|error| error.remote = None);
     }
 
-    /// A worker says what has become of a job for this remote.
+    /// Counts the report of a worker.
     pub fn reported(&mut self, clock: Clock, remote: RemoteId, report: &JobReport) {
         let Some(remote) = self.remotes.get_mut(remote.0) else { return };
         remote.total.failures += report.failed.len() as u64;
@@ -137,7 +137,7 @@ impl Statistics {
         }
     }
 
-    /// A job has delivered something.
+    /// Counts the deliveries of a job.
     pub fn settled(&mut self, clock: Clock, settled: &Settled, kinds: &Kinds) {
         let Some(remote) = self.remotes.get_mut(settled.remote.0) else { return };
         let items = || settled.delivered.iter().chain(&settled.withheld);
@@ -183,7 +183,7 @@ impl Statistics {
         self.history.back().is_none_or(|(minute, _)| *minute != clock.minute())
     }
 
-    /// Brings the history up to now: since `oldest` a change waits.
+    /// Updates the history to the current time; `oldest`: since when the oldest change waits.
     pub fn tick(&mut self, clock: Clock, oldest: Option<Now>) {
         let lag = oldest.map(|since| microseconds(clock.now.saturating_sub(since)));
         if let Some((_, minute)) = self.history.back_mut() {
@@ -193,7 +193,7 @@ impl Statistics {
         minute.lag_us = minute.lag_us.max(lag);
     }
 
-    /// An operator was told something that is wrong.
+    /// Counts an error or a warning that was logged.
     pub fn error(&mut self, clock: Clock, level: log::Level, text: &str, remote: Option<RemoteId>) {
         let level = match level {
             log::Level::Error => "error",
@@ -209,7 +209,7 @@ impl Statistics {
         });
     }
 
-    /// Nothing can be sent to a remote any more.
+    /// Counts an outage.
     pub fn went_down(&mut self, remote: RemoteId) {
         if let Some(remote) = self.remotes.get_mut(remote.0) {
             remote.total.outages += u64::from(!remote.is_down);
@@ -217,7 +217,7 @@ impl Statistics {
         }
     }
 
-    /// A remote is back: what was said of it is over.
+    /// Ends the outage of a remote, and marks its errors as over.
     pub fn came_up(&mut self, clock: Clock, remote: RemoteId) {
         if let Some(remote) = self.remotes.get_mut(remote.0) {
             remote.is_down = false;
@@ -228,7 +228,7 @@ impl Statistics {
         }
     }
 
-    /// A full sync is done.
+    /// Counts a full sync that is done.
     pub fn full_sync_done(&mut self, now: Now, remote: RemoteId) {
         if let Some(remote) = self.remotes.get_mut(remote.0) {
             remote.total.full_syncs += 1;
@@ -236,7 +236,7 @@ impl Statistics {
         }
     }
 
-    /// Fills in what is counted of one remote.
+    /// Fills in the counts of one remote.
     pub fn describe(&self, clock: Clock, remote: RemoteId, into: &mut snapshot::Remote) {
         let Some(remote) = self.remotes.get(remote.0) else { return };
         into.total = remote.total;
@@ -247,7 +247,7 @@ impl Statistics {
         (into.paths_per_second, into.bytes_per_second) = remote.rates(clock.now);
     }
 
-    /// What was delivered lately, what went wrong lately, and the last hour.
+    /// Recent deliveries, recent errors, and the history of the last hour.
     pub fn recent(
         &mut self,
         clock: Clock,
@@ -259,7 +259,7 @@ impl Statistics {
         (deliveries, self.errors.iter().cloned().collect(), history)
     }
 
-    /// The minute of now; those without an event are there too.
+    /// The entry of the current minute. Adds entries for minutes without an event.
     fn history_of(&mut self, clock: Clock) -> &mut Minute {
         let minute = clock.minute();
         let oldest = (minute + 1).saturating_sub(snapshot::MINUTES as u64);
@@ -296,7 +296,7 @@ impl OfRemote {
         (count > 0).then(|| Latency { p50_us: percentile(50), p99_us: percentile(99), count })
     }
 
-    /// Paths and bytes a second: this minute so far, and of the one before as much as is missing to a whole one.
+    /// Paths and bytes per second over the last minute: this minute so far, and the matching share of the previous one.
     fn rates(&self, now: Now) -> (f64, f64) {
         let minute = now.as_secs() / 60;
         let of = |at: u64| {

@@ -1,15 +1,15 @@
-//! How the mirror comes to its end: the order to stop, the patience with what is in flight, the last acknowledgements.
+//! The phases of the mirror's end: the order to stop, the wait for jobs in flight, the last acknowledgements.
 //! Ends nothing itself.
 
 use std::time::Duration;
 
-/// How long runs in flight may go on after SIGTERM.
+/// How long jobs in flight may continue after SIGTERM.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the watch thread may take to reach its last barrier: as a rule it is some microseconds.
+/// How long the watch thread may take to reach its last barrier; it usually takes some microseconds.
 const BARRIER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How far the end has come. Times are the engine's.
+/// The phase of the end. Times are the engine's.
 #[derive(Debug, Default)]
 pub struct Stopping {
     phase: Phase,
@@ -19,27 +19,27 @@ pub struct Stopping {
 enum Phase {
     #[default]
     Running,
-    /// Jobs in flight may go on until then.
+    /// Jobs in flight may continue until then.
     Ordered(Duration),
-    /// They were aborted; their reports are awaited.
+    /// Jobs were aborted; their reports are awaited.
     Aborted,
-    /// Nothing is in flight. What was delivered last may be acknowledged until then.
+    /// Nothing is in flight. The last deliveries may be acknowledged until then.
     Finished(Duration),
-    /// Nobody waits any more.
+    /// The mirror waits for nothing any more.
     Over,
 }
 
-/// What a deadline asks for.
+/// What to do at a deadline.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Nothing: it was the engine's.
+    /// Nothing: it was the engine's deadline.
     Nothing,
     /// Abort what is in flight.
     Abort,
 }
 
 impl Stopping {
-    /// A signal orders the end. A second one is an order not to wait.
+    /// Handles an order to stop. A second order ends the wait.
     pub fn order(&mut self, now: Duration) {
         self.phase = match self.phase {
             Phase::Running => Phase::Ordered(now + STOP_PATIENCE),
@@ -48,17 +48,17 @@ impl Stopping {
         };
     }
 
-    /// True once the end has been ordered.
+    /// True after an order to stop.
     pub fn is_ordered(&self) -> bool {
         self.phase != Phase::Running
     }
 
-    /// Nothing is in flight any more.
+    /// Notes that nothing is in flight any more.
     pub fn finish(&mut self, now: Duration) {
         self.phase = Phase::Finished(now + BARRIER_PATIENCE);
     }
 
-    /// When the end has to be looked after.
+    /// When the current phase ends.
     pub fn next_deadline(&self) -> Option<Duration> {
         match self.phase {
             Phase::Ordered(at) | Phase::Finished(at) => Some(at),
@@ -66,7 +66,7 @@ impl Stopping {
         }
     }
 
-    /// A deadline is reached, perhaps one of these.
+    /// Handles a deadline, which may be the engine's.
     pub fn deadline(&mut self, now: Duration) -> Due {
         match self.phase {
             Phase::Ordered(at) if at <= now => {
@@ -74,7 +74,7 @@ impl Stopping {
                 Due::Abort
             }
             Phase::Finished(at) if at <= now => {
-                // The next start delivers again what is not acknowledged.
+                // Give up: the next start delivers again what is not acknowledged.
                 self.phase = Phase::Over;
                 Due::Nothing
             }
@@ -82,7 +82,7 @@ impl Stopping {
         }
     }
 
-    /// True when the mirror may end; `is_acknowledged`: no delivery waits for its acknowledgement.
+    /// True when the mirror may end. `is_acknowledged`: whether all deliveries are acknowledged.
     pub fn is_over(&self, is_acknowledged: impl FnOnce() -> bool) -> bool {
         match self.phase {
             Phase::Over => true,

@@ -1,5 +1,5 @@
-//! Tells the outside what happens: log lines, the fail log, the progress line, the plugin, the event log.
-//! Decides nothing, and holds nothing up.
+//! Reports what happens: to the log, the fail log, the progress lines, the plugin and the event log.
+//! Decides nothing, and delays nothing.
 
 use std::sync::Arc;
 
@@ -17,24 +17,24 @@ use crate::ground::numbered::put;
 use crate::rsync::Endpoint;
 use crate::source::Source;
 
-/// Everything that tells.
+/// All receivers of reports.
 pub struct Teller {
     /// The names behind the engine's ids.
     pub names: Names,
-    /// Writes what failed.
+    /// Writes the fail log.
     pub fail_log: FailLogWriter,
-    /// Shows how far full syncs have come.
+    /// Shows the progress of full syncs.
     pub progress: Progress,
     /// The plugin that runs after each delivery.
     pub plugins: Option<Plugins>,
-    /// Gets a line for each delivery; `None`: nobody has asked for that.
+    /// Writes a line for each delivery; `None` if the configuration has no event log.
     pub event_log: Option<EventTeller>,
     /// Reopens the log, for SIGHUP.
     pub reopen_log: Box<dyn Fn()>,
 }
 
 impl Teller {
-    /// Changes begin their way to the remotes.
+    /// Passes new changes to the plugin.
     pub fn changed(&mut self, event: &Event) {
         if let (Event::Watch(WatchEvent::Changed { root, changes, .. }), Some(plugins)) =
             (event, &mut self.plugins)
@@ -43,7 +43,7 @@ impl Teller {
         }
     }
 
-    /// A job below `root` is settled.
+    /// Reports a settled job of `root`.
     pub fn settled(&mut self, clock: Clock, root: RootId, settled: &Settled, kinds: &Kinds) {
         if let Some(log) = &self.event_log {
             log.settled(clock, settled, root, kinds);
@@ -54,20 +54,20 @@ impl Teller {
         }
     }
 
-    /// rsync could not deliver these paths this time.
+    /// Reports paths that rsync could not deliver this time.
     pub fn failed(&self, clock: Clock, remote: RemoteId, paths: &[PathFailure]) {
         if let Some(log) = &self.event_log {
             paths.iter().for_each(|path| log.failed(clock, remote, path));
         }
     }
 
-    /// From now on the number means this remote.
+    /// Gives this number to a remote.
     pub fn name_remote(&mut self, id: RemoteId, name: String, reached: (Endpoint, Arc<Source>)) {
         put(&mut self.names.remotes, id.0, name);
         put(&mut self.fail_log.remotes, id.0, reached);
     }
 
-    /// Remotes have come or gone: the roots of all numbers, and for each root the numbers that are its remotes.
+    /// Updates the remotes after a reload: the root of each number, and the numbers of each root's remotes.
     pub fn change_remotes(&mut self, roots: &[RootId], numbers: &[Vec<RemoteId>]) {
         if let Some(log) = &mut self.event_log {
             log.name_remotes(&self.names.remotes, roots);
@@ -77,13 +77,13 @@ impl Teller {
         }
     }
 
-    /// Opens the log files anew, as log rotation asks for.
+    /// Reopens the log files, for log rotation.
     pub fn reopen_logs(&self) {
         (self.reopen_log)();
         self.event_log.iter().for_each(EventTeller::reopen);
     }
 
-    /// Logs a notice of the engine; its level and its sentence.
+    /// Logs a notice of the engine; returns its level and its sentence.
     pub fn notify(&mut self, notice: &Notice) -> (log::Level, String) {
         if let (Notice::Failed { remote, failure, .. }, Some(plugins)) = (notice, &mut self.plugins)
             && failure.kind.is_remotes()
@@ -95,7 +95,7 @@ impl Teller {
         (level, sentence)
     }
 
-    /// Logs one line for each remote: how much is pending.
+    /// Logs for each remote how much is pending.
     pub fn report(&self, engine: &Engine) {
         for (remote, name) in self.names.remotes.iter().enumerate() {
             let Some(_) = engine.observe(RemoteId(remote)) else { continue };
@@ -104,7 +104,7 @@ impl Teller {
         }
     }
 
-    /// Writes the fail log anew.
+    /// Rewrites the fail log.
     pub fn write_fail_log(&mut self, engine: &Engine) {
         self.fail_log.write(&engine.fail_log());
     }

@@ -1,5 +1,5 @@
-//! Starts what tells others how the mirror is: page, status file, heartbeat, alerts; and feeds the event log.
-//! Everything here reads snapshots or takes records; whatever of it fails is one line of the log, and the mirror goes on.
+//! Starts the parts that report the state: page, status file, heartbeat, alerts; and feeds the event log.
+//! If one of them fails, that is one line in the log, and the mirror goes on.
 
 use std::io;
 use std::path::Path;
@@ -27,10 +27,10 @@ use super::deliveries::Kinds;
 use super::notice::Names;
 use super::statistics::Clock;
 
-/// How long the end of the program waits for one of them; what it asks a web service for may take longer.
+/// How long the end of the program waits for a thread, because a request to a web service may take longer.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Everything that tells, until it is dropped.
+/// The running page, status file, heartbeat and alerts; dropping it ends them.
 #[derive(Default)]
 pub struct Tellers {
     _page: Option<Page>,
@@ -39,7 +39,7 @@ pub struct Tellers {
 }
 
 impl Tellers {
-    /// Starts what the configuration asks for; `shown` is the configuration as everybody may see it.
+    /// Starts what the configuration asks for; `shown` is the configuration without secrets.
     pub fn start(
         config: &Config,
         reader: &SnapshotReader,
@@ -79,8 +79,8 @@ impl Tellers {
     }
 }
 
-/// The configuration as everybody may see it: plugins by their names and commands by their first word, for the rest may hold
-/// tokens.
+/// The configuration without secrets: shows plugins by name and commands by their first word, because the rest may
+/// contain tokens.
 pub fn shown(config: &Config) -> String {
     let host = &config.host;
     let mirror = |mirror: &config::Mirror| {
@@ -139,7 +139,7 @@ pub fn shown(config: &Config) -> String {
     value.to_string()
 }
 
-/// A thread that does something at once and then after each interval; between it sleeps in the kernel.
+/// A thread that does something at once and then after each interval, and sleeps in the kernel in between.
 struct Every {
     stop: Option<Sender<()>>,
     ended: Receiver<()>,
@@ -154,7 +154,7 @@ impl Every {
         let (stop, stopped) = bounded::<()>(0);
         let (alive, ended) = bounded(0);
         std::thread::Builder::new().name(name.into()).spawn(move || {
-            // Dropped at the end, come what may: the handle waits for that.
+            // Dropped even if the thread panics; the handle waits for that.
             let _alive = alive;
             tick();
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
@@ -168,7 +168,7 @@ impl Every {
 impl Drop for Every {
     fn drop(&mut self) {
         self.stop = None;
-        // Ended or not: nothing depends on it.
+        // Continue even if it has not ended: nothing depends on it.
         _ = self.ended.recv_timeout(END_PATIENCE);
     }
 }
@@ -182,7 +182,7 @@ pub struct EventTeller {
 }
 
 impl EventTeller {
-    /// `None`: the configuration asks for none, or it cannot be started.
+    /// `None` if the configuration has no event log, or it cannot be started.
     pub fn start(config: &Config, names: &Names, roots_of_remotes: &[RootId]) -> Option<Self> {
         let of = config.telling.event_log.as_ref()?;
         let warn = |error| log::warn!("there is no event log: cannot start its thread: {error}");
@@ -194,18 +194,18 @@ impl EventTeller {
         })
     }
 
-    /// The remotes have changed: their names and roots, by their numbers.
+    /// Updates the names and roots of the remotes, by number.
     pub fn name_remotes(&mut self, names: &[String], roots: &[RootId]) {
         self.remotes = names.iter().map(|name| Arc::from(name.as_str())).collect();
         self.roots_of_remotes = roots.to_vec();
     }
 
-    /// The file is opened anew before the next line.
+    /// Reopens the file before the next line.
     pub fn reopen(&self) {
         self.log.reopen();
     }
 
-    /// A job has delivered something.
+    /// Logs the deliveries of a job.
     pub fn settled(&self, clock: Clock, settled: &Settled, root: RootId, kinds: &Kinds) {
         let took_us = settled.pending_since.map(|since| {
             u64::try_from(clock.now.saturating_sub(since).as_micros()).unwrap_or(u64::MAX)
@@ -226,7 +226,7 @@ impl EventTeller {
         }
     }
 
-    /// rsync could not deliver a path this time.
+    /// Logs a path that rsync could not deliver this time.
     pub fn failed(&self, clock: Clock, remote: RemoteId, of: &PathFailure) {
         let Some(root) = self.roots_of_remotes.get(remote.0) else { return };
         let failure = Some((of.failure.code, of.failure.reason.clone()));

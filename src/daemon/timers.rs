@@ -1,5 +1,5 @@
-//! Threads that do nothing but say that time has passed: the fail-retry thread and the crontab thread.
-//! Between two events they sleep in the kernel.
+//! The timer threads: one for retries of the fail log, one for `<crontab>`.
+//! They sleep in the kernel between two ticks.
 
 use std::io;
 use std::time::Duration;
@@ -19,7 +19,7 @@ impl Timer {
     /// Calls `tick` every `interval`, for the first time after one interval.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// When the thread cannot be started.
     pub fn start(
         name: &str,
         interval: Duration,

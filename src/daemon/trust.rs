@@ -1,5 +1,5 @@
-//! When the tree that is there may be taken for the truth: walks and counts, what they lead to, and what is not deleted until then.
-//! Walks and counts themselves are `catch_up.rs` and `guard.rs`.
+//! Decides how far a watch root is trusted: starts walks and counts, and decides about deletions by their results.
+//! `catch_up.rs` walks and `guard.rs` counts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::record::{Merged, Observation};
 use crate::source::Source;
 use crate::sys::memory;
 
-/// Mount points that an alarm names.
+/// The maximum number of mount points that an alarm lists.
 const PATHS_TOLD: usize = 5;
 
 /// How far each root is trusted. Its methods return the events that follow for the engine.
@@ -23,33 +23,33 @@ pub struct Trust {
     /// The watch roots by id.
     sources: Vec<Arc<Source>>,
     names: Names,
-    /// The record of each root; `None` where no state can be kept.
+    /// The record of each root; `None` if no state can be kept.
     catch_up: Option<CatchUp>,
-    /// Roots that are walked when no full sync needs the processors: it finds all that the walk would find.
+    /// Roots that are walked after the full sync, which needs the processors and finds the same changes.
     walk_later: Vec<RootId>,
     /// Roots that came back and are counted before they are trusted.
     counts: HashMap<RootId, Count>,
-    /// Roots below which not everything may be deleted, or not yet.
+    /// Roots whose deletions are withheld or undecided.
     restrained: BTreeMap<RootId, Deletions>,
     /// Roots whose next walk or count an operator has confirmed.
     confirmed: BTreeSet<RootId>,
-    /// Roots that are compared with the remotes already, for they are another directory than before.
+    /// Roots that are already being compared with the remotes, because they are another directory than before.
     compared: BTreeSet<RootId>,
 }
 
-/// Whether an event of the watch thread goes to the engine as it is.
+/// What to do with an event of the watch thread.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It does.
+    /// Pass it to the engine.
     Passes,
-    /// A walk finds what was lost: the engine need not compare anything.
+    /// Do not pass it: a walk finds what was lost, so the engine need not compare anything.
     Walks,
-    /// The root is counted first: it stays lost until then.
+    /// Do not pass it yet: the root is counted first, and stays lost until then.
     Counts,
 }
 
 impl Trust {
-    /// Everything is trusted.
+    /// Trusts every root at first.
     pub fn new(sources: Vec<Arc<Source>>, names: Names, catch_up: Option<CatchUp>) -> Self {
         Self {
             sources,
@@ -67,12 +67,13 @@ impl Trust {
         (0..self.sources.len()).map(RootId)
     }
 
-    /// The watches stand: from now on a change that is neither delivered nor in the journal is found by the next start.
+    /// Call it when the watches are set: from now on, the next start finds a change that is neither delivered nor in the
+    /// journal.
     pub fn begin_records(&self) {
         self.catch_up.iter().for_each(CatchUp::begin);
     }
 
-    /// Looks at an event before the engine does.
+    /// Examines an event before the engine gets it.
     pub fn admit(&mut self, event: &Event) -> Admission {
         match event {
             Event::Watch(WatchEvent::Overflow { root }) if self.look_for_changes(*root) => {
@@ -93,7 +94,7 @@ impl Trust {
         }
     }
 
-    /// A root came back and is trusted: the directory that is there now is the healthy one.
+    /// Accepts the directory that is now at the root's path, because the root is trusted.
     pub fn renew(&self, root: RootId) {
         if let Some(source) = self.sources.get(root.0)
             && let Err(error) = source.renew()
@@ -102,39 +103,40 @@ impl Trust {
         }
     }
 
-    /// True when deliveries below `root` go on record. What is gone must stay on record as long as it is not deleted.
+    /// True when deliveries below `root` are recorded. Otherwise the record would forget entries that are gone here but
+    /// not deleted on the remotes yet.
     pub fn records(&self, root: RootId) -> bool {
         self.catch_up.is_some() && !self.restrained.contains_key(&root)
     }
 
-    /// Puts on record what was there before a job that has succeeded.
+    /// Records the observation of a job that has succeeded.
     pub fn append(&mut self, root: RootId, observation: &Observation) {
         if let Some(catch_up) = &mut self.catch_up {
             catch_up.append(root, observation);
         }
     }
 
-    /// Merges the records that have grown long.
+    /// Merges long records.
     pub fn merge_long_records(&mut self) {
         if let Some(catch_up) = &mut self.catch_up {
             catch_up.merge_long_records();
         }
     }
 
-    /// The state directory was deleted and made again: the records begin anew.
+    /// Starts the records anew after the state directory was deleted.
     pub fn start_records_anew(&mut self) {
         if let Some(catch_up) = &mut self.catch_up {
             catch_up.start_anew(|root| self.restrained.contains_key(&root));
         }
     }
 
-    /// Ends the records in order.
+    /// Closes the records.
     pub fn close(&mut self) {
         self.catch_up.iter_mut().for_each(CatchUp::close);
     }
 
-    /// Reads an operator's word that what is gone is meant to be. It holds for what each root is found to be at this start:
-    /// by a count, or by the walk that follows unless `with_walks` is false.
+    /// Reads the operator's confirmation of deletions. It holds for the results of this start: of a count, and of the
+    /// walk that follows unless `with_walks` is false.
     pub fn heed_confirmation(&mut self, with_walks: bool) {
         if self.guard().is_some_and(Guard::take_confirmation) {
             log::warn!(
@@ -145,8 +147,8 @@ impl Trust {
         }
     }
 
-    /// Directories lose nothing by a comparison until a walk has found what is gone, where there is a record of what was there.
-    /// Call it before anything is sent.
+    /// Makes the deletions of recorded roots undecided until a walk has found what is gone. Call it before anything is
+    /// sent.
     pub fn doubt_recorded_roots(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         for root in self.roots() {
@@ -160,12 +162,12 @@ impl Trust {
         events
     }
 
-    /// Looks for what changed while this program was down. A full sync finds that too and needs the processors, so with one the
-    /// walk comes later, unless the full sync has to wait for what it finds.
+    /// Looks for changes made while the program was down. With a full sync the walk comes later, because the full sync
+    /// finds the same changes and needs the processors; but not if the full sync must wait for the walk's result.
     pub fn look_for_changes_since_the_last_run(&mut self, with_full_sync: bool) -> Vec<Event> {
         let mut events = Vec::new();
         for root in self.roots() {
-            // A root that is still counted is walked when it is trusted: until then its record stands.
+            // A root that is being counted is walked when it is trusted.
             if self.counts.contains_key(&root) {
                 continue;
             }
@@ -181,20 +183,20 @@ impl Trust {
         events
     }
 
-    /// Walks what could wait. Call it when nothing is compared any more.
+    /// Starts the postponed walks. Call it when no comparison is running.
     pub fn walk_postponed(&mut self) {
         for root in std::mem::take(&mut self.walk_later) {
             self.look_for_changes(root);
         }
     }
 
-    /// Looks for what changed unseen below `root`; false when that takes a comparison with the remotes.
+    /// Walks `root` to find unseen changes; false when only a comparison with the remotes can find them.
     fn look_for_changes(&mut self, root: RootId) -> bool {
         let is_confirmed = self.confirmed.contains(&root);
         self.catch_up.as_mut().is_some_and(|catch_up| catch_up.start(root, is_confirmed))
     }
 
-    /// A walk is over. What it found is pending already, and in the journal for good.
+    /// Handles the end of a walk. What it found is already pending, and durably in the journal.
     pub fn caught_up(&mut self, walked: Walked) -> Vec<Event> {
         let Some(catch_up) = &mut self.catch_up else { return Vec::new() };
         let (root, verdict) = catch_up.finish(walked);
@@ -216,11 +218,11 @@ impl Trust {
                 );
                 self.decide_deletions(root, Deletions::Withheld)
             }
-            // The watch thread knows of what was unmounted since.
+            // The watch thread handles lost mounts itself.
             Found::All | Found::Unmounted(_) | Found::FirstStart => {
                 self.decide_deletions(root, Deletions::Allowed)
             }
-            // What this walk has found is pending all the same; another one fills the new record.
+            // The result of this walk is valid; another walk writes the new record.
             Found::RecordLost => {
                 let events = self.decide_deletions(root, Deletions::Allowed);
                 self.look_for_changes(root);
@@ -258,7 +260,7 @@ impl Trust {
         }
     }
 
-    /// A root's record was merged; a walk may have waited for that.
+    /// Handles the end of a merge; a walk may have waited for it.
     pub fn merged(&mut self, root: RootId, merged: Merged) -> Vec<Event> {
         let Some(catch_up) = &mut self.catch_up else { return Vec::new() };
         if catch_up.merged(root, merged) {
@@ -269,7 +271,7 @@ impl Trust {
         events
     }
 
-    /// Nobody knows what is gone below `root`: a large one is not trusted then.
+    /// Handles a root that cannot be walked: if it is guarded, its deletions are withheld.
     fn do_without_walk(&mut self, root: RootId, is_confirmed: bool, reason: &str) -> Vec<Event> {
         let path = self.names.root(root);
         let is_guarded = self.catch_up.as_ref().is_some_and(|catch_up| {
@@ -287,7 +289,7 @@ impl Trust {
         }
     }
 
-    /// What was found to be wrong before is not right because nobody knows better.
+    /// Ends an undecided state without a walk's verdict. Deletions that were withheld before stay withheld.
     fn do_without_verdict(&mut self, root: RootId) -> Vec<Event> {
         match self.deletions(root) {
             Deletions::Undecided => self.decide_deletions(root, Deletions::Allowed),
@@ -295,7 +297,7 @@ impl Trust {
         }
     }
 
-    /// Nothing leaves a root that is another than before until it has been counted.
+    /// Stops sending from roots that are another directory than before, until they are counted.
     pub fn distrust_changed_roots(&mut self) -> Vec<Event> {
         self.roots().filter_map(|root| self.distrust(root)).collect()
     }
@@ -309,7 +311,7 @@ impl Trust {
         Some(Event::Watch(WatchEvent::RootLost { root, loss: RootLoss::Replaced }))
     }
 
-    /// True when a root that came back has to be counted first; it stays lost until then.
+    /// True when a root that came back must be counted first; it stays lost until then.
     fn is_to_be_counted(&mut self, root: RootId) -> bool {
         let (Some(catch_up), Some(source)) = (&self.catch_up, self.sources.get(root.0)) else {
             return false;
@@ -318,7 +320,7 @@ impl Trust {
         count.map(|count| self.counts.insert(root, count)).is_some()
     }
 
-    /// A root that came back is trusted, or not yet.
+    /// Handles the result of a count: trusts the root, or keeps it lost.
     pub fn counted(&mut self, counted: &Counted) -> Vec<Event> {
         let root = counted.root;
         if !self.counts.contains_key(&root) {
@@ -340,7 +342,7 @@ impl Trust {
         }
         events.push(Event::Watch(WatchEvent::RootBack { root, replaced: true }));
         if self.catch_up.as_ref().is_some_and(|it| it.is_of_another_root(root)) {
-            // That it holds enough has been counted, and that it is compared is said.
+            // The count replaces a confirmation, and the comparison is already reported.
             self.confirmed.insert(root);
             self.compared.insert(root);
             self.look_for_changes(root);
@@ -348,7 +350,7 @@ impl Trust {
         events
     }
 
-    /// Whether what is gone below `root` may be deleted from its copies.
+    /// Whether deletions below `root` may be made on the remotes.
     pub fn deletions(&self, root: RootId) -> Deletions {
         self.restrained.get(&root).copied().unwrap_or_default()
     }
@@ -362,14 +364,14 @@ impl Trust {
         is_new.then_some(Event::Deletions(root, verdict)).into_iter().collect()
     }
 
-    /// True while it is being found out what changed below a root unseen.
+    /// True while a walk or a count of `root` is running or waits to start.
     pub fn is_looking(&self, root: RootId) -> bool {
         self.counts.contains_key(&root)
             || self.catch_up.as_ref().is_some_and(|catch_up| catch_up.is_walking(root))
     }
 
-    /// An operator says while the program runs that what is gone is meant to be: the roots where something was held back, and the
-    /// events that follow.
+    /// Handles an operator's confirmation at run time: returns the roots whose deletions were held back, and the events
+    /// that follow.
     pub fn confirm(&mut self) -> (Vec<RootId>, Vec<Event>) {
         let (mut confirmed, mut events) = (Vec::new(), Vec::new());
         for root in self.roots() {
@@ -378,7 +380,7 @@ impl Trust {
                 events.extend(self.counted(&Counted { root, verdict }));
             } else if self.deletions(root) == Deletions::Withheld {
                 self.confirmed.insert(root);
-                // A walk tells first what is gone; where none can start, whole directories are compared.
+                // A walk finds first what is gone. If it cannot start, compare whole directories.
                 if !self.look_for_changes(root) {
                     self.confirmed.remove(&root);
                     events.extend(self.decide_deletions(root, Deletions::Allowed));
@@ -391,7 +393,7 @@ impl Trust {
         (confirmed, events)
     }
 
-    /// Says before a full sync where it will delete nothing.
+    /// Warns before a full sync about roots in which it will delete nothing.
     fn warn_of_restraint(&self) {
         for (root, _) in self.restrained.iter().filter(|(_, it)| **it == Deletions::Withheld) {
             log::warn!(

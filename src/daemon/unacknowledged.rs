@@ -1,6 +1,6 @@
-//! Deliveries of which the record and the journal are not told yet, for something may have happened before their end that nobody
-//! has heard of: a directory that was renamed away and back while rsync looked was not delivered, whatever rsync says.
-//! Decides nothing; the watch thread says when it has told all.
+//! Deliveries that record and journal do not know yet. They wait for a barrier of the watch thread, because an event
+//! before their end may be unread: a directory that was renamed away and back while rsync read it was not delivered,
+//! although rsync reports success.
 
 use crate::change::{RemoteId, RootId, Scope};
 use crate::engine::FlushId;
@@ -9,26 +9,26 @@ use crate::path::RelPath;
 use crate::record::Observation;
 use crate::watch::Barrier;
 
-/// So many are not left waiting, however much is under way.
+/// The number of waiting deliveries at which a barrier is requested even while jobs are in flight.
 const MANY: usize = 64;
 
-/// What the end of a job leads to.
+/// What a job's end changes in the record or the journal.
 #[derive(Debug)]
 pub enum Delivery {
-    /// The record is to hold what was seen below this root before the job.
+    /// Record this observation of the root.
     Observed(RootId, Observation),
-    /// The journal is to forget these paths, as they were up to this number.
+    /// Remove these paths from the journal, for changes up to this sequence number.
     Delivered(RemoteId, Seq, Vec<(RelPath, Scope)>),
 }
 
-/// What waits for the watch thread's word, in the order in which the jobs have ended.
+/// The deliveries that wait for a barrier, in the order in which their jobs ended.
 #[derive(Debug)]
 pub struct Unacknowledged {
     barrier: Barrier,
     waiting: Vec<Delivery>,
-    /// How many of them an answer that is under way will confirm.
+    /// How many of them the requested barrier will acknowledge; `None` if none is requested.
     asked_for: Option<usize>,
-    /// Flushes that wait until the question can be asked, and those that the answer under way is for.
+    /// Flushes that wait for the next request of a barrier, and those that wait for the requested one.
     flushes: (Vec<FlushId>, Vec<FlushId>),
 }
 
@@ -38,13 +38,13 @@ impl Unacknowledged {
         Self { barrier, waiting: Vec::new(), asked_for: None, flushes: (Vec::new(), Vec::new()) }
     }
 
-    /// A job has ended just now.
+    /// Adds a delivery whose job has just ended.
     pub fn add(&mut self, delivery: Delivery) {
         self.waiting.push(delivery);
     }
 
-    /// Asks the watch thread, if there is a reason and it has not been asked already. While jobs are under way (`at_rest` is false) that
-    /// can wait: it would take the processor from them, and for nothing but work that is done twice after a kill.
+    /// Requests a barrier if one is needed and none is requested. While jobs are in flight (`at_rest` is false) it waits
+    /// for more deliveries: a barrier takes processor time from the jobs, and only saves repeated work after a kill.
     pub fn ask(&mut self, at_rest: bool) {
         let is_due = if at_rest { !self.waiting.is_empty() } else { self.waiting.len() >= MANY };
         if is_due || !self.flushes.0.is_empty() {
@@ -52,7 +52,7 @@ impl Unacknowledged {
         }
     }
 
-    /// Never asks twice at a time: of two answers nobody could tell which one it is.
+    /// Requests only one barrier at a time, because two answers could not be told apart.
     fn ask_now(&mut self) {
         if self.asked_for.is_none() {
             self.asked_for = Some(self.waiting.len());
@@ -61,30 +61,30 @@ impl Unacknowledged {
         }
     }
 
-    /// A flush has to know when all is told that happened before now.
+    /// Adds a flush, which must know when all earlier events are reported.
     pub fn ask_for_flush(&mut self, flush: FlushId) {
         self.flushes.0.push(flush);
         self.ask_now();
     }
 
-    /// The watch thread has answered: the flushes for which it has told everything. Call it before the deliveries are taken.
+    /// The flushes for which the barrier is reached. Call it before the deliveries are taken.
     pub fn take_flushes(&mut self) -> Vec<FlushId> {
         std::mem::take(&mut self.flushes.1)
     }
 
-    /// The watch thread has answered: what is confirmed by that.
+    /// The deliveries that the barrier acknowledges.
     pub fn take_confirmed(&mut self) -> Vec<Delivery> {
         let count = self.asked_for.take().unwrap_or(0);
         self.waiting.drain(..count).collect()
     }
 
-    /// Something was lost that might have told otherwise: none of it is ever confirmed.
+    /// Drops all waiting deliveries after events were lost: an unread event might contradict them.
     pub fn give_up(&mut self) {
         self.waiting.clear();
         self.asked_for = self.asked_for.map(|_| 0);
     }
 
-    /// The paths whose delivery the journal is not told of yet.
+    /// The delivered paths that are still in the journal.
     pub fn deliveries(&self) -> impl Iterator<Item = (RemoteId, &RelPath, Scope)> {
         let paths = |delivery| match delivery {
             &Delivery::Delivered(remote, _, ref paths) => Some((remote, paths)),

@@ -1,4 +1,4 @@
-//! How a new configuration differs from the one in force, and the sentences that say it.
+//! Compares a new configuration with the one in force, and words the differences.
 //! Changes nothing.
 
 use std::path::PathBuf;
@@ -13,35 +13,35 @@ pub struct Slot {
     /// The number of its watch path.
     pub root: RootId,
     watch: PathBuf,
-    /// What it is called in the journal: equal as long as it is the same place.
+    /// Its name in the journal, which is equal as long as the destination is the same.
     pub name: Vec<u8>,
     /// How it is reached.
     pub remote: Remote,
 }
 
 impl Slot {
-    /// True when both are the same place below the same watch path, wherever the file names them.
+    /// True when both are the same destination of the same watch path, at any position in the file.
     fn is(&self, other: &Self) -> bool {
         self.watch == other.watch && self.name == other.name
     }
 }
 
-/// How two configurations differ.
+/// The differences between two configurations.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Places in the new configuration of remotes that are new.
+    /// New remotes, by index in the new configuration.
     pub added: Vec<usize>,
-    /// Remotes that are not mirrored any more.
+    /// Removed remotes.
     pub removed: Vec<RemoteId>,
-    /// The same place, reached in another way.
+    /// Remotes with the same destination but other options; with their index in the new configuration.
     pub replaced: Vec<(RemoteId, usize)>,
-    /// Page, status file, heartbeat, alerts or event log.
+    /// Page, status file, heartbeat, alerts or event log differ.
     pub tells_otherwise: bool,
-    /// How often failures are tried again, or everything is compared.
+    /// The interval of retries or of scheduled full syncs differs.
     pub other_times: bool,
-    /// Which files list remotes.
+    /// The files that list remotes differ.
     pub other_lists: bool,
-    /// Elements whose change makes the mirror start again.
+    /// Changed elements that need a restart of the mirror.
     pub restart: Vec<&'static str>,
 }
 
@@ -61,7 +61,7 @@ pub fn slots_of(config: &Config) -> Vec<Slot> {
 }
 
 impl Changes {
-    /// What is to be done to get from `old`, with its remotes by their numbers, to `new`.
+    /// The differences from `old`, with its remotes by number, to `new`.
     pub fn between(old: &Config, slots: &[Option<Slot>], new: &Config, wanted: &[Slot]) -> Self {
         let watches = |config: &Config| -> Vec<PathBuf> {
             config.mirrors.iter().map(|mirror| mirror.watch.clone()).collect()
@@ -116,7 +116,7 @@ impl Changes {
         *self == Self::default()
     }
 
-    /// A sentence for each of them.
+    /// A sentence for each difference.
     pub fn sentences(&self, slots: &[Option<Slot>], wanted: &[Slot]) -> Vec<String> {
         if self.is_empty() {
             return vec!["nothing has changed".into()];
