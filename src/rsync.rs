@@ -43,22 +43,22 @@ pub use preview::{Answer, deleted_names};
 /// `--timeout` in seconds, unless the operator sets one: long enough for the checksum of a very large file.
 pub const TIMEOUT_S_DEFAULT: u32 = 300;
 
-/// Sessions that are kept ready, unless the operator sets a number: as many as batches may be in flight at once.
+/// Sessions kept ready unless the operator sets a number: one for each batch that may be in flight.
 /// `mkdir a a/b a/b/c; touch a/b/c/f` uses all of them.
 const READY: usize = 4;
 
 /// How long connecting may take in seconds, unless the operator sets a limit.
 pub const CONNECT_TIMEOUT_S: u32 = 10;
 
-/// At most so many bytes of names are arguments of one run; the kernel allows 2 MB including the environment.
+/// Most bytes of names in the arguments of one run; the kernel allows 2 MB including the environment.
 pub const DIRS_BYTES_MAX: usize = 512 * 1024;
 
-/// From so many bytes of names on, a batch is better given as arguments: some 300 names, which rsync reads in 20 ms from a list.
+/// From this many bytes of names on, a batch is given as arguments. These are some 300 names; reading them from a list takes rsync 20 ms.
 pub const LONG_BATCH_BYTES: usize = 16 * 1024;
 
-/// Which of the options that only sersync adds a receiver accepts; learned by a probe and from refusals.
+/// Which of sersync's own options a receiver accepts. A probe and refusals show it.
 ///
-/// For each there is an alternative, so that a refusal costs a run but no delivery.
+/// Each option has an alternative, so a refusal costs a run but no delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Abilities {
     /// It deletes listed names that are missing (`--delete-missing-args`). Without: patterns.
@@ -73,7 +73,7 @@ pub struct Abilities {
     pub dry_run: bool,
     /// It makes moved entries from their old copies (`--link-dest`, `--fuzzy`, `--secluded-args`). Without: the data is sent.
     pub moves: bool,
-    /// It deletes extraneous names (`--delete`). Without: nothing is deleted, and the deletions stay owed.
+    /// It deletes extraneous names (`--delete`). Without: nothing is deleted, and the deletions stay pending.
     pub delete: bool,
     /// It accepts names with their parent directories (`--relative`). Without: patterns.
     pub relative: bool,
@@ -94,7 +94,7 @@ impl Abilities {
     /// The abilities of every rsync since 3.0.
     pub const NONE: Self = Self { delete_missing: false, nanoseconds: false, ..Self::ALL };
 
-    /// The same without one ability; `None` if it was missing already.
+    /// These abilities without `ability`; `None` if it was missing already.
     #[must_use]
     pub fn without(mut self, ability: Ability) -> Option<Self> {
         let known = match ability {
@@ -126,7 +126,7 @@ pub struct Endpoint {
     master: Option<Master>,
 }
 
-/// The kinds of run. What each reads from standard input is made by the function of [`input`] that it names.
+/// The kinds of run. Each names the function of [`input`] that makes its standard input.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RunKind {
     /// Exactly the names in the list ([`input::names`]): present ones are sent, absent ones deleted, nothing recurses.
@@ -134,59 +134,59 @@ pub enum RunKind {
         /// Compare contents: size and time may be equal although the content is not.
         ignore_times: bool,
     },
-    /// The same for names that were delivered in a session older than their change: this run connects afterwards.
+    /// A batch of names that a session delivered which had connected before their change. This run connects after the delivery.
     Confirmation,
-    /// The same for many names, as arguments: rsync reads a list from standard input byte by byte, with two
-    /// system calls for each byte (rsync 3.5.0, io.c, read_line), which soon costs more than a new process.
+    /// A batch of many names, passed as arguments. rsync reads a list from standard input with two system calls for each byte
+    /// (rsync 3.5.0, io.c, read_line). A long list costs more than a new process.
     LongBatch {
-        /// Which; together at least [`LONG_BATCH_BYTES`], at most [`DIRS_BYTES_MAX`].
+        /// The names; together at least [`LONG_BATCH_BYTES`], at most [`DIRS_BYTES_MAX`].
         names: Vec<RelPath>,
-        /// As above.
+        /// Compare contents: size and time may be equal although the content is not.
         ignore_times: bool,
     },
-    /// The same for names over which something older was moved: contents are compared, and `-u` is omitted.
+    /// A batch of names over which something older was moved: contents are compared, and `-u` is omitted.
     Replacement,
-    /// The same for receivers and filters that a list cannot serve ([`input::patterns`]). Reads every parent directory on both sides.
+    /// A batch for receivers and filters that do not work with a list ([`input::patterns`]). Reads every parent directory on both sides.
     Fallback {
         /// Compare contents: size and time may be equal although the content is not.
         ignore_times: bool,
     },
-    /// Directories and their listings, not what is below ([`input::filters`]).
+    /// Directories and their listings, without the content of subdirectories ([`input::filters`]).
     Listing {
-        /// Which; together at most [`DIRS_BYTES_MAX`].
+        /// The directories; their names together have at most [`DIRS_BYTES_MAX`].
         dirs: Vec<RelPath>,
         /// Extraneous names are deleted.
         deletes: bool,
     },
     /// Directories with everything below; a file among them is sent alone ([`input::filters`]).
     Trees {
-        /// Which; together at most [`DIRS_BYTES_MAX`].
+        /// The directories; their names together have at most [`DIRS_BYTES_MAX`].
         dirs: Vec<RelPath>,
         /// Compare contents: what was there before may have had the same size and time.
         checksum: bool,
         /// Extraneous names are deleted.
         deletes: bool,
-        /// The complete list is made before anything is sent. This saves a fifteenth of the work of an incremental list,
-        /// but the list is held in memory on both sides, some 100 bytes for each entry.
+        /// The complete list is made before anything is sent. This saves a fifteenth of the work of an incremental list.
+        /// Both sides hold the list in memory, some 100 bytes for each entry.
         at_once: bool,
     },
     /// Only the deletions of a listing or of trees: nothing is sent ([`excludes::Excludes::rules`]).
     Extraneous {
-        /// Which; together at most [`DIRS_BYTES_MAX`].
+        /// The directories; their names together have at most [`DIRS_BYTES_MAX`].
         dirs: Vec<RelPath>,
         /// How far down.
         scope: Scope,
     },
-    /// Absent directories are deleted, except what is excluded and what holds it ([`input::guarded`]).
+    /// Absent directories are deleted, except excluded names and the directories that contain them ([`input::guarded`]).
     GuardedDeletion,
-    /// A directory that moved, made on the remote from hard links to its old copy ([`input::filters`], anchored at `new`). The old
-    /// copy is deleted by a later run. `new`'s parent must exist on the remote.
+    /// A directory that moved: the remote makes it from hard links to its old copy ([`input::filters`], anchored at `new`).
+    /// A later run deletes the old copy. The parent of `new` must exist on the remote.
     MoveDirectory {
         /// The name of its copy.
         old: RelPath,
         /// Its name now.
         new: RelPath,
-        /// Compare contents, as above.
+        /// Compare contents: what was there before may have had the same size and time.
         checksum: bool,
     },
     /// A file that moved, rebuilt from its old copy ([`input::moved_file`]). It may have changed its name or its directory, not both.
@@ -202,7 +202,7 @@ pub enum RunKind {
     CleanTemp,
 }
 
-/// In which kind of run a path is sent to this remote.
+/// The kind of run that sends a path to this remote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Way {
     /// In a [`RunKind::Batch`].
@@ -231,9 +231,9 @@ pub struct RunSpec {
     pub args: Vec<OsString>,
     /// The watch root; rsync is started inside it and reads `./`.
     pub root: PathBuf,
-    /// The remote, when it is a directory of this machine: the run reaches that very directory or is not started.
+    /// The remote, when it is a directory of this machine. The run reaches that very directory or is not started.
     pub local: Option<LocalDirectory>,
-    /// The state directory of whoever starts it, for [`run::OWNER`].
+    /// The state directory of the instance that starts it, for [`run::OWNER`].
     pub owner: Option<PathBuf>,
     /// What it may read, if it can be confined.
     pub confinement: Option<Confinement>,
@@ -246,12 +246,12 @@ impl RunSpec {
         self.args.splice(end..end, words.iter().map(Into::into));
     }
 
-    /// The run as a command that an operator can repeat by hand (quoted for a shell; nothing here runs it).
+    /// The run as a command that an operator can repeat by hand. It is quoted for a shell; sersync itself uses no shell.
     pub fn shell_line(&self) -> Vec<u8> {
         self.shell_line_fed(b"")
     }
 
-    /// The same with its standard input; a very long list is truncated, and the line says so.
+    /// The command of [`Self::shell_line`] with its standard input. A very long list is truncated, and the line says so.
     pub fn shell_line_fed(&self, input: &[u8]) -> Vec<u8> {
         const WORDS_MAX: usize = 1_000;
         let words: Vec<&[u8]> = input.split(|&b| b == 0).filter(|word| !word.is_empty()).collect();
@@ -278,8 +278,8 @@ impl RunSpec {
     }
 }
 
-/// Quotes only what a shell would read differently, so that commands look as people write them. Bytes that are not text are
-/// written as bash does, so that a command stays one line.
+/// Quotes only what a shell would read differently, so that commands look as people write them.
+/// Bytes that are not text are written as bash writes them, so that a command stays one line.
 pub fn quoted(word: &OsStr) -> Vec<u8> {
     let bytes = word.as_bytes();
     let is_text = std::str::from_utf8(bytes).is_ok_and(|text| !text.chars().any(char::is_control));
@@ -319,13 +319,13 @@ impl Endpoint {
         endpoint
     }
 
-    /// The same, for the holder of this state directory, where there is one.
+    /// This endpoint for the instance that holds the state directory `state`, if there is one.
     #[must_use]
     pub fn owned_by(self, state: Option<&Path>) -> Self {
         Self { owner: state.map(Path::to_path_buf), ..self }
     }
 
-    /// The same over an ssh connection that stays between the runs, if that helps and the operator did not configure one.
+    /// This endpoint with an ssh connection that is kept between runs, if that helps and the operator configured none.
     #[must_use]
     pub fn sharing_a_connection(self, state: Option<&Path>) -> Self {
         let own = self.params.rsh.as_ref().map(|shell| shell.to_string_lossy().into_owned());
@@ -335,14 +335,14 @@ impl Endpoint {
         Self { master, ..self }
     }
 
-    /// Closes the connection that stays between the runs: nobody needs it any more, or it may be dead.
+    /// Closes the ssh connection that is kept between runs: it is not needed any more, or it may be dead.
     pub fn end_shared_connection(&self) {
         if let Some(master) = &self.master {
             master.end();
         }
     }
 
-    /// The same from another directory than the watch root, for runs that send nothing from it.
+    /// This endpoint with another directory than the watch root, for runs that send nothing from the root.
     #[must_use]
     pub fn started_in(self, directory: &Path) -> Self {
         Self { root: directory.to_path_buf(), ..self }
@@ -358,18 +358,18 @@ impl Endpoint {
         &self.root
     }
 
-    /// After so many seconds rsync itself gives up on a silent remote. Our own limit on a stalled run has to be longer.
+    /// The seconds after which rsync itself gives up on a silent remote. Our own limit on a stalled run has to be longer.
     pub fn timeout_s(&self) -> u32 {
         let said = self.options.timeout_s.or(self.params.timeout_s);
         said.filter(|&seconds| seconds > 0).unwrap_or(TIMEOUT_S_DEFAULT)
     }
 
-    /// False when the operator sets how coarse times are compared: then a quick rewrite needs `ignore_times`.
+    /// False when the operator sets how coarsely times are compared: then a quick rewrite needs `ignore_times`.
     pub fn compares_nanoseconds(&self, abilities: Abilities) -> bool {
         abilities.nanoseconds && !self.params.has_window
     }
 
-    /// True when all names of a file must stand in one list, because hard links are kept.
+    /// True when hard links are kept: then all names of a file must be in one list.
     pub fn keeps_hard_links(&self) -> bool {
         self.params.keeps_hard_links
     }
@@ -394,8 +394,8 @@ impl Endpoint {
         self.options.deletes
     }
 
-    /// True when moves may be made on the remote. The operator's filters are anchored at the watch root and do not
-    /// apply in a moved directory's own run; a copy that is written in place would be shared by both names.
+    /// True when moves may be made on the remote. The operator's filters are anchored at the watch root, so they would not
+    /// apply in a moved directory's own run. With `--inplace`, both names would share what is written.
     pub fn can_move(&self, abilities: Abilities) -> bool {
         let is_able = abilities.moves && abilities.delete && abilities.relative;
         is_able
@@ -409,16 +409,16 @@ impl Endpoint {
     pub fn operator_rules(&self) -> OperatorRules {
         let read = |file: &Path| std::fs::read(self.root.join(file)).ok();
         let rules = OperatorRules::parse(&self.params.rules, read);
-        // With rules in each directory rsync has to recurse by itself.
+        // rsync reads rules in each directory only when it recurses.
         if self.reads_lists() { rules } else { rules.only_rule_files() }
     }
 
-    /// True when a list of names works with the operator's rules: it ignores rules in each directory.
+    /// True when a list of names works with the operator's rules. With a list, rsync ignores rules in each directory.
     pub fn reads_lists(&self) -> bool {
         self.params.filters != Filters::PerDirectory
     }
 
-    /// In which kind of run a path is sent.
+    /// The kind of run that sends a path.
     pub fn way(&self, presence: Presence, abilities: Abilities) -> Way {
         let filters = self.params.filters;
         if !self.reads_lists() || !abilities.relative {
@@ -433,7 +433,7 @@ impl Endpoint {
         }
         match filters {
             Filters::None if abilities.delete_missing => Way::Batch,
-            // rsync deletes a missing name of a list whatever the filters say.
+            // rsync deletes a missing listed name even if a filter excludes it.
             Filters::None | Filters::Excludes | Filters::PerDirectory => Way::Fallback,
             Filters::Includes => Way::ListingOfParent,
         }

@@ -1,8 +1,8 @@
-//! Confines an rsync with Landlock: it can read the watch root and its own files, and write nothing on this machine but a local copy.
-//! If somebody replaces a directory by a link between an older rsync's check and its open, rsync follows the link; confined, it cannot read there.
+//! Confines an rsync with Landlock: it reads only the watch root and its own files, and writes only a local copy.
 //!
-//! The kernel confines a thread and what the thread starts. So a separate thread starts each rsync, and ends; no code of ours runs
-//! between fork and exec.
+//! Somebody may replace a directory by a link after rsync's check. An older rsync follows that link; a confined one cannot read there.
+//! The kernel confines a thread and what the thread starts. So a separate thread starts each rsync and then ends.
+//! No code of ours runs between fork and exec.
 
 use std::ffi::OsString;
 use std::fs;
@@ -26,14 +26,14 @@ use crate::ground::program::find_program;
 /// The stack of the thread that starts an rsync.
 const STACK_BYTES: usize = 256 << 10;
 
-/// Set this variable to anything to switch it off where it does harm.
+/// The environment variable that switches confinement off, whatever its value is.
 const OFF: &str = "SERSYNC_UNCONFINED";
 
-/// The rights that are withheld; newer kernels have more, which rsync does not use.
+/// The rights that are withheld. Newer kernels know more rights, but rsync does not use them.
 const RIGHTS: ABI = ABI::V3;
 
-/// What an rsync reads besides files of the mirror: its libraries, and what the C library and OpenSSL look up. Everybody may read these
-/// files, so a link to them reveals nothing. `/etc` as a whole is missing, because it holds secrets.
+/// What an rsync reads besides the mirror: its libraries, and what the C library and OpenSSL look up.
+/// Everybody may read these files, so a link to them reveals nothing. `/etc` as a whole is not listed: it holds secrets.
 const READ: &[&str] = &[
     "/lib",
     "/lib32",
@@ -70,10 +70,10 @@ const READ: &[&str] = &[
     "/dev/zero",
 ];
 
-/// What it also writes.
+/// What an rsync writes besides a local copy.
 const WRITTEN: &[&str] = &["/dev/null"];
 
-/// The files of users and groups. If one is replaced, a confined rsync may not read the new file.
+/// The files of users and groups. If one is replaced, a confined rsync cannot read the new file.
 const ACCOUNTS: [&str; 2] = ["/etc/passwd", "/etc/group"];
 
 /// Name services that need only [`READ`] and sockets. Others have files of their own.
@@ -83,7 +83,7 @@ const SERVICES: &[&str] =
 /// What the runs of one remote may read besides what every rsync may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confinement {
-    /// The operator's filter rules: the files that hold some are read.
+    /// The operator's filter rules: rsync reads the files that they name.
     rules: Vec<(String, OsString)>,
     /// Files that the options name.
     files: Vec<PathBuf>,
@@ -93,7 +93,7 @@ impl Endpoint {
     /// What the runs of this remote may read.
     ///
     /// # Errors
-    /// Why they cannot be; a clause.
+    /// Why the runs cannot be confined; a clause.
     pub fn confinement(&self) -> Result<Confinement, String> {
         if self.remote_shell().is_some() || std::env::var_os("RSYNC_CONNECT_PROG").is_some() {
             return Err("ssh or another program connects, which may read and start anything".into());
@@ -118,7 +118,7 @@ impl Confinement {
     /// Starts `command` confined: `root` is read, `copy` is written.
     ///
     /// # Errors
-    /// The outer error: it cannot be confined, a clause. The inner one: it cannot be started.
+    /// The outer error is a clause: why it cannot be confined. The inner error: it cannot be started.
     pub fn start(
         &self,
         command: &mut Command,
@@ -126,7 +126,7 @@ impl Confinement {
         copy: Option<BorrowedFd<'_>>,
     ) -> Result<std::io::Result<Child>, String> {
         let mut reads = self.files.clone();
-        // Only the names of the files matter here.
+        // Only the names of the files are needed here.
         _ = OperatorRules::parse(&self.rules, |file| {
             let path = root_path(root).join(file);
             let content = fs::read(&path).ok();
@@ -146,7 +146,7 @@ fn root_path(root: BorrowedFd<'_>) -> PathBuf {
     format!("/proc/self/fd/{}", root.as_raw_fd()).into()
 }
 
-/// Runs `work` on a thread that ends with it, so that only this thread loses rights.
+/// Runs `work` on a thread of its own, so that only this thread loses rights.
 fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
     let failed = |error| format!("no thread can be made: {error}");
     std::thread::scope(|scope| {
@@ -156,7 +156,7 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Resu
     })
 }
 
-/// Confines this thread, for ever, and what it starts.
+/// Confines this thread and what it starts; this cannot be undone.
 fn enter(
     reads: &[PathBuf],
     root: Option<BorrowedFd<'_>>,
@@ -165,7 +165,7 @@ fn enter(
     let failed = |error: landlock::RulesetError| format!("Landlock does not work: {error}");
     let mut ruleset = Ruleset::default();
     if copy.is_some() {
-        // Without this right rsync cannot rename from one directory into another, so it must be granted for certain.
+        // Fail if the kernel does not know this right: without it rsync could not rename between directories.
         ruleset = ruleset
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessFs::Refer)
@@ -194,7 +194,7 @@ fn enter(
     }
 }
 
-/// The program and its libraries if they are in an unusual place, and what the environment makes the loader read.
+/// The program and its libraries in unusual places, and what the environment makes the loader read.
 fn own_places() -> Vec<PathBuf> {
     let mut places = Vec::new();
     if let Some(program) = find_program("rsync").and_then(|it| fs::canonicalize(it).ok()) {
@@ -211,7 +211,7 @@ fn own_places() -> Vec<PathBuf> {
     places
 }
 
-/// True when this machine's rsync works confined; says once why it does not.
+/// True when this machine's rsync works confined. Logs once why it does not.
 pub fn is_usable() -> bool {
     static USABLE: OnceLock<bool> = OnceLock::new();
     *USABLE.get_or_init(|| match try_out() {
@@ -235,7 +235,7 @@ pub fn say_once_that_a_start_is_not(reason: &str) {
     });
 }
 
-/// Whether this machine's rsync can be confined, and starts then.
+/// Checks that this machine's rsync can be confined and then starts.
 ///
 /// # Errors
 /// Why not; a clause.
@@ -272,7 +272,7 @@ fn version_command() -> Command {
     command
 }
 
-/// The first service for users, groups or hosts that is unknown to us.
+/// The first name service for users, groups or hosts that is not in [`SERVICES`].
 fn strange_service(switch: &str) -> Option<&str> {
     let lines = switch.lines().map(|line| line.split('#').next().unwrap_or_default());
     let wanted = lines.filter_map(|line| {
@@ -286,12 +286,12 @@ fn strange_service(switch: &str) -> Option<&str> {
         .find(|word| !is_known(word))
 }
 
-/// Which files hold the accounts.
+/// The identity of the files that hold the accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accounts([Option<(u64, u64)>; 2]);
 
 impl Accounts {
-    /// As they are now.
+    /// The files as they are now.
     pub fn now() -> Self {
         Self(ACCOUNTS.map(|file| fs::metadata(file).ok().map(|found| (found.dev(), found.ino()))))
     }

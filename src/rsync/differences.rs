@@ -26,7 +26,7 @@ pub enum Aspect {
 }
 
 impl Aspect {
-    /// As a person reads it.
+    /// The word for people.
     pub fn word(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -46,7 +46,7 @@ pub struct Difference {
     pub path: RelPath,
     /// True for a directory.
     pub is_directory: bool,
-    /// How.
+    /// How they differ.
     pub aspects: Vec<Aspect>,
 }
 
@@ -77,7 +77,7 @@ pub enum Effect {
     Repair,
 }
 
-/// Marks a difference among everything else that rsync may print.
+/// Marks the lines with a difference; rsync may print other lines too.
 const MARK: &str = "diff ";
 
 impl Endpoint {

@@ -14,7 +14,7 @@ pub struct Excludes {
 }
 
 impl Excludes {
-    /// The same, with these added.
+    /// These patterns, with the patterns of `more` added.
     #[must_use]
     pub fn with(&self, patterns: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let mut more = self.clone();
@@ -31,14 +31,14 @@ impl Excludes {
         self.kept.iter().chain(&self.perishable).all(is_name)
     }
 
-    /// For standard input, each ended by NUL. They apply whatever the operator's `--delete-excluded` says.
+    /// The rules for standard input, each ended by NUL. They apply even with the operator's `--delete-excluded`.
     pub fn rules(&self) -> Vec<u8> {
         let rule = |modifiers: &[u8], pattern: &[u8]| [modifiers, b" ", pattern, b"\0"].concat();
         let kept = self.kept.iter().flat_map(|pattern| rule(b"-sr", pattern));
         kept.chain(self.perishable.iter().flat_map(|pattern| rule(b"-srp", pattern))).collect()
     }
 
-    /// As options, for commands that people repeat by hand.
+    /// The rules as options, for commands that people repeat by hand.
     pub fn words(&self) -> impl Iterator<Item = OsString> {
         let word = |pattern: &Vec<u8>| OsString::from_vec([b"--exclude=", &pattern[..]].concat());
         self.kept.iter().chain(&self.perishable).map(word)

@@ -28,11 +28,11 @@ pub enum Ending {
     NoDestination,
     /// It reported success without having read all of its standard input.
     Deaf,
-    /// It reported success, but could not look up some users and groups.
+    /// It reported success, but may have failed to look up users and groups.
     AccountsChanged,
 }
 
-/// The directories of both sides as error lines name them, and our login.
+/// How rsync's error lines name the directories of both sides, and our login.
 #[derive(Debug, Clone, Copy)]
 pub struct RunPaths<'a> {
     /// The module or the path on the remote, for sentences.
@@ -54,7 +54,7 @@ pub struct RunPaths<'a> {
 pub enum Outcome {
     /// Everything the run was given is on the remote.
     Delivered,
-    /// Everything but these paths; each with rsync's message.
+    /// Everything but these paths is on the remote; each has rsync's message.
     Partial {
         /// What failed. A directory may stand for its content.
         failed: Vec<(RelPath, String)>,
@@ -79,7 +79,7 @@ pub fn root_changed() -> Failure {
     Failure::source("is not the directory it was: it was replaced, mounted over or unmounted")
 }
 
-/// One thing that [`super::Abilities`] holds.
+/// One of [`super::Abilities`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields of Abilities explain them")]
 pub enum Ability {
@@ -93,7 +93,7 @@ pub enum Ability {
     Relative,
 }
 
-/// The options that only sersync adds, as refusals name them, and the ability that each of them needs.
+/// sersync's own options, as refusals name them, and the ability that each needs.
 const OURS: &[(&str, Ability)] = &[
     ("--delete-missing-args", Ability::DeleteMissing),
     ("--modify-window", Ability::Nanoseconds),
@@ -115,16 +115,16 @@ pub fn abilities_and_options() -> impl Iterator<Item = (Ability, &'static str)> 
     OURS.iter().map(|(option, ability)| (*ability, *option))
 }
 
-/// The words of a refused option, besides its name.
+/// What a refusal says besides the name of the option.
 const REFUSALS: &[&str] = &[
     "unknown option",
     "configured to refuse",
-    // rrsync, which locks a key to a directory.
+    // Printed by rrsync, which restricts an ssh key to one directory.
     "has been disabled on this server",
     "do not use .. in",
 ];
 
-/// Judges a run by its ending and what it wrote to standard error. `truncated`: not all of that was kept.
+/// Judges a run by its ending and its standard error. `truncated`: not all of standard error was kept.
 pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &RunPaths) -> Outcome {
     let code = match ending {
         Ending::Killed => return Outcome::Stopped,
@@ -149,13 +149,13 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &RunPaths) 
             let reason = format!("rsync was ended by signal {signal}");
             return away(code::UNKNOWN, reason);
         }
-        // The receiver prints it as a warning, and the client reports success.
+        // The receiver prints the limit as a warning, and the client reports success.
         Ending::Code(0 | 24) if is_limited(stderr) => return limited(),
         Ending::Code(0 | 24) => return Outcome::Delivered,
         Ending::Code(code) => code,
     };
     let text = String::from_utf8_lossy(stderr);
-    // Only a run that transferred something names many paths, and a path may look like any message.
+    // Do not search code 23 for other messages: these lines name paths, and a path may look like any message.
     if code == 23 && !is_full(&text) {
         return partial(stderr, truncated, places);
     }
@@ -203,7 +203,7 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &RunPaths) 
     }
 }
 
-/// True when the receiver has deleted no more than the operator's `--max-delete`.
+/// True when the operator's `--max-delete` stopped the receiver's deletions.
 fn is_limited(stderr: &[u8]) -> bool {
     let words = b"Deletions stopped due to --max-delete";
     stderr.split(|&b| b == b'\n').any(|line| line.starts_with(words))
@@ -218,7 +218,7 @@ fn away(code: i32, reason: String) -> Outcome {
     Outcome::Failed(silent(code, reason))
 }
 
-/// The remote does not answer; with advice, if rsync's message allows any.
+/// The remote does not answer. The failure contains advice if rsync's message is a known one.
 pub fn silent(code: i32, reason: String) -> Failure {
     let hint = hint(&reason);
     let failure = Failure::new(FailureKind::Away, code, reason);
@@ -228,7 +228,7 @@ pub fn silent(code: i32, reason: String) -> Failure {
     }
 }
 
-/// The ability that the receiver (or our own rsync) turns out not to have.
+/// The ability that the receiver (or our own rsync) lacks, as its refusal shows.
 fn refused_ability(text: &str) -> Option<Ability> {
     if text.contains("invalid file mode 00") || text.contains("invalid path from sender") {
         return Some(Ability::DeleteMissing);
@@ -245,7 +245,7 @@ fn refused_ability(text: &str) -> Option<Ability> {
     })
 }
 
-/// What a daemon's `pre-xfer exec` or `early exec` says when it refuses a client.
+/// The message of a daemon's `pre-xfer exec` or `early exec` that refuses a client.
 fn hook_words(text: &str) -> Option<String> {
     let mut lines = text.lines().map(|line| line.trim().trim_start_matches("@ERROR: "));
     let first = lines.find(|line| {
@@ -258,7 +258,7 @@ fn hook_words(text: &str) -> Option<String> {
     Some(words.chars().filter(|c| !c.is_control()).take(300).collect())
 }
 
-/// The option of the operator that a daemon or rrsync refuses.
+/// The operator's option that a daemon or rrsync refuses.
 fn refused_option(text: &str) -> Option<&str> {
     let after = ["configured to refuse ", "rrsync error: option "];
     let rest = after.iter().find_map(|words| text.split_once(words)).map(|(_, rest)| rest)?;
@@ -266,7 +266,7 @@ fn refused_option(text: &str) -> Option<&str> {
     rest[..end].split(" has been").next()
 }
 
-/// A remote without a free connection, as a daemon and as rrsync report it.
+/// The failure of a remote without a free connection, as a daemon or rrsync reports it.
 fn full_house(text: &str) -> Option<Failure> {
     let new = |kind, reason, advice: &str| {
         Some(Failure::new(kind, code::STARTING, reason).advising(advice))
@@ -308,7 +308,7 @@ fn reason(text: &str, code: i32) -> String {
     let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
     let full = lines().find(|line| is_full(line));
     let telling = lines().find(|line| {
-        // ssh says so when it makes a connection of its own because the shared one has no room.
+        // ssh prints this when the shared connection has no room and it makes one of its own.
         let is_about_sharing = line.starts_with("ControlSocket ") || line.starts_with("mux_client");
         !is_about_sharing
             && !line.starts_with("rsync error:")
@@ -326,14 +326,14 @@ fn reason(text: &str, code: i32) -> String {
     bare.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
-/// Code 23: the paths in the error lines have failed, the rest is delivered.
+/// Code 23: the paths in the error lines have failed; all others are delivered.
 fn partial(stderr: &[u8], truncated: bool, places: &RunPaths) -> Outcome {
     let mut failed: Vec<(RelPath, String)> = Vec::new();
     let mut unknown = None;
     let mut deletions_skipped = false;
     let mut harmless = false;
     let mut lines = stderr.split(|&b| b == b'\n').peekable();
-    // A login shell may print something before rsync starts there.
+    // A login shell may print something before rsync starts on the remote.
     while lines.next_if(|line| lines::is_shell_noise(line, places)).is_some() {}
     for line in lines {
         match lines::read(line, places) {

@@ -9,7 +9,7 @@ use super::excludes::Excludes;
 use super::temporary;
 use crate::path::RelPath;
 
-/// Stands for the watch root: every name also sends its parents, but `./` itself would send the root's content.
+/// This name stands for the watch root: a name also sends its parents. `./` itself would send the root's content.
 const NO_SUCH_NAME: &[u8] = b".sersync-no-such-name";
 
 /// The list of a batch. Every name has `./` in front: rsync drops names that begin with `#` or `;`.
@@ -31,21 +31,21 @@ pub fn name(path: &RelPath) -> Cow<'_, RelPath> {
     }
 }
 
-/// The list of a moved file's run: its name alone when the run starts in its directory, else its path.
+/// The list of a moved file's run: the bare name when the run starts in the file's directory, else the path.
 pub fn moved_file(old: &RelPath, new: &RelPath) -> Vec<u8> {
     let same_name = old.name() == new.name();
     let name = new.name().and_then(RelPath::new).filter(|_| same_name);
     names([name.as_ref().unwrap_or(new)])
 }
 
-/// The list of a probe: one name that exists nowhere, thanks to `nonce`.
+/// The list of a probe: one name that exists nowhere, because `nonce` makes it unique.
 pub fn probe(nonce: u64) -> Vec<u8> {
     let mut list = format!("./.sersync-probe-{nonce:016x}").into_bytes();
     list.push(0);
     list
 }
 
-/// The include patterns of a fallback run: the parents of each path, the path, and what its old copy may contain.
+/// The include patterns of a fallback run: each path, its parents, and what its old copy may contain.
 pub fn patterns<'a>(paths: impl IntoIterator<Item = (&'a RelPath, Presence)>) -> Vec<u8> {
     let mut list = Vec::new();
     let mut parents = HashSet::new();
@@ -63,7 +63,7 @@ pub fn patterns<'a>(paths: impl IntoIterator<Item = (&'a RelPath, Presence)>) ->
     list
 }
 
-/// The include patterns that reach whole directories: their parents, each of them, and `below` in it.
+/// The include patterns that reach directories: their parents, the directories, and `below` in each.
 pub fn whole_directories(dirs: &[RelPath], below: &[u8]) -> Vec<u8> {
     let mut list = Vec::new();
     let mut parents = HashSet::new();
@@ -80,7 +80,7 @@ pub fn whole_directories(dirs: &[RelPath], below: &[u8]) -> Vec<u8> {
     list
 }
 
-/// The rules of a guarded deletion: what is excluded, then what is to be deleted.
+/// The rules of a guarded deletion: first what is excluded, then what is to be deleted.
 pub fn guarded<'a>(excludes: &Excludes, absent: impl IntoIterator<Item = &'a RelPath>) -> Vec<u8> {
     let mut rules = excludes.rules();
     let list = patterns(absent.into_iter().map(|path| (path, Presence::Absent)));
@@ -104,8 +104,8 @@ pub fn temporary_names<'a>(paths: impl IntoIterator<Item = &'a RelPath>) -> Vec<
     list
 }
 
-/// Filter rules: names that match `excludes` (rsync patterns, anchored by a leading slash) are neither sent nor deleted, whatever
-/// the operator's `--delete-excluded` says.
+/// Filter rules: names that match `excludes` (rsync patterns, anchored by a leading slash) are neither sent nor deleted.
+/// The operator's `--delete-excluded` does not change that.
 pub fn filters<T: AsRef<[u8]>>(excludes: impl IntoIterator<Item = T>) -> Vec<u8> {
     let mut rules = Vec::new();
     for pattern in excludes {

@@ -1,5 +1,5 @@
-//! Knocks at a daemon that may be down: connects, and waits for its greeting. Needs no process, so it can be done often.
-//! Does not learn what the daemon allows; only rsync itself can.
+//! Knocks at a daemon that may be down: connects, and waits for its greeting. It starts no process, so it can be done often.
+//! Does not learn what the daemon allows; only an rsync run can.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -14,12 +14,12 @@ use crate::failure::{Failure, FailureKind, code};
 /// How long one knock may take in all. The kernel repeats an unanswered SYN after a second.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What rsync's exit code would be: no connection; no connection in time; no greeting in time.
+/// rsync's exit codes for: no connection; no connection in time; no greeting in time.
 const REFUSED: i32 = 10;
 const UNREACHED: i32 = 35;
 const SILENT: i32 = 30;
 
-/// What rsync's exit code would be for a directory that is not there.
+/// rsync's exit code for a missing directory.
 const NO_DIRECTORY: i32 = 3;
 
 /// The result of a knock that did not fail.
@@ -27,16 +27,16 @@ const NO_DIRECTORY: i32 = 3;
 pub enum Knock {
     /// A daemon greets, or the directory is the right one.
     Greeted,
-    /// Nothing: only rsync itself can find out.
+    /// A knock proves nothing here; only an rsync run can.
     Unsure,
 }
 
 impl Endpoint {
-    /// Knocks at the remote's daemon. Fails only when it is certain that nobody answers. If rsync uses a
-    /// shell, a proxy or an address of its own, or if the name cannot be resolved, nothing is certain.
+    /// Knocks at the remote's daemon. Fails only when it is certain that nobody answers. Nothing is certain if rsync uses a
+    /// shell, a proxy or an address of its own, or if the name cannot be resolved.
     ///
     /// # Errors
-    /// Nobody accepts, or nobody greets.
+    /// Nothing accepts the connection, or no greeting comes.
     pub fn knock(&self) -> Result<Knock, Failure> {
         match &self.destination {
             Destination::Daemon { host, .. } => self.knock_at_daemon(host),
@@ -98,7 +98,7 @@ pub struct Greeting {
 /// Connects, and reads the greeting.
 ///
 /// # Errors
-/// Nobody accepts, or nobody greets.
+/// Nothing accepts the connection, or no greeting comes.
 pub fn read_greeting(address: SocketAddr) -> Result<Greeting, Failure> {
     const LINE_MAX: u64 = 1024;
     let start = now();
@@ -121,7 +121,7 @@ fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, Failure> 
     let end = now() + patience;
     let mut stream = match TcpStream::connect_timeout(&address, patience) {
         Ok(stream) => stream,
-        // It is this machine that lacks something, a descriptor for instance. A run says so, and is tried again.
+        // This machine lacks something, for example a descriptor. A run reports that and is retried.
         Err(error) if lacking(&error).is_some() => return Ok(Knock::Unsure),
         Err(error) => {
             let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
@@ -131,7 +131,7 @@ fn knock_one(address: SocketAddr, patience: Duration) -> Result<Knock, Failure> 
         }
     };
     let rest = (end - now().min(end)).max(Duration::from_millis(100));
-    // Without a time limit the read could wait for ever; then rsync itself has to find out.
+    // Without a time limit the read could wait for ever, so leave it to an rsync run.
     if stream.set_read_timeout(Some(rest)).is_err() {
         return Ok(Knock::Unsure);
     }
@@ -163,8 +163,8 @@ enum Answering {
 /// How every rsync daemon begins.
 const GREETING: &[u8] = b"@RSYNCD:";
 
-/// Stopping and continuing a program (SIGSTOP, SIGCONT) interrupts its read even without a signal handler: signal(7).
-/// This says nothing about the daemon.
+/// Retries an interrupted read, which says nothing about the daemon. SIGSTOP and SIGCONT interrupt a read even without
+/// a signal handler: signal(7).
 fn read_answer(stream: &mut impl Read) -> std::io::Result<Answering> {
     let (mut said, mut buffer) = (0, [0; GREETING.len()]);
     while said < GREETING.len() {

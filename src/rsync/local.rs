@@ -1,5 +1,5 @@
-//! A directory of this machine that holds a copy, known by device and inode: a share that is not mounted is never filled
-//! beneath its mount point. Makes no directory and sends nothing.
+//! A directory of this machine that holds a copy, identified by device and inode.
+//! So an unmounted share is never filled beneath its mount point. Makes no directory and sends nothing.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -20,7 +20,7 @@ pub struct LocalDirectory {
     identity: Option<Identity>,
 }
 
-/// The open directory: runs reach it even if its path leads elsewhere meanwhile.
+/// The open directory. Runs reach it even if its path leads elsewhere by then.
 #[derive(Debug)]
 pub struct OpenDirectory(OwnedFd);
 
@@ -30,7 +30,7 @@ impl LocalDirectory {
         Self { path: path.to_path_buf(), identity: Identity::of(path).ok() }
     }
 
-    /// Opens the directory, and only the right one.
+    /// Opens the directory, if it is still the one that was accepted.
     ///
     /// # Errors
     /// Why nothing may be sent there now, a clause for the log.
@@ -52,7 +52,7 @@ impl LocalDirectory {
             .into())
     }
 
-    /// The directory's path in a word of a run, replaced by the open directory.
+    /// An argument of a run, with the directory's path replaced by the open directory.
     pub(super) fn pinned(&self, word: &OsStr, open: &OpenDirectory) -> OsString {
         match Path::new(word).strip_prefix(&self.path) {
             Ok(below) => {
@@ -68,7 +68,7 @@ impl LocalDirectory {
         }
     }
 
-    /// rsync's messages with the path that the operator knows.
+    /// rsync's messages, with the path that the operator knows.
     pub(super) fn unpinned(&self, messages: Vec<u8>, pinned: &str) -> Vec<u8> {
         let mut left = messages.as_slice();
         let mut shown = Vec::with_capacity(messages.len());
@@ -89,12 +89,12 @@ impl std::os::fd::AsFd for OpenDirectory {
 }
 
 impl OpenDirectory {
-    /// The command inherits the descriptor: rsync's receiver is a fork of rsync and enters by it.
+    /// Lets the command inherit the descriptor. rsync's receiver is a fork of rsync and enters the directory through it.
     pub(super) fn share_with(&self, command: &mut Command) {
         sys::inherit(command, self.0.as_raw_fd());
     }
 
-    /// Leads to the directory from any process that inherits the descriptor.
+    /// A path to the directory for every process that inherits the descriptor.
     pub fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.0.as_raw_fd())
     }

@@ -1,5 +1,5 @@
-//! The ssh connection that stays between runs, so that a run after a rest needs no handshake: ssh's own `ControlMaster`.
-//! Supplies the options for ssh and closes the connection; ssh itself opens it, and closes it after a long rest.
+//! The ssh connection that is kept between runs (ssh's `ControlMaster`), so that a run needs no handshake.
+//! Supplies the options for ssh and closes the connection. ssh itself opens it, and closes it after long disuse.
 
 use std::fs::DirBuilder;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use crate::destination::Destination;
 
-/// ssh closes the connection when it was unused for so long.
+/// ssh closes a connection that was unused for so many seconds.
 const PERSIST_S: u32 = 7_200;
 
-/// The longest path of a socket: the kernel takes 107 bytes, and ssh appends 17 while it makes it.
+/// The longest path of a socket. The kernel allows 107 bytes, and ssh appends 17 while it makes the socket.
 const PATH_MAX: usize = 90;
 
-/// How long an unused ssh may take to confirm that it ends.
+/// How long an idle ssh may take to confirm that it ends.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Options with which an operator configures connection sharing.
@@ -37,8 +37,8 @@ pub struct Master {
 }
 
 impl Master {
-    /// A connection whose socket is beside the instance's state and private to its owner; `None` if that is impossible, or if the operator's
-    /// `shell` or ssh's configuration configures connection sharing.
+    /// A connection whose socket is beside the instance's state and private to its owner. `None` if that is impossible,
+    /// or if the operator's `shell` or ssh's configuration already sets up connection sharing.
     pub fn of(destination: &Destination, shell: Option<&str>, state: &Path) -> Option<Self> {
         let says_it = |text: &str| {
             let text = text.to_ascii_lowercase();
@@ -51,7 +51,7 @@ impl Master {
         }
         let mut hasher = DefaultHasher::new();
         (state, destination.url(), own).hash(&mut hasher);
-        // Beside the instance's own directory, whose name may be long.
+        // Beside the instance's own directory: that name may be too long for a socket's path.
         let directory = state.parent()?.join("ssh");
         let socket = directory.join(format!("{:016x}", hasher.finish()));
         let bytes = socket.as_os_str().as_bytes();
@@ -78,7 +78,7 @@ impl Master {
             let limits = stream.set_read_timeout(Some(PATIENCE)).is_ok()
                 && stream.set_write_timeout(Some(PATIENCE)).is_ok();
             if limits && stream.write_all(&TERMINATE).is_ok() {
-                // ssh answers before it ends; do not wait for an ssh that cannot answer.
+                // ssh answers before it ends. Wait only briefly: this ssh may be unable to answer.
                 let mut answer = Vec::new();
                 _ = stream.take(1_024).read_to_end(&mut answer);
             }
@@ -87,7 +87,7 @@ impl Master {
     }
 }
 
-/// The existing files that ssh reads before it connects.
+/// ssh's configuration files that exist.
 fn configurations() -> Vec<String> {
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".ssh/config"));
     let included = std::fs::read_dir("/etc/ssh/ssh_config.d").into_iter().flatten().flatten();

@@ -10,11 +10,11 @@ use crate::path::RelPath;
 /// The rules of `<commonParams>`, in order; the first that matches decides.
 ///
 /// rsync applies rules to a listed name only, not to the directories above it. So a list has to omit names below an
-/// excluded directory: they would be sent although no full sync sends them.
+/// excluded directory. Otherwise a batch would send what a full sync does not send.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OperatorRules {
     rules: Vec<Rule>,
-    /// The names of files with rules for their own directories.
+    /// The names of the files that hold rules for their own directory.
     rule_files: Vec<Vec<u8>>,
 }
 
@@ -26,7 +26,7 @@ struct Rule {
     includes: bool,
     /// It matches directories only.
     directories: bool,
-    /// It matches what the pattern does not.
+    /// It matches what the pattern does not match.
     negated: bool,
     /// The pattern is matched against the absolute path.
     absolute: bool,
@@ -44,7 +44,7 @@ enum Syntax {
 }
 
 impl OperatorRules {
-    /// Reads the options with rules, each a name without dashes and a value. `read` returns the content of a file.
+    /// Parses the filter options, each a name without dashes and a value. `read` returns the content of a file.
     pub fn parse<'a>(
         options: impl IntoIterator<Item = &'a (String, OsString)>,
         mut read: impl FnMut(&Path) -> Option<Vec<u8>>,
@@ -65,7 +65,7 @@ impl OperatorRules {
         rules
     }
 
-    /// The same without the rules that only a recursing rsync can apply; the names of rule files stay.
+    /// Only the names of rule files; all other rules are dropped.
     #[must_use]
     pub fn only_rule_files(self) -> Self {
         Self { rules: Vec::new(), ..self }
@@ -76,12 +76,13 @@ impl OperatorRules {
         path.name().is_some_and(|name| self.rule_files.iter().any(|known| known == name))
     }
 
-    /// True when there are none.
+    /// True when there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// The deepest part of `path` that rsync would send: `path` itself, or the parent of the topmost excluded directory. `root` is the watch root.
+    /// The deepest part of `path` that rsync would send: `path` itself, or the parent of the topmost excluded directory.
+    /// `root` is the watch root.
     pub fn visible(&self, root: &Path, path: &RelPath) -> RelPath {
         let mut above = Vec::new();
         let mut next = path.parent();
@@ -175,7 +176,7 @@ impl OperatorRules {
     }
 }
 
-/// The letter of a `--filter` rule, which may be written as a word, and the rest of the rule.
+/// The letter of a `--filter` rule (it may be written as a word) and the rest of the rule.
 fn kind_of(text: &[u8]) -> (u8, &[u8]) {
     const WORDS: [(&[u8], u8); 9] = [
         (b"clear", b'!'),

@@ -1,5 +1,5 @@
-//! Every option of rsync: its names, its letter, whether it takes a value, and what it means for a mirror; and which a remote has.
-//! Reads no command line; `params.rs` does, with this table.
+//! Every option of rsync: its names, its letter, whether it takes a value, and what it means for a mirror. Also the options of one remote.
+//! Reads no command line; `params.rs` does that with this table.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub struct RsyncOptions {
     /// `<commonParams params>`, split into words as a shell would (quotes understood, nothing expanded).
     pub params: Vec<String>,
-    /// `<auth passwordfile>`, for a daemon: a file with the password on its first line; never read by us.
+    /// `<auth passwordfile>`, for a daemon: its first line is the password. Only rsync reads it, never sersync.
     pub password_file: Option<PathBuf>,
     /// `<timeout start="true">`, seconds.
     pub timeout_s: Option<u32>,
@@ -16,7 +16,7 @@ pub struct RsyncOptions {
     pub bwlimit: Option<String>,
     /// `<session ready>`: how many sessions are connected before they are needed.
     pub ready: Option<usize>,
-    /// `<delete start>`: what is gone from the watch root is deleted on the remote too.
+    /// `<delete start>`: what is deleted below the watch root is deleted on the remote too.
     pub deletes: bool,
 }
 
@@ -27,15 +27,15 @@ pub struct RsyncOption {
     pub names: &'static [&'static str],
     /// Its letter.
     pub letter: Option<char>,
-    /// Whether a value belongs to it.
+    /// Whether it takes a value.
     pub arity: Arity,
     /// What it means for a mirror.
     pub meaning: Meaning,
-    /// What it means here, if that differs from rsync by hand; a sentence without its subject.
+    /// How it differs here from rsync run by hand; a sentence without its subject.
     pub differs: Option<&'static str>,
 }
 
-/// Whether a value belongs to an option.
+/// Whether an option takes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arity {
     /// No value: the next word is another option.
@@ -60,7 +60,7 @@ pub enum Meaning {
 /// How an option changes a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Keeps a newer copy; omitted where something older replaces it.
+    /// Keeps a newer copy. Omitted where something older has to replace it.
     Update,
     /// Deletes extraneous names; only full syncs get it.
     Delete,
@@ -72,25 +72,25 @@ pub enum Role {
     ConnectTimeout,
     /// Options of the socket.
     SocketOptions,
-    /// Connects in another way than `<remote>` says, which a knock cannot follow.
+    /// Connects elsewhere than `<remote>` says, so that a knock is impossible.
     Connection,
     /// How coarse times are compared.
     Window,
     /// Writes into the copy itself, so that its other names change as well.
     InPlace,
-    /// The same, and trusts that the copy is the beginning of the file: written as `--inplace`.
+    /// Like [`Self::InPlace`], and trusts that the copy is the beginning of the file. Runs get `--inplace` instead.
     Append,
-    /// Names of one file must stand in one list, so trees are not divided.
+    /// Keeps hard links: all names of one file must be in one list, so trees are not divided.
     HardLinks,
     /// The result for a path depends on other paths, so the whole tree has to be compared.
     WholeTree,
-    /// Uses its own directories as a source of data; rsync then accepts no `--link-dest` of ours.
+    /// Uses directories of the operator as a source of data. rsync then accepts no `--link-dest` of ours.
     OtherCopies,
     /// A filter rule.
     Rule(Rule),
 }
 
-/// Where a filter rule comes from; it decides in which kind of run paths are sent.
+/// Where a filter rule comes from. It decides which kind of run sends paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// `--exclude`, `--exclude-from`.
@@ -150,7 +150,7 @@ const AS_INPLACE: &str =
 const NO_PARENTS: &str = "names would not arrive without the directories above them";
 const DELETES_SOURCE: &str = "it would delete what was sent from the watch path";
 
-/// All options of rsync 3.5.0, of its daemon's command line, and those of older versions that files may still hold.
+/// All options of rsync 3.5.0, of its daemon's command line, and of older versions that files may still hold.
 pub const OPTIONS: &[RsyncOption] = &[
     flag(&["verbose"], Some('v')),
     value(&["info"], None),
@@ -314,14 +314,14 @@ pub const OPTIONS: &[RsyncOption] = &[
     flag(&["detach"], None).left_out(OTHER_SIDE),
 ];
 
-/// What is known of one word of a command line.
+/// What the table says about one word of a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
-    /// Whether a value belongs to it.
+    /// Whether it takes a value.
     pub arity: Arity,
     /// What it means for a mirror.
     pub meaning: Meaning,
-    /// What it means here, where that differs.
+    /// How it differs here from rsync run by hand; a sentence without its subject.
     pub differs: Option<&'static str>,
 }
 
@@ -331,7 +331,7 @@ impl From<&RsyncOption> for Known {
     }
 }
 
-/// What `--name` means. `--no-name` and `--no-X` switch an option off, which never harms a mirror.
+/// What `--name` means. `--no-name` and `--no-X` switch an option off; that never harms a mirror.
 pub fn find(name: &str) -> Option<Known> {
     let called = |name: &str| OPTIONS.iter().find(|option| option.names.contains(&name));
     if let Some(option) = called(name) {
@@ -346,7 +346,7 @@ pub fn find(name: &str) -> Option<Known> {
     is_known.then_some(Known { arity: Arity::Flag, meaning: Meaning::Passes, differs: None })
 }
 
-/// What the letter means.
+/// What `-letter` means.
 pub fn find_letter(letter: char) -> Option<Known> {
     OPTIONS.iter().find(|option| option.letter == Some(letter)).map(Known::from)
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use super::options::{Arity, Meaning, Role, Rule, find, find_letter};
 
-/// What a remote shell other than ssh means.
+/// The remark about a remote shell other than ssh.
 const OWN_SHELL: &str = "is not ssh, so it gets neither <userDefinedPort> nor BatchMode and time limits: write them into it, and let it ask nothing, for it has no terminal";
 
 /// The operator's options, parsed.
@@ -13,7 +13,7 @@ const OWN_SHELL: &str = "is not ssh, so it gets neither <userDefinedPort> nor Ba
 pub struct Params {
     /// The arguments of every run, in order.
     pub kept: Vec<OsString>,
-    /// The same without `-u`, for files that were moved over newer ones.
+    /// [`Self::kept`] without `-u`, for files that were moved over newer ones.
     pub replacing: Vec<OsString>,
     /// `--delete*` words; they belong to full syncs.
     pub delete: Vec<OsString>,
@@ -21,7 +21,7 @@ pub struct Params {
     pub remarks: Vec<Remark>,
     /// What kind of filter rules the words hold.
     pub filters: Filters,
-    /// The options with rules, in order, each without dashes and with its value.
+    /// The filter options in order, each a name without dashes and a value.
     pub rules: Vec<(String, OsString)>,
     /// The value of `--timeout` in the words, seconds.
     pub timeout_s: Option<u32>,
@@ -29,30 +29,30 @@ pub struct Params {
     pub has_contimeout: bool,
     /// True when the words hold `--sockopts`.
     pub has_sockopts: bool,
-    /// True when the words hold `--port` or `--address`, so that rsync may connect to another place than `<remote>` says.
+    /// True when the words hold `--port` or `--address`, so that rsync may connect elsewhere than `<remote>` says.
     pub connects_elsewhere: bool,
     /// The remote shell (`-e`, `--rsh`) in the words.
     pub rsh: Option<OsString>,
     /// True when the words hold `--modify-window`.
     pub has_window: bool,
-    /// True when copies are written in place, so that hard links on the remote would share the writing.
+    /// True when copies are written in place. A write then changes all hard links of the copy.
     pub writes_in_place: bool,
-    /// The first option that lets this side read or write outside of the watch path, or that is unknown.
+    /// The first option that lets the sender read or write outside the watch path, or that is unknown.
     pub sender_leads_out: Option<String>,
-    /// The same for the receiving side, which is this machine if the copy is local.
+    /// The first option that lets the receiver write outside the copy. The receiver is this machine if the copy is local.
     pub receiver_leads_out: Option<String>,
-    /// True when hard links are kept (`-H`), so that all names of a file must stand in one list.
+    /// True when hard links are kept (`-H`): then all names of a file must be in one list.
     pub keeps_hard_links: bool,
     /// True when the result for a path depends on other paths, so that the whole tree has to be compared.
     pub needs_whole_tree: bool,
-    /// True when rsync uses directories of the operator as a source of data; it then accepts no `--link-dest` of ours.
+    /// True when rsync uses directories of the operator as a source of data. It then accepts no `--link-dest` of ours.
     pub has_other_copies: bool,
 }
 
 /// A remark about one word for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
-    /// The option as it is written, without its value; or the whole word when it is no option.
+    /// The option as written, without its value; the whole word when it is no option.
     pub word: String,
     /// What happens to it.
     pub kind: RemarkKind,
@@ -65,7 +65,7 @@ pub enum RemarkKind {
     LeftOut(&'static str),
     /// It is refused; a clause says why.
     Refused(&'static str),
-    /// It passes, but differs from rsync by hand; a sentence without its subject says how.
+    /// It passes, but differs from rsync run by hand; a sentence without its subject says how.
     Differs(&'static str),
     /// It is no option; rsync would take it for a file or a remote.
     NoOption,
@@ -75,7 +75,7 @@ pub enum RemarkKind {
     NoValue,
 }
 
-/// Which filter rules the operator's words hold; from harmless to demanding.
+/// Which filter rules the operator's words hold. A later variant restricts the kinds of run more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filters {
     /// None.
@@ -91,7 +91,7 @@ pub enum Filters {
 
 /// One option as rsync would read it.
 struct Given {
-    /// With its dashes, without its value.
+    /// The option with its dashes, without its value.
     shown: String,
     meaning: Meaning,
     differs: Option<&'static str>,
@@ -99,9 +99,9 @@ struct Given {
     form: Form,
 }
 
-/// How an option is written again.
+/// How an option is written back.
 enum Form {
-    /// One letter of a cluster; the value stands behind the cluster.
+    /// One letter of a cluster (`-avz`); the value follows the cluster.
     Letter(char),
     /// These words, value included.
     Long(Vec<OsString>),
@@ -119,7 +119,7 @@ impl Params {
             params.take(given);
         }
         if has_cvs {
-            // `-C` itself would put its rules after ours, which would then decide first.
+            // Not `-C` itself: rsync would put its rules after ours, and the first match decides.
             let rules = ["--filter=:C", "--filter=-C"].map(OsString::from);
             params.kept.extend(rules.clone());
             params.replacing.extend(rules);
@@ -154,7 +154,7 @@ impl Params {
         wanted.into_iter().filter_map(|word| word.into_string().ok()).collect()
     }
 
-    /// One word, and the value behind it, as options; a cluster of letters is several.
+    /// Reads one word, and its value, as options. A cluster of letters is several options.
     fn read<'a>(&mut self, word: &str, rest: &mut impl Iterator<Item = &'a String>) -> Vec<Given> {
         let given = match word.strip_prefix("--") {
             Some(long) if !long.is_empty() => vec![self.read_long(word, long, rest)],
@@ -218,7 +218,7 @@ impl Params {
             let value = match attached {
                 _ if !takes_value => None,
                 "" => self.next_value(&shown, rest),
-                // popt accepts `-e=ssh` too.
+                // rsync's option parser (popt) also accepts `-e=ssh`.
                 _ => Some(OsString::from(attached.strip_prefix('=').unwrap_or(attached))),
             };
             let meaning = known.map_or(Meaning::Passes, |known| known.meaning);
@@ -243,7 +243,7 @@ impl Params {
         value
     }
 
-    /// True when no run gets the option; a remark says so.
+    /// True when no run gets the option. Adds a remark then.
     fn is_left_out(&mut self, option: &Given) -> bool {
         let kind = match option.meaning {
             Meaning::Refused(reason) => RemarkKind::Refused(reason),
@@ -270,7 +270,7 @@ impl Params {
         self.remarks.push(Remark { word: word.to_owned(), kind });
     }
 
-    /// Puts the options of one word where they belong.
+    /// Stores the options of one word in the lists for the runs.
     fn take(&mut self, given: Vec<Given>) {
         for option in &given {
             self.note(option);
@@ -323,7 +323,7 @@ impl Given {
         matches!(self.shown.as_str(), "-C" | "--cvs-exclude")
     }
 
-    /// True for options that follow links, name files of this side other than rule files, or are unknown.
+    /// True for options that follow links, name files of this machine other than rule files, or are unknown.
     fn leads_sender_out(&self) -> bool {
         const NAMES: &[&str] = &[
             "-L",
@@ -345,7 +345,7 @@ impl Given {
         !is_known || NAMES.contains(&self.shown.as_str())
     }
 
-    /// True for directories of the receiving side that may lie outside of the copy.
+    /// True for options that name a directory of the receiver which may lie outside the copy.
     fn leads_receiver_out(&self) -> bool {
         const NAMES: &[&str] = &[
             "-T",
@@ -380,7 +380,7 @@ impl Given {
     }
 }
 
-/// Options as arguments: the letters of one cluster stay together, so that our commands are readable.
+/// Options as arguments. The letters of one cluster stay together, so that our commands stay readable.
 fn write<'a>(options: impl Iterator<Item = &'a Given>) -> Vec<OsString> {
     let mut letters = String::new();
     let mut words = Vec::new();
@@ -402,7 +402,7 @@ fn write<'a>(options: impl Iterator<Item = &'a Given>) -> Vec<OsString> {
     words
 }
 
-/// The kind of a rule whose value is `value`.
+/// The kind of filter rule that an option with `value` adds.
 fn kind_of(rule: Rule, value: &str) -> Filters {
     match rule {
         Rule::Exclude if value.starts_with("+ ") || value.starts_with('!') => Filters::Includes,
@@ -413,7 +413,7 @@ fn kind_of(rule: Rule, value: &str) -> Filters {
     }
 }
 
-/// The kind of one `--filter` rule. A merged file may hold any kind, per-directory ones too.
+/// The kind of one `--filter` rule. A merged file may hold any kind, so it counts as per-directory rules.
 fn kind_of_rule(rule: &str) -> Filters {
     if [":", ".", "dir-merge", "merge"].iter().any(|start| rule.starts_with(start)) {
         Filters::PerDirectory

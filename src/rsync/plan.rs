@@ -13,12 +13,12 @@ use crate::destination::Destination;
 use crate::path::RelPath;
 
 impl Endpoint {
-    /// The words of one run.
+    /// The arguments of one run.
     pub fn plan(&self, kind: &RunKind, abilities: Abilities) -> RunSpec {
         let mut args = Vec::new();
         // The first matching rule decides, so sersync's exclusions come before the operator's rules.
-        // rsync reads a rule file where its option stands, and the rules in each directory last; only
-        // our own input is separated by NUL.
+        // rsync reads a rule file where its option stands, and the rules in each directory last.
+        // `--from0` applies to our own input only.
         if matches!(
             kind,
             RunKind::Listing { .. }
@@ -30,7 +30,7 @@ impl Endpoint {
         }
         let params = match kind {
             RunKind::Replacement | RunKind::MoveFile { .. } => &self.params.replacing,
-            // If no list can name the files to replace, the files that are compared by content are replaced.
+            // Without lists, `Replacement` becomes this run. So files that are compared by content may be replaced.
             RunKind::Fallback { ignore_times: true } if !abilities.relative => {
                 &self.params.replacing
             }
@@ -46,7 +46,7 @@ impl Endpoint {
         self.push_kind(&mut args, kind, abilities);
         self.push_connection(&mut args, self.shared_shell());
         self.push_tuning(&mut args, abilities);
-        // After `--` nothing is an option, whatever a name or a host looks like.
+        // After `--` nothing is read as an option, even a name or host that begins with a dash.
         args.push("--".into());
         self.push_places(&mut args, kind, abilities);
         self.spec(args)
@@ -63,18 +63,18 @@ impl Endpoint {
         }
     }
 
-    /// The same run without any effect, which says on standard output what it would delete ([`deleted_names`](super::deleted_names)).
+    /// A dry run of `kind` that prints what it would delete ([`deleted_names`](super::deleted_names)).
     pub fn plan_preview(&self, kind: &RunKind, abilities: Abilities) -> RunSpec {
         self.plan_without_effect(kind, abilities, &["--out-format=%o %n"])
     }
 
-    /// The same run without any effect, which says on standard output what it would change in any way ([`super::Answer`]).
+    /// A dry run of `kind` that prints everything it would change ([`super::Answer`]).
     pub fn plan_question(&self, kind: &RunKind, abilities: Abilities) -> RunSpec {
-        // Without %i rsync does not name what differs in its mode or owner alone; the second i names what is equal.
+        // Without %i rsync does not name what differs in mode or owner alone. The second `i` also names what is equal.
         self.plan_without_effect(kind, abilities, &["-ii", "--out-format=%o %i %n"])
     }
 
-    /// Lists the remote's directory itself, not its content: does it exist, and when was it changed?
+    /// Lists the remote's directory itself, not its content: whether it exists, and when it was changed.
     pub fn plan_listing(&self) -> RunSpec {
         let mut args = self.params.kept.clone();
         self.push_connection(&mut args, self.shared_shell());
@@ -91,16 +91,16 @@ impl Endpoint {
             let word = word.to_string_lossy();
             word.starts_with("--stderr") || word == "--msgs2stderr"
         };
-        // The answer comes on standard output. A client that supports the operator's option supports this one.
+        // The answer comes on standard output. An rsync that supports the operator's option supports this one too.
         let stdout = spec.args.iter().any(to_stderr).then_some("--stderr=errors");
         let words = ["-n"].into_iter().chain(stdout).chain(words.iter().copied());
         spec.args.splice(end..end, words.map(OsString::from));
         spec
     }
 
-    /// The options that make the kind of run.
+    /// Appends the options that `kind` needs.
     fn push_kind(&self, args: &mut Vec<OsString>, kind: &RunKind, abilities: Abilities) {
-        // rsync deletes a missing name of a list whatever the operator's filters say, so with filters only a probe uses it.
+        // rsync deletes a missing listed name even if a filter excludes it. So with filters only a probe uses this option.
         let unfiltered = self.params.filters == Filters::None || *kind == RunKind::Probe;
         let deletes = self.options.deletes && abilities.delete;
         let missing = if deletes && abilities.delete_missing && unfiltered {
@@ -110,7 +110,7 @@ impl Endpoint {
         };
         let delete: &[&str] = if deletes { &["--delete"] } else { &[] };
         let force: &[&str] = if abilities.force { &["--force"] } else { &[] };
-        // A probe names nothing that exists. Any other name would arrive at the top without this option.
+        // Without this option every name would arrive at the top of the copy. A probe sends nothing, so it does not need it.
         let is_probe = *kind == RunKind::Probe;
         let is_top = matches!(kind, RunKind::Listing { dirs, .. } | RunKind::Trees { dirs, .. } if is_root(dirs));
         let relative = if abilities.relative || !(is_probe || is_top) { "-R" } else { "--no-R" };
@@ -158,7 +158,7 @@ impl Endpoint {
             }
             RunKind::MoveDirectory { .. } => {
                 push(&["-r", "--no-R", "-s"]);
-                // For what was at the new name before.
+                // Deletes what was at the new name before.
                 push(delete);
             }
             RunKind::MoveFile { .. } => push(&[
@@ -173,7 +173,7 @@ impl Endpoint {
         if !matches!(kind, RunKind::Extraneous { .. } | RunKind::MoveFile { .. }) {
             push(force);
         }
-        // A run that reads only part of the tree would take directories for empty and delete them.
+        // A run that reads only part of the tree would see other directories as empty, and delete them.
         let is_part = matches!(
             kind,
             RunKind::Fallback { .. }
@@ -213,7 +213,7 @@ impl Endpoint {
         }
     }
 
-    /// The options without which the remote cannot be reached.
+    /// Appends the options that are needed to reach the remote.
     fn push_connection(&self, args: &mut Vec<OsString>, shell: Option<OsString>) {
         if let Some(seconds) = self.options.timeout_s {
             args.push(format!("--timeout={seconds}").into());
@@ -237,13 +237,13 @@ impl Endpoint {
         }
     }
 
-    /// The options that make a run quick to act and quick to notice a dead remote.
+    /// Appends the options that make a run fast and let it notice a dead remote soon.
     fn push_tuning(&self, args: &mut Vec<OsString>, abilities: Abilities) {
         if self.compares_nanoseconds(abilities) {
             args.push("--modify-window=-1".into());
         }
-        // We set no --timeout: a daemon answers it with one more small message, which costs a short run 40 ms. We
-        // watch the progress of a run ourselves.
+        // We set no --timeout: a daemon answers it with one more small message, which costs a short run 40 ms.
+        // We watch the progress of a run ourselves.
         // rsync allows both only with a connection to a daemon.
         if self.remote_shell().is_some() || self.local.is_some() {
             return;
@@ -256,17 +256,17 @@ impl Endpoint {
         }
     }
 
-    /// The remote shell over the connection that stays between the runs.
+    /// The remote shell with the options for the connection that is kept between runs.
     fn shared_shell(&self) -> Option<OsString> {
         let shell = self.remote_shell()?;
         let Some(master) = &self.master else { return Some(shell) };
-        // Before our other options: ssh takes the first of two.
+        // These words come before our other options: if an option is given twice, ssh takes the first.
         let shell = shell.into_string().ok()?;
         let shared = format!(" {} -o BatchMode=yes", master.words());
         Some(shell.replacen(" -o BatchMode=yes", &shared, 1).into())
     }
 
-    /// The operator's own remote shell; with ssh and a plain `-e ssh` (or none) ours.
+    /// The operator's own remote shell. For ssh and a plain `-e ssh` (or none), our command line.
     pub(super) fn remote_shell(&self) -> Option<OsString> {
         let own = self.params.rsh.clone();
         let host = match &self.destination {
@@ -282,7 +282,7 @@ impl Endpoint {
         }
     }
 
-    /// A run that does the same for one path and that an operator can repeat by hand: it needs no standard input.
+    /// A run for one path that an operator can repeat by hand: it needs no standard input.
     pub fn plan_by_hand(&self, path: &RelPath, presence: Presence, excludes: &Excludes) -> RunSpec {
         let mut args = Vec::new();
         if presence != Presence::Other {
@@ -308,13 +308,13 @@ impl Endpoint {
         self.spec(args)
     }
 
-    /// True for directories that have to be reached from the watch root, because those above may hold rules.
+    /// True when rsync has to descend from the watch root, because parent directories may hold rules.
     fn goes_down_from_root(&self, dirs: &[RelPath], abilities: Abilities) -> bool {
         let by_rules = !self.reads_lists() && !dirs.iter().any(RelPath::is_root);
         by_rules || !abilities.relative && !is_root(dirs)
     }
 
-    /// Source and destination.
+    /// Appends source and destination.
     fn push_places(&self, args: &mut Vec<OsString>, kind: &RunKind, abilities: Abilities) {
         match kind {
             RunKind::Listing { dirs, .. } | RunKind::Trees { dirs, .. }
@@ -350,10 +350,10 @@ impl Endpoint {
     }
 }
 
-/// The remote shell: never asks, and notices a dead connection by itself.
+/// ssh's command line: it never asks, and it notices a dead connection by itself.
 fn ssh_words(shell: &str, port: Option<u16>) -> String {
     let port = port.map_or_else(String::new, |port| format!(" -p {port}"));
-    // A banner and a new host key are not errors: with this level, only errors appear on standard error.
+    // With this log level, only errors appear on standard error: no banner, no note about a new host key.
     format!(
         "{shell}{port} -o BatchMode=yes -o LogLevel=ERROR -o ConnectTimeout={CONNECT_TIMEOUT_S} -o ServerAliveInterval=15 -o ServerAliveCountMax=3"
     )
@@ -374,14 +374,14 @@ fn source_word(path: &RelPath, end: &str) -> OsString {
     OsString::from_vec(word)
 }
 
-/// `--include` options for a path that is gone, and for what was below it.
+/// `--include` options for a deleted path and for what was below it.
 pub fn patterns_by_hand(path: &RelPath) -> Vec<OsString> {
     let list = patterns([(path, Presence::Absent)]);
     let words = list.split(|&b| b == 0).filter(|pattern| !pattern.is_empty());
     words.map(|pattern| OsString::from_vec([b"--include=", pattern].concat())).collect()
 }
 
-/// Options that let rsync reach `dirs` from the root, and `below` in them, and nothing else.
+/// Options that let rsync reach only `dirs` from the root, and `below` in them.
 fn includes(dirs: &[RelPath], below: &[u8]) -> Vec<OsString> {
     let list = whole_directories(dirs, below);
     let patterns = list.split(|&b| b == 0).filter(|pattern| !pattern.is_empty());
@@ -389,7 +389,7 @@ fn includes(dirs: &[RelPath], below: &[u8]) -> Vec<OsString> {
     words.chain(["--exclude=*".into()]).collect()
 }
 
-/// `--link-dest` from the copy of `new` to the copy of `old`; relative, so that it holds below a module and with ssh.
+/// `--link-dest` from the copy of `new` to the copy of `old`. It is relative, so it works for a module and for ssh.
 fn link_dest(old: &RelPath, new: &RelPath) -> OsString {
     let mut word = b"--link-dest=".to_vec();
     for _ in new.components() {

@@ -25,18 +25,18 @@ pub struct Answer {
     pub same: HashSet<RelPath>,
     /// These would be deleted.
     pub extraneous: HashSet<RelPath>,
-    /// The run has answered: paths that it does not name would not be deleted.
+    /// The output was understood: paths that it does not name would not be deleted.
     pub is_readable: bool,
 }
 
-/// The part before the name: `>f.st......` and a blank.
+/// The length of the part before the name: `>f.st......` and a blank.
 const CHANGES: usize = 12;
 
-/// The part after the first two letters, which is blank when nothing would be changed.
+/// Where the changes stand, after the first two letters. This part is blank when nothing would be changed.
 const DIFFERENCES: std::ops::Range<usize> = 2..11;
 
 impl Answer {
-    /// Reads the output of a dry run. It may omit a path for any reason.
+    /// Parses the output of a dry run. A missing path proves nothing: rsync may omit it for many reasons.
     pub fn read(output: &[u8]) -> Self {
         let mut answer = Self::default();
         for line in output.split(|&b| b == b'\n') {

@@ -1,4 +1,4 @@
-//! Learns what a receiver can do, with runs that change nothing except that they may create its directory.
+//! Learns what a receiver can do. Its runs change nothing, except that they may create the remote's directory.
 //! Does not remember the answer; the worker does.
 
 use std::time::{Duration, Instant};
@@ -12,20 +12,20 @@ use crate::ground::identity::Identity;
 /// How long a probe may make no progress: longer than a connection takes.
 const STALL: Duration = Duration::from_secs(30);
 
-/// How long a probe may take in all: endless text counts as progress too.
+/// How long a probe may take in all. Endless output counts as progress, so the stall limit alone is not enough.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// What a probe found.
 #[derive(Debug)]
 pub enum Probed {
-    /// The remote answers, and can do this.
+    /// The remote answers, and has these abilities.
     Able(Abilities),
     /// The remote cannot be used now; the outcome says why, and is never a delivery or a refusal.
     Failed(Outcome),
 }
 
-/// Asks the remote with a list of one name that exists nowhere; at most three runs. `nonce` makes the name unique; `started` gets
-/// a handle on each run, so that a program that stops need not wait for it.
+/// Probes the remote with a list of one name that exists nowhere, in at most three runs. `nonce` makes the name unique.
+/// `started` gets a handle on each run, so that a program that stops need not wait for it.
 ///
 /// # Errors
 /// When no run can be started.
@@ -38,8 +38,8 @@ pub fn run_probe(
     ask(endpoint, expected, nonce, &|_| Vec::new(), started)
 }
 
-/// Asks about every ability, including those that the mirror learns only when it needs them. If the remote's directory is missing
-/// (`copy`), it does not create it, unlike a run with an effect.
+/// Probes every ability, including those that the mirror learns only when it needs them.
+/// It does not create a missing directory (`copy`), unlike a run with an effect.
 ///
 /// # Errors
 /// When no run can be started.
@@ -64,7 +64,7 @@ pub fn run_full_probe(
 /// Whether the remote's directory is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyState {
-    /// Unknown.
+    /// It is there, or this is not known.
     There,
     /// The first run that is not a dry run creates it.
     Missing,
@@ -114,7 +114,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// What an answer to a probe leads to.
+/// What to do after the answer to a probe.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     Ask(Abilities),
@@ -131,7 +131,7 @@ fn next(asked: Abilities, outcome: &Outcome) -> Next {
             Some(fewer) => fewer,
             None => return Next::Failed,
         },
-        // rsync before 3.1.3 cuts the connection at an option it does not know, and some say nothing.
+        // rsync before 3.1.3 closes the connection at an unknown option, sometimes without a message.
         Outcome::Failed(Failure { kind: FailureKind::Away, code: 10 | 12, reason, .. })
             if asked.nanoseconds && is_cut(reason) =>
         {
@@ -142,7 +142,7 @@ fn next(asked: Abilities, outcome: &Outcome) -> Next {
     if fewer == asked { Next::Failed } else { Next::Ask(fewer) }
 }
 
-/// True when there was a connection, and the other side ended it.
+/// True when there was a connection and the other side closed it.
 fn is_cut(reason: &str) -> bool {
     reason.contains("reset by peer") || reason.contains("unexpectedly closed")
 }

@@ -1,5 +1,5 @@
 //! The life of one rsync process: it is started, fed, watched and ended.
-//! Does not know what its words mean, and does not judge how it ended.
+//! Does not know what its arguments mean, and does not judge how it ended.
 
 mod feed;
 
@@ -81,7 +81,7 @@ pub enum Need {
 pub struct Report {
     /// How it ended.
     pub ending: Ending,
-    /// What it wrote to standard error, up to a limit, and its message about skipped deletions on standard output.
+    /// Its standard error up to a limit, and its message about skipped deletions from standard output.
     pub stderr: Vec<u8>,
     /// True when it wrote more than was kept.
     pub truncated: bool,
@@ -94,7 +94,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Judges it; see [`super::exit::judge`].
+    /// Judges the run; see [`super::exit::judge`].
     pub fn judge(&self, endpoint: &super::Endpoint) -> super::exit::Outcome {
         use std::os::unix::ffi::OsStrExt;
         let is_daemon = matches!(endpoint.destination, Destination::Daemon { .. });
@@ -125,7 +125,7 @@ struct Target {
 }
 
 impl Killer {
-    /// Ends the run at once, with everything it started. The remote removes its unfinished files by itself.
+    /// Kills the run and everything it started. The remote removes its unfinished files by itself.
     pub fn kill(&self) {
         let mut target = lock(&self.0);
         target.killed = true;
@@ -142,11 +142,11 @@ impl Killer {
     /// How many bytes the run has sent so far.
     pub fn sent(&self) -> u64 {
         let target = lock(&self.0);
-        // While this lock is held nobody reaps the process, so the number is still its own.
+        // While this lock is held the process is not reaped, so its id is not reused.
         target.group.map_or(target.sent, feed::bytes_sent)
     }
 
-    /// Kills what is left of the group, and forgets its number.
+    /// Kills what is left of the process group, and forgets its id.
     fn disarm(&self) {
         let mut target = lock(&self.0);
         if let Some(group) = target.group.take() {
@@ -167,7 +167,7 @@ pub struct Session {
     spec: RunSpec,
     expected: Option<Identity>,
     places: Opened,
-    /// The account files at the start; `None` for a run that may also read replaced ones.
+    /// The account files at the start; `None` for an unconfined run, which can also read replaced files.
     accounts: Option<Accounts>,
     reaped: Option<ExitStatus>,
 }
@@ -182,7 +182,7 @@ struct Opened {
 }
 
 impl Session {
-    /// Starts a run and returns at once. With `expected`, only inside that very directory.
+    /// Starts a run and returns at once. With `expected`, it starts only inside that very directory.
     ///
     /// # Errors
     /// When rsync or the watch root is missing, the root is another directory, or no process can be made.
@@ -256,7 +256,7 @@ impl Session {
         !self.has_ended(Duration::ZERO) && !self.has_lost_accounts()
     }
 
-    /// True when account files were replaced: a confined run may not read the new ones, and would send numbers instead of names.
+    /// True when account files were replaced. A confined run cannot read the new ones, and would send numbers instead of names.
     fn has_lost_accounts(&self) -> bool {
         self.accounts.is_some_and(|accounts| accounts != Accounts::now())
     }
@@ -268,12 +268,12 @@ impl Session {
         self.feed_and(input, limits, &mut |_| {})
     }
 
-    /// The same; reports from time to time what the run needs.
+    /// [`Self::feed`] that also reports from time to time what the run needs.
     pub fn feed_and(mut self, input: &[u8], limits: Limits, needs: &mut dyn FnMut(Need)) -> Report {
         let same_root = self.expected.is_none_or(|expected| {
             Identity::of(&self.spec.root).is_ok_and(|found| found == expected)
         });
-        // A session may have waited for a long time: do not send to a directory that was unmounted meanwhile.
+        // A session may have waited for a long time: do not send to a directory that has been unmounted.
         let lost = self.spec.local.as_ref().and_then(|local| local.open().err());
         let fed = match lost {
             _ if !same_root => feed::Fed::aborted(Ending::RootChanged),
@@ -305,7 +305,7 @@ impl Session {
         }
     }
 
-    /// Ends sessions that are not needed: each gets an empty list and ends; after half a second the rest is killed.
+    /// Ends sessions that are not needed: each gets an empty list and ends. After half a second the rest is killed.
     pub fn close_all(mut sessions: Vec<Self>) {
         sessions.iter_mut().for_each(|session| drop(session.child.stdin.take()));
         let end = now() + CLOSE_PATIENCE;
@@ -342,7 +342,7 @@ impl Session {
     }
 }
 
-/// Readable when the child has ended, for those who poll.
+/// The descriptor becomes readable when the child has ended, so that callers can poll it.
 impl AsFd for Session {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
@@ -360,7 +360,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// The directory of a descriptor, as a path that nobody can replace.
+/// The path to a descriptor's directory. It leads to the same directory whatever is renamed.
 fn descriptor_path(dir: &OwnedFd) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", dir.as_raw_fd())
@@ -388,7 +388,7 @@ fn spawn(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     if spec.args.iter().any(|word| word == "-e") {
-        // A remote shell that asks on the terminal would wait for ever; in its own session it has no terminal.
+        // A remote shell that asks on the terminal would wait for ever. In a session of its own it has no terminal.
         sys::lead_session(&mut command);
     } else {
         command.process_group(0);

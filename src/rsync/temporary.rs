@@ -9,7 +9,7 @@ const ENDING_LEN: usize = 7;
 /// A longer name is cut to make room for the ending.
 const CUT_LEN: usize = 200;
 
-/// What the temporary names of `path` have in common; a dot and six characters follow. `None` for the root.
+/// The common beginning of the temporary names of `path`; a dot and six characters follow. `None` for the root.
 pub fn beginning(path: &RelPath) -> Option<RelPath> {
     // A name that begins with a dot gets no second one.
     let name = path.name()?;

@@ -126,7 +126,7 @@ pub fn hint(reason: &str) -> Option<&'static str> {
     HINTS.iter().find(|(words, _)| reason.contains(words)).map(|(_, hint)| *hint)
 }
 
-/// The program that is missing there, as a shell says it.
+/// The program that is missing on the remote, as the remote shell names it.
 fn missing_program(text: &str, code: i32) -> Option<&str> {
     const BEFORE: [&str; 2] = ["command not found: ", "Unknown command: "];
     const BEHIND: [&str; 2] = [": command not found", ": not found"];
@@ -142,13 +142,13 @@ fn missing_program(text: &str, code: i32) -> Option<&str> {
     })
 }
 
-/// The remote shell that is missing here.
+/// The remote-shell program (such as ssh) that is missing on this machine.
 fn missing_shell(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("Failed to exec ")?;
     rest.split(':').next()
 }
 
-/// What is wrong, as a clause whose subject is the remote, and what to do; `None` for an unknown message.
+/// What is wrong (a clause whose subject is the remote) and what to do; `None` for an unknown message.
 pub(super) fn advice(text: &str, code: i32, places: &RunPaths) -> Option<(String, String)> {
     if let Some(shell) = missing_shell(text) {
         let advice = "install it here, or correct -e in <commonParams>";

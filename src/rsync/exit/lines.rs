@@ -12,7 +12,7 @@ use crate::rsync::temporary::target_of;
 pub(super) enum Line {
     /// Not an error: a summary, a blank line.
     Nothing,
-    /// An error that does no harm: only times could not be set, or the file is gone and its own change follows.
+    /// A harmless error: times could not be set, or the file is gone and its deletion will be reported.
     Harmless,
     /// rsync gave up deleting, because it could not read all of the source.
     DeletionsSkipped,
@@ -33,13 +33,13 @@ const SUMMARIES: &[&str] = &[
     "Warning: Permanently added ",
 ];
 
-/// What a daemon says about a name that its own configuration excludes.
+/// The daemon's message about a name that its own configuration excludes.
 const EXCLUDED: &[u8] = b"ERROR: daemon refused to receive ";
 
-/// What that means.
+/// The advice for [`EXCLUDED`].
 const EXCLUDED_WORDS: &str = "its rsyncd.conf excludes this name: exclude it here too (<filter>), or take it out of \"exclude\" there";
 
-/// Messages of the sender that do not name the sender.
+/// Messages of the sending side that do not contain the word "sender".
 const SENDERS: &[&str] = &["symlink has no referent: ", "cannot send long-named file "];
 
 /// Reads one line.
@@ -65,7 +65,7 @@ pub(super) fn read(line: &[u8], places: &RunPaths) -> Line {
     }
 }
 
-/// True for a line that is not rsync's and tells of no failure, such as a greeting. In doubt it is rsync's.
+/// True for a line that is not from rsync and names no failure, such as a greeting. In doubt it is from rsync.
 pub(super) fn is_shell_noise(line: &[u8], places: &RunPaths) -> bool {
     const FAILURES: &[&str] = &[
         "rsync",
@@ -88,13 +88,13 @@ pub(super) fn is_shell_noise(line: &[u8], places: &RunPaths) -> bool {
         && !FAILURES.iter().any(|word| text.contains(word))
 }
 
-/// The name as rsync shows it; `None` if there is none, or if its end is ambiguous.
+/// The name as rsync prints it; `None` if there is none, or if its end is ambiguous.
 fn named(line: &[u8]) -> Option<&[u8]> {
     let quoted: Vec<&[u8]> = line.split(|&b| b == b'"').skip(1).step_by(2).collect();
     let quotes = line.iter().filter(|&&b| b == b'"').count();
     match quotes {
         2 => return quoted.first().copied(),
-        // A link and what it points to; a temporary file and the name it was to get.
+        // A link and its target, or a temporary file and its final name.
         4 if contains(line, b" rename \"") => return quoted.last().copied(),
         4 if contains(line, b"\" -> \"") => return quoted.first().copied(),
         _ => {}
@@ -121,7 +121,7 @@ fn named(line: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// The path below the root that a shown name means, on whichever side it is.
+/// The path below the root that a printed name means, on either side.
 fn locate(shown: &[u8], line: &[u8], places: &RunPaths) -> Option<RelPath> {
     let name = unescape(shown, RSYNC_ESCAPE);
     let is_senders = |start: &&str| line.starts_with(start.as_bytes());
@@ -144,7 +144,7 @@ fn below_remote<'a>(name: &'a [u8], places: &RunPaths) -> Option<&'a [u8]> {
     if directory.is_empty() || directory.starts_with(b"/") {
         return strip(name, directory);
     }
-    // Over ssh a relative path is below the login directory, which only the remote knows.
+    // Over ssh, a relative path is below the login directory, which is not known here.
     let end = [b"/", directory, b"/"].concat();
     find(name, &end).map(|at| &name[at + end.len()..])
 }
@@ -160,7 +160,7 @@ fn clean(path: &[u8]) -> Vec<u8> {
     parts.collect::<Vec<_>>().join(&b'/')
 }
 
-/// The line for people: without `rsync: [role]`, and without control characters.
+/// The line for people, without `rsync: [role]` and without control characters.
 fn words(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text = text.strip_prefix("rsync: ").unwrap_or(&text);

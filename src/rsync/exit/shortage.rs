@@ -1,4 +1,4 @@
-//! What this machine may lack for a run, and what to do about each.
+//! Resources that this machine may lack for a run, and what to do about each.
 //! Knows the kernel's numbers and rsync's words; decides nothing.
 
 use std::io;
@@ -44,7 +44,7 @@ pub fn lacking(error: &io::Error) -> Option<Lack> {
     }
 }
 
-/// What our own rsync lacked, by its exit code and message; `None` if the remote lacked it, or for other errors.
+/// What our own rsync lacked, by its exit code and message; `None` for other errors and for what the remote lacked.
 pub(super) fn lacked(text: &str, code: i32) -> Option<Lack> {
     let here = |line: &&str| !line.contains("[Receiver") && !line.contains("[receiver");
     let here = |words: &str| text.lines().filter(here).any(|line| line.contains(words));

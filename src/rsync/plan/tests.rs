@@ -1,4 +1,4 @@
-//! Tests of the words of a run.
+//! Tests of the arguments of a run.
 
 use std::path::Path;
 

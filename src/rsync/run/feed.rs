@@ -17,17 +17,17 @@ const STDERR_MAX: usize = 256 * 1024;
 /// The progress of a run is checked at least this often.
 const LOOK: Duration = Duration::from_secs(4);
 
-/// When the needs of a run are first checked: on a fast network a small run has ended by then.
+/// When it is first checked what a run needs. On a fast network a small run has ended by then.
 const SAMPLE_FIRST: Duration = Duration::from_millis(5);
 
-/// The needs of a waiting run are checked again after so long, those of a working run sooner; the older the run, the less often.
+/// When it is checked again what a waiting run needs. A working run is checked sooner, an old run less often.
 const SAMPLE_WAITING: Duration = Duration::from_millis(250);
 
-/// A run may stall so many times longer if our own machine gives it no processor time.
+/// The stall limit grows at most by this factor if our own machine gives the run no processor time.
 const STARVED_MAX: u32 = 20;
 
-/// What rsync writes to standard output when it deletes nothing, because it could not read all of the source (rsync 3.5.0,
-/// generator.c, delete_in_dir; the same words since 2.6).
+/// rsync prints this to standard output when it deletes nothing because it could not read all of the source
+/// (rsync 3.5.0, generator.c, delete_in_dir; the same words since 2.6).
 const DELETIONS_SKIPPED: &[u8] = b"IO error encountered -- skipping file deletion";
 
 /// A process that opens a fifo without a writer sleeps in this kernel function.
@@ -41,14 +41,14 @@ pub(super) struct Fed {
     pub(super) truncated: bool,
     /// Standard output, as far as it is wanted; `None` when there was more of it.
     pub(super) output: Option<Vec<u8>>,
-    /// The end of what was written to standard output: a message may come in two pieces.
+    /// The end of standard output so far: a message may arrive in two pieces.
     tail: Vec<u8>,
     /// True when the child closed its standard input early.
     pub(super) deaf: bool,
 }
 
 impl Fed {
-    /// A run that never got its names.
+    /// The result for a run that never got its names.
     pub(super) fn aborted(ending: Ending) -> Self {
         Self { ending: Some(ending), ..Self::begun() }
     }
@@ -64,7 +64,7 @@ impl Fed {
         }
     }
 
-    /// Keeps what standard output says of skipped deletions with the errors.
+    /// Appends the message about skipped deletions on standard output to the errors.
     fn listen(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -72,7 +72,7 @@ impl Fed {
         self.tail.extend_from_slice(bytes);
         let mut windows = self.tail.windows(DELETIONS_SKIPPED.len());
         if windows.any(|window| window == DELETIONS_SKIPPED) {
-            // rsync says it once.
+            // rsync prints it once.
             self.tail.clear();
             return self.keep(&[b"\n", DELETIONS_SKIPPED, b"\n"].concat());
         }
@@ -96,8 +96,8 @@ impl Fed {
     }
 }
 
-/// Feeds and reads until the child has ended or stalls. Leaves reaping to the caller. `needs` is told from time to time
-/// what the run needs.
+/// Feeds and reads until the child has ended or stalls. Leaves reaping to the caller. `needs` is called from time to time
+/// with what the run needs.
 pub(super) fn feed(
     session: &mut Session,
     input: &[u8],
@@ -176,7 +176,7 @@ impl<'a> Pipes<'a> {
             deaf: false,
             buffer: vec![0; 64 * 1024].into(),
         };
-        // Most lists fit into the pipe, so the change leaves before the first wait.
+        // Most lists fit into the pipe, so they are written before the first wait.
         pipes.write();
         pipes
     }
@@ -205,7 +205,7 @@ impl<'a> Pipes<'a> {
         true
     }
 
-    /// Reads once from each pipe; true when something came.
+    /// Reads once from each pipe; true when it read something.
     fn read(&mut self, fed: &mut Fed, output_max: usize) -> bool {
         let stdout = read_once(&mut self.stdout, &mut self.buffer);
         fed.keep_output(&self.buffer[..stdout], output_max);
@@ -216,7 +216,7 @@ impl<'a> Pipes<'a> {
     }
 }
 
-/// The number of bytes that came; closes the pipe at its end.
+/// Reads once and returns the number of bytes. Closes the pipe at its end.
 fn read_once<P: Read>(pipe: &mut Option<P>, buffer: &mut [u8]) -> usize {
     let Some(open) = pipe else {
         return 0;
@@ -279,7 +279,7 @@ impl Progress {
         }
         self.looked = now;
         if waits_for_a_writer(self.pid) {
-            // This is not the remote's fault: the next run sends the fifo as a fifo.
+            // The remote is not at fault: the next run sends the fifo as a fifo.
             return Some(Ending::Killed);
         }
         let counted = bytes_moved(self.pid);
@@ -288,15 +288,15 @@ impl Progress {
             self.counted = counted;
             self.moved = now;
         }
-        // A run that gets a tenth of the processor time it needs is slowed by this machine, not by the remote.
+        // A run that gets a tenth of the processor time it needs is slowed down by this machine, not by the remote.
         let is_over = now - self.moved >= self.stall
             && now - self.moved >= self.stall * starvation(processor_times(self.pid));
         is_over.then_some(Ending::Stalled(self.stall.as_secs()))
     }
 }
 
-/// Bytes that a run has sent: what its first process wrote. rsync's own `--stats` says the same, but a receiver may refuse
-/// another option. Child processes are not counted, because ssh writes the same bytes again. The process may have ended.
+/// Bytes that a run has sent: what its first process wrote. rsync's `--stats` tells the same, but a receiver may refuse
+/// one more option. Child processes are not counted, because ssh writes the same bytes again. The process may have ended.
 pub(super) fn bytes_sent(pid: Pid) -> u64 {
     let pid = pid.as_raw_nonzero();
     let counters = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/io"));
@@ -305,7 +305,7 @@ pub(super) fn bytes_sent(pid: Pid) -> u64 {
     written.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Bytes read and written so far by a process and those below it; `None` when the kernel does not tell.
+/// Bytes read and written so far by a process and its descendants; `None` when the kernel does not tell.
 fn bytes_moved(pid: u32) -> Option<u64> {
     let counters = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
     let mut sum: u64 = counters
@@ -319,23 +319,23 @@ fn bytes_moved(pid: u32) -> Option<u64> {
     Some(sum)
 }
 
-/// True when rsync opens a fifo that was a file when it made its list: it would wait for ever, and no `--timeout` helps.
+/// True when rsync opens a fifo that was a file when the list was made. It would wait for ever, and no `--timeout` helps.
 fn waits_for_a_writer(pid: u32) -> bool {
     let place = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
     place == WAITS_FOR_A_WRITER || children(pid).into_iter().any(waits_for_a_writer)
 }
 
-/// What a process and those below it need at this moment.
+/// What a process and its descendants need at this moment.
 fn need_of(pid: u32) -> Need {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name is in parentheses and may contain some itself; the state follows it.
+    // The name is in parentheses and may contain parentheses itself. The state follows it.
     let state = stat.iter().rposition(|&b| b == b')').and_then(|at| stat.get(at + 2));
     let works = matches!(state, Some(b'R' | b'D'))
         || children(pid).into_iter().any(|child| need_of(child) == Need::Processor);
     if works { Need::Processor } else { Need::Remote }
 }
 
-/// How long a process and those below it have had a processor, and how long they have waited for one.
+/// How long a process and its descendants have had a processor, and how long they have waited for one.
 fn processor_times(pid: u32) -> (Duration, Duration) {
     let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
     let mut words = text.split_whitespace().map(|word| word.parse().unwrap_or(0));
@@ -345,7 +345,7 @@ fn processor_times(pid: u32) -> (Duration, Duration) {
     below.fold(own, |sum, child| (sum.0 + child.0, sum.1 + child.1))
 }
 
-/// How many times longer something takes than on a machine that is idle otherwise.
+/// How many times longer something takes than on an otherwise idle machine.
 fn starvation((had, waited): (Duration, Duration)) -> u32 {
     let times = waited.as_nanos() / had.as_nanos().max(1_000_000);
     1 + u32::try_from(times).unwrap_or(STARVED_MAX).min(STARVED_MAX - 1)
