@@ -46,11 +46,11 @@ use threads::Threads;
 /// What a worker is asked to do.
 #[derive(Debug)]
 enum Task {
-    /// A job, the time up to which the kernel's events were known when it was made, and what counts for it.
+    /// A job; the time up to which the kernel's events were read when it was made; where it counts what it sends.
     Job(Job, Duration, Arc<Tally>),
     CloseSessions(RemoteId),
     Forget(RemoteId),
-    /// It was replaced: its ready sessions end.
+    /// This remote was replaced: its ready sessions end.
     Close(Arc<RemoteWorker>),
 }
 
@@ -58,7 +58,7 @@ enum Task {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "an event is moved a few times, and never kept")]
 pub enum WorkerEvent {
-    /// The job is running, and this has changed.
+    /// The job is running and reports this.
     Progress(JobId, Progress),
     /// The job is over. The observation is what was on disk before it.
     Done(JobId, JobReport, Option<Observation>),
@@ -67,7 +67,7 @@ pub enum WorkerEvent {
 /// What a running job reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// These paths are directories that are sent by name alone: changes below them may leave meanwhile.
+    /// These paths are directories that are sent by name alone. Changes below them may be sent while the job runs.
     Opened(Vec<RelPath>),
     /// It waits for the remote and needs no processor.
     Waits,
@@ -89,7 +89,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts the workers; `tell` receives their reports. The remotes must have been made with this load gate.
+    /// Starts the workers; `tell` receives their reports. The remotes must use the same load gate.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -117,7 +117,7 @@ impl Workers {
         self.give(Task::Job(job, known_until, tally));
     }
 
-    /// A job has been reported: its report says what it has sent.
+    /// The report of this job has arrived. It holds the final count, so the running count is dropped.
     pub fn job_ends(&mut self, job: JobId) {
         self.tallies.remove(&job);
     }
@@ -127,8 +127,8 @@ impl Workers {
         jobs.iter().filter_map(|job| self.tallies.get(job)).map(|tally| tally.sent()).sum()
     }
 
-    /// Jobs of this root that start from now on know what happened until `time`, by the clock of the files. Zero: no
-    /// event of the kernel was read.
+    /// Notes that this root's events were read up to `time`, by the clock that stamps files. Jobs that start later use it.
+    /// Zero: no event of the kernel was read.
     pub fn know_until(&mut self, root: RootId, time: Duration) {
         // Overwrite, don't take the maximum: the clock may go back.
         if !time.is_zero() {
@@ -136,24 +136,24 @@ impl Workers {
         }
     }
 
-    /// From now on a remote that has answered keeps sessions ready until it rests.
+    /// From now on, a remote that has answered keeps sessions ready until [`Self::close_sessions`].
     pub fn keep_sessions_ready(&self, remote: RemoteId) {
         if let Some(remote) = self.remotes.get(remote) {
             remote.keep_sessions_ready();
         }
     }
 
-    /// Ends the ready sessions of a remote that has rested.
+    /// Ends the ready sessions of a remote that was idle for a while.
     pub fn close_sessions(&mut self, remote: RemoteId) {
         self.give(Task::CloseSessions(remote));
     }
 
-    /// Everything is delivered to a remote that has rested: forgets what only further jobs of the same burst would need.
+    /// Forgets what only further jobs of the same burst would need. Called when everything is delivered and the remote is idle.
     pub fn forget(&mut self, remote: RemoteId) {
         self.give(Task::Forget(remote));
     }
 
-    /// What remotes that are added later share with the first ones.
+    /// The load gate, for remotes that are added later.
     pub fn load_gate(&self) -> &Arc<LoadGate> {
         &self.load_gate
     }

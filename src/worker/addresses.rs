@@ -1,4 +1,4 @@
-//! The addresses of a remote's host name: notices that the name leads to another machine, as after a failover.
+//! The addresses of a remote's host name: detects that the name leads to another machine, as after a failover.
 //! Resolves a name; connects to nothing.
 
 use std::collections::BTreeSet;
@@ -7,30 +7,30 @@ use std::time::{Duration, Instant};
 
 use crate::destination::Destination;
 
-/// So often within [`SPAN`] everything is compared with another machine. A name whose answers take turns would never come to rest.
+/// Most full comparisons within [`SPAN`] because of a new address. Without a limit, a name whose answers rotate would cause them for ever.
 const COMPARISONS_MAX: usize = 4;
 const SPAN: Duration = Duration::from_secs(3_600);
 
-/// The addresses to which a host name has led at the last look.
+/// The addresses of a host name at the last look-up.
 #[derive(Debug, Default)]
 pub struct Addresses {
     last: BTreeSet<IpAddr>,
-    /// When it has led elsewhere, within [`SPAN`].
+    /// When the addresses changed, within [`SPAN`].
     moved: Vec<Instant>,
 }
 
-/// What a look at a host name has shown.
+/// The result of a look-up, compared with the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// It leads where it led before, or nobody can tell.
+    /// At least one address is the same, or this is not known.
     Same,
-    /// To other addresses only: what stands there lacks something.
+    /// All addresses are new: that machine may lack something.
     Moved,
-    /// The same, so often that it is not compared any more.
+    /// All addresses are new, but this happens too often: nothing is compared.
     Restless,
 }
 
-/// What the name of the remote's host leads to now; `None`: it has no name, or none that can be resolved.
+/// The addresses of the remote's host name now; `None`: it has no name, or the name cannot be resolved.
 pub fn resolve(destination: &Destination) -> Option<BTreeSet<IpAddr>> {
     let (Destination::Daemon { host, .. } | Destination::Ssh { host, .. }) = destination else {
         return None;
@@ -44,7 +44,7 @@ pub fn resolve(destination: &Destination) -> Option<BTreeSet<IpAddr>> {
 }
 
 impl Addresses {
-    /// Compares with the last look.
+    /// Compares these addresses with the last ones, and keeps them.
     pub fn look(&mut self, found: BTreeSet<IpAddr>, now: Instant) -> Seen {
         let last = std::mem::replace(&mut self.last, found);
         if last.is_empty() || !last.is_disjoint(&self.last) {

@@ -1,6 +1,6 @@
 //! The versions that a remote received lately: a later hint about the same version needs no run.
-//! Forgets a version at the first doubt. Without this, a late second run for one write could overwrite what a mutual mirror
-//! has written since, because rsync's `--update` compares whole seconds.
+//! Forgets a version when in doubt. Without this memory, a late second run for one write could overwrite a mutual mirror's
+//! newer content, because rsync's `--update` compares whole seconds.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::fresh::Stamp;
 use crate::ground::generations::Generations;
 use crate::path::RelPath;
 
-/// Entries per generation; two generations are kept. As many as a table of 8,192 places takes, 200 KB.
+/// Entries per generation; two generations are kept. This fills a hash table with 8,192 slots, 200 KB.
 const GENERATION: usize = 7_000;
 
 /// One state of a regular file.
@@ -25,8 +25,8 @@ pub struct Version {
 
 impl Version {
     /// True when every later change gives the file another version. `now` is the kernel's coarse clock, read after the file's stamp.
-    /// The kernel may give a stamp equal to `now` once more, but never an older one. A stamp ahead of `now` comes from a kernel that
-    /// gives a stamp that was read only once.
+    /// The kernel may give a stamp equal to `now` again, but never an older one. A stamp ahead of `now` comes from a newer kernel,
+    /// which never gives a stamp again after it was read.
     pub fn is_settled(&self, now: Duration) -> bool {
         self.changed != now && self.stamp.modified != now
     }
@@ -51,30 +51,30 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl Delivered {
-    /// True when the remote has got exactly this.
+    /// True when exactly this version was delivered.
     pub fn has(&self, path: &RelPath, version: &Version) -> bool {
         self.get(path).is_some_and(|entry| entry.version == self.hasher.hash_one(version))
     }
 
-    /// True when the remote has got a newer file here than this.
+    /// True when a newer version than this was delivered under this name.
     pub fn has_newer(&self, path: &RelPath, version: &Version) -> bool {
         let modified_ns = nanoseconds(version.stamp.modified);
         self.get(path).is_some_and(|entry| entry.modified_ns > modified_ns)
     }
 
-    /// Notes that the remote has this; `version` was on disk before the run, and settled.
+    /// Notes a delivery; `version` was on disk before the run, and was settled ([`Version::is_settled`]).
     pub fn note(&mut self, path: &RelPath, version: Version) {
         let modified_ns = nanoseconds(version.stamp.modified);
         let entry = Entry { version: self.hasher.hash_one(version), modified_ns };
         self.latest.insert(self.hasher.hash_one(path), entry);
     }
 
-    /// Notes that the remote no longer has this.
+    /// Forgets what was delivered under this name.
     pub fn forget(&mut self, path: &RelPath) {
         self.latest.remove(&self.hasher.hash_one(path));
     }
 
-    /// Nothing has happened for a while: only the latest deliveries are kept.
+    /// Keeps only the latest deliveries. Called when nothing has happened for a while.
     pub fn rest(&mut self) {
         self.latest.forget_old();
     }

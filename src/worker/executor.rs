@@ -1,5 +1,5 @@
-//! Runs the steps of a plan and gives them what they need to know: previews, listings, and the path that made a run fail.
-//! Decides nothing; `plan/step.rs` decides what becomes of a step.
+//! Runs the steps of a plan, and gives each step its preview, its listing, or the path that made its run fail.
+//! Decides nothing; `plan/step.rs` decides which steps follow.
 
 use super::moves::Move;
 use super::plan::failure;
@@ -10,7 +10,7 @@ use crate::engine::{PathFailure, UndoneMove};
 use crate::path::RelPath;
 use crate::rsync::{RunKind, Way};
 
-/// The failure of the path that made a run fail.
+/// Why a path failed that kept a run from deleting.
 const NOTHING_DELETED: &str = "nothing is deleted there, because part of the source cannot be read";
 
 /// The result of an rsync run that did not end the job.
@@ -18,13 +18,13 @@ const NOTHING_DELETED: &str = "nothing is deleted there, because part of the sou
 pub struct Ran {
     /// What it could not deliver, each with the reason. A directory may stand for its content.
     pub failed: Vec<(RelPath, String)>,
-    /// Why everything in it failed, if rsync did not name the paths.
+    /// Why all of its paths failed, if rsync named none.
     pub all_failed: Option<String>,
     /// It could not read all of the source, and has deleted nothing.
     pub deletions_skipped: bool,
 }
 
-/// How the executor acts on the outside.
+/// The executor's access to the disk and the remote.
 pub trait Effects {
     /// What ends the whole job.
     type Error;
@@ -41,7 +41,7 @@ pub trait Effects {
     /// When the job ends here.
     fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, Ran>, Self::Error>;
 
-    /// True when something exists on disk at this path.
+    /// True when this path exists on disk.
     fn stands(&mut self, path: &RelPath) -> bool;
 
     /// Lists directories on disk, parents first. With [`Scope::Tree`] it descends, but not into what the rules exclude.
@@ -54,7 +54,7 @@ pub struct Executor<'a, E> {
     pub rules: &'a Rules,
     /// How absent names are deleted on this remote.
     pub absent_way: Way,
-    /// How it acts on the outside.
+    /// The access to the disk and the remote.
     pub effects: &'a mut E,
     /// What could not be delivered so far.
     pub failed: Vec<PathFailure>,
@@ -81,10 +81,10 @@ impl<E: Effects> Executor<'_, E> {
         Ok(())
     }
 
-    /// Makes something from its old copy. If it has moved again meanwhile, the old copy stays for the job that sends it.
+    /// Makes a moved entry from its old copy. If it has moved again since, the old copy stays for the job that sends it.
     fn make_move(&mut self, step: Step, moved: Move, todo: &mut Vec<Step>) -> Result<(), E::Error> {
         let failed = self.failed.len();
-        // A move has one path, so no steps take its place.
+        // A move has one path, so no other steps replace it.
         self.step(step)?;
         if !self.effects.stands(&moved.new) {
             self.failed.truncate(failed);
@@ -114,15 +114,15 @@ impl<E: Effects> Executor<'_, E> {
         }
     }
 
-    /// Notes what a run could not deliver. If rsync cannot read one path, it deletes nothing else in that run either.
-    /// Then each half of the step gets a run of its own, until the path to blame is found.
+    /// Notes what a run could not deliver. If rsync cannot read one path, it deletes nothing in that run.
+    /// Then each half of the step gets a run of its own, until the unreadable path is found.
     fn settle(&mut self, step: Step, run: &Run, ran: Ran) -> Vec<Step> {
         if let Some(reason) = ran.all_failed {
             self.failed.extend(run.names.iter().map(|name| failure(name, &reason)));
         }
         for (path, reason) in ran.failed {
             let path = self.path_to_retry(run, path);
-            // rsync skips what it is given below a directory that fails.
+            // If a directory fails, rsync also skips the listed names below it.
             let below = run.names.iter().filter(|name| name.is_within(&path) && **name != path);
             self.failed.extend(below.map(|name| failure(name, &reason)));
             self.failed.push(failure(&path, &reason));
@@ -140,8 +140,8 @@ impl<E: Effects> Executor<'_, E> {
         }
     }
 
-    /// If only a comparison of the directory can delete names, a name that failed is retried by comparing the directory.
-    /// Retrying the name would lead to such a comparison again and again.
+    /// The path to retry: the parent directory, if only a comparison of that directory can delete the name.
+    /// Retrying the name itself would cause such a comparison again and again.
     fn path_to_retry(&self, run: &Run, path: RelPath) -> RelPath {
         let RunKind::Listing { dirs, .. } = &run.kind else { return path };
         let by_listing = self.absent_way == Way::ListingOfParent;

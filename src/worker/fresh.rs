@@ -1,4 +1,4 @@
-//! Stamps of files that were sent while they were fresh: a later write could get the same size and time, and rsync's quick
+//! Stamps of files that were sent just after a write. A later write could get the same size and time, and rsync's quick
 //! check would skip it. Does not look at the disk.
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ const GENERATION: usize = 50_000;
 /// Directories per generation.
 const DIRECTORIES: usize = 5_000;
 
-/// What rsync compares.
+/// What rsync's quick check compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stamp {
     /// Modification time since the epoch.
@@ -72,7 +72,7 @@ impl FreshStamps {
         }
     }
 
-    /// Notes that they were sent, or not.
+    /// Notes that the run which sent these directories has ended.
     pub fn end_directories(&mut self, paths: &[RelPath], now: Duration) {
         for path in paths {
             if let Some(sent) = self.directories.get(path).copied() {
@@ -103,7 +103,7 @@ impl FreshStamps {
         }
     }
 
-    /// True when a newer version was sent, or was about to be.
+    /// True when a newer version was sent or was about to be sent.
     pub fn has_newer(&self, path: &RelPath, stamp: Stamp) -> bool {
         let known = self.files.get(path);
         known.is_some_and(|known| known.modified > stamp.modified)
@@ -129,8 +129,8 @@ fn same(a: Stamp, b: Stamp, granularity: Granularity) -> bool {
     times && a.size == b.size
 }
 
-/// True while another write could get the same stamp. With nanoseconds that is one tick only: a stamp ahead of the
-/// coarse clock comes from Linux 6.13 or later, which never gives a stamp again after it was read.
+/// True while another write could get the same stamp. With nanoseconds that takes one tick of the clock. A stamp ahead of
+/// the coarse clock comes from Linux 6.13 or later, which never gives a stamp again after it was read.
 fn is_fresh(stamp: Stamp, now: Duration, granularity: Granularity) -> bool {
     match granularity {
         Granularity::Nanoseconds => now == stamp.modified,
@@ -138,7 +138,7 @@ fn is_fresh(stamp: Stamp, now: Duration, granularity: Granularity) -> bool {
     }
 }
 
-/// The time of day since the epoch by the clock that stamps files; it advances by the tick.
+/// The time since the epoch, by the clock that stamps files. It advances once per tick.
 pub fn coarse_now() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
     let nanoseconds = u32::try_from(now.tv_nsec).unwrap_or(0);

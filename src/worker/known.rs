@@ -1,5 +1,5 @@
-//! What is known of one remote when a job is planned: which versions it has, and which stamps are not to be trusted.
-//! Answers questions; does not look at disk or remote.
+//! What is known of one remote when a job is planned: which versions it has, and which stamps prove nothing.
+//! Does not look at the disk or the remote.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::change::Scope;
 use crate::path::RelPath;
 use crate::rsync::Abilities;
 
-/// At most so many paths are remembered beside which temporary files may be left.
+/// Most paths that are remembered because temporary files may be left beside them.
 const LEFTOVERS_MAX: usize = 10_000;
 
 /// Everything that earlier jobs have shown about a remote.
@@ -21,7 +21,7 @@ pub struct Known {
     pub abilities: Option<Abilities>,
     /// When it last refused deletions, and for how long sersync does not try again.
     pub refused_deletions: Option<(Instant, Duration)>,
-    /// Since then extraneous files may exist there.
+    /// Deletions were refused, so extraneous files may exist there.
     pub owes_deletions: bool,
     fresh: FreshStamps,
     delivered: Delivered,
@@ -61,7 +61,7 @@ impl Known {
         self.fresh.note(path, stamp, now, granularity);
     }
 
-    /// Remembers that directories are about to be sent. Only a receiver that compares whole seconds can miss a rewrite then.
+    /// Remembers that directories are about to be sent, if the receiver compares whole seconds: only such a receiver can miss a rewrite.
     pub fn begin_directories(&mut self, looks: &Looks, now: Duration, granularity: Granularity) {
         if granularity == Granularity::Seconds {
             self.fresh.begin_directories(&looks.first.trees, Scope::Tree, now);
@@ -69,13 +69,13 @@ impl Known {
         }
     }
 
-    /// The runs that sent directories are over.
+    /// Notes that the runs which sent directories are over.
     pub fn end_directories(&mut self, looks: &Looks, now: Duration) {
         self.fresh.end_directories(&looks.first.trees, now);
         self.fresh.end_directories(&looks.first.listings, now);
     }
 
-    /// Takes in what a job delivered. `sent`: the versions that were there before its runs.
+    /// Notes what a job delivered. `sent`: the versions that were on disk before its runs.
     pub fn delivered(&mut self, looks: &Looks, sent: Vec<(RelPath, Version)>) {
         if looks.reaches_below() {
             return self.doubt();
@@ -84,12 +84,13 @@ impl Known {
         sent.into_iter().for_each(|(path, version)| self.delivered.note(&path, version));
     }
 
-    /// A job failed: forgets what the remote has.
+    /// Forgets which versions the remote has, because a job failed.
     pub fn doubt(&mut self) {
         self.delivered.clear();
     }
 
-    /// Everything is delivered, and nothing has happened for a while: no copy can have older content with the same stamp.
+    /// Forgets fresh stamps and old deliveries. Called when everything is delivered and idle: then no copy can have older content
+    /// with the same stamp.
     pub fn rest(&mut self) {
         self.fresh = FreshStamps::default();
         self.delivered.rest();

@@ -1,11 +1,11 @@
-//! Whether deliveries need the processors now; work that can wait asks here first.
+//! Tells whether deliveries need the processors now, so that other work can wait.
 //! Only counts; does not know what is delivered or who waits.
 
 use crate::ground::lock::{lock, wait_timeout_while};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// After this machine lacked a resource that a run needs, no session is started for so long.
+/// How long no session is started after this machine lacked a resource that a run needs.
 const SHORT_FOR: Duration = Duration::from_secs(60);
 
 /// Shared by all remotes: they share the processors.
@@ -38,7 +38,7 @@ pub struct Moment {
     pub is_calm: bool,
     /// True when this machine lacks a resource: sessions must leave it to the runs.
     pub is_short: bool,
-    /// For [`LoadGate::wait`].
+    /// Passed to [`LoadGate::wait`].
     pub generation: u64,
 }
 
@@ -68,13 +68,13 @@ impl LoadGate {
         self.changed.notify_all();
     }
 
-    /// Ends all waiting, for good.
+    /// Ends all waiting; nothing waits here afterwards.
     pub fn end(&self) {
         self.lock().ended = true;
         self.changed.notify_all();
     }
 
-    /// Waits for a change since `generation`, at most until `until`; false when all waiting has ended.
+    /// Waits for a change after `since`, at most until `until`; false when all waiting has ended.
     pub fn wait(&self, since: Moment, until: Option<Instant>) -> bool {
         let waits = |state: &mut State| !state.ended && state.generation == since.generation;
         let limit = until.map_or(Duration::MAX, |until| until.saturating_duration_since(now()));

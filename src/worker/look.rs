@@ -1,4 +1,4 @@
-//! A look at the disk for one job: which paths are present, absent, large, a small tree or a large one.
+//! A look at the disk for one job: which paths are present, absent, large files, small trees or large trees.
 //! Reads names and stamps below one open root; decides no run.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -24,29 +24,29 @@ use crate::watch::Exclude;
 
 /// A file of this size or more is a job of its own.
 const LARGE_FILE: u64 = 4 << 20;
-/// At most so many bytes are one batch; the rest goes into the next one.
+/// Most bytes of one batch; the rest goes into the next one.
 const BATCH_BYTES: u64 = 32 << 20;
 
-/// What a job is about, as the disk is now.
+/// The paths of a job, as they are on disk now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Look {
     /// Entries that exist; regular files with their stat.
     pub present: Vec<Present>,
     /// The topmost absent ancestors, each once.
     pub absent: BTreeSet<RelPath>,
-    /// Those of them that may have been directories.
+    /// Those of `absent` that may have been directories.
     pub absent_dirs: BTreeSet<RelPath>,
     /// Directories whose listings are to be made equal.
     pub listings: Vec<RelPath>,
     /// Directories to be made equal with everything below.
     pub trees: Vec<RelPath>,
-    /// Those of them whose file systems may hold too many entries for one list in memory.
+    /// Those of `trees` whose file systems may hold too many entries for one list in memory.
     pub long_trees: HashSet<RelPath>,
     /// What is made from its old copy.
     pub moves: Vec<Move>,
     /// Moves whose new names are gone: the old copies are left alone.
     pub undone: Vec<UndoneMove>,
-    /// At least one of the existing files has other names.
+    /// At least one of the existing files has other hard links.
     pub has_linked: bool,
     /// What other jobs have to do, divided where that helps.
     pub returned: Vec<Item>,
@@ -55,7 +55,7 @@ pub struct Look {
 /// An entry that exists.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Present {
-    /// Which.
+    /// Its path.
     pub path: RelPath,
     /// Directory or not.
     pub presence: Presence,
@@ -65,7 +65,7 @@ pub struct Present {
     pub compare_content: bool,
     /// An aborted run may have overwritten the copy since the delivery.
     pub recheck: Recheck,
-    /// Who moved it here: the file that was here before may have had the same stamp.
+    /// Who moved it here, if it was moved: the previous file of this name may have had the same stamp.
     pub moved: Option<Mover>,
 }
 
@@ -83,19 +83,19 @@ impl Present {
     }
 }
 
-/// All looks of one job, in the order in which their findings are carried out.
+/// All looks of one job, in the order of their runs.
 #[derive(Debug, Default)]
 pub struct Looks {
     /// The job's items.
     pub first: Look,
-    /// What has to follow the moves: paths at and below their old names, and paths that they may have hidden.
+    /// What has to follow the moves: paths at and below the old names, and rewrites that the moves may have hidden.
     pub after_moves: Look,
-    /// Files below trees that were sent lately: size and time may not show a change.
+    /// Files below trees that were sent lately: equal size and time may hide a change.
     pub below_trees: Look,
 }
 
 impl Looks {
-    /// Each of them.
+    /// All three looks.
     pub fn all(&self) -> [&Look; 3] {
         [&self.first, &self.after_moves, &self.below_trees]
     }
@@ -115,7 +115,7 @@ impl Looks {
         self.absent().next().is_some() || self.reaches_below()
     }
 
-    /// What is gone.
+    /// All absent paths.
     pub fn absent(&self) -> impl Iterator<Item = &RelPath> {
         self.all().into_iter().flat_map(|look| &look.absent)
     }
@@ -133,8 +133,8 @@ impl Look {
         !(named && self.absent_dirs.is_empty() && self.moves.is_empty())
     }
 
-    /// Splits off what has to follow the moves: everything at, below and above their old names. Adds the
-    /// directories that the moves need to what is done first.
+    /// Splits off what has to follow the moves: everything at, below and above the old names. Adds the directories that the moves
+    /// need to this look.
     pub fn put_off_old_names(&mut self) -> Look {
         let Self { moves, present, absent, absent_dirs, .. } = self;
         let late = |path: &RelPath| moves.iter().any(|m| path.is_within(&m.old));
@@ -194,10 +194,10 @@ pub fn look_at(root: &OwnedFd, job: &Job, options: LookOptions<'_>) -> Look {
     looking.look
 }
 
-/// What the directories above a path are like.
+/// The state of the directories above a path.
 #[derive(Debug, Clone)]
 enum WayTo {
-    /// Directories, all of them.
+    /// All of them are directories.
     Open,
     /// This is the topmost of them that does not exist.
     Absent(RelPath),
@@ -213,7 +213,7 @@ struct Looking<'a> {
     options: LookOptions<'a>,
     moves: Moves<'a>,
     bytes: u64,
-    /// For each directory: what its ancestors are like.
+    /// For each directory, the state of its ancestors.
     ways: HashMap<RelPath, WayTo>,
     look: Look,
 }
@@ -242,18 +242,18 @@ impl Looking<'_> {
         match self.stat(&item.path) {
             Ok(stat) => self.present(item, &stat),
             Err(Errno::NOENT) => self.absent(item.path.clone(), item.mark.scope),
-            // Unreadable: rsync says so, in its own words.
+            // Unreadable: let rsync report it.
             Err(_) => self.entry(item, Presence::Other, None),
         }
     }
 
-    /// A rule file of a directory has changed, and with it the selection of everything below.
+    /// A rule file of a directory has changed, so everything below may be selected differently.
     fn compare_directory_of(&mut self, rule_file: &RelPath) {
         let path = rule_file.parent().unwrap_or_default();
         self.compare_again(Item { path, mark: Mark::new(Scope::Tree) });
     }
 
-    /// Returns a comparison to the engine, unless this job makes it.
+    /// Returns a comparison to the engine, unless this job makes it anyway.
     fn compare_again(&mut self, item: Item) {
         let is_made = self.job.items.iter().any(|own| own.covers(&item.path, item.mark));
         if !is_made && !self.look.returned.contains(&item) {
@@ -261,8 +261,8 @@ impl Looking<'_> {
         }
     }
 
-    /// Something changed below a directory that rsync does not enter: nothing is sent or deleted there. Only the times of the
-    /// parent directory may have changed.
+    /// Something changed below a directory that rsync does not enter: nothing is sent or deleted there. Only `visible`, the parent
+    /// directory, is sent, because its times may have changed.
     fn hidden(&mut self, visible: RelPath) {
         let is_dir = self.stat(&visible).is_ok_and(|stat| is_directory(&stat));
         if !visible.is_root() && is_dir && matches!(self.way_to(&visible), WayTo::Open) {
@@ -271,7 +271,7 @@ impl Looking<'_> {
         }
     }
 
-    /// Looks at every directory above `path`. It does not follow symbolic links: they lead to other trees.
+    /// Looks at every directory above `path`. It does not follow symbolic links, because they lead to other trees.
     fn way_to(&mut self, path: &RelPath) -> WayTo {
         let Some(parent) = path.parent().filter(|parent| !parent.is_root()) else {
             return WayTo::Open;
@@ -292,7 +292,7 @@ impl Looking<'_> {
         way
     }
 
-    /// A path that is gone: this job deletes it if it is allowed to.
+    /// Handles an absent path: this job deletes it if it holds the path.
     fn absent(&mut self, path: RelPath, scope: Scope) {
         if !self.holds(&path) {
             return self.give_back(path);
@@ -303,7 +303,7 @@ impl Looking<'_> {
         self.look.absent.insert(path);
     }
 
-    /// True when this job is a batch and `path` is one of its items or below one: no other job works there.
+    /// True when this job is a batch and `path` is at or below one of its items: no other job works there.
     fn holds(&self, path: &RelPath) -> bool {
         let mut above = Some(path.clone());
         while let Some(path) = above {
@@ -315,7 +315,7 @@ impl Looking<'_> {
         false
     }
 
-    /// Another job may work below this path, so the engine gives it a job of its own.
+    /// Returns the path to the engine for a job of its own, because another job may work below it.
     fn give_back(&mut self, path: RelPath) {
         let item = Item { path, mark: Mark::new(Scope::Tree) };
         if !self.look.returned.contains(&item) {
@@ -326,11 +326,11 @@ impl Looking<'_> {
     fn present(&mut self, item: &Item, stat: &Stat) {
         let (rules, root) = self.options.operator;
         if rules.hides(root, &item.path, is_directory(stat)) {
-            // rsync skips it, and with it its directory, whose times have changed.
+            // rsync skips an excluded name. Send its directory, whose times have changed.
             let directory = item.path.parent().unwrap_or_default();
             self.hidden(directory.clone());
-            // The copy may be of the other kind (file or directory), which the rules do not exclude. Only a comparison of the parent
-            // directory deletes it.
+            // The copy may be of the other kind (file or directory), which the rules do not exclude.
+            // Only a comparison of the parent directory deletes such a copy.
             if !rules.hides(root, &item.path, !is_directory(stat)) {
                 self.compare_again(Item { path: directory, mark: Mark::new(Scope::Listing) });
             }
@@ -392,14 +392,14 @@ impl Looking<'_> {
             self.look.trees.push(path.clone());
             return;
         }
-        // This job makes the directories that hold the shards, so that each shard can be sent by itself.
+        // This job makes the directories that hold the shards, so that each shard can be sent independently.
         let Divided { listings, shards } = self.shards().divide(path);
         let mark = Mark { scope: Scope::Tree, shard: true, ..item.mark };
         self.look.listings.extend(listings);
         self.look.returned.extend(shards.into_iter().map(|path| Item { path, mark }));
     }
 
-    /// Notes a move if a run of its own makes the item from its old copy. True also when the item must wait for that.
+    /// Notes a move that gets a run of its own. True for such a move, and for an item that has to wait for one.
     fn find_move(&mut self, item: &Item, what: Moved) -> bool {
         let stat = |old: &RelPath| self.stat(old).err();
         let found = match self.options.hints {
@@ -417,8 +417,8 @@ impl Looking<'_> {
         true
     }
 
-    /// What moved twice in a row is now at a third name, which this job does not know. So the job leaves the first two names
-    /// alone: the third can then be made from the copy at the first.
+    /// An entry that moved twice is now at a third name, which this job does not know. So the job does nothing at the first two
+    /// names. A later job can then make the third name from the copy at the first.
     fn undo_moves(&mut self) {
         if self.options.hints == Hints::Ignore || self.job.kind != JobKind::Batch {
             return;
@@ -428,7 +428,7 @@ impl Looking<'_> {
             if !look.absent.contains(new) || !self.moves.is_undone(new, old, look.undone.len()) {
                 continue;
             }
-            // If something exists at the old name again, it is sent over the old copy.
+            // If something new exists at the old name, it is sent over the old copy.
             if self.moves.is_owed(old) && !look.absent.remove(old) {
                 continue;
             }
@@ -439,8 +439,8 @@ impl Looking<'_> {
         }
     }
 
-    /// A sibling whose name differs from a deleted one only in case is sent again after the deletion: if
-    /// the remote ignores case, the deletion has removed its copy.
+    /// Sends a sibling again whose name differs from a deleted name only in case. If the remote ignores case, the deletion
+    /// has removed the sibling's copy.
     fn compare_namesakes(&mut self) {
         let mut gone: HashMap<RelPath, HashSet<Vec<u8>>> = HashMap::new();
         for path in &self.look.absent {

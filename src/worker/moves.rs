@@ -1,5 +1,5 @@
-//! Moves inside the tree: which are worth a run of their own, and what has to wait for that run.
-//! Sends nothing. A hint may be wrong or late: then rsync sends the data as usual.
+//! Moves inside the tree: which get a run of their own, and what has to wait for that run.
+//! Sends nothing. If a hint is wrong or late, rsync sends the data as usual.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,9 +9,9 @@ use crate::engine::Job;
 use crate::path::RelPath;
 use crate::rsync::temporary::is_temporary_of;
 
-/// Sending a smaller file is quicker than starting a run for it.
+/// A smaller file gets no run of its own: sending it is faster.
 const FILE_MIN: u64 = 1 << 20;
-/// The moves of one job that get a run of their own; the rest is sent.
+/// Most moves of one job that get a run of their own; the rest is sent.
 const MOVES_MAX: usize = 16;
 
 /// Whether a remote can make a moved entry from its old copy.
@@ -19,7 +19,7 @@ const MOVES_MAX: usize = 16;
 pub enum Hints {
     /// It can.
     Use,
-    /// Files only: the filters are anchored at the watch root, and a moved directory's run has another root.
+    /// It can for files only: the filters are anchored at the watch root, but a moved directory's run has another root.
     FilesOnly,
     /// It cannot: the data is sent.
     Ignore,
@@ -43,7 +43,7 @@ pub enum Mover {
     Receiver,
 }
 
-/// True when `old` is what rsync calls a file that it receives as `new`.
+/// True when `old` is the temporary name under which rsync receives `new`.
 pub fn is_receivers(old: &RelPath, new: &RelPath) -> bool {
     let held_back = |name: &[u8]| name == b".~tmp~" || name == b".rsync-partial";
     is_temporary_of(old, new) || old.components().any(held_back)
@@ -52,7 +52,7 @@ pub fn is_receivers(old: &RelPath, new: &RelPath) -> bool {
 /// An entry that is made from its old copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
-    /// Its name now.
+    /// Its new name.
     pub new: RelPath,
     /// The name of its copy.
     pub old: RelPath,
@@ -73,7 +73,7 @@ impl Move {
 /// How a moved entry is delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Like anything else.
+    /// Not from an old copy: its data is sent.
     Unknown,
     /// This job makes it from its old copy.
     Here(Move),
@@ -88,7 +88,7 @@ pub struct Moves<'a> {
 }
 
 impl<'a> Moves<'a> {
-    /// Those of `job`. The job must hold the old name too, so that no other job deletes it meanwhile.
+    /// The hints of `job`. The job must hold the old name too, so that no other job deletes it at the same time.
     pub fn of(job: &'a Job) -> Self {
         let old_of: HashMap<_, _> = job.moves.iter().map(|(new, old)| (new, old)).collect();
         let items = job.items.iter().filter(|_| !old_of.is_empty());
@@ -101,12 +101,12 @@ impl<'a> Moves<'a> {
         Some(if is_receivers(old, path) { Mover::Receiver } else { Mover::Somebody })
     }
 
-    /// True when nothing is to be done for a move whose new name is gone. A file that an rsync received here does not move again.
+    /// True when a move whose new name is gone needs no action. This excludes files that an rsync received here: they do not move again.
     pub fn is_undone(&self, new: &RelPath, old: &RelPath, already: usize) -> bool {
         self.owed.contains(new) && already < MOVES_MAX && !is_receivers(old, new)
     }
 
-    /// True when the job is about this path.
+    /// True when this path is an item of the job.
     pub fn is_owed(&self, path: &RelPath) -> bool {
         self.owed.contains(path)
     }

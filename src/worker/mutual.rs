@@ -1,5 +1,5 @@
-//! Two mirrors of each other: what came from the remote is sent back only after a delay, and not at all if the remote
-//! has it. One hook before a job and one after it; nothing outside this folder knows about echoes.
+//! Two mirrors of each other: what came from the remote is sent back only after a delay, and only if the remote lacks it.
+//! The interface is a hook before a job and a hook after it; nothing outside this folder knows about echoes.
 
 mod echoes;
 mod notices;
@@ -20,7 +20,7 @@ use echoes::{Asked, Echoes};
 use notices::Notices;
 use ours::Reach;
 
-/// A tick of the slowest kernel's clock.
+/// The longest tick of a kernel's clock.
 const TICK_MS_MAX: u32 = 20;
 
 /// What the hook needs from the job that is about to run.
@@ -40,10 +40,10 @@ pub trait Partner {
     /// When the job ends here.
     fn ask(&self, paths: &[RelPath]) -> Result<Answer, Self::Error>;
 
-    /// What is sent whatever the remote has.
+    /// What is sent even if the remote has something newer.
     fn replacements(&self, look: &Look) -> HashSet<RelPath>;
 
-    /// For messages.
+    /// The remote's name for messages.
     fn label(&self) -> String;
 }
 
@@ -73,8 +73,8 @@ impl Mutual {
         self.lock().is_pair(now())
     }
 
-    /// Before a job: removes from `looks` what has to wait. `known_until`: by the clock of the files, the time up to which
-    /// the kernel's events had been read when the job was made.
+    /// The hook before a job: removes from `looks` what has to wait. `known_until`: the time up to which the kernel's events
+    /// had been read when the job was made, by the clock that stamps files.
     ///
     /// # Errors
     /// When the remote was asked, and the answer ends the job.
@@ -95,8 +95,8 @@ impl Mutual {
         Ok(Sending { resting, mutual: self, reach })
     }
 
-    /// In a pair, a file that may still change without a new stamp is looked at again, if need be after the next tick of the clock.
-    /// Otherwise it would be sent twice, and the second run would overwrite what the other side has written since.
+    /// In a pair, looks again at files that may still change without a new stamp; waits for the next tick if necessary.
+    /// Otherwise such a file would be sent twice, and the second run would overwrite what the other side has written since.
     fn settle<P: Partner>(&self, looks: &mut Looks, partner: &P) {
         if self.lock().is_pair(now()) && !is_settled(&looks.first) {
             wait_for_tick();
@@ -129,7 +129,7 @@ impl Mutual {
         Ok(self.lock().conclude(&mut looks.first, notices, asked))
     }
 
-    /// Everything is delivered, and nothing has happened for a while.
+    /// Forgets what only a burst needs. Called when everything is delivered and nothing has happened for a while.
     pub fn rest(&self) {
         self.lock().ours().rest(coarse_now());
     }
@@ -153,7 +153,7 @@ fn is_settled(look: &Look) -> bool {
     look.present.iter().flat_map(|entry| entry.version).all(|version| version.is_settled(now))
 }
 
-/// Returns when the clock of the files has advanced, usually within 4 ms.
+/// Returns when the clock that stamps files has advanced, usually within 4 ms.
 #[expect(clippy::disallowed_methods, reason = "the clock of the files has nothing to wait for")]
 fn wait_for_tick() {
     let before = coarse_now();

@@ -1,4 +1,4 @@
-//! The connections that one daemon allows us: those of all its remotes are counted together, and one is left to other clients.
+//! The connections that one daemon allows: all its remotes share them, and one is left to other clients.
 //! Counts, and makes runs wait; does not connect.
 
 use std::collections::{HashMap, VecDeque};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::destination::{DAEMON_PORT, Destination};
 use crate::ground::lock::{lock, wait_timeout};
 
-/// With so many connections (ready sessions and runs together) no further session is made ready. Half of the field's daemons
-/// with a limit allow ten or fewer connections, and few allow less than four.
+/// With this many connections (ready sessions and runs), no further session is made ready. Of the daemons with a limit, half
+/// allow ten connections or fewer, and few allow fewer than four.
 const READY_BESIDE: usize = 3;
 
 /// The daemon's child process keeps its connection for some 50 ms after the run's end.
@@ -47,7 +47,7 @@ struct State {
     running: usize,
     /// How many remotes want sessions.
     wanting: usize,
-    /// When places were given back that the daemon may still count as taken.
+    /// When places were released that the daemon may still count as taken.
     left: VecDeque<Instant>,
 }
 
@@ -58,7 +58,7 @@ enum Use {
     Running,
 }
 
-/// A place that is taken; dropping it gives it back.
+/// A place that is taken; dropping it releases it.
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
@@ -71,7 +71,7 @@ impl Places {
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Takes a place for a run; waits while the daemon is known to have none to spare. `goes_on` says whether to keep
+    /// Takes a place for a run; waits while the daemon is known to have none to spare. `goes_on` tells whether to keep
     /// waiting; `waits` is called when waiting begins.
     pub fn enter(self: &Arc<Self>, goes_on: &dyn Fn() -> bool, waits: &dyn Fn()) -> Place {
         let mut state = self.lock();
@@ -84,7 +84,7 @@ impl Places {
         Place { places: Arc::clone(self), used_for: Use::Running }
     }
 
-    /// Takes a place for a ready session, if there is one to spare; `own`: how many the remote already has.
+    /// Takes a place for a ready session, if there is one to spare; `own`: how many sessions the remote already has.
     pub fn keep_ready(self: &Arc<Self>, own: usize) -> Option<Place> {
         let mut state = self.lock();
         if !state.has_room_for_a_session(own, now()) {
@@ -105,7 +105,7 @@ impl Places {
         state.allowed.is_some_and(|allowed| state.ready > allowed.saturating_sub(2))
     }
 
-    /// When a place that was given back is free again for a session.
+    /// When a released place is free again for a session.
     pub fn next_free(&self) -> Option<Instant> {
         self.lock().left.front().map(|left| *left + LINGER)
     }
@@ -121,13 +121,13 @@ impl Places {
         state.wanting = state.wanting.saturating_sub(1);
     }
 
-    /// Notes how many clients the daemon serves. This is kept, because asking again would take a place from a client.
+    /// Notes how many clients the daemon serves. This is never forgotten, because finding out again would take a client's place.
     pub fn learn(&self, allowed: usize) {
         self.lock().allowed = Some(allowed);
         self.changed.notify_all();
     }
 
-    /// Wakes the waiting runs, which check again whether to keep waiting.
+    /// Wakes the waiting runs, so that they check whether to keep waiting.
     pub fn notify(&self) {
         self.changed.notify_all();
     }
@@ -138,7 +138,7 @@ impl Places {
 }
 
 impl State {
-    /// Places that the daemon counts as taken by us.
+    /// How many places the daemon counts as taken by us.
     fn taken(&mut self, now: Instant) -> usize {
         while self.left.front().is_some_and(|left| now.saturating_duration_since(*left) >= LINGER) {
             self.left.pop_front();
@@ -146,13 +146,13 @@ impl State {
         self.ready + self.running + self.left.len()
     }
 
-    /// One place is left to others, where there is more than one.
+    /// True when a run may start. One place is left to others, unless there is only one.
     fn has_room_for_a_run(&mut self, now: Instant) -> bool {
         let taken = self.taken(now);
         self.allowed.is_none_or(|allowed| taken < allowed.saturating_sub(1).max(1))
     }
 
-    /// One place is left to others, and one to a run that finds no session.
+    /// True when a session may be made ready. One place is left to others, and one to a run that finds no session.
     fn has_room_for_a_session(&mut self, own: usize, now: Instant) -> bool {
         if !self.is_daemon {
             return true;
@@ -264,7 +264,7 @@ mod tests {
         let run = enter(&places);
         assert!(!places.lock().has_room_for_a_run(now()));
         drop(run);
-        // Waits until the first one's place is free again.
+        // This waits until the first place is free again.
         drop(enter(&places));
     }
 }

@@ -1,4 +1,4 @@
-//! Decides how a job becomes rsync runs: a job, a look at the disk and what is known of the remote become steps.
+//! Decides how a job becomes rsync runs: it makes steps from the job, a look at the disk and what is known of the remote.
 //! Pure: reads no disk, starts nothing and remembers nothing. The executor runs the steps.
 
 #[cfg(test)]
@@ -30,13 +30,13 @@ const WITHHELD: &str = "not deleted while deletions are held back (see the alarm
 /// Why a name is not deleted on a remote that deletes nothing.
 const REFUSED: &str = "the remote refuses deletions";
 
-/// What to do about it.
+/// What to do about [`REFUSED`].
 const REFUSED_ADVICE: &str = "take \"delete\" out of \"refuse options\" in its rsyncd.conf, or set <delete start=\"false\"/>";
 
 /// A file younger than this was created after whatever it replaces.
 const YOUNG: Duration = Duration::from_secs(2);
 
-/// At most so many names go into one run by patterns: rsync tries every pattern on every entry that it reads.
+/// Most names of one run by patterns: rsync tries every pattern on every entry that it reads.
 const PATTERNS_MAX: usize = 1_000;
 
 /// What a plan depends on besides the job and the look.
@@ -50,11 +50,11 @@ pub struct Facts<'a> {
     pub abilities: Abilities,
     /// What earlier jobs have shown of the remote.
     pub known: &'a Known,
-    /// The clock of the files, read after the look.
+    /// The clock that stamps files, read after the look.
     pub now: Duration,
 }
 
-/// What is to be done for a job.
+/// What to do for a job.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// The steps, in order.
@@ -79,7 +79,7 @@ pub fn plan(job: &Job, looks: &Looks, facts: Facts<'_>) -> Plan {
     planning.plan.open = planning.open_directories(&looks.first);
     planning.batch(&looks.first);
     planning.moves(&looks.first);
-    // Delete at once: until then both names share their inodes on the remote.
+    // Delete the old names at once: until then both names share inodes on the remote.
     planning.batch(&looks.after_moves);
     planning.directories(&looks.first, Scope::Listing);
     planning.directories(&looks.first, Scope::Tree);
@@ -107,7 +107,7 @@ impl Facts<'_> {
         }
     }
 
-    /// What is sent whatever the remote has: `-u` must not keep a newer copy of it.
+    /// What is sent even if the remote has something newer: `-u` must not keep a newer copy of it.
     pub fn replacements(&self, look: &Look) -> HashSet<RelPath> {
         let replaces = |entry: &&Present| {
             let is_new = entry.version.is_some_and(|version| self.is_new(version));
@@ -131,7 +131,7 @@ impl Facts<'_> {
         }
     }
 
-    /// How rsync is told about a path.
+    /// The kind of run that sends a path.
     pub fn way(&self, presence: Presence) -> Way {
         self.endpoint.way(presence, self.abilities)
     }
@@ -140,14 +140,14 @@ impl Facts<'_> {
         self.endpoint.compares_nanoseconds(self.abilities)
     }
 
-    /// True when a file was created after whatever it replaces: only a stamp of this moment differs for certain from that of the
+    /// True when a file was created after whatever it replaces: only a stamp of this moment surely differs from that of the
     /// previous file.
     fn is_new(&self, version: Version) -> bool {
         self.compares_nanoseconds() && version.stamp.modified + YOUNG > self.now
     }
 
-    /// True when `-u` must not keep a newer copy of an entry: somebody moved the entry here, or a
-    /// newer version was sent before, so the older one is intended.
+    /// True when `-u` must not keep a newer copy of an entry. Somebody moved the entry here, or a newer version was sent before,
+    /// so the older one is intended.
     fn replaces(&self, entry: &Present, replaced: bool) -> bool {
         let Some(version) = entry.version else { return false };
         let older = replaced && entry.moved == Some(Mover::Somebody)
@@ -176,7 +176,7 @@ struct Planning<'a> {
     plan: Plan,
 }
 
-/// The names of one batch, by how rsync is told about them.
+/// The names of one batch, by the kind of run that sends them.
 #[derive(Default)]
 struct Sorted {
     plain: Vec<RelPath>,
@@ -184,7 +184,7 @@ struct Sorted {
     replacing: Vec<RelPath>,
     confirmed: Vec<RelPath>,
     patterns: Vec<(RelPath, Presence)>,
-    /// At least one of the names that go by patterns must be compared by content.
+    /// At least one of the names that are sent by patterns must be compared by content.
     patterns_compared: bool,
     guarded: Vec<RelPath>,
 }
@@ -216,7 +216,7 @@ impl Planning<'_> {
     }
 
     /// Splits the absent names: those that differ from a present name only in case, and the rest. If the remote ignores case,
-    /// both are one name there, so the old one is deleted in its own run before the new one is sent.
+    /// both are one name there. So a run deletes the old name before the new one is sent.
     fn collisions<'l>(&self, look: &'l Look) -> (Vec<&'l RelPath>, Vec<&'l RelPath>) {
         let gone = look.absent.iter();
         if look.absent.is_empty() || look.present.is_empty() {
@@ -308,7 +308,7 @@ impl Planning<'_> {
         let (path, stamp) = (&entry.path, version.stamp);
         let replaced = entry.moved.is_some() && !facts.is_new(version);
         let replaces = facts.replaces(entry, replaced);
-        // The newer version stays remembered until this one has arrived; this one is compared by content in any case.
+        // Keep the newer version in memory until this one has arrived; this one is compared by content in any case.
         let hidden = !replaces && facts.known.hides(path, stamp, facts.granularity());
         // Comparing a large file reads it on both sides, which costs more than a confirmation is worth.
         let hidden = hidden && !(confirms && self.job.kind == JobKind::Large);
@@ -328,8 +328,8 @@ impl Planning<'_> {
         }
     }
 
-    /// If only a comparison of the directory deletes, the job must lock the directory: otherwise it would delete what other
-    /// jobs send into it meanwhile.
+    /// Returns the parent directory to the engine if only a comparison of it deletes the name. The comparison needs a lock on the
+    /// directory; otherwise it would delete what other jobs send into it.
     fn return_parent(&mut self, path: &RelPath) {
         let mark = Mark::new(Scope::Listing);
         let item = Item { path: path.parent().unwrap_or_default(), mark };
@@ -347,7 +347,7 @@ impl Planning<'_> {
         });
     }
 
-    /// Some options make the result for one path depend on other paths. The change is sent at once; another job then compares the
+    /// Some options make the result for one path depend on other paths. So the change is sent at once, and another job compares the
     /// whole tree and corrects the other paths.
     fn compare_whole_tree(&mut self, looks: &Looks) {
         let endpoint = self.facts.endpoint;
@@ -391,7 +391,7 @@ impl Planning<'_> {
                     let step = self.equal(look, paths, scope, &excludes);
                     self.plan.steps.push(step);
                 }
-                // The operator's own patterns apply too, and only rsync can interpret them.
+                // The operator's own patterns apply too, and only rsync can evaluate them.
                 (Coverage::Partial, true) => {
                     let step = Step::Hide(Box::new(self.equal(look, paths, scope, &excludes)));
                     let step = self.previewed(step);

@@ -25,7 +25,7 @@ pub struct Remote {
     rules: Rules,
     known: Mutex<Known>,
     addresses: Mutex<Addresses>,
-    /// Held by the job that probes the remote.
+    /// The lock of the job that probes the remote.
     asking: Mutex<()>,
     sessions: Sessions,
 }
@@ -81,15 +81,15 @@ impl Remote {
         &self.rules
     }
 
-    /// What earlier jobs have shown about it.
+    /// What earlier jobs have shown about the remote.
     pub fn known(&self) -> MutexGuard<'_, Known> {
         lock(&self.known)
     }
 
-    /// What a run's outcome means for its job, if it ends the job. `asked`: the abilities that the run needed.
+    /// How an outcome ends its job. `asked`: the abilities that the run needed.
     pub fn stop(&self, outcome: Outcome, asked: Option<Abilities>) -> Stop {
         match outcome {
-            // Another job may have learned it meanwhile.
+            // Another job may have learned this already.
             Outcome::Refused(ability)
                 if self.forget(ability)
                     || asked.is_some_and(|asked| asked.without(ability).is_some()) =>

@@ -1,5 +1,5 @@
 //! Does the jobs of one remote: knocks, looks at the disk, plans, executes, reports.
-//! Does not choose jobs; how a job is done is decided by its plan.
+//! Does not choose jobs; the plan decides how a job is done.
 
 mod appeared;
 
@@ -45,14 +45,14 @@ pub struct RemoteWorker {
     remote: Remote,
     sharding: Sharding,
     recorder: Option<Recorder>,
-    /// Set when a full sync has begun without a probe.
+    /// Set once a full sync has begun without a probe.
     was_trusted: AtomicBool,
     mutual: Mutual,
-    /// Set while nobody knows whether the remote answers.
+    /// Set while it is unknown whether the remote answers.
     doubt: AtomicBool,
 }
 
-/// What a remote worker is made of.
+/// What is needed to make a remote worker.
 #[derive(Debug)]
 pub struct RemoteWorkerSetup {
     /// How the remote is reached.
@@ -72,7 +72,7 @@ pub struct RemoteWorkerSetup {
 }
 
 impl RemoteWorker {
-    /// A worker for a remote of which nothing is known yet.
+    /// A worker for a remote about which nothing is known yet.
     pub fn new(setup: RemoteWorkerSetup) -> Self {
         let RemoteWorkerSetup { endpoint, source, rules, sharding, recorder, load_gate, places } =
             setup;
@@ -96,7 +96,7 @@ impl RemoteWorker {
         self.remote.sessions()
     }
 
-    /// Everything is delivered, and nothing has happened for a while.
+    /// Forgets what only a burst needs. Called when everything is delivered and nothing has happened for a while.
     pub fn forget(&self) {
         self.remote.known().rest();
         self.mutual.rest();
@@ -110,22 +110,22 @@ impl RemoteWorker {
         }
     }
 
-    /// Kills the runs of the jobs in flight; others may follow.
+    /// Kills the runs of the jobs in flight; later jobs may start runs.
     pub fn abort(&self) {
         self.remote.sessions().abort();
     }
 
-    /// Ends the ssh connection that stays between the runs.
+    /// Ends the ssh connection that is kept between runs.
     pub fn end_shared_connection(&self) {
         self.remote.endpoint().end_shared_connection();
     }
 
-    /// Kills every run; none is started any more.
+    /// Kills every run; no further run is started.
     pub fn kill(&self) {
         self.remote.sessions().kill();
     }
 
-    /// What goes on record when the job succeeds. The shards of a full sync need nothing: a walk records them.
+    /// What the record gets when the job succeeds. The shards of a full sync need nothing: a walk records them.
     fn observe(&self, job: &Job) -> Option<Observation> {
         if matches!(job.kind, JobKind::Trees(_)) || job.kind.is_question() {
             return None;
@@ -136,9 +136,9 @@ impl RemoteWorker {
         Some(self.recorder.as_ref()?.observe(&items, &|path, is_dir| !exclude(path, is_dir)))
     }
 
-    /// Does a job; blocks until it is done or has failed. Returns also what was on disk before it, for the record.
-    /// `known_until`: by the clock of the files, the time up to which the kernel's events were known when the job was made.
-    /// `told` takes what is said of the job meanwhile, and `tally` what it has sent.
+    /// Does a job; blocks until it is done or has failed. Also returns what was on disk before it, for the record.
+    /// `known_until`: the time up to which the kernel's events had been read when the job was made, by the clock that stamps files.
+    /// `told` receives the progress of the job, and `tally` counts what it has sent.
     pub fn run(
         &self,
         job: &Job,
@@ -150,7 +150,7 @@ impl RemoteWorker {
         if self.sessions().are_stopped() {
             return (JobReport::nothing(Verdict::Stopped), None);
         }
-        // A remote that may be down is knocked at first: while it does not answer, the disk is not read.
+        // Knock first at a remote that may be down: while it does not answer, do not read the disk.
         if self.doubt.load(Ordering::Relaxed) || job.kind == JobKind::Knock {
             under_way.waits();
             let knock = self.remote.endpoint().knock();
@@ -167,7 +167,7 @@ impl RemoteWorker {
         }
         let observation = self.observe(job);
         let mut report = self.run_job(job, known_until, &under_way);
-        // Not before the delivery: a name service may be slow.
+        // Resolve the name after the delivery, because a name service may be slow.
         if under_way.answered_afresh.get() {
             report.returned.extend(self.remote.look_at_address());
         }
@@ -181,15 +181,15 @@ impl RemoteWorker {
     }
 
     fn run_job(&self, job: &Job, known_until: Duration, under_way: &UnderWay<'_>) -> JobReport {
-        // Each round gives up one more ability, and there are seven.
+        // Each round gives up one more ability, and there are fewer than ten.
         for _ in 0..10 {
             let known = self.remote.abilities();
             let is_trusted = known.is_none() && self.may_trust(job);
             let abilities = known.or(is_trusted.then_some(Abilities::ALL));
             match self.try_run(job, abilities, known_until, under_way) {
                 Ok(report) => {
-                    // A full sync needs the processors itself, and nothing follows a confirmation. Changes that come meanwhile
-                    // request sessions.
+                    // Keep no sessions ready for a full sync, which needs the processors itself, or for a confirmation, which nothing follows.
+                    // Changes that arrive request sessions themselves.
                     let is_full_sync = matches!(job.kind, JobKind::Trees(_));
                     let is_last = is_full_sync || job.only_confirms();
                     if !is_last || self.remote.sessions().are_wanted() {
@@ -197,7 +197,7 @@ impl RemoteWorker {
                     }
                     return report;
                 }
-                // A probe shows whether the remote is down or lacks an ability.
+                // The run was started without a probe. A probe now shows whether the remote is down or lacks an ability.
                 Err(Stop::Failed(_)) if is_trusted && self.remote.abilities().is_none() => {}
                 Err(Stop::Again) => {}
                 Err(Stop::Failed(failure)) => {
@@ -211,10 +211,10 @@ impl RemoteWorker {
         JobReport::nothing(Verdict::Failed(Failure::new(FailureKind::Options, 1, reason)))
     }
 
-    /// True once, for a full sync, or if no session is kept ready: the first run shows almost everything that a probe shows.
-    /// The rest is learned from the first refused batch, which is sent again at once.
+    /// True, once, if the job may run without a probe: for a full sync, or for any job if no session is kept ready.
+    /// The run shows almost everything that a probe shows. The first refused batch shows the rest, and is sent again at once.
     fn may_trust(&self, job: &Job) -> bool {
-        // If every connection has to carry something, there is no probe before the first run.
+        // Without ready sessions every connection counts, so do not spend one on a probe.
         let carries = self.remote.endpoint().ready() == 0;
         if carries && job.kind.is_question() {
             return !self.was_trusted.load(Ordering::Relaxed);
@@ -231,7 +231,7 @@ impl RemoteWorker {
         under_way: &UnderWay<'_>,
     ) -> Result<JobReport, Stop> {
         if job.kind.is_question() {
-            // The remote may have changed while it was away.
+            // The remote may have changed while it was down.
             self.remote.forget_abilities();
         }
         let abilities = match abilities {
@@ -289,7 +289,8 @@ impl RemoteWorker {
         returned.extend(looks.below_trees.returned);
         let postponed = sending.resting.clone();
         let unconfirmed = match self.mutual.is_pair() {
-            // On a mutual mirror, swapping the directory swaps a watch root, and that mirror then compares everything.
+            // A mutual mirror needs no confirmation. This guards against a swapped directory on the remote; there, that swaps a
+            // watch root, and the mirror compares everything itself.
             true => Vec::new(),
             false => under_way.unconfirmed.take(),
         };
@@ -307,7 +308,7 @@ impl RemoteWorker {
         })
     }
 
-    /// The job's absent items, which are absent on the remote when they are delivered.
+    /// The job's absent items: after the delivery they are absent on the remote too.
     fn deleted(&self, job: &Job, looks: &Looks) -> Vec<RelPath> {
         if !self.remote.endpoint().deletes() || looks.absent().next().is_none() {
             return Vec::new();
@@ -320,7 +321,7 @@ impl RemoteWorker {
         job.items.iter().map(|item| &item.path).filter(|path| gone(path)).cloned().collect()
     }
 
-    /// Files in the parts of the tree that a tree job has compared. Counted afterwards: the kernel has the directories at hand.
+    /// How many files a tree job has compared. They are counted after the run, when the kernel has cached the directories.
     fn compared(&self, job: &Job, looks: &Looks) -> u64 {
         let JobKind::Trees(_) = job.kind else { return 0 };
         let Ok(root) = self.remote.source().open_healthy() else { return 0 };
@@ -350,7 +351,7 @@ impl RemoteWorker {
         Facts { endpoint, rules, abilities, known, now: coarse_now() }
     }
 
-    /// Removes what aborted runs have left on the remote, also those of an earlier process.
+    /// Removes what aborted runs, also those of an earlier process, have left on the remote.
     fn clean_up(&self, job: &Job, runs: &Runs<'_>) {
         let rechecked = job
             .items
@@ -402,7 +403,7 @@ impl Attempt<'_> {
         LookOptions { sharding, hints, exclude: &rules.exclude, operator }
     }
 
-    /// Files below moved directories that may have been rewritten with the same stamp: their old copies must not be trusted.
+    /// Files below moved directories that may have been rewritten with the same stamp. They are compared by content.
     fn fresh_after(&self, moves: &[Move]) -> Look {
         let known = self.remote().known();
         let below = |moved: &Move| known.fresh_below(&moved.old, &moved.new);

@@ -9,20 +9,20 @@ use crate::watch::Exclude;
 pub struct Rules {
     /// True for what is not mirrored.
     pub exclude: Exclude,
-    /// The same as rsync patterns, as far as these can express it.
+    /// The rules as rsync patterns, as far as patterns can express them.
     pub patterns: Excludes,
     /// Whether the patterns are complete.
     pub coverage: Coverage,
-    /// Patterns that hold in scheduled full syncs only.
+    /// Patterns that apply to scheduled full syncs only.
     pub crontab: Vec<Vec<u8>>,
 }
 
 /// Whether patterns exclude exactly what the rules exclude.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
-    /// Yes.
+    /// They do.
     Whole,
-    /// No: some rule has no pattern.
+    /// They do not: some rule cannot be expressed as a pattern.
     Partial,
 }
 

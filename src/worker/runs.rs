@@ -1,5 +1,5 @@
 //! The rsync runs of one job against its remote.
-//! Does not decide which; the plan does.
+//! Does not decide which runs; the plan does.
 
 use super::executor::{Effects, Ran};
 use super::plan::step::{Entry, Run};
@@ -26,7 +26,7 @@ impl<'a> Runs<'a> {
         Self { remote, abilities, job }
     }
 
-    /// Which of these the remote lacks, and which it has in excess; changes nothing.
+    /// Asks which of these the remote lacks, and which are extraneous there; changes nothing.
     pub fn ask(&self, paths: &[RelPath]) -> Result<Answer, Stop> {
         let input = input::names(paths);
         let kind = RunKind::Batch { ignore_times: false };

@@ -1,5 +1,5 @@
-//! The thread that starts sessions, one after the other, while no delivery needs the processors.
-//! Starting a session takes more processor time than a small delivery, and nobody waits for it.
+//! The thread that starts sessions one by one, while no delivery needs the processors.
+//! Starting a session takes more processor time than a small delivery, and is less urgent.
 
 use std::io;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn keep_ready(remotes: &RemoteTable, load_gate: &LoadGate) {
         let remotes = remotes.all();
         let now = load_gate.now();
         if now.is_short {
-            // Runs may need what sessions hold: descriptors, processes, memory.
+            // Runs may need the resources that sessions hold: descriptors, processes, memory.
             Sessions::close_all(remotes.iter().map(|remote| remote.sessions()));
         }
         remotes.iter().for_each(|remote| remote.sessions().make_room());
@@ -55,7 +55,7 @@ fn keep_ready(remotes: &RemoteTable, load_gate: &LoadGate) {
             Some((SessionDemand::Some, remote)) if now.is_calm => remote.sessions().start_one(),
             _ => {
                 let next = next_place(&remotes);
-                // This wait must not keep a replaced remote alive.
+                // Do not keep a replaced remote alive while waiting.
                 drop(remotes);
                 if !load_gate.wait(now, next) {
                     return;
@@ -65,7 +65,7 @@ fn keep_ready(remotes: &RemoteTable, load_gate: &LoadGate) {
     }
 }
 
-/// When a session that has no place now may be started.
+/// When a session may be started for which there is no place now.
 fn next_place(remotes: &[Arc<RemoteWorker>]) -> Option<Instant> {
     remotes.iter().filter_map(|remote| remote.sessions().next_place()).min()
 }

@@ -17,14 +17,13 @@ use crate::rsync::run::{Killer, Limits, Need, Report, Session, StartError};
 use crate::rsync::{Abilities, Answer, Endpoint, RunKind, RunSpec, deleted_names};
 use crate::source::Source;
 
-/// With so few sessions left, others are started at once, because the changes of a series come quickly.
+/// With this few sessions left, others are started at once, because changes often come in quick succession.
 const SCARCE: usize = 1;
 
 /// An older session is not used: its receiver may have entered a directory that has been replaced since.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
-/// How long a run waits before it asks a busy remote again: a job of several runs must finish even if each of them
-/// takes the only place.
+/// The pauses before a run asks a busy remote again: a job of several runs must finish even if the remote has one place.
 const BUSY_PAUSES: [Duration; 5] = [
     Duration::from_millis(50),
     Duration::from_millis(100),
@@ -33,13 +32,13 @@ const BUSY_PAUSES: [Duration; 5] = [
     Duration::from_millis(800),
 ];
 
-/// A run with small files is aborted when it makes no progress for so long.
+/// A run with small files is aborted after this time without progress.
 const STALL_SMALL: Duration = Duration::from_secs(15);
 
-/// The same while nobody knows whether the remote answers.
+/// The limit instead of [`STALL_SMALL`] while it is unknown whether the remote answers.
 const STALL_CONTACT: Duration = Duration::from_secs(5);
 
-/// The longest answer of a preview, in bytes; after a longer one nothing is deleted.
+/// The longest output of a preview, in bytes. If it is longer, nothing is deleted.
 const PREVIEW_MAX: usize = 64 << 20;
 
 /// The key of a probe among the running processes; other keys count up from 0.
@@ -55,28 +54,28 @@ pub struct Sessions {
     running: Mutex<HashMap<u64, Killer>>,
     /// Signalled when nothing is started any more.
     ended: Condvar,
-    /// The places that its daemon has for all our remotes there.
+    /// The places of the remote's daemon, shared by all remotes of that daemon.
     places: Arc<Places>,
     next: AtomicU64,
     stopped: AtomicBool,
 }
 
-/// Sessions that are ready or being started. Nobody holds the lock while a process starts.
+/// Sessions that are ready or being started. The lock is not held while a process starts.
 #[derive(Debug, Default)]
 struct Pool {
     ready: Vec<Ready>,
     starting: usize,
-    /// What the remote can do, while sessions are wanted. `None` before the first success, and at rest.
+    /// What the remote can do, while sessions are wanted. `None` before the first success and while idle.
     wanted: Option<Abilities>,
-    /// How many sessions may be started before the next success: sessions that end at once must not be restarted for ever.
+    /// How many sessions may be started before the next success. Sessions that end at once must not be restarted for ever.
     starts_left: usize,
-    /// True when the sessions were ended only because nothing happened.
+    /// True when the sessions were ended only because the remote was idle.
     at_rest: bool,
-    /// True after a run that did not reach the remote or was turned away.
+    /// True after a run that did not reach the remote or was refused.
     is_down: bool,
     /// When a run last took a session that was ready.
     used: Option<Instant>,
-    /// How often all sessions were ended: a session whose start began before that is no longer wanted.
+    /// How often all sessions were ended. A session whose start began before the last time is not wanted.
     ended: u64,
 }
 
@@ -94,7 +93,7 @@ pub enum SessionDemand {
 #[derive(Debug)]
 struct Ready {
     session: Session,
-    /// The session has connected after this moment.
+    /// The session connected after this moment.
     since: Instant,
     place: Place,
 }
@@ -108,12 +107,12 @@ struct Request<'a> {
     limits: Limits,
 }
 
-/// When the session of a run has connected.
+/// When the session of a run connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connected {
     /// Perhaps before the job's changes.
     Before,
-    /// After them.
+    /// After the job's changes.
     Afterwards,
 }
 
@@ -147,8 +146,8 @@ impl Sessions {
         }
     }
 
-    /// Runs rsync, in a ready session if one fits. A session that fails may have been dead for a long time: then a fresh run
-    /// decides, and the job counts as aborted, because the dead session may have changed something.
+    /// Runs rsync, in a ready session if one fits. A session that fails may have been dead for a long time. So a fresh run
+    /// decides, and the job counts as aborted: the dead session may have changed something.
     pub fn run(
         &self,
         kind: &RunKind,
@@ -188,7 +187,7 @@ impl Sessions {
 
     /// Runs rsync in a session of its own.
     fn run_when_there_is_room(&self, request: &Request<'_>, job: &UnderWay<'_>) -> Outcome {
-        // Our own sessions may hold the places, and for some 50 ms the daemon's child of the previous run does.
+        // Our own sessions may hold the places, and so does the daemon's child of the previous run for some 50 ms.
         for pause in BUSY_PAUSES {
             let outcome = self.run_afresh(request, job);
             if !is_busy(&outcome) {
@@ -225,7 +224,7 @@ impl Sessions {
         }
     }
 
-    /// Nothing could be started. Ready sessions may hold what this machine lacks, so they are given up.
+    /// Nothing could be started. Ends the ready sessions, which may hold what this machine lacks.
     fn not_started(&self, error: &StartError) -> Outcome {
         let outcome = failure(error);
         if matches!(&outcome, Outcome::Failed(failure) if failure.kind == FailureKind::Shortage) {
@@ -320,7 +319,7 @@ impl Sessions {
         lock(&self.pool).wanted.is_some()
     }
 
-    /// The first change after a rest finds no session; the next one often follows at once and should find one.
+    /// Makes sessions wanted again when a change follows an idle time: the next change often follows at once.
     fn wake(&self, abilities: Abilities) {
         let was_at_rest = std::mem::take(&mut lock(&self.pool).at_rest);
         if was_at_rest {
@@ -369,7 +368,7 @@ impl Sessions {
                 drop(place);
             }
             Err(error) => {
-                // Not before the next success: otherwise a shortage would return again and again.
+                // Start no more before the next success: otherwise a shortage would return again and again.
                 self.want_none(&mut pool);
                 log::debug!("{}: no session is ready: {error}", self.endpoint.destination());
                 drop(pool);
@@ -383,7 +382,7 @@ impl Sessions {
         lock(&self.pool).ready.len()
     }
 
-    /// Ends the sessions that wait, because nothing happens.
+    /// Ends the sessions that wait, because the remote is idle.
     pub fn rest(&self) {
         self.close();
         let mut pool = lock(&self.pool);
@@ -404,7 +403,7 @@ impl Sessions {
         }
     }
 
-    /// When a session may be started that has no place now.
+    /// When a session may be started for which there is no place now.
     pub fn next_place(&self) -> Option<Instant> {
         let is_short = {
             let pool = lock(&self.pool);
@@ -414,7 +413,7 @@ impl Sessions {
         self.places.next_free().filter(|_| is_short)
     }
 
-    /// The places that its daemon has for all our remotes there.
+    /// The places of the remote's daemon, shared by all remotes of that daemon.
     pub fn places(&self) -> &Arc<Places> {
         &self.places
     }
@@ -424,7 +423,7 @@ impl Sessions {
         close_all(remotes.flat_map(Self::take_all).collect());
     }
 
-    /// Takes out the sessions that wait; none is started until the next success.
+    /// Removes the sessions that wait; none is started until the next success.
     fn take_all(&self) -> Vec<Ready> {
         let mut pool = lock(&self.pool);
         pool.ended += 1;
@@ -451,7 +450,7 @@ impl Sessions {
         self.abort();
     }
 
-    /// Kills what is running; others may follow.
+    /// Kills what is running; later runs may start.
     pub fn abort(&self) {
         lock(&self.running).values().for_each(Killer::kill);
     }
@@ -466,7 +465,7 @@ impl Sessions {
         running.insert(PROBE, killer);
     }
 
-    /// A ready session that fits, and when it has connected.
+    /// A ready session that fits, and when it connected.
     fn take(&self, request: &Request<'_>) -> Option<(Ready, Connected)> {
         let mut pool = lock(&self.pool);
         pool.ready.retain(|ready| ready.since.elapsed() < AGE_MAX && ready.session.is_alive());
@@ -475,7 +474,7 @@ impl Sessions {
             RunKind::Confirmation => {
                 let used = pool.used;
                 let is_new = |ready: &Ready| used.is_none_or(|used| used < ready.since);
-                // Take the youngest, which other runs would take last.
+                // Take the youngest: other runs, which take the oldest, are least likely to need it.
                 let at = pool.ready.iter().rposition(|ready| is_new(ready) && fits(ready))?;
                 (at, Connected::Afterwards)
             }
@@ -499,7 +498,7 @@ impl Sessions {
         outcome
     }
 
-    /// What a run has done; a daemon that turns it away says how many clients it serves.
+    /// What a run has done. A daemon that refuses a run tells how many clients it serves, which is noted.
     fn judge(&self, report: &Report) -> Outcome {
         let outcome = report.judge(&self.endpoint);
         if let Some(allowed) = places_allowed(&report.stderr).filter(|_| is_busy(&outcome)) {
@@ -550,7 +549,7 @@ impl Sessions {
     }
 }
 
-/// Ends sessions; their places are free when they have gone.
+/// Ends sessions, and then releases their places.
 fn close_all(sessions: Vec<Ready>) {
     let (sessions, places): (Vec<_>, Vec<_>) =
         sessions.into_iter().map(|ready| (ready.session, ready.place)).unzip();
@@ -562,7 +561,7 @@ fn is_busy(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Failed(Failure { kind: FailureKind::Busy, .. }))
 }
 
-/// The result of a question to a remote that answers no questions.
+/// The outcome of a dry run for a remote that refuses dry runs.
 fn no_dry_run() -> Outcome {
     Outcome::Kept {
         reason: "the remote refuses a dry run, and without one nobody knows what the filter would delete: take \"dry-run\" out of \"refuse options\" in its rsyncd.conf".into(),

@@ -14,10 +14,10 @@ use crate::watch::Exclude;
 const SMALL_TREE: u64 = 2_000;
 /// A tree is divided into at least so many shards, if it has enough directories near its top.
 const SHARDS: usize = 32;
-/// Shards are looked for so many levels down.
+/// How many levels down shards are looked for.
 const SHARD_DEPTH: usize = 6;
 
-/// rsync may hold a list of so many entries in memory on both sides: at most 100 MB, usually an eighth of that.
+/// The longest list, in entries, that rsync may hold in memory on both sides: at most 100 MB, usually an eighth of that.
 const SHORT_LIST: u64 = 1_000_000;
 
 /// How far a tree may be divided into shards.
@@ -25,7 +25,7 @@ const SHORT_LIST: u64 = 1_000_000;
 pub enum Sharding {
     /// Not at all: with `-H`, hard links may cross shards.
     Off,
-    /// At the top only: rsync matches patterns against a source's own name, not against its parents' names.
+    /// At the top only: rsync would match patterns against a deeper source's own name, not against its parents' names.
     Top,
     /// As far as it helps.
     On,
@@ -89,7 +89,7 @@ pub fn stat(root: &OwnedFd, path: &RelPath) -> Result<Stat, Errno> {
 }
 
 /// True for a tree that cannot have many entries, because its file system has few. Some file systems do not report how many
-/// they have.
+/// they have; then it is false.
 pub fn is_short(root: &OwnedFd, path: &RelPath) -> bool {
     let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = openat(root, as_path(path), flags, Mode::empty());

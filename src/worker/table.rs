@@ -31,7 +31,7 @@ impl RemoteTable {
         lock(&self.0).list.get(remote.0).cloned()
     }
 
-    /// Gives this remote a number, which is the next one or one in use. Returns the remote that had it before.
+    /// Stores this remote under a number: the next free one or one in use. Returns the remote that had it before.
     pub fn set(&self, remote: RemoteId, worker: RemoteWorker) -> Option<Arc<RemoteWorker>> {
         let mut remotes = lock(&self.0);
         let worker = Arc::new(worker);
@@ -49,12 +49,12 @@ impl RemoteTable {
         }
     }
 
-    /// All of them.
+    /// All remotes.
     pub fn all(&self) -> Vec<Arc<RemoteWorker>> {
         lock(&self.0).list.clone()
     }
 
-    /// All of them, and the replaced ones that still have jobs in flight.
+    /// All remotes, and the replaced ones that still have jobs in flight.
     pub fn all_at_work(&self) -> Vec<Arc<RemoteWorker>> {
         let remotes = lock(&self.0);
         let replaced = remotes.replaced.iter().filter_map(Weak::upgrade);

@@ -1,5 +1,5 @@
-//! What one job has sent so far, for whoever looks while it is under way.
-//! Costs nothing while nobody looks: the kernel counts.
+//! What one job has sent so far, for reports while it is running.
+//! Costs nothing between reports: the kernel counts.
 
 use std::sync::Mutex;
 
@@ -12,19 +12,19 @@ pub struct Tally(Mutex<Sums>);
 
 #[derive(Debug, Default)]
 struct Sums {
-    /// By the runs that are over.
+    /// Bytes sent by the runs that are over.
     ended: u64,
     /// The run under way.
     run: Option<Killer>,
 }
 
 impl Tally {
-    /// A run of the job begins.
+    /// Notes that a run of the job begins.
     pub fn run_begins(&self, run: Killer) {
         lock(&self.0).run = Some(run);
     }
 
-    /// It is over, and has sent so many bytes.
+    /// Notes that the run is over and has sent so many bytes.
     pub fn run_ended(&self, sent: u64) {
         let mut sums = lock(&self.0);
         sums.run = None;

@@ -1,4 +1,4 @@
-//! Threads that run tasks: one for each running task, so that a waiting task does not prevent others from starting.
+//! Threads that run tasks, one for each task, so that a waiting task does not prevent others from starting.
 //! Does not choose tasks or bound their number: the engine does.
 
 use crate::ground::lock::{lock, wait_timeout_while};
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// An idle thread ends after so long; one thread stays.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// The stack of a thread; what it does not use costs nothing.
+/// The stack of a thread; the unused part takes no memory.
 const STACK_BYTES: usize = 512 << 10;
 
 /// The threads. Dropping this runs the queued tasks and joins every thread.
@@ -41,7 +41,7 @@ impl<T> std::fmt::Debug for Threads<T> {
 }
 
 impl<T: Send + 'static> Threads<T> {
-    /// Starts the first thread; each calls `work` for a task.
+    /// Starts the first thread. Each thread calls `work` for a task.
     ///
     /// # Errors
     /// When the system refuses a thread.

@@ -15,16 +15,16 @@ pub struct UnderWay<'a> {
     pub aborted: Cell<bool>,
     /// The remote has answered a run.
     pub answered: Cell<bool>,
-    /// The remote has answered a run that had connected by itself.
+    /// The remote has answered a run that made its own connection.
     pub answered_afresh: Cell<bool>,
-    /// What its runs have sent.
+    /// Counts what its runs have sent.
     pub tally: &'a Tally,
-    /// What was delivered in a session that had connected before.
+    /// What was delivered in a session that may have connected before the change.
     pub unconfirmed: RefCell<Vec<RelPath>>,
 }
 
 impl<'a> UnderWay<'a> {
-    /// A job begins; `told` takes what is said of it, and `tally` what is counted.
+    /// A job that begins; `told` receives its progress, and `tally` counts what it sends.
     pub fn new(told: &'a dyn Fn(Progress), tally: &'a Tally) -> Self {
         Self {
             told,
@@ -44,14 +44,14 @@ impl<'a> UnderWay<'a> {
         }
     }
 
-    /// It waits for the remote, and needs no processor.
+    /// Reports that the job waits for the remote and needs no processor.
     pub fn waits(&self) {
         if !self.is_waiting.replace(true) {
             (self.told)(Progress::Waits);
         }
     }
 
-    /// It needs the processor.
+    /// Reports that the job needs the processor.
     pub fn works(&self) {
         if self.is_waiting.replace(false) {
             (self.told)(Progress::Works);

@@ -205,7 +205,7 @@ fn what_differs_from_a_deleted_name_in_its_case_only_is_sent_again() {
     found.returned.sort();
     assert_eq!(found.absent.len(), 2);
     assert_eq!(found.returned, [again("big.iso", Scope::Entry), again("d/dir", Scope::Tree)]);
-    // Both in one job: the plan deletes first.
+    // If both are in one job, the plan deletes first.
     let both = [gone[0], ("big.iso", Scope::Entry)];
     assert!(look(dir.path(), &job(&both, &[])).returned.is_empty());
 }

@@ -1,5 +1,5 @@
-//! Which files of a job may be echoes: an rsync put them here, perhaps on behalf of the remote. Echoes wait for a while.
-//! An echo that is sent late would overwrite what its writer has written since, because rsync's `--update` compares whole seconds.
+//! Which files of a job may be echoes: an rsync received them here, perhaps from the remote itself. Echoes wait for a while.
+//! An echo that is sent back could overwrite newer content on the remote, because rsync's `--update` compares whole seconds.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -13,25 +13,25 @@ use crate::engine::pending::Item;
 use crate::path::RelPath;
 use crate::rsync::{Answer, Presence};
 
-/// What the remote lacks after the first wait has to wait so long in all, because the remote's own changes may be on their way.
+/// How long an echo waits in all if the remote lacks it after the first wait: the remote's own changes may be on their way.
 const REST_MAX: Duration = POSTPONED.saturating_mul(3);
-/// A file that keeps arriving is sent back after so long in any case.
+/// A file that keeps arriving is sent back after this time in any case.
 const REST_IN_A_STREAM: Duration = Duration::from_secs(60);
-/// After so many arrivals that the remote did not have, it is the next in a chain and not the other side of a pair.
+/// After so many arrivals that the remote lacked, it counts as the next in a chain and not as the other side of a pair.
 const STRANGERS: u32 = 2;
-/// Without any new evidence for so long, the remote no longer counts as mirroring back.
+/// How long a remote counts as mirroring back without new evidence.
 const PAIR_FOR: Duration = Duration::from_secs(600);
 
 /// What is known of one remote.
 #[derive(Debug, Default)]
 pub struct Echoes {
-    /// When the remote last had something that an rsync put here and that we never sent.
+    /// When the remote last had something that an rsync received here and that we never sent.
     pair_seen: Option<Instant>,
     /// Arrivals that the remote did not have.
     strangers: u32,
     /// How many batches contained arrivals.
     arrivals: u64,
-    /// What the remote may have from us.
+    /// What we may have sent to the remote.
     ours: Ours,
     resting: HashMap<RelPath, Resting>,
 }
@@ -42,32 +42,32 @@ struct Resting {
     first: Instant,
     since: Instant,
     version: Option<Version>,
-    /// An rsync put it here.
+    /// An rsync received it here.
     arrived: bool,
 }
 
 /// What to do with a possible echo.
 #[derive(Debug, Default)]
 pub struct Sorted {
-    /// It waits on: the items that it stands for.
+    /// These items wait on.
     pub resting: Vec<Item>,
-    /// It has waited: ask whether the remote has it.
+    /// These have waited: ask whether the remote has them.
     pub asked: Vec<RelPath>,
 }
 
-/// What the remote was asked, and what it said.
+/// A question to the remote, and its answer.
 #[derive(Debug)]
 pub struct Asked {
-    /// What it said.
+    /// The answer.
     pub answer: Answer,
-    /// What it was asked.
+    /// The question.
     pub sorted: Sorted,
     /// The present time.
     pub now: Instant,
 }
 
 impl Echoes {
-    /// Nothing is known; what was here at `now`, by the clock of the files, proves nothing.
+    /// Nothing is known. Files from before `now` (by the clock that stamps files) prove nothing.
     pub fn new(now: Duration) -> Self {
         Self { ours: Ours::new(now), ..Self::default() }
     }
@@ -77,13 +77,13 @@ impl Echoes {
         self.pair_seen.is_some_and(|seen| now.saturating_duration_since(seen) < PAIR_FOR)
     }
 
-    /// What the remote may have from us.
+    /// What we may have sent to the remote.
     pub fn ours(&mut self) -> &mut Ours {
         &mut self.ours
     }
 
-    /// Removes from `look` the possible echoes that have to wait, and returns those that have waited. `own`: what is sent
-    /// whatever the remote has; `deletions`: whether the remote can be asked about deletions.
+    /// Removes from `look` the possible echoes that have to wait, and returns those that have waited. `own`: what is sent even
+    /// if the remote has something newer; `deletions`: whether the remote can be asked about deletions.
     pub fn sort(
         &mut self,
         look: &mut Look,
@@ -101,7 +101,7 @@ impl Echoes {
         look.present.retain(|entry| {
             let Some(item) = notices.item(&entry.path) else { return true };
             let may_be_echo = match entry.presence {
-                // What moves into a directory needs it at once.
+                // A directory that a move needs must exist at once.
                 Presence::Directory => is_pair && in_place,
                 _ if !came_with_its_times(entry) || own.contains(&entry.path) => false,
                 _ => {
@@ -114,7 +114,7 @@ impl Echoes {
                 self.resting.remove(&entry.path);
                 return true;
             }
-            // A remote about which nothing is known is asked at once.
+            // Ask a remote at once about which nothing is known.
             let may_rest = is_pair || self.resting.contains_key(&entry.path);
             let arrived = notices.arrived(&entry.path);
             if may_rest && self.rests(&entry.path, entry.version, arrived, now) {
@@ -148,7 +148,7 @@ impl Echoes {
         }
     }
 
-    /// Takes in the remote's answer; true when it shows for the first time that the remote mirrors back.
+    /// Evaluates the remote's answer; true when it shows for the first time that the remote mirrors back.
     pub fn learn(&mut self, look: &Look, notices: &Notices<'_>, asked: &Asked) -> bool {
         let names: HashSet<&RelPath> = asked.sorted.asked.iter().collect();
         let proves = |entry: &Present| {
@@ -184,7 +184,7 @@ impl Echoes {
             let is_over = if is_pair {
                 now.duration_since(resting.first) >= REST_MAX
             } else {
-                // A mutual mirror may already have written the next version. A second question distinguishes it from the next in a chain.
+                // A mutual mirror may already have written the next version. Only a second question tells it from the next in a chain.
                 let is_first = known.is_none() && self.strangers < STRANGERS;
                 !(is_first && arrived)
             };
@@ -200,7 +200,7 @@ impl Echoes {
         for path in absent {
             let known = self.resting.remove(&path);
             let is_there = answer.may_have(&path);
-            // A writer may use a temporary name twice; what still exists after two waits is not temporary.
+            // A writer may use a temporary name twice. What still exists after two waits is not temporary.
             let twice = known.is_none_or(|r| now.duration_since(r.first) >= POSTPONED * 2);
             if is_there && twice {
                 continue;
@@ -215,8 +215,8 @@ impl Echoes {
         items
     }
 
-    /// True for what an rsync put here and the remote cannot have from us. Only this is evidence of a pair: copying or
-    /// unpacking files sets their times just as rsync does.
+    /// True for a file that an rsync received here and that the remote cannot have from us. Nothing else is evidence of a pair:
+    /// copying or unpacking files sets their times just as rsync does.
     fn is_from_elsewhere(&self, notices: &Notices<'_>, entry: &Present) -> bool {
         let rested = self.resting.get(&entry.path);
         let arrived =
@@ -234,7 +234,7 @@ impl Echoes {
         is_pair || self.strangers < STRANGERS || self.arrivals.is_power_of_two()
     }
 
-    /// True while `path`, in its present version, has not waited long enough.
+    /// True while the present version of `path` has not waited long enough.
     fn rests(
         &mut self,
         path: &RelPath,
@@ -253,12 +253,13 @@ impl Echoes {
     }
 }
 
-/// True for what something other than rsync renamed. In a pair this proves nothing for a file younger than the last event read.
+/// True for a file that something other than rsync renamed. In a pair this proves nothing for a file younger than the last
+/// event that was read.
 fn is_somebodys(notices: &Notices<'_>, entry: &Present, is_pair: bool) -> bool {
     notices.was_renamed(&entry.path) && (!is_pair || notices.covers(entry))
 }
 
-/// True for a file whose times were set after it was written, as rsync does. A plain write leaves both times equal.
+/// True for a file whose modification time was set after it was written, as rsync does. A plain write leaves both times equal.
 fn came_with_its_times(entry: &Present) -> bool {
     entry.version.is_some_and(|version| version.changed != version.stamp.modified)
 }

@@ -15,23 +15,23 @@ use crate::path::RelPath;
 pub struct Notices<'a> {
     /// The job.
     pub job: &'a Job,
-    /// By the clock of the files: later events may be missing from the job's moves.
+    /// By the clock that stamps files. Events after this time may be missing from the job's moves.
     pub known_until: Duration,
 }
 
 impl Notices<'_> {
-    /// True for what an rsync has just received here.
+    /// True for a file that an rsync has just received here.
     pub fn arrived(&self, path: &RelPath) -> bool {
         self.origin(path).is_some_and(|old| is_receivers(old, path))
     }
 
-    /// True for what something other than a receiving rsync has renamed.
+    /// True for a file that something other than a receiving rsync has renamed.
     pub fn was_renamed(&self, path: &RelPath) -> bool {
         self.origin(path).is_some_and(|old| !is_receivers(old, path))
     }
 
-    /// True when the job's moves cover the last change of this entry. A younger file may have replaced what was
-    /// renamed; its own event is still to come.
+    /// True when the job's moves include the last change of this entry. A younger file may have replaced the renamed one, and its
+    /// event is still to come.
     pub fn covers(&self, entry: &Present) -> bool {
         entry.version.is_none_or(|version| version.changed <= self.known_until)
     }
@@ -51,7 +51,7 @@ impl Notices<'_> {
         items
     }
 
-    /// Removes from `look` what was written since: the writer's event leads to a job of its own.
+    /// Removes from `look` what was written after the first look: the write's own event causes another job.
     pub fn give_back_changed(&self, look: &mut Look, again: &Look) {
         let changed = |entry: &Present| {
             again.present.iter().any(|a| a.path == entry.path && a.version != entry.version)

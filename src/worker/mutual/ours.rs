@@ -1,4 +1,4 @@
-//! What one remote may have received from us: each of two mutual mirrors must distinguish its own work from the other's.
+//! What we may have sent to one remote: each of two mutual mirrors must tell its own deliveries from the other's.
 //! Remembers names and times; sends nothing.
 
 use std::collections::HashMap;
@@ -9,17 +9,17 @@ use super::super::delivered::Version;
 use super::super::look::Looks;
 use crate::path::RelPath;
 
-/// At most so many files are remembered.
+/// Most files that are remembered.
 const REMEMBERED_MAX: usize = 5_000;
 
-/// What has been sent, and what is being sent. All times are by the clock of the files. Paths and stamps are kept as hashes with a
-/// secret key: there may be hundreds of remotes.
+/// What has been sent and what is being sent. All times are by the clock that stamps files.
+/// Paths and stamps are kept as hashes with a secret key, to save memory: there may be hundreds of remotes.
 #[derive(Debug, Default)]
 pub struct Ours {
     hasher: RandomState,
-    /// Running jobs that may send any file.
+    /// How many running jobs may send any file.
     sending_all: usize,
-    /// When the last such job ended.
+    /// When the last job that could send any file ended.
     last_of_all: Duration,
     /// What was sent by name, by the hash of its path.
     sent: HashMap<u64, Sent>,
@@ -30,7 +30,7 @@ pub struct Ours {
 struct Sent {
     /// The hash of its stamp before the run.
     stamp: u64,
-    /// When the last job that named it ended: a later version may have been sent instead. `None`: the job is running.
+    /// When the last job that named it ended; until then a later version may have been sent. `None`: the job is running.
     until: Option<Duration>,
 }
 
@@ -39,17 +39,17 @@ struct Sent {
 pub struct Reach {
     /// The hashes of the files that it names.
     names: Vec<u64>,
-    /// Also anything below directories.
+    /// It may also send anything below directories.
     is_below: bool,
 }
 
 impl Ours {
-    /// What was here at `now` may have been sent by an earlier run of the program.
+    /// Files from before `now` may have been sent by an earlier run of the program.
     pub fn new(now: Duration) -> Self {
         Self { last_of_all: now, ..Self::default() }
     }
 
-    /// A job begins to send what these looks found; `now` is the present time.
+    /// Notes that a job begins to send what these looks found; `now` is the present time.
     pub fn begin(&mut self, looks: &Looks, now: Duration) -> Reach {
         let is_below = looks.reaches_below();
         let mut names = Vec::new();
@@ -70,12 +70,12 @@ impl Ours {
         Reach { names, is_below }
     }
 
-    /// The job has ended.
+    /// Notes that the job has ended.
     pub fn end(&mut self, reach: Reach, now: Duration) {
         for name in reach.names {
             match self.sent.get_mut(&name) {
                 Some(sent) => sent.until = Some(now),
-                // It was forgotten meanwhile, and may have been sent until now.
+                // The entry was dropped while the job ran, and the file may have been sent until now.
                 None => self.last_of_all = self.last_of_all.max(now),
             }
         }
@@ -85,7 +85,7 @@ impl Ours {
         }
     }
 
-    /// Nothing is sent, and nothing has happened for a while: what was sent until now need not be known by its name.
+    /// Forgets all names, and treats every file until `now` as possibly sent. Called when nothing has happened for a while.
     pub fn rest(&mut self, now: Duration) {
         if self.sent.values().all(|sent| sent.until.is_some()) {
             self.sent = HashMap::new();
@@ -137,7 +137,7 @@ mod tests {
         let mut ours = Ours::new(at(1));
         let reach = ours.begin(&look("f", 7), at(5));
         assert!(ours.lacks(&path("g"), version(7, 6)));
-        // rsync sends the file as it finds it.
+        // rsync sends the version that it finds, which may be a later one.
         assert!(!ours.lacks(&path("f"), version(8, 6)));
         ours.end(reach, at(9));
         assert!(!ours.lacks(&path("f"), version(8, 9)) && ours.lacks(&path("f"), version(8, 10)));

@@ -1,7 +1,7 @@
-//! Runs the scripts of `tests/data/plan`: a job, a look at the disk and what is known of the remote, and the rsync runs that follow.
-//! `GOLDEN_UPDATE=1 cargo test golden` writes the runs into the scripts, to be read before they are committed.
+//! Runs the scripts of `tests/data/plan`: a job, a look at the disk, what is known of the remote, and the rsync runs that follow.
+//! `GOLDEN_UPDATE=1 cargo test golden` writes the runs into the scripts; review them before you commit.
 //!
-//! What a line means stands in [`Script::read`]. `a` is a path, `a/` a directory or a listing, `a//` a tree, `.` the root.
+//! [`Script::read`] defines the lines. `a` is a path, `a/` a directory or a listing, `a//` a tree, `.` the root.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -20,7 +20,7 @@ use crate::engine::{JobId, UndoneMove};
 use crate::rsync::RunKind;
 use crate::rsync::options::RsyncOptions;
 
-/// What a script has said so far.
+/// What has been read of a script so far.
 struct Script {
     params: Vec<String>,
     deletes: bool,
@@ -35,7 +35,7 @@ struct Script {
     world: World,
 }
 
-/// The two sides as the script describes them: what a run would meet.
+/// Disk and remote as the script describes them.
 #[derive(Default)]
 struct World {
     /// rsync cannot read something below these.
@@ -46,9 +46,9 @@ struct World {
     extraneous: Vec<Entry>,
     /// These vanish after the look.
     vanished: Vec<RelPath>,
-    /// What stands on disk.
+    /// What is on disk.
     disk: Vec<Entry>,
-    /// A preview does not say all.
+    /// Previews are incomplete.
     mute: bool,
     hidden: Option<String>,
     transcript: String,
@@ -100,7 +100,7 @@ impl Script {
         }
     }
 
-    /// Takes in one line.
+    /// Reads one line.
     fn read(&mut self, words: &[&str]) {
         match words {
             ["params", params @ ..] => {
@@ -113,7 +113,7 @@ impl Script {
             }
             ["a", "receiver", "that", "refuses", "deletions"] => self.abilities.delete = false,
             ["exclude", patterns @ ..] => self.patterns = bytes(patterns),
-            // An expression that rsync's patterns cannot say.
+            // An expression that rsync's patterns cannot express.
             ["exclude-by-expression", end] => self.hidden = Some((*end).to_owned()),
             ["crontabfilter", patterns @ ..] => self.crontab = bytes(patterns),
             ["job", kind] => {
@@ -178,7 +178,7 @@ impl Script {
         }
     }
 
-    /// Plans, runs the plan in the script's world, and says what happened.
+    /// Makes a plan, runs it in the script's world, and describes what happened.
     fn run(mut self) -> String {
         let (endpoint, rules) = (self.endpoint(), self.rules());
         let (abilities, known, now) = (self.abilities, &self.known, self.now);
@@ -222,7 +222,7 @@ fn entries(names: &[&str]) -> Vec<Entry> {
     names.iter().map(|name| (path(name), name.ends_with('/'))).collect()
 }
 
-/// Takes in one line of a look at the disk.
+/// Reads one line of a look at the disk.
 fn see(look: &mut Look, words: &[&str]) {
     match words {
         ["file", name, modified, size, more @ ..] => {

@@ -1,5 +1,5 @@
-//! One step of a job: which rsync run it is, how it is split, and what follows from a preview or a listing.
-//! Pure: the executor runs steps and returns to them what they need to know.
+//! One step of a job: which rsync run it is, how it is split, and which steps follow a preview or a listing.
+//! Pure: the executor runs the steps and hands them the previews and listings.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::rsync::excludes::Excludes;
 use crate::rsync::input::{self, exact_pattern};
 use crate::rsync::{DIRS_BYTES_MAX, LONG_BATCH_BYTES, Presence, RunKind};
 
-/// At most so many names go into one list.
+/// Most names in one list.
 const NAMES_MAX: usize = 50_000;
 
-/// What the kernel needs for an argument besides its bytes: an end, a pointer, and `./` in front.
+/// The bytes that an argument takes besides its name: a NUL, a pointer, and `./` in front.
 const WORD_BYTES: usize = 11;
 
 /// How rsync treats names that are sent one by one.
@@ -24,7 +24,7 @@ pub enum Sending {
     Plain,
     /// rsync compares contents.
     CompareContent,
-    /// The same, and `-u` does not keep a newer copy.
+    /// rsync compares contents, and `-u` does not keep a newer copy.
     Replace,
     /// rsync compares size and time of what was delivered, in a session that connects after the delivery.
     Confirm,
@@ -51,7 +51,7 @@ pub enum Step {
         /// How rsync compares them.
         sending: Sending,
     },
-    /// The same by include patterns, for receivers and filters that a list of names cannot serve.
+    /// Sends and deletes by include patterns, for receivers and filters that do not work with a list of names.
     Patterns {
         /// Which names, and whether each is there.
         paths: Vec<(RelPath, Presence)>,
@@ -101,7 +101,7 @@ pub enum Step {
         /// Listings or trees.
         scope: Scope,
     },
-    /// Asks first what the step would delete, and excludes from it what the rules exclude.
+    /// Finds out first what the step would delete, and excludes from that what the rules exclude.
     Preview(Box<Step>),
     /// Lists directories on disk first, and excludes from the step what the rules exclude there.
     Hide(Box<Step>),
@@ -144,7 +144,7 @@ pub enum Bisected {
 pub type Entry = (RelPath, bool);
 
 impl Step {
-    /// What the executor does for it.
+    /// What the executor has to do for this step.
     pub fn doing(&self) -> Doing {
         match self {
             Self::Preview(step) => Doing::Preview(step.preview()),
@@ -183,7 +183,7 @@ impl Step {
         }
     }
 
-    /// What remains to be done when rsync deleted nothing in this step's run.
+    /// What remains to be done when rsync deleted nothing in this step's run: see [`Bisected`].
     pub fn bisect(self) -> Bisected {
         match self {
             Self::Names { .. } | Self::SendBelow { .. } => Bisected::Done,
@@ -215,7 +215,7 @@ impl Step {
         }
     }
 
-    /// The paths that it is about.
+    /// The paths of this step.
     pub fn names(&self) -> Vec<RelPath> {
         match self {
             Self::Names { names: paths, .. }
@@ -229,7 +229,7 @@ impl Step {
         }
     }
 
-    /// Leaves out what is at or below a path.
+    /// Removes from this step what is at or below `path`.
     pub fn spare(&mut self, path: &RelPath) {
         let is_elsewhere = |name: &RelPath| !name.is_within(path);
         match self {
@@ -313,7 +313,7 @@ impl Step {
         Run { kind, input, names }
     }
 
-    /// The same step with these paths excluded.
+    /// This step with these paths excluded.
     fn excluding<'a>(mut self, paths: impl Iterator<Item = &'a RelPath>) -> Self {
         let mut paths = paths.peekable();
         if paths.peek().is_some()
@@ -364,7 +364,7 @@ fn paths_of(dirs: &[Dir]) -> Vec<RelPath> {
     dirs.iter().map(|dir| dir.path.clone()).collect()
 }
 
-/// The run for a list of names: few go by standard input, many as arguments, and very many by standard input again.
+/// The run for a list of names: few are sent by standard input, many as arguments, and very many by standard input again.
 fn by_name(names: &[RelPath], sending: Sending) -> (RunKind, Vec<u8>) {
     let ignore_times = match sending {
         Sending::Plain | Sending::Confirm => false,

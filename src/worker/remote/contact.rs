@@ -1,4 +1,4 @@
-//! What a remote can do: a probe at first contact asks, runs show it, refusals correct it.
+//! What a remote can do, learned from a probe at first contact, from runs, and from refusals.
 //! Sends nothing.
 
 use std::hash::{BuildHasher, RandomState};
@@ -16,13 +16,13 @@ use crate::worker::addresses::{Seen, resolve};
 use crate::worker::known::Known;
 use crate::worker::sessions;
 
-/// How long a remote counts as refusing deletions: at first, and at most. Asking again costs a run, and a line in its log.
+/// How long a remote counts as refusing deletions: at first, and at most. Each new try costs a run and a line in the remote's log.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 impl Remote {
-    /// What the remote can do; asks it at first contact.
+    /// What the remote can do. Probes it at first contact.
     pub fn contact(&self) -> Result<Abilities, Stop> {
-        // Several jobs may be first: one asks, and the others use the answer.
+        // Several jobs may be first: one probes, and the others use the answer.
         let _asking = lock(&self.asking);
         if let Some(abilities) = self.abilities() {
             return Ok(abilities);
@@ -42,7 +42,7 @@ impl Remote {
         }
     }
 
-    /// What the remote can do, if known. From time to time a refusal of deletions is checked again.
+    /// What the remote can do, if known. From time to time deletions are tried again with a remote that refused them.
     pub fn abilities(&self) -> Option<Abilities> {
         let mut known = self.known();
         if let Some((since, pause)) = known.refused_deletions
@@ -60,7 +60,7 @@ impl Remote {
         self.known().owes_deletions = true;
     }
 
-    /// The remote has deleted something: returns what has to be compared because of earlier refusals.
+    /// Called when the remote has deleted something: returns what has to be compared because of earlier refusals.
     pub fn take_owed_deletions(&self) -> Option<Item> {
         let mut known = self.known();
         known.refused_deletions.take()?;
@@ -70,11 +70,11 @@ impl Remote {
         owed.then(|| Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) })
     }
 
-    /// Looks where the name of the remote's host leads now. Where it leads to another machine, nothing is known of that: what has
-    /// to be compared is returned.
+    /// Resolves the remote's host name. If it leads to another machine, forgets what is known of the remote and returns what has
+    /// to be compared.
     pub fn look_at_address(&self) -> Option<Item> {
         let seen = {
-            // One after the other: an answer from before must not come behind a newer one.
+            // Hold the lock while resolving: an older answer must not overwrite a newer one.
             let mut addresses = lock(&self.addresses);
             addresses.look(resolve(self.endpoint.destination())?, sessions::now())
         };
@@ -97,17 +97,17 @@ impl Remote {
         Some(Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) })
     }
 
-    /// The remote may have changed: it will be probed again.
+    /// Forgets what the remote can do, because it may have changed. It will be probed again.
     pub fn forget_abilities(&self) {
         self.known().abilities = None;
     }
 
-    /// Notes what a run has shown about the remote. A probe's answer takes precedence.
+    /// Notes what a run has shown about the remote, unless a probe has already answered.
     pub fn note_abilities(&self, abilities: Abilities) {
         self.known().abilities.get_or_insert(abilities);
     }
 
-    /// Gives up an ability; false when it was given up before: then the operator's own options need it.
+    /// Removes an ability. False if it was removed before: then the refused option is one of the operator's own.
     pub(super) fn forget(&self, ability: Ability) -> bool {
         let mut known = self.known();
         let Some(fewer) = known.abilities.unwrap_or(Abilities::ALL).without(ability) else {

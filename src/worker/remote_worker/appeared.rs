@@ -1,5 +1,5 @@
-//! Directories that appear between a worker's look at the disk and rsync's own.
-//! Looks at the disk once more; sends nothing.
+//! Directories that appear after the worker's look at the disk and before rsync's own.
+//! Looks at the disk again; sends nothing.
 
 use std::collections::HashSet;
 
@@ -14,8 +14,8 @@ use crate::worker::remote::Stop;
 use crate::worker::shards::{is_directory, stat};
 
 impl RemoteWorker {
-    /// Directories that are now where there was nothing or something else. If an older directory had that name before, rsync
-    /// may have merged the new one into its copy, which then holds old entries. Such trees are compared once more.
+    /// Directories whose names were absent, or were something else, at the first look. If an older directory had the name before,
+    /// rsync may have merged the new one into its copy, which then holds old entries. So such trees are compared again.
     pub(super) fn appeared(&self, looks: &Looks, job: &Job) -> Result<Vec<Item>, Stop> {
         let whole = job.items.iter().filter(|item| item.mark.scope != Scope::Entry);
         let whole: HashSet<&RelPath> = whole.map(|item| &item.path).collect();

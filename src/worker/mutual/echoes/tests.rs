@@ -47,7 +47,7 @@ fn notices(job: &Job) -> Notices<'_> {
     Notices { job, known_until: Duration::MAX }
 }
 
-/// The remote has exactly `same`, and of what is to be deleted `there`.
+/// An answer: the remote has exactly `same`, and `there` of what is to be deleted.
 fn answer(same: &[&str], there: &[&str]) -> Answer {
     let set = |names: &[&str]| names.iter().map(|name| path(name)).collect();
     Answer { same: set(same), extraneous: set(there), is_readable: true }
@@ -57,7 +57,7 @@ fn sort(echoes: &mut Echoes, look: &mut Look, job: &Job, now: Instant) -> Sorted
     echoes.sort(look, &notices(job), &(HashSet::new(), true), now)
 }
 
-/// Takes in an answer; true when it is news that the remote mirrors back, and the items of what rests.
+/// Evaluates an answer. Returns whether it shows for the first time that the remote mirrors back, and the items that wait.
 fn conclude(echoes: &mut Echoes, look: &mut Look, job: &Job, asked: Asked) -> (bool, Vec<Item>) {
     let is_news = echoes.learn(look, &notices(job), &asked);
     (is_news, echoes.conclude(look, &notices(job), asked))
@@ -67,7 +67,7 @@ fn now() -> Instant {
     super::super::now()
 }
 
-/// One that is known to mirror back.
+/// A remote that is known to mirror back.
 fn pair() -> Echoes {
     Echoes { pair_seen: Some(now()), ..Echoes::default() }
 }
@@ -115,12 +115,12 @@ fn what_the_remote_has_needs_no_run_and_shows_that_it_mirrors_back() {
     let asked = Asked { answer: answer(&["f"], &[]), sorted, now };
     let (news, items) = conclude(&mut echoes, &mut look, &job, asked);
     assert!(news && look.present.is_empty());
-    // The other one has changed there already.
+    // The other file has already changed on the remote.
     assert_eq!(names(items.iter().map(|item| &item.path)), ["g"]);
 }
 
-/// Whether a job for `f` shows that the remote mirrors back, when the remote has it; `sent`: when the version was written
-/// that we sent before.
+/// Whether a job for `f` shows that the remote mirrors back, when the remote has `f`. `sent`: when the version that we sent
+/// before was written.
 fn proves(sent: u64, job: &Job) -> bool {
     let (now, mut echoes) = (now(), Echoes::new(Duration::ZERO));
     let looks = |written| Looks {
@@ -146,7 +146,7 @@ fn only_what_an_rsync_put_here_and_was_not_sent_shows_a_pair() {
 
 #[test]
 fn a_copy_with_its_times_and_a_new_mode_show_no_pair() {
-    // `cp -p` and `chmod` leave what rsync leaves: a change later than the modification.
+    // `cp -p` and `chmod` leave the same traces as rsync: a change time later than the modification time.
     let copied = job(&["f"], &[]);
     assert!(!proves(3, &copied) && !proves(1, &copied));
     let moved = job(&["f"], &[("f", "f.new")]);
@@ -191,7 +191,7 @@ fn a_pair_stays_one_while_the_other_side_sends() {
     let look = || Look { present: vec![file("f", 1, 2)], ..Look::default() };
     let late = start + PAIR_FOR - POSTPONED;
     assert_eq!(resting(&sort(&mut echoes, &mut look(), &arrived, late)), ["f"]);
-    // The job after the rest does not know any more that it arrived.
+    // The job after the wait no longer knows that the file arrived.
     let (later, mut look) = (late + POSTPONED, look());
     echoes.pair_seen = echoes.pair_seen.map(|seen| seen + Duration::from_secs(1));
     let sorted = sort(&mut echoes, &mut look, &plain, later);
@@ -233,7 +233,7 @@ fn the_next_in_a_chain_waits_twice_and_is_asked_less_and_less_often() {
         rested.push(arrival);
         now += POSTPONED;
         let mut again = look();
-        // The hint is used up by then.
+        // The later job has no move hint any more.
         let sorted = sort(&mut echoes, &mut again, &plain, now);
         assert_eq!(names(&sorted.asked), ["f"]);
         let question = Asked { answer: answer(&[], &[]), sorted, now };
@@ -290,7 +290,7 @@ fn in_a_pair_a_rename_says_nothing_of_what_is_younger_than_its_notice_and_ends_a
     // This one was renamed here, over what had arrived.
     assert_eq!(rests(5, "f.new"), 0);
     assert_eq!(rests(6, ".f.aB3xY9"), 1);
-    // Where nobody is known to mirror back, nothing waits for a notice.
+    // If the remote is not known to mirror back, nothing waits for an event.
     let sorted = at(&mut Echoes::default(), 4, "f.new");
     assert_eq!((resting(&sorted).len(), sorted.asked.len()), (0, 0));
 }
@@ -321,7 +321,7 @@ fn in_a_pair_a_deletion_that_both_sides_have_is_over_and_another_one_is_made() {
     let (_, items) = conclude(&mut echoes, &mut again, &job, asked);
     assert_eq!((items.len(), names(&again.absent)), (0, vec!["d".into(), "here".into()]));
     assert!(echoes.resting.is_empty());
-    // Who cannot be asked gets his deletions at once.
+    // A remote that cannot be asked gets deletions at once.
     let sorted = pair().sort(&mut look(), &notices(&job), &(HashSet::new(), false), start);
     assert!(sorted.resting.is_empty());
 }
