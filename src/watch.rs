@@ -1,5 +1,5 @@
-//! The watch thread: one thread that tells what may have changed below all watch roots.
-//! Interprets nothing: what a change means for a remote is the engine's business.
+//! The watch thread: one thread that reports what may have changed below all watch roots.
+//! Interprets nothing: the engine decides what a change means for a remote.
 
 mod apply;
 pub mod batch;
@@ -44,10 +44,10 @@ use roots::{Root, Roots};
 /// What is not mirrored: called with a path and whether it is a directory.
 pub type Exclude = Arc<dyn Fn(&RelPath, bool) -> bool + Send + Sync>;
 
-/// `fs.inotify.max_user_watches` is raised to this when it is used up; the value that sersync2 sets.
+/// `fs.inotify.max_user_watches` is raised to this when it is used up. sersync2 sets the same value.
 pub const WATCHES_WANTED: u64 = 50_000_000;
 
-/// What to watch, and what of it counts.
+/// What to watch, and which changes to report.
 pub struct WatchOptions {
     /// The watch roots: directories, or symbolic links to directories.
     pub roots: Vec<(RootId, PathBuf)>,
@@ -57,13 +57,13 @@ pub struct WatchOptions {
     pub exclude: Option<Exclude>,
     /// Log each event as the kernel gives it.
     pub debug: bool,
-    /// How the kernel is asked.
+    /// The kernel interface to use.
     pub backend: WatchBackend,
-    /// How often directories that cannot be watched are compared instead.
+    /// How often directories that cannot be watched are compared.
     pub rescan_interval: Duration,
 }
 
-/// IgnoreReason watching cannot start.
+/// Why watching cannot start.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum WatchError {
@@ -77,24 +77,24 @@ pub enum WatchError {
     Thread(io::Error),
 }
 
-/// Numbers for the status; read at any time.
+/// Numbers for the status; they may be read at any time.
 #[derive(Debug, Default)]
 pub struct WatchStatus {
-    /// Directories that are known.
+    /// How many directories are known.
     pub directories: AtomicUsize,
-    /// Directories among them that have no watch and are rescanned instead.
+    /// How many of them have no watch and are rescanned instead.
     pub unwatched: AtomicUsize,
     /// How often the kernel's queue overflowed.
     pub overflows: AtomicUsize,
 }
 
-/// Asks the watch thread to say when it has told everything; cheap to clone.
+/// Asks the watch thread for a barrier: a report that it has sent everything that happened before. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Barrier(Arc<OwnedFd>);
 
 impl Barrier {
-    /// [`WatchEvent::BarrierReached`] follows when everything that happened before this call is reported. Calls that come
-    /// together may get one answer.
+    /// [`WatchEvent::BarrierReached`] follows when everything that happened before this call is reported. Calls in quick
+    /// succession may get one answer.
     pub fn ask(&self) {
         // Fails only when the counter is full: then the thread is about to read it.
         _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
@@ -113,7 +113,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Starts watching. Returns at once; [`WatchEvent::Ready`] says when the watches of a root stand.
+    /// Starts watching. Returns at once; [`WatchEvent::Ready`] tells when all watches of a root are set.
     ///
     /// # Errors
     /// When a root is no readable directory, or the kernel gives us no inotify instance or thread.
@@ -162,17 +162,17 @@ impl Watcher {
         self.backend
     }
 
-    /// Asks when everything is told.
+    /// A handle to ask for barriers.
     pub fn barrier(&self) -> Barrier {
         self.barrier.clone()
     }
 
-    /// Called for each change that is ignored.
+    /// The hook that is called for each ignored change.
     pub fn ignored_hook(&self) -> &Arc<IgnoredHook> {
         &self.ignored_hook
     }
 
-    /// How the thread is doing.
+    /// The thread's numbers for the status.
     pub fn status(&self) -> &Arc<WatchStatus> {
         &self.status
     }
@@ -185,8 +185,8 @@ impl Drop for Watcher {
     }
 }
 
-/// Runs the reader until it is told to stop. After a panic events are lost, so the reader starts again and compares
-/// everything.
+/// Runs the reader until it is told to stop. After a panic events are lost, so the reader starts again and reports that
+/// everything has to be compared.
 fn run(mut reader: Reader) {
     let mut pause = Duration::ZERO;
     while catch_unwind(AssertUnwindSafe(|| reader.run())).is_err() {

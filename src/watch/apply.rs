@@ -36,7 +36,7 @@ impl Occurrence<'_> {
 }
 
 impl InotifyWatch {
-    /// Takes one event in.
+    /// Handles one event.
     pub(super) fn apply(&mut self, context: &mut WatchContext, event: &RawEvent) -> ReadOutcome {
         if context.debug {
             self.log_raw(event);
@@ -69,12 +69,12 @@ impl InotifyWatch {
         log::info!("inotify: {:?} cookie {} in {dir}: {name:?}", event.mask, event.cookie);
     }
 
-    /// The kernel has removed a watch by itself: the directory or its file system is gone.
+    /// Handles the end of a watch that the kernel removed by itself: the directory or its file system is gone.
     fn apply_end_of_watch(&mut self, context: &mut WatchContext, wd: i32) {
         let dirs = lock(&self.tree).watched_by(wd);
         for dir in dirs {
             let mut tree = lock(&self.tree);
-            // The kernel has removed the watch already.
+            // The kernel has already removed the watch.
             let _ = tree.set_wd(dir, None);
             let Some((root, path)) = tree.path(dir) else {
                 continue;
@@ -211,7 +211,7 @@ impl InotifyWatch {
     ) {
         lock(&self.tree).attach(dir, here.parent, here.name);
         if !self.is_watched_at(context, dir, &here.place()) {
-            // Two names were exchanged, or there were more renames since: look at both paths.
+            // Two names were exchanged, or there were further renames: look at both paths.
             self.rescan(context, dir);
             self.watch(context, &from);
             context.batch.push(from.0, Change::tree(from.1, Cause::Found));
@@ -230,7 +230,7 @@ impl InotifyWatch {
         }
     }
 
-    /// After a rename other paths may be excluded. Forgets those, and rescans directories that hid excluded ones.
+    /// Applies the exclusions anew after a rename. Forgets what is excluded now, and rescans directories that held excluded ones.
     fn exclude_anew(&mut self, context: &WatchContext, root: RootId, moved: DirId) {
         let mut todo = vec![moved];
         while let Some(dir) = todo.pop() {
@@ -253,7 +253,7 @@ impl InotifyWatch {
         }
     }
 
-    /// True when the directory at the place is the one that we watch as `dir`.
+    /// True when the directory at this path is the one that we watch as `dir`.
     fn is_watched_at(&self, context: &WatchContext, dir: DirId, place: &Place) -> bool {
         let known = lock(&self.tree).wd(dir);
         known.is_some() && self.watch_at(context, place) == known

@@ -1,5 +1,5 @@
-//! Collects the changes that one read of the kernel's queue led to, and hands them on together.
-//! Drops what is switched off, excluded or said twice; does not look at the disk.
+//! Collects the changes of one read of the kernel's queue, and sends them together.
+//! Drops what is switched off, excluded or repeated; does not look at the disk.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::watch::Exclude;
 use crate::watch::ignored::{IgnoreReason, IgnoredHook};
 use crate::watch::steps::FreshPaths;
 
-/// Changes sent in one event at most. Bounds memory while a large directory is listed.
+/// Most changes in one event. This bounds memory while a large directory is listed.
 const CHANGES_MAX: usize = 4096;
 
 /// How many reported subtrees are remembered, and for how long.
@@ -33,13 +33,13 @@ pub struct Batch {
     changes: Vec<(RootId, Change)>,
     /// The last subtrees that were reported, newest first.
     recent_trees: VecDeque<(Instant, Place)>,
-    /// What changed lately: the next steps of a save belong to it.
+    /// The paths that changed lately: the next steps of a save belong to them.
     fresh: FreshPaths,
-    /// Mount points whose file system is gone: nothing there is a change.
+    /// Mount points whose file system is gone: no change below them counts.
     lost: Arc<BTreeSet<Place>>,
-    /// When the last read of the kernel's queue began, by the clock of the files.
+    /// When the last read of the kernel's queue began, by the clock that stamps files.
     known_until: Duration,
-    /// Hears what does not count.
+    /// Is called for each ignored change.
     ignored_hook: Arc<IgnoredHook>,
 }
 
@@ -59,12 +59,12 @@ impl Batch {
         }
     }
 
-    /// Notes that the kernel's queue is about to be read: it holds everything that happened before this moment.
+    /// Notes that the kernel's queue is about to be read. The queue holds everything that happened before this moment.
     pub fn note_read(&mut self) {
         self.known_until = time_of_day();
     }
 
-    /// Hears what does not count.
+    /// Is called for each ignored change.
     pub fn ignored_hook(&self) -> &Arc<IgnoredHook> {
         &self.ignored_hook
     }
@@ -79,12 +79,12 @@ impl Batch {
         self.exclude.as_ref()
     }
 
-    /// Mount points whose file system is gone: nothing there is a change.
+    /// Mount points whose file system is gone: no change below them counts.
     pub fn lost(&self) -> &Arc<BTreeSet<Place>> {
         &self.lost
     }
 
-    /// The same, to be changed.
+    /// The lost mount points, for changing them.
     pub fn lost_mut(&mut self) -> &mut BTreeSet<Place> {
         Arc::make_mut(&mut self.lost)
     }
@@ -107,8 +107,8 @@ impl Batch {
         false
     }
 
-    /// Adds a change, unless it is switched off, excluded, or the one before said the same. A change of attributes that
-    /// is switched off still counts as a step of a save.
+    /// Adds a change, unless it is switched off, excluded, or repeats the previous one. A change of attributes that is switched
+    /// off still counts as a step of a save.
     pub fn push(&mut self, root: RootId, change: Change) {
         let change = self.widened(root, change);
         if change.cause == Cause::Attrib && self.switches.is_step(change.cause) {
@@ -129,7 +129,7 @@ impl Batch {
         self.add(root, change);
     }
 
-    /// IgnoreReason the change does not count; `None`: it does.
+    /// Why the change is ignored; `None`: it is not.
     fn why_not(&self, root: RootId, change: &Change) -> Option<IgnoreReason> {
         if !is_switched_on(&self.switches, change) {
             return Some(IgnoreReason::SwitchedOff);
@@ -148,14 +148,14 @@ impl Batch {
         })
     }
 
-    /// Tells whoever listens that the change does not count.
+    /// Calls the hook for an ignored change.
     pub fn ignore(&self, root: RootId, change: &Change, why: IgnoreReason) {
         if self.ignored_hook.is_set() {
             self.ignored_hook.call(root, change, why);
         }
     }
 
-    /// Adds a step of a save, whatever is switched on, unless the change that it belongs to is here still.
+    /// Adds a step of a save, even if its kind is switched off, unless the change that it belongs to is still in this batch.
     pub fn push_step(&mut self, root: RootId, change: Change) {
         let recent = self.changes.len().saturating_sub(STEP_LOOK_BACK);
         let is_same = |(of, last): &(RootId, Change)| {
@@ -170,7 +170,7 @@ impl Batch {
         }
     }
 
-    /// True when the path has changed a moment ago.
+    /// True when the path changed a moment ago.
     pub fn is_fresh(&mut self, place: &Place) -> bool {
         self.fresh.contains(place, now())
     }
@@ -180,7 +180,7 @@ impl Batch {
         self.fresh.due().map(|due| due.saturating_duration_since(now()))
     }
 
-    /// Forgets what changed a while ago, when that is much.
+    /// Forgets old changes, if there are many.
     pub fn forget_old(&mut self) {
         if self.fresh.due().is_some() && self.fresh.forget_old(now()) {
             crate::sys::memory::release_unused();
@@ -195,7 +195,7 @@ impl Batch {
     }
 
     /// Widens a new directory below a recently reported subtree to a listing. A remote may have received that directory
-    /// with the subtree before we watched it, so nobody saw what was deleted in it since.
+    /// with the subtree before we watched it. So we may have missed deletions in it.
     fn widened(&mut self, root: RootId, mut change: Change) -> Change {
         if change.scope == Scope::Tree {
             self.recent_trees.truncate(RECENT_TREES_MAX - 1);
@@ -226,8 +226,8 @@ impl Batch {
         }
     }
 
-    /// The same, but keeps back a last change that may be the first half of a move. Sent alone it would be delivered as
-    /// a deletion, and the second half as new data.
+    /// Sends the collected changes, but keeps back a last change that may be the first half of a move. Sent alone, it would be
+    /// delivered as a deletion, and the second half as new data.
     pub fn flush_but_half_a_move(&mut self) {
         let half = self.changes.pop_if(|(_, change)| change.cause == Cause::MovedFrom);
         self.flush();
@@ -246,8 +246,8 @@ impl Batch {
     }
 }
 
-/// True when this kind of change is reported. Found entries have no switch of their own. With createFolder off a found
-/// directory is not reported, but its entries are.
+/// True when this kind of change is reported. Entries found by a scan have no switch of their own. With createFolder off, a
+/// found directory is not reported, but its entries are.
 fn is_switched_on(switches: &ChangeSwitches, change: &Change) -> bool {
     match change.cause {
         Cause::Create if !change.is_dir => true,
@@ -256,7 +256,7 @@ fn is_switched_on(switches: &ChangeSwitches, change: &Change) -> bool {
     }
 }
 
-/// The time since the epoch. File timestamps are never ahead of this clock, and at most one tick behind.
+/// The time since the epoch. File timestamps are never ahead of this clock, and at most one tick behind it.
 fn time_of_day() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     let nanoseconds = u32::try_from(now.tv_nsec).unwrap_or(0);
@@ -344,7 +344,7 @@ mod tests {
             let mut switches = all_on();
             switch_off(&mut switches);
             let (mut batch, events) = batch(switches, None);
-            // What is pushed first is no step of a change that came before.
+            // The first change of a path is not a step of an earlier change.
             kinds.iter().for_each(|(change, _)| {
                 batch.fresh = FreshPaths::default();
                 batch.push(ROOT, change.clone());
@@ -364,7 +364,7 @@ mod tests {
         let written = Change::entry(path("a"), Cause::CloseWrite);
         batch.push(ROOT, attrib("a"));
         batch.push(ROOT, written.clone());
-        // It leaves with the change that it belongs to.
+        // The step is sent with the change that it belongs to.
         batch.push(ROOT, attrib("a"));
         assert_eq!(flushed(&mut batch, &events), [(ROOT, vec![written])]);
         batch.push(ROOT, attrib("a"));

@@ -1,4 +1,4 @@
-//! Which backend watches: as configured, or by the size of the tree and what the system allows.
+//! Chooses the backend: as configured, or by the size of the tree and what the system allows.
 //! Does not watch.
 
 use std::collections::VecDeque;

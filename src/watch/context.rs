@@ -17,30 +17,30 @@ use crate::watch::roots::{RootNews, Roots};
 use crate::watch::steps::UnclosedFiles;
 use crate::watch::{WatchStatus, set};
 
-/// How many recent files to search for the one that an event is about.
+/// How many recent files to search for the file of an event.
 const UNSURE_LOOK_BACK: usize = 16;
 
 /// A kernel interface that reports changes.
 pub trait Backend: Send {
-    /// For the log and the status.
+    /// Its name for the log and the status.
     fn name(&self) -> &'static str;
 
     /// Readable when there are events.
     fn fd(&self) -> BorrowedFd<'_>;
 
-    /// Watches what is at the place now, and all below it, whatever was there before.
+    /// Watches what is at this path now, and all below it, whatever was there before.
     fn watch(&mut self, context: &WatchContext, place: &Place);
 
-    /// Forgets the place and all below it.
+    /// Forgets the path and all below it.
     fn forget(&mut self, place: &Place);
 
-    /// How many directories are known; 0 for a backend that keeps no list.
+    /// How many directories are known; 0 for a backend without a list.
     fn directories(&self) -> usize;
 
     /// Reads the kernel's queue once and handles the events.
     fn read(&mut self, context: &mut WatchContext) -> ReadOutcome;
 
-    /// True when the last read ended with the first half of a move, and the second may come with the next.
+    /// True when the last read ended with the first half of a move, and the next may begin with the second half.
     fn is_mid_move(&self) -> bool {
         false
     }
@@ -53,7 +53,7 @@ pub trait Backend: Send {
         false
     }
 
-    /// When to call [`tick`](Self::tick), if nothing comes before.
+    /// When to call [`tick`](Self::tick), if no event comes before.
     fn timeout(&self) -> Option<Duration>;
 
     /// How long to leave the queue alone so that events collect. Called once after each read.
@@ -65,10 +65,10 @@ pub trait Backend: Send {
     fn tick(&mut self, context: &mut WatchContext);
 }
 
-/// What a read of the kernel's queue says beside the changes.
+/// What a read of the kernel's queue shows besides the changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOutcome {
-    /// Everything is known.
+    /// No event was lost.
     Complete,
     /// Events were lost.
     Overflow,
@@ -88,7 +88,7 @@ pub struct WatchContext {
     unsure: Vec<Place>,
     /// Files that were modified in this read and not closed.
     modified: Vec<Place>,
-    /// The same, in earlier reads.
+    /// Files that were modified in earlier reads and not closed.
     unclosed: UnclosedFiles,
 }
 
@@ -113,7 +113,7 @@ impl WatchContext {
         backend.directories().saturating_sub(before)
     }
 
-    /// Looks at the roots and the mounts below them, and acts on what has become of them.
+    /// Checks the roots and the mounts below them, and handles what has changed.
     pub fn check_roots(&mut self, backend: &mut dyn Backend) {
         for news in self.roots.check() {
             if let RootNews::SubtreeBack { root, path } = &news {
@@ -155,7 +155,7 @@ impl WatchContext {
         }
     }
 
-    /// A file was created. With createFile on that is a change; else the file is looked at after this read.
+    /// Handles a new file. With createFile on, that is a change. Otherwise the file is checked after this read.
     pub fn push_new_file(&mut self, root: RootId, path: RelPath) {
         if self.batch.switches().create_file {
             self.batch.push(root, Change::entry(path, Cause::Create));
@@ -168,7 +168,7 @@ impl WatchContext {
         }
     }
 
-    /// A file was written and closed. Its creation and its modification need no more attention.
+    /// Handles a file that was written and closed. Its creation and its modification are settled with that.
     pub fn push_written(&mut self, root: RootId, path: RelPath, cause: Cause) {
         let place = (root, path);
         remove_recent(&mut self.unsure, &place);
@@ -177,8 +177,8 @@ impl WatchContext {
         self.batch.push(root, Change::entry(place.1, cause));
     }
 
-    /// A file's content has changed. With `modify` on that is a change; else it counts when the file is closed, or when
-    /// nobody closes it, for it was truncated by its path.
+    /// Handles a modified file. With `modify` on, that is a change. Otherwise the close counts as the change; a file that was
+    /// truncated by its path is never closed, and is checked later.
     pub fn push_modified(&mut self, root: RootId, path: RelPath) {
         if self.batch.switches().modify {
             return self.batch.push(root, Change::entry(path, Cause::Modify));
@@ -194,7 +194,7 @@ impl WatchContext {
         }
     }
 
-    /// All events of a read are handled: files that were modified in it wait for their close.
+    /// Called when all events of a read are handled: the files that were modified in it wait for their close.
     pub fn settle_modified(&mut self) {
         if self.modified.is_empty() {
             return;
@@ -214,12 +214,12 @@ impl WatchContext {
     /// Checks the files that were modified a while ago and not closed since.
     pub fn settle_due(&mut self) {
         for place in self.unclosed.take_due(now()) {
-            // Who holds it open will close it.
+            // A file that is still open will be closed.
             _ = self.push_if_truncated(place);
         }
     }
 
-    /// Checks all files that were modified and not closed, because somebody waits for the barrier.
+    /// Checks all files that were modified and not closed, because a barrier is asked for.
     pub fn settle_all(&mut self) {
         for place in self.unclosed.take_all() {
             if let Err(open) = self.push_if_truncated(place) {
@@ -228,7 +228,7 @@ impl WatchContext {
         }
     }
 
-    /// Reports a file that was modified and is closed. Gives back one that is still open for writing.
+    /// Reports a modified file that nothing has open for writing. Returns one that is still open.
     fn push_if_truncated(&mut self, (id, path): Place) -> Result<(), Place> {
         let root = self.roots.list().iter().find(|root| root.id == id);
         let Some(Ok(file)) = root.map(|root| open_file(&root.path, &path)) else {
@@ -238,7 +238,7 @@ impl WatchContext {
         match has_writer(file.as_fd()) {
             Ok(true) => return Err(place),
             Ok(false) => {}
-            // Leases do not work here. A file that changed a moment ago is probably still being saved.
+            // This file system has no leases. A file that changed a moment ago is probably still being saved.
             Err(_) if self.batch.is_fresh(&place) => {}
             Err(_) => return Ok(()),
         }
@@ -246,7 +246,7 @@ impl WatchContext {
         Ok(())
     }
 
-    /// Handles files that were created and not closed within one read. With createFile off an empty regular file is not
+    /// Handles files that were created and not closed within one read. With createFile off, an empty regular file is not
     /// reported. Everything else is, because no other event may follow.
     pub fn settle_unsure(&mut self) {
         for (id, path) in std::mem::take(&mut self.unsure) {
@@ -264,7 +264,7 @@ impl WatchContext {
         }
     }
 
-    /// The old path of a move, if it is mirrored: the remote may still have the data there.
+    /// The old path of a move, if that path is mirrored: the remote may still have the data there.
     pub fn hint(&self, root: RootId, from: Place, is_dir: bool) -> Option<RelPath> {
         let usable = from.0 == root
             && self.batch.switches().move_from
@@ -273,7 +273,7 @@ impl WatchContext {
     }
 }
 
-/// Removes the place, if it is among the last that were added.
+/// Removes the path, if it is among the last that were added.
 fn remove_recent(places: &mut Vec<Place>, place: &Place) {
     let recent = places.len().saturating_sub(UNSURE_LOOK_BACK);
     if let Some(at) = places[recent..].iter().rposition(|known| known == place) {

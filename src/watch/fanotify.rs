@@ -1,4 +1,4 @@
-//! The fanotify backend: one mark for each file system, no walk, and no watch for any directory.
+//! The fanotify backend: one mark for each file system, without a walk and without a watch for each directory.
 //! Asks the kernel for a directory's path when an event names it, and caches the answer.
 
 use std::collections::HashMap;
@@ -27,10 +27,10 @@ const BUFFER_BYTES: usize = 128 * 1024;
 /// The longest event: of a rename, with two handles and two names.
 const EVENT_BYTES_MAX: usize = 24 + 2 * (12 + 8 + 128 + 256);
 
-/// Directories in the cache at most, below our roots or elsewhere on the file system.
+/// Most directories in the cache, below our roots or elsewhere on the file system.
 const REMEMBERED_MAX: usize = 50_000;
 
-/// After so many events in a directory outside our roots, and again at each doubling, the kernel is asked to ignore it.
+/// After so many events in a directory outside our roots, the kernel is asked to ignore it, and again at each doubling.
 /// A wake-up costs more than a hundred events that are read together.
 const EVENTS_OF_OTHERS: u32 = 8;
 
@@ -53,7 +53,7 @@ pub struct FanotifyWatch {
 
 /// A cached directory.
 struct Known {
-    /// Its paths below our roots; empty when it is outside.
+    /// Its paths below our roots; empty when it is outside them.
     seen: Arc<[Sighting]>,
     events: u32,
 }
@@ -61,11 +61,11 @@ struct Known {
 /// Whether the kernel ignores some directories.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hearing {
-    /// It reports everything, and may be asked to ignore directories.
+    /// It ignores none, and may be asked to.
     All,
     /// It ignores some directories outside our roots.
     Less,
-    /// It reports everything and must not ignore anything.
+    /// It ignores none, and must not be asked to.
     Always,
 }
 
@@ -73,7 +73,7 @@ impl FanotifyWatch {
     /// Watches every file system below the roots.
     ///
     /// # Errors
-    /// When we may not, or when the kernel or one of the file systems cannot.
+    /// When we lack the permission, or when the kernel or one of the file systems does not support it.
     pub fn new(
         context: &WatchContext,
         switches: &ChangeSwitches,
@@ -86,7 +86,7 @@ impl FanotifyWatch {
             was_full: false,
             views: Views::default(),
             remembered: HashMap::new(),
-            // A directory that moves here from an ignored place is reported by its move only.
+            // A directory that arrives from an ignored place is reported by its move only, so ignore nothing without `move_to`.
             hearing: if switches.move_to { Hearing::All } else { Hearing::Always },
             unwatched: Unwatched::new(interval),
             only_others: false,
@@ -97,7 +97,7 @@ impl FanotifyWatch {
         }
     }
 
-    /// Reads the mounts again. File systems that cannot be marked are compared from time to time.
+    /// Reads the mounts again. File systems that cannot be marked are compared periodically.
     fn renew(&mut self, context: &WatchContext) {
         self.forget_places();
         self.unwatched.clear();
@@ -136,7 +136,7 @@ impl FanotifyWatch {
             self.remembered.insert(dir.into(), Known { seen: seen.clone(), events: 1 });
         }
         for (place, errno) in unsure {
-            // A missing path has its own events. Otherwise compare its file system later, and ask again at the next event.
+            // A missing path has its own events. After other errors, compare its file system later and ask again at the next event.
             if !matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) {
                 self.unwatched.add(place, WhyUnwatched::Failed(errno));
             }
@@ -150,12 +150,12 @@ impl FanotifyWatch {
         if self.hearing == Hearing::Always {
             return;
         }
-        // A directory that is gone makes no more events.
+        // A deleted directory causes no more events.
         let Some(opened) = self.views.open(dir) else { return };
         let mask = self.mask & !(FAN_RENAME | FAN_ATTRIB);
         self.hearing = match ignore_in(self.group.as_fd(), &opened, mask) {
             Ok(()) => Hearing::Less,
-            // The kernel is too old or has no room for more marks. Existing ones end when paths change.
+            // The kernel is too old, or has no room for more marks. Existing marks end when paths change.
             Err(_) => return,
         };
     }
@@ -174,7 +174,7 @@ impl FanotifyWatch {
         }
     }
 
-    /// Takes one event in.
+    /// Handles one event.
     fn apply(&mut self, context: &mut WatchContext, event: &FanEvent) {
         let Some(at) = event.at else { return };
         if event.mask & FAN_RENAME != 0 {
@@ -195,7 +195,7 @@ impl FanotifyWatch {
         let to = event.to.map(|to| (self.sight(context, to.dir), to.name));
         let is_ours = !from.is_empty() || to.as_ref().is_some_and(|(to, _)| !to.is_empty());
         if is_dir && is_ours {
-            // Everything below has another path now. Forget first, report second: changes in between are delivered with it.
+            // Everything below has another path now. Forget first, report second: changes in between are delivered with the report.
             self.forget_places();
             let old_places =
                 from.iter().filter_map(|seen| Some((seen.root, path_in(seen, at.name)?)));
@@ -307,7 +307,7 @@ fn path_in(seen: &Sighting, name: &[u8]) -> Option<RelPath> {
     }
 }
 
-/// Something changed at a depth whose path is too long to name: report the directory above as a tree.
+/// Reports a directory as a tree, because something changed below it whose path is too long.
 fn push_coarse(context: &mut WatchContext, seen: &Sighting) {
     context.batch.push(seen.root, Change::tree(seen.path.clone(), Cause::Found));
 }
@@ -349,7 +349,7 @@ fn log_raw(context: &WatchContext, mask: u64, seen: &Sighting, name: &[u8]) {
     }
 }
 
-/// The events that are needed: those that are switched on, those that tell where things are, and the steps of a save.
+/// The events that are needed: those that are switched on, those that show where directories are, and the steps of a save.
 fn mask_for(switches: &ChangeSwitches) -> u64 {
     let mask = FAN_CREATE | FAN_DELETE | FAN_RENAME | FAN_ONDIR | FAN_ATTRIB;
     match (switches.close_write, switches.modify) {

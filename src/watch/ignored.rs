@@ -1,5 +1,5 @@
-//! A hook for the changes that the watch thread ignores, and why it does.
-//! Costs one look at a flag while nobody has set it.
+//! A hook for the changes that the watch thread ignores, with the reason.
+//! Costs one read of a flag while it is not set.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::change::{Change, RootId};
 use crate::ground::lock::lock;
 
-/// Why a change does not count.
+/// Why a change is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IgnoreReason {
     /// Its kind is switched off.
@@ -17,14 +17,14 @@ pub enum IgnoreReason {
     Excluded,
     /// The file system of the path is gone.
     Lost,
-    /// The change before it said the same.
+    /// It repeats the previous change.
     Repeated,
 }
 
-/// Is called with each change that is ignored.
+/// A function that is called with each ignored change.
 pub type OnIgnored = Box<dyn Fn(RootId, &Change, IgnoreReason) + Send>;
 
-/// What the watch thread calls for each change that it ignores.
+/// The hook that the watch thread calls for each ignored change.
 #[derive(Default)]
 pub struct IgnoredHook {
     is_set: AtomicBool,
@@ -32,19 +32,19 @@ pub struct IgnoredHook {
 }
 
 impl IgnoredHook {
-    /// Sets what is called from now on; `None`: nothing.
+    /// Sets the function; `None`: nothing is called.
     pub fn set(&self, on_ignored: Option<OnIgnored>) {
         let mut place = lock(&self.on_ignored);
         self.is_set.store(on_ignored.is_some(), Ordering::Relaxed);
         *place = on_ignored;
     }
 
-    /// True while there is something to call.
+    /// True while a function is set.
     pub fn is_set(&self) -> bool {
         self.is_set.load(Ordering::Relaxed)
     }
 
-    /// A change is ignored.
+    /// Calls the function for an ignored change.
     pub fn call(&self, root: RootId, change: &Change, reason: IgnoreReason) {
         if let Some(on_ignored) = &*lock(&self.on_ignored) {
             on_ignored(root, change, reason);

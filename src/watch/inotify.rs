@@ -1,5 +1,5 @@
-//! The inotify backend: a watch for every directory, kept right by the events themselves.
-//! What one event means stands in `apply.rs`.
+//! The inotify backend: a watch for every directory, kept up to date by the events themselves.
+//! `apply.rs` handles single events.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -33,13 +33,13 @@ pub struct Moving {
     pub(super) position: u64,
 }
 
-/// The inotify instance, and what is watched by it.
+/// The inotify instance, and what it watches.
 pub struct InotifyWatch {
     pub(super) queue: Queue,
     pub(super) tree: Mutex<Tree>,
     pub(super) moving: Vec<Moving>,
     pub(super) unwatched: Mutex<Unwatched>,
-    /// Events before this position may be older than our last scan, so a directory's path in them is verified.
+    /// Events before this position may be older than our last scan, so the directory of such an event is verified.
     pub(super) horizon: u64,
     /// Moves that began before this position have no second half.
     settled: u64,
@@ -49,7 +49,7 @@ pub struct InotifyWatch {
 }
 
 impl InotifyWatch {
-    /// Watches nothing yet.
+    /// A new instance that watches nothing yet.
     ///
     /// # Errors
     /// When the kernel gives us no inotify instance.
@@ -75,13 +75,13 @@ impl InotifyWatch {
         self.horizon = self.queue.end();
     }
 
-    /// Watches `dir` and all below it, because the tree may be wrong about them.
+    /// Watches `dir` and all below it again, because the tree may be out of date there.
     pub(super) fn rescan(&mut self, context: &WatchContext, dir: DirId) {
         self.scan(&context.roots, context.batch.exclude(), context.batch.lost()).run(dir);
         self.horizon = self.queue.end();
     }
 
-    /// The watch of the directory that is at the place now.
+    /// The watch of the directory that is at this path now.
     pub(super) fn watch_at(&self, context: &WatchContext, place: &Place) -> Option<i32> {
         self.scan(&context.roots, None, context.batch.lost()).watch_at(place)
     }
@@ -103,7 +103,7 @@ impl InotifyWatch {
         }
     }
 
-    /// Forgets the directory and all below, here and in the kernel.
+    /// Forgets the directory and all below it, here and in the kernel.
     pub(super) fn forget_dir(&mut self, dir: DirId) {
         let unused = lock(&self.tree).forget(dir);
         remove_watches(self.queue.fd(), &unused);
@@ -221,7 +221,7 @@ impl Backend for InotifyWatch {
     }
 }
 
-/// The events that are needed: those that are switched on, those that keep the tree right, and the steps of a save.
+/// The events that are needed: those that are switched on, those that keep the tree up to date, and the steps of a save.
 fn mask_for(switches: &ChangeSwitches) -> WatchFlags {
     let mut mask = WatchFlags::CREATE
         | WatchFlags::DELETE

@@ -1,5 +1,5 @@
 //! The mount table of this process: which mount covers a path, and what is mounted below it.
-//! Reads the open /proc/self/mountinfo when asked; waiting for a change is the caller's poll.
+//! Reads the open /proc/self/mountinfo when asked. The caller polls it for changes.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -24,7 +24,7 @@ impl Mounts {
         Self::read(&File::open(MOUNT_TABLE)?)
     }
 
-    /// The same from the open table: a shortage of files must not hide a mount.
+    /// The mounts as they are now, read from the open table: a shortage of descriptors must not hide a mount.
     pub fn read(mut table: &File) -> io::Result<Self> {
         let mut text = Vec::new();
         table.rewind()?;

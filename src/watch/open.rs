@@ -1,4 +1,4 @@
-//! Directories and files below a watch root, opened however long their path is.
+//! Opens directories and files below a watch root, however long their path is.
 //! Never follows a symbolic link below the root, and keeps no directory open.
 
 use std::io;
@@ -26,12 +26,12 @@ pub fn short_path(root: &Path, path: &RelPath) -> Option<Vec<u8>> {
     (bytes.len() < PATH_MAX).then_some(bytes)
 }
 
-/// A path that leads to an open file, whatever the length of its own.
+/// A short path that leads to an open file.
 pub fn path_of_fd(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// Opens the directory `path` below `root` for reading. The root itself may be a symbolic link, nothing below may.
+/// Opens the directory `path` below `root` for reading. The root itself may be a symbolic link, but nothing below it.
 pub fn open_dir(root: &Path, path: &RelPath) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     if path.is_root() {
@@ -63,7 +63,7 @@ pub fn open_file(root: &Path, path: &RelPath) -> io::Result<OwnedFd> {
     Ok(openat(open_dir(root, &parent)?, name, flags, Mode::empty())?)
 }
 
-/// What stands at `path` below `root`, without following a symbolic link.
+/// The stat of `path` below `root`, of a symbolic link itself.
 pub fn stat(root: &Path, path: &RelPath) -> io::Result<Stat> {
     if let Some(short) = short_path(root, path) {
         return Ok(statat(CWD, short, AtFlags::SYMLINK_NOFOLLOW)?);
@@ -75,7 +75,7 @@ pub fn stat(root: &Path, path: &RelPath) -> io::Result<Stat> {
     Ok(statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// The device of the open directory, if its file system counts subdirectories in `st_nlink`. Others (btrfs, overlayfs,
+/// The device of the open directory, if its file system counts subdirectories in `st_nlink`. Some (btrfs, overlayfs,
 /// many network file systems) do not.
 pub fn counting_device(dir: &OwnedFd) -> Option<u64> {
     let kind = fstatfs(dir).ok()?.f_type;

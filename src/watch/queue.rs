@@ -1,4 +1,4 @@
-//! Inotify's event queue: reads events, and knows the position of each in the stream.
+//! Inotify's event queue: reads events, and tracks the position of each in the stream.
 //! Knows no paths.
 
 use std::io;
@@ -18,13 +18,13 @@ const EVENT_BYTES_MAX: u64 = 16 + 256;
 /// One event as the kernel gave it.
 #[derive(Debug, Clone)]
 pub struct RawEvent {
-    /// Whose watch.
+    /// The watch that it belongs to.
     pub wd: i32,
     /// What happened.
     pub mask: EventMask,
     /// Equal for the two halves of a rename.
     pub cookie: u32,
-    /// Where in the stream of all events it begins, in bytes.
+    /// Where it begins in the stream of all events, in bytes.
     pub position: u64,
     name: Range<usize>,
 }
@@ -47,7 +47,7 @@ impl Queue {
         Self::with_room(BUFFER_BYTES)
     }
 
-    /// The same, with room for so many bytes of events in one read.
+    /// An inotify instance with room for so many bytes of events in one read.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
@@ -61,12 +61,12 @@ impl Queue {
         })
     }
 
-    /// For the system calls on the instance.
+    /// The descriptor of the instance.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
     }
 
-    /// Reads what is there, at most a buffer full; nothing when nothing is there.
+    /// Reads the events in the queue, at most one buffer full. Does not wait.
     ///
     /// # Panics
     /// The crate panics on mask bits that it does not know; the events of this read are lost then.
@@ -107,12 +107,12 @@ impl Queue {
         self.names.get(event.name.clone()).unwrap_or_default()
     }
 
-    /// The position behind the last event that was read.
+    /// The position after the last event that was read.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// The position behind everything that has happened until now.
+    /// The position after everything that has happened until now.
     pub fn end(&self) -> u64 {
         self.position + ioctl_fionread(self.fd()).unwrap_or(u64::MAX / 2)
     }

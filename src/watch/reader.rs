@@ -1,5 +1,5 @@
 //! The watch thread's loop: waits for events, for changes of the roots and for the order to stop.
-//! Neither interprets events nor knows which backend it drives.
+//! Does not interpret events, and does not know which backend it drives.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ pub struct Reader {
     make_backend: MakeBackend,
     context: WatchContext,
     wake: Arc<OwnedFd>,
-    /// Readable when somebody asks for a barrier.
+    /// Readable when a barrier is asked for.
     asked: Arc<OwnedFd>,
-    /// The barrier is not reached yet.
+    /// A barrier was asked for and is not reached yet.
     owes_answer: bool,
     stream: Stream,
     in_overflow: bool,
@@ -36,7 +36,7 @@ pub struct Reader {
 struct Woken {
     stop: bool,
     asked: bool,
-    /// Something changed on a path that leads to a root, or beside it.
+    /// Something changed on or beside a path that leads to a root.
     ways: bool,
     mounts: bool,
     events: bool,
@@ -49,7 +49,7 @@ impl Woken {
 }
 
 impl Reader {
-    /// Ready to [`run`](Self::run); watches nothing yet.
+    /// A reader that is ready to [`run`](Self::run); it watches nothing yet.
     ///
     /// # Errors
     /// When the kernel does not give us what the backend needs.
@@ -72,7 +72,7 @@ impl Reader {
         })
     }
 
-    /// After a failure: forgets everything, so that [`run`](Self::run) begins again.
+    /// Forgets everything after a failure, so that [`run`](Self::run) can begin again.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
@@ -110,7 +110,7 @@ impl Reader {
             });
         }
         self.context.check_roots(&mut *self.backend);
-        // A barrier from before a failure is answered: everything is compared anyway.
+        // Answer a barrier from before a failure: everything is compared anyway.
         self.answer();
         crate::sys::memory::release_unused();
     }
@@ -122,7 +122,7 @@ impl Reader {
             return false;
         }
         if woken.asked {
-            // The barrier covers what happened before this moment.
+            // The barrier stands for everything before this moment.
             _ = rustix::io::read(&self.asked, &mut [0; 8]);
             self.owes_answer = true;
         }
@@ -201,7 +201,7 @@ impl Reader {
         let due = [self.backend.timeout(), self.context.timeout()].into_iter().flatten().min();
         let timeout = is_waited_for.then_some(Duration::ZERO).or(due);
         let timeout = timeout.and_then(|limit| Timespec::try_from(limit).ok());
-        // An interrupted or failed poll leaves the flags as they were: nothing is ready.
+        // An interrupted or failed poll sets no flags, so nothing is ready.
         let _ = poll(&mut fds, timeout.as_ref());
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         Woken {

@@ -1,5 +1,5 @@
-//! Whether the watch roots are what they were at start, and the mounts below them.
-//! Notices every loss and return without polling; what follows from it is the caller's business.
+//! Tells whether the watch roots, and the mounts below them, are still the same as at the start.
+//! Detects every loss and return without polling. The caller decides what follows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -20,10 +20,10 @@ use crate::path::RelPath;
 use crate::watch::mounts::{MOUNT_TABLE, Mounts};
 use crate::watch::open::stat;
 
-/// Symbolic links followed in a row at most; the kernel's own limit.
+/// Most symbolic links followed in a row; the kernel has the same limit.
 const LINKS_MAX: usize = 40;
 
-/// Attempts to watch a path that changes meanwhile. After that its events trigger another look.
+/// Attempts to watch a path that keeps changing. After that, its events trigger another check.
 const LOOKS_MAX: usize = 40;
 
 /// What has changed about a root.
@@ -52,13 +52,13 @@ pub enum RootNews {
         root: RootId,
         path: RelPath,
     },
-    /// It was moved away and back: changes in between may have been attributed to another path.
+    /// It was moved away and back: changes in between may have been assigned to another path.
     Moved {
         root: RootId,
     },
 }
 
-/// One directory as it is found under a root's path.
+/// The directory that is found at a root's path.
 struct Sight {
     identity: Identity,
     real_path: PathBuf,
@@ -68,7 +68,7 @@ struct Sight {
 pub struct Root {
     /// Its number.
     pub id: RootId,
-    /// As configured; a symbolic link in it is followed.
+    /// The path as configured; symbolic links in it are followed.
     pub path: PathBuf,
     first: Identity,
     first_mount_point: PathBuf,
@@ -83,13 +83,13 @@ struct Sentinel {
     inotify: OwnedFd,
     /// The roots to which a watch's path leads.
     ways: Vec<(i32, RootId)>,
-    /// Names on the path that we may not watch: only their parent directories report them.
+    /// Names on the path that we lack the permission to watch: only their parent directories report them.
     unwatched: BTreeSet<OsString>,
     /// The roots whose path was renamed, according to the events read.
     moved: Vec<RootId>,
 }
 
-/// All roots, and the means to notice that one was replaced.
+/// All roots, and the sentinel that detects a replaced one.
 pub struct Roots {
     list: Vec<Root>,
     sentinel: Sentinel,
@@ -173,7 +173,7 @@ impl Root {
     fn check_mounts(&mut self, now: BTreeMap<RelPath, u64>, news: &mut Vec<RootNews>) {
         let root = self.id;
         for (path, id) in self.mounts.iter().filter(|(path, _)| !now.contains_key(path)) {
-            // It moved with a directory above it. That has its own events, and the new path is mounted.
+            // It moved with a directory above it. That move has its own events, and the new path is mounted.
             if now.values().any(|other| other == id) && self.is_empty_place(path) {
                 continue;
             }
@@ -195,7 +195,7 @@ impl Root {
 }
 
 impl Roots {
-    /// Keeps track of these roots.
+    /// Tracks these roots.
     pub fn new(list: Vec<Root>) -> io::Result<Self> {
         let sentinel = arm(&list)?;
         Ok(Self { list, sentinel, mount_table: File::open(MOUNT_TABLE).ok() })
@@ -233,7 +233,7 @@ impl Roots {
         }
     }
 
-    /// Reads the sentinel's events; false when they are only about entries beside the paths to the roots.
+    /// Reads the sentinel's events; false when they concern only entries beside the paths to the roots.
     pub fn hear(&mut self) -> bool {
         self.sentinel.hear()
     }
@@ -263,7 +263,7 @@ impl Roots {
 }
 
 /// Identifies the directory. One that we may not read counts as lost. Opens nothing, so that a shortage of file
-/// descriptors is not taken for a loss.
+/// descriptors does not look like a loss.
 fn look(path: &Path) -> io::Result<Sight> {
     if !path.metadata()?.is_dir() {
         return Err(Errno::NOTDIR.into());
@@ -281,15 +281,15 @@ fn reason_of(error: &io::Error) -> String {
     }
 }
 
-/// A new sentinel. Every directory and link on the path to a root is watched. Where a name is missing, its parent is
-/// watched for creations.
+/// A new sentinel that watches every directory and link on the path to each root. Where a name is missing, it watches the
+/// parent for creations.
 fn arm(roots: &[Root]) -> io::Result<Sentinel> {
     let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     let (ways, unwatched, moved) = (Vec::new(), BTreeSet::new(), Vec::new());
     let mut sentinel = Sentinel { inotify, ways, unwatched, moved };
     for root in roots {
         let mut way = way_to(&root.path);
-        // A creation between check and watch makes no event: check again.
+        // A creation between check and watch causes no event: check again.
         for _ in 0..LOOKS_MAX {
             sentinel.guard(root.id, &way);
             let before = std::mem::replace(&mut way, way_to(&root.path));
@@ -310,14 +310,13 @@ impl Sentinel {
         for (path, mask) in steps.chain(way.ends.iter().map(|end| (end, own | made))) {
             match inotify::add_watch(&self.inotify, path, mask | WatchFlags::MASK_ADD) {
                 Ok(wd) => self.ways.push((wd, root)),
-                // We may not watch it; its parent still reports it.
+                // We cannot watch it, but its parent still reports it.
                 Err(_) => self.unwatched.extend(path.file_name().map(OsStr::to_os_string)),
             }
         }
     }
 
-    /// Reads all events; true when some are about the paths. A watched directory also reports attributes of unrelated
-    /// entries.
+    /// Reads all events; true when some concern the paths. A watched directory also reports attributes of unrelated entries.
     fn hear(&mut self) -> bool {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.inotify, &mut buffer);

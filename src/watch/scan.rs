@@ -27,25 +27,25 @@ const PARALLEL_FROM: usize = 64;
 /// `st_nlink` of a directory without subdirectories: its name and its own `.`; each subdirectory adds a `..`.
 const LINKS_OF_A_LEAF: u64 = 2;
 
-/// Everything a walk needs to know.
+/// What a walk needs.
 pub struct Scan<'a> {
-    /// Who gets the events.
+    /// The inotify instance that gets the watches.
     pub inotify: BorrowedFd<'a>,
     /// Which events.
     pub mask: WatchFlags,
     /// Where the roots are.
     pub roots: &'a Roots,
-    /// What is not looked at.
+    /// What is not visited.
     pub exclude: Option<&'a Exclude>,
-    /// Mount points whose file system is gone: not looked at either.
+    /// Mount points whose file system is gone; these are not visited either.
     pub lost: &'a BTreeSet<Place>,
-    /// What the walk brings up to date.
+    /// The tree that the walk brings up to date.
     pub tree: &'a Mutex<Tree>,
-    /// Directories that stay without a watch.
+    /// Directories that cannot be watched.
     pub unwatched: &'a Mutex<Unwatched>,
 }
 
-/// What a directory is visited for.
+/// The purpose of a visit to a directory.
 #[derive(Clone, Copy)]
 enum Aim {
     /// To watch it and all below. On this device a directory with two links has no subdirectories and is not listed.
@@ -65,7 +65,7 @@ impl Aim {
     }
 }
 
-/// What counts in a directory.
+/// The relevant entries of a directory.
 #[derive(Default)]
 struct Listing {
     directories: Vec<Vec<u8>>,
@@ -73,7 +73,7 @@ struct Listing {
     found: Vec<Change>,
 }
 
-/// What one directory's visit led to.
+/// The result of a visit to one directory.
 #[derive(Default)]
 struct Visit {
     children: Vec<DirId>,
@@ -81,7 +81,7 @@ struct Visit {
 }
 
 impl Scan<'_> {
-    /// Watches `from` and all below it. Large trees are scanned by several threads, which end with the scan.
+    /// Watches `from` and all below it. Several threads scan a large tree; they end with the scan.
     pub fn run(&self, from: DirId) {
         let mut todo = vec![from];
         while let Some(dir) = todo.pop() {
@@ -99,7 +99,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Watches `from` and all below it; `report` gets every entry that is found there.
+    /// Watches `from` and all below it; `report` gets every entry that it finds.
     pub fn walk(&self, from: DirId, mut report: impl FnMut(Change)) {
         let mut todo = vec![from];
         while let Some(dir) = todo.pop() {
@@ -144,7 +144,7 @@ impl Scan<'_> {
         }
     }
 
-    /// What is in the open directory and counts.
+    /// The relevant entries of the open directory.
     fn list(&self, at: &Place, opened: &OwnedFd, aim: Aim) -> io::Result<Listing> {
         let mut listing = Listing::default();
         let reporting = matches!(aim, Aim::Report);
@@ -196,8 +196,8 @@ impl Scan<'_> {
             || (!self.lost.is_empty() && self.lost.contains(&(root, path.clone())))
     }
 
-    /// Adds the watch; raises the kernel's limit once when it is used up. A path that is too long for the call
-    /// is opened on the way, and returned.
+    /// Adds the watch; raises the kernel's limit once when it is used up. If the path is too long for the call, the directory is
+    /// opened, and the descriptor is returned too.
     fn watch(&self, root: &Path, path: &RelPath) -> io::Result<(i32, Option<OwnedFd>)> {
         match self.try_watch(root, path) {
             Err(error) if is_exhausted(&error) && raise_watches() => self.try_watch(root, path),
@@ -236,7 +236,7 @@ impl Scan<'_> {
         Visit { found, ..Visit::default() }
     }
 
-    /// Lets the parent of an unreadable directory tell us when it is made readable.
+    /// Watches the parent of an unreadable directory, which reports when the directory is made readable.
     fn watch_for_chmod(&self, parent: Option<Place>) {
         let Some((root, parent)) = parent else { return };
         if let Some(short) = self.roots.path(root).and_then(|root| short_path(root, &parent)) {
@@ -256,7 +256,7 @@ impl Scan<'_> {
     }
 }
 
-/// A thread pool for one scan: its threads and their memory go when the scan is over.
+/// A thread pool for one scan. Its threads and their memory are released after the scan.
 ///
 /// # Errors
 /// When the system gives us no threads.

@@ -1,4 +1,4 @@
-//! A save has steps: which paths changed lately, and which were modified and not closed yet.
+//! The steps of a save: which paths changed lately, and which were modified and not closed yet.
 //! Reads neither the clock nor the disk.
 
 use std::collections::HashSet;
@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 
 use crate::change::Place;
 
-/// What a tool does to a path within this time after its content belongs to the same change.
+/// Further steps on a path (new mode, new times) within this time after its content belong to the same change.
 const FRESH_FOR: Duration = Duration::from_secs(10);
 
-/// So many paths are remembered for each of the two generations, some 2 MB.
+/// Most paths in each of the two generations; some 2 MB.
 const FRESH_MAX: usize = 20_000;
 
-/// So few of them are not worth a wake-up to be forgotten.
+/// This few paths are kept: forgetting them is not worth a wake-up.
 const FEW: usize = 1_000;
 
-/// A file that is modified, is not modified again within this time, and is held open by nobody was truncated by path.
+/// A file was truncated by its path if nothing modifies it again within this time and nothing has it open.
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 
-/// So many files may be modified at once. Beyond that a truncated one is found by the next full sync only.
+/// Most files that are tracked as modified. Beyond that, only the next full sync finds a truncated file.
 const UNCLOSED_MAX: usize = 20_000;
 
 /// The paths whose content changed lately.
@@ -33,8 +33,8 @@ pub struct FreshPaths {
 }
 
 impl FreshPaths {
-    /// The path has changed. Directories that are fresh themselves stay so as long as something is made in them: their
-    /// modes and times are set when everything is there.
+    /// Notes that the path has changed. A fresh directory stays fresh while entries are created in it: tools set its mode and times
+    /// at the end.
     pub fn note(&mut self, place: &Place, now: Instant) {
         self.age(now);
         let (root, path) = place;
@@ -53,13 +53,13 @@ impl FreshPaths {
         }
     }
 
-    /// True when the path has changed a moment ago.
+    /// True when the path changed a moment ago.
     pub fn contains(&mut self, place: &Place, now: Instant) -> bool {
         self.age(now);
         self.young.contains(place) || self.old.contains(place)
     }
 
-    /// When [`forget_old`](Self::forget_old) has something to do, though nothing else happens.
+    /// When [`forget_old`](Self::forget_old) has something to do, even if nothing else happens.
     pub fn due(&self) -> Option<Instant> {
         let is_worth = self.young.len() + self.old.len() > FEW;
         self.since.filter(|_| is_worth).map(|since| since + 2 * FRESH_FOR)
@@ -95,12 +95,12 @@ impl FreshPaths {
 pub struct UnclosedFiles {
     young: HashSet<Place>,
     old: HashSet<Place>,
-    /// When the young ones become old, and the old ones are looked at.
+    /// When the young files become old, and the old ones are checked.
     due: Option<Instant>,
 }
 
 impl UnclosedFiles {
-    /// The file was modified.
+    /// Notes that the file was modified.
     pub fn note(&mut self, place: Place, now: Instant) {
         self.old.remove(&place);
         if self.young.len() < UNCLOSED_MAX {
@@ -109,7 +109,7 @@ impl UnclosedFiles {
         }
     }
 
-    /// The file was closed.
+    /// Notes that the file was closed.
     pub fn forget(&mut self, place: &Place) {
         if self.due.is_some() {
             self.young.remove(place);
@@ -122,7 +122,7 @@ impl UnclosedFiles {
         self.due
     }
 
-    /// The files that were left alone for a while and not closed.
+    /// Removes and returns the files that were neither modified nor closed for a while.
     pub fn take_due(&mut self, now: Instant) -> Vec<Place> {
         if self.due.is_none_or(|due| now < due) {
             return Vec::new();
@@ -132,7 +132,7 @@ impl UnclosedFiles {
         due.into_iter().collect()
     }
 
-    /// All of them.
+    /// Removes and returns all files.
     pub fn take_all(&mut self) -> Vec<Place> {
         self.due = None;
         self.old.drain().chain(self.young.drain()).collect()

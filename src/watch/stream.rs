@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
-/// Events that arrive within this time follow closely.
+/// Events within this time count as close together.
 const CLOSE: Duration = Duration::from_millis(2);
 
-/// Reads in a row, each closely after the last, that make a stream. A few changes are none, and are not delayed.
+/// This many reads in a row, each close to the last, are a stream. A few changes are not a stream, and are not delayed.
 const READS: u32 = 8;
 
-/// The pause between reads in a stream. Each read wakes three threads for some 20 µs each. In a stream, batches leave
+/// The pause between reads in a stream. Each read wakes three threads for some 20 µs each. In a stream, batches are sent
 /// only some ten times a second anyway.
 const REST: Duration = Duration::from_millis(2);
 
-/// How closely the last reads followed each other.
+/// How close together the last reads were.
 #[derive(Debug, Default)]
 pub struct Stream {
     close: u32,

@@ -9,10 +9,10 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use crate::change::RootId;
 use crate::path::RelPath;
 
-/// "No directory", in the links between nodes.
+/// No directory: a value of the links between nodes.
 const NONE: u32 = u32::MAX;
 
-/// "No watch", as a watch descriptor.
+/// No watch: a value of a watch descriptor.
 const UNWATCHED: i32 = -1;
 
 /// A bit in `name_at`: some subdirectory is excluded and not watched.
@@ -22,14 +22,14 @@ const HIDES_EXCLUDED: u32 = 1 << 31;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DirId(u32);
 
-/// One directory. Its name lies in [`Tree::names`], behind its length; siblings are linked in both directions, so that a move costs
-/// the same whatever the number of siblings and descendants.
+/// One directory. Its name is in [`Tree::names`], after its length. Siblings are linked in both directions, so the cost of a
+/// move does not depend on the number of siblings and descendants.
 struct Node {
     parent: u32,
     first_child: u32,
     next: u32,
     previous: u32,
-    /// Where its name begins in [`Tree::names`]; with [`HIDES_EXCLUDED`].
+    /// Where its name begins in [`Tree::names`], and the bit [`HIDES_EXCLUDED`].
     name_at: u32,
     wd: i32,
 }
@@ -59,7 +59,7 @@ impl Tree {
         DirId(node)
     }
 
-    /// The directory of `root`, when it was added and not forgotten.
+    /// The directory of `root`, if it was added and not forgotten.
     pub fn root(&self, root: RootId) -> Option<DirId> {
         let found = self.roots.iter().find(|(id, _)| *id == root);
         found.map(|&(_, node)| DirId(node))
@@ -82,7 +82,7 @@ impl Tree {
         self.by_name.find(hash, same).map(|&n| DirId(n))
     }
 
-    /// The directory `name` in `parent`, added when it is not known yet.
+    /// The directory `name` in `parent`; it is added if it is not known.
     pub fn insert(&mut self, parent: DirId, name: &[u8]) -> DirId {
         if let Some(known) = self.child(parent, name) {
             return known;
@@ -108,7 +108,7 @@ impl Tree {
         self.name_of(dir.0)
     }
 
-    /// Which directory holds `dir`; `None` for roots and for what is detached.
+    /// The parent of `dir`; `None` for roots and for detached directories.
     pub fn parent(&self, dir: DirId) -> Option<DirId> {
         let parent = self.nodes[dir.0 as usize].parent;
         (parent != NONE).then_some(DirId(parent))
@@ -133,7 +133,7 @@ impl Tree {
         (wd != UNWATCHED).then_some(wd)
     }
 
-    /// The directories that share one watch: one, but for bind mounts and overlapping roots.
+    /// The directories of one watch: usually one, several with bind mounts and overlapping roots.
     pub fn watched_by(&self, wd: i32) -> Vec<DirId> {
         let first = self.first_of(wd).map(DirId);
         let others = self.shared.get(&wd).into_iter().flatten();
@@ -174,12 +174,12 @@ impl Tree {
         node.name_at |= if hides { HIDES_EXCLUDED } else { 0 };
     }
 
-    /// Takes the directory, with all below, out of its place; its watches stay. Costs the same whatever is below.
+    /// Detaches the directory with all below it from its parent; the watches stay. The cost does not depend on what is below.
     pub fn detach(&mut self, dir: DirId) {
         self.unlink(dir.0);
     }
 
-    /// Puts a detached directory at `name` in `parent`, where no directory may be known.
+    /// Attaches a detached directory as `name` in `parent`. No directory of that name may be known there.
     pub fn attach(&mut self, dir: DirId, parent: DirId, name: &[u8]) {
         self.names_wasted += 1 + self.name_of(dir.0).len();
         let name_at = self.store_name(name);
@@ -189,7 +189,7 @@ impl Tree {
         self.link(dir.0);
     }
 
-    /// Forgets the directory and all below. Returns the watches that nothing else needs.
+    /// Forgets the directory and all below it. Returns the watches that nothing else needs.
     #[must_use = "the kernel still holds the watches that are returned"]
     pub fn forget(&mut self, dir: DirId) -> Vec<i32> {
         self.unlink(dir.0);
@@ -210,7 +210,7 @@ impl Tree {
         unused
     }
 
-    /// The directory and all that are known below it, from the top down.
+    /// The directory and all known directories below it, from the top down.
     pub fn subtree(&self, dir: DirId) -> Vec<DirId> {
         let mut found = vec![dir];
         let mut at = 0;
@@ -221,7 +221,7 @@ impl Tree {
         found
     }
 
-    /// Gives back what growing has reserved; worth it once, after the first scan.
+    /// Releases reserved memory; worthwhile once, after the first scan.
     pub fn shrink(&mut self) {
         self.nodes.shrink_to_fit();
         self.names.shrink_to_fit();
@@ -319,7 +319,7 @@ impl Tree {
         }
     }
 
-    /// Takes the node's watch away; returns it when no other directory shares it.
+    /// Removes the node's watch; returns it when no other directory shares it.
     fn drop_wd(&mut self, node: u32) -> Option<i32> {
         let wd = std::mem::replace(&mut self.nodes[node as usize].wd, UNWATCHED);
         if wd == UNWATCHED {
@@ -351,7 +351,7 @@ impl Tree {
         None
     }
 
-    /// Rewrites the names without gaps once half of them is gaps.
+    /// Rewrites the names without gaps once half of the memory is gaps.
     fn compact_names(&mut self) {
         if self.names_wasted < 4096 || self.names_wasted * 2 < self.names.len() {
             return;

@@ -1,4 +1,4 @@
-//! Directories that cannot be watched: reports them once, and says when to compare them.
+//! Directories that cannot be watched: reports them once, and tells when to compare them.
 //! Does not compare; the backend does.
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ pub enum WhyUnwatched {
     Failed(Errno),
 }
 
-/// The directories without a watch, and when they are looked at again.
+/// The directories without a watch, and when they are compared again.
 pub struct Unwatched {
     places: BTreeMap<Place, WhyUnwatched>,
     said: usize,
@@ -40,12 +40,12 @@ impl Unwatched {
         Self { places: BTreeMap::new(), said: 0, interval, due: None }
     }
 
-    /// The directory has no watch.
+    /// Notes that the directory has no watch.
     pub fn add(&mut self, place: Place, why: WhyUnwatched) {
         self.places.insert(place, why);
     }
 
-    /// The directory has a watch, or is gone.
+    /// Notes that the directory has a watch, or is gone.
     pub fn remove(&mut self, place: &Place) {
         if !self.places.is_empty() {
             self.places.remove(place);
@@ -57,7 +57,7 @@ impl Unwatched {
         self.places.clear();
     }
 
-    /// The place and all below it are no longer ours to watch.
+    /// Removes the path and all below it: they need no watch any more.
     pub fn remove_below(&mut self, place: &Place) {
         self.places.retain(|(root, path), _| *root != place.0 || !path.is_within(&place.1));
     }

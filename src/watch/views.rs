@@ -1,5 +1,5 @@
-//! Finds the path below our roots of a directory that an event names by handle.
-//! Caches no path, and keeps no directory open for long: an open one keeps its file system from being unmounted.
+//! Finds the path of a directory below our roots, from the handle in an event.
+//! Caches no path, and keeps no directory open for long: an open directory prevents unmounting its file system.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,15 +19,15 @@ use crate::watch::open::{open_dir, path_of_fd};
 /// A directory below a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
-    /// Below which root.
+    /// The root that it is below.
     pub root: RootId,
-    /// The directory, or one above it when the path is too long.
+    /// The directory, or an ancestor when the path is too long.
     pub path: RelPath,
-    /// False when `path` is a directory above it.
+    /// False when `path` is an ancestor.
     pub is_exact: bool,
 }
 
-/// A file system as it is seen below a root: at the root itself, or at a mount point.
+/// A file system that is visible below a root: at the root itself, or at a mount point.
 struct View {
     root: RootId,
     path: RelPath,
@@ -46,7 +46,7 @@ pub struct Views(Vec<View>);
 pub struct Sightings {
     /// Its paths: none, one, or several with bind mounts.
     pub seen: Vec<Sighting>,
-    /// Places that could not be checked, with the error; the next try may succeed.
+    /// Paths that could not be checked, with the error; the next try may succeed.
     pub unsure: Vec<(Place, Errno)>,
 }
 
@@ -94,12 +94,12 @@ impl Views {
         failed
     }
 
-    /// Ends the views at and below the place.
+    /// Removes the views at and below the path.
     pub fn forget(&mut self, (root, path): &Place) {
         self.0.retain(|view| view.root != *root || !view.path.is_within(path));
     }
 
-    /// True when another file system is seen below the place.
+    /// True when another file system is visible below the path.
     pub fn has_below(&self, (root, path): &Place) -> bool {
         self.0.iter().any(|view| view.root == *root && view.path.is_within(path))
     }
@@ -145,7 +145,7 @@ impl View {
         }
     }
 
-    /// Finds the path. An error means that nothing is known.
+    /// Finds the path of the directory. An error proves nothing about the directory.
     fn sight(&mut self, dir: &[u8]) -> Result<Option<Sighting>, Errno> {
         let Some(mut opened) = self.open(dir)? else { return Ok(None) };
         let mut is_exact = true;
@@ -162,7 +162,7 @@ impl View {
         };
         let real_path = Path::new(std::ffi::OsStr::from_bytes(real_path.as_bytes()));
         let Ok(below) = real_path.strip_prefix(&self.real_path) else { return Ok(None) };
-        // The path may be hidden by another mount, or be outdated. In the latter case another event follows.
+        // Another mount may hide the path, or the path may be outdated. In the latter case another event follows.
         match stat(real_path) {
             Ok(found) if is_same(&fstat(&opened)?, &found) => {}
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
@@ -193,7 +193,7 @@ fn is_same(one: &Stat, two: &Stat) -> bool {
     (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino)
 }
 
-/// Marks the file system that is seen at the path; returns its number as events give it.
+/// Marks the file system at the path; returns its id as events contain it.
 fn mark(group: BorrowedFd<'_>, path: &Path, mask: u64) -> io::Result<[u8; 8]> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = openat(CWD, path, flags, Mode::empty())?;

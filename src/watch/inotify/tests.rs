@@ -1,4 +1,4 @@
-//! The reader with a queue of its own: what one read or several make of the kernel's events.
+//! Tests of the reader with a queue of its own: what it reports after one read or several.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -17,12 +17,12 @@ use crate::watch::reader::Reader;
 use crate::watch::roots::Root;
 use crate::watch::{Barrier, WatchStatus};
 
-/// A reader that is given one event of a short name with each read.
+/// A reader that gets one event with a short name in each read.
 fn reader_of_single_events(dir: &TempDir) -> (Reader, Receiver<WatchEvent>, Barrier) {
     reader_with_room(dir, 40)
 }
 
-/// A reader that is given so many bytes of events with each read.
+/// A reader that gets so many bytes of events in each read.
 fn reader_with_room(dir: &TempDir, bytes: usize) -> (Reader, Receiver<WatchEvent>, Barrier) {
     let switches = ChangeSwitches {
         delete: true,
@@ -76,7 +76,7 @@ fn who_asks_is_answered_when_all_that_had_happened_is_told_and_no_half_of_a_move
     barrier.ask();
     assert!(reader.take_turn());
     assert!(matches!(events.try_recv(), Ok(WatchEvent::BarrierReached)), "nothing has happened");
-    // One event at a time is read, and a move has to be waited for.
+    // The reader reads one event at a time, and has to wait for the second half of a move.
     ["a", "b", "c"].iter().for_each(|name| fs::write(dir.path().join(name), "x").unwrap());
     fs::rename(dir.path().join("goes"), outside.path().join("gone")).unwrap();
     barrier.ask();
@@ -166,13 +166,13 @@ fn every_turn_of_a_stream_reads_on_whatever_else_is_said() {
     let (mut reader, events, _) = reader_of_single_events(&dir);
     reader.begin();
     assert!(matches!(events.try_recv(), Ok(WatchEvent::Ready { .. })));
-    // Each file is made, written and closed: three events, three turns.
+    // Each file is created, written and closed: three events, three turns.
     let files = 20;
     for n in 0..files {
         fs::write(dir.path().join(format!("f{n}")), "x").unwrap();
     }
     for turn in 0..3 * files {
-        // New modes of what stands in a root are said to whoever guards the way to it.
+        // The sentinel hears of mode changes of entries in a root.
         fs::set_permissions(&beside, Permissions::from_mode(0o600 + turn % 8)).unwrap();
         assert!(reader.take_turn());
     }

@@ -1,4 +1,4 @@
-//! What the sentinel takes for news.
+//! Tests of which events the sentinel regards as relevant.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -30,7 +30,7 @@ fn what_stands_beside_the_way_to_a_root_is_no_news() {
     fs::rename(place("above"), place("elsewhere")).unwrap();
     assert!(roots.hear());
     assert!(matches!(roots.check()[..], [RootNews::Lost { .. }]));
-    // Where the way ends early, what is made there may be the missing step.
+    // If the path ends early, a created entry may be the missing step.
     fs::create_dir(place("above")).unwrap();
     assert!(roots.hear());
 }

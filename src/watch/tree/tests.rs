@@ -1,10 +1,10 @@
-//! What the tree of watched directories promises.
+//! Tests of the tree of watched directories.
 
 use super::*;
 
 const ROOT: RootId = RootId(0);
 
-/// A tree with these directories; each gets its place in the list as its watch, the root 0.
+/// A tree with these directories; the watch of each is its position in the list, and that of the root is 0.
 fn tree(paths: &[&str]) -> Tree {
     let mut tree = Tree::default();
     let root = tree.add_root(ROOT);
