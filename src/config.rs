@@ -1,5 +1,5 @@
 //! The configuration as the rest of the program sees it: typed, complete, valid by construction.
-//! Does not know XML: `config/raw.rs` names the elements, and `config/check.rs` turns them into this.
+//! Does not know XML: `config/raw.rs` names the elements, and `config/check.rs` makes a [`Config`] of them.
 
 pub mod check;
 pub mod host;
@@ -39,11 +39,11 @@ pub struct Config {
     pub backend: WatchBackend,
     /// `<filter>`: what is neither sent nor deleted.
     pub filter: FilterRules,
-    /// `<inotify>`: which kinds of change count.
+    /// `<inotify>`: which kinds of change are mirrored.
     pub changes: ChangeSwitches,
     /// One per `<localpath>`, in file order.
     pub mirrors: Vec<Mirror>,
-    /// `<remotes>`: where remotes are listed outside of the file. Those that were read are among the mirrors' remotes.
+    /// `<remotes>`: lists of remotes outside the file. `mirrors` already contains the remotes that were read from them.
     pub lists: Vec<ListOrigin>,
     /// `<failLog>`.
     pub fail_log: FailLog,
@@ -62,7 +62,7 @@ pub struct Config {
 /// `<fileSystem backend>`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WatchBackend {
-    /// Fanotify for a large tree where it is possible, else inotify.
+    /// Fanotify for a large tree if possible, otherwise inotify.
     #[default]
     Auto,
     /// A watch for each directory; works everywhere.
@@ -74,7 +74,7 @@ pub enum WatchBackend {
 /// `<guard>`: the limit at which a mass deletion is held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guard {
-    /// Per cent of the known entries that may vanish at once without delete events; `None` switches the guard off.
+    /// The percentage of known entries that may vanish at once without delete events; `None` switches the guard off.
     pub max_delete_percent: Option<u8>,
 }
 
@@ -95,7 +95,7 @@ pub struct Host {
     pub page: PageAccess,
 }
 
-/// `<inotify>`: the eight switches. The default is the stock file's.
+/// `<inotify>`: the eight switches. The defaults are those of the stock file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named after the XML elements")]
 pub struct ChangeSwitches {
@@ -110,7 +110,7 @@ pub struct ChangeSwitches {
 }
 
 impl ChangeSwitches {
-    /// True when these switches ignore `cause` as a change. It may still be a step of another change: a file is
+    /// True when these switches ignore `cause` as a change of its own. It may still be a step of another change: a file is
     /// written first and gets its mode afterwards.
     pub fn is_step(&self, cause: Cause) -> bool {
         match cause {
@@ -120,7 +120,7 @@ impl ChangeSwitches {
         }
     }
 
-    /// The element of `<inotify>` that decides about such a change, and whether it is on. What is found by listing was created.
+    /// The element of `<inotify>` that decides about such a change, and whether it is on. An entry found by listing counts as created.
     pub fn of(&self, change: &Change) -> (&'static str, bool) {
         match change.cause {
             Cause::Create if !change.is_dir => ("createFile", self.create_file),
@@ -155,7 +155,7 @@ impl Default for ChangeSwitches {
 pub struct Mirror {
     /// The watch root: absolute, without trailing slash.
     pub watch: PathBuf,
-    /// In file order, those of lists last; each gets everything.
+    /// In file order, remotes from lists last. Each gets everything.
     pub remotes: Vec<Remote>,
 }
 
@@ -173,7 +173,7 @@ pub struct Remote {
 pub struct FailLog {
     /// The script that lists what failed.
     pub path: PathBuf,
-    /// Minutes between two tries of what is in it.
+    /// Minutes between two tries of the paths in it.
     pub retry_minutes: u32,
 }
 
@@ -209,9 +209,9 @@ pub struct Plugins {
 /// `<plugin name="command">`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommandPlugin {
-    /// Words in front of the path.
+    /// Words before the path.
     pub prefix: Vec<String>,
-    /// Words behind the path.
+    /// Words after the path.
     pub suffix: Vec<String>,
     /// True: the command's output and exit status are ignored.
     pub ignore_error: bool,

@@ -1,5 +1,5 @@
-//! The compiled rules for what is neither sent nor deleted. Pure: they see paths, never the disk.
-//! Expressions match bytes; `boost.rs` reads their syntax, `patterns.rs` translates them to rsync patterns.
+//! The compiled rules for what is neither sent nor deleted. Pure: they use paths, never the disk.
+//! Expressions match bytes. `boost.rs` reads their syntax; `patterns.rs` translates them to rsync patterns.
 
 mod boost;
 mod bytes;
@@ -48,12 +48,12 @@ pub struct ExpressionError {
     pub help: String,
 }
 
-/// How a path counts for which an expression takes too many steps.
+/// How to treat a path for which an expression takes too many steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undecided {
-    /// It matches. Used for exclusions: the path is neither sent nor deleted, so nothing is destroyed.
+    /// As a match. For exclusions: the path is neither sent nor deleted, so nothing is destroyed.
     Matches,
-    /// It does not match. Used for inclusions: nothing is run by mistake.
+    /// As no match. For inclusions: nothing is run by mistake.
     MatchesNot,
 }
 
@@ -102,8 +102,8 @@ impl Expression {
         Ok(Self { text: text.to_owned(), engine })
     }
 
-    /// True when the expression matches the whole of `subject`. The caller decides how a path counts for which it takes too many
-    /// steps; this is logged once.
+    /// True when the expression matches the whole of `subject`. `undecided` is used if matching takes too many steps; that is
+    /// logged once.
     pub fn matches(&self, subject: &[u8], undecided: Undecided) -> bool {
         match &self.engine {
             Engine::Plain { regex, .. } => regex.is_match(subject),
@@ -121,7 +121,7 @@ impl Expression {
         }
     }
 
-    /// The pattern for the plain engine, without the outer anchors' meaning changed.
+    /// The pattern of the plain engine; `None` for the other engine.
     fn plain_pattern(&self) -> Option<&str> {
         match &self.engine {
             Engine::Plain { pattern, .. } => Some(pattern),
@@ -153,14 +153,14 @@ fn fancy(pattern: &str) -> Result<Engine, (String, String)> {
     }
 }
 
-/// The engines' error messages have several lines; the last one says what is wrong.
+/// The engines' error messages have several lines; the last one tells what is wrong.
 fn last_words(message: &str) -> (String, String) {
     let last = message.lines().last().unwrap_or(message).trim();
     let reason = last.trim_start_matches("error: ").to_owned();
     (reason, "correct the expression".to_owned())
 }
 
-/// Checks an expression of a configuration file, and returns it in the bytes of that file.
+/// Checks an expression of a configuration file, and returns it in the encoding of that file.
 ///
 /// # Errors
 /// What the engines do not support, with the reason.
@@ -182,14 +182,14 @@ pub struct Filter {
     editor_files: bool,
 }
 
-/// What keeps a path from being mirrored.
+/// A rule that excludes a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// The expression with this index.
     Expression(usize),
-    /// Editors' temporary names are left out.
+    /// Editors' temporary names are excluded.
     EditorName,
-    /// Names that begin with a dot are left out.
+    /// Names that begin with a dot are excluded.
     Dotfile,
 }
 
@@ -223,7 +223,7 @@ impl Filter {
     }
 
     /// True when the path or one of its ancestors is excluded. The root never is.
-    /// `is_dir` says what the path itself is; ancestors are directories.
+    /// `is_dir` tells whether the path itself is a directory; ancestors are.
     pub fn excludes(&self, path: &RelPath, is_dir: bool) -> bool {
         if path.components().any(|name| self.excludes_name(name)) {
             return true;
@@ -280,7 +280,7 @@ impl Filter {
             || (!self.expressions.is_empty() && self.matches_framed(&frame(path), is_dir))
     }
 
-    /// The rules as rsync `--exclude` patterns, and the rules that have no pattern.
+    /// The rules as rsync `--exclude` patterns, and the rules without a pattern.
     pub fn to_rsync_patterns(&self) -> Translation {
         let mut translation = Translation::default();
         for (index, expression) in self.expressions.iter().enumerate() {
@@ -304,12 +304,12 @@ impl Filter {
         untranslated.into_iter().map(|index| self.expressions[index].text.as_str()).collect()
     }
 
-    /// The rules that look at a single name.
+    /// True when a rule for single names excludes `name`.
     fn excludes_name(&self, name: &[u8]) -> bool {
         (!self.editor_files && is_editor_name(name)) || (!self.dotfiles && name.starts_with(b"."))
     }
 
-    /// `framed` is `/path/`; the four forms of a path are slices of it.
+    /// Matches a path against the expressions. `framed` is `/path/`; the four forms of a path are slices of it.
     fn matches_framed(&self, framed: &[u8], is_dir: bool) -> bool {
         let end = framed.len() - 1;
         self.matches(&framed[1..end])
@@ -324,7 +324,7 @@ impl Filter {
     }
 }
 
-/// `/path/`.
+/// The path with a slash at both ends: `/path/`.
 fn frame(path: &RelPath) -> Vec<u8> {
     let mut framed = Vec::with_capacity(path.as_bytes().len() + 2);
     framed.push(b'/');
@@ -333,8 +333,8 @@ fn frame(path: &RelPath) -> Vec<u8> {
     framed
 }
 
-/// Editors' temporary names as rsync patterns; `is_editor_name` says the same.
-/// The first byte of the last one is in brackets, because `#` begins a comment in rsync's pattern files.
+/// Editors' temporary names as rsync patterns; `is_editor_name` matches the same names.
+/// The first byte of the last pattern is in brackets, because `#` begins a comment in rsync's pattern files.
 const EDITOR_PATTERNS: [&[u8]; 7] =
     [b"*~", b".*.swp", b".*.swx", b".*.swo", b".*.swpx", b".#*", b"[#]*#"];
 

@@ -1,5 +1,5 @@
-//! The lenient reader: XML as people write it by hand -> a tree of known elements, each with its place.
-//! Oddities become problems for people. It knows no element by name; `config` does.
+//! The lenient reader: turns XML that people wrote by hand into a tree of known elements with their positions.
+//! Reports oddities as problems. It knows no element by name; `config` does.
 
 pub mod attributes;
 pub mod parser;

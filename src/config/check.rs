@@ -1,4 +1,4 @@
-//! RawConfig -> Config, or everything that is wrong with it at once.
+//! Turns a RawConfig into a Config, or reports everything that is wrong with it at once.
 //! Does not touch the disk; `preflight.rs` does.
 
 use std::path::PathBuf;
@@ -25,24 +25,24 @@ use crate::xml::text::Span;
 /// What changes how a file is read.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LoadOptions {
-    /// `-m NAME`: this plugin runs without any sync, so remotes are neither needed nor looked at.
+    /// `-m NAME`: this plugin runs without any sync, so remotes are neither needed nor checked.
     pub plugin_alone: Option<PluginName>,
     /// Also looks for what the configuration needs on this machine: directories, password file, programs.
     pub preflight: bool,
-    /// Reads a list of remotes that is kept elsewhere; without it, its remotes are not known.
+    /// Reads a list of remotes that is kept elsewhere. Without it, the remotes of lists are unknown.
     pub read_list: Option<ReadList>,
 }
 
-/// Minutes between two full syncs when the file says none, or 0, as sersync2 had it.
+/// Minutes between two full syncs when the file sets none, or 0; the same as sersync2's.
 const CRONTAB_MINUTES: u32 = 600;
 
-/// Minutes between two tries of the fail log when the file says none.
+/// Minutes between two tries of the fail log when the file sets none.
 const RETRY_MINUTES: u32 = 60;
 
 /// The stock file's fail log.
 const FAIL_LOG_PATH: &str = "/tmp/rsync_fail_log.sh";
 
-/// Checks every value. The configuration means something only when `values.problems` holds no error.
+/// Checks every value. Use the configuration only when `values.problems` holds no error.
 pub fn check_config(
     raw: &RawConfig,
     options: &LoadOptions,
@@ -157,7 +157,7 @@ fn check_changes(raw: &RawConfig, values: &mut Values<'_>) -> ChangeSwitches {
     }
 }
 
-/// `<rsync>`: what holds for every remote.
+/// `<rsync>`: the settings for all remotes.
 pub struct RsyncSection {
     /// How rsync is run.
     pub options: RsyncOptions,
@@ -204,7 +204,7 @@ fn switched<'a, T>(
     element.filter(|_| on).and_then(|element| read(values, &element.field(key)))
 }
 
-/// The user, and the password file as it is written.
+/// The user, and the password file as written.
 fn check_auth(
     raw: &RawConfig,
     ssh: bool,
@@ -246,7 +246,7 @@ fn asks_for_password(raw: &RawConfig, ssh: bool, values: &Values<'_>) -> bool {
     has_daemon || lists().any(is_daemon)
 }
 
-/// sersync2 ran rsync in the watch path, so a relative password file lay there.
+/// sersync2 ran rsync in the watch path, so a relative password file is relative to it.
 fn anchor_password_files(mirrors: &mut [Mirror], auth: &Node, values: &mut Values<'_>) {
     let Some(watch) = mirrors.first().map(|mirror| mirror.watch.clone()) else { return };
     let remotes = mirrors.iter_mut().flat_map(|mirror| &mut mirror.remotes);
@@ -272,14 +272,14 @@ fn check_fail_log(raw: &RawConfig, values: &mut Values<'_>) -> FailLog {
     let element = raw.sersync.part("failLog");
     let path = element.written("path").and_then(|f| values.path(&f, "the path of the fail log"));
     if let Some(path) = path {
-        // sersync2 opened a relative one in the directory it was started in.
+        // sersync2 opened a relative path in the directory that it was started in.
         fail_log.path = absolute(&path);
     }
     fail_log.retry_minutes = minutes(&element.field("timeToExecute"), RETRY_MINUTES, values);
     fail_log
 }
 
-/// Minutes; 0 and less mean `default`, as in sersync2.
+/// Minutes; zero and negative numbers mean `default`, as in sersync2.
 fn minutes(field: &Field, default: u32, values: &mut Values<'_>) -> u32 {
     if field.text.is_none() {
         return default;

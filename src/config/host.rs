@@ -1,9 +1,9 @@
-//! Host names, addresses and user names, as rsync and ssh take them.
-//! Looks at their form only; whether they exist is learned at the first contact.
+//! Host names, addresses and user names, as rsync and ssh accept them.
+//! Checks only their form; the first contact shows whether they exist.
 
 use crate::ground::words::quoted;
 
-/// Refuses what is no user name, or could be taken for something else; the error is a clause.
+/// Refuses what is not a user name or could be misread as something else; the error is a clause.
 pub fn check_user(user: &str) -> Result<(), String> {
     if user.starts_with('-') {
         return Err("it begins with `-`, as an option does".to_owned());
@@ -15,7 +15,7 @@ pub fn check_user(user: &str) -> Result<(), String> {
     }
 }
 
-/// The host as rsync takes it: an IPv6 address gets brackets; the error is a clause.
+/// The host as rsync accepts it: an IPv6 address gets brackets; the error is a clause.
 pub fn check_host(host: &str) -> Result<String, String> {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     let (address, zone) = bare.split_once('%').map_or((bare, ""), |(a, z)| (a, z));
@@ -45,7 +45,7 @@ pub fn check_host(host: &str) -> Result<String, String> {
     Ok(host.to_owned())
 }
 
-/// Refuses what looks like an IPv4 address and is none: `x.x.x.1`, `192.168.1`, `10.0.0.256`.
+/// Refuses what only looks like an IPv4 address: `x.x.x.1`, `192.168.1`, `10.0.0.256`.
 fn check_dotted(labels: &[&str]) -> Result<(), String> {
     let is_number = |label: &&str| label.bytes().all(|b| b.is_ascii_digit());
     let is_blank = |label: &&str| label.bytes().all(|b| matches!(b, b'x' | b'X'));

@@ -1,5 +1,5 @@
-//! `<remotes file>` and `<remotes command>`: a list of remotes that is kept outside of the configuration, one on a line.
-//! Does not read it: whoever loads a configuration says how that is done.
+//! `<remotes file>` and `<remotes command>`: a list of remotes outside the configuration, one per line.
+//! Does not read it; the caller that loads a configuration supplies a function for that.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::xml::report::{Problem, Severity};
 use crate::xml::schema::{Field, Node};
 use crate::xml::text::{Source, Span};
 
-/// More remotes than this are a list of something else.
+/// A list with more lines is not a list of remotes.
 const REMOTES_MAX: usize = 10_000;
 
 /// Where a list of remotes comes from.
@@ -37,18 +37,18 @@ impl fmt::Display for ListOrigin {
     }
 }
 
-/// Reads a list; `None`: it is not read now. The error says what is wrong with it.
+/// Reads a list; `None`: it is not read now. The error tells what is wrong with it.
 pub type ReadList = fn(&ListOrigin) -> Result<Option<Vec<u8>>, String>;
 
 /// All lists of the file.
 pub fn list_origins(raw: &RawConfig, values: &Values<'_>) -> Vec<ListOrigin> {
-    // What is wrong with one is told where its remotes are read.
+    // Its problems are reported where its remotes are read.
     let mut scratch = Values::new(values.source);
     let lists = raw.sersync.all("localpath").flat_map(|local| local.all("remotes"));
     lists.filter_map(|list| check_origin(list, &mut scratch)).map(|(origin, _)| origin).collect()
 }
 
-/// Where the list comes from, and where the file says so.
+/// Where the list comes from, and the position in the file that names it.
 fn check_origin(list: &Node, values: &mut Values<'_>) -> Option<(ListOrigin, Span)> {
     match (list.written("file"), list.written("command")) {
         (Some(_), Some(command)) => {
@@ -139,7 +139,7 @@ pub(super) fn check_list(
     }
 }
 
-/// The text of a list that is whole: it ends with a newline, as files of lines do.
+/// The text of a list. It must end with a newline; otherwise it may have been cut.
 fn read_source(origin: &ListOrigin, bytes: &[u8]) -> Result<Source, String> {
     if bytes.trim_ascii().is_empty() {
         return Err("it names no remote".to_owned());
@@ -153,11 +153,11 @@ fn read_source(origin: &ListOrigin, bytes: &[u8]) -> Result<Source, String> {
 
 struct Line {
     ip: Field,
-    /// Without a text when the line names a host alone.
+    /// Has no text when the line names only a host.
     name: Field,
 }
 
-/// `HOST` or `HOST NAME`; what begins with `#` is a comment.
+/// Lines of the form `HOST` or `HOST NAME`; `#` begins a comment.
 fn lines(source: &Source) -> impl Iterator<Item = Line> {
     let mut at = 0;
     source.text.split_inclusive('\n').filter_map(move |line| {

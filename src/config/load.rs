@@ -1,5 +1,5 @@
-//! A configuration file -> [`Loaded`], or the full report of what is wrong with it.
-//! Starts nothing; what the rest of the machine lacks is looked for by `preflight.rs` when asked.
+//! Loads a configuration file into a [`Loaded`], or reports everything that is wrong with it.
+//! Starts nothing. On request, `preflight.rs` checks what else this machine needs.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -21,11 +21,11 @@ pub struct Loaded {
     pub config: Config,
     /// What was read leniently, in the order of the file.
     pub warnings: Vec<Problem>,
-    /// The file, as it was named.
+    /// The file, as the user named it.
     pub path: PathBuf,
     /// Its text, for messages.
     pub source: Source,
-    /// Where things stand in it, for `preflight`.
+    /// Positions in the file, for `preflight`.
     pub places: Places,
 }
 
@@ -42,17 +42,17 @@ pub enum LoadError {
     /// The file cannot be read.
     #[error("cannot read the configuration {path}: {source}{help}")]
     Read {
-        /// As it was named.
+        /// As the user named it.
         path: String,
         /// What the system said.
         source: std::io::Error,
         /// A clause that says what to do.
         help: &'static str,
     },
-    /// The file is no text, or far too large.
+    /// The file is not text, or far too large.
     #[error("the configuration {path} cannot be used: {reason}")]
     NoText {
-        /// As it was named.
+        /// As the user named it.
         path: String,
         /// A clause.
         reason: String,
@@ -62,7 +62,7 @@ pub enum LoadError {
     Invalid {
         /// Every problem with file, line, column, source line and mark.
         report: String,
-        /// The same, to look through.
+        /// The problems as values.
         problems: Vec<Problem>,
     },
 }
@@ -106,7 +106,7 @@ fn load_for(path: &Path, options: &LoadOptions, machine: Machine) -> Result<Load
     read_bytes(&name, &bytes, options, machine)
 }
 
-/// Checks the text of a configuration that was read already; `name` stands in the messages.
+/// Checks the text of a configuration that was already read; messages contain `name`.
 ///
 /// # Errors
 /// Everything that is wrong with it, in one report.
@@ -125,10 +125,10 @@ fn read_bytes(
     read_source(source, options, machine)
 }
 
-/// Checks the text of `loaded` once more: the lists of remotes that it names, and this machine, may have changed.
+/// Checks the text of `loaded` again: the lists of remotes that it names, and this machine, may have changed.
 ///
 /// # Errors
-/// What is wrong by now, in one line.
+/// What is wrong now, in one line.
 pub fn load_again(loaded: &Loaded, options: &LoadOptions) -> Result<Loaded, String> {
     let again = read_source(loaded.source.clone(), options, machine_of(options));
     again.map_err(|error| match error {
@@ -214,11 +214,11 @@ impl Verdict {
     }
 }
 
-/// Follows a problem of this machine alone.
+/// Appended to a problem that only this machine has.
 const ON_THIS_MACHINE: &str = "on this machine";
 
 /// Checks the file at `path`; starts nothing. Reports what this machine lacks as warnings,
-/// because a configuration is often checked on another machine than the one that will use it.
+/// because a configuration is often checked on another machine than the one that uses it.
 pub fn check_file(path: &Path, options: &LoadOptions) -> CheckReport {
     let loaded = match load_for(path, options, Machine::Told) {
         Ok(loaded) => loaded,

@@ -1,4 +1,4 @@
-//! `<localpath>` -> mirrors: what is watched. Where it goes is read by `remotes.rs`.
+//! Reads `<localpath>` into mirrors: what is watched. `remotes.rs` reads where it is sent.
 //! Does not touch the disk.
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,7 +21,7 @@ use crate::xml::schema::Field;
 /// Directories whose content is the kernel's, not files to mirror.
 const KERNEL_TREES: [&str; 3] = ["/proc", "/sys", "/dev"];
 
-/// All mirrors of the file; their places go to `places`. `alone` is the plugin named by `-m`.
+/// All mirrors of the file; their positions are stored in `places`. `alone` is the plugin named by `-m`.
 pub fn check_local_paths(
     raw: &RawConfig,
     alone: Option<PluginName>,
@@ -56,7 +56,7 @@ pub fn check_local_paths(
     mirrors
 }
 
-/// True when the plugin that runs alone brings its own watch path.
+/// True when the plugin that runs alone has its own watch path.
 fn plugin_has_watch(raw: &RawConfig, alone: Option<PluginName>) -> bool {
     let definition = alone.and_then(|name| find_definition(raw, name));
     definition.is_some_and(|plugin| watch_of(plugin).text.is_some())
@@ -80,7 +80,7 @@ fn check_watch(field: &Field, values: &mut Values<'_>) -> Option<PathBuf> {
     Some(watch)
 }
 
-/// Reports a path that occurs twice, or that shares files with another; `earlier` knows the place of each in the file.
+/// Reports a path that occurs twice, or that shares files with another. `earlier` holds the position of each in the file.
 fn compare_watch(
     watch: &Path,
     field: &Field,
@@ -91,7 +91,7 @@ fn compare_watch(
         let found = format!("{} is watched twice", watch.display());
         return values.refuse(field, &found, "put all its remotes into one <localpath>");
     }
-    // Paths are ordered by their components, so all that lie below one directly follow it.
+    // Paths are ordered by their components, so all paths below one follow it directly.
     let below = earlier
         .range::<Path, _>((Included(watch), Unbounded))
         .take_while(|(path, _)| is_within(path, watch));
@@ -159,7 +159,7 @@ pub fn warn_of_nested_destinations(mirrors: &[Mirror], places: &Places, values: 
         let below = mirrors[i].watch.strip_prefix(&mirrors[*outer_mirror].watch);
         let rest = &key.as_bytes()[above.as_bytes().len()..];
         let rest = rest.strip_prefix(b"/").unwrap_or(rest);
-        // The inner watch path contains what the outer one sends to that place.
+        // The inner watch path holds the same files that the outer one sends to that directory.
         if below.is_ok_and(|below| below.as_os_str().as_bytes() == rest) {
             continue;
         }

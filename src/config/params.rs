@@ -1,5 +1,5 @@
-//! `<commonParams params>` -> the options of every rsync run.
-//! `rsync/options.rs` knows what each option means; here this becomes errors and warnings with a place.
+//! Reads `<commonParams params>`: the operator's options for every rsync run.
+//! `rsync/options.rs` knows what each option means; this file reports errors and warnings with their position.
 
 use super::raw::RawConfig;
 use super::values::Values;
@@ -38,7 +38,7 @@ pub fn read_words(field: &Field, values: &mut Values<'_>) -> Vec<String> {
     words
 }
 
-/// `--exclude={a,b}`, which the shells that sersync2 ran turned into two words.
+/// Expands `--exclude={a,b}` into two words, as the shells did that sersync2 ran.
 fn expand_braces(words: Vec<String>, field: &Field, values: &mut Values<'_>) -> Vec<String> {
     let mut expanded = Vec::new();
     for word in words {

@@ -1,8 +1,8 @@
-//! Where in the file the things stand that are looked for on the machine.
+//! The positions in the file of everything that `preflight` checks on the machine.
 
 use crate::xml::text::Span;
 
-/// Where the things stand that `preflight` looks for on the machine.
+/// The positions in the file of everything that `preflight` checks on the machine.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
     /// The watch path of each mirror.

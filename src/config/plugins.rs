@@ -1,5 +1,5 @@
-//! The `<plugin>` elements -> which plugin runs, and the definitions.
-//! A definition that is not in use may be wrong; it is then silently omitted.
+//! Reads the `<plugin>` elements: which plugin runs, and the definitions.
+//! A wrong definition that is not in use is silently omitted.
 
 use super::raw::RawConfig;
 use super::values::Values;
@@ -12,7 +12,7 @@ use crate::xml::schema::{Field, Node};
 const HTTP_PORT: u16 = 80;
 
 impl PluginName {
-    /// All plugins with the names they have in the file and behind `-m`.
+    /// All plugins, with their names in the file and after `-m`.
     pub const ALL: [(&'static str, PluginName); 4] = [
         ("refreshCDN", Self::RefreshCdn),
         ("socket", Self::Socket),
@@ -26,7 +26,7 @@ impl PluginName {
         Self::ALL.iter().find(is_it).map(|(_, plugin)| *plugin)
     }
 
-    /// Its name in the file and behind `-m`.
+    /// Its name in the file and after `-m`.
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, plugin)| *plugin == self).map_or("", |(name, _)| name)
     }

@@ -19,7 +19,7 @@ use crate::xml::text::Span;
 /// Mode bits with which rsync refuses a password file: readable or writable by others.
 const OTHERS_BITS: u32 = 0o006;
 
-/// Everything that would make the start fail, with its place in the file.
+/// Everything that would make the start fail, with its position in the file.
 pub fn preflight(config: &Config, places: &Places) -> Problems {
     let mut problems = Problems::default();
     for (mirror, span) in config.mirrors.iter().zip(&places.watches) {
@@ -66,7 +66,7 @@ fn look_at_watch(watch: &Path) -> Result<(), (String, &'static str)> {
     }
 }
 
-/// A local target directory: it must exist, and be mounted if /etc/fstab says so.
+/// Checks a local target directory: it must exist, and be mounted if /etc/fstab lists its mount point.
 fn look_at_local(path: &Path, watch: &Path) -> Result<(), (String, &'static str)> {
     let shown = path.display();
     if let Some(mount_point) = unmounted(path) {
@@ -108,7 +108,7 @@ fn unmounted_in(
     device: impl Fn(&Path) -> Option<u64>,
 ) -> Option<PathBuf> {
     let lines = table.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-    // The device does not distinguish a bind mount of the same file system from its mount point.
+    // Skip bind mounts: comparing devices cannot show whether one is mounted, if it is of the same file system.
     let is_own = |line: &&str| !line.split_whitespace().nth(3).is_some_and(|o| o.contains("bind"));
     let points = lines.filter(is_own).filter_map(|line| line.split_whitespace().nth(1));
     let mut needed: Vec<PathBuf> = points

@@ -1,5 +1,5 @@
 //! The elements and attributes of a configuration file: the only table of their names.
-//! Puts each element where it belongs; does not judge values, which `check.rs` does.
+//! Moves misplaced elements to the right section. `check.rs` checks the values.
 
 use crate::ground::words::quoted;
 use crate::xml::parser::Element;
@@ -104,10 +104,10 @@ kind!(CDN_INFO, "cdninfo", ["domainname", "port", "username", "passwd"]);
 kind!(SEND_URL, "sendurl", ["base"]);
 kind!(REGEX_URL, "regexurl", ["regex", "match"]);
 
-/// Elements that only group others; a child of one is also accepted in another.
+/// Elements that only group others. A child of one is also accepted in another.
 static CONTAINERS: [&Kind; 3] = [&HEAD, &SERSYNC, &RSYNC];
 
-/// What has no effect while no filter is on.
+/// Elements that have no effect while all filters are off.
 static EXPRESSIONS: [&Kind; 1] = [&EXCLUDE];
 
 /// The root of all known elements; tests compare the example file and the manual with it.
@@ -118,7 +118,7 @@ pub fn known_elements() -> &'static Kind {
 /// The elements of a file, each in the section where it belongs.
 #[derive(Debug)]
 pub struct RawConfig {
-    /// `<head>`, or what stands for it.
+    /// `<head>`, or the root element that replaces it.
     pub head: Node,
     /// `<sersync>`.
     pub sersync: Node,
@@ -127,13 +127,13 @@ pub struct RawConfig {
 }
 
 impl RawConfig {
-    /// A `<plugin>` in `<sersync>`, or one anywhere that says `start`.
+    /// Every `<plugin>` in `<sersync>`, or anywhere with `start`.
     pub fn plugin_starts(&self) -> impl Iterator<Item = &Node> {
         let outer = self.head.all(PLUGIN.name).filter(|n| n.field("start").text.is_some());
         self.sersync.all(PLUGIN.name).chain(outer)
     }
 
-    /// A `<plugin>` in `<head>` without `start`, or one anywhere that holds something.
+    /// Every `<plugin>` in `<head>` without `start`, or anywhere with content.
     pub fn plugin_definitions(&self) -> impl Iterator<Item = &Node> {
         let holds = |n: &Node| PLUGIN.children.iter().any(|kind| n.child(kind.name).is_some());
         let defines = move |n: &&Node| holds(n) || n.field("start").text.is_none();
@@ -181,7 +181,7 @@ fn choose_root<'a>(elements: &'a [Element], problems: &mut Problems) -> Option<&
     let is_head = |e: &&Element| e.name.eq_ignore_ascii_case(HEAD.name);
     let knows = |e: &&Element| e.children.iter().any(|c| find_home(&CONTAINERS, &c.name).is_some());
     let head = elements.iter().find(is_head);
-    // Everything outside of the root is ignored, even a switch for deletions.
+    // Everything outside the root element is ignored, even a switch for deletions.
     let settings =
         |e: &&Element| e.name != PLUGIN.name && find_home(&CONTAINERS, &e.name).is_some();
     if head.is_none() && elements.iter().filter(settings).count() > 1 {
@@ -224,14 +224,14 @@ fn choose_root<'a>(elements: &'a [Element], problems: &mut Problems) -> Option<&
         }
     }
     if !lost.is_empty() {
-        // Anything else that is missing follows from this.
+        // Report only these problems: everything else that is missing follows from them.
         lost.into_iter().for_each(|problem| problems.push(problem));
         return None;
     }
     Some(root)
 }
 
-/// Moves an element from the wrong place to where it belongs.
+/// Moves a misplaced element to the section where it belongs.
 fn settle(
     stray: Node,
     head: &mut Node,

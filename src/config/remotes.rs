@@ -1,4 +1,4 @@
-//! `<remote>` -> destinations, each with its own options or those of `<rsync>`.
+//! Reads `<remote>` into destinations, each with its own options or those of `<rsync>`.
 //! Does not touch the disk.
 
 use std::collections::HashSet;
@@ -15,7 +15,7 @@ use crate::rsync::options::RsyncOptions;
 use crate::xml::report::Problem;
 use crate::xml::schema::{Field, Node};
 
-/// All remotes of one watch path, each place once.
+/// All remotes of one watch path, each destination once.
 pub fn check_remotes(
     local: &Node,
     watch: Option<&Path>,
@@ -51,7 +51,7 @@ pub fn check_remotes(
         remotes.push(Remote { destination, options });
     }
     for list in local.all("remotes") {
-        // Who lists a remote that the file names, or that another list names, means the same remote.
+        // A listed remote that the file or another list already names is the same remote.
         remotes.extend(
             check_list(list, section, values)
                 .into_iter()
@@ -61,7 +61,7 @@ pub fn check_remotes(
     remotes
 }
 
-/// What `<rsync>` says, except where the remote says it itself.
+/// The options of `<rsync>`, overridden by those of the remote.
 pub(super) fn check_options(
     remote: &Node,
     destination: &Destination,
@@ -134,17 +134,17 @@ fn check_host(
     way.to(host, name, &remote.field("user"), values)
 }
 
-/// How remotes are reached that one element names.
+/// How to reach the remotes that one element names.
 pub(super) struct Way {
     pub ssh: bool,
-    /// What the element itself says.
+    /// The user that the element itself names.
     user: Option<String>,
-    /// What `<rsync>` says.
+    /// The user that `<rsync>` names.
     common_user: Option<String>,
     port: Option<u16>,
 }
 
-/// The attributes that say how a remote is reached.
+/// Reads the attributes that tell how a remote is reached.
 pub(super) fn check_way(remote: &Node, section: &RsyncSection, values: &mut Values<'_>) -> Way {
     let ssh = values.truth(&remote.field("ssh"), section.ssh);
     let user = remote.written("user").and_then(|field| values.user(&field));
@@ -154,7 +154,7 @@ pub(super) fn check_way(remote: &Node, section: &RsyncSection, values: &mut Valu
 }
 
 impl Way {
-    /// The place behind it; a user may stand in front of the host. What is wrong with that is told at `field`.
+    /// The destination for a host, perhaps with a user before it. Problems with the user are reported at `field`.
     pub(super) fn to(
         &self,
         (in_front, host): (Option<String>, String),

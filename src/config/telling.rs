@@ -1,5 +1,5 @@
-//! What tells others how the mirror is: `<statusFile>`, `<heartbeat>`, `<alert>`, `<eventLog>`, and who may see the page.
-//! Checks the values only; whether an address answers is learned when it is used.
+//! The elements that report the mirror's state: `<statusFile>`, `<heartbeat>`, `<alert>`, `<eventLog>`, and access to the page.
+//! Checks only the values; the first use shows whether an address answers.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::ground::words::{near_word, quoted};
 use crate::secret::Secret;
 use crate::xml::schema::{Field, Node};
 
-/// Seconds between two status files when the file says none.
+/// Seconds between two writes of the status file when the configuration sets none.
 const STATUS_INTERVAL_S: u32 = 10;
 /// Seconds between two heartbeats.
 const HEARTBEAT_INTERVAL_S: u32 = 60;
@@ -34,11 +34,11 @@ pub enum PageAccess {
     /// This machine, whatever `hostip` says.
     #[default]
     Loopback,
-    /// Whoever reaches `hostip`.
+    /// Everybody who reaches `hostip`.
     Network,
 }
 
-/// Everything that tells others how the mirror is. By default nothing does.
+/// Everything that reports the mirror's state to others. By default nothing does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Telling {
     /// `<statusFile>`.
@@ -54,9 +54,9 @@ pub struct Telling {
 /// `<statusFile path interval>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StatusFile {
-    /// The file that is replaced.
+    /// The file that is written anew each time.
     pub path: PathBuf,
-    /// Seconds between two of them.
+    /// Seconds between two writes or requests.
     pub interval_s: u32,
 }
 
@@ -67,34 +67,34 @@ pub struct Heartbeat {
     pub url: Secret,
     /// Requested when something is wrong; `None`: `url` with `/fail`.
     pub fail_url: Option<Secret>,
-    /// Seconds between two of them.
+    /// Seconds between two writes or requests.
     pub interval_s: u32,
 }
 
 /// `<alert start="true">`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AlertRule {
-    /// The program to run, and its words; empty: none.
+    /// The program to run, and its arguments; empty: none.
     pub command: Vec<String>,
-    /// Whom the system's sendmail writes to; empty: nobody.
+    /// The recipients of mail through the system's sendmail; empty: none.
     pub mail: Vec<String>,
-    /// Where JSON is posted to.
+    /// The address that JSON is posted to.
     pub webhook: Option<Secret>,
-    /// In which form.
+    /// The form of that JSON.
     pub template: Template,
     /// Signs what is posted (DingTalk, Feishu).
     pub secret: Option<Secret>,
-    /// Which chat gets it (Telegram).
+    /// The chat that gets it (Telegram).
     pub chat: Option<String>,
-    /// Notify when a remote has been down for so many seconds.
+    /// Alert when a remote has been down for so many seconds.
     pub down_after_s: u32,
-    /// Notify when a change has waited for so many seconds.
+    /// Alert when a change has waited for so many seconds.
     pub lag_above_s: u32,
     /// Hours between two reminders; 0: none.
     pub remind_hours: u32,
 }
 
-/// The form of what a webhook gets.
+/// The form of the JSON that a webhook gets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "named after the services")]
@@ -110,7 +110,7 @@ pub enum Template {
 }
 
 impl Template {
-    /// All of them, by the names that they have in the file.
+    /// All templates, with their names in the file.
     pub const ALL: [(&'static str, Template); 6] = [
         ("json", Self::Json),
         ("dingtalk", Self::DingTalk),
@@ -124,15 +124,15 @@ impl Template {
 /// `<eventLog path format what>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EventLog {
-    /// The file that grows.
+    /// The file that lines are appended to.
     pub path: PathBuf,
-    /// How a line looks.
+    /// The format of a line.
     pub format: EventFormat,
-    /// What gets a line.
+    /// Which events get a line.
     pub what: EventKinds,
 }
 
-/// How a line of the event log looks.
+/// The format of a line of the event log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "named after the XML values")]
@@ -142,7 +142,7 @@ pub enum EventFormat {
     Json,
 }
 
-/// What gets a line in the event log.
+/// Which events get a line in the event log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "named after the XML values")]
 pub struct EventKinds {
@@ -180,7 +180,7 @@ pub fn check_page(field: &Field, values: &mut Values<'_>) -> PageAccess {
     values.one_of(field, &known, PageAccess::Loopback)
 }
 
-/// The elements in `<sersync>` that tell others how the mirror is.
+/// Checks the elements in `<sersync>` that report the mirror's state.
 pub fn check_telling(raw: &RawConfig, mirrors: &[Mirror], values: &mut Values<'_>) -> Telling {
     let child = |name| raw.sersync.child(name);
     Telling {
@@ -243,7 +243,7 @@ fn check_alert(element: &Node, values: &mut Values<'_>) -> Option<AlertRule> {
     Some(rule)
 }
 
-/// Addresses with a comma between them; sendmail gets them as words of its command line.
+/// Addresses separated by commas; each becomes an argument of sendmail.
 fn check_mail(field: &Field, values: &mut Values<'_>) -> Vec<String> {
     if field.text.is_none() {
         return Vec::new();
@@ -260,7 +260,7 @@ fn check_mail(field: &Field, values: &mut Values<'_>) -> Vec<String> {
     addresses
 }
 
-/// A secret that must not be in the configuration file itself, which people copy into tickets.
+/// A secret, which must not be in the configuration file itself: people copy that file into tickets.
 fn check_secret(field: &Field, values: &mut Values<'_>) -> Option<Secret> {
     field.text.as_ref()?;
     let text = values.text(field, "file:/PATH or env:NAME")?;
@@ -273,7 +273,7 @@ fn check_secret(field: &Field, values: &mut Values<'_>) -> Option<Secret> {
     Some(secret)
 }
 
-/// An http or https address, or where it is kept.
+/// An http or https address, or the name of the file or variable that holds it.
 fn address(field: &Field, values: &mut Values<'_>) -> Option<Secret> {
     let text = values.text(field, "an https address, file:/PATH or env:NAME")?;
     let secret = Secret::parse(&text);
@@ -323,7 +323,7 @@ fn check_kinds(field: &Field, values: &mut Values<'_>) -> EventKinds {
     kinds
 }
 
-/// A file that must not be inside a watch path: writing it would be a change, whose delivery would write it again.
+/// A file that must not be inside a watch path: each write would be a change, and its delivery would cause another write.
 fn outside(
     field: &Field,
     expected: &str,

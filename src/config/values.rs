@@ -1,4 +1,4 @@
-//! Single values of a configuration -> typed values: switches, numbers, hosts, paths, words.
+//! Reads single values of a configuration into types: switches, numbers, hosts, paths, words.
 //! Each refusal names the attribute, what was found and what was expected.
 
 use std::os::unix::ffi::OsStringExt;
@@ -16,7 +16,7 @@ use crate::xml::text::Source;
 pub struct Values<'a> {
     /// The file, for the bytes of names.
     pub source: &'a Source,
-    /// What was found wrong so far.
+    /// The problems found so far.
     pub problems: Problems,
     /// What this machine lacks.
     pub of_machine: Problems,
@@ -33,14 +33,14 @@ impl<'a> Values<'a> {
         Self { source, problems, of_machine, damaged: false, read_list: None }
     }
 
-    /// Takes an error at `field`.
+    /// Adds an error at `field`.
     pub fn refuse(&mut self, field: &Field, found: &str, help: &str) {
         let sentence = format!("{}: {found}", name_of(field));
         let problem = Problem::error(field.span.clone(), sentence);
         self.problems.push(problem.help(help));
     }
 
-    /// Takes a warning at `field`.
+    /// Adds a warning at `field`.
     pub fn warn(&mut self, field: &Field, found: &str, help: &str) {
         let sentence = format!("{}: {found}", name_of(field));
         let problem = Problem::warning(field.span.clone(), sentence);
@@ -150,7 +150,7 @@ impl<'a> Values<'a> {
             _ => {
                 let found = format!("expected {expected}, found {}", quoted(&text));
                 let help = match min {
-                    // Whatever is not positive means the default.
+                    // Zero and negative numbers mean the default.
                     ..0 => "write the number alone, such as 60".to_owned(),
                     _ => format!("write a number from {min} to {max}"),
                 };
@@ -243,7 +243,7 @@ impl<'a> Values<'a> {
         self.checked_host(field, &text, check_host(&text))
     }
 
-    /// A host name or address, perhaps with `user@` in front.
+    /// A host name or address, perhaps with a leading `user@`.
     pub fn host_with_user(&mut self, field: &Field) -> Option<(Option<String>, String)> {
         let text = self.text(field, "a host name or an IP address")?;
         let Some((user, host)) = text.rsplit_once('@') else {
@@ -319,7 +319,7 @@ impl<'a> Values<'a> {
     }
 }
 
-/// `<timeout time>`: how messages call an attribute.
+/// An attribute as messages name it: `<timeout time>`.
 pub fn name_of(field: &Field) -> String {
     format!("<{} {}>", field.element, field.key)
 }
@@ -331,7 +331,7 @@ fn found(text: &str) -> String {
     }
 }
 
-/// The marks of a template or of a manual's example in `text`.
+/// A placeholder in `text` that was copied from a template or a manual.
 pub fn placeholder(text: &str) -> Option<String> {
     const PAIRS: [(&str, &str); 6] =
         [("{{", "}}"), ("{%", "%}"), ("${", "}"), ("<", ">"), ("{", "}"), ("%(", ")")];
@@ -350,7 +350,7 @@ pub fn placeholder(text: &str) -> Option<String> {
     None
 }
 
-/// `$NAME`: the first variable of a shell, which no shell reads here.
+/// The first `$NAME` in `text`; no shell expands it here.
 fn variable(text: &str) -> Option<&str> {
     text.match_indices('$').find_map(|(start, _)| {
         let behind = &text[start + 1..];

@@ -1,5 +1,5 @@
-//! Boost's Perl syntax -> the syntax of our engines, where the two differ in letter or in meaning.
-//! What neither engine supports is refused with the reason; nothing changes its meaning silently.
+//! Translates Boost's Perl syntax to that of our engines, where the two differ in spelling or meaning.
+//! Refuses what neither engine supports, with the reason; nothing changes its meaning silently.
 
 mod class;
 
@@ -11,19 +11,19 @@ use crate::xml::text::Source;
 
 /// An expression in our engines' syntax, without anchors.
 pub struct Translated {
-    /// ASCII only: other characters are written as their bytes.
+    /// ASCII only: other characters are escaped as bytes.
     pub pattern: String,
-    /// True when it holds look-around, back-references or possessive forms.
+    /// True when it contains look-around, back-references or possessive forms.
     pub needs_backtracking: bool,
 }
 
 /// What is wrong, and what to do.
 type Refusal = (String, String);
 
-/// Writes the characters of `text` that are no ASCII as the bytes they have in the file, because names are bytes.
-/// `text` must be a good expression: then none of them stands in `[...]`.
+/// Writes the non-ASCII characters of `text` as the bytes that they have in the file, because names are bytes.
+/// `text` must be a valid expression: then no such character is inside `[...]`.
 pub fn in_bytes_of(source: &Source, text: &str) -> String {
-    // Between \Q and \E nothing can be escaped.
+    // Between \Q and \E, bytes cannot be escaped.
     if source.is_utf8() || text.contains(r"\Q") {
         return text.to_owned();
     }
@@ -39,7 +39,7 @@ pub fn in_bytes_of(source: &Source, text: &str) -> String {
     out
 }
 
-/// Reads `text`.
+/// Translates `text`.
 pub fn translate(text: &str) -> Result<Translated, Refusal> {
     let mut reader = Reader {
         rest: text.chars().peekable(),
@@ -57,7 +57,7 @@ struct Reader<'a> {
     rest: Peekable<Chars<'a>>,
     out: String,
     needs_backtracking: bool,
-    /// True after something that may be repeated.
+    /// True when the last item may be repeated.
     can_repeat: bool,
 }
 
@@ -97,7 +97,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What follows a backslash outside of a class; true when it may be repeated.
+    /// Reads what follows a backslash outside a class; true when it may be repeated.
     fn escape(&mut self) -> Result<bool, Refusal> {
         let Some(c) = self.rest.next() else {
             return refuse("it ends with a lone backslash", "write \\\\ for the character itself");
@@ -143,7 +143,7 @@ impl Reader<'_> {
         Ok(false)
     }
 
-    /// `\Q...\E`: everything in between is literal.
+    /// Reads `\Q...\E`: everything in between is literal.
     fn quote(&mut self) {
         while let Some(c) = self.rest.next() {
             if c == '\\' && self.rest.peek() == Some(&'E') {
@@ -154,7 +154,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The name or number of a back-reference: `{name}`, `<name>`, `'name'` or digits.
+    /// Copies the name or number of a back-reference: `{name}`, `<name>`, `'name'` or digits.
     fn copy_name(&mut self) -> Result<(), Refusal> {
         let close = match self.rest.peek() {
             Some('{') => '}',
@@ -175,7 +175,7 @@ impl Reader<'_> {
         refuse("the name of a back-reference is not closed", "write \\1 or \\k<name>")
     }
 
-    /// The byte that an escape stands for, when it stands for one.
+    /// The byte that an escape stands for, if it stands for one.
     fn byte_escape(&mut self, c: char) -> Result<Option<u8>, Refusal> {
         Ok(Some(match c {
             'n' => b'\n',
@@ -226,7 +226,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `(` and what may follow it.
+    /// Reads `(` and what may follow it.
     fn open(&mut self) -> Result<(), Refusal> {
         if self.rest.peek() != Some(&'?') {
             self.out.push('(');
@@ -275,7 +275,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `(?i)`, `(?i-s:`: flags that both sides know.
+    /// Reads flags that Boost and our engines know: `(?i)`, `(?i-s:`.
     fn flags(&mut self) -> Result<(), Refusal> {
         self.out.push_str("(?");
         for c in self.rest.by_ref() {
@@ -294,7 +294,7 @@ impl Reader<'_> {
         refuse("(? is not closed", "write \\( for the character itself")
     }
 
-    /// `*`, `+`, `?` or `{n,m}`, with what makes it lazy or possessive.
+    /// Reads `*`, `+`, `?` or `{n,m}`, and the suffix that makes it lazy or possessive.
     fn repeat(&mut self, c: char) -> Result<(), Refusal> {
         if !self.can_repeat {
             let found = format!("{} has nothing to repeat", quoted(&c.to_string()));
@@ -352,7 +352,7 @@ fn push_byte(out: &mut String, byte: u8) {
     out.push_str(&format!("\\x{byte:02x}"));
 }
 
-/// A character of several bytes, as a group so that a repetition takes it whole.
+/// Writes a character of several bytes as a group, so that a repetition applies to all of them.
 fn push_bytes(out: &mut String, bytes: &[u8]) {
     out.push_str("(?:");
     bytes.iter().for_each(|&byte| push_byte(out, byte));
@@ -363,7 +363,7 @@ fn refuse<T>(reason: &str, help: &str) -> Result<T, Refusal> {
     Err((reason.to_owned(), help.to_owned()))
 }
 
-/// `*.php` is a pattern for a shell or rsync; here an expression is needed.
+/// Adds a hint to the refusal of a glob such as `*.php`: here an expression is needed.
 fn with_glob_hint(text: &str, refusal: Refusal) -> Refusal {
     match text.strip_prefix('*') {
         Some(rest)

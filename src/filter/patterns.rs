@@ -1,12 +1,12 @@
-//! Translates expressions to rsync patterns, for runs that recurse by themselves.
-//! Gives no pattern if the two would differ by even one path; the caller then lists paths one by one.
+//! Translates expressions to rsync patterns, for runs that recurse.
+//! Returns no pattern if the two would differ for even one path. The caller then lists the paths one by one.
 
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Class, Hir, HirKind, Look, Repetition};
 
 use super::bytes::Bytes;
 
-/// More patterns than this for one expression are not worth it.
+/// An expression that needs more patterns is not translated.
 const PATTERNS_MAX: usize = 64;
 
 /// The rules as rsync patterns.
@@ -14,7 +14,7 @@ const PATTERNS_MAX: usize = 64;
 pub struct Translation {
     /// For `--exclude=`, anchored at the transfer root where they begin with a slash.
     pub patterns: Vec<Vec<u8>>,
-    /// Editors' temporary names: nothing is lost when they go with their directory.
+    /// Editors' temporary names: nothing is lost when they are deleted with their directory.
     pub perishable: Vec<Vec<u8>>,
     /// Indexes of the expressions without a pattern.
     pub untranslated: Vec<usize>,
@@ -26,12 +26,12 @@ impl Translation {
         self.untranslated.is_empty()
     }
 
-    /// All of them.
+    /// All patterns.
     pub fn all(&self) -> impl Iterator<Item = &[u8]> {
         self.patterns.iter().chain(&self.perishable).map(Vec::as_slice)
     }
 
-    /// Adds patterns that are not there yet.
+    /// Adds those patterns that are new.
     pub(super) fn add(&mut self, patterns: Vec<Vec<u8>>) {
         for pattern in patterns {
             if !self.patterns.contains(&pattern) {
@@ -92,7 +92,7 @@ type Word = Vec<Piece>;
 const SLASH: Piece = Piece::One(Bytes([1 | 1 << b'/', 0, 0, 0]));
 const ANY_STAR: Piece = Piece::Star(Bytes::ALL);
 
-/// All alternatives of an expression; `None` when there are too many or something has no pattern.
+/// All alternatives of an expression; `None` when there are too many, or when a part has no pattern.
 fn expand(hir: &Hir) -> Option<Vec<Word>> {
     let words = match hir.kind() {
         HirKind::Empty => vec![vec![]],
@@ -178,11 +178,11 @@ fn expand_repetition(repetition: &Repetition) -> Option<Vec<Word>> {
 
 enum Anchors {
     Kept(Word),
-    /// An anchor is where it can never match.
+    /// An anchor is at a position where it can never match.
     Impossible,
 }
 
-/// Anchors at the ends add nothing; one in the middle can only match at a line feed.
+/// Removes anchors at the ends, which add nothing. An anchor in the middle can only match at a line feed.
 fn drop_anchors(mut word: Word) -> Option<Anchors> {
     while word.first() == Some(&Piece::Start) {
         word.remove(0);
@@ -202,7 +202,7 @@ fn drop_anchors(mut word: Word) -> Option<Anchors> {
     Some(Anchors::Kept(word))
 }
 
-/// Splits pieces that hold the slash among others, since rsync's `?` and `[]` never match one.
+/// Splits pieces that match a slash and other bytes, because rsync's `?` and `[]` never match a slash.
 fn split_slashes(word: Word, words: &mut Vec<Word>) -> Option<()> {
     let mut split: Vec<Word> = vec![vec![]];
     for piece in word {
@@ -226,7 +226,7 @@ fn split_slashes(word: Word, words: &mut Vec<Word>) -> Option<()> {
     Some(())
 }
 
-/// What is left of the words that begin with a slash, without it.
+/// The words that begin with a slash, without that slash.
 fn without_leading_slash(word: &[Piece], out: &mut Vec<Word>) {
     for (at, piece) in word.iter().enumerate() {
         match piece {
@@ -255,7 +255,7 @@ fn without_trailing_slash(word: &[Piece], out: &mut Vec<Word>) {
     }
 }
 
-/// Merges stars that touch, and drops repeats and words that no path can match.
+/// Merges adjacent stars, and drops duplicates and words that no path can match.
 fn tidy(words: Vec<Word>) -> Vec<Word> {
     let mut tidied: Vec<Word> = Vec::new();
     for word in words {
@@ -279,7 +279,7 @@ fn tidy(words: Vec<Word>) -> Vec<Word> {
     tidied
 }
 
-/// The words as patterns; `X` with `**/X` is the unanchored `X`, and `**x` the name `*x`.
+/// The words as patterns. `X` and `**/X` together become the unanchored `X`; `**x` becomes the name `*x`.
 fn written(words: Vec<Word>, suffix: &[u8]) -> Vec<Vec<u8>> {
     let is_name =
         |word: &[Piece]| !word.is_empty() && !word.contains(&SLASH) && !word.contains(&ANY_STAR);
@@ -319,20 +319,20 @@ fn is_safe_unanchored(name: &[Piece]) -> bool {
     }
 }
 
-/// `in_wild`: the word is already next to a wildcard.
+/// The word as a glob. `in_wild`: the word is already next to a wildcard.
 fn glob(word: &[Piece], in_wild: bool) -> Vec<u8> {
     let special = |byte: u8| matches!(byte, b'*' | b'?' | b'[');
     let is_wild = |piece: &Piece| match piece {
         Piece::One(bytes) => bytes.single().is_none_or(special),
         _ => true,
     };
-    // Without any wildcard a backslash is an ordinary character to rsync.
+    // In a pattern without wildcards, rsync reads a backslash as an ordinary character.
     let wild = in_wild || word.iter().any(is_wild);
     let mut out = Vec::with_capacity(word.len());
     for piece in word {
         match piece {
             Piece::One(bytes) => match bytes.single() {
-                // In brackets, because rsync looks for `**` in the text of a pattern without reading escapes.
+                // Use brackets, because rsync searches a pattern for `**` without reading escapes.
                 Some(byte) if special(byte) => out.extend([b'[', byte, b']']),
                 Some(b'\\') if wild => out.extend(b"\\\\"),
                 Some(byte) => out.push(byte),

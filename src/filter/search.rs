@@ -1,11 +1,11 @@
-//! An expression that is looked for inside a subject: the refreshCDN plugin's `<regexurl match>`.
-//! Its syntax is that of the filters; only the anchors are missing.
+//! An expression that is searched for in a subject: the refreshCDN plugin's `<regexurl match>`.
+//! It has the syntax of the filters, but it is not anchored.
 
 use regex::bytes::Regex;
 
 use super::{Engine, ExpressionError, boost, fancy, plain};
 
-/// An expression to be found anywhere in a subject.
+/// An expression that may match anywhere in a subject.
 #[derive(Debug)]
 pub struct Search {
     text: String,
@@ -16,7 +16,7 @@ impl Search {
     /// Compiles `text`.
     ///
     /// # Errors
-    /// What cannot be carried, with the reason.
+    /// What the engines do not support, with the reason.
     pub fn new(text: &str) -> Result<Self, ExpressionError> {
         let refused = |(reason, help): (String, String)| ExpressionError {
             expression: text.to_owned(),

@@ -1,4 +1,4 @@
-//! Tests of the filter: what the rules mean, and that rsync's patterns say the same.
+//! Tests of the filter: what the rules mean, and that rsync's patterns mean the same.
 
 mod equality;
 
@@ -14,12 +14,12 @@ fn path(text: impl AsRef<[u8]>) -> RelPath {
     RelPath::new(text.as_ref()).unwrap()
 }
 
-/// Excluded as a file.
+/// True when the filter excludes `text` as a file.
 fn file(filter: &Filter, text: &str) -> bool {
     filter.excludes(&path(text), false)
 }
 
-/// Excluded as a directory.
+/// True when the filter excludes `text` as a directory.
 fn dir(filter: &Filter, text: &str) -> bool {
     filter.excludes(&path(text), true)
 }

@@ -1,5 +1,5 @@
-//! The inside of a start tag -> attributes with places, the lenient way of sersync2's parser.
-//! Does not know which attributes mean something.
+//! Parses the inside of a start tag into attributes with positions, as leniently as sersync2's parser.
+//! Does not know which attributes have a meaning.
 
 use super::report::{Problem, Problems};
 use super::text::Span;
@@ -13,11 +13,11 @@ const ENTITY_BYTES_MAX: usize = 16;
 pub struct Attribute {
     /// As written.
     pub name: String,
-    /// Where the name stands.
+    /// The position of the name.
     pub name_span: Span,
     /// Entities decoded; `None` when there is no `=`.
     pub value: Option<String>,
-    /// Where the value stands, without its quotation marks.
+    /// The position of the value, without its quotation marks.
     pub value_span: Span,
 }
 
@@ -60,7 +60,7 @@ impl Scanner<'_> {
         })
     }
 
-    /// Steps over blanks, and with a warning over anything that cannot begin a name.
+    /// Skips blanks, and with a warning anything that cannot begin a name.
     fn skip_to_name(&mut self) -> Option<()> {
         loop {
             self.take_while(is_blank);
@@ -98,7 +98,7 @@ impl Scanner<'_> {
     fn bare_value(&mut self, name: &str) -> Span {
         let rest = &self.text[self.at..self.end];
         if let Some(len) = rest.strip_prefix("{{").and_then(|inner| inner.find("}}")) {
-            // A template's mark may contain blanks; the check of the value refuses it.
+            // A template's placeholder may contain blanks; the check of the value refuses it.
             let start = self.at;
             self.at += "{{".len() + len + "}}".len();
             return start..self.at;
@@ -190,7 +190,7 @@ impl Scanner<'_> {
     }
 }
 
-/// The kind of quotation mark a value was opened with.
+/// The kind of quotation mark that opened a value.
 #[derive(Clone, Copy, PartialEq)]
 enum Quote {
     Double,
@@ -200,7 +200,7 @@ enum Quote {
 }
 
 impl Quote {
-    /// A straight mark is closed by a straight mark, or by the full-width mark that an editor replaced it with.
+    /// True when `c` closes the value. An editor may have replaced a straight closing mark by a full-width one.
     fn closes(self, c: char) -> bool {
         match self {
             Self::Double => matches!(c, '"' | '”' | '＂'),
@@ -229,7 +229,7 @@ fn is_equals(c: char) -> bool {
     matches!(c, '=' | '＝')
 }
 
-/// `127.0.0.1 name=`: what a value looks like when its closing mark was forgotten.
+/// True for a value whose closing mark was probably forgotten: `127.0.0.1 name=`.
 fn ends_like_an_attribute(value: &str) -> bool {
     let Some(before) = value.trim_end().strip_suffix('=') else {
         return false;

@@ -1,5 +1,5 @@
-//! Text -> a small tree of elements with places, as tolerant as sersync2's reader, but with warnings.
-//! Does not know which elements exist; everything that it skips becomes a problem with a place.
+//! Parses text into a small tree of elements with positions, as tolerant as sersync2's reader, but with warnings.
+//! Does not know which elements exist. Everything that it skips becomes a problem with its position.
 
 use quick_xml::Reader;
 use quick_xml::errors::{Error as XmlError, SyntaxError};
@@ -11,7 +11,7 @@ use super::text::Span;
 use super::text_between::note_text;
 use crate::ground::words::{near_word, quoted};
 
-/// Deeper nesting than this is no configuration.
+/// A file with deeper nesting is not a configuration.
 const DEPTH_MAX: usize = 64;
 
 /// After this many broken tags the rest of the file is ignored.
@@ -32,7 +32,7 @@ pub struct Element {
     pub children: Vec<Element>,
 }
 
-/// Reads `text`; broken parts are reported and stepped over.
+/// Parses `text`; reports broken parts and skips them.
 pub fn parse_elements(text: &str, problems: &mut Problems) -> Vec<Element> {
     let mut parser = Parser {
         text,
@@ -57,14 +57,14 @@ struct Parser<'a> {
     roots: Vec<Element>,
     texts: Vec<Span>,
     broken: usize,
-    /// The last comment whose own end is missing, so that the end of a later comment closed it.
+    /// The last comment without its own end: the end of a later comment closed it.
     runaway: Option<Problem>,
     /// True when tags do not match after such a comment: it swallowed one of them.
     is_torn: bool,
 }
 
 impl<'a> Parser<'a> {
-    /// Takes the next piece of the text; false at its end.
+    /// Reads the next piece of the text; false at the end of the text.
     fn step(&mut self) -> bool {
         let text = self.text;
         let start = self.at;
@@ -152,7 +152,7 @@ impl<'a> Parser<'a> {
         self.close_top();
     }
 
-    /// An end tag that matches no open element: a misspelt one closes the element that it resembles.
+    /// Handles an end tag that matches no open element. A misspelt one closes the element that it resembles.
     fn stray_end(&mut self, name: &str, span: Span) {
         let top = self.open.last().map(|element| element.name.clone());
         let found = quoted(&self.text[span.clone()]).to_string();
@@ -224,7 +224,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The number of the line that `offset` lies on.
+    /// The line number of `offset`.
     fn line_of(&self, offset: usize) -> usize {
         self.text[..offset].matches('\n').count() + 1
     }
@@ -257,7 +257,7 @@ impl<'a> Parser<'a> {
         true
     }
 
-    /// A tag without an end: takes its first `len` bytes and continues after them.
+    /// Handles a tag without an end: uses its first `len` bytes and continues after them.
     fn broken_tag(&mut self, start: usize, len: usize) {
         let tag = &self.text[start..start + len];
         self.at = start + len;
@@ -337,13 +337,13 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// A `<` in a remark, such as `# a < b`, opens no tag.
+/// True for a `<` that opens no tag, such as in the remark `# a < b`.
 fn opens_nothing(rest: &str) -> bool {
     let begins = |c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '/' | '!' | '?');
     rest.strip_prefix('<').is_some_and(|inner| !inner.starts_with(begins))
 }
 
-/// The length of the part of `tag` that is one tag, when it holds more than one because of a missing mark.
+/// The length of the first tag in `tag`, if it holds more than one because of a missing quotation mark.
 fn swallowed(tag: &str) -> Option<usize> {
     let next = tag[1..].find('<').map(|at| at + 1);
     let line = tag.find('\n');

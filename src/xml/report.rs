@@ -1,14 +1,14 @@
-//! Problems with places, and their text for a person: line, column, the source line, the mark, a suggestion.
+//! Problems with positions, and their text for people: line, column, source line, mark, suggestion.
 //! Does not print; the caller decides where the text goes.
 
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
 use super::text::{Source, Span};
 
-/// Reports are cut after this many problems; a file with more is no configuration.
+/// Most problems in a report; a file with more is not a configuration.
 const SHOWN_MAX: usize = 50;
 
-/// A source line longer than this is not shown, only its place.
+/// Of a longer source line, only the position is shown.
 const LINE_BYTES_MAX: usize = 400;
 
 /// Whether a problem prevents the start.
@@ -31,7 +31,7 @@ pub struct Problem {
     pub span: Option<Span>,
     /// Short text at the mark.
     pub label: Option<String>,
-    /// What to do.
+    /// What to do about it.
     pub help: Option<String>,
 }
 
@@ -125,7 +125,7 @@ impl Problems {
         self.list.iter().any(|p| p.severity == Severity::Error)
     }
 
-    /// All of them in the order of the file.
+    /// All problems in the order of the file.
     pub fn into_sorted(mut self) -> Vec<Problem> {
         let start = |p: &Problem| p.span.as_ref().map_or(0, |span| span.start);
         self.list.sort_by_key(start);
@@ -141,7 +141,7 @@ impl Problems {
             while broken.next_if(|tag| tag.end <= at).is_some() {
                 is_shown = false;
             }
-            // The sort is stable, so the first problem in a tag is the tag's own; the others follow from it.
+            // The sort is stable, so the first problem in a tag is the tag's own. The others are its consequences.
             let follows = broken.peek().is_some_and(|tag| tag.contains(&at));
             !follows || !std::mem::replace(&mut is_shown, true)
         });
@@ -149,7 +149,7 @@ impl Problems {
     }
 }
 
-/// The full report: every problem with its place, the source line and the mark.
+/// The full report: every problem with its position, the source line and the mark.
 pub fn render(source: &Source, problems: &[Problem]) -> String {
     let mut report = Rendered::default();
     for problem in problems.iter().take(SHOWN_MAX) {

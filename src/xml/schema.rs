@@ -1,5 +1,5 @@
-//! What elements and attributes a file may hold, told by a table, and the walk that finds them.
-//! Names unknown here are reported with a suggestion and ignored; values are not looked at.
+//! Finds the elements and attributes that a table allows in a file.
+//! Reports unknown names with a suggestion, and ignores them. Does not check values.
 
 use std::collections::BTreeMap;
 
@@ -20,17 +20,17 @@ pub struct Kind {
     pub children: &'static [&'static Kind],
     /// True when it may be repeated.
     pub many: bool,
-    /// True when it keeps deletions or files back: what is meant to be one and cannot be obeyed is refused.
+    /// True when it protects files, for example from deletion. If such an element is misspelt or misplaced, the file is refused.
     pub safety: bool,
 }
 
 impl Kind {
-    /// A kind without a name; the others differ from it.
+    /// The base for all kinds: no name, nothing allowed.
     pub const PLAIN: Self =
         Self { name: "", attributes: &[], children: &[], many: false, safety: false };
 }
 
-/// The value of one attribute, or the place where it is missing.
+/// The value of one attribute, or the position where it is missing.
 #[derive(Debug, Clone)]
 pub struct Field {
     /// The element's name, for messages.
@@ -46,7 +46,7 @@ pub struct Field {
 /// An element that the schema knows.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// What it is.
+    /// The kind of the element.
     pub kind: &'static Kind,
     /// Its start tag.
     pub span: Span,
@@ -78,7 +78,7 @@ impl Node {
         self.all(name).next()
     }
 
-    /// The same; when it is not in the file, an empty one at the place of its parent.
+    /// The first child of this name; an empty one at the parent's position if it is not in the file.
     pub fn part(&self, name: &'static str) -> Node {
         let absent =
             || find(self.kind.children, name).map(|kind| Node::absent(kind, self.span.clone()));
@@ -96,7 +96,7 @@ impl Node {
         self.fields.is_empty() && self.children.is_empty()
     }
 
-    /// Adds children that stood elsewhere; of those that may stand once only the first is kept.
+    /// Adds children from another place in the file. If a kind may occur only once, the first is kept.
     pub fn adopt(&mut self, nodes: Vec<Node>, problems: &mut Problems) {
         for node in nodes {
             self.add(node, problems);
@@ -113,7 +113,7 @@ impl Node {
         problems.push(Problem::warning(node.span, sentence).help("remove one of them"));
     }
 
-    /// Its children, for a place where they belong.
+    /// Its children, to be moved to the right section.
     pub fn into_children(self) -> Vec<Node> {
         self.children.into_values().flatten().collect()
     }
@@ -126,18 +126,18 @@ impl Node {
 
 /// The walk through the elements of a file.
 pub struct Walk<'a> {
-    /// The elements that only group others; what belongs into one is understood in another, too.
+    /// The elements that only group others. A child of one is also accepted in another.
     pub containers: &'static [&'static Kind],
     /// Safety elements that have no effect in this file, wherever they stand.
     pub idle: &'static [&'static Kind],
-    /// What was found in one container and belongs into another.
+    /// Elements that were found in one container and belong in another.
     pub strays: Vec<Node>,
-    /// Takes what is wrong.
+    /// Collects the problems.
     pub problems: &'a mut Problems,
 }
 
 impl Walk<'_> {
-    /// Takes `element` as one of `kind`.
+    /// Reads `element` as one of `kind`.
     pub fn walk(&mut self, element: &Element, kind: &'static Kind) -> Node {
         let mut node = Node {
             kind,
@@ -161,7 +161,7 @@ impl Walk<'_> {
         node
     }
 
-    /// Tells of an element that is not known in `parent`, and what it may have been meant for.
+    /// Reports an element that is unknown in `parent`, and suggests what it may have been meant for.
     fn unknown(&mut self, element: &Element, parent: &'static Kind) {
         let found = quoted(&element.name);
         let places: Vec<_> = self.containers.iter().flat_map(|kind| places_below(kind)).collect();
@@ -216,7 +216,7 @@ impl Walk<'_> {
     }
 }
 
-/// `<deletestart="false"/>`: the kind and the attribute, when the blank between them is lost.
+/// The kind and the attribute, when the blank between them is missing: `<deletestart="false"/>`.
 fn glued(element: &Element, kind: &'static Kind) -> Option<(&'static Kind, &'static str)> {
     let rest = element.name.get(kind.name.len()..).filter(|rest| !rest.is_empty())?;
     let begins = element.name[..kind.name.len()].eq_ignore_ascii_case(kind.name);
@@ -238,7 +238,7 @@ pub fn find_home(
     containers.iter().find_map(home_of)
 }
 
-/// Everything that may stand somewhere below `kind`: where, and what.
+/// Everything that may occur somewhere below `kind`: the parent kind, and the kind.
 fn places_below(kind: &'static Kind) -> Vec<(&'static Kind, &'static Kind)> {
     let one = |child: &&'static Kind| {
         let mut places = vec![(kind, *child)];
@@ -301,7 +301,7 @@ fn misplaced(element: &Element, kind: &Kind, home: &Kind, here: &Kind) -> Proble
     .help(format!("move it into <{home}>"))
 }
 
-/// An attribute that nobody knows; an error where one that keeps deletions or files back may have been meant.
+/// Reports an unknown attribute. It is an error if an attribute that protects files may have been meant.
 fn unknown_attribute(
     attribute: &Attribute,
     element: &Element,
@@ -316,7 +316,7 @@ fn unknown_attribute(
             "the attribute {found} of <{}> is not known, so its setting would have no effect",
             kind.name
         );
-        // That the right one is missing has the same cause.
+        // A broken tag also hides the report of the missing attribute, which is a consequence.
         let problem = Problem::error(element.span.clone(), sentence);
         return problems.push_broken(problem.help(format!("did you mean {near}?")));
     }

@@ -1,5 +1,5 @@
-//! Bytes of a configuration file -> text with places: UTF-8 (with or without byte-order mark), else GBK.
-//! Does not believe the encoding that the XML declaration names, because legacy files lie about it.
+//! Decodes a configuration file: UTF-8 (with or without byte-order mark), otherwise GBK.
+//! Ignores the encoding in the XML declaration, because it is often wrong in legacy files.
 
 use std::iter::once;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use encoding_rs::{Encoding, GBK, UTF_8, WINDOWS_1252};
 /// Byte range in [`Source::text`].
 pub type Span = Range<usize>;
 
-/// A configuration has a few kilobytes; a larger file was named by mistake.
+/// A configuration has a few kilobytes; a larger file is a mistake.
 pub const MAX_BYTES: u64 = 1 << 20;
 
 /// The text of one configuration file.
@@ -19,7 +19,7 @@ pub struct Source {
     pub name: String,
     /// The whole text, decoded.
     pub text: String,
-    /// Where each line begins, so that the place of a problem is found without counting from the top.
+    /// Where each line begins, so that the line of a problem is found without counting from the top.
     lines: Vec<usize>,
     encoding: &'static Encoding,
 }
@@ -28,7 +28,7 @@ impl Source {
     /// Decodes `bytes`.
     ///
     /// # Errors
-    /// A sentence that says why the bytes are no text.
+    /// A sentence that tells why the bytes are not text.
     pub fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
         refuse_what_is_no_text(bytes)?;
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -38,7 +38,7 @@ impl Source {
         Ok(Self { name, text, lines, encoding })
     }
 
-    /// The encoding, when it had to be guessed, and the first character that depends on it.
+    /// The encoding and the first character that depends on it, if the encoding had to be guessed.
     pub fn guess(&self) -> Option<(&'static str, Span)> {
         (!self.is_utf8()).then(|| (self.encoding.name(), first_beyond_ascii(&self.text)))
     }

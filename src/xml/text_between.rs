@@ -1,11 +1,11 @@
 //! Text between elements: remarks, stray ends of comments, template language.
-//! It has no effect; problems report what an operator may have meant.
+//! Such text has no effect. The problems report what an operator may have meant.
 
 use super::report::{Problem, Problems};
 use super::text::Span;
 use crate::ground::words::quoted;
 
-/// Marks of template languages: a file that holds them was never rendered.
+/// Marks of template languages: a file that contains them was never rendered.
 const TEMPLATE_MARKS: [&str; 5] = ["{{", "{%", "<%", "${", "{#"];
 
 /// Reports the pieces of text at `spans`, line by line.
@@ -48,7 +48,7 @@ pub fn note_text(text: &str, spans: &[Span], problems: &mut Problems) {
     }
 }
 
-/// `#`, `//` and the like, by which other languages switch off the rest of a line.
+/// True for `#`, `//` and the like, which begin a comment in other languages.
 fn is_remark_mark(found: &str) -> bool {
     !found.contains('<') && ["#", "//", ";", "--"].iter().any(|mark| found.starts_with(mark))
 }
@@ -60,7 +60,7 @@ fn element_behind<'a>(text: &'a str, piece: &Span) -> Option<&'a str> {
     Some(&tag[..len]).filter(|name| !name.is_empty())
 }
 
-/// `delete start="true"/>`: an element that lost its `<`, or has a blank behind it.
+/// True for an element whose `<` is missing or followed by a blank: `delete start="true"/>`.
 fn is_like_an_element(found: &str) -> bool {
     let name = found.trim_start_matches('<').trim_start();
     let len = name.find(|c: char| !c.is_ascii_alphanumeric());
@@ -74,7 +74,7 @@ fn template(found: &str, span: Span) -> Problem {
         .help("render the template, or write the file by hand")
 }
 
-/// Pieces that touch each other, as one.
+/// Merges adjacent pieces.
 fn joined(spans: &[Span]) -> Vec<Span> {
     let mut joined: Vec<Span> = Vec::new();
     for span in spans {
@@ -86,7 +86,7 @@ fn joined(spans: &[Span]) -> Vec<Span> {
     joined
 }
 
-/// The lines of a piece that hold more than blanks, trimmed.
+/// The non-blank lines of a piece, trimmed.
 fn lines(text: &str, span: &Span) -> Vec<Span> {
     let mut start = span.start;
     let mut found = Vec::new();

@@ -1,11 +1,11 @@
-//! Boost's `[...]` -> a class that our engines read the same way.
-//! Written anew byte by byte, because the engines give `&&`, `--` and `[` in it a meaning of their own.
+//! Translates Boost's `[...]` to a class that our engines read the same way.
+//! The class is rewritten byte by byte, because the engines give `&&`, `--` and `[` in it other meanings.
 
 use super::{Reader, Refusal, class_escape, push_byte, refuse};
 use crate::ground::words::quoted;
 
 impl Reader<'_> {
-    /// `[...]`; the `[` is taken already.
+    /// Reads `[...]` after its `[`.
     pub(super) fn class(&mut self) -> Result<(), Refusal> {
         self.out.push('[');
         if self.rest.next_if_eq(&'^').is_some() {
@@ -31,7 +31,7 @@ impl Reader<'_> {
         }
     }
 
-    /// One member of a class: a single byte, or `None` when it was written out already.
+    /// Reads one member of a class: a single byte, or `None` when it was already written.
     fn class_item(&mut self, c: char) -> Result<Option<u8>, Refusal> {
         match c {
             '\\' => {
@@ -71,7 +71,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `low` alone, or the range that begins with it.
+    /// Writes `low` alone, or the range that begins with it.
     fn range(&mut self, low: u8) -> Result<(), Refusal> {
         push_byte(&mut self.out, low);
         let mut ahead = self.rest.clone();
@@ -98,7 +98,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `[:name:]` inside a class; the `[` is taken already.
+    /// Reads `[:name:]` inside a class, after its `[`.
     fn named_class(&mut self) -> Result<(), Refusal> {
         let kind = self.rest.next().unwrap_or(':');
         let name: String = self.rest.by_ref().take_while(|&c| c != kind).collect();

@@ -1,4 +1,4 @@
-//! The filter and its patterns exclude the same paths, whatever the expression and the path.
+//! Property tests: the filter and its patterns exclude the same paths, for every expression and path.
 
 use proptest::prelude::*;
 
@@ -62,7 +62,7 @@ fn rsync_matches(pattern: &[u8], path: &[u8], is_dir: bool) -> bool {
     }
 }
 
-/// The path or one of its ancestors matches a pattern.
+/// True when the path or one of its ancestors matches a pattern.
 fn rsync_excludes(patterns: &[Vec<u8>], path: &RelPath, is_dir: bool) -> bool {
     let matches = |pattern: &Vec<u8>| rsync_matches(pattern, path.as_bytes(), is_dir);
     let above = path.parent().filter(|parent| !parent.is_root());
@@ -70,7 +70,7 @@ fn rsync_excludes(patterns: &[Vec<u8>], path: &RelPath, is_dir: bool) -> bool {
         || above.is_some_and(|parent| rsync_excludes(patterns, &parent, true))
 }
 
-/// Pieces of expressions that patterns can say.
+/// Pieces of expressions that patterns can express.
 fn piece() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
         "a", "b", "/", r"\.", ".", ".*", "(.*)", "[^/]*", "[^/]", "[ab]", "/*", "^", "$", ".+",
@@ -96,7 +96,7 @@ proptest! {
     ) {
         let expression = pieces.concat();
         let rules = FilterRules { excludes: vec![expression.clone()], ..FilterRules::default() };
-        // Not every string of pieces is an expression.
+        // Not every sequence of pieces is a valid expression.
         let Ok(filter) = Filter::new(&rules) else { return Ok(()) };
         let translation = filter.to_rsync_patterns();
         if translation.exact() {
