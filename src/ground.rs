@@ -1,4 +1,4 @@
-//! Small tools that several parts need and none owns: the lowest layer, which knows nothing of mirroring.
+//! Small tools that several parts need and none owns. This is the lowest layer; it knows nothing of mirroring.
 //! Nothing here decides anything.
 
 pub mod absolute;

@@ -1,5 +1,5 @@
 //! The process around the mirror: background mode with a reliable exit code of the parent, and messages to systemd.
-//! Knows nothing of configurations or remotes; signals are in `process/signals.rs`, what a killed one left in `process/orphans.rs`.
+//! Knows nothing of configurations or remotes. `process/signals.rs` handles signals; `process/orphans.rs` ends what a killed instance left.
 
 pub mod orphans;
 pub mod signals;
@@ -26,7 +26,7 @@ const READY: u8 = 0;
 /// What can go wrong around the mirror.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// No pipe, no second process, no handler.
+    /// The system refuses a pipe, a process or a signal handler.
     #[error("cannot {verb}: {source}")]
     System {
         /// What was tried.
@@ -34,10 +34,10 @@ pub enum ProcessError {
         /// Why it failed.
         source: io::Error,
     },
-    /// Standard output and error cannot end in the log.
+    /// Standard output and error cannot be redirected to the log.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The parent of `-d` was ended before the mirror was ready: its caller gave up.
+    /// The parent of `-d` was ended before the mirror was ready, so its caller has given up.
     #[error("the process that started sersync2 was ended while it waited for the watches")]
     ParentGone,
 }
@@ -45,17 +45,17 @@ pub enum ProcessError {
 /// Which process continues after [`start_background`].
 #[derive(Debug)]
 pub enum Background {
-    /// The parent: all it has left to do is to end with this code.
+    /// The parent: it only has to end with this code.
     Parent(ExitCode),
     /// The child: it is the mirror.
     Child(Readiness),
 }
 
 /// Resets what a launcher may have changed: signals, and the limit on open files.
-/// To be called first, before any thread or child is started.
+/// Call it first, before any thread or child is started.
 pub fn prepare() {
     sys::restore_signal_defaults();
-    // Fewer files are no fault: large trees need watches, not open files.
+    // Ignore a failure: large trees need watches, not open files.
     _ = raise_open_files();
 }
 
@@ -65,11 +65,11 @@ pub fn prepare() {
 /// The child keeps the working directory, the umask, and standard output and error until it is ready.
 ///
 /// # Errors
-/// When the system refuses a pipe or a process, or a thread runs already.
+/// When the system refuses a pipe or a process, or when another thread is already running.
 pub fn start_background(announcement: &[u8], log_file: &Path) -> Result<Background, ProcessError> {
     let (reader, writer) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed("make a pipe")(e.into()))?;
-    // What is still in the buffer would be printed by every process.
+    // Otherwise both processes would print what is still in the buffer.
     _ = io::stdout().flush();
     match sys::fork_into_background().map_err(failed("go to the background"))? {
         Side::Child => {
@@ -84,7 +84,7 @@ pub fn start_background(announcement: &[u8], log_file: &Path) -> Result<Backgrou
     }
 }
 
-/// Prints lines of the banner; a terminal or pipe that is gone does no harm.
+/// Prints lines of the banner. A closed terminal or pipe is not an error.
 pub fn print(text: &[u8]) {
     let mut out = io::stdout().lock();
     _ = out.write_all(text).and_then(|()| out.flush());
@@ -92,8 +92,7 @@ pub fn print(text: &[u8]) {
 
 /// Blocks until the child is ready, has failed, or is dead.
 fn wait_for_child(pipe: OwnedFd, log_file: &Path) -> ExitCode {
-    // A terminal that closes meanwhile must not make the start fail; a handler that only sets a flag
-    // keeps this process alive.
+    // A terminal that closes now must not make the start fail. A handler that only sets a flag keeps this process alive.
     let flag = Arc::new(AtomicBool::new(false));
     _ = signal_hook::flag::register(signal_hook::consts::SIGHUP, flag);
     match read_answer(File::from(pipe)) {
@@ -117,16 +116,16 @@ fn wait_for_child(pipe: OwnedFd, log_file: &Path) -> ExitCode {
 /// Why the child of `-d` is not ready.
 #[derive(Debug, PartialEq, Eq)]
 enum ChildFailure {
-    /// It said so.
+    /// The child's own message.
     Reason(Vec<u8>),
     /// It died without a message.
     Silence,
 }
 
-/// Reads the child's message until its end of the pipe is closed, by the child or by its death.
+/// Reads the child's message until the child closes its end of the pipe or dies.
 fn read_answer(mut pipe: impl Read) -> Result<(), ChildFailure> {
     let mut answer = Vec::new();
-    // An error leaves an answer that is not `READY`.
+    // After an error the answer is not `READY`.
     _ = pipe.read_to_end(&mut answer);
     match answer.as_slice() {
         [READY] => Ok(()),
@@ -135,13 +134,12 @@ fn read_answer(mut pipe: impl Read) -> Result<(), ChildFailure> {
     }
 }
 
-/// The mirror's promise to report when it is ready. If it is dropped before, the parent of `-d` learns that
-/// the mirror failed.
+/// Reports that the mirror is ready. If it is dropped before that, the parent of `-d` sees a failure.
 #[derive(Debug)]
 pub struct Readiness(Option<File>);
 
 impl Readiness {
-    /// In the foreground there is no parent to tell, only systemd.
+    /// For the foreground: there is no parent to report to, only systemd.
     pub fn foreground() -> Self {
         Self(None)
     }
@@ -151,12 +149,12 @@ impl Readiness {
         self.0.is_some()
     }
 
-    /// The configuration is valid and the watches stand: standard output and error end in `log` from now
-    /// on (in the background), the parent exits with 0, systemd hears of it.
+    /// Reports that the configuration is valid and all watches are set. In the background, standard output and error are redirected to
+    /// `log`, and the parent exits with 0. systemd is notified.
     ///
     /// # Errors
-    /// [`ProcessError::ParentGone`] when whoever started us gave up: the mirror must end, or a second
-    /// attempt would make two of it.
+    /// [`ProcessError::ParentGone`] when the caller of the parent has given up. The mirror must then end; otherwise a second attempt would
+    /// start another one.
     pub fn ready(self, log: &Log) -> Result<(), ProcessError> {
         if let Some(mut pipe) = self.0 {
             log.take_standard_streams()?;
@@ -167,7 +165,7 @@ impl Readiness {
         Ok(())
     }
 
-    /// The start failed: in the background the parent prints `reason`, in the foreground this does.
+    /// Reports that the start failed. In the background the parent prints `reason`; in the foreground this function does.
     pub fn failed(self, reason: &str) {
         match self.0 {
             Some(mut pipe) => _ = pipe.write_all(reason.as_bytes()),
@@ -176,12 +174,12 @@ impl Readiness {
     }
 }
 
-/// Tells systemd that the end has begun.
+/// Notifies systemd that the mirror is stopping.
 pub fn tell_stopping() {
     tell_systemd(&[NotifyState::Stopping]);
 }
 
-/// Without systemd (no `NOTIFY_SOCKET`) this does nothing; a deaf systemd is no fault of the mirror.
+/// Notifies systemd. Does nothing without systemd (no `NOTIFY_SOCKET`), and ignores errors.
 fn tell_systemd(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
         log::warn!("cannot tell systemd about the state of the service: {e}");

@@ -1,4 +1,4 @@
-//! Every `unsafe` of the program, wrapped so that callers need none.
+//! All `unsafe` code of the program, behind safe functions.
 //! Decides nothing: each function does one thing that the system offers.
 
 pub mod fanotify;
@@ -17,16 +17,16 @@ use rustix::process::umask;
 /// Which of the two processes returned from [`fork_into_background`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The process that was started; its child runs on without it.
+    /// The process that was started; its child continues without it.
     Parent,
     /// The process in the background: own session, no terminal, standard input from /dev/null.
     Child,
 }
 
-/// Goes to the background: working directory, umask, standard output and error stay as they are.
+/// Goes to the background. The working directory, umask, standard output and error do not change.
 ///
 /// # Errors
-/// When a second thread runs already (its locks would stay locked for ever in the child), or when the
+/// When a second thread is already running (its locks would stay locked for ever in the child), or when the
 /// system refuses to fork.
 #[expect(unsafe_code, reason = "forking is unsafe while other threads run; this is checked first")]
 pub fn fork_into_background() -> io::Result<Side> {
@@ -44,14 +44,14 @@ pub fn fork_into_background() -> io::Result<Side> {
     }
 }
 
-/// The file mode creation mask; reading it means setting it, so only the first thread may.
+/// The file mode creation mask. Reading it requires setting it, so call this before there are other threads.
 fn current_umask() -> Mode {
     let mask = umask(Mode::from_raw_mode(0o077));
     umask(mask);
     mask
 }
 
-/// The command will run in a session of its own, without a terminal, and lead its process group.
+/// Makes the command run in a session of its own, without a terminal, as the leader of its process group.
 #[expect(unsafe_code, reason = "only the child itself can make its session")]
 pub fn lead_session(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
@@ -60,7 +60,7 @@ pub fn lead_session(command: &mut std::process::Command) {
     unsafe { command.pre_exec(setsid) };
 }
 
-/// The command, and no other that is started meanwhile, will inherit this descriptor. It must stay open until the command runs.
+/// Lets only this command inherit the descriptor. The descriptor must stay open until the command runs.
 #[expect(unsafe_code, reason = "only the child itself can keep its descriptors")]
 pub fn inherit(command: &mut std::process::Command, descriptor: RawFd) {
     use std::os::unix::process::CommandExt;
@@ -83,8 +83,8 @@ pub fn is_ignored(signal: i32) -> bool {
     result == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// Undoes what some launchers hand down: an ignored SIGCHLD (children would leave no exit status) and
-/// blocked signals (SIGTERM would never arrive).
+/// Undoes what some launchers pass on: an ignored SIGCHLD (children would leave no exit status) and blocked signals
+/// (SIGTERM would never arrive).
 #[expect(unsafe_code, reason = "dispositions and the signal mask have no safe interface")]
 pub fn restore_signal_defaults() {
     // SAFETY: SIG_DFL installs no code of ours; the set is initialised by sigemptyset before its use.
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_process_with_two_threads_does_not_fork() {
-        // The test harness itself runs each test in a second thread.
+        // The test harness runs each test in a second thread, so this must fail.
         assert!(fork_into_background().is_err());
     }
 

@@ -9,8 +9,8 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, RawDir, statat};
 use rustix::io::Errno;
 
-/// Calls `each` with every name in the open directory, and with its type as far as the file system tells it.
-/// Ends at the first error, also of `each`.
+/// Calls `each` with every name in the open directory, and with its type if the file system tells it.
+/// Ends at the first error, including one of `each`.
 pub fn each_entry<E: From<Errno>>(
     dir: impl AsFd,
     mut each: impl FnMut(&CStr, FileType) -> Result<(), E>,

@@ -11,7 +11,7 @@ pub fn duration(seconds: u64) -> String {
     }
 }
 
-/// `512 B`, `1.2 kB`, `34 MB`: in powers of 1000.
+/// A size in powers of 1000: `512 B`, `1.2 kB`, `34 MB`.
 pub fn bytes(count: f64) -> String {
     let (mut value, mut unit) = (count.max(0.0), "B");
     for larger in ["kB", "MB", "GB", "TB", "PB"] {

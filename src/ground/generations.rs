@@ -1,11 +1,10 @@
-//! A bounded memory that forgets the older half at a time; it needs no clock and no list of ages.
+//! A bounded map that forgets its older half at once, so it needs neither a clock nor a list of ages.
 //! Does not decide what to remember.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// At most `2 * LIMIT` entries in two generations. When the young one is full, it becomes the old one, and the old one is
-/// forgotten.
+/// At most `2 * LIMIT` entries in two generations. When the young generation is full, it replaces the old one.
 #[derive(Debug)]
 pub struct Generations<K, V, const LIMIT: usize> {
     young: HashMap<K, V>,
@@ -19,12 +18,12 @@ impl<K, V, const LIMIT: usize> Default for Generations<K, V, LIMIT> {
 }
 
 impl<K: Eq + Hash, V, const LIMIT: usize> Generations<K, V, LIMIT> {
-    /// What is remembered of `key`.
+    /// The value for `key`.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.young.get(key).or_else(|| self.old.get(key))
     }
 
-    /// Remembers `value` in place of what was remembered of `key`.
+    /// Sets the value for `key`.
     pub fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= LIMIT {
             self.old = std::mem::take(&mut self.young);
@@ -32,7 +31,7 @@ impl<K: Eq + Hash, V, const LIMIT: usize> Generations<K, V, LIMIT> {
         self.young.insert(key, value);
     }
 
-    /// Forgets what is not among the latest, and keeps no more room than they take.
+    /// Forgets the old generation, and releases unused memory.
     pub fn forget_old(&mut self) {
         self.old = HashMap::new();
         self.young.shrink_to_fit();
@@ -44,12 +43,12 @@ impl<K: Eq + Hash, V, const LIMIT: usize> Generations<K, V, LIMIT> {
         self.old.remove(key);
     }
 
-    /// True when nothing is remembered.
+    /// True when there are no entries.
     pub fn is_empty(&self) -> bool {
         self.young.is_empty() && self.old.is_empty()
     }
 
-    /// Every key that is remembered, perhaps twice.
+    /// All keys; a key may come twice.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.young.keys().chain(self.old.keys())
     }

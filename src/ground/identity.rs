@@ -1,4 +1,4 @@
-//! Identifies the directory that a path leads to, independent of its name and of what replaces it later.
+//! Identifies a directory independently of its path, so that a replacement can be detected.
 //! Does not decide what a replacement means.
 
 use std::io;
@@ -15,12 +15,12 @@ const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
 pub struct Identity {
     device: (u32, u32),
     inode: u64,
-    /// Zero if the file system keeps no lasting birth time.
+    /// Zero if the file system keeps no stable birth time.
     born: (i64, u32),
 }
 
 impl Identity {
-    /// The identity of what `path` leads to now. Opens nothing, so that a shortage of file descriptors is not taken for a loss.
+    /// The identity of what `path` leads to now. Opens nothing, so that a shortage of file descriptors does not look like a loss.
     ///
     /// # Errors
     /// When there is nothing, or the kernel does not tell.
@@ -29,7 +29,7 @@ impl Identity {
         Ok(Self::new(&stat, statfs(path)?.f_type))
     }
 
-    /// The open directory.
+    /// The identity of the open directory.
     ///
     /// # Errors
     /// When the kernel does not tell.

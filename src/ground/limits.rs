@@ -1,4 +1,4 @@
-//! The kernel's limits on inotify and on open files: read and, where we may, raised.
+//! The kernel's limits on inotify and on open files: reads them and, if permitted, raises them.
 //! Never lowers a limit.
 
 use std::fs;
@@ -43,10 +43,10 @@ impl Limit {
     }
 }
 
-/// Raises the number of files that this process may hold open as far as it may without privileges.
+/// Raises the number of open files of this process as far as it may without privileges.
 ///
 /// # Errors
-/// When the system refuses; the old limit holds then.
+/// When the system refuses; the old limit then stays.
 pub fn raise_open_files() -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
@@ -64,7 +64,7 @@ fn raise(file: &Path, wanted: u64) -> io::Result<bool> {
     if read(file)? >= wanted {
         return Ok(false);
     }
-    // Not `fs::write`: a limit is never created, and truncating means nothing below /proc.
+    // Do not use `fs::write`: it would create a missing file.
     let mut target = fs::OpenOptions::new().write(true).open(file)?;
     target.write_all(format!("{wanted}\n").as_bytes())?;
     Ok(true)

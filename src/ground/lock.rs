@@ -1,10 +1,10 @@
-//! Mutexes that stay usable after a panic of a thread that held them.
-//! Only for data that every holder leaves consistent at each step.
+//! Locks mutexes that stay usable after a thread panicked while it held them.
+//! Only for data that every holder keeps consistent at each step.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, WaitTimeoutResult};
 use std::time::Duration;
 
-/// Locks `mutex`, also after a panic of an earlier holder.
+/// Locks `mutex`, even after a panic of an earlier holder.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -23,7 +23,7 @@ pub fn wait_timeout<'a, T>(
     condition.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner).0
 }
 
-/// Waits as long as `waits` says so, at most for `limit`.
+/// Waits while `waits` returns true, at most for `limit`.
 pub fn wait_timeout_while<'a, T>(
     condition: &Condvar,
     guard: MutexGuard<'a, T>,

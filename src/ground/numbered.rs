@@ -1,7 +1,7 @@
-//! Lists whose places are numbers that mean something elsewhere, and are used again.
-//! Does not know what the numbers mean.
+//! Lists whose indexes are ids that other parts use, and that may be reused.
+//! Does not know what the ids mean.
 
-/// Sets what belongs to a number, which is the next one or one that is taken.
+/// Stores `value` at `number`, which is in use already or the next free one.
 pub fn put<T>(list: &mut Vec<T>, number: usize, value: T) {
     match list.get_mut(number) {
         Some(taken) => *taken = value,

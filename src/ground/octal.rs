@@ -1,7 +1,7 @@
-//! Bytes that the kernel's tables and rsync's output write as octal numbers: `\040`, `\#012`.
-//! Only reads them.
+//! Decodes bytes that the kernel's tables and rsync's output write as octal numbers: `\040`, `\#012`.
+//! Does not encode.
 
-/// Replaces each `mark` with three octal digits behind it by the byte that they mean.
+/// Replaces each `mark` that three octal digits follow by the byte that they mean.
 pub fn unescape(text: &[u8], mark: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -1,9 +1,9 @@
-//! Which characters of a name may be shown unchanged: not those that move a cursor, ring a bell, or change the text's direction.
+//! Escapes characters of a name that must not be shown: those that move a cursor, ring a bell, or change the text's direction.
 //! Escapes for people; the fail log quotes names for a shell.
 
 use std::fmt::{self, Write};
 
-/// True for control characters and for what is invisible or changes how its neighbours are shown.
+/// True for control characters, invisible characters, and those that change how neighbouring characters are shown.
 pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -11,7 +11,7 @@ pub fn is_unprintable(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Writes `c`, escaped where it is unprintable.
+/// Writes `c`, escaped if it is unprintable.
 pub fn write_char(out: &mut impl Write, c: char) -> fmt::Result {
     match c {
         c if c.is_control() => write!(out, "{}", c.escape_default()),

@@ -1,5 +1,5 @@
-//! Finds a program by its name, and runs one to its end, or until it takes too long.
-//! Knows no shell, and makes no command: whoever names a program does.
+//! Finds a program by its name, and runs a command until it ends or takes too long.
+//! Uses no shell. The caller makes the command.
 
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -12,21 +12,21 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// What a program says on standard error is kept up to here.
+/// How many bytes of a program's standard error are kept.
 const COMPLAINT_BYTES: u64 = 300;
 
 /// A program that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// How.
+    /// How it ended.
     pub status: ExitStatus,
-    /// What it printed, if its standard output is a pipe: one byte more than allowed tells that there was more.
+    /// What it printed, if its standard output is a pipe. One byte more than allowed means that there was more.
     pub printed: Vec<u8>,
-    /// The first line that it wrote to standard error when it failed, if that is a pipe.
+    /// The first line of its standard error if it failed and that stream is a pipe.
     pub complaint: Option<String>,
 }
 
-/// Why a program did not come to its end. Each is a clause whose subject is the program.
+/// Why a program did not end by itself. Each is a clause whose subject is the program.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// There is no such file.
@@ -38,16 +38,16 @@ pub enum RunError {
     /// The system refuses a thread, or its output cannot be read.
     #[error("cannot be watched: {0}")]
     NotWatched(io::Error),
-    /// It was ended.
+    /// It took too long and was killed.
     #[error("was ended because it ran longer than {} s", .0.as_secs_f32())]
     TooLong(Duration),
 }
 
-/// Runs a program in a process group of its own, which is ended with it when it runs longer than `limit`. Each of its streams that
-/// is a pipe is served: it gets `input`, and at most `printed_max` bytes of its output are kept.
+/// Runs a program in a process group of its own, and kills the group if the program runs longer than `limit`. Streams that are
+/// pipes are served: the program gets `input`, and at most `printed_max` bytes of its output are kept.
 ///
 /// # Errors
-/// It did not come to its end.
+/// It did not end by itself.
 pub fn run(
     mut command: Command,
     input: String,
@@ -62,16 +62,16 @@ pub fn run(
     let kill = || group.map(|group| kill_process_group(group, Signal::KILL));
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (tell, ended) = bounded::<io::Result<(ExitStatus, Vec<u8>)>>(1);
-    // Nobody joins these threads: a grandchild that has left the group may hold their pipes open.
+    // Do not join these threads: a grandchild that has left the group may hold their pipes open.
     let waits = Builder::new().name("program".into()).spawn(move || {
         if let Some(mut stdin) = stdin {
-            // A program need not read its input.
+            // Ignore errors: a program need not read its input.
             _ = stdin.write_all(input.as_bytes());
         }
         let printed = stdout.map_or(Ok(Vec::new()), |stdout| read_up_to(stdout, printed_max));
-        // What prints more than it may is ended by a closed pipe, or by its time.
+        // A program that prints too much is ended by the closed pipe or by the time limit.
         let ended = printed.and_then(|printed| Ok((child.wait()?, printed)));
-        // Fails only when nobody waits any more.
+        // Fails only when the caller does not wait any more.
         _ = tell.send(ended);
     });
     let complaint = waits.and_then(|_| stderr.map(first_bytes).transpose()).map_err(|error| {
@@ -96,7 +96,7 @@ pub fn run(
     }
 }
 
-/// At most one byte more than the limit: that tells a longer stream from one of just that length.
+/// Reads at most one byte more than the limit, which tells a longer stream from one of exactly that length.
 ///
 /// # Errors
 /// It cannot be read.
@@ -106,7 +106,7 @@ pub fn read_up_to(stream: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The beginning of a stream as text; the rest is read and dropped, so that nobody waits for room.
+/// The beginning of a stream as text. The rest is read and dropped, so that the writer never blocks.
 fn first_bytes(mut stream: impl Read + Send + 'static) -> io::Result<Receiver<String>> {
     let (tell, said) = bounded(1);
     Builder::new().name("program".into()).spawn(move || {
@@ -119,7 +119,7 @@ fn first_bytes(mut stream: impl Read + Send + 'static) -> io::Result<Receiver<St
     Ok(said)
 }
 
-/// The executable `name` in the directories of `PATH`, or in the usual ones when there is no `PATH`.
+/// The executable `name` in the directories of `PATH`, or in the usual ones if `PATH` is not set.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     let candidates = std::env::split_paths(&path).map(|dir| dir.join(name));

@@ -1,5 +1,5 @@
 //! A named thread that does not outlive its owner: dropping the handle waits for the thread's end.
-//! Does not tell the thread to stop. The owner does: by a field in front of the handle, or in its own `drop`.
+//! Does not tell the thread to stop. The owner does that, by an earlier field or in its own `drop`.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
@@ -10,7 +10,7 @@ use std::thread::{Builder, JoinHandle};
 pub struct JoinedThread(Option<JoinHandle<()>>);
 
 impl JoinedThread {
-    /// Starts a thread. `name` stands in lists of threads, which show 15 bytes of it.
+    /// Starts a thread. Lists of threads show the first 15 bytes of `name`.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -18,7 +18,7 @@ impl JoinedThread {
         Ok(Self(Some(Builder::new().name(name.into()).spawn(run)?)))
     }
 
-    /// The same with a stack of so many bytes, for a thread without deep calls.
+    /// Starts a thread with a stack of `stack_bytes`, for a thread without deep calls.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -34,7 +34,7 @@ impl JoinedThread {
 impl Drop for JoinedThread {
     fn drop(&mut self) {
         if let Some(thread) = self.0.take() {
-            // A panic of the thread is in the log already.
+            // A panic of the thread was already logged.
             _ = thread.join();
         }
     }

@@ -1,5 +1,5 @@
-//! The wall clock in milliseconds, for what people and other programs are told.
-//! What measures a duration inside the program reads another clock, which nobody sets.
+//! The wall clock in milliseconds, for output to people and other programs.
+//! Durations inside the program are measured with the monotonic clock, which cannot be set.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

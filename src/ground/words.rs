@@ -26,14 +26,14 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// The known word that `word` most probably stands for: equal but for letter case, or nearly.
+/// The known word that `word` most probably stands for: equal except for letter case, or nearly equal.
 pub fn near_word<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
     let length = word.chars().count();
     let limit = if length < 5 { 1 } else { 2 };
     known
         .into_iter()
-        // Words of very different length are never near, so most need no closer look.
+        // Words of very different length are never near, so skip the comparison for most.
         .filter(|k| k.chars().count().abs_diff(length) <= limit)
         .map(|k| (distance(&word, &k.to_ascii_lowercase()), k))
         .filter(|&(distance, k)| distance <= limit && distance < k.len())
@@ -41,7 +41,7 @@ pub fn near_word<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Op
         .map(|(_, k)| k)
 }
 
-/// Edit distance in which a swap of two neighbours counts once (`flase` is one from `false`).
+/// Edit distance in which a swap of two neighbouring characters counts once (`flase` to `false` is 1).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(40).collect(), b.chars().collect());
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];

@@ -12,10 +12,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::rsync::run::OWNER;
 
-/// What is killed is gone at once, unless it waits for a disk or a network file system.
+/// How long to wait for killed processes. They end at once, unless they wait for a disk or a network file system.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Ends every rsync that an earlier holder of the state directory `state` has left running; says how many there were.
+/// Ends every rsync that an earlier holder of the state directory `state` left running; returns how many there were.
 pub fn end_orphans(state: &Path) -> usize {
     let owner = [OWNER.as_bytes(), b"=", state.as_os_str().as_bytes()].concat();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -31,7 +31,7 @@ pub fn end_orphans(state: &Path) -> usize {
 /// Ends the process if it is an rsync of this owner.
 fn end(pid: i32, owner: &[u8]) -> Option<OwnedFd> {
     let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    // The number is this process's as long as the signal that follows reaches it.
+    // If the signal is delivered, the process of the pidfd is still alive. So `pid` was not reused during these checks.
     let is_rsync = fs::read(format!("/proc/{pid}/comm")).ok()? == b"rsync\n";
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let is_ours = is_rsync && environment.split(|&byte| byte == 0).any(|word| word == owner);

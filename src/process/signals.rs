@@ -1,5 +1,5 @@
-//! Signals become calls on a thread of their own; as PID 1 of a container that thread also reaps orphans.
-//! SIGCHLD is left alone otherwise: the exit status of a child belongs to the thread that waits for it.
+//! A thread that turns signals into calls. As PID 1 of a container, it also reaps orphans.
+//! Otherwise SIGCHLD is not handled: the thread that waits for a child needs its exit status.
 
 use std::fs;
 
@@ -22,12 +22,12 @@ pub enum Signal {
     Report,
 }
 
-/// How the process was started, which decides what an ignored signal means.
+/// How the process was started. This decides what an ignored signal means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// By hand, by a supervisor or by `nohup`: what is ignored stays ignored, also for children.
+    /// By hand, by a supervisor or by `nohup`: ignored signals stay ignored, also in children.
     Foreground,
-    /// With `-d`: nobody can mean to ignore anything that is sent here on purpose.
+    /// With `-d`: an ignored signal was inherited by accident, so all signals are handled.
     Background,
 }
 
@@ -38,8 +38,8 @@ pub struct Signals {
     _thread: JoinedThread,
 }
 
-/// Starts the signal thread, which calls `on_signal` for each signal. SIGPIPE is ignored by Rust's runtime
-/// before `main`, and given back to children.
+/// Starts the signal thread, which calls `on_signal` for each signal. Rust's runtime ignores SIGPIPE before `main`, and resets it
+/// in children.
 ///
 /// # Errors
 /// When the system refuses the handlers or the thread.
@@ -56,7 +56,7 @@ pub fn start_signals(
                 SIGCHLD => reap_orphans(),
                 SIGHUP => on_signal(Signal::Reopen),
                 SIGUSR1 => on_signal(Signal::Report),
-                // Its default action would end the program without a word.
+                // Handled because its default action would end the program without a message.
                 SIGUSR2 => {}
                 _ => on_signal(Signal::Stop),
             }
@@ -85,12 +85,11 @@ fn wanted_signals(mode: Mode, is_ignored: impl Fn(i32) -> bool, is_init: bool) -
     wanted
 }
 
-/// Waits for every dead child of the *main* thread. The kernel gives orphans to the main thread of PID 1,
-/// while our own children belong to the threads that started them: so no thread loses an exit status, as
-/// long as the main thread starts no child itself.
+/// Reaps every dead child of the *main* thread. The kernel gives orphans to the main thread of PID 1; our own children belong to the
+/// threads that started them. So no thread loses an exit status, as long as the main thread starts no child itself.
 fn reap_orphans() {
     let pid = getpid().as_raw_nonzero();
-    // A kernel without this file leaves the orphans as they are: unsightly, not harmful.
+    // Without this file (an option of the kernel) the orphans stay as zombies, which is harmless.
     let Ok(children) = fs::read_to_string(format!("/proc/self/task/{pid}/children")) else {
         return;
     };

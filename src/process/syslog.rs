@@ -1,5 +1,5 @@
-//! A line for the system's log, for what happens where nobody reads our own output.
-//! Sends one datagram; a machine without a log daemon loses it.
+//! Sends a line to the system's log, for failures when nobody reads our own output.
+//! It is one datagram; without a log daemon it is lost.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -14,14 +14,14 @@ const PRIORITY: u8 = 3 * 8 + 3;
 
 /// Sends `message` to the system's log, if there is one.
 pub fn send(message: &str) {
-    // Nobody is left to be told of an error.
+    // There is nowhere left to report an error.
     _ = send_to(SOCKET.as_ref(), &Zoned::now(), message);
 }
 
 fn send_to(socket: &Path, now: &Zoned, message: &str) -> std::io::Result<()> {
     let (time, pid) = (now.strftime("%b %e %H:%M:%S"), std::process::id());
     let sender = UnixDatagram::unbound()?;
-    // A log daemon that does not read must not hold the start up.
+    // A log daemon that does not read must not block the start.
     sender.set_nonblocking(true)?;
     for line in message.lines().filter(|line| !line.trim().is_empty()) {
         let datagram = format!("<{PRIORITY}>{time} sersync2[{pid}]: {line}");

@@ -1,5 +1,5 @@
-//! The calls of fanotify and of file handles, which no crate offers safely, and the events they lead to.
-//! Knows no paths: a directory is the handle that the kernel gives.
+//! The system calls of fanotify and file handles, which no crate offers safely, and the parsing of the events.
+//! Knows no paths: a directory is identified by the kernel's file handle.
 
 #![expect(unsafe_code, reason = "fanotify and file handles are in no safe crate")]
 
@@ -13,16 +13,16 @@ use libc::{
     FAN_REPORT_DFID_NAME, FAN_UNLIMITED_QUEUE,
 };
 
-/// Bytes in front of an event's information: `struct fanotify_event_metadata`.
+/// Bytes before an event's information records: `struct fanotify_event_metadata`.
 const METADATA_BYTES: usize = 24;
 
-/// Bytes in front of the handle itself: type, padding, length, file system, handle's length and type.
+/// Bytes before the handle itself: type, padding, length, file system, the handle's length and type.
 const INFO_HEAD_BYTES: usize = 20;
 
 /// The longest handle that the kernel gives.
 const HANDLE_BYTES_MAX: usize = 128;
 
-/// A directory and a name in it, as an event tells them.
+/// A directory and a name in it, from an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirAndName<'a> {
     /// File system, length, type and content of the directory's handle.
@@ -54,7 +54,7 @@ pub fn init() -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -71,8 +71,8 @@ pub fn mark_filesystem(group: BorrowedFd<'_>, dir: &OwnedFd, mask: u64) -> io::R
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Asks for none of these events in the directory, which may be a mere place, until [`hear_all`] or until the kernel
-/// wants the memory back.
+/// Ignores these events in the directory (an `O_PATH` descriptor is enough), until [`hear_all`] or until the kernel
+/// reclaims the memory.
 ///
 /// # Errors
 /// EINVAL on kernels before 6.0; ENOSPC when `fs.fanotify.max_user_marks` is used up.
@@ -85,19 +85,19 @@ pub fn ignore_in(group: BorrowedFd<'_>, dir: &OwnedFd, mask: u64) -> io::Result<
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Ends all that [`ignore_in`] has begun.
+/// Ends all ignoring by [`ignore_in`].
 ///
 /// # Errors
 /// None that is known.
 pub fn hear_all(group: BorrowedFd<'_>) -> io::Result<()> {
     let group = group.as_raw_fd();
-    // SAFETY: the descriptor is open; neither directory nor path is looked at.
+    // SAFETY: the descriptor is open; the call uses neither directory nor path.
     let result =
         unsafe { libc::fanotify_mark(group, FAN_MARK_FLUSH, 0, libc::AT_FDCWD, std::ptr::null()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The directory of an event, opened as a mere place, as the mount of `mount` shows it.
+/// Opens the directory of an event with `O_PATH`, in the mount of `mount`.
 ///
 /// # Errors
 /// ESTALE when it is deleted; EPERM without CAP_DAC_READ_SEARCH.
@@ -117,11 +117,11 @@ pub fn open_dir(mount: &OwnedFd, dir: &[u8]) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The events in what a read returned; ends at the first thing that it does not understand.
+/// Parses the events of one read; ends at the first one that it does not understand.
 pub fn parse(mut bytes: &[u8]) -> impl Iterator<Item = FanEvent<'_>> {
     std::iter::from_fn(move || {
         let length = u32_at(bytes, 0)? as usize;

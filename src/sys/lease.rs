@@ -1,4 +1,4 @@
-//! Whether anybody writes a file, asked with a lease that is given back at once.
+//! Finds out whether a process has a file open for writing, with a lease that is released at once.
 //! Waits for nothing, and leaves no lease behind.
 
 #![expect(unsafe_code, reason = "leases are in no safe crate")]
@@ -6,16 +6,16 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Which signal tells of a broken lease; the same number wherever this program runs, and not in the libc crate.
+/// The command that sets the signal for a broken lease. Its number is the same on all our platforms; the libc crate lacks it.
 const F_SETSIG: libc::c_int = 10;
 
-/// True when some process holds the file, which is open for reading here, open for writing.
+/// True when some process has the file open for writing. `file` must be open for reading only.
 ///
 /// # Errors
 /// EACCES for files of others without CAP_LEASE; EINVAL where the file system has no leases.
 pub fn has_writer(file: BorrowedFd<'_>) -> io::Result<bool> {
     let fd = file.as_raw_fd();
-    // Somebody who opens the file in this very moment makes the kernel send a signal: one that nobody minds.
+    // If a process opens the file during the lease, the kernel sends a signal. Choose one that is ignored.
     // SAFETY: the descriptor is open; the commands take numbers.
     let result = unsafe {
         match libc::fcntl(fd, F_SETSIG, libc::SIGURG) {

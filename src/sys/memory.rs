@@ -1,5 +1,5 @@
-//! The allocator, which outlives a shortage of memory where it can, and gives what is free back to the kernel.
-//! Decides nothing about what could be done without: who listens to the [`Bell`] does.
+//! The allocator: it survives a shortage of memory if possible, and returns free memory to the kernel.
+//! Does not decide what to release; the listener of the [`Bell`] does.
 
 #![expect(unsafe_code, reason = "allocators and malloc_trim are in no safe crate")]
 
@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Address space that is kept for the moment in which there is no more: enough to say so, and to make do with less.
+/// Address space reserved for a shortage: enough to report it and to reduce the use of memory.
 const RESERVE: usize = 4 << 20;
 
-/// How often, and how many times, a refused allocation is tried again once the reserve is used up. Then the program ends, as
-/// every Rust program does without memory; the journal keeps what is pending.
+/// The pause between retries of a refused allocation after the reserve is used up, and the number of retries. After them the program
+/// aborts, as every Rust program does without memory. The journal keeps what is pending.
 const PAUSE_MS: i64 = 50;
 const TRIES: u32 = 1_200;
 
-/// One for the first thread, one for all others. Many small pieces of a scan or a walk are freed by another thread than
-/// asked for them; in each of some twelve arenas they would keep a hundred kilobytes or more from being returned.
+/// The number of arenas: one for the first thread, one for all others. One thread often frees what another allocated in a scan or
+/// walk. With some twelve arenas, such pieces would prevent the return of a hundred kilobytes or more in each.
 #[cfg(target_env = "gnu")]
 const ARENAS: libc::c_int = 2;
 
@@ -30,37 +30,37 @@ static ALLOCATOR: Patient = Patient;
 
 static RESERVED: AtomicPtr<u8> = AtomicPtr::new(null_mut());
 static SHORT: AtomicBool = AtomicBool::new(false);
-/// What rings when memory is short. It is never closed: a thread that has just run out of memory may be about to write to it.
+/// The descriptor that signals a shortage. It is never closed: a thread that has run out of memory may be about to write to it.
 static BELL: OnceLock<OwnedFd> = OnceLock::new();
 
-/// The C library's allocator. A thread that gets nothing from it takes the reserve, and waits for better times after that.
+/// The C library's allocator. If it refuses memory, the thread releases the reserve; if that is gone, it waits and retries.
 struct Patient;
 
-// SAFETY: every pointer comes from `System` and goes back to it with the layout that it was made with.
+// SAFETY: every pointer comes from `System` and returns to it with the layout of its allocation.
 unsafe impl GlobalAlloc for Patient {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises about `layout` are handed on.
+        // SAFETY: the caller guarantees what `System` requires of `layout`.
         let found = unsafe { System.alloc(layout) };
         // SAFETY: as above.
         if found.is_null() { patiently(|| unsafe { System.alloc(layout) }) } else { found }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are handed on.
+        // SAFETY: the caller guarantees what `System` requires.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises about `layout` are handed on.
+        // SAFETY: the caller guarantees what `System` requires of `layout`.
         let found = unsafe { System.alloc_zeroed(layout) };
         // SAFETY: as above.
         if found.is_null() { patiently(|| unsafe { System.alloc_zeroed(layout) }) } else { found }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promises are handed on.
+        // SAFETY: the caller guarantees what `System` requires.
         let found = unsafe { System.realloc(pointer, layout, size) };
-        // SAFETY: as above; a realloc that fails leaves what was there as it is.
+        // SAFETY: as above; a failed realloc leaves the old block unchanged.
         if found.is_null() {
             patiently(|| unsafe { System.realloc(pointer, layout, size) })
         } else {
@@ -73,7 +73,7 @@ fn reserve_layout() -> Layout {
     Layout::new::<[u8; RESERVE]>()
 }
 
-/// The memory that was refused, after all; null when it is refused for a minute.
+/// Retries a refused allocation; null when it stays refused for a minute.
 #[cold]
 fn patiently(try_again: impl Fn() -> *mut u8) -> *mut u8 {
     let bell = BELL.get().map(AsRawFd::as_raw_fd);
@@ -81,7 +81,7 @@ fn patiently(try_again: impl Fn() -> *mut u8) -> *mut u8 {
         SHORT.store(true, Ordering::Release);
         let reserved = RESERVED.swap(null_mut(), Ordering::AcqRel);
         if !reserved.is_null() {
-            // SAFETY: only who takes the reserve out of its place gives it back, and it was made with this layout.
+            // SAFETY: only the thread that took the pointer out frees it, and the block was allocated with this layout.
             unsafe { System.dealloc(reserved, reserve_layout()) };
         }
         if let Some(bell) = bell {
@@ -89,7 +89,7 @@ fn patiently(try_again: impl Fn() -> *mut u8) -> *mut u8 {
             unsafe { libc::write(bell, (&raw const ONE).cast(), 8) };
         }
         let found = try_again();
-        // Nobody listens: this is no daemon.
+        // Without a bell there is no daemon that could release memory.
         if !found.is_null() || bell.is_none() {
             return found;
         }
@@ -102,12 +102,12 @@ fn patiently(try_again: impl Fn() -> *mut u8) -> *mut u8 {
 
 static ONE: u64 = 1;
 
-/// Where a shortage is announced; there is one.
+/// Signals a shortage of memory. There is only one bell.
 #[derive(Debug, Clone, Copy)]
 pub struct Bell(&'static OwnedFd);
 
 impl Bell {
-    /// From now on a shortage is waited out, and announced here. The reserve is put by.
+    /// Sets the bell up: from now on a shortage is signalled and waited out. Allocates the reserve.
     ///
     /// # Errors
     /// When the system refuses a descriptor.
@@ -120,7 +120,7 @@ impl Bell {
 
     /// Ends the wait of [`Bell::wait`].
     pub fn ring(&self) {
-        // Fails only when it rings already.
+        // Fails only when the bell has already been rung.
         _ = rustix::io::write(self.0, &ONE.to_ne_bytes());
     }
 
@@ -135,7 +135,7 @@ pub fn take_shortage() -> bool {
     SHORT.load(Ordering::Relaxed) && SHORT.swap(false, Ordering::AcqRel)
 }
 
-/// Puts a reserve by again, if there is none and room for it. Nothing touches it, so that it costs addresses only.
+/// Allocates the reserve again, if it is gone and there is room. It is never written to, so it takes only address space.
 pub fn put_by_reserve() {
     if !RESERVED.load(Ordering::Acquire).is_null() {
         return;
@@ -144,14 +144,14 @@ pub fn put_by_reserve() {
     let reserve = unsafe { System.alloc(reserve_layout()) };
     let other = RESERVED.swap(reserve, Ordering::AcqRel);
     if !other.is_null() {
-        // SAFETY: somebody else has put one by meanwhile, with the same layout.
+        // SAFETY: another thread has stored a reserve with the same layout; this one is not used.
         unsafe { System.dealloc(other, reserve_layout()) };
     }
 }
 
-/// The standard library gives each thread a stack for the signal that says "stack overflow", and ends the program when there
-/// is no memory for one. It does neither when the signal is taken already: so it is taken before `main`. A thread without
-/// memory is then an error of its start, and an overflow ends the program by the signal, as it would anyway.
+/// Takes over the handler for stack overflows before `main`. Otherwise the standard library gives each thread a signal stack, and
+/// aborts the program when there is no memory for one. With this handler, a shortage is only an error of that thread's start.
+/// A stack overflow still ends the program by its signal.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEFORE_MAIN: extern "C" fn() = take_fault_signals;
@@ -159,7 +159,7 @@ static BEFORE_MAIN: extern "C" fn() = take_fault_signals;
 extern "C" fn take_fault_signals() {
     extern "C" fn again(_: libc::c_int) {}
     for signal in [libc::SIGSEGV, libc::SIGBUS] {
-        // SAFETY: `again` does nothing. It is called once; then the access is repeated, and the signal ends the program.
+        // SAFETY: `again` does nothing and is called once. Then the access is repeated, and the signal ends the program.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = again as extern "C" fn(libc::c_int) as usize;
@@ -169,7 +169,7 @@ extern "C" fn take_fault_signals() {
     }
 }
 
-/// Takes the stack of the first thread from the kernel now: it grows when it is needed, and ends the program when it cannot.
+/// Makes the kernel allocate the first thread's stack now. It would grow on demand, and end the program when it cannot.
 #[inline(never)]
 pub fn take_stack() {
     let mut stack = [0_u8; 256 << 10];
@@ -177,17 +177,17 @@ pub fn take_stack() {
     std::hint::black_box(&stack);
 }
 
-/// Call before there are threads: what they free is used by others, and does not stay with each of them. Does nothing where
-/// the C library cannot.
+/// Limits the number of arenas, so that threads reuse each other's freed memory. Call it before there are threads. Does nothing if the
+/// C library does not support it.
 pub fn share_between_threads() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: sets a number of the allocator, which is asked for when a thread allocates for the first time.
+    // SAFETY: sets a parameter of the allocator, which is read when a thread allocates for the first time.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, ARENAS);
     }
 }
 
-/// Returns what the allocator holds unused to the kernel; does nothing where the C library cannot.
+/// Returns the allocator's unused memory to the kernel; does nothing if the C library does not support it.
 pub fn release_unused() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes any number, touches only free memory, and may be called from any thread.

@@ -1,11 +1,11 @@
-//! What only the C library defines: POSIX regular expressions, `strftime`, error texts, syslog.
+//! Functions that only the C library has: POSIX regular expressions, `strftime`, error texts, syslog.
 //! Keeps no state of its own.
 
 #![expect(unsafe_code, reason = "the C library's functions have no safe interface")]
 
 use std::ffi::CStr;
 
-/// Whether upper and lower case are told apart.
+/// Whether upper and lower case are distinguished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Case {
     /// They are.
@@ -47,8 +47,7 @@ impl Drop for ExtendedRegex {
     }
 }
 
-/// The local time `seconds` after the epoch, written as `format` says. `None` when the result is empty or longer
-/// than 4,094 bytes.
+/// Formats the local time `seconds` after the epoch. `None` when the result is empty or longer than 4,094 bytes.
 pub fn strftime(format: &CStr, seconds: i64) -> Option<Vec<u8>> {
     let mut text = vec![0u8; 4095];
     // SAFETY: an all-zero tm is a valid value; localtime_r fills it.
@@ -87,7 +86,7 @@ pub fn write_syslog(message: &CStr) {
     unsafe { libc::syslog(libc::LOG_INFO, c"%s".as_ptr(), message.as_ptr()) };
 }
 
-/// Lets a closed pipe end the program, as it ends other filters; Rust's runtime ignores SIGPIPE.
+/// Lets a closed pipe end the program, as with other Unix tools; Rust's runtime ignores SIGPIPE.
 pub fn end_on_closed_pipes() {
     // SAFETY: SIG_DFL installs no code of ours.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
