@@ -1,5 +1,5 @@
-//! What watching costs: time until the watches stand, memory, and wake-ups at idle.
-//! `cargo bench --bench watch -- DIRECTORY [SECONDS] [inotify|fanotify|auto]`; decides nothing, prints.
+//! The cost of watching: time until all watches are set, memory, and wake-ups while idle.
+//! `cargo bench --bench watch -- DIRECTORY [SECONDS] [inotify|fanotify|auto]` prints the figures.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -19,8 +19,8 @@ use crate::config::telling::AlertRule;
 use crate::ground::lock::lock;
 use crate::ground::time::wall_ms;
 use crate::snapshot::{Instance, Snapshot, SnapshotReader};
-use condition::{Thresholds, conditions};
-use ledger::Ledger;
+use condition::{AlertThresholds, conditions};
+use ledger::AlertLedger;
 use message::Message;
 use send::Channels;
 
@@ -71,8 +71,8 @@ impl Alerts {
         let shared =
             Arc::new(Shared { latest: Mutex::default(), stop: AtomicBool::new(false), news });
         let actor = Actor {
-            limits: Thresholds::of(rule),
-            ledger: Ledger::new(rule.remind_hours),
+            limits: AlertThresholds::of(rule),
+            ledger: AlertLedger::new(rule.remind_hours),
             channels: Channels::new(rule),
             reader,
             shared: Arc::clone(&shared),
@@ -99,8 +99,8 @@ impl Drop for Alerts {
 }
 
 struct Actor {
-    limits: Thresholds,
-    ledger: Ledger,
+    limits: AlertThresholds,
+    ledger: AlertLedger,
     channels: Channels,
     reader: SnapshotReader,
     shared: Arc<Shared>,
@@ -153,7 +153,7 @@ impl Actor {
     /// When to look again; `None` if nothing can become an alert by time alone.
     fn next_look(&self) -> Option<Duration> {
         let may_last = self.before.as_ref().is_some_and(|snapshot| {
-            let is_behind = |remote: &crate::snapshot::Remote| {
+            let is_behind = |remote: &crate::snapshot::RemoteStatus| {
                 remote.down.is_some() || remote.oldest_pending_ms.is_some()
             };
             snapshot.remotes.iter().any(is_behind)
@@ -165,13 +165,13 @@ impl Actor {
 /// Sends a test over every channel of a rule; returns each channel with its result.
 pub fn send_test(rule: &AlertRule, instance: &Instance) -> Vec<(String, Result<(), String>)> {
     let alert = ledger::Alert {
-        kind: condition::Kind::Test,
-        state: ledger::State::Raised,
+        kind: condition::AlertKind::Test,
+        state: ledger::AlertState::Raised,
         subject: instance.config.clone(),
         text: "this is a test: sersync sends its alerts here".to_owned(),
         since_ms: wall_ms(),
     };
-    let alerts = ledger::Due { alerts: vec![alert], omitted: 0 };
+    let alerts = ledger::AlertMessage { alerts: vec![alert], omitted: 0 };
     Channels::new(rule).try_each(&Message::new(instance, alerts, wall_ms()))
 }
 

@@ -4,12 +4,12 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::config::Host;
+use crate::config::HostConfig;
 use crate::rsync::RunSpec;
 
 /// What the command line said.
 #[derive(Debug, Clone, Copy)]
-pub struct Options<'a> {
+pub struct BannerOptions<'a> {
     /// `-r`.
     pub full_sync: bool,
     /// `-d`.
@@ -30,7 +30,7 @@ pub fn system_limits(raised: &[(&str, u64)]) -> Vec<u8> {
 }
 
 /// `parse the command param`, one line for each option that was given, and the number of workers.
-pub fn options(options: Options<'_>) -> Vec<u8> {
+pub fn options(options: BannerOptions<'_>) -> Vec<u8> {
     let mut text = b"parse the command param\n".to_vec();
     if options.full_sync {
         text.extend_from_slice(
@@ -55,7 +55,7 @@ pub fn parsing() -> Vec<u8> {
 }
 
 /// The `<host>` of the file.
-pub fn host(host: &Host) -> Vec<u8> {
+pub fn host(host: &HostConfig) -> Vec<u8> {
     format!("host ip : {}     host port: {}\n", host.ip, host.port).into_bytes()
 }
 
@@ -142,13 +142,13 @@ mod tests {
     #[test]
     fn the_lines_are_those_of_the_tutorials() {
         let argv = words(&["-az", "-R", "--delete", "./", "-e", "ssh", "172.16.10.5:/tmp/www"]);
-        let given = Options {
+        let given = BannerOptions {
             full_sync: true,
             background: true,
             config_file: Some(Path::new("FILE")),
             workers: 10,
         };
-        let localhost = Host { ip: "localhost".into(), port: 8008, page: PageAccess::Off };
+        let localhost = HostConfig { ip: "localhost".into(), port: 8008, page: PageAccess::Off };
         let limits = [
             ("/proc/sys/fs/inotify/max_user_watches", 50_000_000),
             ("/proc/sys/fs/inotify/max_queued_events", 327_679),
@@ -201,7 +201,8 @@ watch path is: /www
 
     #[test]
     fn what_was_not_asked_for_or_not_done_is_not_printed() {
-        let none = Options { full_sync: false, background: false, config_file: None, workers: 3 };
+        let none =
+            BannerOptions { full_sync: false, background: false, config_file: None, workers: 3 };
         assert_eq!(text(options(none)), "parse the command param\ndaemon thread num: 3\n");
         assert_eq!(text(system_limits(&[])), "set the system param\n");
         assert!(

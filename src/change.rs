@@ -91,7 +91,7 @@ impl Change {
 pub struct RootId(pub usize);
 
 /// A place below a root.
-pub type Place = (RootId, RelPath);
+pub type RootedPath = (RootId, RelPath);
 
 /// Index of a remote among all remotes of the configuration, in file order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -41,11 +41,11 @@ const COMMANDS: &[Command] = &[
     Command { name: "fsnotifywatch", run: inotifywatch::run, words: None },
     Command { name: "explain", run: explain::run, words: None },
     Command { name: "events", run: events::run, words: None },
-    Command { name: "status", run: status::run, words: Some(status::Args::command) },
-    Command { name: "flush", run: flush::run, words: Some(flush::Args::command) },
+    Command { name: "status", run: status::run, words: Some(status::StatusArgs::command) },
+    Command { name: "flush", run: flush::run, words: Some(flush::FlushArgs::command) },
     Command { name: "sync-now", run: steer::sync_now, words: Some(steer::SyncNow::command) },
-    Command { name: "retry", run: steer::retry, words: Some(steer::Retry::command) },
-    Command { name: "pause", run: pause::run, words: Some(pause::Args::command) },
+    Command { name: "retry", run: steer::retry, words: Some(steer::RetryArgs::command) },
+    Command { name: "pause", run: pause::run, words: Some(pause::PauseArgs::command) },
     Command { name: "resume", run: pause::resume, words: Some(pause::ResumeArgs::command) },
     Command {
         name: "confirm-deletions",
@@ -53,12 +53,20 @@ const COMMANDS: &[Command] = &[
         words: Some(steer::ConfirmDeletions::command),
     },
     Command { name: "log-level", run: steer::log_level, words: Some(steer::LogLevel::command) },
-    Command { name: "reload", run: reload::run, words: Some(reload::Args::command) },
+    Command { name: "reload", run: reload::run, words: Some(reload::ReloadArgs::command) },
     Command { name: "stop", run: steer::stop, words: Some(steer::StopCommand::command) },
-    Command { name: "test-alert", run: test_alert::run, words: Some(test_alert::Options::command) },
-    Command { name: "verify", run: verify::run, words: Some(verify::Args::command) },
-    Command { name: "doctor", run: doctor::run, words: Some(doctor::Args::command) },
-    Command { name: "completions", run: completions::run, words: Some(completions::Args::command) },
+    Command {
+        name: "test-alert",
+        run: test_alert::run,
+        words: Some(test_alert::TestAlertArgs::command),
+    },
+    Command { name: "verify", run: verify::run, words: Some(verify::VerifyArgs::command) },
+    Command { name: "doctor", run: doctor::run, words: Some(doctor::DoctorArgs::command) },
+    Command {
+        name: "completions",
+        run: completions::run,
+        words: Some(completions::CompletionsArgs::command),
+    },
 ];
 
 /// Runs the program with these words, its own name first.

@@ -7,11 +7,11 @@ pub mod lists;
 pub mod load;
 pub mod mirrors;
 pub mod params;
-pub mod places;
 pub mod plugins;
 pub mod preflight;
 pub mod raw;
 pub mod remotes;
+pub mod spans;
 pub mod telling;
 pub mod values;
 
@@ -25,14 +25,14 @@ use crate::change::{Cause, Change};
 
 pub use check::LoadOptions;
 pub use lists::{ListOrigin, ReadList};
-pub use load::{CheckReport, LoadError, Loaded, Verdict, check_file, load, load_bytes};
+pub use load::{CheckReport, CheckVerdict, LoadError, Loaded, check_file, load, load_bytes};
 pub use telling::{PageAccess, Telling};
 
 /// Everything one configuration file says, with defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// `<host>`: printed at start; the address of the status page when that is switched on.
-    pub host: Host,
+    pub host: HostConfig,
     /// `<debug start>`: print every watch event and every rsync command.
     pub debug: bool,
     /// `<fileSystem backend>`: how changes are watched.
@@ -42,21 +42,21 @@ pub struct Config {
     /// `<inotify>`: which kinds of change are mirrored.
     pub changes: ChangeSwitches,
     /// One per `<localpath>`, in file order.
-    pub mirrors: Vec<Mirror>,
+    pub mirrors: Vec<MirrorConfig>,
     /// `<remotes>`: lists of remotes outside the file. `mirrors` already contains the remotes that were read from them.
     pub lists: Vec<ListOrigin>,
     /// `<failLog>`.
-    pub fail_log: FailLog,
+    pub fail_log: FailLogConfig,
     /// `<crontab start="true">`.
     pub crontab: Option<Crontab>,
     /// `<guard maxDelete>`.
-    pub guard: Guard,
+    pub guard: GuardConfig,
     /// `<statusFile>`, `<heartbeat>`, `<alert>`, `<eventLog>`.
     pub telling: Telling,
     /// `<plugin start="true" name="…"/>` inside `<sersync>`.
     pub plugin: Option<PluginName>,
     /// The `<plugin name="…">` definitions of the file.
-    pub plugins: Plugins,
+    pub plugins: PluginDefinitions,
 }
 
 /// `<fileSystem backend>`.
@@ -73,12 +73,12 @@ pub enum WatchBackend {
 
 /// `<guard>`: the limit at which a mass deletion is held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Guard {
+pub struct GuardConfig {
     /// The percentage of known entries that may vanish at once without delete events; `None` switches the guard off.
     pub max_delete_percent: Option<u8>,
 }
 
-impl Default for Guard {
+impl Default for GuardConfig {
     fn default() -> Self {
         Self { max_delete_percent: Some(50) }
     }
@@ -86,7 +86,7 @@ impl Default for Guard {
 
 /// `<host hostip port>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
+pub struct HostConfig {
     /// Host name or address, as written.
     pub ip: String,
     /// TCP port.
@@ -152,7 +152,7 @@ impl Default for ChangeSwitches {
 
 /// One `<localpath>`: a directory and the remotes that get it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mirror {
+pub struct MirrorConfig {
     /// The watch root: absolute, without trailing slash.
     pub watch: PathBuf,
     /// In file order, remotes from lists last. Each gets everything.
@@ -170,7 +170,7 @@ pub struct Remote {
 
 /// `<failLog path timeToExecute>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailLog {
+pub struct FailLogConfig {
     /// The script that lists what failed.
     pub path: PathBuf,
     /// Minutes between two tries of the paths in it.
@@ -199,7 +199,7 @@ pub enum PluginName {
 /// The plugin definitions that the file holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named after the XML values")]
-pub struct Plugins {
+pub struct PluginDefinitions {
     pub command: Option<CommandPlugin>,
     pub socket: Option<SocketPlugin>,
     pub http: Option<HttpPlugin>,

@@ -35,10 +35,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::args::{self, Args};
-use crate::config::{Loaded, Verdict};
+use crate::config::{CheckVerdict, Loaded};
 use crate::ground::absolute::absolute;
 use crate::ground::limits::Limit;
-use crate::logging::{self, Destination, Log};
+use crate::logging::{self, Log, LogTarget};
 use crate::process::{self, Background, Readiness, print};
 use crate::state::{Patience, StateBases, StateDir, state_name};
 use crate::{banner, config, remote_list, sys};
@@ -112,8 +112,8 @@ fn check(file: &Path, args: &Args) -> ExitCode {
     };
     let report = config::load::check_file(file, &options);
     match report.verdict {
-        Verdict::Valid | Verdict::NotHere => print(report.text.as_bytes()),
-        Verdict::Invalid => eprint!("{}", report.text),
+        CheckVerdict::Valid | CheckVerdict::NotHere => print(report.text.as_bytes()),
+        CheckVerdict::Invalid => eprint!("{}", report.text),
     }
     ExitCode::from(report.verdict.code())
 }
@@ -127,7 +127,7 @@ fn start(args: &Args) -> Result<ExitCode, BoxError> {
         read_list: Some(remote_list::read),
     };
     let loaded = config::load(&args.config, &options);
-    print(&banner::options(banner::Options {
+    print(&banner::options(banner::BannerOptions {
         full_sync: args.full_sync,
         background: args.daemon,
         config_file: Some(&args.config),
@@ -176,9 +176,9 @@ fn start(args: &Args) -> Result<ExitCode, BoxError> {
         Readiness::foreground()
     };
     let destination = if args.daemon || args.log_file.is_some() {
-        Destination::File(log_file)
+        LogTarget::File(log_file)
     } else {
-        Destination::Stderr
+        LogTarget::Stderr
     };
     let level = if loaded.config.debug { log::LevelFilter::Debug } else { log::LevelFilter::Info };
     let log = match logging::start(destination, level) {

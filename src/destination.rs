@@ -46,11 +46,11 @@ pub struct Host {
 
 /// What makes two destinations the same place, whatever their options are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Vec<u8>);
+pub struct DestinationKey(Vec<u8>);
 
-impl Key {
+impl DestinationKey {
     /// The keys of the directories above, from the nearest up, as far as they are on that machine and in that module.
-    pub fn above(&self) -> impl Iterator<Item = Key> {
+    pub fn above(&self) -> impl Iterator<Item = DestinationKey> {
         let start = match self.0.iter().position(|&b| b == b':') {
             // `host::module/sub` has nothing above its module; `host:/path` and `host:path` do.
             Some(at) if !self.0.starts_with(b"/") => at + 1,
@@ -60,7 +60,7 @@ impl Key {
             (start..self.0.len()).filter(|&at| self.0[at] == b'/').rev().collect();
         slashes.into_iter().filter_map(move |at| {
             let end = if at == start { at + 1 } else { at };
-            (end < self.0.len()).then(|| Key(self.0[..end].to_vec()))
+            (end < self.0.len()).then(|| DestinationKey(self.0[..end].to_vec()))
         })
     }
 
@@ -73,7 +73,7 @@ impl Key {
 impl Destination {
     /// What is equal for two destinations that hold the same directory. Neither the way in (a password, a shell) nor
     /// the way of writing it (letter case of the host, doubled slashes) counts.
-    pub fn key(&self) -> Key {
+    pub fn key(&self) -> DestinationKey {
         let mut key = Vec::new();
         match self {
             Self::Daemon { host, module } => {
@@ -98,7 +98,7 @@ impl Destination {
             }
             Self::Local { path } => key.extend(plain_path(path.as_os_str().as_bytes())),
         }
-        Key(key)
+        DestinationKey(key)
     }
 
     /// The machine; `None` for this one.

@@ -57,7 +57,7 @@ pub type Now = Duration;
 
 /// What never changes while the engine runs.
 #[derive(Debug, Clone)]
-pub struct Setup {
+pub struct EngineSetup {
     /// How many watch roots there are.
     pub roots: usize,
     /// For each remote, the root that it mirrors.
@@ -162,7 +162,7 @@ pub enum FullSyncCause {
 /// All state of the mirror.
 #[derive(Debug)]
 pub struct Engine {
-    setup: Setup,
+    setup: EngineSetup,
     remotes: Vec<RemoteState>,
     /// Jobs in flight that do not wait for their remotes.
     busy: usize,
@@ -190,7 +190,7 @@ enum Life {
 
 impl Engine {
     /// An engine that knows nothing yet; the first deadline, at once, makes first contact with every remote.
-    pub fn new(setup: Setup) -> Self {
+    pub fn new(setup: EngineSetup) -> Self {
         let ids = (0..).map(RemoteId).zip(&setup.remotes);
         let remotes = ids.map(|(id, root)| RemoteState::new(id, *root, setup.unrecorded)).collect();
         Self {

@@ -26,7 +26,7 @@ const MODE: u32 = 0o640;
 
 /// What happened to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum LoggedEvent {
     /// It was sent.
     Sent,
     /// It was deleted on the remote.
@@ -39,7 +39,7 @@ pub enum Event {
     Failed,
 }
 
-impl Event {
+impl LoggedEvent {
     fn name(self) -> &'static str {
         match self {
             Self::Sent => "sent",
@@ -62,11 +62,11 @@ impl Event {
 
 /// One line.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub struct EventRecord {
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
     /// What happened.
-    pub event: Event,
+    pub event: LoggedEvent,
     /// The remote.
     pub remote: Arc<str>,
     /// The watch path.
@@ -85,7 +85,7 @@ pub struct Record {
 #[derive(Debug)]
 pub struct EventLog {
     what: EventKinds,
-    queue: Sender<Record>,
+    queue: Sender<EventRecord>,
     shared: Arc<Shared>,
     _thread: JoinedThread,
 }
@@ -101,7 +101,7 @@ impl EventLog {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(config: &telling::EventLog) -> io::Result<Self> {
+    pub fn start(config: &telling::EventLogConfig) -> io::Result<Self> {
         let (queue, records) = bounded(QUEUE);
         let shared = Arc::new(Shared::default());
         let writer = Writer {
@@ -118,12 +118,12 @@ impl EventLog {
     }
 
     /// True when the configuration wants records of this event.
-    pub fn wants(&self, event: Event) -> bool {
+    pub fn wants(&self, event: LoggedEvent) -> bool {
         event.is_wanted(self.what)
     }
 
     /// Queues a record; never blocks.
-    pub fn offer(&self, record: Record) {
+    pub fn offer(&self, record: EventRecord) {
         if !self.wants(record.event) {
             return;
         }
@@ -150,7 +150,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, records: &Receiver<Record>) {
+    fn run(mut self, records: &Receiver<EventRecord>) {
         // Create the file now, so that the operator sees it before the first event.
         let opened = self.open();
         self.note(opened, 0);
@@ -224,8 +224,8 @@ impl Writer {
 }
 
 /// Adds the size of the delivered file; a file that is gone by now gets none.
-fn look_up(mut record: Record) -> Record {
-    if record.bytes.is_none() && matches!(record.event, Event::Sent | Event::Moved) {
+fn look_up(mut record: EventRecord) -> EventRecord {
+    if record.bytes.is_none() && matches!(record.event, LoggedEvent::Sent | LoggedEvent::Moved) {
         let found = std::fs::symlink_metadata(record.path.below(&record.root));
         record.bytes = found.ok().filter(|found| found.is_file()).map(|found| found.len());
     }
@@ -234,11 +234,11 @@ fn look_up(mut record: Record) -> Record {
 
 /// The format of a line.
 trait Format {
-    fn write(self, record: &Record, into: &mut String);
+    fn write(self, record: &EventRecord, into: &mut String);
 }
 
 impl Format for EventFormat {
-    fn write(self, record: &Record, into: &mut String) {
+    fn write(self, record: &EventRecord, into: &mut String) {
         match self {
             Self::Text => text_line(record, into),
             Self::Json => json_line(record, into),
@@ -247,7 +247,7 @@ impl Format for EventFormat {
 }
 
 /// Formats a record as text. The path comes last, because only it may contain blanks.
-fn text_line(record: &Record, line: &mut String) {
+fn text_line(record: &EventRecord, line: &mut String) {
     let bytes = record.bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
     let took = record.took_us.map_or("-".to_owned(), |us| format!("{:.3}s", us as f64 / 1e6));
     let outcome =
@@ -261,7 +261,7 @@ fn text_line(record: &Record, line: &mut String) {
     line.push('\n');
 }
 
-fn json_line(record: &Record, line: &mut String) {
+fn json_line(record: &EventRecord, line: &mut String) {
     let mut value = json!({
         "time": time(record.at_ms),
         "event": record.event.name(),
@@ -281,7 +281,7 @@ fn json_line(record: &Record, line: &mut String) {
 }
 
 /// The absolute path, escaped so that it cannot begin a line or move a terminal's cursor.
-fn shown(record: &Record) -> String {
+fn shown(record: &EventRecord) -> String {
     let root = escaped(&record.root.to_string_lossy());
     match record.path.is_root() {
         true => format!("{root}/"),
@@ -314,8 +314,8 @@ fn time(ms: u64) -> String {
 mod tests {
     use super::*;
 
-    fn record(path: &[u8], event: Event) -> Record {
-        Record {
+    fn record(path: &[u8], event: LoggedEvent) -> EventRecord {
+        EventRecord {
             at_ms: 1_700_000_000_123,
             event,
             remote: "192.0.2.20::www".into(),
@@ -327,20 +327,25 @@ mod tests {
         }
     }
 
-    fn config(path: PathBuf, format: EventFormat) -> telling::EventLog {
-        telling::EventLog { path, format, what: EventKinds::ALL }
+    fn config(path: PathBuf, format: EventFormat) -> telling::EventLogConfig {
+        telling::EventLogConfig { path, format, what: EventKinds::ALL }
     }
 
     #[test]
     fn a_line_says_when_what_where_and_how_long() {
         let mut line = String::new();
-        text_line(&record(b"a b.txt", Event::Sent), &mut line);
+        text_line(&record(b"a b.txt", LoggedEvent::Sent), &mut line);
         let (_, rest) = line.split_once(' ').unwrap();
         assert_eq!(rest, "sent 192.0.2.20::www ok bytes=1024 took=0.012s /data/www/a b.txt\n");
         line.clear();
         let failure = Some((23, "Permission denied (13)".to_owned()));
         text_line(
-            &Record { failure, took_us: None, bytes: None, ..record(b"x", Event::Failed) },
+            &EventRecord {
+                failure,
+                took_us: None,
+                bytes: None,
+                ..record(b"x", LoggedEvent::Failed)
+            },
             &mut line,
         );
         assert!(line.ends_with(
@@ -360,7 +365,7 @@ mod tests {
         for name in names {
             for format in [EventFormat::Text, EventFormat::Json] {
                 let mut line = String::new();
-                format.write(&record(name, Event::Sent), &mut line);
+                format.write(&record(name, LoggedEvent::Sent), &mut line);
                 assert_eq!(line.matches('\n').count(), 1, "{line}");
                 assert!(!line.trim_end().contains(|c: char| c.is_control()), "{line:?}");
             }
@@ -372,17 +377,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events");
         let what = EventKinds { deletions: true, ..EventKinds::default() };
-        let config = telling::EventLog { what, ..config(path.clone(), EventFormat::Json) };
+        let config = telling::EventLogConfig { what, ..config(path.clone(), EventFormat::Json) };
         let log = EventLog::start(&config).unwrap();
-        log.offer(record(b"sent", Event::Sent));
-        log.offer(record(b"first", Event::Deleted));
+        log.offer(record(b"sent", LoggedEvent::Sent));
+        log.offer(record(b"first", LoggedEvent::Deleted));
         drop(log);
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("first") && !text.contains("sent\""), "{text}");
         let log = EventLog::start(&config).unwrap();
         std::fs::rename(&path, dir.path().join("old")).unwrap();
         log.reopen();
-        log.offer(record(b"second", Event::Deleted));
+        log.offer(record(b"second", LoggedEvent::Deleted));
         drop(log);
         assert!(std::fs::read_to_string(&path).unwrap().contains("second"));
     }
@@ -391,7 +396,7 @@ mod tests {
     fn a_disk_that_takes_nothing_costs_lines_and_nothing_else() {
         let log = EventLog::start(&config("/dev/full".into(), EventFormat::Text)).unwrap();
         for _ in 0..QUEUE + 10 {
-            log.offer(record(b"x", Event::Sent));
+            log.offer(record(b"x", LoggedEvent::Sent));
         }
         drop(log);
     }

@@ -14,7 +14,7 @@ pub use patterns::Translation;
 pub use search::Search;
 
 use crate::path::RelPath;
-use crate::xml::text::Source;
+use crate::xml::text::SourceText;
 
 /// The most steps that one expression with look-around may take for one path.
 const BACKTRACKS_MAX: usize = 100_000;
@@ -70,11 +70,11 @@ impl Undecided {
 #[derive(Debug)]
 pub struct Expression {
     text: String,
-    engine: Engine,
+    engine: RegexEngine,
 }
 
 #[derive(Debug)]
-enum Engine {
+enum RegexEngine {
     /// Linear time, no look-around.
     Plain { regex: Regex, pattern: String },
     /// Look-around, back-references, possessive forms; bounded by [`BACKTRACKS_MAX`].
@@ -106,8 +106,8 @@ impl Expression {
     /// logged once.
     pub fn matches(&self, subject: &[u8], undecided: Undecided) -> bool {
         match &self.engine {
-            Engine::Plain { regex, .. } => regex.is_match(subject),
-            Engine::Fancy { regex, gave_up } => regex.is_match(subject).unwrap_or_else(|_| {
+            RegexEngine::Plain { regex, .. } => regex.is_match(subject),
+            RegexEngine::Fancy { regex, gave_up } => regex.is_match(subject).unwrap_or_else(|_| {
                 if !gave_up.swap(true, Ordering::Relaxed) {
                     log::error!(
                         "the expression `{}` takes too many steps for {}; {}; simplify it",
@@ -124,23 +124,23 @@ impl Expression {
     /// The pattern of the plain engine; `None` for the other engine.
     fn plain_pattern(&self) -> Option<&str> {
         match &self.engine {
-            Engine::Plain { pattern, .. } => Some(pattern),
-            Engine::Fancy { .. } => None,
+            RegexEngine::Plain { pattern, .. } => Some(pattern),
+            RegexEngine::Fancy { .. } => None,
         }
     }
 }
 
-fn plain(pattern: &str) -> Result<Engine, (String, String)> {
+fn plain(pattern: &str) -> Result<RegexEngine, (String, String)> {
     let mut builder = RegexBuilder::new(pattern);
     // Boost: `.` matches a line feed, `^` and `$` match at one, and everything is bytes.
     builder.unicode(false).dot_matches_new_line(true).multi_line(true);
     match builder.build() {
-        Ok(regex) => Ok(Engine::Plain { regex, pattern: pattern.to_owned() }),
+        Ok(regex) => Ok(RegexEngine::Plain { regex, pattern: pattern.to_owned() }),
         Err(error) => Err(last_words(&error.to_string())),
     }
 }
 
-fn fancy(pattern: &str) -> Result<Engine, (String, String)> {
+fn fancy(pattern: &str) -> Result<RegexEngine, (String, String)> {
     let mut builder = fancy_regex::RegexBuilder::new(pattern);
     builder
         .bytes_mode(fancy_regex::BytesMode::Ascii)
@@ -148,7 +148,9 @@ fn fancy(pattern: &str) -> Result<Engine, (String, String)> {
         .multi_line(true)
         .backtrack_limit(BACKTRACKS_MAX);
     match builder.build() {
-        Ok(regex) => Ok(Engine::Fancy { regex: Box::new(regex), gave_up: AtomicBool::new(false) }),
+        Ok(regex) => {
+            Ok(RegexEngine::Fancy { regex: Box::new(regex), gave_up: AtomicBool::new(false) })
+        }
         Err(error) => Err(last_words(&error.to_string())),
     }
 }
@@ -164,7 +166,7 @@ fn last_words(message: &str) -> (String, String) {
 ///
 /// # Errors
 /// What the engines do not support, with the reason.
-pub fn expression_of(source: &Source, text: &str) -> Result<String, ExpressionError> {
+pub fn expression_of(source: &SourceText, text: &str) -> Result<String, ExpressionError> {
     Expression::new(text)?;
     let expression = boost::in_bytes_of(source, text);
     Expression::new(&expression)?;

@@ -8,7 +8,7 @@ use crate::config::telling;
 use crate::ground::time::wall_ms;
 use crate::secret::Secret;
 use crate::snapshot::SnapshotReader;
-use crate::snapshot::health::{Level, Thresholds};
+use crate::snapshot::health::{HealthThresholds, Level};
 use crate::web::Web;
 
 /// How long the main loop may take for a snapshot.
@@ -29,7 +29,7 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// Sends nothing yet.
-    pub fn new(config: &telling::Heartbeat, reader: SnapshotReader) -> Self {
+    pub fn new(config: &telling::HeartbeatConfig, reader: SnapshotReader) -> Self {
         Self {
             url: config.url.clone(),
             fail_url: config.fail_url.clone(),
@@ -56,7 +56,7 @@ impl Heartbeat {
             Ok(snapshot) => snapshot,
             Err(error) => return Some(error.to_string()),
         };
-        let health = snapshot.health(&Thresholds::default(), wall_ms());
+        let health = snapshot.health(&HealthThresholds::default(), wall_ms());
         (health.level > Level::Ok)
             .then(|| health.reasons.iter().take(REASONS).cloned().collect::<Vec<_>>().join("\n"))
     }

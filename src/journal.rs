@@ -19,10 +19,10 @@ mod syncer;
 mod tests;
 mod volume;
 
-pub use layout::Layout;
+pub use layout::JournalLayout;
 pub use replay::{Doubt, Replay};
 
-use frame::{CLOSED_AT, PAYLOAD_MAX, Subject, YES, encode};
+use frame::{CLOSED_AT, FrameSubject, PAYLOAD_MAX, YES, encode};
 use syncer::{Promotion, Syncer};
 use volume::{Volume, boot_number, next_path, renew};
 
@@ -61,7 +61,7 @@ pub enum JournalError {
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    layout: Layout,
+    layout: JournalLayout,
     live: Volume,
     /// The compacted journal until it has taken the old one's place.
     successor: Option<Volume>,
@@ -94,7 +94,7 @@ const GROUPS_BEFORE_MENDING: u64 = 256;
 impl Journal {
     /// Opens (or creates) the journal in the state directory `dir`, and returns what was pending. This is already in
     /// the new journal; problems that need no decision are logged.
-    pub fn open(dir: &Path, layout: Layout) -> Result<(Self, Replay), JournalError> {
+    pub fn open(dir: &Path, layout: JournalLayout) -> Result<(Self, Replay), JournalError> {
         let path = dir.join("journal");
         let io = |verb, source| JournalError::Io { verb, path: path.clone(), source };
         let replay = match fs::read(&path) {
@@ -130,7 +130,7 @@ impl Journal {
     }
 
     /// The roots and remotes that it knows.
-    pub fn layout(&self) -> &Layout {
+    pub fn layout(&self) -> &JournalLayout {
         &self.layout
     }
 
@@ -154,25 +154,25 @@ impl Journal {
             return self.seq;
         }
         let items = news.into_iter().map(|c| (c.scope, c.path.as_bytes()));
-        self.append(Subject::Changed(root.0 as u32), items)
+        self.append(FrameSubject::Changed(root.0 as u32), items)
     }
 
     /// Records that `items` are pending for `remote` alone (a full sync of one remote, the parts of a larger hint).
     pub fn append_pending(&mut self, remote: RemoteId, items: &[(RelPath, Scope)]) -> Seq {
         let items = items.iter().map(|(p, s)| (*s, p.as_bytes()));
-        self.append(Subject::Pending(remote.0 as u32), items)
+        self.append(FrameSubject::Pending(remote.0 as u32), items)
     }
 
     /// Records that `remote` holds `items` as they were after change `upto`, which [`Journal::begin_job`] gave.
     pub fn append_delivered(&mut self, remote: RemoteId, upto: Seq, items: &[(RelPath, Scope)]) {
         let items = items.iter().map(|(p, s)| (*s, p.as_bytes()));
-        let subject = Subject::Delivered(remote.0 as u32);
+        let subject = FrameSubject::Delivered(remote.0 as u32);
         encode(&mut self.buffer, subject, upto, items);
     }
 
     fn append<'a>(
         &mut self,
-        subject: Subject,
+        subject: FrameSubject,
         items: impl Iterator<Item = (Scope, &'a [u8])>,
     ) -> Seq {
         self.seq.0 += 1;
@@ -246,7 +246,7 @@ impl Journal {
     /// Replaces the remotes: writes a new journal with `pending` by the new numbers. Returns when that is done.
     pub fn change_layout(
         &mut self,
-        layout: Layout,
+        layout: JournalLayout,
         pending: impl IntoIterator<Item = (RemoteId, RelPath, Scope)>,
     ) {
         self.commit();

@@ -13,14 +13,14 @@ use env_logger::{Builder, Target};
 use indicatif::MultiProgress;
 use jiff::Zoned;
 use log::{Level, LevelFilter};
-use sink::Sink;
+use sink::LogSink;
 
 use crate::ground::lock::lock;
 use crate::ground::printable::write_char;
 
 /// Where the log goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
+pub enum LogTarget {
     /// Standard error: the foreground.
     Stderr,
     /// A file that is appended to: the background, or `--log-file`.
@@ -55,7 +55,7 @@ const WARNINGS: usize = 200;
 /// The running log. Clones share one destination.
 #[derive(Debug, Clone)]
 pub struct Log {
-    sink: Arc<Mutex<Sink>>,
+    sink: Arc<Mutex<LogSink>>,
     /// The last warnings and errors, oldest first.
     warnings: Arc<Mutex<VecDeque<String>>>,
 }
@@ -73,8 +73,8 @@ const TALKATIVE: [&str; 2] = ["ureq", "rustls"];
 ///
 /// # Errors
 /// When the file cannot be opened (a symbolic link is never followed), or the log runs already.
-pub fn start(destination: Destination, level: LevelFilter) -> Result<Log, LogError> {
-    let sink = Arc::new(Mutex::new(Sink::open(destination)?));
+pub fn start(destination: LogTarget, level: LevelFilter) -> Result<Log, LogError> {
+    let sink = Arc::new(Mutex::new(LogSink::open(destination)?));
     let log = Log { sink, warnings: Arc::default() };
     let memory = log.clone();
     // The level can be changed later, so the logger itself lets everything through unless `RUST_LOG` says otherwise.
@@ -109,7 +109,7 @@ pub fn set_level(level: LevelFilter) {
 
 /// False while the terminal of standard error is stopped: a write would wait for it.
 pub fn is_stderr_writable() -> bool {
-    sink::is_writable(io::stderr().as_fd(), sink::Patience::None)
+    sink::is_writable(io::stderr().as_fd(), sink::WriteWait::None)
 }
 
 /// Appends one line to the log file `path`, for a start that ends before its log runs.
@@ -157,7 +157,7 @@ impl Log {
     }
 
     /// A panic elsewhere leaves the sink whole: every change to it is one assignment.
-    fn sink(&self) -> MutexGuard<'_, Sink> {
+    fn sink(&self) -> MutexGuard<'_, LogSink> {
         lock(&self.sink)
     }
 

@@ -10,21 +10,21 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::snapshot::{BOUNDS_US, DeletionState, Remote, RemoteState, RootState, Snapshot};
+use crate::snapshot::{BOUNDS_US, DeletionState, RemoteStatus, RootState, Snapshot, SyncState};
 
 /// Remotes that have series of their own; what is beyond is in the sums only.
 pub const REMOTES_MAX: usize = 1_000;
 
 /// How the metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum MetricsFormat {
     /// Prometheus' own text format, which every tool reads.
     Classic,
     /// OpenMetrics 1.0.
     OpenMetrics,
 }
 
-impl Format {
+impl MetricsFormat {
     /// Its content type.
     pub fn content_type(self) -> &'static str {
         match self {
@@ -35,13 +35,13 @@ impl Format {
 }
 
 /// The metrics of a snapshot.
-pub fn encode(snapshot: &Arc<Snapshot>, format: Format) -> String {
+pub fn encode(snapshot: &Arc<Snapshot>, format: MetricsFormat) -> String {
     let mut registry = Registry::with_prefix("sersync");
     registry.register_collector(Box::new(OfSnapshot(Arc::clone(snapshot))));
     let mut text = String::new();
     let written = match format {
-        Format::Classic => prometheus_text::encode(&mut text, &registry),
-        Format::OpenMetrics => text::encode(&mut text, &registry),
+        MetricsFormat::Classic => prometheus_text::encode(&mut text, &registry),
+        MetricsFormat::OpenMetrics => text::encode(&mut text, &registry),
     };
     // A string takes everything, so there is no failure to tell.
     debug_assert!(written.is_ok());
@@ -103,7 +103,7 @@ impl Collector for OfSnapshot {
         instance(&self.0, &mut writer)?;
         roots(&self.0, &mut writer)?;
         let labels = labels_of_remotes(&self.0);
-        let remotes: Vec<(&Labels, &Remote)> = labels.iter().zip(&self.0.remotes).collect();
+        let remotes: Vec<(&Labels, &RemoteStatus)> = labels.iter().zip(&self.0.remotes).collect();
         states(&remotes, &self.0, &mut writer)?;
         sums(&remotes, &mut writer)?;
         latencies(&remotes, &mut writer)
@@ -147,23 +147,25 @@ fn roots(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
 }
 
 fn states(
-    remotes: &[(&Labels, &Remote)],
+    remotes: &[(&Labels, &RemoteStatus)],
     snapshot: &Snapshot,
     writer: &mut Writer<'_>,
 ) -> fmt::Result {
-    let mut each =
-        |name: &str, help: &str, unit: Option<&Unit>, value: &dyn Fn(&Remote) -> Option<f64>| {
-            let series = remotes.iter().filter_map(|(labels, of)| Some((*labels, value(of)?)));
-            writer.gauge(name, help, unit, series)
-        };
+    let mut each = |name: &str,
+                    help: &str,
+                    unit: Option<&Unit>,
+                    value: &dyn Fn(&RemoteStatus) -> Option<f64>| {
+        let series = remotes.iter().filter_map(|(labels, of)| Some((*labels, value(of)?)));
+        writer.gauge(name, help, unit, series)
+    };
     let now = snapshot.taken_ms;
-    let is = |state| move |of: &Remote| Some(truth(of.state == state));
-    each("remote_down", "1 while nothing can be sent", None, &is(RemoteState::Down))?;
-    each("remote_paused", "1 while somebody has paused it", None, &is(RemoteState::Paused))?;
+    let is = |state| move |of: &RemoteStatus| Some(truth(of.state == state));
+    each("remote_down", "1 while nothing can be sent", None, &is(SyncState::Down))?;
+    each("remote_paused", "1 while somebody has paused it", None, &is(SyncState::Paused))?;
     let help = "Paths that may differ from their copy";
     each("remote_pending_paths", help, None, &|of| Some(of.pending as f64))?;
     let help = "How long the oldest pending path has waited";
-    let lag = |of: &Remote| Some(of.lag_ms(now) as f64 / 1e3);
+    let lag = |of: &RemoteStatus| Some(of.lag_ms(now) as f64 / 1e3);
     each("remote_lag", help, Some(&Unit::Seconds), &lag)?;
     let help = "Paths that rsync could not deliver";
     each("remote_failing_paths", help, None, &|of| Some(of.failing as f64))?;
@@ -172,29 +174,30 @@ fn states(
     let help = "rsync sessions that stand connected and wait for work";
     each("remote_sessions", help, None, &|of| Some(of.sessions as f64))?;
     let help = "When something was delivered last, since 1970";
-    let last = |of: &Remote| of.last_delivery_ms.map(|at| at as f64 / 1e3);
+    let last = |of: &RemoteStatus| of.last_delivery_ms.map(|at| at as f64 / 1e3);
     each("remote_last_delivery_timestamp", help, Some(&Unit::Seconds), &last)?;
     let help = "1 while a full sync is under way";
     each("remote_full_sync_running", help, None, &|of| Some(truth(of.full_sync.is_some())))?;
     let help = "Share of the full sync under way that is done";
-    let done = |of: &Remote| {
+    let done = |of: &RemoteStatus| {
         let full_sync = of.full_sync.as_ref().filter(|it| it.parts > 0)?;
         Some(full_sync.parts_done as f64 / full_sync.parts as f64)
     };
     each("remote_full_sync_done", help, Some(&Unit::Other("ratio".into())), &done)?;
     let help = "Files in the parts that the full sync under way has compared";
-    let files = |of: &Remote| of.full_sync.as_ref().map(|it| it.files as f64);
+    let files = |of: &RemoteStatus| of.full_sync.as_ref().map(|it| it.files as f64);
     each("remote_full_sync_files", help, None, &files)?;
     let help = "What rsync has sent in the full sync under way";
-    let bytes = |of: &Remote| of.full_sync.as_ref().map(|it| it.bytes as f64);
+    let bytes = |of: &RemoteStatus| of.full_sync.as_ref().map(|it| it.bytes as f64);
     each("remote_full_sync_sent", help, Some(&Unit::Bytes), &bytes)
 }
 
-fn sums(remotes: &[(&Labels, &Remote)], writer: &mut Writer<'_>) -> fmt::Result {
-    let mut each = |name: &str, help: &str, unit: Option<&Unit>, value: fn(&Remote) -> u64| {
-        let series = remotes.iter().map(|(labels, of)| (*labels, value(of)));
-        writer.counter(name, help, unit, series)
-    };
+fn sums(remotes: &[(&Labels, &RemoteStatus)], writer: &mut Writer<'_>) -> fmt::Result {
+    let mut each =
+        |name: &str, help: &str, unit: Option<&Unit>, value: fn(&RemoteStatus) -> u64| {
+            let series = remotes.iter().map(|(labels, of)| (*labels, value(of)));
+            writer.counter(name, help, unit, series)
+        };
     let help = "Paths delivered, deletions included";
     each("remote_deliveries", help, None, |of| of.total.deliveries)?;
     each("remote_deletions", "Paths deleted on the remote", None, |of| of.total.deletions)?;
@@ -206,7 +209,7 @@ fn sums(remotes: &[(&Labels, &Remote)], writer: &mut Writer<'_>) -> fmt::Result 
     each("remote_outages", "How often it went down", None, |of| of.total.outages)
 }
 
-fn latencies(remotes: &[(&Labels, &Remote)], writer: &mut Writer<'_>) -> fmt::Result {
+fn latencies(remotes: &[(&Labels, &RemoteStatus)], writer: &mut Writer<'_>) -> fmt::Result {
     let mut metric = writer.encoder.encode_descriptor(
         "remote_delivery_latency",
         "From a change to its delivery",
@@ -228,7 +231,7 @@ fn latencies(remotes: &[(&Labels, &Remote)], writer: &mut Writer<'_>) -> fmt::Re
 /// The labels of each remote; two of the same name below one root are told apart by their place.
 fn labels_of_remotes(snapshot: &Snapshot) -> Vec<Labels> {
     let mut seen = HashSet::new();
-    let labels = |remote: &Remote| {
+    let labels = |remote: &RemoteStatus| {
         let root = usize::try_from(remote.root).ok().and_then(|root| snapshot.roots.get(root));
         let root = root.map_or(String::new(), |root| root.path.clone());
         let mut name = remote.name.clone();
@@ -247,26 +250,26 @@ fn truth(is_so: bool) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Histogram, Root};
+    use crate::snapshot::{Histogram, RootStatus};
 
     fn snapshot(remotes: usize) -> Arc<Snapshot> {
         let mut latency_histogram = Histogram::default();
         latency_histogram.add(3_000, 2);
-        let remote = |id: usize| Remote {
+        let remote = |id: usize| RemoteStatus {
             id: id as u64,
             name: "h::\"m\"\n\\".into(),
             pending: 7,
             latency_histogram: latency_histogram.clone(),
-            ..Remote::default()
+            ..RemoteStatus::default()
         };
-        let root = Root { path: "/data/www".into(), ..Root::default() };
+        let root = RootStatus { path: "/data/www".into(), ..RootStatus::default() };
         let remotes = (0..remotes).map(remote).collect();
         Arc::new(Snapshot { roots: vec![root], remotes, ..Snapshot::default() })
     }
 
     #[test]
     fn names_follow_the_conventions_and_labels_are_escaped() {
-        let text = encode(&snapshot(1), Format::Classic);
+        let text = encode(&snapshot(1), MetricsFormat::Classic);
         let labels = r#"{root="/data/www",remote="h::\"m\"\n\\"}"#;
         for line in [
             format!("sersync_remote_pending_paths{labels} 7"),
@@ -279,12 +282,12 @@ mod tests {
         }
         assert!(text.contains("# TYPE sersync_remote_deliveries_total counter"), "{text}");
         assert!(!text.contains("# EOF"), "{text}");
-        assert!(encode(&snapshot(1), Format::OpenMetrics).ends_with("# EOF\n"));
+        assert!(encode(&snapshot(1), MetricsFormat::OpenMetrics).ends_with("# EOF\n"));
     }
 
     #[test]
     fn series_are_distinct_and_bounded() {
-        let text = encode(&snapshot(REMOTES_MAX + 5), Format::Classic);
+        let text = encode(&snapshot(REMOTES_MAX + 5), MetricsFormat::Classic);
         let series: Vec<&str> =
             text.lines().filter(|line| line.starts_with("sersync_remote_pending_paths{")).collect();
         let distinct: HashSet<&&str> = series.iter().collect();

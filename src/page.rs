@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::config::{Host, PageAccess};
+use crate::config::{HostConfig, PageAccess};
 use crate::ground::lock::lock;
 use crate::ground::thread::JoinedThread;
 use crate::snapshot::{Snapshot, SnapshotReader};
 use routes::Site;
-use server::Server;
+use server::PageServer;
 
 /// The maximum number of clients at a time; one more gets 503.
 pub const CLIENTS_MAX: usize = 128;
@@ -28,7 +28,7 @@ pub const CLIENTS_MAX: usize = 128;
 pub const STREAMS_MAX: usize = 32;
 
 /// What the page shows besides snapshots.
-pub struct Setup {
+pub struct PageSetup {
     /// The configuration in force as JSON, without secrets.
     pub config: Box<dyn Fn() -> String + Send>,
     /// The last warnings of the log, oldest first.
@@ -69,7 +69,7 @@ impl Shared {
 
 impl Page {
     /// Opens the port and starts the thread. If that fails, there is one line in the log and no page.
-    pub fn start(host: &Host, reader: SnapshotReader, setup: Setup) -> Option<Self> {
+    pub fn start(host: &HostConfig, reader: SnapshotReader, setup: PageSetup) -> Option<Self> {
         if host.page == PageAccess::Off {
             return None;
         }
@@ -93,10 +93,10 @@ impl Page {
     }
 
     fn serve(
-        host: &Host,
+        host: &HostConfig,
         listener: std::net::TcpListener,
         reader: SnapshotReader,
-        setup: Setup,
+        setup: PageSetup,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -104,7 +104,7 @@ impl Page {
         let shared = Arc::new(Shared { bell, stop, latest: Mutex::new(None) });
         let site = Site::new(setup.config, setup.log);
         let hosts = listen::hosts(host);
-        let server = Server::new(listener, Arc::clone(&shared), reader, site, hosts);
+        let server = PageServer::new(listener, Arc::clone(&shared), reader, site, hosts);
         let thread = JoinedThread::start("page", move || server.run())?;
         Ok(Self { shared, _thread: thread, address })
     }

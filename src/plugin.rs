@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use self::actor::{Actor, Counters, Deliver};
 use crate::config::{
-    CommandPlugin, HttpPlugin, PluginName, Plugins, RefreshCdnPlugin, SocketPlugin,
+    CommandPlugin, HttpPlugin, PluginDefinitions, PluginName, RefreshCdnPlugin, SocketPlugin,
 };
 use crate::filter::{Expression, ExpressionError, Search, Undecided};
 use crate::path::RelPath;
@@ -91,7 +91,7 @@ impl PluginSpec {
     /// When the file has no such definition, or an expression in it is invalid.
     pub fn new(
         name: PluginName,
-        plugins: &Plugins,
+        plugins: &PluginDefinitions,
         error_log: PathBuf,
     ) -> Result<Self, PluginError> {
         let missing = PluginError::Undefined(name.name());
@@ -240,7 +240,7 @@ impl Plugin {
         let name = spec.name().name();
         let deliver: Box<dyn Deliver> = match spec {
             PluginSpec::Command { config, include } => {
-                Box::new(command::Command::new(config, include, limits.time)?)
+                Box::new(command::CommandDelivery::new(config, include, limits.time)?)
             }
             PluginSpec::Socket(config) => Box::new(socket::Socket::new(config, limits.time)),
             PluginSpec::Http(config) => Box::new(http::Http::new(&config, limits.time)?),

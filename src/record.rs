@@ -31,8 +31,8 @@ pub use recorder::{Observation, Recorder};
 pub use survey::{Losses, Survey, Unknown, WithoutBaseline};
 pub use walk::Wanted;
 
-use baseline::{Delta, Snapshot};
-use format::Header;
+use baseline::{Delta, SnapshotFile};
+use format::RecordHeader;
 use merge::{Gate, Turn, deltas_max, go_on, publish, remove, remove_merged, sync_directory_of};
 
 /// The record of one watch root.
@@ -50,7 +50,7 @@ pub struct Record {
     merge_above: u64,
     recorder: Recorder,
     /// The snapshot's header; `None` when there is no snapshot.
-    found: Option<Header>,
+    found: Option<RecordHeader>,
     /// Shared with the survey or merge that is running.
     turn: Turn,
     state: State,
@@ -72,7 +72,7 @@ enum State {
 #[derive(Debug)]
 pub struct Surveyor {
     paths: survey::Paths,
-    header: Header,
+    header: RecordHeader,
     losses: Losses,
     without: WithoutBaseline,
     turn: Turn,
@@ -84,7 +84,7 @@ impl Record {
         let hash = stable_hash(root.as_os_str().as_bytes());
         let stem = dir.join(format!("record-{hash:016x}"));
         let snapshot_path = stem.with_extension("snapshot");
-        let found = match Snapshot::open(&snapshot_path)? {
+        let found = match SnapshotFile::open(&snapshot_path)? {
             Some(Ok(snapshot)) => Some(snapshot.header),
             _ => None,
         };
@@ -125,15 +125,15 @@ impl Record {
 
     /// True when the root is not the recorded directory, or is on another file system.
     pub fn is_of_another_root(&self) -> bool {
-        let now = Header::of_root(&self.root);
+        let now = RecordHeader::of_root(&self.root);
         self.found.is_some_and(|then| now.is_ok_and(|now| !survey::same_file_system(&then, &now)))
     }
 
     /// True when the root is on another file system than the recorded one.
     pub fn is_on_another_file_system(&self) -> bool {
-        let now = Header::of_root(&self.root);
-        let other = |then: Header, now: Header| {
-            !survey::same_file_system(&then, &Header { ino: then.ino, ..now })
+        let now = RecordHeader::of_root(&self.root);
+        let other = |then: RecordHeader, now: RecordHeader| {
+            !survey::same_file_system(&then, &RecordHeader { ino: then.ino, ..now })
         };
         self.found.is_some_and(|then| now.is_ok_and(|now| other(then, now)))
     }
@@ -302,8 +302,8 @@ impl Record {
     }
 
     /// Starts a new delta; returns what is needed to write a snapshot of everything before it.
-    fn begin_delta(&mut self, root: Header) -> io::Result<(survey::Paths, Header)> {
-        let header = Header {
+    fn begin_delta(&mut self, root: RecordHeader) -> io::Result<(survey::Paths, RecordHeader)> {
+        let header = RecordHeader {
             generation: self.generation,
             order: self.recorder.next_order(),
             alive: now_ns(),
@@ -322,7 +322,7 @@ impl Record {
         if self.is_busy() {
             return Err(io::Error::new(io::ErrorKind::WouldBlock, "a survey is already running"));
         }
-        let (paths, header) = self.begin_delta(Header::of_root(&self.root)?)?;
+        let (paths, header) = self.begin_delta(RecordHeader::of_root(&self.root)?)?;
         // Record deliveries from now on: they complete the survey's snapshot.
         self.state = State::Kept;
         *lock(&self.turn) = Gate::Open;
@@ -351,7 +351,7 @@ impl Record {
     }
 }
 
-impl Header {
+impl RecordHeader {
     /// Identifies the directory at `root`.
     fn of_root(root: &Path) -> io::Result<Self> {
         let found = fs::metadata(root)?;

@@ -38,7 +38,7 @@ use params::{Filters, Params};
 
 pub use knock::{Greeting, Knock, read_greeting};
 pub use plan::patterns_by_hand;
-pub use preview::{Answer, deleted_names};
+pub use preview::{PreviewAnswer, deleted_names};
 
 /// `--timeout` in seconds, unless the operator sets one: long enough for the checksum of a very large file.
 pub const TIMEOUT_S_DEFAULT: u32 = 300;

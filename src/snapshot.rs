@@ -11,8 +11,8 @@ pub mod reader;
 
 use serde::{Deserialize, Serialize};
 
-pub use full_sync::FullSync;
-pub use reader::{Request, SnapshotReader};
+pub use full_sync::FullSyncStatus;
+pub use reader::{SnapshotReader, SnapshotRequest};
 
 /// The version of the format.
 pub const VERSION: u32 = 1;
@@ -36,9 +36,9 @@ pub struct Snapshot {
     /// The process.
     pub instance: Instance,
     /// The watch roots, in the order of the file.
-    pub roots: Vec<Root>,
+    pub roots: Vec<RootStatus>,
     /// The remotes, in the order of the file.
-    pub remotes: Vec<Remote>,
+    pub remotes: Vec<RemoteStatus>,
     /// Recent errors, oldest first; at most [`ERRORS`].
     pub errors: Vec<RecentError>,
     /// Recent deliveries, oldest first; at most [`DELIVERIES`].
@@ -83,7 +83,7 @@ pub struct Instance {
 
 /// One `<localpath>`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Root {
+pub struct RootStatus {
     /// The watch path.
     pub path: String,
     /// Whether it can be read.
@@ -129,7 +129,7 @@ pub struct Alarm {
 
 /// One `<remote>`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Remote {
+pub struct RemoteStatus {
     /// Its index among all remotes of the file, from 0.
     pub id: u64,
     /// As the operator writes it: `192.0.2.20::www`.
@@ -139,7 +139,7 @@ pub struct Remote {
     /// The index of its root in [`Snapshot::roots`].
     pub root: u64,
     /// Whether it is up to date, and if not, why.
-    pub state: RemoteState,
+    pub state: SyncState,
     /// Why nothing can be sent; only while its state is `down`.
     pub down: Option<Down>,
     /// Until when it is paused; `None` when it is not paused, or is paused until an operator resumes it.
@@ -161,7 +161,7 @@ pub struct Remote {
     /// Sent bytes per second, over the last minute.
     pub bytes_per_second: f64,
     /// The running full sync.
-    pub full_sync: Option<FullSync>,
+    pub full_sync: Option<FullSyncStatus>,
     /// When the last full sync ended; `None` if there was none since the start.
     pub last_full_sync_ms: Option<u64>,
     /// The number of paths that rsync could not deliver.
@@ -177,7 +177,7 @@ pub struct Remote {
 /// The state of a remote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RemoteState {
+pub enum SyncState {
     /// It answers; changes are delivered at once.
     Up,
     /// It answers; a full sync or the backlog of an outage is being delivered.
@@ -374,7 +374,7 @@ pub struct Minute {
     pub lag_us: Option<u64>,
 }
 
-impl Remote {
+impl RemoteStatus {
     /// How long the oldest pending path has waited at `now_ms`, in milliseconds.
     pub fn lag_ms(&self, now_ms: u64) -> u64 {
         self.oldest_pending_ms.map_or(0, |since| now_ms.saturating_sub(since))

@@ -35,7 +35,7 @@ use crate::change::{RootId, WatchEvent};
 use crate::config::{ChangeSwitches, WatchBackend};
 use crate::ground::thread::JoinedThread;
 use crate::path::RelPath;
-use batch::{Batch, Sink};
+use batch::{Batch, WatchSink};
 use context::WatchContext;
 use ignored::IgnoredHook;
 use reader::{MakeBackend, Reader};
@@ -132,7 +132,11 @@ impl Watcher {
         Self::start_with(options, sink, stop)
     }
 
-    fn start_with(options: WatchOptions, sink: Sink, stop: Sender<()>) -> Result<Self, WatchError> {
+    fn start_with(
+        options: WatchOptions,
+        sink: WatchSink,
+        stop: Sender<()>,
+    ) -> Result<Self, WatchError> {
         let roots = options.roots.iter().map(|(id, path)| {
             Root::new(*id, path).map_err(|source| WatchError::Root { path: path.clone(), source })
         });

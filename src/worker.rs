@@ -15,6 +15,7 @@ pub mod plan;
 mod remote;
 pub mod remote_worker;
 pub mod rules;
+mod running_job;
 mod runs;
 mod session_starter;
 mod sessions;
@@ -22,7 +23,6 @@ pub mod shards;
 mod table;
 pub mod tally;
 mod threads;
-mod under_way;
 
 use std::collections::HashMap;
 use std::io;

@@ -1,5 +1,5 @@
 //! The list of figures, and the run through them.
-//! Each figure is measured in a file of its own; the table, the JSON and the plots are made in `report.rs` and `svg.rs`.
+//! Each figure is measured in its own file; `report.rs` and `svg.rs` make the table, the JSON and the plots.
 #![expect(
     clippy::disallowed_methods,
     reason = "a benchmark starts programs and looks at the clock"
@@ -34,42 +34,42 @@ use std::time::{Duration, Instant};
 pub use report::Report;
 use tool::Tool;
 
-/// What is measured, and how much of it.
+/// What is measured, and at what size.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct BenchOptions {
     /// Small numbers everywhere.
     pub short: bool,
     /// Other mirrors too, where they are installed.
     pub others: bool,
     /// Only these figures; empty: all.
     pub only: Vec<String>,
-    /// The rest before a change that the figure `rest` measures.
+    /// The idle time before a change that the figure `rest` measures.
     pub rest_s: u64,
-    /// Where the figures go as JSON.
+    /// The file that gets the figures as JSON.
     pub json: Option<PathBuf>,
-    /// The directory whose BENCHMARKS.md and plots are renewed.
+    /// The directory whose BENCHMARKS.md and plots are rewritten.
     pub docs: Option<PathBuf>,
 }
 
-impl Options {
-    /// Everything as it stands in docs/BENCHMARKS.md.
+impl BenchOptions {
+    /// The full form, as in docs/BENCHMARKS.md.
     pub fn full() -> Self {
         Self { short: false, others: true, only: Vec::new(), rest_s: 65, json: None, docs: None }
     }
 
-    /// Some seconds.
+    /// The short form, which takes some seconds.
     pub fn short() -> Self {
         Self { short: true, others: false, rest_s: 1, ..Self::full() }
     }
 }
 
-/// What a figure's measurement writes to and asks.
+/// The options, tools and results that the measurement of a figure uses.
 pub struct Bench {
     /// What was asked for.
-    pub options: Options,
-    /// The mirrors that are there.
+    pub options: BenchOptions,
+    /// The mirrors that are installed.
     pub mirrors: Vec<Tool>,
-    /// What was found so far.
+    /// The results so far.
     pub report: Report,
 }
 
@@ -79,7 +79,7 @@ impl Bench {
         if self.options.short { short } else { full }
     }
 
-    /// The mirrors and, in front of them, rsync by hand.
+    /// rsync by hand, followed by the mirrors.
     pub fn all(&self) -> Vec<Tool> {
         [Tool::Rsync].into_iter().chain(self.mirrors.iter().copied()).collect()
     }
@@ -117,7 +117,7 @@ pub fn figure_names() -> Vec<&'static str> {
 }
 
 /// Measures, and writes the table to `out` figure by figure.
-pub fn run(options: &Options, out: &mut dyn Write) -> io::Result<Report> {
+pub fn run(options: &BenchOptions, out: &mut dyn Write) -> io::Result<Report> {
     IN_HASTE.store(options.short, Ordering::Relaxed);
     let mirrors = Tool::mirrors(options.others);
     let report = Report::begin(out, options.short)?;
@@ -130,7 +130,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> io::Result<Report> {
             bench.report.print_from(before, out)?;
             writeln!(out, "    ({name}: {:.0} s)", start.elapsed().as_secs_f64())?;
             out.flush()?;
-            // Figure by figure, so that a run that is broken off is not lost.
+            // Write after each figure, so that an interrupted run is not lost.
             write_files(&bench)?;
         }
     }
@@ -144,7 +144,7 @@ fn write_files(bench: &Bench) -> io::Result<()> {
     bench.options.docs.as_ref().map_or(Ok(()), |docs| bench.report.renew_docs(docs))
 }
 
-/// Waits until `holds`, looking every `step`; the time it took, or `None` after `limit`.
+/// Waits until `holds` is true, checking every `step`; returns the time it took, or `None` after `limit`.
 pub fn until(
     start: Instant,
     limit: Duration,
@@ -163,12 +163,12 @@ pub fn until(
     }
 }
 
-/// The middle one; `None` when one of the lower half never came.
+/// The median; `None` when a value of the lower half is missing.
 pub fn median(values: &[Option<Duration>]) -> Option<Duration> {
     percentile(values, 50)
 }
 
-/// The smallest value that `percent` of them do not exceed.
+/// The smallest value that `percent` of the values do not exceed.
 pub fn percentile(values: &[Option<Duration>], percent: usize) -> Option<Duration> {
     let mut sorted: Vec<Duration> =
         values.iter().map(|value| value.unwrap_or(Duration::MAX)).collect();
@@ -177,10 +177,10 @@ pub fn percentile(values: &[Option<Duration>], percent: usize) -> Option<Duratio
     sorted.get(rank - 1).copied().filter(|value| *value != Duration::MAX)
 }
 
-/// True in a short run, which takes its figures as they come.
+/// True in a short run, whose figures need not be accurate.
 static IN_HASTE: AtomicBool = AtomicBool::new(false);
 
-/// A rest in which everything that is under way comes to its end.
+/// A pause in which everything in flight ends.
 pub fn rest(duration_ms: u64) {
     let part = if IN_HASTE.load(Ordering::Relaxed) { 10 } else { 1 };
     std::thread::sleep(Duration::from_millis(duration_ms / part));

@@ -12,22 +12,22 @@ use super::rig::{Reach, Rig, entries, fill};
 use super::tool::{LIMIT, Running, SETTLE_MS, Tool};
 use super::{Bench, median, rest, until};
 
-/// What a piece of work came to.
+/// The result of a piece of work.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Work {
-    /// From its begin until the trees were equal; `None`: they never were.
+    /// From its beginning until the trees were equal; `None`: they never were.
     pub total: Option<Duration>,
-    /// From the end of the writer on.
+    /// From the end of the writes until the trees were equal.
     pub behind: Option<Duration>,
-    /// Processor time of the mirror and all that it started.
+    /// Processor time of the mirror and all its children.
     pub cpu: Duration,
-    /// Bytes that passed, where they are counted.
+    /// Bytes on the wire, if they are counted.
     pub wire: u64,
 }
 
 type Act<'a> = &'a dyn Fn(&Path) -> io::Result<()>;
 
-/// One piece of work on a source that is made by `before` and equal on both sides.
+/// Does one piece of work. `before` makes the source, which is equal on both sides at the start.
 pub fn work(tool: Tool, reach: Reach, before: Act, act: Act) -> io::Result<Work> {
     let rig = Rig::new(reach)?;
     before(&rig.source)?;
@@ -54,7 +54,7 @@ pub fn work(tool: Tool, reach: Reach, before: Act, act: Act) -> io::Result<Work>
     })
 }
 
-/// The same several times.
+/// Does a piece of work several times.
 pub fn repeated(
     bench: &Bench,
     tool: Tool,
@@ -142,7 +142,7 @@ pub fn delete(bench: &mut Bench) -> io::Result<()> {
     Ok(())
 }
 
-/// Deletes the files and lets the directories stand.
+/// Deletes the files and keeps the directories.
 fn delete_files(tree: &Path) -> io::Result<()> {
     for dir in fs::read_dir(tree)? {
         for file in fs::read_dir(dir?.path())? {

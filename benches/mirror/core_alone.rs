@@ -1,12 +1,12 @@
-//! The engine alone, without a file or a process: changes a second, and the memory of what is pending.
-//! The numbers are those of one core, by processor time: what else runs does not count.
+//! The engine alone, without files or processes: changes per second, and the memory of pending paths.
+//! The figures are processor time of one core, so other load does not count.
 
 use std::io;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use sersync::change::{Cause, Change, RootId, WatchEvent};
-use sersync::engine::{Engine, Event, Extraneous, Setup};
+use sersync::engine::{Engine, EngineSetup, Event, Extraneous};
 use sersync::path::RelPath;
 
 use super::Bench;
@@ -54,14 +54,14 @@ pub fn core_alone(bench: &mut Bench) -> io::Result<()> {
     Ok(())
 }
 
-/// Of this thread.
+/// The processor time of this thread.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
 fn engine(pending_max: usize) -> Engine {
-    Engine::new(Setup {
+    Engine::new(EngineSetup {
         roots: 1,
         remotes: vec![RootId(0)],
         workers: 10,

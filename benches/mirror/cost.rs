@@ -1,5 +1,5 @@
-//! What care costs: somebody who looks all the time, rsync's confinement, the confirmation of what is delivered.
-//! Each is a ratio of one run: with it over without it. Measures sersync2 only.
+//! The cost of safety and observation: constant status requests, rsync's confinement, confirmations of deliveries.
+//! Each figure is the ratio of with to without, in one run. Measures sersync2 only.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -16,7 +16,7 @@ use super::tool::{LIMIT, More, Running, SETTLE_MS, Tool};
 use super::{Bench, median, rest, until};
 use crate::support::free_port;
 
-/// The two sides of a comparison, measured in turn, so that a machine that becomes slower does not count as a cost.
+/// The two sides of a comparison. They are measured alternately, so that a machine that slows down does not count as a cost.
 fn turns(bench: &Bench) -> Vec<Side> {
     [Side::Without, Side::With].repeat(bench.size(2, 1))
 }
@@ -44,7 +44,7 @@ impl Both {
         }
     }
 
-    /// Their medians, and what one costs over the other.
+    /// Reports both medians and their ratio.
     fn report(&self, bench: &mut Bench, [without, with, over]: [Line; 3]) {
         let (least, most) = (median(&self.without), median(&self.with));
         bench.report.add_time(without, Tool::Sersync, least);
@@ -54,7 +54,7 @@ impl Both {
     }
 }
 
-/// Nobody looks; then somebody has the page open and asks for the status ten times a second.
+/// Without observers; then with the page open and ten status requests per second.
 pub fn snapshot(bench: &mut Bench) -> io::Result<()> {
     let line = |what, unit, target| Line { figure: "snapshot", what, unit, target };
     let (mut single, mut storm) = (Both::default(), Both::default());
@@ -97,7 +97,7 @@ fn many(rig: &Rig, files: usize) -> io::Result<Option<Duration>> {
     Ok(until(start, LIMIT, Duration::from_millis(2), is_there))
 }
 
-/// Somebody who has the page open and reads the status again and again; gone when dropped.
+/// An observer with the page open that requests the status repeatedly; it ends when dropped.
 struct Looker {
     events: TcpStream,
     ended: Arc<AtomicBool>,
@@ -141,7 +141,7 @@ fn get(port: u16, path: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Each change starts a run of its own (`<session ready="0"/>`), so that the start of rsync is on its way.
+/// Each change starts its own run (`<session ready="0"/>`), so that the start of rsync is part of the time.
 pub fn confinement(bench: &mut Bench) -> io::Result<()> {
     let line = |what, unit, target| Line { figure: "confine", what, unit, target };
     let (mut latency, mut used) = (Both::default(), Both::default());
@@ -176,7 +176,7 @@ pub fn confinement(bench: &mut Bench) -> io::Result<()> {
     Ok(())
 }
 
-/// What goes through a session that stood ready is compared once more two seconds later. The delivery waits for nothing.
+/// A delivery through a ready session is compared again two seconds later. The delivery itself does not wait for that.
 pub fn confirmation(bench: &mut Bench) -> io::Result<()> {
     let line = |what, unit| Line { figure: "confirm", what, unit, target: Target::None };
     let one = (1, ["one file", "one file's confirmation"]);
@@ -187,7 +187,7 @@ pub fn confirmation(bench: &mut Bench) -> io::Result<()> {
         let (mut delivery, mut confirmation) = (Spent::default(), Spent::default());
         let rounds = bench.size(10, 1);
         for round in 0..rounds {
-            // Sessions stand ready, and the confirmation of what was before is over.
+            // Let sessions become ready, and earlier confirmations end.
             fs::write(rig.source.join("before"), format!("{round}"))?;
             rest(3_500);
             let start = Spent::so_far(&rig, &running);
@@ -212,7 +212,7 @@ pub fn confirmation(bench: &mut Bench) -> io::Result<()> {
             let bytes = spent.bytes as f64 / f64::from(rounds);
             report.add(named(whose, "bytes on the wire", Unit::Count), Tool::Sersync, Some(bytes));
         }
-        // One tick of the kernel's count at the least.
+        // At least one tick of the kernel's counter.
         let tick = Duration::from_millis(10);
         let over = confirmation.cpu.as_secs_f64() / delivery.cpu.max(tick).as_secs_f64();
         let ratio = named(second, "over the delivery, processor time", Unit::Times);

@@ -1,5 +1,5 @@
-//! One source and twenty remotes: when a change is on all of them, beside what rsync itself needs for that.
-//! lsyncd has a `sync` block for each remote; the script with inotifywait knows but one.
+//! One source and twenty remotes: when a change is on all of them, compared with rsync alone.
+//! lsyncd has a `sync` block for each remote; the script with inotifywait supports only one.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,8 +12,7 @@ use super::rig::{Reach, Rig};
 use super::tool::{LIMIT, More, Running, SETTLE_MS, Tool};
 use super::{Bench, median, rest, until};
 
-/// One remote beside twenty: on this machine, where the receivers take the processors from the senders, and at the other end
-/// of a network.
+/// One remote compared with twenty: on this machine, where receivers and senders share the processors, and over a network.
 pub fn fan_out(bench: &mut Bench) -> io::Result<()> {
     let line = |what, unit, target| Line { figure: "fan-out", what, unit, target };
     let times = |one, all, factor| {
@@ -91,7 +90,7 @@ fn until_on_all(
     Ok((median(&times), proc::count(running.pid()).rss_kb))
 }
 
-/// What the processors allow: rsync started for each remote beforehand, and all given the name in one go.
+/// What the processors allow: an rsync is started for each remote beforehand, and all get the name at once.
 fn by_hand(reach: Reach, count: usize, rounds: usize) -> io::Result<Option<Duration>> {
     let rig = Rig::with_modules(reach, count)?;
     let mut times = Vec::new();
@@ -117,11 +116,11 @@ fn by_hand(reach: Reach, count: usize, rounds: usize) -> io::Result<Option<Durat
     Ok(median(&times))
 }
 
-/// Until a file is on every remote. Looks seldom enough to leave the processors to the others.
+/// The time until a file is on every remote. It checks rarely, to leave the processors to the mirror.
 fn until_there(rig: &Rig, name: &str, start: Instant) -> Option<Duration> {
     let mut missing: Vec<_> = rig.modules.iter().map(|dir| dir.join(name)).collect();
     until(start, LIMIT, Duration::from_micros(200), || {
-        // One look each time: they are all needed.
+        // Check one remote at a time, because all of them are needed.
         while missing.last().is_some_and(|copy| copy.symlink_metadata().is_ok()) {
             missing.pop();
         }

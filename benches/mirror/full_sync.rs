@@ -45,12 +45,12 @@ fn one(
 ) -> io::Result<()> {
     let rig = Rig::new(reach)?;
     let (dirs, files) = bench.size((10_000, 100_000), (50, 500));
-    // A tree as people have them: a hundred directories with a hundred each.
+    // A realistic tree: a hundred directories with a hundred each.
     for top in 0..100.min(dirs) {
         let (dirs, files) = (dirs / 100.min(dirs), files / 100.min(dirs));
         fill(&rig.source.join(format!("top{top:03}")), dirs, files, 200)?;
     }
-    // A remote is another machine: what is written there is no news to a mark on the file system of the source.
+    // A remote is another machine. So its writes must not be on the source's file system, which fanotify watches.
     let _own_file_system = Tmpfs::mount(rig.remote(), "mode=755");
     for (is_empty, (time, factor)) in [(true, empty), (false, equal)] {
         let rounds = bench.size(if is_empty { 3 } else { 5 }, 1);
@@ -76,9 +76,9 @@ fn one(
     Ok(())
 }
 
-/// From the start of the program until it says that the full sync is done.
+/// The time from the start of the program until it reports that the full sync is done.
 fn sersync(rig: &Rig) -> io::Result<Option<Duration>> {
-    // What the last run recorded must not help.
+    // The record of the last run must not help.
     _ = std::fs::remove_dir_all(rig.dir.join("state"));
     let start = Instant::now();
     let more = More { args: vec!["-r".into()], ..More::default() };

@@ -1,5 +1,5 @@
 //! How long one change takes from the close of the file until it is visible on the remote.
-//! Says nothing of many changes; see bulk.rs and stream.rs.
+//! bulk.rs and stream.rs measure many changes.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use super::tool::{LIMIT, Running, SETTLE_MS, Tool};
 use super::{Bench, median, percentile, rest, until};
 
 const KILOBYTE: [u8; 1024] = [b'x'; 1024];
-/// How often the remote is looked at.
+/// How often the remote is checked.
 const STEP: Duration = Duration::from_micros(50);
 
 fn line(figure: &'static str, what: &'static str, target: Target) -> Line {
@@ -85,7 +85,7 @@ fn ten_in_a_row(rig: &Rig, rounds: usize) -> io::Result<Vec<Option<Duration>>> {
     Ok(times)
 }
 
-/// A file in a directory in a directory in a directory, each made 5 ms after the one before.
+/// A file in three new nested directories, each made 5 ms after the one before.
 fn in_new_directories(rig: &Rig, count: usize) -> io::Result<Vec<Option<Duration>>> {
     let one = |n| {
         let mut name = String::new();
@@ -149,7 +149,7 @@ pub fn loopback(bench: &mut Bench) -> io::Result<()> {
     Ok(())
 }
 
-/// Through a round trip of 40 ms.
+/// Over a round trip of 40 ms.
 pub fn round_trip(bench: &mut Bench) -> io::Result<()> {
     let what =
         line("round-trip", "1 KB file through a 40 ms round trip, median", Target::AtMost(75.0));
@@ -177,7 +177,7 @@ fn reached(bench: &mut Bench, reach: Reach, line: Line) -> io::Result<()> {
     Ok(())
 }
 
-/// After a long rest, when no session is kept any more: several mirrors rest at the same time.
+/// After a long idle time, when no session is ready any more. Several mirrors are idle at the same time.
 pub fn rest_of_a_minute(bench: &mut Bench) -> io::Result<()> {
     let cold = |what, ms| line("rest", what, Target::AtMost(ms));
     let lines = [
@@ -192,7 +192,7 @@ pub fn rest_of_a_minute(bench: &mut Bench) -> io::Result<()> {
         for _ in 0..bench.size(3, 1) {
             let rig = Rig::new(reach)?;
             let running = Running::start(Tool::Sersync, &rig)?;
-            // The first contact is not what is measured.
+            // Do not measure the first contact.
             let since = write(&rig, "before the rest")?;
             visible(&rig, "before the rest", since);
             resting.push((line, rig, running));
@@ -204,7 +204,7 @@ pub fn rest_of_a_minute(bench: &mut Bench) -> io::Result<()> {
         for (_, rig, _) in resting.iter().filter(|(of, ..)| of.what == line.what) {
             let since = write(rig, "after the rest")?;
             times.push(visible(rig, "after the rest", since));
-            // Several sessions are made ready again now; the next one must not be measured beside them.
+            // Several sessions are started now; wait, so that they do not disturb the next measurement.
             rest(10 * SETTLE_MS);
         }
         bench.report.add_time(line, Tool::Sersync, median(&times));
@@ -212,7 +212,7 @@ pub fn rest_of_a_minute(bench: &mut Bench) -> io::Result<()> {
     Ok(())
 }
 
-/// While a large file is under way.
+/// While a large file is being sent.
 pub fn beside_a_large_file(bench: &mut Bench) -> io::Result<()> {
     let what = line("large", "1 KB file while 600 MB are under way, median", Target::AtMost(10.0));
     let megabytes = bench.size(600, 20);

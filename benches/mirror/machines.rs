@@ -1,5 +1,5 @@
-//! Many remotes as the field has them: a machine for each, here a daemon for each, at addresses of their own.
-//! What one of them allows or does says nothing about the others.
+//! Many remotes as in production, where each is a machine. Here each is a daemon with an address of its own.
+//! So what one of them allows or does is independent of the others.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -13,14 +13,14 @@ use super::tool::LIMIT;
 use super::until;
 use crate::support::{children_of, kill};
 
-/// A daemon with the modules of a rig at an address of its own; ended when dropped.
+/// A daemon with the modules of a rig, at its own address; ended when dropped.
 pub struct Machine {
     address: IpAddr,
     child: Child,
 }
 
 impl Machine {
-    /// One for each module of the rig, at the port of its daemon.
+    /// Starts one for each module of the rig, at the port of its daemon.
     pub fn start_all(rig: &Rig) -> io::Result<Vec<Self>> {
         let machines: Vec<_> =
             (0..rig.modules.len()).map(|n| Self::start(rig, n)).collect::<io::Result<_>>()?;
@@ -44,14 +44,14 @@ impl Machine {
         Ok(Self { address, child: command.spawn()? })
     }
 
-    /// As the configuration names it.
+    /// The address for the configuration.
     pub fn ip(&self) -> String {
         self.address.to_string()
     }
 
-    /// From now on its connections stand, and nothing is said any more.
+    /// From now on its connections stay open but silent.
     pub fn freeze(&self) {
-        // The daemon first: it makes no further processes then.
+        // Stop the daemon first, so that it starts no further processes.
         for pid in [self.child.id()].into_iter().chain(children_of(self.child.id())) {
             if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
                 _ = kill_process(pid, Signal::STOP);

@@ -1,5 +1,5 @@
-//! `make bench`: measures sersync2 beside rsync by hand and other mirrors, in one run on one machine.
-//! Does not judge: what misses its target is marked in the table, and the exit code stays 0.
+//! `make bench`: compares sersync2 with rsync by hand and other mirrors, in one run on one machine.
+//! A figure that misses its target is marked in the table; the exit code stays 0.
 
 #![allow(clippy::unwrap_used, reason = "what the tests' support cannot do ends the benchmark")]
 #![allow(clippy::disallowed_methods, reason = "it starts programs and reads the clock")]
@@ -11,7 +11,7 @@ mod support;
 
 use std::process::ExitCode;
 
-use bench::Options;
+use bench::BenchOptions;
 
 const USAGE: &str = "usage: make bench ARGS='[--short] [--alone] [--rest SECONDS] [--json FILE] [--docs DIR] [FIGURE ...]'
   --short         a small run that shows that everything works; its figures mean little
@@ -37,17 +37,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn parse(words: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options::full();
+fn parse(words: impl Iterator<Item = String>) -> Result<BenchOptions, String> {
+    let mut options = BenchOptions::full();
     let mut words = words;
     while let Some(word) = words.next() {
         let mut value = |name: &str| words.next().ok_or(format!("{name} needs a value"));
         match word.as_str() {
-            // cargo adds this one.
+            // cargo adds this argument.
             "--bench" => {}
             "--short" => {
-                let Options { json, docs, only, others, .. } = options;
-                options = Options { json, docs, only, others, ..Options::short() };
+                let BenchOptions { json, docs, only, others, .. } = options;
+                options = BenchOptions { json, docs, only, others, ..BenchOptions::short() };
             }
             "--alone" => options.others = false,
             "--rest" => {

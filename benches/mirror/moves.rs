@@ -1,5 +1,5 @@
-//! What moves: time until both trees are equal, and what crosses the wire.
-//! Contents are not checked here beyond their sizes; the tests do that.
+//! Moves: time until both trees are equal, and bytes on the wire.
+//! Only sizes are checked here; the tests check contents.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -36,7 +36,7 @@ pub fn moves(bench: &mut Bench) -> io::Result<()> {
     ];
     for tool in bench.all() {
         for (index, (time, wire)) in times.into_iter().zip(wires).enumerate() {
-            // A gigabyte takes its time.
+            // A gigabyte takes long, so do it less often.
             let works = match index {
                 1 | 2 => vec![once(bench, tool, index)?],
                 _ => repeated(bench, tool, |tool| once(bench, tool, index))?,
@@ -77,7 +77,7 @@ fn once(bench: &Bench, tool: Tool, index: usize) -> io::Result<Work> {
     }
 }
 
-/// A file of so many megabytes in which no block is like another.
+/// Writes a file of so many megabytes without equal blocks.
 fn noise(path: &Path, megabytes: usize) -> io::Result<()> {
     let mut file = File::create(path)?;
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;

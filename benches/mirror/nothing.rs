@@ -1,5 +1,5 @@
-//! What a change costs when there is little or nothing to send: processor time here and bytes on the wire, sessions included.
-//! Does not wait for anything to arrive: mostly nothing does.
+//! The cost of a change with little or nothing to send: processor time here and bytes on the wire, including sessions.
+//! Does not wait for arrivals, because mostly nothing is sent.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,7 +11,7 @@ use super::rig::{Reach, Rig};
 use super::tool::{Running, SETTLE_MS, Tool};
 use super::{Bench, rest};
 
-/// The names of its two rows, and something that is done to a file.
+/// The names of its two rows, and an operation on a file.
 type Event = (&'static str, &'static str, fn(&Path) -> io::Result<()>);
 
 const EVENTS: [Event; 3] = [
@@ -24,7 +24,7 @@ const EVENTS: [Event; 3] = [
     ("1 KB rewritten, processor time", "... bytes on the wire (rewritten)", rewrite),
 ];
 
-/// One event after the other, with time in between for every farewell.
+/// Measures one event after the other, with enough time in between for all sessions to end.
 pub fn nothing(bench: &mut Bench) -> io::Result<()> {
     let rounds = bench.size(20, 3);
     for tool in bench.mirrors.iter().copied().filter(|tool| *tool != Tool::Loop) {

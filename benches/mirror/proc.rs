@@ -1,4 +1,4 @@
-//! What the kernel counts for a process and those below it: processor time, memory, wake-ups.
+//! The kernel's counters of a process and its descendants: processor time, memory, wake-ups.
 //! Reads /proc only.
 
 use std::fs;
@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use crate::support::children_of;
 
-/// The kernel shows processor time in hundredths of a second, whatever its own tick is.
+/// /proc shows processor time in hundredths of a second, whatever the kernel's tick is.
 const TICK_MS: u64 = 10;
 
-/// What was counted for a process tree.
+/// The counters of a process tree.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counted {
     /// Resident memory of the process itself, in kB.
     pub rss_kb: u64,
-    /// Resident memory of the process and all below it, in kB.
+    /// Resident memory of the process and its descendants, in kB.
     pub rss_all_kb: u64,
     /// Threads of the process.
     pub threads: u64,
     /// Open files of the process.
     pub open_files: u64,
-    /// Processes below it.
+    /// How many descendants it has.
     pub children: u64,
 }
 
@@ -56,7 +56,7 @@ pub fn count(pid: u32) -> Counted {
     }
 }
 
-/// How often the threads of a process and of those below it were scheduled so far.
+/// How often the threads of a process and its descendants were scheduled so far.
 pub fn wake_ups(pid: u32) -> u64 {
     [pid].into_iter().chain(children_of(pid)).map(wake_ups_of).sum()
 }

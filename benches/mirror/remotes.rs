@@ -1,5 +1,5 @@
 //! Many remotes: one change on all of them, a burst of files, our own memory, false alarms, the stop.
-//! Alone, beside two busy loops for each processor, and with a third of the remotes frozen. Measures sersync2 only.
+//! On an idle machine, with two busy loops per processor, and with a third of the remotes frozen. Measures sersync2 only.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use super::rig::{Reach, Rig, entries};
 use super::tool::{LIMIT, More, Running, SETTLE_MS, Tool};
 use super::{Bench, median, rest, until};
 
-/// What else happens.
+/// The disturbance during the measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beside {
     Nothing,
@@ -33,7 +33,7 @@ impl Beside {
     }
 }
 
-/// What was found with one number of remotes.
+/// The results for one number of remotes.
 struct Found {
     one: Option<Duration>,
     burst: Option<Duration>,
@@ -88,20 +88,20 @@ fn measure(bench: &Bench, count: usize, beside: Beside) -> io::Result<Found> {
     let said_down = running.says_how_often(" is down");
     drop(loops);
     if bench.options.short {
-        // What waits for a frozen machine is waited for, ten seconds at the most.
+        // The stop waits for jobs of a frozen machine, at most ten seconds.
         machines.clear();
     }
     let stop = running.stop(LIMIT);
     Ok(Found { one: median(&times), burst, resident_mib, said_down, stop })
 }
 
-/// The targets hold for 200 remotes on a machine that does nothing else. Remotes that are frozen are rightly said to be down.
+/// Adds the rows. The targets apply to 200 remotes on an idle machine. Frozen remotes are correctly reported as down.
 fn add(bench: &mut Bench, count: usize, beside: Beside, found: &Found) {
     let most = |is_asked: bool, most| if is_asked { Target::AtMost(most) } else { Target::None };
     let is_idle = count == 200 && beside == Beside::Nothing;
     let line = |what: &str, unit, target| Line {
         figure: "remotes",
-        // A row lives as long as the program.
+        // Leaking is fine: a row lives as long as the program.
         what: format!("{count} remotes{}: {what}", beside.words()).leak(),
         unit,
         target,
@@ -123,7 +123,7 @@ fn until_there(modules: &[PathBuf], name: &str, start: Instant) -> Option<Durati
     until_all(modules, start, step, |module| module.join(name).symlink_metadata().is_ok())
 }
 
-/// Until it holds for all modules. Looks at one of them at a time, to leave the processors to the others.
+/// Waits until a condition is true for all modules. It checks one at a time, to leave the processors to the mirror.
 fn until_all(
     modules: &[PathBuf],
     start: Instant,

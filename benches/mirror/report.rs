@@ -1,4 +1,4 @@
-//! What was found: as a table, as JSON, and as the page and the plots in docs.
+//! The results: as a table, as JSON, and as the page and the plots in docs.
 //! Does not measure.
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Nothing yet; prints the head of the table.
+    /// An empty report; prints the head of the table.
     pub fn begin(out: &mut dyn Write, short: bool) -> io::Result<Self> {
         let machine = machine();
         writeln!(out, "{machine}")?;
@@ -63,7 +63,7 @@ impl Report {
         Ok(())
     }
 
-    /// All of it as JSON.
+    /// The whole report as JSON.
     pub fn json(&self) -> io::Result<String> {
         serde_json::to_string_pretty(self).map_err(io::Error::other)
     }
@@ -129,7 +129,7 @@ fn machine() -> String {
     format!("{cores} cores, Linux {kernel}, rsync {rsync}, files in {}{kind}", file_system())
 }
 
-/// The kind of file system that the trees are made in.
+/// The type of the file system that holds the trees.
 fn file_system() -> &'static str {
     const TMPFS: u64 = 0x0102_1994;
     let stat = rustix::fs::statfs(std::env::temp_dir());

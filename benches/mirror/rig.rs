@@ -1,4 +1,4 @@
-//! A source, a remote, and a way between them; trees to fill them with, and questions about them.
+//! A source, a remote, and the connection between them; functions that fill and compare the trees.
 //! Starts no mirror.
 
 use std::fs;
@@ -13,28 +13,28 @@ use crate::support::rsyncd::{Options, Rsyncd};
 use crate::support::sshd::Sshd;
 use crate::support::{TestDir, tree};
 
-/// The way to the remote.
+/// The connection to the remote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// A daemon without socket options on this machine.
+    /// A daemon on this machine, without socket options.
     Loopback,
-    /// The same through a forwarder that counts.
+    /// The daemon behind a forwarder that counts bytes.
     Counted,
-    /// The same through one that makes a round trip of 40 ms.
+    /// The daemon behind a forwarder with a round trip of 40 ms.
     RoundTrip,
     /// A real sshd on this machine.
     Ssh,
 }
 
-/// Source, remote and the way between them.
+/// Source, remote and the connection between them.
 pub struct Rig {
     /// How the remote is reached.
     pub reach: Reach,
     /// The remote.
     pub daemon: Rsyncd,
-    /// Its sshd, when that is the way.
+    /// Its sshd, for [`Reach::Ssh`].
     pub sshd: Option<Sshd>,
-    /// The source and whatever the mirror needs beside it.
+    /// Contains the source and the mirror's other files.
     pub dir: TestDir,
     /// The watched directory.
     pub source: PathBuf,
@@ -49,7 +49,7 @@ impl Rig {
         Self::with_modules(reach, 0)
     }
 
-    /// The same with `count` further modules `m0`, `m1`, ...
+    /// An empty source and an empty remote with `count` further modules `m0`, `m1`, ...
     pub fn with_modules(reach: Reach, count: usize) -> io::Result<Self> {
         let dir = TestDir::new();
         let source = dir.dir("source");
@@ -68,7 +68,7 @@ impl Rig {
         Ok(Self { reach, daemon, sshd, dir, source, wire, modules })
     }
 
-    /// Where the mirrored tree is.
+    /// The directory of the copy.
     pub fn remote(&self) -> &Path {
         &self.daemon.data
     }
@@ -87,7 +87,7 @@ impl Rig {
         }
     }
 
-    /// The remote shell, when there is one.
+    /// The remote shell, if one is used.
     pub fn remote_shell(&self) -> Option<String> {
         self.sshd.as_ref().map(|sshd| format!("{}/ssh -p {}", sshd.bin().display(), sshd.port))
     }
@@ -113,7 +113,7 @@ impl Rig {
         Ok((start.elapsed(), proc::cpu_of_waited() - cpu))
     }
 
-    /// `rsync -a` in the source, without its places.
+    /// `rsync -a` in the source, without source and destination arguments.
     pub fn rsync(&self, more: &[&str]) -> Command {
         let mut command = Command::new("rsync");
         command.arg("-a").args(more).current_dir(&self.source).stdin(Stdio::null());
@@ -132,7 +132,7 @@ impl Rig {
 
 fn run(command: &mut Command) -> io::Result<()> {
     let status = command.status()?;
-    // 24: something vanished meanwhile.
+    // Code 24: something vanished during the run.
     if status.success() || status.code() == Some(24) {
         return Ok(());
     }
@@ -152,7 +152,7 @@ pub fn fill(root: &Path, dirs: usize, files: usize, size: usize) -> io::Result<(
     Ok(())
 }
 
-/// `count` directories, a hundred in each but the last level.
+/// Makes `count` directories, a hundred in each except on the last level.
 pub fn many_directories(root: &Path, count: usize) -> io::Result<()> {
     for n in 0..count {
         let path = root.join(format!("{:03}/{:02}", n / 10_000, n / 100 % 100));
@@ -161,11 +161,11 @@ pub fn many_directories(root: &Path, count: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// How many entries stand below `dir`; cheap, for it is asked often.
+/// How many entries are below `dir`; it must be cheap, because it is called often.
 pub fn entries(dir: &Path) -> usize {
     let mut count = 0;
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        // rsync's unfinished files are not there yet.
+        // rsync's temporary files do not count.
         let unfinished = entry.file_name().as_encoded_bytes().starts_with(b".");
         count += usize::from(!unfinished);
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -1,4 +1,4 @@
-//! One figure: what was measured, its unit, its target and the number of each tool; and how that is written.
+//! One row: what was measured, its unit, its target and the number of each tool; and its text.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use super::tool::Tool;
 /// The columns of the table.
 pub const TOOLS: [Tool; 4] = [Tool::Sersync, Tool::Rsync, Tool::Lsyncd, Tool::Loop];
 
-/// What a number counts.
+/// The unit of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
@@ -22,23 +22,23 @@ pub enum Unit {
     Megabytes,
     /// 2^20 bytes, of memory.
     Mebibytes,
-    /// Things.
+    /// A count.
     Count,
-    /// How many times.
+    /// A ratio.
     Times,
 }
 
-/// What sersync2's number is to be.
+/// The target for sersync2's number.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
-    /// Nothing is asked.
+    /// No target.
     None,
     /// At most so much.
     AtMost(f64),
     /// At least so much.
     AtLeast(f64),
-    /// At most this share of another's.
+    /// At most this share of another tool's number.
     ShareOf(Tool, f64),
 }
 
@@ -49,11 +49,11 @@ pub struct Row {
     pub figure: &'static str,
     /// What was measured.
     pub what: String,
-    /// What the numbers count.
+    /// The unit of the numbers.
     pub unit: Unit,
-    /// What is asked of sersync2.
+    /// The target for sersync2.
     pub target: Target,
-    /// The numbers; `None`: it did not get there within the limit.
+    /// The numbers; `None`: the tool did not finish within the limit.
     pub values: BTreeMap<Tool, Option<f64>>,
 }
 
@@ -64,9 +64,9 @@ pub struct Line {
     pub figure: &'static str,
     /// What was measured.
     pub what: &'static str,
-    /// What the numbers count.
+    /// The unit of the numbers.
     pub unit: Unit,
-    /// What is asked of sersync2.
+    /// The target for sersync2.
     pub target: Target,
 }
 
@@ -83,7 +83,7 @@ impl Row {
         line
     }
 
-    /// Whether sersync2 is where it should be; `None` when nothing can be said.
+    /// Whether sersync2 meets the target; `None` if that is unknown.
     pub fn is_met(&self) -> Option<bool> {
         let value = self.values.get(&Tool::Sersync)?;
         let holds = |check: &dyn Fn(f64) -> bool| Some(value.is_some_and(check));
@@ -98,7 +98,7 @@ impl Row {
         }
     }
 
-    /// The target as the table says it.
+    /// The target as the table shows it.
     pub fn target_words(&self) -> String {
         match self.target {
             Target::None => String::new(),
@@ -108,7 +108,7 @@ impl Row {
         }
     }
 
-    /// What a tool came to.
+    /// The cell of a tool.
     pub fn cell(&self, tool: Tool) -> String {
         match self.values.get(&tool) {
             None => String::new(),

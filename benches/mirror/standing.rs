@@ -1,5 +1,5 @@
-//! What a mirror costs that only stands there: time until its watches stand, memory, wake-ups.
-//! Nothing changes meanwhile.
+//! The cost of an idle mirror: time until all watches are set, memory, wake-ups.
+//! Nothing changes in the source during the measurement.
 
 use std::fs;
 use std::io;
@@ -44,7 +44,7 @@ pub fn standing(bench: &mut Bench) -> io::Result<()> {
             rig.equalise()?;
             let running = launched(bench, tool, &rig, backend, ready)?;
             running.prove(&rig)?;
-            // The walk for what changed while nobody looked takes memory and time of its own.
+            // Wait for the walk that detects changes during the downtime: it takes memory and time of its own.
             until_it_rests(&running);
             let rss_kb = counted(&running).rss_kb as f64;
             bench.report.add(resident, tool, Some(rss_kb * BYTES_PER_KB / 1e6));
@@ -59,7 +59,7 @@ pub fn standing(bench: &mut Bench) -> io::Result<()> {
     idle(bench)
 }
 
-/// Starts the tool, and notes when its watches stand.
+/// Starts the tool, and notes when all its watches are set.
 fn launched(
     bench: &mut Bench,
     tool: Tool,
@@ -74,8 +74,8 @@ fn launched(
     Ok(running)
 }
 
-/// One mark needs no walk, whatever the number of directories. From the start of the program on: it reads its
-/// configuration and its state, too.
+/// One fanotify mark needs no walk, whatever the number of directories. The time counts from the start of the program, so it includes
+/// reading configuration and state.
 fn million(bench: &mut Bench) -> io::Result<()> {
     let (unit, target) = (Unit::Ms, Target::AtMost(50.0));
     let what = "a million directories, fanotify: the mark stands after";
@@ -99,7 +99,7 @@ fn until_it_rests(running: &Running) {
     }
 }
 
-/// What others do elsewhere on the same file system: in directories of their own that stay, and in new ones.
+/// Activity of other programs elsewhere on the same file system: in their existing directories, and in new ones.
 fn noise(bench: &mut Bench, tool: Tool, rig: &Rig, running: &Running) -> io::Result<()> {
     let line =
         |what| Line { figure: "standing", what, unit: Unit::Ms, target: Target::AtMost(1.0) };
@@ -117,7 +117,7 @@ fn noise(bench: &mut Bench, tool: Tool, rig: &Rig, running: &Running) -> io::Res
                 let file = directory.join(format!("file {name}"));
                 fs::write(&file, "x")?;
                 fs::remove_file(&file)?;
-                // Made, written, deleted.
+                // Created, written, deleted.
                 events += 3;
             }
         }

@@ -1,5 +1,5 @@
-//! Sustained streams: how far the remote lags behind at the end, and what processor time the mirror needs.
-//! The script with inotifywait is left out: it compares the whole tree for each event.
+//! Sustained streams: the lag of the remote at the end, and the processor time of the mirror.
+//! The script with inotifywait is omitted: it compares the whole tree for each event.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use super::rig::{Reach, Rig, entries};
 use super::tool::{LIMIT, Running, SETTLE_MS, Tool};
 use super::{Bench, rest, until};
 
-/// 1,000 files of 4 KB a second into 50 directories.
+/// 1,000 files of 4 KB per second into 50 directories.
 pub fn stream(bench: &mut Bench) -> io::Result<()> {
     let line = |what, target| Line { figure: "stream", what, unit: Unit::Seconds, target };
     let lag = line("1,000 new files a second for 5 s, lag at the end", Target::AtMost(0.15));
@@ -41,7 +41,7 @@ pub fn stream(bench: &mut Bench) -> io::Result<()> {
     Ok(())
 }
 
-/// Twenty files, each written anew 500 times a second.
+/// Twenty files, each rewritten 500 times per second.
 pub fn rewrite(bench: &mut Bench) -> io::Result<()> {
     let line = |what, target| Line { figure: "rewrite", what, unit: Unit::Seconds, target };
     let lag =
@@ -71,7 +71,7 @@ pub fn rewrite(bench: &mut Bench) -> io::Result<()> {
     Ok(())
 }
 
-/// About 4 KB, never twice in a row of the same length: what rsync takes for equal would spare the others their work.
+/// About 4 KB, never twice in a row with the same length: rsync would treat such a file as equal and save the other mirrors their work.
 fn content(round: u32) -> Vec<u8> {
     format!("{round:08}").into_bytes().repeat(500 + round as usize % 13)
 }

@@ -1,4 +1,4 @@
-//! Bar charts as SVG text: one group of bars per row, on a logarithmic scale, for the numbers differ by thousands.
+//! Bar charts as SVG text: one group of bars per row. The scale is logarithmic, because the numbers differ by factors of thousands.
 //! Writes no files.
 
 use std::fmt::Write;
@@ -41,7 +41,7 @@ pub fn bars(title: &str, rows: &[&Row]) -> String {
     let (low, high) = known.fold((f64::MAX, f64::MIN), |(low, high), value| {
         (low.min(value.max(0.001)), high.max(value.max(0.001)))
     });
-    // A whole power of ten below, so that the shortest bar can be seen.
+    // Begin a power of ten lower, so that the shortest bar is visible.
     let (low, high) = (low.log10().floor(), high.log10().max(low.log10().floor() + 1.0));
     let room = WIDTH - TEXT - 110.0;
     let length = |value: f64| (value.max(0.001).log10() - low) / (high - low) * room;

@@ -1,4 +1,4 @@
-//! The mirrors that are compared: how each is configured, started, known to be at work, and ended.
+//! The mirrors that are compared: how each is configured, started, known to be ready, and ended.
 //! Measures nothing.
 
 use std::fmt::Write as _;
@@ -15,16 +15,16 @@ use super::rig::{Reach, Rig};
 use super::{proc, rest, until};
 use crate::support::mirror::Setup;
 
-/// Who does the work.
+/// A program that is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Tool {
     /// This program.
     Sersync,
-    /// `rsync -a`, started by hand when the work is there.
+    /// `rsync -a`, started by hand when the changes are complete.
     Rsync,
     /// lsyncd with `delay = 0`.
     Lsyncd,
-    /// The script with `inotifywait` that everybody has written once.
+    /// The usual shell loop with `inotifywait`.
     Loop,
 }
 
@@ -41,7 +41,7 @@ impl Tool {
         mirrors
     }
 
-    /// As the table names it.
+    /// Its name in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sersync => "sersync2",
@@ -57,25 +57,25 @@ fn is_installed(program: &str) -> bool {
     std::env::split_paths(&paths).any(|dir| dir.join(program).is_file())
 }
 
-/// How a mirror is started beyond the ordinary.
+/// Additional settings for the start of a mirror.
 #[derive(Default)]
 pub struct More {
-    /// Words of the command line.
+    /// Arguments of the command line.
     pub args: Vec<String>,
-    /// In place of the one remote `data`: these modules (for lsyncd as well), as `NAME` or `IP::NAME`.
+    /// These modules instead of the one remote `data` (for lsyncd as well), as `NAME` or `IP::NAME`.
     pub modules: Vec<String>,
     /// Further elements for `<head>` and for `<rsync>`.
     pub head: String,
     pub rsync: &'static str,
     /// Environment of the program.
     pub env: Vec<(&'static str, &'static str)>,
-    /// How the kernel is asked for changes; empty: as sersync2 chooses.
+    /// The backend for changes; empty: sersync2 chooses.
     pub backend: &'static str,
 }
 
-/// A mirror at work; ended when dropped.
+/// A running mirror; ended when dropped.
 pub struct Running {
-    /// Which.
+    /// Which tool it is.
     pub tool: Tool,
     child: Child,
     log: std::path::PathBuf,
@@ -103,12 +103,12 @@ impl Running {
         Ok(Self { tool, child: command.spawn()?, log })
     }
 
-    /// Waits until a file arrives, and is gone again.
+    /// Waits until a test file has arrived and its deletion too.
     pub fn prove(&self, rig: &Rig) -> io::Result<()> {
         let (here, there) = (rig.source.join("first contact"), rig.remote().join("first contact"));
         let mut tries = 0;
         let arrived = until(Instant::now(), LIMIT, Duration::from_millis(5), || {
-            // The script sees nothing until its watches stand, and does not say when that is.
+            // The script misses changes until its watches are set, and does not report when that is. So write again.
             if tries % 60 == 0 {
                 _ = fs::write(&here, "x");
             }
@@ -126,19 +126,19 @@ impl Running {
         Ok(())
     }
 
-    /// Waits until its log holds `text`; when, counted from `start`.
+    /// Waits until its log contains `text`; returns the time since `start`.
     pub fn says(&self, text: &str, start: Instant, limit: Duration) -> Option<Duration> {
         until(start, limit, Duration::from_millis(1), || {
             fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text))
         })
     }
 
-    /// How often its log says `text`.
+    /// How often its log contains `text`.
     pub fn says_how_often(&self, text: &str) -> usize {
         fs::read_to_string(&self.log).unwrap_or_default().matches(text).count()
     }
 
-    /// Ends it politely; how long that takes.
+    /// Ends it with SIGTERM; returns how long that takes.
     pub fn stop(&mut self, limit: Duration) -> Option<Duration> {
         let start = Instant::now();
         let pid = Pid::from_raw(self.child.id().cast_signed())?;
@@ -172,7 +172,7 @@ impl Drop for Running {
 /// How long a mirror may take for anything.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// After a change has arrived, its rsync still needs a while to end.
+/// How long rsync may take to end after a change has arrived.
 pub const SETTLE_MS: u64 = 300;
 
 fn sersync(rig: &Rig, more: &More) -> Command {

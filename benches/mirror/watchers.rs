@@ -1,4 +1,4 @@
-//! `inotifywait` of this program beside the one of inotify-tools: until its watches stand, memory, events printed.
+//! `inotifywait` of this program compared with that of inotify-tools: time until all watches are set, memory, printing events.
 //! Mirrors nothing.
 
 use std::fs;
@@ -15,20 +15,20 @@ use super::tool::Tool;
 use super::{Bench, median, proc, until};
 use crate::support::TestDir;
 
-/// A tool may take so long for anything.
+/// The time limit for everything that a tool does.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Events that fit into the kernel's queue wherever this runs.
+/// A number of events that fits into every kernel's queue.
 const EVENTS: usize = 15_000;
 
-/// An `inotifywait` at work; ended when dropped.
+/// A running `inotifywait`; ended when dropped.
 struct Watcher {
     child: Child,
     ready_after: Duration,
 }
 
 impl Watcher {
-    /// Starts it, and waits until its watches stand.
+    /// Starts it, and waits until all its watches are set.
     fn start(tool: Tool, dir: &TestDir) -> io::Result<Self> {
         let mut command = match tool {
             Tool::Sersync => Command::new(env!("CARGO_BIN_EXE_sersync2")),
@@ -65,7 +65,7 @@ impl Watcher {
         let files = ["tree/one", "tree/two"].map(|name| dir.join(name));
         self.signal(Signal::STOP)?;
         for n in 0..EVENTS {
-            // Equal events that follow each other would be merged.
+            // Alternate the files, because the kernel merges equal consecutive events.
             rustix::fs::chmod(&files[n % 2], rustix::fs::Mode::RUSR)?;
         }
         let mut lines = 0;

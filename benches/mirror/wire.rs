@@ -1,5 +1,5 @@
-//! A forwarder between a mirror and the daemon: counts what passes, and holds it back for half a round trip each way.
-//! Knows nothing of what it carries.
+//! A forwarder between a mirror and the daemon: counts the bytes, and delays them by half a round trip each way.
+//! Knows nothing about the data.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-/// A forwarder on a free port of 127.0.0.1; ends with this.
+/// A forwarder on a free port of 127.0.0.1; ended when dropped.
 pub struct Wire {
-    /// Where it listens.
+    /// The port that it listens on.
     pub port: u16,
     bytes: Arc<AtomicU64>,
     ended: Arc<AtomicBool>,
@@ -28,7 +28,7 @@ impl Wire {
                 if ended.load(Ordering::Relaxed) {
                     return;
                 }
-                // The daemon's queue is short: who has to knock again after a second must not keep the others waiting.
+                // The daemon's queue is short. A connection that has to retry after a second must not block the others.
                 let bytes = Arc::clone(&bytes);
                 std::thread::spawn(move || {
                     if let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) {
@@ -55,12 +55,12 @@ impl Drop for Wire {
     }
 }
 
-/// One direction: a thread reads and notes the time, another one writes when the time has come.
+/// Forwards one direction: a thread reads and notes the time, and another one writes after the delay.
 fn carry(from: &TcpStream, to: &TcpStream, delay: Duration, bytes: &Arc<AtomicU64>) {
     let (Ok(mut from), Ok(to)) = (from.try_clone(), to.try_clone()) else {
         return;
     };
-    // The delay is the wire's own; what the two ends do to their sockets is theirs.
+    // Only this forwarder causes the delay, not its sockets.
     _ = to.set_nodelay(true);
     let (sender, receiver) = channel::<(Instant, Vec<u8>)>();
     std::thread::spawn(move || deliver(&receiver, to));
@@ -73,7 +73,7 @@ fn carry(from: &TcpStream, to: &TcpStream, delay: Duration, bytes: &Arc<AtomicU6
                 break;
             }
         }
-        // An empty one is the end, which takes its time as well.
+        // An empty message is the end of the stream, which is delayed too.
         _ = sender.send((Instant::now() + delay, Vec::new()));
     });
 }

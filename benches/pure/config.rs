@@ -1,5 +1,5 @@
-//! The configuration reader: the example file, and files so large that a cost for each pair of things in them shows.
-//! Looks at nothing on this machine but the text.
+//! The configuration reader: the example file, and files so large that quadratic cost becomes visible.
+//! Reads only the text, nothing else on this machine.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub fn load(criterion: &mut Criterion, size: Size) {
     group.finish();
 }
 
-/// From the text to all that the log would say.
+/// Reads the text and makes all lines for the log.
 fn read(name: &str, text: &str, options: &LoadOptions) -> usize {
     match load_bytes(name, text.as_bytes(), options) {
         Ok(loaded) => loaded.warning_lines().len(),

@@ -1,4 +1,4 @@
-//! Changes through `handle`: copied, scattered, and the same few again and again.
+//! Changes through `handle`: a copy, scattered files, and the same few files repeatedly.
 //! Nothing is sent: jobs are answered at once, or never.
 
 use std::hint::black_box;
@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use sersync::change::{Cause, Change, RootId, WatchEvent};
-use sersync::engine::{Action, Engine, Event, Extraneous, JobId, JobReport, Setup};
+use sersync::engine::{Action, Engine, EngineSetup, Event, Extraneous, JobId, JobReport};
 
 use super::{Size, file, measure};
 
-/// In which order files change.
+/// The order in which files change.
 #[derive(Clone, Copy)]
 enum Order {
     /// Directory by directory, as `cp -a` writes.
     Copy,
     /// Each in another directory than the one before: the worst for the processor's caches.
     Scattered,
-    /// The same twenty again and again.
+    /// The same twenty repeatedly.
     Twenty,
 }
 
@@ -34,7 +34,7 @@ fn changes(count: usize, per_event: usize, order: Order, size: Size) -> Vec<Even
 }
 
 fn engine() -> Engine {
-    Engine::new(Setup {
+    Engine::new(EngineSetup {
         roots: 1,
         remotes: vec![RootId(0)],
         workers: 10,
@@ -50,7 +50,7 @@ fn first_job(actions: &[Action]) -> Option<JobId> {
     })
 }
 
-/// Feeds everything in, an event every 30 µs; every job is done at once if `answers`, else the remote never answers.
+/// Feeds the events, one every 30 µs. If `answers`, every job is done at once; otherwise the remote never answers.
 fn feed(engine: &mut Engine, events: Vec<Event>, answers: bool) {
     let mut now = Duration::from_secs(1);
     for event in events {

@@ -1,5 +1,5 @@
-//! What is measured, in a full and in a short form.
-//! Processor time where it can be, so that a busy machine does not count.
+//! The list of figures, in a full and a short form.
+//! They measure processor time where possible, so that other load does not count.
 
 mod config;
 mod engine;
@@ -12,13 +12,13 @@ use criterion::{Bencher, Criterion};
 use rustix::time::{ClockId, clock_gettime};
 use sersync::path::RelPath;
 
-/// How much is done.
+/// The size of the measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
-    /// What gives figures.
+    /// Enough for meaningful figures.
     #[allow(dead_code, reason = "the tests run the short form only")]
     Full,
-    /// What shows that everything works.
+    /// Only enough to show that everything works.
     #[allow(dead_code, reason = "the benchmark runs the full form only")]
     Short,
 }

@@ -1,5 +1,5 @@
 //! The filter: is a path mirrored?
-//! The expressions are those of the stock configuration, and some that need the slower of the two matchers.
+//! The expressions are those of the stock configuration, and some that need the slower of the two engines.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the pure parts cost: the engine, the pending set, the filter, the configuration reader. Run: `cargo bench --bench pure`.
+//! The cost of the pure parts: engine, pending set, filter, configuration reader. Run: `cargo bench --bench pure`.
 //! Measures no rsync and no kernel.
 
 #[path = "figures.rs"]

@@ -1,5 +1,5 @@
-//! The pending set alone: marking, batches out of a large set, memory for each path.
-//! The memory is printed, not measured again and again.
+//! The pending set alone: marking, taking batches from a large set, memory per path.
+//! The memory is measured once and printed.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn filled(count: usize) -> Pending {
     pending
 }
 
-/// Marks going in.
+/// Adding marks.
 pub fn mark(criterion: &mut Criterion, size: Size) {
     let paths: Vec<RelPath> = (0..size.million()).map(file).collect();
     let mut group = criterion.benchmark_group("pending");
@@ -35,7 +35,7 @@ pub fn mark(criterion: &mut Criterion, size: Size) {
     group.finish();
 }
 
-/// Batches going out.
+/// Taking batches.
 pub fn take(criterion: &mut Criterion, size: Size) {
     let mut group = criterion.benchmark_group("take");
     group.sample_size(10).measurement_time(size.time(Duration::from_secs(2)));
@@ -75,7 +75,7 @@ fn resident() -> usize {
     pages.unwrap_or(0usize) * 4_096
 }
 
-/// No timing: prints what a million distinct pending paths take.
+/// Prints the memory of a million distinct pending paths; measures no time.
 pub fn memory(size: Size) {
     let before = resident();
     let pending = filled(size.million());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sersync::config::{Config, LoadOptions, load_bytes};
 use sersync::control::protocol::{parse_request, read_path, request_line, write_path};
-use sersync::journal::{Layout, Replay};
+use sersync::journal::{JournalLayout, Replay};
 use sersync::page::hosts::Hosts;
 use sersync::page::http::parse;
 use sersync::rsync::exit::{Ending, Outcome, RunPaths, judge};
@@ -22,7 +22,7 @@ pub fn config(bytes: &[u8]) {
 /// The reader of journals. In doubt it must owe everything.
 pub fn journal(bytes: &[u8]) {
     let config = two_remotes();
-    let layout = Layout::new(&config.mirrors);
+    let layout = JournalLayout::new(&config.mirrors);
     let Ok(replay) = Replay::read(bytes, &layout, 1) else { return };
     for remote in layout.remotes() {
         let pending: Vec<_> = replay.pending(remote).collect();

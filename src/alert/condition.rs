@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use crate::config::telling::AlertRule;
 use crate::ground::counted::{counted, paths};
 use crate::ground::figures::duration;
-use crate::snapshot::{DeletionState, Remote, RemoteState, RootState, Snapshot};
+use crate::snapshot::{DeletionState, RemoteStatus, RootState, Snapshot, SyncState};
 
 /// The kinds of problems that are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum AlertKind {
     /// A watch path is gone or cannot be read.
     SourceLost,
     /// Deletions wait for a confirmation.
@@ -33,7 +33,7 @@ pub enum Kind {
     Test,
 }
 
-impl Kind {
+impl AlertKind {
     /// Its name for scripts.
     pub fn name(self) -> &'static str {
         match self {
@@ -57,11 +57,11 @@ impl Kind {
 }
 
 /// Identifies a problem: its kind, and the remote or watch path.
-pub type Key = (Kind, String);
+pub type AlertKey = (AlertKind, String);
 
 /// A problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
+pub struct AlertCondition {
     /// Since when, by the wall clock.
     pub since_ms: u64,
     /// What happened, what it means, what to do.
@@ -70,14 +70,14 @@ pub struct Condition {
 
 /// From which duration something counts as a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Thresholds {
+pub struct AlertThresholds {
     /// How long a remote may be down.
     pub down_ms: u64,
     /// How long a change may wait.
     pub lag_ms: u64,
 }
 
-impl Thresholds {
+impl AlertThresholds {
     /// The thresholds of a rule.
     pub fn of(rule: &AlertRule) -> Self {
         Self {
@@ -91,9 +91,9 @@ impl Thresholds {
 pub fn conditions(
     before: Option<&Snapshot>,
     now: &Snapshot,
-    limits: &Thresholds,
+    limits: &AlertThresholds,
     now_ms: u64,
-) -> BTreeMap<Key, Condition> {
+) -> BTreeMap<AlertKey, AlertCondition> {
     let mut found = BTreeMap::new();
     of_instance(before, now, now_ms, &mut found);
     of_roots(now, now_ms, &mut found);
@@ -103,17 +103,17 @@ pub fn conditions(
     found
 }
 
-type Found = BTreeMap<Key, Condition>;
+type Found = BTreeMap<AlertKey, AlertCondition>;
 
 fn of_instance(before: Option<&Snapshot>, now: &Snapshot, now_ms: u64, found: &mut Found) {
     let of = &now.instance;
     let mut add = |kind, text: String| {
-        found.insert((kind, of.config.clone()), Condition { since_ms: now_ms, text });
+        found.insert((kind, of.config.clone()), AlertCondition { since_ms: now_ms, text });
     };
     let seen = before.map_or(0, |before| before.instance.overflows);
     if of.overflows > seen {
         add(
-            Kind::Overflow,
+            AlertKind::Overflow,
             "the kernel dropped events: everything below is compared; raise \
              fs.inotify.max_queued_events if this happens often"
                 .to_owned(),
@@ -124,11 +124,11 @@ fn of_instance(before: Option<&Snapshot>, now: &Snapshot, now_ms: u64, found: &m
             "{} directories cannot be watched and are rescanned every minute instead; raise fs.inotify.max_user_watches",
             of.unwatched
         );
-        add(Kind::WatchLimit, text);
+        add(AlertKind::WatchLimit, text);
     }
     if of.state_dir.is_none() {
         add(
-            Kind::State,
+            AlertKind::State,
             "no state can be kept: what is pending is forgotten at exit; give the user a writable --state-dir"
                 .to_owned(),
         );
@@ -138,7 +138,7 @@ fn of_instance(before: Option<&Snapshot>, now: &Snapshot, now_ms: u64, found: &m
             "the journal in {directory} cannot be written: the mirror goes on, but its next start compares everything; make room \
              there, or see to it that this user may write"
         );
-        add(Kind::State, text);
+        add(AlertKind::State, text);
     }
 }
 
@@ -152,43 +152,49 @@ fn of_roots(now: &Snapshot, now_ms: u64, found: &mut Found) {
             let text =
                 said("it is gone or cannot be read: nothing is sent or deleted until it is back");
             let text = format!("watch path {}: {text}", root.path);
-            found.insert((Kind::SourceLost, root.path.clone()), Condition { since_ms, text });
+            found.insert(
+                (AlertKind::SourceLost, root.path.clone()),
+                AlertCondition { since_ms, text },
+            );
         }
         if root.deletions == DeletionState::Withheld {
             let text =
                 said("too much vanished at once: deletions are held back until you confirm them");
             let text = format!("watch path {}: {text}", root.path);
-            found.insert((Kind::DeletionsHeld, root.path.clone()), Condition { since_ms, text });
+            found.insert(
+                (AlertKind::DeletionsHeld, root.path.clone()),
+                AlertCondition { since_ms, text },
+            );
         }
     }
 }
 
-fn of_remote(remote: &Remote, limits: &Thresholds, now_ms: u64, found: &mut Found) {
+fn of_remote(remote: &RemoteStatus, limits: &AlertThresholds, now_ms: u64, found: &mut Found) {
     let name = &remote.name;
     let pending = counted(remote.pending, "path is", "paths are");
     let mut add = |kind, since_ms, text| {
-        found.insert((kind, name.clone()), Condition { since_ms, text });
+        found.insert((kind, name.clone()), AlertCondition { since_ms, text });
     };
-    if let (RemoteState::Down, Some(down)) = (remote.state, &remote.down) {
+    if let (SyncState::Down, Some(down)) = (remote.state, &remote.down) {
         let words = format!("{}; {}", down.reason, down.what_to_do);
         let lasts = now_ms.saturating_sub(down.since_ms);
         if down.kind == "denied" {
             // This does not end by itself, so report it at once.
             let text = format!("remote {name} {words}; {pending} pending");
-            add(Kind::Denied, down.since_ms, text);
+            add(AlertKind::Denied, down.since_ms, text);
         } else if lasts >= limits.down_ms {
             let text = format!(
                 "remote {name} is down for {}: {words}; {pending} pending",
                 duration(lasts / 1_000)
             );
-            add(Kind::Down, down.since_ms, text);
+            add(AlertKind::Down, down.since_ms, text);
         }
-    } else if remote.lag_ms(now_ms) >= limits.lag_ms && remote.state != RemoteState::Paused {
+    } else if remote.lag_ms(now_ms) >= limits.lag_ms && remote.state != SyncState::Paused {
         let text = format!(
             "remote {name} is behind: a change waits for {}; {pending} pending",
             duration(remote.lag_ms(now_ms) / 1_000)
         );
-        add(Kind::Lag, remote.oldest_pending_ms.unwrap_or(now_ms), text);
+        add(AlertKind::Lag, remote.oldest_pending_ms.unwrap_or(now_ms), text);
     }
     if remote.failing_paths.iter().any(|path| path.logged) {
         let first = remote.failing_paths.iter().find(|path| path.logged);
@@ -198,19 +204,19 @@ fn of_remote(remote: &Remote, limits: &Thresholds, now_ms: u64, found: &mut Foun
             "remote {name}: {} cannot be delivered{example}; see the fail log; sersync retries",
             paths(remote.failing)
         );
-        add(Kind::FailLog, now_ms, text);
+        add(AlertKind::FailLog, now_ms, text);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Alarm, Down, FailingPath, Instance, Root};
+    use crate::snapshot::{Alarm, Down, FailingPath, Instance, RootStatus};
 
     const NOW: u64 = 1_000_000_000;
 
-    fn kinds(before: Option<&Snapshot>, now: &Snapshot) -> Vec<Kind> {
-        let limits = Thresholds { down_ms: 60_000, lag_ms: 300_000 };
+    fn kinds(before: Option<&Snapshot>, now: &Snapshot) -> Vec<AlertKind> {
+        let limits = AlertThresholds { down_ms: 60_000, lag_ms: 300_000 };
         conditions(before, now, &limits, NOW).into_keys().map(|(kind, _)| kind).collect()
     }
 
@@ -218,38 +224,38 @@ mod tests {
         Instance { state_dir: Some("/s".into()), config: "/c".into(), ..Instance::default() }
     }
 
-    fn with(remote: Remote) -> Snapshot {
+    fn with(remote: RemoteStatus) -> Snapshot {
         Snapshot { remotes: vec![remote], instance: instance(), ..Snapshot::default() }
     }
 
-    fn down(kind: &str, ago_s: u64) -> Remote {
+    fn down(kind: &str, ago_s: u64) -> RemoteStatus {
         let down = Down { since_ms: NOW - ago_s * 1_000, kind: kind.into(), ..Down::default() };
-        Remote { state: RemoteState::Down, down: Some(down), ..Remote::default() }
+        RemoteStatus { state: SyncState::Down, down: Some(down), ..RemoteStatus::default() }
     }
 
     #[test]
     fn each_trouble_of_a_remote_is_one_condition_once_it_lasts() {
-        let waits = |ago_s: u64, state| Remote {
+        let waits = |ago_s: u64, state| RemoteStatus {
             oldest_pending_ms: Some(NOW - ago_s * 1_000),
             state,
-            ..Remote::default()
+            ..RemoteStatus::default()
         };
         let path = |logged| FailingPath { logged, ..FailingPath::default() };
-        let fails = |logged| Remote {
+        let fails = |logged| RemoteStatus {
             failing: 1,
             failing_paths: vec![path(logged)],
-            state: RemoteState::Up,
-            ..Remote::default()
+            state: SyncState::Up,
+            ..RemoteStatus::default()
         };
         let table = [
             ("a short outage", down("away", 59), vec![]),
-            ("an outage", down("away", 60), vec![Kind::Down]),
-            ("a wrong password", down("denied", 0), vec![Kind::Denied]),
-            ("a wait", waits(299, RemoteState::Up), vec![]),
-            ("a long wait", waits(300, RemoteState::Up), vec![Kind::Lag]),
-            ("a pause", waits(3_000, RemoteState::Paused), vec![]),
+            ("an outage", down("away", 60), vec![AlertKind::Down]),
+            ("a wrong password", down("denied", 0), vec![AlertKind::Denied]),
+            ("a wait", waits(299, SyncState::Up), vec![]),
+            ("a long wait", waits(300, SyncState::Up), vec![AlertKind::Lag]),
+            ("a pause", waits(3_000, SyncState::Paused), vec![]),
             ("a path that is retried", fails(false), vec![]),
-            ("a path in the fail log", fails(true), vec![Kind::FailLog]),
+            ("a path in the fail log", fails(true), vec![AlertKind::FailLog]),
         ];
         for (what, remote, expected) in table {
             assert_eq!(kinds(None, &with(remote)), expected, "{what}");
@@ -260,48 +266,48 @@ mod tests {
     fn an_outage_is_not_told_as_a_wait_too() {
         let mut remote = down("away", 600);
         remote.oldest_pending_ms = Some(NOW - 600_000);
-        assert_eq!(kinds(None, &with(remote)), [Kind::Down]);
+        assert_eq!(kinds(None, &with(remote)), [AlertKind::Down]);
     }
 
     #[test]
     fn troubles_of_the_machine_are_conditions() {
         let of = |change: &dyn Fn(&mut Snapshot)| {
-            let mut snapshot = with(Remote::default());
-            snapshot.roots = vec![Root { path: "/w".into(), ..Root::default() }];
+            let mut snapshot = with(RemoteStatus::default());
+            snapshot.roots = vec![RootStatus { path: "/w".into(), ..RootStatus::default() }];
             change(&mut snapshot);
             kinds(None, &snapshot)
         };
         assert_eq!(of(&|_| {}), []);
-        assert_eq!(of(&|it| it.instance.unwatched = 3), [Kind::WatchLimit]);
-        assert_eq!(of(&|it| it.instance.state_dir = None), [Kind::State]);
-        assert_eq!(of(&|it| it.instance.journal_incomplete = true), [Kind::State]);
-        assert_eq!(of(&|it| it.roots[0].state = RootState::Lost), [Kind::SourceLost]);
+        assert_eq!(of(&|it| it.instance.unwatched = 3), [AlertKind::WatchLimit]);
+        assert_eq!(of(&|it| it.instance.state_dir = None), [AlertKind::State]);
+        assert_eq!(of(&|it| it.instance.journal_incomplete = true), [AlertKind::State]);
+        assert_eq!(of(&|it| it.roots[0].state = RootState::Lost), [AlertKind::SourceLost]);
         let withheld = DeletionState::Withheld;
-        assert_eq!(of(&|it| it.roots[0].deletions = withheld), [Kind::DeletionsHeld]);
+        assert_eq!(of(&|it| it.roots[0].deletions = withheld), [AlertKind::DeletionsHeld]);
     }
 
     #[test]
     fn an_overflow_is_told_when_it_happens_and_not_again() {
-        let before = with(Remote::default());
+        let before = with(RemoteStatus::default());
         let mut after = before.clone();
         after.instance.overflows = 1;
-        assert_eq!(kinds(Some(&before), &after), [Kind::Overflow]);
+        assert_eq!(kinds(Some(&before), &after), [AlertKind::Overflow]);
         assert_eq!(kinds(Some(&after), &after), []);
     }
 
     #[test]
     fn the_words_of_an_alarm_are_those_of_the_log() {
         let alarm = Alarm { since_ms: 7, text: "the disk is not mounted; mount it".into() };
-        let root = Root {
+        let root = RootStatus {
             path: "/w".into(),
             state: RootState::Lost,
             alarms: vec![alarm],
-            ..Root::default()
+            ..RootStatus::default()
         };
         let snapshot = Snapshot { roots: vec![root], instance: instance(), ..Snapshot::default() };
-        let limits = Thresholds { down_ms: 0, lag_ms: 1 };
+        let limits = AlertThresholds { down_ms: 0, lag_ms: 1 };
         let found = conditions(None, &snapshot, &limits, NOW);
-        let condition = &found[&(Kind::SourceLost, "/w".to_owned())];
+        let condition = &found[&(AlertKind::SourceLost, "/w".to_owned())];
         assert_eq!(condition.since_ms, 7);
         assert_eq!(condition.text, "watch path /w: the disk is not mounted; mount it");
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::condition::{Condition, Key, Kind};
+use super::condition::{AlertCondition, AlertKey, AlertKind};
 use crate::ground::figures::duration;
 
 /// How long alerts are collected before the first message, because one failed switch takes many remotes down within
@@ -18,7 +18,7 @@ pub const ALERTS_MAX: usize = 50;
 
 /// The state of the problem of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum AlertState {
     /// It has begun.
     Raised,
     /// It still lasts.
@@ -27,7 +27,7 @@ pub enum State {
     Over,
 }
 
-impl State {
+impl AlertState {
     /// Its name for scripts.
     pub fn name(self) -> &'static str {
         match self {
@@ -42,9 +42,9 @@ impl State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
     /// The kind of the problem.
-    pub kind: Kind,
+    pub kind: AlertKind,
     /// Whether the problem begins, lasts or is over.
-    pub state: State,
+    pub state: AlertState,
     /// The remote or the watch path.
     pub subject: String,
     /// What happened, what it means, what to do.
@@ -55,7 +55,7 @@ pub struct Alert {
 
 /// The content of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
+pub struct AlertMessage {
     /// The worst first.
     pub alerts: Vec<Alert>,
     /// The number of further alerts.
@@ -65,7 +65,7 @@ pub struct Due {
 /// A problem that is reported, or waits to be.
 #[derive(Debug)]
 struct Known {
-    condition: Condition,
+    condition: AlertCondition,
     /// When it was first reported.
     told_ms: Option<u64>,
     /// Since when it has been absent.
@@ -74,15 +74,15 @@ struct Known {
 
 /// All problems that are reported, or wait to be.
 #[derive(Debug)]
-pub struct Ledger {
-    known: BTreeMap<Key, Known>,
-    waiting: BTreeMap<Key, Alert>,
+pub struct AlertLedger {
+    known: BTreeMap<AlertKey, Known>,
+    waiting: BTreeMap<AlertKey, Alert>,
     /// When the next message may leave.
     not_before_ms: u64,
     remind_ms: Option<u64>,
 }
 
-impl Ledger {
+impl AlertLedger {
     /// An empty ledger. 0 hours: no reminders.
     pub fn new(remind_hours: u32) -> Self {
         let remind_ms = Some(u64::from(remind_hours) * 3_600_000).filter(|ms| *ms > 0);
@@ -90,7 +90,7 @@ impl Ledger {
     }
 
     /// Updates the ledger with the problems at `now_ms`.
-    pub fn note(&mut self, found: BTreeMap<Key, Condition>, now_ms: u64) {
+    pub fn note(&mut self, found: BTreeMap<AlertKey, AlertCondition>, now_ms: u64) {
         for (key, known) in &mut self.known {
             if !found.contains_key(key) {
                 known.gone_ms.get_or_insert(now_ms);
@@ -102,9 +102,9 @@ impl Ledger {
         self.settle(now_ms);
     }
 
-    fn seen(&mut self, key: Key, condition: Condition, now_ms: u64) {
+    fn seen(&mut self, key: AlertKey, condition: AlertCondition, now_ms: u64) {
         if key.0.is_event() {
-            let alert = alert(&key, State::Raised, condition);
+            let alert = alert(&key, AlertState::Raised, condition);
             self.wait(key, alert, now_ms);
             return;
         }
@@ -113,7 +113,7 @@ impl Ledger {
             let told_ms = Some(now_ms);
             let known = Known { condition: condition.clone(), told_ms, gone_ms: None };
             self.known.insert(key.clone(), known);
-            let alert = alert(&key, State::Raised, condition);
+            let alert = alert(&key, AlertState::Raised, condition);
             self.wait(key, alert, now_ms);
             return;
         };
@@ -123,7 +123,7 @@ impl Ledger {
         let is_due = |told: u64| remind_ms.is_some_and(|pause| now_ms >= told + pause);
         if known.told_ms.is_some_and(is_due) {
             known.told_ms = Some(now_ms);
-            let alert = alert(&key, State::Reminder, known.condition.clone());
+            let alert = alert(&key, AlertState::Reminder, known.condition.clone());
             self.wait(key, alert, now_ms);
         }
     }
@@ -131,7 +131,7 @@ impl Ledger {
     /// Ends the problems that have been gone for long enough.
     fn settle(&mut self, now_ms: u64) {
         let is_over = |known: &Known| known.gone_ms.is_some_and(|at| now_ms >= at + CALM_MS);
-        let over: Vec<Key> = self
+        let over: Vec<AlertKey> = self
             .known
             .iter()
             .filter(|(_, known)| is_over(known))
@@ -139,19 +139,19 @@ impl Ledger {
             .collect();
         for key in over {
             let Some(known) = self.known.remove(&key) else { continue };
-            if self.waiting.get(&key).is_some_and(|alert| alert.state == State::Raised) {
+            if self.waiting.get(&key).is_some_and(|alert| alert.state == AlertState::Raised) {
                 // The beginning is not reported yet: report beginning and end as one alert.
                 self.waiting.remove(&key);
             }
             let lasted = known.gone_ms.unwrap_or(now_ms).saturating_sub(known.condition.since_ms);
             let text = format!("{} (over after {})", over_words(&key), duration(lasted / 1_000));
-            let condition = Condition { text, ..known.condition };
-            let alert = alert(&key, State::Over, condition);
+            let condition = AlertCondition { text, ..known.condition };
+            let alert = alert(&key, AlertState::Over, condition);
             self.wait(key, alert, now_ms);
         }
     }
 
-    fn wait(&mut self, key: Key, alert: Alert, now_ms: u64) {
+    fn wait(&mut self, key: AlertKey, alert: Alert, now_ms: u64) {
         if self.waiting.is_empty() {
             self.not_before_ms = self.not_before_ms.max(now_ms + GATHER_MS);
         }
@@ -159,17 +159,17 @@ impl Ledger {
     }
 
     /// What is due now, as one message.
-    pub fn due(&mut self, now_ms: u64) -> Option<Due> {
+    pub fn due(&mut self, now_ms: u64) -> Option<AlertMessage> {
         if self.waiting.is_empty() || now_ms < self.not_before_ms {
             return None;
         }
         self.not_before_ms = now_ms + PAUSE_MS;
         // The keys are ordered by severity.
         let mut alerts: Vec<Alert> = std::mem::take(&mut self.waiting).into_values().collect();
-        alerts.sort_by_key(|alert| alert.state == State::Over);
+        alerts.sort_by_key(|alert| alert.state == AlertState::Over);
         let omitted = alerts.len().saturating_sub(ALERTS_MAX);
         alerts.truncate(ALERTS_MAX);
-        Some(Due { alerts, omitted })
+        Some(AlertMessage { alerts, omitted })
     }
 
     /// True while something is due later.
@@ -178,24 +178,24 @@ impl Ledger {
     }
 }
 
-fn alert(key: &Key, state: State, condition: Condition) -> Alert {
+fn alert(key: &AlertKey, state: AlertState, condition: AlertCondition) -> Alert {
     let (kind, subject) = key.clone();
     Alert { kind, state, subject, text: condition.text, since_ms: condition.since_ms }
 }
 
-fn over_words((kind, subject): &Key) -> String {
+fn over_words((kind, subject): &AlertKey) -> String {
     match kind {
-        Kind::Down => format!("remote {subject} is back"),
-        Kind::Denied => format!("remote {subject} accepts us again"),
-        Kind::FailLog => {
+        AlertKind::Down => format!("remote {subject} is back"),
+        AlertKind::Denied => format!("remote {subject} accepts us again"),
+        AlertKind::FailLog => {
             format!("remote {subject}: every path of the fail log is delivered")
         }
-        Kind::Lag => format!("remote {subject} has caught up"),
-        Kind::SourceLost => format!("watch path {subject} is back"),
-        Kind::DeletionsHeld => format!("deletions below {subject} are no longer held back"),
-        Kind::WatchLimit => "every directory is watched again".to_owned(),
-        Kind::State => "state can be kept again".to_owned(),
-        Kind::Overflow | Kind::Test => subject.clone(),
+        AlertKind::Lag => format!("remote {subject} has caught up"),
+        AlertKind::SourceLost => format!("watch path {subject} is back"),
+        AlertKind::DeletionsHeld => format!("deletions below {subject} are no longer held back"),
+        AlertKind::WatchLimit => "every directory is watched again".to_owned(),
+        AlertKind::State => "state can be kept again".to_owned(),
+        AlertKind::Overflow | AlertKind::Test => subject.clone(),
     }
 }
 
@@ -203,16 +203,16 @@ fn over_words((kind, subject): &Key) -> String {
 mod tests {
     use super::*;
 
-    fn found(names: &[&str]) -> BTreeMap<Key, Condition> {
+    fn found(names: &[&str]) -> BTreeMap<AlertKey, AlertCondition> {
         let condition = |name: &&str| {
-            let condition = Condition { since_ms: 0, text: format!("{name} is down") };
-            ((Kind::Down, name.to_string()), condition)
+            let condition = AlertCondition { since_ms: 0, text: format!("{name} is down") };
+            ((AlertKind::Down, name.to_string()), condition)
         };
         names.iter().map(condition).collect()
     }
 
     /// Runs a script; returns each message as `state subject` words.
-    fn run(ledger: &mut Ledger, script: &[(u64, &[&str])]) -> Vec<Vec<String>> {
+    fn run(ledger: &mut AlertLedger, script: &[(u64, &[&str])]) -> Vec<Vec<String>> {
         let mut said = Vec::new();
         for (seconds, names) in script {
             ledger.note(found(names), seconds * 1_000);
@@ -235,7 +235,7 @@ mod tests {
             (1_041, &[]),
             (1_045, &[]),
         ];
-        assert_eq!(run(&mut Ledger::new(6), &script), [vec!["raised a"], vec!["over a"]]);
+        assert_eq!(run(&mut AlertLedger::new(6), &script), [vec!["raised a"], vec!["over a"]]);
     }
 
     #[test]
@@ -247,7 +247,7 @@ mod tests {
             (110, &["a", "b", "c", "d"]),
             (170, &["a", "b", "c", "d"]),
         ];
-        let said = run(&mut Ledger::new(6), &script);
+        let said = run(&mut AlertLedger::new(6), &script);
         assert_eq!(said, [vec!["raised a", "raised b", "raised c"], vec!["raised d"]]);
     }
 
@@ -262,9 +262,9 @@ mod tests {
             (2 * hour + 5, &["a"]),
             (4 * hour + 10, &["a"]),
         ];
-        let mut ledger = Ledger::new(2);
+        let mut ledger = AlertLedger::new(2);
         assert_eq!(run(&mut ledger, &script), [vec!["raised a"], vec!["reminder a"]]);
-        let never = run(&mut Ledger::new(0), &script);
+        let never = run(&mut AlertLedger::new(0), &script);
         assert_eq!(never, [vec!["raised a"]]);
     }
 
@@ -275,14 +275,14 @@ mod tests {
             script.push((100 + n * 20, &["a"]));
             script.push((110 + n * 20, &[]));
         }
-        assert_eq!(run(&mut Ledger::new(6), &script), [vec!["raised a"]]);
+        assert_eq!(run(&mut AlertLedger::new(6), &script), [vec!["raised a"]]);
     }
 
     #[test]
     fn a_message_is_bounded_and_says_how_much_it_leaves_out() {
         let names: Vec<String> = (0..200).map(|n| format!("{n:03}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut ledger = Ledger::new(6);
+        let mut ledger = AlertLedger::new(6);
         ledger.note(found(&names), 0);
         let due = ledger.due(10_000).unwrap();
         assert_eq!((due.alerts.len(), due.omitted), (ALERTS_MAX, 200 - ALERTS_MAX));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::ledger::{Alert, Due, State};
+use super::ledger::{Alert, AlertMessage, AlertState};
 use crate::snapshot::Instance;
 
 /// One message.
@@ -16,14 +16,14 @@ pub struct Message {
     /// The configuration file, which identifies the instance.
     pub config: String,
     /// The alerts.
-    pub due: Due,
+    pub due: AlertMessage,
     /// When it was created.
     pub at_ms: u64,
 }
 
 impl Message {
     /// A message of this instance.
-    pub fn new(instance: &Instance, due: Due, at_ms: u64) -> Self {
+    pub fn new(instance: &Instance, due: AlertMessage, at_ms: u64) -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Self { host: clean(&host), config: clean(&instance.config), due, at_ms }
     }
@@ -76,9 +76,9 @@ impl Message {
 
 fn sign(alert: &Alert) -> &'static str {
     match alert.state {
-        State::Raised => "[ALERT]",
-        State::Reminder => "[STILL]",
-        State::Over => "[OK]",
+        AlertState::Raised => "[ALERT]",
+        AlertState::Reminder => "[STILL]",
+        AlertState::Over => "[OK]",
     }
 }
 
@@ -90,18 +90,18 @@ fn clean(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::condition::Kind;
+    use crate::alert::condition::AlertKind;
 
     #[test]
     fn no_name_begins_a_line_of_its_own() {
         let alert = Alert {
-            kind: Kind::FailLog,
-            state: State::Raised,
+            kind: AlertKind::FailLog,
+            state: AlertState::Raised,
             subject: "h::m".into(),
             text: "a\nTo: root\r\nb cannot be delivered".into(),
             since_ms: 0,
         };
-        let due = Due { alerts: vec![alert.clone(), alert], omitted: 3 };
+        let due = AlertMessage { alerts: vec![alert.clone(), alert], omitted: 3 };
         let message = Message::new(&Instance::default(), due, 0);
         assert!(!message.subject().contains('\n') && message.subject().ends_with("(and 4 more)"));
         assert_eq!(message.text().lines().count(), 4);

@@ -135,18 +135,18 @@ fn cut(text: String, max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::condition::Kind;
-    use crate::alert::ledger::{Alert, Due, State};
+    use crate::alert::condition::AlertKind;
+    use crate::alert::ledger::{Alert, AlertMessage, AlertState};
 
     fn message(text: &str) -> Message {
         let alert = Alert {
-            kind: Kind::Down,
-            state: State::Raised,
+            kind: AlertKind::Down,
+            state: AlertState::Raised,
             subject: "h::m".into(),
             text: text.into(),
             since_ms: 0,
         };
-        let due = Due { alerts: vec![alert], omitted: 0 };
+        let due = AlertMessage { alerts: vec![alert], omitted: 0 };
         Message { host: "web1".into(), config: "/etc/c.xml".into(), due, at_ms: 0 }
     }
 

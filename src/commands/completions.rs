@@ -14,7 +14,7 @@ use crate::process::print;
 /// Print the completions for a shell, for example: sersync2 completions bash > /etc/bash_completion.d/sersync2
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 completions", bin_name = "sersync2 completions")]
-pub struct Args {
+pub struct CompletionsArgs {
     /// Which shell
     #[arg(value_name = "SHELL")]
     shell: KnownShell,
@@ -29,7 +29,7 @@ enum KnownShell {
 
 /// Runs the command.
 pub fn run(words: Vec<OsString>) -> ExitCode {
-    let args: Args = match parse(words) {
+    let args: CompletionsArgs = match parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 use super::instance::{NOT_RUNNING, parse, parse_duration};
-use crate::config::{self, Mirror, Remote};
+use crate::config::{self, MirrorConfig, Remote};
 use crate::ground::lock::lock;
 use crate::process::print;
 use crate::state::StateBases;
-use report::{Finding, Report, Section};
+use report::{DoctorReport, Finding, Section};
 
 /// How many remotes are examined at the same time; each needs up to four rsync processes.
 const AT_ONCE: usize = 16;
@@ -31,7 +31,7 @@ const AT_ONCE: usize = 16;
 /// 3 the configuration cannot be used; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 doctor", bin_name = "sersync2 doctor")]
-pub struct Args {
+pub struct DoctorArgs {
     /// The configuration
     #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
     config: PathBuf,
@@ -69,7 +69,7 @@ impl Deadline {
 
 /// Runs the command.
 pub fn run(words: Vec<OsString>) -> ExitCode {
-    let args: Args = match parse(words) {
+    let args: DoctorArgs = match parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -88,14 +88,14 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
     let machine = machine::examine(&loaded, &places, Deadline::after(args.timeout));
     let mut sections = vec![Section { about: "this machine".into(), findings: machine }];
     sections.extend(examine_remotes(&args, &loaded.config.mirrors));
-    let report = Report { sections };
+    let report = DoctorReport { sections };
     print(if args.json { report.json() } else { report.text() }.as_bytes());
     ExitCode::from(report.exit_code())
 }
 
 /// One remote, and the findings about it.
 struct Task<'a> {
-    mirror: &'a Mirror,
+    mirror: &'a MirrorConfig,
     remote: &'a Remote,
     findings: OnceLock<Vec<Finding>>,
 }
@@ -108,7 +108,7 @@ impl Task<'_> {
 }
 
 /// Examines all remotes, several at a time; returns them in the order of the file.
-fn examine_remotes(args: &Args, mirrors: &[Mirror]) -> Vec<Section> {
+fn examine_remotes(args: &DoctorArgs, mirrors: &[MirrorConfig]) -> Vec<Section> {
     let of = |mirror| move |remote| Task { mirror, remote, findings: OnceLock::new() };
     let tasks: Vec<Task<'_>> =
         mirrors.iter().flat_map(|mirror| mirror.remotes.iter().map(of(mirror))).collect();

@@ -19,7 +19,7 @@ use crate::control::protocol::{Answer, Command, read_path};
 use crate::ground::counted::counted;
 use crate::rsync::quoted;
 use crate::sys::posix::end_on_closed_pipes;
-use crate::tools::live::{self, Layout, NOTHING_SHOWN, name_in_json};
+use crate::tools::live::{self, NOTHING_SHOWN, OutputStyle, name_in_json};
 use crate::tools::output::Output;
 
 /// Shows each change below the watch paths and what sersync does with it, until Ctrl-C.
@@ -28,7 +28,7 @@ use crate::tools::output::Output;
 /// job sends it, and how long the delivery took. Without one it watches by itself, and sends nothing.
 #[derive(Debug, Parser)]
 #[command(name = "events", bin_name = "sersync2 events")]
-struct Args {
+struct EventsArgs {
     /// The configuration
     #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
     config: PathBuf,
@@ -45,7 +45,7 @@ struct Args {
 /// Runs the command; the first word is its name.
 pub fn run(words: Vec<OsString>) -> ExitCode {
     end_on_closed_pipes();
-    let args = match Args::try_parse_from(words) {
+    let args = match EventsArgs::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => {
             // Help goes to standard output, errors to standard error.
@@ -53,7 +53,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { NOTHING_SHOWN } else { 0 });
         }
     };
-    let layout = if args.json { Layout::Json } else { Layout::Text };
+    let layout = if args.json { OutputStyle::Json } else { OutputStyle::Text };
     match connect(&args) {
         Ok(connection) => ended(listen(connection, layout)),
         // This reports an error of the configuration, if there is one.
@@ -70,7 +70,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn connect(args: &Args) -> Result<Connection, CallError> {
+fn connect(args: &EventsArgs) -> Result<Connection, CallError> {
     let which = Which { config: Some(args.config.clone()), state_dir: args.state_dir.clone() };
     match which.one() {
         Ok(directory) => Connection::open(&directory),
@@ -98,7 +98,7 @@ fn ended(result: Result<(), Ended>) -> ExitCode {
     ExitCode::from(NOT_RUNNING)
 }
 
-fn listen(mut connection: Connection, layout: Layout) -> Result<(), Ended> {
+fn listen(mut connection: Connection, layout: OutputStyle) -> Result<(), Ended> {
     let pid = connection.pid();
     let process = pid.map_or_else(|| "the instance".into(), |pid| format!("process {pid}"));
     let mut answer = connection.call(Command::Events, Some(PATIENCE)).map_err(Ended::Call)?;
@@ -137,10 +137,10 @@ fn listen(mut connection: Connection, layout: Layout) -> Result<(), Ended> {
     }
 }
 
-fn write(out: &mut Vec<u8>, told: &PathEvent, layout: Layout) {
+fn write(out: &mut Vec<u8>, told: &PathEvent, layout: OutputStyle) {
     match layout {
-        Layout::Text => write_text(out, told),
-        Layout::Json => out.extend_from_slice(json_of(told).to_string().as_bytes()),
+        OutputStyle::Text => write_text(out, told),
+        OutputStyle::Json => out.extend_from_slice(json_of(told).to_string().as_bytes()),
     }
     out.push(b'\n');
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::instance::{Which, absolute, ask};
-use crate::control::protocol::{Answer, Command, Standing};
+use crate::control::protocol::{Answer, Command, PathStatus};
 use crate::ground::counted::counted;
 use crate::ground::time::{ago, wall_ms};
 use crate::tools::explain::{self, InstanceWords, Stands};
@@ -26,7 +26,7 @@ fn stands(instance: &InstanceWords, path: &Path) -> Option<Stands> {
     Some(remotes.into_iter().map(|at| (at.remote.clone(), clause(&at, now_ms))).collect())
 }
 
-fn clause(at: &Standing, now_ms: u64) -> String {
+fn clause(at: &PathStatus, now_ms: u64) -> String {
     let mut clause = match at.state.as_str() {
         "in_flight" => "on its way".to_owned(),
         state => state.to_owned(),
@@ -54,21 +54,22 @@ mod tests {
 
     #[test]
     fn a_path_that_fails_is_told_with_why_since_when_and_the_next_try() {
-        let at = Standing {
+        let at = PathStatus {
             state: "failing".into(),
             since_ms: Some(1_000),
             reason: Some("Permission denied (13)".into()),
             what_to_do: Some("look at its mode".into()),
             tries: 2,
             next_try_ms: Some(9_000),
-            ..Standing::default()
+            ..PathStatus::default()
         };
         let told =
             "failing for 5 s: Permission denied (13); look at its mode (2 tries, again in 3 s)";
         assert_eq!(clause(&at, 6_000), told);
-        let waits = Standing { state: "pending".into(), since_ms: Some(0), ..Standing::default() };
+        let waits =
+            PathStatus { state: "pending".into(), since_ms: Some(0), ..PathStatus::default() };
         assert_eq!(clause(&waits, 172_800_000), "pending for 2 d 0 h");
-        let delivered = Standing { state: "delivered".into(), ..Standing::default() };
+        let delivered = PathStatus { state: "delivered".into(), ..PathStatus::default() };
         assert_eq!(clause(&delivered, 6_000), "delivered");
     }
 }

@@ -19,7 +19,7 @@ use crate::control::protocol::{Answer, Command, Missing};
 /// missing after the timeout (it is printed), or the instance refuses; 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 flush", bin_name = "sersync2 flush")]
-pub struct Args {
+pub struct FlushArgs {
     #[command(flatten)]
     which: Which,
 
@@ -42,7 +42,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(words: Vec<OsString>) -> ExitCode {
-    let args: Args = match parse(words) {
+    let args: FlushArgs = match parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -52,7 +52,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn missing(args: &Args) -> Result<Vec<Missing>, Failed> {
+fn missing(args: &FlushArgs) -> Result<Vec<Missing>, Failed> {
     let command = Command::Flush {
         remote: args.remote.clone(),
         paths: args.paths.iter().map(|path| absolute(path)).collect(),
@@ -65,7 +65,7 @@ fn missing(args: &Args) -> Result<Vec<Missing>, Failed> {
     }
 }
 
-fn tell(args: &Args, missing: &[Missing]) -> ExitCode {
+fn tell(args: &FlushArgs, missing: &[Missing]) -> ExitCode {
     if args.json {
         println!("{:#}", json!({ "delivered": missing.is_empty(), "missing": missing }));
     }

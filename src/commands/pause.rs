@@ -23,7 +23,7 @@ const CANNOT_START: u8 = 127;
 /// 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 pause", bin_name = "sersync2 pause")]
-pub struct Args {
+pub struct PauseArgs {
     #[command(flatten)]
     which: Which,
 
@@ -56,7 +56,7 @@ pub struct ResumeArgs {
 
 /// Runs `pause`.
 pub fn run(words: Vec<OsString>) -> ExitCode {
-    let args: Args = match parse(words) {
+    let args: PauseArgs = match parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -76,7 +76,7 @@ pub fn resume(words: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn run_paused(args: &Args) -> Result<ExitCode, Failed> {
+fn run_paused(args: &PauseArgs) -> Result<ExitCode, Failed> {
     let mut connection = args.which.connect()?;
     let pause = Command::Pause { remote: args.remote.clone(), for_ms: None, while_connected: true };
     heed(connection.call(pause, Some(PATIENCE))?)?;

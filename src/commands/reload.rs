@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Exit code: 0 done; 1 the file has errors; 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 reload", bin_name = "sersync2 reload")]
-pub struct Args {
+pub struct ReloadArgs {
     #[command(flatten)]
     which: Which,
 
@@ -34,7 +34,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(words: Vec<OsString>) -> ExitCode {
-    let args: Args = match parse(words) {
+    let args: ReloadArgs = match parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -47,7 +47,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn notes(args: &Args) -> Result<Vec<String>, Failed> {
+fn notes(args: &ReloadArgs) -> Result<Vec<String>, Failed> {
     let command = Command::Reload { dry_run: args.dry_run };
     match heed(args.which.connect()?.call(command, Some(PATIENCE))?)? {
         Answer::Done { notes } => Ok(notes),

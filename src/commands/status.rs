@@ -18,8 +18,10 @@ use crate::control::instances;
 use crate::control::protocol::{Answer, Command};
 use crate::ground::counted::{counted, paths};
 use crate::ground::time::ago;
-use crate::snapshot::health::{Health, Level, Thresholds};
-use crate::snapshot::{DeletionState, FailingPath, Remote, RemoteState, Root, RootState, Snapshot};
+use crate::snapshot::health::{Health, HealthThresholds, Level};
+use crate::snapshot::{
+    DeletionState, FailingPath, RemoteStatus, RootState, RootStatus, Snapshot, SyncState,
+};
 
 /// Show the state of the mirrors on this machine.
 ///
@@ -27,7 +29,7 @@ use crate::snapshot::{DeletionState, FailingPath, Remote, RemoteState, Root, Roo
 /// 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 status", bin_name = "sersync2 status")]
-pub struct Args {
+pub struct StatusArgs {
     #[command(flatten)]
     which: Which,
 
@@ -63,7 +65,7 @@ impl Told {
 
 /// Runs the command.
 pub fn run(words: Vec<OsString>) -> ExitCode {
-    let args: Args = match parse(words) {
+    let args: StatusArgs = match parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -87,8 +89,8 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
 }
 
 /// Asks the chosen instances; fails if the chosen configuration has none.
-fn told(args: &Args) -> Result<Vec<Told>, String> {
-    let thresholds = Thresholds { max_age: args.max_age, max_pending: args.max_pending };
+fn told(args: &StatusArgs) -> Result<Vec<Told>, String> {
+    let thresholds = HealthThresholds { max_age: args.max_age, max_pending: args.max_pending };
     let (directories, is_named) = match args.which.named() {
         Some(named) => (vec![named?], true),
         None => (instances::find_all(&args.which.places()), false),
@@ -123,7 +125,7 @@ fn snapshot_of(directory: &Path) -> Result<Snapshot, CallError> {
     }
 }
 
-fn show(args: &Args, all: &[Told]) -> String {
+fn show(args: &StatusArgs, all: &[Told]) -> String {
     if args.json {
         let instances: Vec<Value> = all.iter().map(to_json).collect();
         let code = all.iter().map(Told::exit_code).max().unwrap_or(NOT_RUNNING);
@@ -167,7 +169,7 @@ fn text(snapshot: &Snapshot, health: &Health) -> String {
     for (index, root) in snapshot.roots.iter().enumerate() {
         text += &root_text(root, snapshot);
         let remotes = snapshot.remotes.iter().filter(|remote| remote.root == index as u64);
-        let remotes: Vec<&Remote> = remotes.collect();
+        let remotes: Vec<&RemoteStatus> = remotes.collect();
         text += &remotes_text(&remotes, snapshot.taken_ms);
     }
     let verdict = match health.level {
@@ -183,7 +185,7 @@ fn text(snapshot: &Snapshot, health: &Health) -> String {
     text + "\n"
 }
 
-fn root_text(root: &Root, snapshot: &Snapshot) -> String {
+fn root_text(root: &RootStatus, snapshot: &Snapshot) -> String {
     let watched = match root.state {
         RootState::Lost => "LOST: nothing is sent or deleted until it is back".to_owned(),
         RootState::Watched => format!("watched by {}", snapshot.instance.backend),
@@ -203,7 +205,7 @@ fn root_text(root: &Root, snapshot: &Snapshot) -> String {
     text
 }
 
-fn remotes_text(remotes: &[&Remote], now_ms: u64) -> String {
+fn remotes_text(remotes: &[&RemoteStatus], now_ms: u64) -> String {
     let head = [
         "remote",
         "state",
@@ -232,17 +234,17 @@ fn remotes_text(remotes: &[&Remote], now_ms: u64) -> String {
     text
 }
 
-fn row(remote: &Remote, now_ms: u64) -> [String; 9] {
+fn row(remote: &RemoteStatus, now_ms: u64) -> [String; 9] {
     let latency = |of: fn(&crate::snapshot::Latency) -> u64| {
         remote.latency.as_ref().map_or_else(|| "-".into(), |latency| micros(of(latency)))
     };
     let state = match (remote.state, &remote.down) {
-        (RemoteState::Up, _) => "up".to_owned(),
-        (RemoteState::CatchingUp, _) => "catching up".into(),
-        (RemoteState::Paused, _) => "PAUSED".into(),
-        (RemoteState::Unknown, _) => "not contacted yet".into(),
-        (RemoteState::Down, None) => "DOWN".into(),
-        (RemoteState::Down, Some(down)) => format!("DOWN {}", ago(now_ms, down.since_ms)),
+        (SyncState::Up, _) => "up".to_owned(),
+        (SyncState::CatchingUp, _) => "catching up".into(),
+        (SyncState::Paused, _) => "PAUSED".into(),
+        (SyncState::Unknown, _) => "not contacted yet".into(),
+        (SyncState::Down, None) => "DOWN".into(),
+        (SyncState::Down, Some(down)) => format!("DOWN {}", ago(now_ms, down.since_ms)),
     };
     let since = |at: Option<u64>| at.map_or_else(|| "-".into(), |at| ago(now_ms, at));
     [
@@ -259,7 +261,7 @@ fn row(remote: &Remote, now_ms: u64) -> [String; 9] {
 }
 
 /// The lines below the row of a remote: outage, pause, full sync, failing paths.
-fn details(remote: &Remote, now_ms: u64) -> String {
+fn details(remote: &RemoteStatus, now_ms: u64) -> String {
     let mut text = String::new();
     if let Some(down) = &remote.down {
         let next = match down.next_try_ms {
@@ -274,7 +276,7 @@ fn details(remote: &Remote, now_ms: u64) -> String {
         let _ = writeln!(text, "        why: {} ({code}{tries}, {next})", down.reason);
         let _ = writeln!(text, "        do:  {}", down.what_to_do);
     }
-    if remote.state == RemoteState::Paused {
+    if remote.state == SyncState::Paused {
         let until = remote.paused_until_ms.map(|at| format!("for {} more", ago(at, now_ms)));
         let until = until.unwrap_or_else(|| "until: sersync2 resume".into());
         let _ = writeln!(text, "        paused {until}; changes are kept");
@@ -327,7 +329,7 @@ mod tests {
     use super::*;
     use crate::snapshot::{Down, Instance, Latency};
 
-    fn snapshot(remotes: Vec<Remote>) -> Snapshot {
+    fn snapshot(remotes: Vec<RemoteStatus>) -> Snapshot {
         Snapshot {
             taken_ms: 1_000_000_000,
             instance: Instance {
@@ -337,25 +339,25 @@ mod tests {
                 backend: "fanotify".into(),
                 ..Instance::default()
             },
-            roots: vec![Root { path: "/data/www".into(), ..Root::default() }],
+            roots: vec![RootStatus { path: "/data/www".into(), ..RootStatus::default() }],
             remotes,
             ..Snapshot::default()
         }
     }
 
     fn lines(snapshot: &Snapshot) -> Vec<String> {
-        let health = snapshot.health(&Thresholds::default(), snapshot.taken_ms);
+        let health = snapshot.health(&HealthThresholds::default(), snapshot.taken_ms);
         text(snapshot, &health).lines().map(str::to_owned).collect()
     }
 
     #[test]
     fn what_is_well_is_one_line_a_remote() {
-        let remote = Remote {
+        let remote = RemoteStatus {
             name: "192.0.2.20::www".into(),
-            state: RemoteState::Up,
+            state: SyncState::Up,
             last_delivery_ms: Some(1_000_000_000 - 3_000),
             latency: Some(Latency { p50_us: 1_800, p99_us: 47_000, count: 9 }),
-            ..Remote::default()
+            ..RemoteStatus::default()
         };
         assert_eq!(
             lines(&snapshot(vec![remote])),
@@ -389,13 +391,13 @@ mod tests {
             ..FailingPath::default()
         };
         let other = FailingPath { path: "a/c".into(), ..failing.clone() };
-        let remote = Remote {
+        let remote = RemoteStatus {
             name: "h::m".into(),
-            state: RemoteState::Down,
+            state: SyncState::Down,
             down: Some(down),
             failing: 2,
             failing_paths: vec![failing, other],
-            ..Remote::default()
+            ..RemoteStatus::default()
         };
         let lines = lines(&snapshot(vec![remote]));
         assert!(lines[3].starts_with("    h::m    DOWN 5 min  0 "), "{lines:?}");

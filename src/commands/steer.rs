@@ -37,7 +37,7 @@ pub struct SyncNow {
 /// Exit code: 0 begun; 1 the instance refuses; 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 retry", bin_name = "sersync2 retry")]
-pub struct Retry {
+pub struct RetryArgs {
     #[command(flatten)]
     which: Which,
 
@@ -96,7 +96,7 @@ pub fn sync_now(words: Vec<OsString>) -> ExitCode {
 
 /// Runs `retry`.
 pub fn retry(words: Vec<OsString>) -> ExitCode {
-    run(words, |args: Retry| ask_and_tell(&args.which, Command::Retry { remote: args.remote }))
+    run(words, |args: RetryArgs| ask_and_tell(&args.which, Command::Retry { remote: args.remote }))
 }
 
 /// Runs `confirm-deletions`.

@@ -18,7 +18,7 @@ use crate::snapshot::Instance;
 /// Exit code: 0 all were sent; 1 at least one was not; 2 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 test-alert")]
-pub struct Options {
+pub struct TestAlertArgs {
     /// The configuration file.
     #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
     config: PathBuf,
@@ -26,7 +26,7 @@ pub struct Options {
 
 /// Runs the command; the first word is its name.
 pub fn run(words: Vec<OsString>) -> ExitCode {
-    let options = match Options::try_parse_from(words) {
+    let options = match TestAlertArgs::try_parse_from(words) {
         Ok(options) => options,
         Err(error) => {
             // Help goes to standard output, errors to standard error.
@@ -45,7 +45,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
 }
 
 /// True when every channel succeeded.
-fn send(options: &Options) -> Result<bool, String> {
+fn send(options: &TestAlertArgs) -> Result<bool, String> {
     let loaded = load(&options.config, &LoadOptions::default()).map_err(|e| e.to_string())?;
     let rules = &loaded.config.telling.alerts;
     if rules.is_empty() {

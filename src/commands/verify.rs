@@ -12,7 +12,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::instance::{NOT_RUNNING, parse};
-use crate::config::{self, Config, Mirror, Remote};
+use crate::config::{self, Config, MirrorConfig, Remote};
 use crate::failure::FailureKind;
 use crate::filter::Filter;
 use crate::ground::absolute::absolute;
@@ -44,7 +44,7 @@ const NOT_COMPARED: u8 = 2;
 /// 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 verify", bin_name = "sersync2 verify")]
-pub struct Args {
+pub struct VerifyArgs {
     /// The configuration
     #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
     config: PathBuf,
@@ -92,7 +92,7 @@ impl Compared {
 
 /// Runs the command.
 pub fn run(words: Vec<OsString>) -> ExitCode {
-    let args: Args = match parse(words) {
+    let args: VerifyArgs = match parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -112,7 +112,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn compare_all(args: &Args) -> Result<Vec<Compared>, String> {
+fn compare_all(args: &VerifyArgs) -> Result<Vec<Compared>, String> {
     let options = config::LoadOptions {
         read_list: Some(crate::remote_list::read),
         ..config::LoadOptions::default()
@@ -139,11 +139,11 @@ fn compare_all(args: &Args) -> Result<Vec<Compared>, String> {
     if compared.is_empty() { Err(nothing_meant(args, &config)) } else { Ok(compared) }
 }
 
-fn endpoint_of(mirror: &Mirror, remote: &Remote) -> Endpoint {
+fn endpoint_of(mirror: &MirrorConfig, remote: &Remote) -> Endpoint {
     Endpoint::new(&mirror.watch, &remote.destination, &remote.options)
 }
 
-fn nothing_meant(args: &Args, config: &Config) -> String {
+fn nothing_meant(args: &VerifyArgs, config: &Config) -> String {
     let remotes = config.mirrors.iter().flat_map(|mirror| &mirror.remotes);
     let remotes: Vec<String> = remotes.map(|remote| remote.destination.to_string()).collect();
     let roots: Vec<String> =
@@ -164,7 +164,7 @@ fn below_root(root: &Path, path: &Path) -> Option<RelPath> {
 
 /// Compares one remote, and repairs it if that is requested and safe; returns the differences that were found.
 fn compare(
-    args: &Args,
+    args: &VerifyArgs,
     endpoint: &Endpoint,
     filter: &Filter,
     path: &RelPath,
@@ -240,7 +240,7 @@ fn run_verification(
     Ok(found)
 }
 
-fn text_of(args: &Args, all: &[Compared]) -> String {
+fn text_of(args: &VerifyArgs, all: &[Compared]) -> String {
     let mut text = String::new();
     for compared in all {
         text += &format!("{} -> {}: ", compared.root.display(), compared.remote);
@@ -279,7 +279,7 @@ fn summary(differences: &[Difference]) -> String {
     format!("{paths} ({})", counts.join(", "))
 }
 
-fn json_of(args: &Args, all: &[Compared]) -> String {
+fn json_of(args: &VerifyArgs, all: &[Compared]) -> String {
     let remotes: Vec<Value> = all
         .iter()
         .map(|compared| {

@@ -8,14 +8,14 @@ use super::mirrors::{
     check_destinations, check_local_paths, replace_watch, warn_of_nested_destinations, watch_alone,
 };
 use super::params::check_params;
-use super::places::Places;
 use super::plugins::check_plugins;
 use super::raw::RawConfig;
+use super::spans::Spans;
 use super::telling::{PageAccess, check_page, check_telling};
 use super::values::Values;
 use super::{
-    ChangeSwitches, Config, Crontab, FailLog, FilterRules, Guard, Host, Mirror, PluginName,
-    RsyncOptions, WatchBackend,
+    ChangeSwitches, Config, Crontab, FailLogConfig, FilterRules, GuardConfig, HostConfig,
+    MirrorConfig, PluginName, RsyncOptions, WatchBackend,
 };
 use crate::ground::absolute::absolute;
 use crate::ground::words::quoted;
@@ -47,36 +47,36 @@ pub fn check_config(
     raw: &RawConfig,
     options: &LoadOptions,
     values: &mut Values<'_>,
-) -> (Config, Places) {
-    let mut places = Places { fail_log: fail_log_place(raw), ..Places::default() };
+) -> (Config, Spans) {
+    let mut spans = Spans { fail_log: fail_log_place(raw), ..Spans::default() };
     let alone = options.plugin_alone;
     let (plugin, plugins) = check_plugins(raw, alone, values);
     let changes = check_changes(raw, values);
     let section = match alone {
-        None => Some(check_rsync(raw, &changes, &mut places, values)),
+        None => Some(check_rsync(raw, &changes, &mut spans, values)),
         Some(_) => None,
     };
     values.read_list = options.read_list;
-    let mut mirrors = check_local_paths(raw, alone, section.as_ref(), &mut places, values);
+    let mut mirrors = check_local_paths(raw, alone, section.as_ref(), &mut spans, values);
     match (alone, plugin) {
         (Some(name), _) => {
-            let own = watch_alone(raw, name, &plugins, &mut places);
+            let own = watch_alone(raw, name, &plugins, &mut spans);
             mirrors = own.unwrap_or(mirrors);
         }
-        (None, Some(name)) => replace_watch(raw, name, &mut mirrors, &mut places, values),
+        (None, Some(name)) => replace_watch(raw, name, &mut mirrors, &mut spans, values),
         (None, None) => {}
     }
     anchor_password_files(&mut mirrors, &raw.rsync.part("auth"), values);
-    check_destinations(&mirrors, &places, changes.delete, values);
+    check_destinations(&mirrors, &spans, changes.delete, values);
     if changes.delete {
-        warn_of_nested_destinations(&mirrors, &places, values);
+        warn_of_nested_destinations(&mirrors, &spans, values);
     }
     let telling = check_telling(raw, &mirrors, values);
     let config = Config {
         host: check_host(raw, values),
         debug: values.switch(raw.head.child("debug"), false),
         backend: check_backend(raw, values),
-        filter: check_filter(raw.head.child("filter"), &mut places, values),
+        filter: check_filter(raw.head.child("filter"), &mut spans, values),
         changes,
         mirrors,
         lists: list_origins(raw, values),
@@ -87,12 +87,13 @@ pub fn check_config(
         plugin,
         plugins,
     };
-    (config, places)
+    (config, spans)
 }
 
 /// sersync2 never used `<host>`, so an address that cannot be bound is only a warning.
-fn check_host(raw: &RawConfig, values: &mut Values<'_>) -> Host {
-    let mut host = Host { ip: "localhost".to_owned(), port: 8008, page: PageAccess::Loopback };
+fn check_host(raw: &RawConfig, values: &mut Values<'_>) -> HostConfig {
+    let mut host =
+        HostConfig { ip: "localhost".to_owned(), port: 8008, page: PageAccess::Loopback };
     let Some(element) = raw.head.child("host") else { return host };
     if let Some(field) = element.written("hostip") {
         let mut scratch = Values::new(values.source);
@@ -119,11 +120,7 @@ fn check_backend(raw: &RawConfig, values: &mut Values<'_>) -> WatchBackend {
     values.one_of(&element.field("backend"), &known, WatchBackend::Auto)
 }
 
-fn check_filter(
-    element: Option<&Node>,
-    places: &mut Places,
-    values: &mut Values<'_>,
-) -> FilterRules {
+fn check_filter(element: Option<&Node>, spans: &mut Spans, values: &mut Values<'_>) -> FilterRules {
     let mut rules = FilterRules::default();
     let Some(element) = element else { return rules };
     rules.dotfiles = values.truth(&element.field("dotfiles"), true);
@@ -135,7 +132,7 @@ fn check_filter(
         let field = exclude.field("expression");
         if let Some(expression) = values.expression(&field) {
             rules.excludes.push(expression);
-            places.excludes.push(field.span);
+            spans.excludes.push(field.span);
         }
     }
     rules
@@ -172,15 +169,15 @@ pub struct RsyncSection {
 fn check_rsync(
     raw: &RawConfig,
     changes: &ChangeSwitches,
-    places: &mut Places,
+    spans: &mut Spans,
     values: &mut Values<'_>,
 ) -> RsyncSection {
     let rsync = &raw.rsync;
     let ssh = values.switch(rsync.child("ssh"), false);
-    places.ssh = rsync.child("ssh").filter(|_| ssh).map(|element| element.field("start").span);
+    spans.ssh = rsync.child("ssh").filter(|_| ssh).map(|element| element.field("start").span);
     let params = rsync.child("commonParams").map(|element| element.field("params").span);
-    places.params = params.unwrap_or(raw.sersync.span.clone());
-    let (user, password_file) = check_auth(raw, ssh, places, values);
+    spans.params = params.unwrap_or(raw.sersync.span.clone());
+    let (user, password_file) = check_auth(raw, ssh, spans, values);
     let options = RsyncOptions {
         params: check_params(raw, values),
         password_file,
@@ -208,7 +205,7 @@ fn switched<'a, T>(
 fn check_auth(
     raw: &RawConfig,
     ssh: bool,
-    places: &mut Places,
+    spans: &mut Spans,
     values: &mut Values<'_>,
 ) -> (Option<String>, Option<PathBuf>) {
     let Some(auth) = raw.rsync.child("auth") else { return (None, None) };
@@ -221,7 +218,7 @@ fn check_auth(
     let is_needed = asks_for_password(raw, ssh, values);
     let file = is_needed.then(|| values.path(&written, "the path of a password file")).flatten();
     if file.is_some() {
-        places.password_file = Some(written.span);
+        spans.password_file = Some(written.span);
     }
     let mut remotes = raw.sersync.all("localpath").flat_map(|local| local.all("remote"));
     if remotes.any(|remote| remote.field("ip").text.is_some_and(|ip| ip.contains('@'))) {
@@ -247,7 +244,7 @@ fn asks_for_password(raw: &RawConfig, ssh: bool, values: &Values<'_>) -> bool {
 }
 
 /// sersync2 ran rsync in the watch path, so a relative password file is relative to it.
-fn anchor_password_files(mirrors: &mut [Mirror], auth: &Node, values: &mut Values<'_>) {
+fn anchor_password_files(mirrors: &mut [MirrorConfig], auth: &Node, values: &mut Values<'_>) {
     let Some(watch) = mirrors.first().map(|mirror| mirror.watch.clone()) else { return };
     let remotes = mirrors.iter_mut().flat_map(|mirror| &mut mirror.remotes);
     let files = remotes.filter_map(|remote| remote.options.password_file.as_mut());
@@ -267,8 +264,9 @@ fn fail_log_place(raw: &RawConfig) -> Span {
     raw.sersync.part("failLog").field("path").span
 }
 
-fn check_fail_log(raw: &RawConfig, values: &mut Values<'_>) -> FailLog {
-    let mut fail_log = FailLog { path: PathBuf::from(FAIL_LOG_PATH), retry_minutes: RETRY_MINUTES };
+fn check_fail_log(raw: &RawConfig, values: &mut Values<'_>) -> FailLogConfig {
+    let mut fail_log =
+        FailLogConfig { path: PathBuf::from(FAIL_LOG_PATH), retry_minutes: RETRY_MINUTES };
     let element = raw.sersync.part("failLog");
     let path = element.written("path").and_then(|f| values.path(&f, "the path of the fail log"));
     if let Some(path) = path {
@@ -324,23 +322,23 @@ fn check_crontab(element: &Node, values: &mut Values<'_>) -> Option<Crontab> {
     Some(crontab)
 }
 
-fn check_guard(raw: &RawConfig, values: &mut Values<'_>) -> Guard {
+fn check_guard(raw: &RawConfig, values: &mut Values<'_>) -> GuardConfig {
     let Some(field) = &raw.sersync.child("guard").map(|guard| guard.field("maxDelete")) else {
-        return Guard::default();
+        return GuardConfig::default();
     };
     let Some(text) = values.text(field, "a share such as 50%, or off") else {
-        return Guard::default();
+        return GuardConfig::default();
     };
     if text.eq_ignore_ascii_case("off") {
-        return Guard { max_delete_percent: None };
+        return GuardConfig { max_delete_percent: None };
     }
     let share = text.trim_end_matches('%').trim().parse::<u8>();
     match share.ok().filter(|share| (1..=100).contains(share)) {
-        Some(share) => Guard { max_delete_percent: Some(share).filter(|&share| share < 100) },
+        Some(share) => GuardConfig { max_delete_percent: Some(share).filter(|&share| share < 100) },
         None => {
             let found = format!("expected a share such as 50%, or off, found {}", quoted(&text));
             values.refuse(field, &found, "write a number from 1 to 100 and %");
-            Guard::default()
+            GuardConfig::default()
         }
     }
 }

@@ -11,7 +11,7 @@ use super::remotes::{check_name, check_options, check_way};
 use super::values::Values;
 use crate::xml::report::{Problem, Severity};
 use crate::xml::schema::{Field, Node};
-use crate::xml::text::{Source, Span};
+use crate::xml::text::{SourceText, Span};
 
 /// A list with more lines is not a list of remotes.
 const REMOTES_MAX: usize = 10_000;
@@ -140,7 +140,7 @@ pub(super) fn check_list(
 }
 
 /// The text of a list. It must end with a newline; otherwise it may have been cut.
-fn read_source(origin: &ListOrigin, bytes: &[u8]) -> Result<Source, String> {
+fn read_source(origin: &ListOrigin, bytes: &[u8]) -> Result<SourceText, String> {
     if bytes.trim_ascii().is_empty() {
         return Err("it names no remote".to_owned());
     }
@@ -148,7 +148,7 @@ fn read_source(origin: &ListOrigin, bytes: &[u8]) -> Result<Source, String> {
         let reason = "its last line does not end with a newline, so it may be written only in part";
         return Err(reason.to_owned());
     }
-    Source::decode(&origin.to_string(), bytes)
+    SourceText::decode(&origin.to_string(), bytes)
 }
 
 struct Line {
@@ -158,7 +158,7 @@ struct Line {
 }
 
 /// Lines of the form `HOST` or `HOST NAME`; `#` begins a comment.
-fn lines(source: &Source) -> impl Iterator<Item = Line> {
+fn lines(source: &SourceText) -> impl Iterator<Item = Line> {
     let mut at = 0;
     source.text.split_inclusive('\n').filter_map(move |line| {
         let start = at;

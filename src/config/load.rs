@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use super::Config;
 use super::check::{LoadOptions, check_config};
-use super::places::Places;
 use super::preflight::preflight;
 use super::raw::read_elements;
+use super::spans::Spans;
 use super::values::Values;
 use crate::xml::parser::parse_elements;
 use crate::xml::report::{Problem, Problems, Severity, render};
-use crate::xml::text::{MAX_BYTES, Source};
+use crate::xml::text::{MAX_BYTES, SourceText};
 
 /// A configuration that is valid.
 #[derive(Debug, Clone)]
@@ -24,9 +24,9 @@ pub struct Loaded {
     /// The file, as the user named it.
     pub path: PathBuf,
     /// Its text, for messages.
-    pub source: Source,
+    pub source: SourceText,
     /// Positions in the file, for `preflight`.
-    pub places: Places,
+    pub spans: Spans,
 }
 
 impl Loaded {
@@ -121,7 +121,7 @@ fn read_bytes(
     machine: Machine,
 ) -> Result<Loaded, LoadError> {
     let no_text = |reason| LoadError::NoText { path: name.to_owned(), reason };
-    let source = Source::decode(name, bytes).map_err(no_text)?;
+    let source = SourceText::decode(name, bytes).map_err(no_text)?;
     read_source(source, options, machine)
 }
 
@@ -142,7 +142,7 @@ pub fn load_again(loaded: &Loaded, options: &LoadOptions) -> Result<Loaded, Stri
 }
 
 fn read_source(
-    source: Source,
+    source: SourceText,
     options: &LoadOptions,
     machine: Machine,
 ) -> Result<Loaded, LoadError> {
@@ -176,8 +176,8 @@ fn read_source(
     let has_errors = problems.has_errors();
     let problems = problems.into_sorted();
     match checked {
-        Some((config, places)) if !has_errors => {
-            Ok(Loaded { config, warnings: problems, path, source, places })
+        Some((config, spans)) if !has_errors => {
+            Ok(Loaded { config, warnings: problems, path, source, spans })
         }
         _ => Err(LoadError::Invalid { report: render(&source, &problems), problems }),
     }
@@ -189,12 +189,12 @@ pub struct CheckReport {
     /// Everything that is wrong, or what the configuration means.
     pub text: String,
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: CheckVerdict,
 }
 
 /// The verdict of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CheckVerdict {
     /// It would start.
     Valid,
     /// The file is good, but this machine lacks something: it would not start here.
@@ -203,7 +203,7 @@ pub enum Verdict {
     Invalid,
 }
 
-impl Verdict {
+impl CheckVerdict {
     /// The exit code of `--check`.
     pub fn code(self) -> u8 {
         match self {
@@ -223,7 +223,7 @@ pub fn check_file(path: &Path, options: &LoadOptions) -> CheckReport {
     let loaded = match load_for(path, options, Machine::Told) {
         Ok(loaded) => loaded,
         Err(error) => {
-            return CheckReport { text: format!("{error}\n"), verdict: Verdict::Invalid };
+            return CheckReport { text: format!("{error}\n"), verdict: CheckVerdict::Invalid };
         }
     };
     let mut text = render(&loaded.source, &loaded.warnings);
@@ -232,12 +232,12 @@ pub fn check_file(path: &Path, options: &LoadOptions) -> CheckReport {
     }
     let lacks = |problem: &Problem| problem.message.ends_with(&format!("({ON_THIS_MACHINE})"));
     let verdict = match loaded.warnings.iter().any(lacks) {
-        true => Verdict::NotHere,
-        false => Verdict::Valid,
+        true => CheckVerdict::NotHere,
+        false => CheckVerdict::Valid,
     };
     let sentence = match verdict {
-        Verdict::NotHere => "the file is well formed, but here it would not start: see above",
-        Verdict::Valid | Verdict::Invalid => "the configuration is valid",
+        CheckVerdict::NotHere => "the file is well formed, but here it would not start: see above",
+        CheckVerdict::Valid | CheckVerdict::Invalid => "the configuration is valid",
     };
     text.push_str(&format!("{}: {sentence}\n", path.display()));
     for mirror in &loaded.config.mirrors {

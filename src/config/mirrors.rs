@@ -7,13 +7,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::check::RsyncSection;
-use super::places::Places;
 use super::plugins::{find_definition, watch_of};
 use super::raw::RawConfig;
 use super::remotes::check_remotes;
+use super::spans::Spans;
 use super::values::{Values, is_within};
-use super::{Mirror, PluginName, Plugins};
-use crate::destination::{Destination, Key};
+use super::{MirrorConfig, PluginDefinitions, PluginName};
+use crate::destination::{Destination, DestinationKey};
 use crate::ground::words::quoted;
 use crate::xml::report::Problem;
 use crate::xml::schema::Field;
@@ -21,14 +21,14 @@ use crate::xml::schema::Field;
 /// Directories whose content is the kernel's, not files to mirror.
 const KERNEL_TREES: [&str; 3] = ["/proc", "/sys", "/dev"];
 
-/// All mirrors of the file; their positions are stored in `places`. `alone` is the plugin named by `-m`.
+/// All mirrors of the file; their positions are stored in `spans`. `alone` is the plugin named by `-m`.
 pub fn check_local_paths(
     raw: &RawConfig,
     alone: Option<PluginName>,
     section: Option<&RsyncSection>,
-    places: &mut Places,
+    spans: &mut Spans,
     values: &mut Values<'_>,
-) -> Vec<Mirror> {
+) -> Vec<MirrorConfig> {
     if raw.sersync.child("localpath").is_none() && !plugin_has_watch(raw, alone) && !values.damaged
     {
         values.problems.push(
@@ -39,7 +39,7 @@ pub fn check_local_paths(
                 ),
         );
     }
-    let mut mirrors: Vec<Mirror> = Vec::new();
+    let mut mirrors: Vec<MirrorConfig> = Vec::new();
     let mut earlier = BTreeMap::new();
     for local in raw.sersync.all("localpath") {
         let written = local.field("watch");
@@ -50,8 +50,8 @@ pub fn check_local_paths(
             continue;
         };
         compare_watch(&watch, &written, &mut earlier, values);
-        mirrors.push(Mirror { watch, remotes: remotes.unwrap_or_default() });
-        places.watches.push(written.span);
+        mirrors.push(MirrorConfig { watch, remotes: remotes.unwrap_or_default() });
+        spans.watches.push(written.span);
     }
     mirrors
 }
@@ -113,12 +113,12 @@ fn compare_watch(
 
 /// Two watch paths with one destination delete each other's files.
 pub fn check_destinations(
-    mirrors: &[Mirror],
-    places: &Places,
+    mirrors: &[MirrorConfig],
+    spans: &Spans,
     delete: bool,
     values: &mut Values<'_>,
 ) {
-    let mut first: HashMap<Key, usize> = HashMap::new();
+    let mut first: HashMap<DestinationKey, usize> = HashMap::new();
     for (i, mirror) in mirrors.iter().enumerate() {
         for remote in &mirror.remotes {
             let other = *first.entry(remote.destination.key()).or_insert(i);
@@ -131,7 +131,7 @@ pub fn check_destinations(
                 mirror.watch.display(),
                 remote.destination
             );
-            let span = places.watches.get(i).cloned().unwrap_or(0..0);
+            let span = spans.watches.get(i).cloned().unwrap_or(0..0);
             let problem = match delete {
                 true => Problem::error(span, sentence)
                     .help("a full sync of one would delete the files of the other; give each its own name"),
@@ -143,14 +143,18 @@ pub fn check_destinations(
 }
 
 /// A full sync to a directory deletes what another watch path, or another remote, has sent below it.
-pub fn warn_of_nested_destinations(mirrors: &[Mirror], places: &Places, values: &mut Values<'_>) {
+pub fn warn_of_nested_destinations(
+    mirrors: &[MirrorConfig],
+    spans: &Spans,
+    values: &mut Values<'_>,
+) {
     let all = || {
-        let of = |(i, mirror): (usize, &'_ Mirror)| -> Vec<_> {
+        let of = |(i, mirror): (usize, &'_ MirrorConfig)| -> Vec<_> {
             mirror.remotes.iter().map(|remote| (i, remote.destination.clone())).collect()
         };
         mirrors.iter().enumerate().flat_map(of)
     };
-    let by_key: HashMap<Key, (usize, Destination)> =
+    let by_key: HashMap<DestinationKey, (usize, Destination)> =
         all().map(|(i, destination)| (destination.key(), (i, destination))).collect();
     for (i, inner) in all() {
         let key = inner.key();
@@ -168,7 +172,7 @@ pub fn warn_of_nested_destinations(mirrors: &[Mirror], places: &Places, values: 
             mirrors[*outer_mirror].watch.display()
         );
         let help = "a full sync to the outer one deletes there what the inner one gets; exclude it with <filter>, or give each a place of its own";
-        let span = places.watches.get(i).cloned().unwrap_or(0..0);
+        let span = spans.watches.get(i).cloned().unwrap_or(0..0);
         values.problems.push(Problem::warning(span, sentence).help(help));
     }
 }
@@ -177,22 +181,22 @@ pub fn warn_of_nested_destinations(mirrors: &[Mirror], places: &Places, values: 
 pub fn watch_alone(
     raw: &RawConfig,
     name: PluginName,
-    plugins: &Plugins,
-    places: &mut Places,
-) -> Option<Vec<Mirror>> {
+    plugins: &PluginDefinitions,
+    spans: &mut Spans,
+) -> Option<Vec<MirrorConfig>> {
     let watch = own_watch(name, plugins)?;
-    places.watches =
+    spans.watches =
         find_definition(raw, name).map(|plugin| watch_of(plugin).span).into_iter().collect();
     let remotes = Vec::new();
-    Some(vec![Mirror { watch, remotes }])
+    Some(vec![MirrorConfig { watch, remotes }])
 }
 
 /// A started refreshCDN or socket replaces the watch path by its own, as in sersync2.
 pub fn replace_watch(
     raw: &RawConfig,
     name: PluginName,
-    mirrors: &mut [Mirror],
-    places: &mut Places,
+    mirrors: &mut [MirrorConfig],
+    spans: &mut Spans,
     values: &mut Values<'_>,
 ) {
     let Some(definition) = find_definition(raw, name) else {
@@ -213,12 +217,12 @@ pub fn replace_watch(
         let found = format!("it replaces the watch path {}", mirror.watch.display());
         values.warn(field, &found, "write the same path in both places");
         mirror.watch = own;
-        places.watches = vec![field.span.clone()];
+        spans.watches = vec![field.span.clone()];
     }
 }
 
 /// The plugin's own watch path.
-fn own_watch(name: PluginName, plugins: &Plugins) -> Option<PathBuf> {
+fn own_watch(name: PluginName, plugins: &PluginDefinitions) -> Option<PathBuf> {
     match name {
         PluginName::Command => None,
         PluginName::Socket => plugins.socket.as_ref().and_then(|p| p.watch.clone()),

@@ -3,7 +3,9 @@
 
 use super::raw::RawConfig;
 use super::values::Values;
-use super::{CommandPlugin, HttpPlugin, PluginName, Plugins, RefreshCdnPlugin, SocketPlugin};
+use super::{
+    CommandPlugin, HttpPlugin, PluginDefinitions, PluginName, RefreshCdnPlugin, SocketPlugin,
+};
 use crate::ground::words::{near_word, quoted};
 use crate::xml::report::Problem;
 use crate::xml::schema::{Field, Node};
@@ -46,7 +48,7 @@ pub fn check_plugins(
     raw: &RawConfig,
     alone: Option<PluginName>,
     values: &mut Values<'_>,
-) -> (Option<PluginName>, Plugins) {
+) -> (Option<PluginName>, PluginDefinitions) {
     let mut started = None;
     for start in raw.plugin_starts() {
         match check_start(start, values) {
@@ -117,8 +119,8 @@ fn check_definitions(
     raw: &RawConfig,
     in_use: Option<PluginName>,
     values: &mut Values<'_>,
-) -> Plugins {
-    let mut plugins = Plugins::default();
+) -> PluginDefinitions {
+    let mut plugins = PluginDefinitions::default();
     let mut defined = Vec::new();
     for definition in raw.plugin_definitions() {
         let field = definition.field("name");
@@ -149,7 +151,7 @@ fn check_definitions(
     plugins
 }
 
-fn remove(plugin: PluginName, plugins: &mut Plugins) {
+fn remove(plugin: PluginName, plugins: &mut PluginDefinitions) {
     match plugin {
         PluginName::Command => plugins.command = None,
         PluginName::Socket => plugins.socket = None,
@@ -161,7 +163,7 @@ fn remove(plugin: PluginName, plugins: &mut Plugins) {
 fn check_definition(
     definition: &Node,
     plugin: PluginName,
-    plugins: &mut Plugins,
+    plugins: &mut PluginDefinitions,
     values: &mut Values<'_>,
 ) {
     match plugin {

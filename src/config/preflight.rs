@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::Config;
-use super::places::Places;
+use super::spans::Spans;
 use crate::destination::Destination;
 use crate::ground::octal::unescape;
 use crate::ground::program::find_program;
@@ -20,14 +20,14 @@ use crate::xml::text::Span;
 const OTHERS_BITS: u32 = 0o006;
 
 /// Everything that would make the start fail, with its position in the file.
-pub fn preflight(config: &Config, places: &Places) -> Problems {
+pub fn preflight(config: &Config, spans: &Spans) -> Problems {
     let mut problems = Problems::default();
-    for (mirror, span) in config.mirrors.iter().zip(&places.watches) {
+    for (mirror, span) in config.mirrors.iter().zip(&spans.watches) {
         if let Err((sentence, help)) = look_at_watch(&mirror.watch) {
             problems.push(Problem::error(span.clone(), sentence).help(help));
         }
     }
-    for (mirror, span) in config.mirrors.iter().zip(&places.watches) {
+    for (mirror, span) in config.mirrors.iter().zip(&spans.watches) {
         for remote in &mirror.remotes {
             if let Destination::Local { path } = &remote.destination
                 && let Err((sentence, help)) = look_at_local(path, &mirror.watch)
@@ -36,9 +36,9 @@ pub fn preflight(config: &Config, places: &Places) -> Problems {
             }
         }
     }
-    look_at_password(config, places, &mut problems);
-    look_at_programs(config, places, &mut problems);
-    look_at_fail_log(config, places, &mut problems);
+    look_at_password(config, spans, &mut problems);
+    look_at_programs(config, spans, &mut problems);
+    look_at_fail_log(config, spans, &mut problems);
     problems
 }
 
@@ -122,10 +122,10 @@ fn unmounted_in(
     })
 }
 
-fn look_at_password(config: &Config, places: &Places, problems: &mut Problems) {
+fn look_at_password(config: &Config, spans: &Spans, problems: &mut Problems) {
     let mut remotes = config.mirrors.iter().flat_map(|mirror| &mirror.remotes);
     let file = remotes.find_map(|remote| remote.options.password_file.as_ref());
-    let (Some(file), Some(span)) = (file, &places.password_file) else {
+    let (Some(file), Some(span)) = (file, &spans.password_file) else {
         return;
     };
     let shown = file.display();
@@ -174,7 +174,7 @@ fn look_at_password_file(file: &Path) -> Result<(), (String, String)> {
     })
 }
 
-fn look_at_programs(config: &Config, places: &Places, problems: &mut Problems) {
+fn look_at_programs(config: &Config, spans: &Spans, problems: &mut Problems) {
     if config.mirrors.iter().all(|mirror| mirror.remotes.is_empty()) {
         return;
     }
@@ -188,19 +188,19 @@ fn look_at_programs(config: &Config, places: &Places, problems: &mut Problems) {
             problems.push(Problem::error(span, sentence).help(help));
         }
     };
-    need("rsync", places.params.clone());
+    need("rsync", spans.params.clone());
     let mut remotes = config.mirrors.iter().flat_map(|mirror| &mirror.remotes);
     if remotes.any(|remote| remote.destination.is_ssh()) {
-        need("ssh", places.ssh.clone().unwrap_or(places.params.clone()));
+        need("ssh", spans.ssh.clone().unwrap_or(spans.params.clone()));
     }
 }
 
-fn look_at_fail_log(config: &Config, places: &Places, problems: &mut Problems) {
+fn look_at_fail_log(config: &Config, spans: &Spans, problems: &mut Problems) {
     let path = &config.fail_log.path;
     let shown = path.display();
     if path.is_dir() {
         let sentence = format!("the fail log {shown} is a directory");
-        let problem = Problem::error(places.fail_log.clone(), sentence);
+        let problem = Problem::error(spans.fail_log.clone(), sentence);
         problems.push(problem.help("name a file"));
     }
     if let Some(dir) = path.parent().and_then(existing)
@@ -211,14 +211,14 @@ fn look_at_fail_log(config: &Config, places: &Places, problems: &mut Problems) {
             "the fail log {shown} cannot be written, for {} refuses it: {error}",
             dir.display()
         );
-        let problem = Problem::warning(places.fail_log.clone(), sentence);
+        let problem = Problem::warning(spans.fail_log.clone(), sentence);
         problems.push(
             problem.help("name another place, or make that directory writable for this user"),
         );
     }
     if config.mirrors.iter().any(|mirror| path.starts_with(&mirror.watch)) {
         let sentence = format!("the fail log {shown} lies in the watch path and is mirrored");
-        let problem = Problem::warning(places.fail_log.clone(), sentence);
+        let problem = Problem::warning(spans.fail_log.clone(), sentence);
         problems.push(problem.help("move it to a place outside"));
     }
 }

@@ -4,17 +4,17 @@
 use crate::ground::words::quoted;
 use crate::xml::parser::Element;
 use crate::xml::report::{Problem, Problems};
-use crate::xml::schema::{Kind, Node, Walk, find, find_home};
+use crate::xml::schema::{ElementKind, Node, SchemaWalk, find, find_home};
 
 macro_rules! kind {
     ($id:ident, $name:literal, [$($key:literal),*], [$($child:ident),*] $(, $flag:ident)*) => {
         #[allow(clippy::needless_update, reason = "a kind may have every flag")]
-        static $id: Kind = Kind {
+        static $id: ElementKind = ElementKind {
             name: $name,
             attributes: &[$($key),*],
             children: &[$(&$child),*],
             $($flag: true,)*
-            ..Kind::PLAIN
+            ..ElementKind::PLAIN
         };
     };
     ($id:ident, $name:literal, [$($key:literal),*]) => { kind!($id, $name, [$($key),*], []); };
@@ -105,13 +105,13 @@ kind!(SEND_URL, "sendurl", ["base"]);
 kind!(REGEX_URL, "regexurl", ["regex", "match"]);
 
 /// Elements that only group others. A child of one is also accepted in another.
-static CONTAINERS: [&Kind; 3] = [&HEAD, &SERSYNC, &RSYNC];
+static CONTAINERS: [&ElementKind; 3] = [&HEAD, &SERSYNC, &RSYNC];
 
 /// Elements that have no effect while all filters are off.
-static EXPRESSIONS: [&Kind; 1] = [&EXCLUDE];
+static EXPRESSIONS: [&ElementKind; 1] = [&EXCLUDE];
 
 /// The root of all known elements; tests compare the example file and the manual with it.
-pub fn known_elements() -> &'static Kind {
+pub fn known_elements() -> &'static ElementKind {
     &HEAD
 }
 
@@ -146,8 +146,8 @@ impl RawConfig {
 pub fn read_elements(elements: &[Element], problems: &mut Problems) -> Option<RawConfig> {
     let root = choose_root(elements, problems)?;
     let is_on = elements.iter().any(has_filter_on);
-    let idle: &'static [&'static Kind] = if is_on { &[] } else { &EXPRESSIONS };
-    let mut walk = Walk { containers: &CONTAINERS, idle, strays: Vec::new(), problems };
+    let idle: &'static [&'static ElementKind] = if is_on { &[] } else { &EXPRESSIONS };
+    let mut walk = SchemaWalk { containers: &CONTAINERS, idle, strays: Vec::new(), problems };
     let (mut head, strays) = if root.name.eq_ignore_ascii_case(SERSYNC.name) {
         let inner = walk.walk(root, &SERSYNC);
         let strays = walk.strays;

@@ -135,7 +135,7 @@ fn check_host(
 }
 
 /// How to reach the remotes that one element names.
-pub(super) struct Way {
+pub(super) struct RemoteAccess {
     pub ssh: bool,
     /// The user that the element itself names.
     user: Option<String>,
@@ -145,15 +145,19 @@ pub(super) struct Way {
 }
 
 /// Reads the attributes that tell how a remote is reached.
-pub(super) fn check_way(remote: &Node, section: &RsyncSection, values: &mut Values<'_>) -> Way {
+pub(super) fn check_way(
+    remote: &Node,
+    section: &RsyncSection,
+    values: &mut Values<'_>,
+) -> RemoteAccess {
     let ssh = values.truth(&remote.field("ssh"), section.ssh);
     let user = remote.written("user").and_then(|field| values.user(&field));
     let port = remote.written("port").and_then(|field| values.port(&field));
     let port = port.or(section.port.filter(|_| ssh == section.ssh));
-    Way { ssh, user, common_user: section.user.clone(), port }
+    RemoteAccess { ssh, user, common_user: section.user.clone(), port }
 }
 
-impl Way {
+impl RemoteAccess {
     /// The destination for a host, perhaps with a user before it. Problems with the user are reported at `field`.
     pub(super) fn to(
         &self,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Mirror;
+use super::MirrorConfig;
 use super::raw::RawConfig;
 use super::values::{Values, is_within};
 use crate::ground::words::{near_word, quoted};
@@ -42,18 +42,18 @@ pub enum PageAccess {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Telling {
     /// `<statusFile>`.
-    pub status_file: Option<StatusFile>,
+    pub status_file: Option<StatusFileConfig>,
     /// `<heartbeat>`.
-    pub heartbeat: Option<Heartbeat>,
+    pub heartbeat: Option<HeartbeatConfig>,
     /// Each `<alert start="true">`.
     pub alerts: Vec<AlertRule>,
     /// `<eventLog>`.
-    pub event_log: Option<EventLog>,
+    pub event_log: Option<EventLogConfig>,
 }
 
 /// `<statusFile path interval>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct StatusFile {
+pub struct StatusFileConfig {
     /// The file that is written anew each time.
     pub path: PathBuf,
     /// Seconds between two writes or requests.
@@ -62,7 +62,7 @@ pub struct StatusFile {
 
 /// `<heartbeat url interval failUrl>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Heartbeat {
+pub struct HeartbeatConfig {
     /// Requested as long as all is well.
     pub url: Secret,
     /// Requested when something is wrong; `None`: `url` with `/fail`.
@@ -123,7 +123,7 @@ impl Template {
 
 /// `<eventLog path format what>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct EventLog {
+pub struct EventLogConfig {
     /// The file that lines are appended to.
     pub path: PathBuf,
     /// The format of a line.
@@ -181,7 +181,11 @@ pub fn check_page(field: &Field, values: &mut Values<'_>) -> PageAccess {
 }
 
 /// Checks the elements in `<sersync>` that report the mirror's state.
-pub fn check_telling(raw: &RawConfig, mirrors: &[Mirror], values: &mut Values<'_>) -> Telling {
+pub fn check_telling(
+    raw: &RawConfig,
+    mirrors: &[MirrorConfig],
+    values: &mut Values<'_>,
+) -> Telling {
     let child = |name| raw.sersync.child(name);
     Telling {
         status_file: child("statusFile").and_then(|e| check_status_file(e, mirrors, values)),
@@ -193,19 +197,19 @@ pub fn check_telling(raw: &RawConfig, mirrors: &[Mirror], values: &mut Values<'_
 
 fn check_status_file(
     element: &Node,
-    mirrors: &[Mirror],
+    mirrors: &[MirrorConfig],
     values: &mut Values<'_>,
-) -> Option<StatusFile> {
+) -> Option<StatusFileConfig> {
     let path = outside(&element.field("path"), "the path of the status file", mirrors, values);
     let interval_s = seconds(&element.field("interval"), STATUS_INTERVAL_S, values);
-    Some(StatusFile { path: path?, interval_s })
+    Some(StatusFileConfig { path: path?, interval_s })
 }
 
-fn check_heartbeat(element: &Node, values: &mut Values<'_>) -> Option<Heartbeat> {
+fn check_heartbeat(element: &Node, values: &mut Values<'_>) -> Option<HeartbeatConfig> {
     let url = address(&element.field("url"), values);
     let fail_url = element.written("failUrl").and_then(|field| address(&field, values));
     let interval_s = seconds(&element.field("interval"), HEARTBEAT_INTERVAL_S, values);
-    Some(Heartbeat { url: url?, fail_url, interval_s })
+    Some(HeartbeatConfig { url: url?, fail_url, interval_s })
 }
 
 fn check_alert(element: &Node, values: &mut Values<'_>) -> Option<AlertRule> {
@@ -293,13 +297,13 @@ fn address(field: &Field, values: &mut Values<'_>) -> Option<Secret> {
 
 fn check_event_log(
     element: &Node,
-    mirrors: &[Mirror],
+    mirrors: &[MirrorConfig],
     values: &mut Values<'_>,
-) -> Option<EventLog> {
+) -> Option<EventLogConfig> {
     let path = outside(&element.field("path"), "the path of the event log", mirrors, values);
     let known = [("text", EventFormat::Text), ("json", EventFormat::Json)];
     let format = values.one_of(&element.field("format"), &known, EventFormat::Text);
-    Some(EventLog { path: path?, format, what: check_kinds(&element.field("what"), values) })
+    Some(EventLogConfig { path: path?, format, what: check_kinds(&element.field("what"), values) })
 }
 
 fn check_kinds(field: &Field, values: &mut Values<'_>) -> EventKinds {
@@ -327,11 +331,11 @@ fn check_kinds(field: &Field, values: &mut Values<'_>) -> EventKinds {
 fn outside(
     field: &Field,
     expected: &str,
-    mirrors: &[Mirror],
+    mirrors: &[MirrorConfig],
     values: &mut Values<'_>,
 ) -> Option<PathBuf> {
     let path = values.absolute_path(field, expected)?;
-    let within = |mirror: &&Mirror| is_within(&path, &mirror.watch);
+    let within = |mirror: &&MirrorConfig| is_within(&path, &mirror.watch);
     if let Some(mirror) = mirrors.iter().find(within) {
         let found = format!(
             "it lies in the watch path {}, so writing it would be a change that is mirrored",

@@ -10,12 +10,12 @@ use crate::filter::expression_of;
 use crate::ground::words::{near_word, quoted};
 use crate::xml::report::{Problem, Problems};
 use crate::xml::schema::{Field, Node};
-use crate::xml::text::Source;
+use crate::xml::text::SourceText;
 
 /// Reads values of one file.
 pub struct Values<'a> {
     /// The file, for the bytes of names.
-    pub source: &'a Source,
+    pub source: &'a SourceText,
     /// The problems found so far.
     pub problems: Problems,
     /// What this machine lacks.
@@ -28,7 +28,7 @@ pub struct Values<'a> {
 
 impl<'a> Values<'a> {
     /// A reader without problems.
-    pub fn new(source: &'a Source) -> Self {
+    pub fn new(source: &'a SourceText) -> Self {
         let (problems, of_machine) = (Problems::default(), Problems::default());
         Self { source, problems, of_machine, damaged: false, read_list: None }
     }

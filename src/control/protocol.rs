@@ -128,7 +128,7 @@ pub enum Answer {
     /// The state of a path.
     Explained {
         /// At each remote that gets it.
-        remotes: Vec<Standing>,
+        remotes: Vec<PathStatus>,
     },
     /// One event; more follow.
     Event {
@@ -151,7 +151,7 @@ pub enum Answer {
 
 /// The state of a path at one remote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct PathStatus {
     /// Which remote.
     pub remote: String,
     /// `delivered`, `pending`, `in_flight` or `failing`.

@@ -151,7 +151,7 @@ impl Drop for Reply {
 
 /// A message to the main loop.
 #[derive(Debug)]
-pub enum Asked {
+pub enum ClientEvent {
     /// A command.
     Call(Call),
     /// A client has disconnected: release what it held, and drop its pending requests.
@@ -159,11 +159,11 @@ pub enum Asked {
 }
 
 /// Passes a message to the main loop; false when the main loop accepts none.
-pub type Ask = Box<dyn Fn(Asked) -> bool + Send>;
+pub type Ask = Box<dyn Fn(ClientEvent) -> bool + Send>;
 
 /// The running server. Dropping it stops and joins the thread, and removes the socket.
 #[derive(Debug)]
-pub struct Server {
+pub struct ControlServer {
     directory: PathBuf,
     wake: Arc<OwnedFd>,
     stop: Option<Sender<Answered>>,
@@ -193,7 +193,7 @@ impl SocketMaker {
     }
 }
 
-impl Server {
+impl ControlServer {
     /// Starts the server in the state directory.
     ///
     /// # Errors
@@ -230,7 +230,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ControlServer {
     fn drop(&mut self) {
         // An empty line for no client tells the thread to stop.
         if let Some(stop) = self.stop.take() {
@@ -428,7 +428,7 @@ impl Room {
             wake: Arc::clone(&self.wake),
             queue,
         };
-        if !(self.ask)(Asked::Call(Call { command, reply })) {
+        if !(self.ask)(ClientEvent::Call(Call { command, reply })) {
             client.answer(silent());
         }
     }
@@ -453,7 +453,7 @@ impl Room {
         if let Some(client) = self.clients.remove(&id)
             && (client.holds || client.waits.is_some())
         {
-            (self.ask)(Asked::Gone(id));
+            (self.ask)(ClientEvent::Gone(id));
         }
     }
 }
@@ -613,9 +613,9 @@ mod tests {
     use crate::control::socket::connect_to;
 
     /// A server, and the receiver of what it asks the main loop.
-    fn server(dir: &Path) -> (Server, Receiver<Asked>) {
+    fn server(dir: &Path) -> (ControlServer, Receiver<ClientEvent>) {
         let (sender, asked) = unbounded();
-        (Server::start(dir, Box::new(move |it| sender.send(it).is_ok())).unwrap(), asked)
+        (ControlServer::start(dir, Box::new(move |it| sender.send(it).is_ok())).unwrap(), asked)
     }
 
     fn connect(dir: &Path) -> BufReader<UnixStream> {
@@ -637,10 +637,10 @@ mod tests {
         }
     }
 
-    fn next_call(asked: &Receiver<Asked>) -> Call {
+    fn next_call(asked: &Receiver<ClientEvent>) -> Call {
         match asked.recv_timeout(Duration::from_secs(30)).unwrap() {
-            Asked::Call(call) => call,
-            Asked::Gone(client) => panic!("client {client} has gone"),
+            ClientEvent::Call(call) => call,
+            ClientEvent::Gone(client) => panic!("client {client} has gone"),
         }
     }
 
@@ -705,14 +705,17 @@ mod tests {
         answer(&mut client);
         drop(client);
         let gone = asked.recv_timeout(Duration::from_secs(30)).unwrap();
-        assert!(matches!(gone, Asked::Gone(client) if client == id), "{gone:?}");
+        assert!(matches!(gone, ClientEvent::Gone(client) if client == id), "{gone:?}");
         let mut waits = connect(dir.path());
         let flush = Command::Flush { remote: None, paths: Vec::new(), timeout_ms: None };
         waits.get_mut().write_all(&request_line(flush)).unwrap();
         let call = next_call(&asked);
         drop(waits);
         let gone = asked.recv_timeout(Duration::from_secs(30)).unwrap();
-        assert!(matches!(gone, Asked::Gone(client) if client == call.reply.client()), "{gone:?}");
+        assert!(
+            matches!(gone, ClientEvent::Gone(client) if client == call.reply.client()),
+            "{gone:?}"
+        );
     }
 
     #[test]

@@ -58,7 +58,7 @@ enum Next {
 
 /// The result of a walk, for the mirror.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum WalkResult {
     /// Every change was found.
     All,
     /// Every change was found. But the record was lost meanwhile, so another walk must write a new one.
@@ -252,7 +252,7 @@ impl CatchUp {
     }
 
     /// Handles the result of a walk. Call it when everything that the walk found is durably in the journal.
-    pub fn finish(&mut self, walked: Walked) -> (RootId, Found) {
+    pub fn finish(&mut self, walked: Walked) -> (RootId, WalkResult) {
         let root = walked.root;
         let next = self.end_turn(root);
         let verdict = self.judge(walked, next != Next::Nothing);
@@ -262,18 +262,18 @@ impl CatchUp {
         (root, verdict)
     }
 
-    fn judge(&mut self, walked: Walked, again: bool) -> Found {
+    fn judge(&mut self, walked: Walked, again: bool) -> WalkResult {
         let Walked { root, surveyor, survey, is_held } = walked;
         let survey = match survey {
             Ok(survey) => survey,
             Err(error) => {
-                return Found::Unfinished(format!(
+                return WalkResult::Unfinished(format!(
                     "it cannot be compared with its record: {error}"
                 ));
             }
         };
         if is_held {
-            return Found::TooMuchGone(remains(&survey));
+            return WalkResult::TooMuchGone(remains(&survey));
         }
         let mut unfinished = None;
         let lists = self.lists_unrecorded();
@@ -282,19 +282,19 @@ impl CatchUp {
             if lists && again && unfinished.is_none() && survey.unknown == Some(Unknown::Missing) {
                 // Another walk follows, which reports every entry.
                 record.set_unfinished(LOST_EARLY);
-                return Found::FirstStart;
+                return WalkResult::FirstStart;
             }
             match record.keep(surveyor) {
                 Ok(()) => {}
                 // The record was started anew meanwhile.
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
                     if survey.unknown.is_none() && survey.lost_mounts.is_empty() {
-                        return Found::RecordLost;
+                        return WalkResult::RecordLost;
                     }
                 }
                 Err(error) => {
                     let reason = format!("the record of the tree cannot be written: {error}");
-                    return Found::Unknown(reason);
+                    return WalkResult::Unknown(reason);
                 }
             }
         }
@@ -302,17 +302,17 @@ impl CatchUp {
             log::warn!("{path} cannot be read: nothing below it is deleted");
         }
         let unknown = |reason: &str| match lists {
-            true => Found::Listed(reason.into()),
-            false => Found::Unknown(reason.into()),
+            true => WalkResult::Listed(reason.into()),
+            false => WalkResult::Unknown(reason.into()),
         };
         match survey.unknown {
-            None if !survey.lost_mounts.is_empty() => Found::Unmounted(survey.lost_mounts),
-            None => Found::All,
+            None if !survey.lost_mounts.is_empty() => WalkResult::Unmounted(survey.lost_mounts),
+            None => WalkResult::All,
             Some(Unknown::Missing) => match unfinished {
                 Some(reason) => unknown(reason),
                 // The kernel dropped events during the walk, so the new record may hold undelivered changes.
                 None if again => unknown(LOST_EARLY),
-                None => Found::FirstStart,
+                None => WalkResult::FirstStart,
             },
             Some(Unknown::Damaged) => unknown("the record of the tree is damaged"),
             Some(Unknown::AnotherDirectory) => {

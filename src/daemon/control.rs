@@ -12,7 +12,7 @@ use super::mirror::Mirror;
 use super::reload::{self, Purpose};
 use crate::change::{RemoteId, RootId};
 use crate::control::protocol::{self, Answer, Command, Missing, read_path};
-use crate::control::server::{Asked, Call, Reply, SocketMaker};
+use crate::control::server::{Call, ClientEvent, Reply, SocketMaker};
 use crate::engine::{Deletions, Event, FlushId, Now, Standing};
 use crate::ground::counted::counted;
 use crate::logging;
@@ -97,26 +97,29 @@ impl Controls {
 
 impl Mirror {
     /// Executes a command.
-    pub fn control(&mut self, asked: Asked) {
+    pub fn control(&mut self, asked: ClientEvent) {
         match asked {
-            Asked::Call(Call { command: Command::Flush { remote, paths, timeout_ms }, reply }) => {
-                self.begin_flush(reply, remote, paths, timeout_ms)
-            }
-            Asked::Call(Call { command: Command::Reload { dry_run }, reply }) => {
+            ClientEvent::Call(Call {
+                command: Command::Flush { remote, paths, timeout_ms },
+                reply,
+            }) => self.begin_flush(reply, remote, paths, timeout_ms),
+            ClientEvent::Call(Call { command: Command::Reload { dry_run }, reply }) => {
                 let purpose = if dry_run { Purpose::DryRun } else { Purpose::Apply };
-                self.begin_reload(reload::Asked { purpose, reply: Some(reply) });
+                self.begin_reload(reload::ReloadRequest { purpose, reply: Some(reply) });
             }
-            Asked::Call(Call { command: Command::Events, reply }) => self.begin_listening(reply),
-            Asked::Call(Call { command: Command::Stop, reply }) => {
+            ClientEvent::Call(Call { command: Command::Events, reply }) => {
+                self.begin_listening(reply)
+            }
+            ClientEvent::Call(Call { command: Command::Stop, reply }) => {
                 reply.send(done(["stopping: what is in flight is finished first".into()]));
                 self.signal(Signal::Stop);
             }
-            Asked::Call(Call { command, reply }) => {
+            ClientEvent::Call(Call { command, reply }) => {
                 let client = reply.client();
                 let answer = self.answer(command, client);
                 reply.send(answer.unwrap_or_else(|message| Answer::failed("refused", message)));
             }
-            Asked::Gone(client) => {
+            ClientEvent::Gone(client) => {
                 self.controls.listeners.gone(client);
                 self.end_pauses(|pause| pause.client == Some(client));
                 self.forget_flushes(|flush| flush.reply.client() == client);
@@ -432,25 +435,25 @@ impl Mirror {
     }
 
     /// The state of a path at one remote.
-    fn stands(&self, remote: RemoteId, path: &RelPath) -> Option<protocol::Standing> {
+    fn stands(&self, remote: RemoteId, path: &RelPath) -> Option<protocol::PathStatus> {
         let clock = self.clock();
-        let known = protocol::Standing {
+        let known = protocol::PathStatus {
             remote: self.teller.names.remote(remote).into(),
             reason: self.reason(remote),
-            ..protocol::Standing::default()
+            ..protocol::PathStatus::default()
         };
         let since = |since: Option<Now>| since.map(|since| clock.wall_of(since));
         Some(match self.engine.standing(remote, path)? {
             Standing::Delivered => {
-                protocol::Standing { state: "delivered".into(), reason: None, ..known }
+                protocol::PathStatus { state: "delivered".into(), reason: None, ..known }
             }
             Standing::Pending(at) => {
-                protocol::Standing { state: "pending".into(), since_ms: since(at), ..known }
+                protocol::PathStatus { state: "pending".into(), since_ms: since(at), ..known }
             }
             Standing::InFlight(at) => {
-                protocol::Standing { state: "in_flight".into(), since_ms: since(at), ..known }
+                protocol::PathStatus { state: "in_flight".into(), since_ms: since(at), ..known }
             }
-            Standing::Failing(failing) => protocol::Standing {
+            Standing::Failing(failing) => protocol::PathStatus {
                 state: "failing".into(),
                 since_ms: since(Some(failing.since)),
                 reason: Some(failing.failure.reason.clone()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
-use super::main_event::{Counted, MainEvent, Verdict};
+use super::main_event::{CountVerdict, Counted, MainEvent};
 use crate::change::RootId;
 use crate::config;
 use crate::directory;
@@ -47,7 +47,7 @@ pub struct Count {
 
 impl Guard {
     /// The guard of the configuration; `state` is the state directory.
-    pub fn new(guard: config::Guard, state: &Path) -> Self {
+    pub fn new(guard: config::GuardConfig, state: &Path) -> Self {
         let share = guard.max_delete_percent.map(u64::from);
         Self { share, confirmation: state.join("confirm-deletions") }
     }
@@ -104,10 +104,10 @@ impl Guard {
             loop {
                 let found = count(&path, needed, &exclude);
                 let verdict = match found >= needed {
-                    true => Verdict::Enough,
-                    false => Verdict::TooFew(found, known),
+                    true => CountVerdict::Enough,
+                    false => CountVerdict::TooFew(found, known),
                 };
-                let enough = verdict == Verdict::Enough;
+                let enough = verdict == CountVerdict::Enough;
                 if enough || !told {
                     // Fails only when the main loop has ended.
                     _ = events.send(MainEvent::Counted(Counted { root, verdict }));
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     fn guard(percent: Option<u8>, state: &Path) -> Guard {
-        Guard::new(config::Guard { max_delete_percent: percent }, state)
+        Guard::new(config::GuardConfig { max_delete_percent: percent }, state)
     }
 
     #[test]

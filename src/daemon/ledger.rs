@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::unacknowledged::{Delivery, Unacknowledged};
+use super::unacknowledged::{Acknowledgement, Unacknowledged};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
 use crate::engine::pending::Item;
 use crate::engine::{Engine, Event, FlushId, FullSyncCause, Job, JobId, JobKind, Settled};
@@ -132,7 +132,7 @@ impl Ledger {
 
     /// Notes that the observation of a successful job must be recorded.
     pub fn observed(&mut self, root: RootId, observation: Observation) {
-        self.unacknowledged.add(Delivery::Observed(root, observation));
+        self.unacknowledged.add(Acknowledgement::Observed(root, observation));
     }
 
     /// Notes that the engine has settled a job; returns the job's root.
@@ -147,7 +147,7 @@ impl Ledger {
         let delivered = settled.delivered.iter().chain(&settled.rechecked);
         let delivered: Vec<_> = delivered.map(pair).collect();
         if !delivered.is_empty() {
-            self.unacknowledged.add(Delivery::Delivered(settled.remote, job.seq, delivered));
+            self.unacknowledged.add(Acknowledgement::Delivered(settled.remote, job.seq, delivered));
         }
         Some(job.root)
     }
@@ -162,7 +162,7 @@ impl Ledger {
     pub fn full_sync_done(&mut self, remote: RemoteId) {
         if let (true, Some(seq)) = (self.journal.is_some(), self.full_syncs.remove(&remote)) {
             let all = vec![(RelPath::root(), Scope::Tree)];
-            self.unacknowledged.add(Delivery::Delivered(remote, seq, all));
+            self.unacknowledged.add(Acknowledgement::Delivered(remote, seq, all));
         }
     }
 
@@ -199,8 +199,8 @@ impl Ledger {
     pub fn acknowledge(&mut self, mut append: impl FnMut(RootId, &Observation)) {
         for delivery in self.unacknowledged.take_confirmed() {
             match delivery {
-                Delivery::Observed(root, observation) => append(root, &observation),
-                Delivery::Delivered(remote, seq, paths) => {
+                Acknowledgement::Observed(root, observation) => append(root, &observation),
+                Acknowledgement::Delivered(remote, seq, paths) => {
                     if let Some(journal) = &mut self.journal {
                         journal.append_delivered(remote, seq, &paths);
                     }

@@ -6,11 +6,11 @@
 
 use crate::change::{RootId, WatchEvent};
 use crate::config::Loaded;
-use crate::control::server::{Asked, Call};
+use crate::control::server::{Call, ClientEvent};
 use crate::engine::{Event, JobId, JobReport};
 use crate::process::signals::Signal;
 use crate::record::{Merged, Observation, Survey, Surveyor};
-use crate::snapshot::Request;
+use crate::snapshot::SnapshotRequest;
 use crate::worker::{Progress, WorkerEvent};
 
 /// Events from the threads of one mirror.
@@ -29,7 +29,7 @@ pub enum MainEvent {
     /// The state directory was deleted under the running program.
     StateLost,
     /// A request for snapshots.
-    Snapshot(Request),
+    Snapshot(SnapshotRequest),
     /// The configuration was read again; the error is a sentence for people.
     ConfigurationRead(Result<Box<Loaded>, String>),
     /// A file that lists remotes may have changed.
@@ -42,7 +42,7 @@ pub enum ProcessEvent {
     /// A signal.
     Signal(Signal),
     /// A message from the control socket.
-    Control(Asked),
+    Control(ClientEvent),
     /// The allocator waits for memory. The main loop reads the details itself.
     MemoryShort,
 }
@@ -50,7 +50,7 @@ pub enum ProcessEvent {
 impl ProcessEvent {
     /// A command of a client.
     pub fn call(call: Call) -> Self {
-        Self::Control(Asked::Call(call))
+        Self::Control(ClientEvent::Call(call))
     }
 }
 
@@ -92,12 +92,12 @@ pub struct Counted {
     /// The root.
     pub root: RootId,
     /// Whether the root may be mirrored again.
-    pub verdict: Verdict,
+    pub verdict: CountVerdict,
 }
 
 /// Whether a root holds enough entries to be trusted.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CountVerdict {
     /// It does.
     Enough,
     /// It holds too few: the found and the known number of entries. It will be counted again.

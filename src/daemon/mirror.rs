@@ -10,7 +10,7 @@ use super::deliveries::Deliveries;
 use super::ledger::Ledger;
 use super::main_event::{MainEvent, ProcessEvent, Walked};
 use super::observer::Observer;
-use super::reload::{Asked, Reload};
+use super::reload::{Reload, ReloadRequest};
 use super::stopping::{Due, Stopping};
 use super::teller::Teller;
 use super::trust::{Admission, Trust};
@@ -151,7 +151,7 @@ impl Mirror {
             MainEvent::StateLost => self.state_lost(),
             MainEvent::Snapshot(request) => self.observer.add(request),
             MainEvent::ConfigurationRead(read) => self.configuration_read(read),
-            MainEvent::ListChanged => self.begin_reload(Asked::by_list()),
+            MainEvent::ListChanged => self.begin_reload(ReloadRequest::by_list()),
         }
     }
 

@@ -20,8 +20,8 @@ use crate::ground::time::wall_ms;
 use crate::path::RelPath;
 use crate::snapshot::reader::NoSnapshot;
 use crate::snapshot::{
-    self, Alarm, DeletionState, Down, FailingPath, FullSync, Instance, Remote, RemoteState,
-    Request, Root, RootState, Snapshot, SnapshotReader,
+    self, Alarm, DeletionState, Down, FailingPath, FullSyncStatus, Instance, RemoteStatus,
+    RootState, RootStatus, Snapshot, SnapshotReader, SnapshotRequest, SyncState,
 };
 use crate::watch::WatchStatus;
 
@@ -53,7 +53,7 @@ pub struct Observer {
 
 #[derive(Debug)]
 struct Follower {
-    request: Request,
+    request: SnapshotRequest,
     /// When it may get the next snapshot; `None` before the first one.
     next: Option<Now>,
 }
@@ -75,7 +75,7 @@ impl Observer {
     }
 
     /// Adds a follower; [`Mirror::tell_followers`] sends the first snapshot.
-    pub fn add(&mut self, request: Request) {
+    pub fn add(&mut self, request: SnapshotRequest) {
         self.followers.push(Follower { request, next: None });
     }
 
@@ -137,7 +137,8 @@ impl Mirror {
             let snapshot = Arc::new(self.snapshot());
             self.observer.tell(now, &snapshot);
             // A running full sync sends data between two events, so its figures change without one.
-            let is_sending = |remote: &Remote| remote.full_sync.is_some() && remote.in_flight > 0;
+            let is_sending =
+                |remote: &RemoteStatus| remote.full_sync.is_some() && remote.in_flight > 0;
             if snapshot.remotes.iter().any(is_sending) {
                 self.observer.note_news();
             }
@@ -184,7 +185,7 @@ impl Mirror {
         }
     }
 
-    fn root(&self, clock: Clock, root: RootId) -> Root {
+    fn root(&self, clock: Clock, root: RootId) -> RootStatus {
         let deletions = match self.trust.deletions(root) {
             Deletions::Allowed => DeletionState::Allowed,
             Deletions::Undecided => DeletionState::Undecided,
@@ -196,26 +197,31 @@ impl Mirror {
             since_ms: clock.wall_of(*since),
             text: text.clone(),
         });
-        Root { path: self.teller.names.root(root), state, deletions, alarms: alarms.collect() }
+        RootStatus {
+            path: self.teller.names.root(root),
+            state,
+            deletions,
+            alarms: alarms.collect(),
+        }
     }
 
-    fn remote(&mut self, clock: Clock, id: RemoteId) -> Option<Remote> {
+    fn remote(&mut self, clock: Clock, id: RemoteId) -> Option<RemoteStatus> {
         let view = self.engine.observe(id)?;
         let full_sync = view.full_sync.as_ref().map(|view| self.full_sync(clock, id, view));
         let down = view.outage.as_ref().and_then(|outage| down(clock, &view, outage));
         let paused_until = self.controls.paused_until(id).flatten();
         let failing = self.engine.failing(id).take(snapshot::FAILING_PATHS);
-        let mut remote = Remote {
+        let mut remote = RemoteStatus {
             id: id.0 as u64,
             name: self.teller.names.remotes.get(id.0).cloned().unwrap_or_default(),
             destination: self.observer.destinations.get(id.0).cloned().unwrap_or_default(),
             root: view.root.0 as u64,
             state: match (&view.outage, &down) {
-                _ if view.is_paused => RemoteState::Paused,
-                (_, Some(_)) => RemoteState::Down,
-                (Some(_), None) => RemoteState::Unknown,
-                (None, None) if view.is_catching_up => RemoteState::CatchingUp,
-                (None, None) => RemoteState::Up,
+                _ if view.is_paused => SyncState::Paused,
+                (_, Some(_)) => SyncState::Down,
+                (Some(_), None) => SyncState::Unknown,
+                (None, None) if view.is_catching_up => SyncState::CatchingUp,
+                (None, None) => SyncState::Up,
             },
             down,
             paused_until_ms: paused_until.map(|until| clock.wall_of(until)),
@@ -226,7 +232,7 @@ impl Mirror {
             full_sync,
             failing: view.failing as u64,
             failing_paths: failing.map(|(path, it)| failing_path(clock, path, it)).collect(),
-            ..Remote::default()
+            ..RemoteStatus::default()
         };
         self.observer.statistics.describe(clock, id, &mut remote);
         Some(remote)
@@ -238,7 +244,7 @@ impl Mirror {
         clock: Clock,
         id: RemoteId,
         view: &FullSyncView,
-    ) -> FullSync {
+    ) -> FullSyncStatus {
         let bytes = view.bytes + self.workers.sent(&view.jobs);
         let since = (view.since, 0);
         let rate = self.observer.rates.entry(id).or_insert_with(|| Rate::new(since));
@@ -246,7 +252,7 @@ impl Mirror {
             *rate = Rate::new(since);
         }
         let bytes_per_second = rate.at(clock.now, bytes);
-        FullSync { bytes, bytes_per_second, ..full_sync_of(clock, view) }
+        FullSyncStatus { bytes, bytes_per_second, ..full_sync_of(clock, view) }
     }
 
     /// Updates the history when a minute has ended.
@@ -305,19 +311,19 @@ impl Mirror {
     }
 }
 
-fn full_sync_of(clock: Clock, view: &FullSyncView) -> FullSync {
+fn full_sync_of(clock: Clock, view: &FullSyncView) -> FullSyncStatus {
     let done = view.shards.saturating_sub(view.left);
     let took = clock.now.saturating_sub(view.since);
     let left = (view.shards > 1 && done > 0)
         .then(|| took.mul_f64(view.left as f64 / done as f64))
         .map(|left| clock.wall_of(clock.now + left));
-    FullSync {
+    FullSyncStatus {
         since_ms: clock.wall_of(view.since),
         parts_done: done as u64,
         parts: view.shards as u64,
         files: view.files,
         done_at_ms: left,
-        ..FullSync::default()
+        ..FullSyncStatus::default()
     }
 }
 

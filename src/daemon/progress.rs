@@ -10,7 +10,7 @@ use super::mirror::Mirror;
 use crate::change::RemoteId;
 use crate::engine::Now;
 use crate::logging::Log;
-use crate::snapshot::FullSync;
+use crate::snapshot::FullSyncStatus;
 
 /// The maximum number of lines on a terminal; further remotes share one.
 const LINES: usize = 8;
@@ -23,7 +23,7 @@ const LOGGED: Duration = Duration::from_secs(60);
 
 /// Where the progress is shown, and when next.
 #[derive(Debug)]
-pub struct Progress {
+pub struct ProgressDisplay {
     place: Place,
     /// `None` without a running full sync.
     next: Option<Now>,
@@ -37,11 +37,11 @@ enum Place {
 
 /// A running full sync.
 #[derive(Debug)]
-pub struct UnderWay {
+pub struct FullSyncProgress {
     /// The remote as the operator writes it.
     pub remote: String,
     /// The progress.
-    pub full_sync: FullSync,
+    pub full_sync: FullSyncStatus,
     /// Whether it is working now.
     pub works: Works,
 }
@@ -59,11 +59,11 @@ pub enum Works {
 #[derive(Debug, PartialEq)]
 struct Line {
     name: String,
-    full_sync: FullSync,
+    full_sync: FullSyncStatus,
     works: Works,
 }
 
-impl Progress {
+impl ProgressDisplay {
     /// Shows bars if standard error is a terminal. The log writes above them.
     pub fn on_terminal(log: &Log) -> Self {
         if !std::io::stderr().is_terminal() {
@@ -94,7 +94,7 @@ impl Progress {
     }
 
     /// Shows the progress.
-    fn show(&mut self, now: Now, now_ms: u64, all: &[UnderWay]) {
+    fn show(&mut self, now: Now, now_ms: u64, all: &[FullSyncProgress]) {
         match &mut self.place {
             Place::Terminal { screen, bars } => {
                 self.next = Some(now + TICK);
@@ -121,10 +121,10 @@ impl Progress {
 }
 
 /// The lines: one for each of the first remotes, and one for the rest.
-fn lines<'a>(all: impl IntoIterator<Item = &'a UnderWay>) -> Vec<Line> {
-    let mut all: Vec<&UnderWay> = all.into_iter().collect();
+fn lines<'a>(all: impl IntoIterator<Item = &'a FullSyncProgress>) -> Vec<Line> {
+    let mut all: Vec<&FullSyncProgress> = all.into_iter().collect();
     let rest = if all.len() > LINES { all.split_off(LINES - 1) } else { Vec::new() };
-    let line = |it: &&UnderWay| Line {
+    let line = |it: &&FullSyncProgress| Line {
         name: it.remote.clone(),
         full_sync: it.full_sync.clone(),
         works: it.works,
@@ -175,17 +175,17 @@ impl Mirror {
         let clock = self.clock();
         if self.teller.progress.is_due(clock.now) {
             let remotes = (0..self.teller.names.remotes.len()).map(RemoteId);
-            let all: Vec<UnderWay> = remotes.filter_map(|id| self.under_way(id)).collect();
+            let all: Vec<FullSyncProgress> = remotes.filter_map(|id| self.under_way(id)).collect();
             self.teller.progress.show(clock.now, clock.wall_ms, &all);
         }
     }
 
-    fn under_way(&mut self, id: RemoteId) -> Option<UnderWay> {
+    fn under_way(&mut self, id: RemoteId) -> Option<FullSyncProgress> {
         let view = self.engine.full_sync(id)?;
         let works = if view.jobs.is_empty() { Works::Later } else { Works::Now };
         let full_sync = self.full_sync(self.clock(), id, &view);
         let remote = self.teller.names.remotes.get(id.0).cloned().unwrap_or_default();
-        Some(UnderWay { remote, full_sync, works })
+        Some(FullSyncProgress { remote, full_sync, works })
     }
 }
 
@@ -193,10 +193,14 @@ impl Mirror {
 mod tests {
     use super::*;
 
-    fn under_way(remote: usize, works: Works) -> UnderWay {
-        let full_sync =
-            FullSync { parts: 4, parts_done: 1, bytes: 2_000_000, ..FullSync::default() };
-        UnderWay { remote: format!("h{remote}::m"), full_sync, works }
+    fn under_way(remote: usize, works: Works) -> FullSyncProgress {
+        let full_sync = FullSyncStatus {
+            parts: 4,
+            parts_done: 1,
+            bytes: 2_000_000,
+            ..FullSyncStatus::default()
+        };
+        FullSyncProgress { remote: format!("h{remote}::m"), full_sync, works }
     }
 
     #[test]
@@ -215,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_log_hears_of_it_once_a_minute_and_not_of_what_is_over_sooner() {
-        let mut progress = Progress::in_log();
+        let mut progress = ProgressDisplay::in_log();
         let at = Duration::from_secs;
         assert!(!progress.is_due(at(5)));
         assert_eq!(progress.next_deadline(), Some(at(65)));

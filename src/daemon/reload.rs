@@ -36,7 +36,7 @@ use changes::{Changes, Slot, slots_of};
 
 /// A request to read the configuration again.
 #[derive(Debug)]
-pub struct Asked {
+pub struct ReloadRequest {
     /// What to do with the configuration.
     pub purpose: Purpose,
     /// Takes the answer; `None` for a signal.
@@ -54,7 +54,7 @@ pub enum Purpose {
     Lists,
 }
 
-impl Asked {
+impl ReloadRequest {
     /// A request because a list of remotes may have changed.
     pub fn by_list() -> Self {
         Self { purpose: Purpose::Lists, reply: None }
@@ -128,7 +128,7 @@ pub struct Reload {
     /// The configuration in force, for the page.
     shown: Arc<Mutex<String>>,
     /// The waiting requests; the configuration is being read for the first one.
-    asked: Vec<Asked>,
+    asked: Vec<ReloadRequest>,
 }
 
 impl Reload {
@@ -270,7 +270,7 @@ impl Renewal {
 
 impl Mirror {
     /// Reads the configuration again. A mirror that is ending leaves that to the mirror that takes over.
-    pub fn begin_reload(&mut self, asked: Asked) {
+    pub fn begin_reload(&mut self, asked: ReloadRequest) {
         let mut waiting = self.reload.asked.iter().skip(1);
         if asked.purpose == Purpose::Lists && waiting.any(|it| it.purpose != Purpose::DryRun) {
             // A waiting request will read the new lists anyway.
@@ -298,7 +298,7 @@ impl Mirror {
         if self.reload.asked.is_empty() || self.stopping.is_ordered() {
             return;
         }
-        let Asked { purpose, reply } = self.reload.asked.remove(0);
+        let ReloadRequest { purpose, reply } = self.reload.asked.remove(0);
         let answer = match read {
             Ok(loaded) => self.heed_configuration(*loaded, purpose),
             Err(error) => refuse(&error, purpose, reply.as_ref()),
@@ -475,7 +475,7 @@ impl Mirror {
 
     /// The unanswered requests for a reload, as events for the mirror that takes over.
     pub fn unanswered_reloads(&mut self) -> Vec<ProcessEvent> {
-        let ask = |Asked { purpose, reply }: Asked| match (purpose, reply) {
+        let ask = |ReloadRequest { purpose, reply }: ReloadRequest| match (purpose, reply) {
             // The next mirror reads the lists at its start.
             (Purpose::Lists, _) => None,
             (_, None) => Some(ProcessEvent::Signal(Signal::Reopen)),
@@ -489,7 +489,7 @@ impl Mirror {
 
     /// Handles SIGHUP.
     pub fn reload_by_signal(&mut self) {
-        self.begin_reload(Asked { purpose: Purpose::Apply, reply: None });
+        self.begin_reload(ReloadRequest { purpose: Purpose::Apply, reply: None });
     }
 }
 

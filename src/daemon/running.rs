@@ -16,7 +16,7 @@ use super::main_event::{MainEvent, ProcessEvent};
 use super::mirror::{Mirror, Parts};
 use super::observer::Observer;
 use super::plugins::Plugins;
-use super::progress::Progress;
+use super::progress::ProgressDisplay;
 use super::reload::{Origins, Reload};
 use super::remote_workers::{RemoteWorkers, exclude_of};
 use super::shortage::ShortageWatch;
@@ -28,13 +28,13 @@ use crate::args::Args;
 use crate::banner;
 use crate::change::{RemoteId, RootId, Scope, WatchEvent};
 use crate::config::{self, Config, Loaded};
-use crate::control::server::Server;
+use crate::control::server::ControlServer;
 use crate::engine::pending::{Item, Mark};
-use crate::engine::{Engine, Event, Extraneous, FullSyncCause, Setup};
+use crate::engine::{Engine, EngineSetup, Event, Extraneous, FullSyncCause};
 use crate::filter::Filter;
 use crate::ground::absolute::absolute;
 use crate::ground::time::wall_ms;
-use crate::journal::{Journal, Layout, Replay};
+use crate::journal::{Journal, JournalLayout, Replay};
 use crate::logging::{self, Log};
 use crate::path::RelPath;
 use crate::process::signals::{Mode, Signal, Signals, start_signals};
@@ -66,7 +66,7 @@ pub struct Outside {
     events: Receiver<ProcessEvent>,
     _signals: Signals,
     /// `None` until the watches of the first mirror are set, and if there is no state directory.
-    control: Option<Server>,
+    control: Option<ControlServer>,
     /// Pauses that the next mirror continues.
     pauses: Vec<KeptPause>,
     /// Dropped late, because ending the other parts needs memory, too.
@@ -116,7 +116,7 @@ impl Outside {
                 state.path().display()
             );
         };
-        self.control = Server::start(state.path(), Box::new(ask)).map_err(warn).ok();
+        self.control = ControlServer::start(state.path(), Box::new(ask)).map_err(warn).ok();
     }
 }
 
@@ -167,11 +167,15 @@ impl RunningDaemon {
             event_log: EventTeller::start(config, &names, &roots_of_remotes),
             names,
             fail_log: remotes.fail_log(&config.fail_log.path),
-            progress: if args.daemon { Progress::in_log() } else { Progress::on_terminal(log) },
+            progress: if args.daemon {
+                ProgressDisplay::in_log()
+            } else {
+                ProgressDisplay::on_terminal(log)
+            },
             plugins: start_plugins(config)?,
             reopen_log: reopen(log),
         };
-        let engine = Engine::new(Setup {
+        let engine = Engine::new(EngineSetup {
             roots: config.mirrors.len(),
             remotes: roots_of_remotes.clone(),
             workers,
@@ -237,7 +241,7 @@ impl RunningDaemon {
         }
         mirror.start_tellers();
         outside.open_control(state);
-        mirror.controls.socket = outside.control.as_ref().map(Server::socket_maker);
+        mirror.controls.socket = outside.control.as_ref().map(ControlServer::socket_maker);
         mirror.controls.listeners.listen_to(Arc::clone(watcher.ignored_hook()));
         Ok(Self { events, _watcher: watcher, mirror })
     }
@@ -312,7 +316,7 @@ pub fn watch_options(config: &Config, exclude: &Exclude) -> WatchOptions {
 }
 
 fn open_sources(config: &Config) -> Result<Vec<Arc<Source>>, BoxError> {
-    let open = |mirror: &config::Mirror| Source::open(&mirror.watch).map(Arc::new);
+    let open = |mirror: &config::MirrorConfig| Source::open(&mirror.watch).map(Arc::new);
     Ok(config.mirrors.iter().map(open).collect::<Result<_, _>>()?)
 }
 
@@ -321,7 +325,7 @@ fn open_journal(
     state: Option<&StateDir>,
 ) -> Result<(Option<Journal>, Option<Replay>), BoxError> {
     let Some(state) = state else { return Ok((None, None)) };
-    let (journal, replay) = Journal::open(state.path(), Layout::new(&config.mirrors))?;
+    let (journal, replay) = Journal::open(state.path(), JournalLayout::new(&config.mirrors))?;
     Ok((Some(journal), Some(replay)))
 }
 

@@ -237,7 +237,7 @@ impl Statistics {
     }
 
     /// Fills in the counts of one remote.
-    pub fn describe(&self, clock: Clock, remote: RemoteId, into: &mut snapshot::Remote) {
+    pub fn describe(&self, clock: Clock, remote: RemoteId, into: &mut snapshot::RemoteStatus) {
         let Some(remote) = self.remotes.get(remote.0) else { return };
         into.total = remote.total;
         into.latency_histogram = remote.histogram.clone();
@@ -363,8 +363,8 @@ mod tests {
         }
     }
 
-    fn described(statistics: &Statistics, seconds: u64) -> snapshot::Remote {
-        let mut remote = snapshot::Remote::default();
+    fn described(statistics: &Statistics, seconds: u64) -> snapshot::RemoteStatus {
+        let mut remote = snapshot::RemoteStatus::default();
         statistics.describe(clock(seconds), REMOTE, &mut remote);
         remote
     }

@@ -7,7 +7,7 @@ use super::deliveries::Kinds;
 use super::fail_log::FailLogWriter;
 use super::notice::Names;
 use super::plugins::Plugins;
-use super::progress::Progress;
+use super::progress::ProgressDisplay;
 use super::statistics::Clock;
 use super::telling::EventTeller;
 use crate::change::{RemoteId, RootId, WatchEvent};
@@ -24,7 +24,7 @@ pub struct Teller {
     /// Writes the fail log.
     pub fail_log: FailLogWriter,
     /// Shows the progress of full syncs.
-    pub progress: Progress,
+    pub progress: ProgressDisplay,
     /// The plugin that runs after each delivery.
     pub plugins: Option<Plugins>,
     /// Writes a line for each delivery; `None` if the configuration has no event log.

@@ -14,11 +14,11 @@ use crate::change::{RemoteId, RootId};
 use crate::config::telling::AlertRule;
 use crate::config::{self, Config};
 use crate::engine::{PathFailure, Settled};
-use crate::event_log::{Event, EventLog, Record};
+use crate::event_log::{EventLog, EventRecord, LoggedEvent};
 use crate::ground::lock::lock;
 use crate::heartbeat::Heartbeat;
 use crate::logging::Log;
-use crate::page::{Page, Setup};
+use crate::page::{Page, PageSetup};
 use crate::path::RelPath;
 use crate::snapshot::{DeliveryKind, SnapshotReader};
 use crate::status_file::StatusFile;
@@ -49,7 +49,7 @@ impl Tellers {
         let mut tellers = Self::default();
         let (of_log, shown) = (log.clone(), Arc::clone(shown));
         let config_shown = Box::new(move || lock(&shown).clone());
-        let setup = Setup { config: config_shown, log: Box::new(move || of_log.warnings()) };
+        let setup = PageSetup { config: config_shown, log: Box::new(move || of_log.warnings()) };
         tellers._page = Page::start(&config.host, reader.clone(), setup);
         let telling = &config.telling;
         if let Some(of) = &telling.status_file {
@@ -83,7 +83,7 @@ impl Tellers {
 /// contain tokens.
 pub fn shown(config: &Config) -> String {
     let host = &config.host;
-    let mirror = |mirror: &config::Mirror| {
+    let mirror = |mirror: &config::MirrorConfig| {
         let remote = |remote: &config::Remote| {
             json!({
                 "destination": remote.destination.to_string(),
@@ -212,10 +212,10 @@ impl EventTeller {
         });
         for item in settled.delivered.iter().chain(&settled.withheld) {
             let event = match kinds.of(item) {
-                DeliveryKind::Sent => Event::Sent,
-                DeliveryKind::Deleted => Event::Deleted,
-                DeliveryKind::Moved => Event::Moved,
-                DeliveryKind::Compared => Event::Compared,
+                DeliveryKind::Sent => LoggedEvent::Sent,
+                DeliveryKind::Deleted => LoggedEvent::Deleted,
+                DeliveryKind::Moved => LoggedEvent::Moved,
+                DeliveryKind::Compared => LoggedEvent::Compared,
             };
             self.offer(
                 clock,
@@ -230,7 +230,7 @@ impl EventTeller {
     pub fn failed(&self, clock: Clock, remote: RemoteId, of: &PathFailure) {
         let Some(root) = self.roots_of_remotes.get(remote.0) else { return };
         let failure = Some((of.failure.code, of.failure.reason.clone()));
-        let entry = Entry { event: Event::Failed, path: &of.path, took_us: None, failure };
+        let entry = Entry { event: LoggedEvent::Failed, path: &of.path, took_us: None, failure };
         self.offer(clock, remote, *root, entry);
     }
 
@@ -242,7 +242,7 @@ impl EventTeller {
         if !self.log.wants(entry.event) {
             return;
         }
-        self.log.offer(Record {
+        self.log.offer(EventRecord {
             at_ms: clock.wall_ms,
             event: entry.event,
             remote: Arc::clone(remote),
@@ -256,7 +256,7 @@ impl EventTeller {
 }
 
 struct Entry<'a> {
-    event: Event,
+    event: LoggedEvent,
     path: &'a RelPath,
     took_us: Option<u64>,
     failure: Option<(i32, String)>,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::catch_up::{CatchUp, Found};
+use super::catch_up::{CatchUp, WalkResult};
 use super::guard::{Count, Guard, Remains};
 use super::main_event::{self, Counted, Walked};
 use super::notice::Names;
@@ -204,7 +204,7 @@ impl Trust {
         let is_confirmed = self.confirmed.remove(&root);
         let is_compared = self.compared.remove(&root);
         match verdict {
-            Found::Unmounted(lost)
+            WalkResult::Unmounted(lost)
                 if !is_confirmed && self.deletions(root) != Deletions::Allowed =>
             {
                 let (path, advice) = (self.names.root(root), self.advice());
@@ -219,16 +219,16 @@ impl Trust {
                 self.decide_deletions(root, Deletions::Withheld)
             }
             // The watch thread handles lost mounts itself.
-            Found::All | Found::Unmounted(_) | Found::FirstStart => {
+            WalkResult::All | WalkResult::Unmounted(_) | WalkResult::FirstStart => {
                 self.decide_deletions(root, Deletions::Allowed)
             }
             // The result of this walk is valid; another walk writes the new record.
-            Found::RecordLost => {
+            WalkResult::RecordLost => {
                 let events = self.decide_deletions(root, Deletions::Allowed);
                 self.look_for_changes(root);
                 events
             }
-            Found::TooMuchGone(Remains { known, gone }) => {
+            WalkResult::TooMuchGone(Remains { known, gone }) => {
                 let (path, advice) = (self.names.root(root), self.advice());
                 log::error!(
                     "ALARM: {gone} of {known} known entries below {path} are gone, and nobody saw them go: \
@@ -236,15 +236,17 @@ impl Trust {
                 );
                 self.decide_deletions(root, Deletions::Withheld)
             }
-            Found::Unknown(_) | Found::Listed(_) if is_compared => self.do_without_verdict(root),
-            Found::Unknown(reason) => {
+            WalkResult::Unknown(_) | WalkResult::Listed(_) if is_compared => {
+                self.do_without_verdict(root)
+            }
+            WalkResult::Unknown(reason) => {
                 let path = self.names.root(root);
                 log::warn!("{path}: {reason}; everything is compared with the remotes");
                 let mut events = self.do_without_verdict(root);
                 events.push(Event::CompareRoot(root, FullSyncCause::Unrecorded));
                 events
             }
-            Found::Listed(reason) => {
+            WalkResult::Listed(reason) => {
                 let path = self.names.root(root);
                 log::warn!(
                     "{path}: {reason}; every entry is sent where it differs, and nothing is deleted that only a remote has \
@@ -252,7 +254,7 @@ impl Trust {
                 );
                 self.do_without_verdict(root)
             }
-            Found::Unfinished(reason) => {
+            WalkResult::Unfinished(reason) => {
                 let mut events = self.do_without_walk(root, is_confirmed, &reason);
                 events.push(Event::CompareRoot(root, FullSyncCause::Unrecorded));
                 events
@@ -326,7 +328,7 @@ impl Trust {
         if !self.counts.contains_key(&root) {
             return Vec::new();
         }
-        if let main_event::Verdict::TooFew(found, known) = counted.verdict
+        if let main_event::CountVerdict::TooFew(found, known) = counted.verdict
             && !self.confirmed.contains(&root)
         {
             let advice = self.advice();
@@ -376,7 +378,7 @@ impl Trust {
         let (mut confirmed, mut events) = (Vec::new(), Vec::new());
         for root in self.roots() {
             if self.counts.contains_key(&root) {
-                let verdict = main_event::Verdict::Enough;
+                let verdict = main_event::CountVerdict::Enough;
                 events.extend(self.counted(&Counted { root, verdict }));
             } else if self.deletions(root) == Deletions::Withheld {
                 self.confirmed.insert(root);

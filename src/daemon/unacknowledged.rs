@@ -14,7 +14,7 @@ const MANY: usize = 64;
 
 /// What a job's end changes in the record or the journal.
 #[derive(Debug)]
-pub enum Delivery {
+pub enum Acknowledgement {
     /// Record this observation of the root.
     Observed(RootId, Observation),
     /// Remove these paths from the journal, for changes up to this sequence number.
@@ -25,7 +25,7 @@ pub enum Delivery {
 #[derive(Debug)]
 pub struct Unacknowledged {
     barrier: Barrier,
-    waiting: Vec<Delivery>,
+    waiting: Vec<Acknowledgement>,
     /// How many of them the requested barrier will acknowledge; `None` if none is requested.
     asked_for: Option<usize>,
     /// Flushes that wait for the next request of a barrier, and those that wait for the requested one.
@@ -39,7 +39,7 @@ impl Unacknowledged {
     }
 
     /// Adds a delivery whose job has just ended.
-    pub fn add(&mut self, delivery: Delivery) {
+    pub fn add(&mut self, delivery: Acknowledgement) {
         self.waiting.push(delivery);
     }
 
@@ -73,7 +73,7 @@ impl Unacknowledged {
     }
 
     /// The deliveries that the barrier acknowledges.
-    pub fn take_confirmed(&mut self) -> Vec<Delivery> {
+    pub fn take_confirmed(&mut self) -> Vec<Acknowledgement> {
         let count = self.asked_for.take().unwrap_or(0);
         self.waiting.drain(..count).collect()
     }
@@ -87,8 +87,8 @@ impl Unacknowledged {
     /// The delivered paths that are still in the journal.
     pub fn deliveries(&self) -> impl Iterator<Item = (RemoteId, &RelPath, Scope)> {
         let paths = |delivery| match delivery {
-            &Delivery::Delivered(remote, _, ref paths) => Some((remote, paths)),
-            Delivery::Observed(..) => None,
+            &Acknowledgement::Delivered(remote, _, ref paths) => Some((remote, paths)),
+            Acknowledgement::Observed(..) => None,
         };
         let all = self.waiting.iter().filter_map(paths);
         all.flat_map(|(remote, paths)| {

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use super::pending::{Item, Mark};
-use super::{Action, Engine, Event, Extraneous, Job, JobKind, JobReport, Now, Setup, Verdict};
+use super::{
+    Action, Engine, EngineSetup, Event, Extraneous, Job, JobKind, JobReport, Now, Verdict,
+};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
@@ -33,7 +35,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let setup = Setup {
+        let setup = EngineSetup {
             roots: 1,
             remotes: vec![ROOT],
             workers: 10,

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::pending::{Item, Mark, Recheck};
 use super::{
-    Action, Deletions, Engine, Event, Extraneous, FlushId, FullSyncCause, Job, JobId, JobReport,
-    Notice, Now, PathFailure, Refusal, Setup, UndoneMove, Verdict,
+    Action, Deletions, Engine, EngineSetup, Event, Extraneous, FlushId, FullSyncCause, Job, JobId,
+    JobReport, Notice, Now, PathFailure, Refusal, UndoneMove, Verdict,
 };
 use crate::change::{Cause, Change, RemoteId, RootId, RootLoss, Scope, WatchEvent};
 use crate::failure::{Failure, FailureKind};
@@ -292,7 +292,7 @@ impl Script {
 }
 
 fn run_script(text: &str) -> String {
-    let mut setup = Setup {
+    let mut setup = EngineSetup {
         roots: 1,
         remotes: vec![ROOT],
         workers: 10,

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::job::JobId;
-use super::trie::{Node, NodeId, Trie};
+use super::trie::{NodeId, Trie, TrieNode};
 use crate::path::RelPath;
 
 /// How a path is locked.
@@ -143,7 +143,7 @@ impl PathLocks {
     }
 
     /// The locks as a tree, for a walk beside the pending set.
-    pub fn root(&self) -> Node<'_, Locks> {
+    pub fn root(&self) -> TrieNode<'_, Locks> {
         self.trie.root()
     }
 }

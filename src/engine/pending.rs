@@ -5,7 +5,7 @@ use super::locks::{LockKind, PathLocks};
 pub use super::mark::{Item, Mark, Recheck};
 use super::taking::Taking;
 pub use super::taking::Want;
-use super::trie::{Node, NodeId, Trie};
+use super::trie::{NodeId, Trie, TrieNode};
 use crate::change::Scope;
 use crate::path::RelPath;
 
@@ -189,13 +189,13 @@ impl Pending {
 }
 
 /// What stands below one node.
-type Below<'a> = Box<dyn Iterator<Item = (&'a [u8], Node<'a, Mark>)> + 'a>;
+type Below<'a> = Box<dyn Iterator<Item = (&'a [u8], TrieNode<'a, Mark>)> + 'a>;
 
-fn below<'a>(node: &Node<'a, Mark>) -> Below<'a> {
+fn below<'a>(node: &TrieNode<'a, Mark>) -> Below<'a> {
     Box::new(node.children())
 }
 
-fn depth(node: &Node<Mark>) -> usize {
+fn depth(node: &TrieNode<Mark>) -> usize {
     node.children().map(|(_, child)| depth(&child) + 1).max().unwrap_or(0)
 }
 

@@ -31,7 +31,7 @@ pub struct Refusal {
 
 /// What is to be said after a job.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Complaint {
+pub struct RefusalReport {
     /// One by one.
     pub refusals: Vec<Refusal>,
     /// So many more paths.
@@ -55,7 +55,7 @@ struct Known {
 
 impl Refusals {
     /// Takes in paths that have just gone to the fail log, each with the time of its next try.
-    pub fn add(&mut self, now: Now, logged: Vec<(PathFailure, Now)>) -> Complaint {
+    pub fn add(&mut self, now: Now, logged: Vec<(PathFailure, Now)>) -> RefusalReport {
         let mut groups: BTreeMap<(RelPath, String), Refusal> = BTreeMap::new();
         for (example, due) in logged {
             let directory = example.path.parent().unwrap_or_default();
@@ -66,7 +66,7 @@ impl Refusals {
         if self.known.len() > REMEMBERED_MAX {
             self.known.clear();
         }
-        let mut complaint = Complaint::default();
+        let mut complaint = RefusalReport::default();
         for (key, mut refusal) in groups {
             let known = self.known.entry(key).or_default();
             known.paths += refusal.paths;

@@ -71,7 +71,7 @@ struct RemoteSetup {
     id: RemoteId,
     root: RootId,
     limits: RemoteLimits,
-    /// See [`Setup::unrecorded`](super::Setup).
+    /// See [`EngineSetup::unrecorded`](super::EngineSetup).
     unrecorded: Extraneous,
 }
 

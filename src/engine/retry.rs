@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::mark::{Item, Mark};
-use super::refusals::{Complaint, Refusals};
+use super::refusals::{RefusalReport, Refusals};
 use super::{Now, PathFailure};
 use crate::change::Scope;
 use crate::failure::{Failure, FailureKind, Retry};
@@ -148,12 +148,12 @@ pub struct NextTry {
     /// When.
     pub due: Now,
     /// Whether the path goes to the fail log now.
-    pub log: FailLog,
+    pub log: FailLogChange,
 }
 
 /// Whether the fail log holds something else than before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FailLog {
+pub enum FailLogChange {
     /// It does not.
     Same,
     /// It does.
@@ -178,7 +178,11 @@ impl FailingPaths {
         entry.failure = failure;
         let quick = QUICK.get(entry.tries as usize - 1).filter(|_| !entry.logged);
         entry.due = now + quick.copied().unwrap_or_else(|| pause(entry.mark, now - entry.since));
-        let log = if quick.is_some() || entry.logged { FailLog::Same } else { FailLog::Changed };
+        let log = if quick.is_some() || entry.logged {
+            FailLogChange::Same
+        } else {
+            FailLogChange::Changed
+        };
         entry.logged |= quick.is_none();
         NextTry { item: Item { mark: entry.mark, ..item }, due: entry.due, log }
     }
@@ -188,13 +192,13 @@ impl FailingPaths {
         &mut self,
         item: &Item,
         keep: impl Fn(&RelPath) -> bool,
-    ) -> (FailLog, Vec<RelPath>) {
-        let mut log = FailLog::Same;
+    ) -> (FailLogChange, Vec<RelPath>) {
+        let mut log = FailLogChange::Same;
         let mut delivered = self.within(&item.path);
         delivered.retain(|path| item.covers(path, self.paths[path].mark) && !keep(path));
         for path in &delivered {
             if self.paths.remove(path).is_some_and(|failing| failing.logged) {
-                log = FailLog::Changed;
+                log = FailLogChange::Changed;
             }
         }
         (log, delivered)
@@ -207,9 +211,9 @@ impl FailingPaths {
         item: &Item,
         piece: Option<Mark>,
         is_timed: impl Fn(&RelPath) -> bool,
-    ) -> (FailLog, Vec<Item>) {
+    ) -> (FailLogChange, Vec<Item>) {
         let whole = &item.path;
-        let (mut log, mut careless) = (FailLog::Same, false);
+        let (mut log, mut careless) = (FailLogChange::Same, false);
         if let Some(failing) = self.paths.get_mut(whole) {
             careless = failing.mark.compare_content && !item.mark.compare_content;
             match piece {
@@ -217,7 +221,7 @@ impl FailingPaths {
                 Some(mark) => failing.mark = mark,
                 None => {
                     if failing.logged {
-                        log = FailLog::Changed;
+                        log = FailLogChange::Changed;
                     }
                     self.paths.remove(whole);
                 }
@@ -234,7 +238,7 @@ impl FailingPaths {
     }
 
     /// What is to be said of paths that have just gone to the fail log, each with the time of its next try.
-    pub fn complain(&mut self, now: Now, logged: Vec<(PathFailure, Now)>) -> Complaint {
+    pub fn complain(&mut self, now: Now, logged: Vec<(PathFailure, Now)>) -> RefusalReport {
         self.refusals.add(now, logged)
     }
 
@@ -362,13 +366,13 @@ mod tests {
         for _ in 0..5 {
             let retry = failing.fail(now, file.clone(), refused());
             assert_eq!(retry.item, file);
-            logged.push(retry.log == FailLog::Changed);
+            logged.push(retry.log == FailLogChange::Changed);
             now = retry.due;
         }
         assert_eq!(logged, [false, false, false, true, false]);
         assert_eq!(failing.logged().count(), 1);
         let tree = item("a", Scope::Tree);
-        assert_eq!(failing.delivered(&tree, |_| false), (FailLog::Changed, vec![file.path]));
+        assert_eq!(failing.delivered(&tree, |_| false), (FailLogChange::Changed, vec![file.path]));
         assert!(failing.is_empty());
     }
 

@@ -49,7 +49,7 @@ impl Pace {
 mod tests {
     use super::*;
     use crate::change::{Cause, Change, RemoteId, RootId, WatchEvent};
-    use crate::engine::{Action, Engine, Event, Extraneous, JobReport, Setup};
+    use crate::engine::{Action, Engine, EngineSetup, Event, Extraneous, JobReport};
     use crate::path::RelPath;
 
     const START: Duration = Duration::from_secs(100);
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_change_that_fell_due_between_two_calls_is_not_forgotten() {
         let (root, remote) = (RootId(0), RemoteId(0));
-        let mut engine = Engine::new(Setup {
+        let mut engine = Engine::new(EngineSetup {
             roots: 1,
             remotes: vec![root],
             workers: 4,

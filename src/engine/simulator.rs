@@ -126,7 +126,7 @@ struct World {
     talks: bool,
 }
 
-fn new_engine(rng: &mut Rng, setup: Setup) -> Engine {
+fn new_engine(rng: &mut Rng, setup: EngineSetup) -> Engine {
     let mut engine = Engine::new(setup);
     for remote in &mut engine.remotes {
         let limits = remote.limits_mut();
@@ -143,7 +143,7 @@ impl World {
         let roots = 1 + rng.below(2) as usize;
         let remotes: Vec<RootId> =
             (0..roots as u64 + rng.below(3)).map(|i| RootId(i as usize % roots)).collect();
-        let setup = Setup {
+        let setup = EngineSetup {
             roots,
             remotes: remotes.clone(),
             workers: 1 + rng.below(12) as usize,

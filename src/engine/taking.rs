@@ -3,7 +3,7 @@
 
 use super::locks::{LockKind, Locks, PathLocks};
 use super::mark::{Item, Mark};
-use super::trie::{Node, NodeId, Trie};
+use super::trie::{NodeId, Trie, TrieNode};
 use crate::path::RelPath;
 
 /// Which pending paths a job may have.
@@ -39,7 +39,7 @@ impl<'a> Taking<'a> {
     }
 
     /// Takes what it may from the node and below; `locked` is the locks' node for the same path.
-    fn visit(&mut self, at: NodeId, locked: Option<&Node<Locks>>) {
+    fn visit(&mut self, at: NodeId, locked: Option<&TrieNode<Locks>>) {
         let mark = self.trie.value(at);
         match locked.and_then(|locked| locked.value).map(Locks::kind) {
             Some(LockKind::Directory) if mark.is_none() => {}
@@ -115,7 +115,7 @@ impl<'a> Taking<'a> {
     }
 }
 
-fn any_long(locked: &Node<Locks>) -> bool {
+fn any_long(locked: &TrieNode<Locks>) -> bool {
     locked.value.is_some_and(|locks| locks.kind() == LockKind::Long)
         || locked.children().any(|(_, child)| any_long(&child))
 }

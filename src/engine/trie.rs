@@ -82,14 +82,14 @@ impl<T> Default for Trie<T> {
 
 /// A node to look at, with what hangs below it.
 #[derive(Debug)]
-pub struct Node<'a, T> {
+pub struct TrieNode<'a, T> {
     /// The value of this very path.
     pub value: Option<T>,
     trie: &'a Trie<T>,
     id: NodeId,
 }
 
-impl<'a, T: Copy> Node<'a, T> {
+impl<'a, T: Copy> TrieNode<'a, T> {
     /// True when neither this path nor any below it has a value.
     pub fn is_empty(&self) -> bool {
         self.trie.is_bare(self.id)
@@ -112,12 +112,12 @@ impl<T: Copy> Trie<T> {
     pub const ROOT: NodeId = NodeId(0);
 
     /// The node of the empty path, to look at.
-    pub fn root(&self) -> Node<'_, T> {
+    pub fn root(&self) -> TrieNode<'_, T> {
         self.node(Self::ROOT)
     }
 
     /// The node at `path`.
-    pub fn get(&self, path: &RelPath) -> Option<Node<'_, T>> {
+    pub fn get(&self, path: &RelPath) -> Option<TrieNode<'_, T>> {
         self.find(path).map(|id| self.node(id))
     }
 
@@ -239,8 +239,8 @@ impl<T: Copy> Trie<T> {
         }
     }
 
-    fn node(&self, id: NodeId) -> Node<'_, T> {
-        Node { value: self.value(id), trie: self, id }
+    fn node(&self, id: NodeId) -> TrieNode<'_, T> {
+        TrieNode { value: self.value(id), trie: self, id }
     }
 
     fn slot(&self, at: NodeId) -> &Slot<T> {

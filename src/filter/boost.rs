@@ -7,7 +7,7 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 use crate::ground::words::quoted;
-use crate::xml::text::Source;
+use crate::xml::text::SourceText;
 
 /// An expression in our engines' syntax, without anchors.
 pub struct Translated {
@@ -22,7 +22,7 @@ type Refusal = (String, String);
 
 /// Writes the non-ASCII characters of `text` as the bytes that they have in the file, because names are bytes.
 /// `text` must be a valid expression: then no such character is inside `[...]`.
-pub fn in_bytes_of(source: &Source, text: &str) -> String {
+pub fn in_bytes_of(source: &SourceText, text: &str) -> String {
     // Between \Q and \E, bytes cannot be escaped.
     if source.is_utf8() || text.contains(r"\Q") {
         return text.to_owned();

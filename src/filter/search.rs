@@ -3,13 +3,13 @@
 
 use regex::bytes::Regex;
 
-use super::{Engine, ExpressionError, boost, fancy, plain};
+use super::{ExpressionError, RegexEngine, boost, fancy, plain};
 
 /// An expression that may match anywhere in a subject.
 #[derive(Debug)]
 pub struct Search {
     text: String,
-    engine: Engine,
+    engine: RegexEngine,
 }
 
 impl Search {
@@ -35,8 +35,8 @@ impl Search {
     /// The first group of the first match, and what follows the match; `None` when there is none.
     pub fn group_and_rest(&self, subject: &[u8]) -> Option<Vec<u8>> {
         let (group, end) = match &self.engine {
-            Engine::Plain { regex, .. } => in_plain(regex, subject)?,
-            Engine::Fancy { regex, .. } => self.in_fancy(regex, subject)?,
+            RegexEngine::Plain { regex, .. } => in_plain(regex, subject)?,
+            RegexEngine::Fancy { regex, .. } => self.in_fancy(regex, subject)?,
         };
         Some([group, &subject[end..]].concat())
     }

@@ -88,7 +88,7 @@ fn names_are_bytes() {
 #[test]
 fn expressions_of_a_gbk_file_match_gbk_names() {
     let bytes = b"<a/> \xc8\xd5\xd6\xbe";
-    let source = Source::decode("x.xml", bytes).unwrap();
+    let source = SourceText::decode("x.xml", bytes).unwrap();
     let expression = expression_of(&source, "日志+").unwrap();
     let filter = filter(&[expression.as_str()]);
     assert!(filter.excludes(&path(b"\xc8\xd5\xd6\xbe\xd6\xbe"), false));

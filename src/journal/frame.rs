@@ -25,7 +25,7 @@ pub const PAYLOAD_MAX: usize = 1 << 20;
 
 /// The content of the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct JournalHeader {
     /// False: changes were not written (full disk); anything may be pending.
     pub complete: bool,
     /// True: the writer ended in order.
@@ -34,7 +34,7 @@ pub struct Header {
     pub boot: u64,
 }
 
-impl Header {
+impl JournalHeader {
     /// The header's bytes.
     pub fn encode(self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
@@ -74,7 +74,7 @@ fn marker(set: bool) -> u8 {
 
 /// What a frame says about a list of paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subject {
+pub enum FrameSubject {
     /// The names of all roots and remotes of the configuration follow; always the first frame.
     Table,
     /// Changed below this root: pending for all its remotes.
@@ -89,7 +89,7 @@ pub enum Subject {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// What it is about.
-    pub subject: Subject,
+    pub subject: FrameSubject,
     /// The number of the change, or up to which number was delivered.
     pub seq: Seq,
     /// The paths; in a table, the names of roots (`Scope::Tree`) and remotes (`Scope::Entry`).
@@ -110,10 +110,10 @@ fn parse_payload(payload: &[u8]) -> Option<Frame<'_>> {
     let (seq, mut rest) = rest.split_at_checked(8)?;
     let seq = Seq(u64::from_le_bytes(seq.try_into().ok()?));
     let subject = match kind {
-        0 => Subject::Table,
-        1 => Subject::Changed(target),
-        2 => Subject::Pending(target),
-        3 => Subject::Delivered(target),
+        0 => FrameSubject::Table,
+        1 => FrameSubject::Changed(target),
+        2 => FrameSubject::Pending(target),
+        3 => FrameSubject::Delivered(target),
         _ => return None,
     };
     let mut items = Vec::new();
@@ -130,7 +130,7 @@ fn parse_payload(payload: &[u8]) -> Option<Frame<'_>> {
 /// Appends frames that say `subject` about `items` to `out`; nothing at all when there are no items.
 pub fn encode<'a>(
     out: &mut Vec<u8>,
-    subject: Subject,
+    subject: FrameSubject,
     seq: Seq,
     items: impl IntoIterator<Item = (Scope, &'a [u8])>,
 ) {
@@ -138,10 +138,10 @@ pub fn encode<'a>(
     while items.peek().is_some() {
         let start = seal::begin(out);
         let (kind, target) = match subject {
-            Subject::Table => (0, 0),
-            Subject::Changed(root) => (1, root),
-            Subject::Pending(remote) => (2, remote),
-            Subject::Delivered(remote) => (3, remote),
+            FrameSubject::Table => (0, 0),
+            FrameSubject::Changed(root) => (1, root),
+            FrameSubject::Pending(remote) => (2, remote),
+            FrameSubject::Delivered(remote) => (3, remote),
         };
         out.push(kind);
         out.extend_from_slice(&target.to_le_bytes());
@@ -182,14 +182,14 @@ mod tests {
 
     #[test]
     fn header_comes_back_and_a_newer_one_is_named() {
-        let header = Header { complete: true, closed: false, boot: 7 };
+        let header = JournalHeader { complete: true, closed: false, boot: 7 };
         let mut bytes = header.encode();
-        assert_eq!(Header::decode(&bytes), Ok(header));
+        assert_eq!(JournalHeader::decode(&bytes), Ok(header));
         bytes[COMPLETE_AT as usize] = 0;
-        assert!(!Header::decode(&bytes).unwrap().complete);
+        assert!(!JournalHeader::decode(&bytes).unwrap().complete);
         bytes[8] = 9;
-        assert_eq!(Header::decode(&bytes), Err(Some(9)));
-        assert_eq!(Header::decode(&bytes[..20]), Err(None));
+        assert_eq!(JournalHeader::decode(&bytes), Err(Some(9)));
+        assert_eq!(JournalHeader::decode(&bytes[..20]), Err(None));
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
         let path = vec![b'x'; 200_000];
         let mut bytes = Vec::new();
         let items = (0..20).map(|_| (Scope::Entry, path.as_slice()));
-        encode(&mut bytes, Subject::Changed(0), Seq(1), items);
+        encode(&mut bytes, FrameSubject::Changed(0), Seq(1), items);
         let (mut at, mut frames, mut count) = (0, 0, 0);
         while let Ok((frame, len)) = parse_frame(&bytes[at..]) {
             (at, frames, count) = (at + len, frames + 1, count + frame.items.len());
@@ -209,14 +209,14 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
-            let _ = Header::decode(&bytes);
+            let _ = JournalHeader::decode(&bytes);
             let _ = parse_frame(&bytes);
         }
 
         #[test]
         fn one_damaged_byte_is_always_noticed(seq: u64, path: Vec<u8>, at: prop::sample::Index, flip in 1u8..) {
             let mut bytes = Vec::new();
-            encode(&mut bytes, Subject::Delivered(3), Seq(seq), [(Scope::Tree, path.as_slice())]);
+            encode(&mut bytes, FrameSubject::Delivered(3), Seq(seq), [(Scope::Tree, path.as_slice())]);
             prop_assert!(parse_frame(&bytes).is_ok());
             let at = at.index(bytes.len());
             bytes[at] ^= flip;

@@ -3,22 +3,22 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use super::frame::{Frame, Subject};
+use super::frame::{Frame, FrameSubject};
 use crate::change::{RemoteId, RootId, Scope};
-use crate::config::Mirror;
+use crate::config::MirrorConfig;
 
 /// The roots with their paths, and the remotes with the keys of their destinations, in file order.
 ///
 /// Invariant: roots differ; the remotes of one root differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Layout {
+pub struct JournalLayout {
     roots: Vec<Vec<u8>>,
     remotes: Vec<(RootId, Vec<u8>)>,
 }
 
-impl Layout {
+impl JournalLayout {
     /// The layout of a configuration.
-    pub fn new(mirrors: &[Mirror]) -> Self {
+    pub fn new(mirrors: &[MirrorConfig]) -> Self {
         let mut layout = Self::default();
         for (index, mirror) in mirrors.iter().enumerate() {
             let path = mirror.watch.as_os_str().as_bytes();
@@ -78,13 +78,13 @@ impl Layout {
     }
 
     /// The root here that `root` of the layout `other` is.
-    pub fn find_root(&self, other: &Layout, root: usize) -> Option<RootId> {
+    pub fn find_root(&self, other: &JournalLayout, root: usize) -> Option<RootId> {
         let name = other.roots.get(root)?;
         self.roots.iter().position(|r| r == name).map(RootId)
     }
 
     /// The remote here that `remote` of the layout `other` is: the same name below the same root.
-    pub fn find_remote(&self, other: &Layout, remote: usize) -> Option<RemoteId> {
+    pub fn find_remote(&self, other: &JournalLayout, remote: usize) -> Option<RemoteId> {
         let (root, name) = other.remotes.get(remote)?;
         self.has_remote(self.find_root(other, root.0)?, name)
     }
@@ -115,7 +115,7 @@ impl Layout {
 
     /// Reads a table frame; `None` when it is none.
     pub(super) fn from_frame(frame: &Frame<'_>) -> Option<Self> {
-        if frame.subject != Subject::Table {
+        if frame.subject != FrameSubject::Table {
             return None;
         }
         let mut layout = Self::default();
@@ -155,7 +155,7 @@ pub(super) mod tests {
     use crate::config::{Remote, RsyncOptions};
     use crate::destination::{Destination, Host};
 
-    pub fn layout(mirrors: &[(&str, &[&str])]) -> Layout {
+    pub fn layout(mirrors: &[(&str, &[&str])]) -> JournalLayout {
         let remote = |ip: &&str| Remote {
             destination: Destination::Daemon {
                 host: Host { name: ip.to_string(), ..Host::default() },
@@ -163,20 +163,20 @@ pub(super) mod tests {
             },
             options: RsyncOptions::default(),
         };
-        let mirror = |(watch, remotes): &(&str, &[&str])| Mirror {
+        let mirror = |(watch, remotes): &(&str, &[&str])| MirrorConfig {
             watch: watch.into(),
             remotes: remotes.iter().map(remote).collect(),
         };
-        Layout::new(&mirrors.iter().map(mirror).collect::<Vec<_>>())
+        JournalLayout::new(&mirrors.iter().map(mirror).collect::<Vec<_>>())
     }
 
     #[test]
     fn layout_survives_the_file() {
         let here = layout(&[("/a", &["x", "y", "x"]), ("/b", &[]), ("/c", &["x"])]);
         let mut bytes = Vec::new();
-        encode(&mut bytes, Subject::Table, Seq(0), here.items());
+        encode(&mut bytes, FrameSubject::Table, Seq(0), here.items());
         let (frame, _) = parse_frame(&bytes).unwrap();
-        assert_eq!(Layout::from_frame(&frame), Some(here));
+        assert_eq!(JournalLayout::from_frame(&frame), Some(here));
     }
 
     #[test]
@@ -187,9 +187,9 @@ pub(super) mod tests {
         let later = [name(0), None, name(2), Some((RootId(0), b"w".as_slice())), None];
         let later = here.with_remotes(later);
         let mut bytes = Vec::new();
-        encode(&mut bytes, Subject::Table, Seq(0), later.items());
+        encode(&mut bytes, FrameSubject::Table, Seq(0), later.items());
         let (frame, _) = parse_frame(&bytes).unwrap();
-        assert_eq!(Layout::from_frame(&frame), Some(later.clone()));
+        assert_eq!(JournalLayout::from_frame(&frame), Some(later.clone()));
         let found = |at| here.find_remote(&later, at);
         assert_eq!([found(0), found(1), found(2)], [Some(RemoteId(0)), None, Some(RemoteId(2))]);
     }

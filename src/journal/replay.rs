@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::frame::{Frame, HEADER_LEN, Header, Subject, parse_frame};
-use super::{Layout, Seq};
+use super::frame::{Frame, FrameSubject, HEADER_LEN, JournalHeader, parse_frame};
+use super::{JournalLayout, Seq};
 use crate::change::{RemoteId, RootId, Scope};
 use crate::path::RelPath;
 use crate::seal::NoFrame;
@@ -43,7 +43,7 @@ pub struct Replay {
     /// last seconds of both the journal and the source tree may be missing.
     pub power_lost: bool,
     pub(super) seq: Seq,
-    layout: Layout,
+    layout: JournalLayout,
     roots: Vec<Marks>,
 }
 
@@ -60,7 +60,7 @@ struct Mark {
 
 impl Replay {
     /// The replay where there is no journal.
-    pub(super) fn fresh(layout: &Layout) -> Self {
+    pub(super) fn fresh(layout: &JournalLayout) -> Self {
         Self {
             fresh: true,
             doubt: None,
@@ -74,9 +74,9 @@ impl Replay {
     }
 
     /// Reads a journal; `boot` is the running boot (zero: unknown). Fails with the version of a newer program's journal.
-    pub fn read(bytes: &[u8], layout: &Layout, boot: u64) -> Result<Self, u16> {
+    pub fn read(bytes: &[u8], layout: &JournalLayout, boot: u64) -> Result<Self, u16> {
         let mut replay = Self { fresh: false, ..Self::fresh(layout) };
-        match Header::decode(bytes) {
+        match JournalHeader::decode(bytes) {
             Err(Some(version)) => return Err(version),
             Err(None) => replay.doubt = Some(Doubt::Damaged),
             Ok(header) => {
@@ -101,7 +101,7 @@ impl Replay {
             Ok((frame, len)) => {
                 bytes = &bytes[len..];
                 self.seq = frame.seq;
-                Layout::from_frame(&frame)
+                JournalLayout::from_frame(&frame)
             }
             Err(_) => None,
         };
@@ -154,8 +154,8 @@ impl Replay {
         let seq = frame.seq;
         self.seq = self.seq.max(seq);
         match frame.subject {
-            Subject::Table => return None,
-            Subject::Changed(root) => {
+            FrameSubject::Table => return None,
+            FrameSubject::Changed(root) => {
                 if let Some(root) = *map.roots.get(root as usize)? {
                     // Everything is pending for a new remote anyway.
                     let known = map.remotes.iter().flatten().copied();
@@ -164,13 +164,13 @@ impl Replay {
                     self.owe(root, seq, bits, &frame.items);
                 }
             }
-            Subject::Pending(remote) => {
+            FrameSubject::Pending(remote) => {
                 if let Some(remote) = *map.remotes.get(remote as usize)? {
                     let root = self.layout.root_of(remote)?;
                     self.owe(root, seq, self.bit(remote), &frame.items);
                 }
             }
-            Subject::Delivered(remote) => {
+            FrameSubject::Delivered(remote) => {
                 if let Some(remote) = *map.remotes.get(remote as usize)? {
                     let root = self.layout.root_of(remote)?;
                     let bits = clearable(self.bit(remote));

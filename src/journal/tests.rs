@@ -20,7 +20,7 @@ const C: RemoteId = RemoteId(2);
 
 type Pending = BTreeSet<(RelPath, Scope)>;
 
-fn two_roots() -> Layout {
+fn two_roots() -> JournalLayout {
     layout(&[("/one", &["a", "b"]), ("/two", &["c"])])
 }
 

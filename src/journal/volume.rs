@@ -7,10 +7,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::frame::{COMPLETE_AT, Header, NO, PAYLOAD_MAX, Subject, encode};
+use super::frame::{COMPLETE_AT, FrameSubject, JournalHeader, NO, PAYLOAD_MAX, encode};
 use super::replay::{Doubt, Replay};
 use super::syncer::Promotion;
-use super::{Layout, Seq};
+use super::{JournalLayout, Seq};
 use crate::change::{RemoteId, Scope};
 use crate::path::RelPath;
 use crate::state::stable_hash;
@@ -32,14 +32,14 @@ impl Volume {
     /// Writes a new file `path` with this as pending.
     pub fn create(
         path: &Path,
-        layout: &Layout,
+        layout: &JournalLayout,
         seq: Seq,
         pending: impl IntoIterator<Item = (RemoteId, RelPath, Scope)>,
     ) -> io::Result<Self> {
         let file = options().truncate(true).open(path)?;
-        let header = Header { complete: true, closed: false, boot: boot_number() };
+        let header = JournalHeader { complete: true, closed: false, boot: boot_number() };
         let mut buffer = header.encode().to_vec();
-        encode(&mut buffer, Subject::Table, seq, layout.items());
+        encode(&mut buffer, FrameSubject::Table, seq, layout.items());
         let mut volume =
             Self { file: Arc::new(file), len: 0, table_len: buffer.len() as u64, base_len: 0 };
         let mut pending = pending.into_iter().peekable();
@@ -51,7 +51,7 @@ impl Volume {
                 group.push((scope, path));
             }
             let items = group.iter().map(|(scope, path)| (*scope, path.as_bytes()));
-            encode(&mut buffer, Subject::Pending(remote.0 as u32), seq, items);
+            encode(&mut buffer, FrameSubject::Pending(remote.0 as u32), seq, items);
             if buffer.len() >= PAYLOAD_MAX {
                 volume.write(&buffer)?;
                 buffer.clear();
@@ -96,7 +96,7 @@ impl Volume {
 
 /// Replaces the journal at `path` by a new one with what `replay` found. A foreign or damaged journal is kept
 /// beside it.
-pub fn renew(path: &Path, layout: &Layout, replay: &Replay) -> io::Result<Volume> {
+pub fn renew(path: &Path, layout: &JournalLayout, replay: &Replay) -> io::Result<Volume> {
     let aside = match replay.doubt {
         Some(Doubt::Damaged) => Some(path.with_extension("damaged")),
         Some(Doubt::Foreign) => Some(path.with_extension("other")),

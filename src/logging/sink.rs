@@ -13,7 +13,7 @@ use log::Level;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
-use super::{Destination, LogError, format_line};
+use super::{LogError, LogTarget, format_line};
 
 /// How long one line may wait for a slow reader of standard error, in nanoseconds; once a line is
 /// lost, nothing waits any more until the reader is back.
@@ -21,7 +21,7 @@ const PATIENCE_NS: i64 = 20_000_000;
 
 /// How long a write may be waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
+pub(super) enum WriteWait {
     /// [`PATIENCE_NS`].
     Short,
     /// Not at all.
@@ -30,7 +30,7 @@ pub(super) enum Patience {
 
 /// Where lines end, and what became of those that could not.
 #[derive(Debug)]
-pub(super) struct Sink {
+pub(super) struct LogSink {
     path: Option<PathBuf>,
     /// `None`: standard error.
     file: Option<File>,
@@ -42,11 +42,11 @@ pub(super) struct Sink {
     torn: bool,
 }
 
-impl Sink {
-    pub(super) fn open(destination: Destination) -> Result<Self, LogError> {
+impl LogSink {
+    pub(super) fn open(destination: LogTarget) -> Result<Self, LogError> {
         let path = match destination {
-            Destination::Stderr => None,
-            Destination::File(path) => Some(path),
+            LogTarget::Stderr => None,
+            LogTarget::File(path) => Some(path),
         };
         Ok(Self {
             file: path.as_deref().map(open_file).transpose()?,
@@ -111,7 +111,7 @@ impl Sink {
     fn write_beside_screen(&mut self, text: &[u8]) -> bool {
         let screen = self.screen.clone().filter(|_| self.file.is_none());
         // To take the lines away would wait for a terminal that stands still.
-        match screen.filter(|_| is_writable(io::stderr().as_fd(), Patience::None)) {
+        match screen.filter(|_| is_writable(io::stderr().as_fd(), WriteWait::None)) {
             Some(screen) => screen.suspend(|| self.write_all(text)),
             None => self.write_all(text),
         }
@@ -120,7 +120,7 @@ impl Sink {
     /// True when everything was written.
     fn write_all(&mut self, mut text: &[u8]) -> bool {
         let stderr = io::stderr();
-        let patience = if self.lines_lost == 0 { Patience::Short } else { Patience::None };
+        let patience = if self.lines_lost == 0 { WriteWait::Short } else { WriteWait::None };
         while !text.is_empty() {
             let fd = self.file.as_ref().map_or(stderr.as_fd(), File::as_fd);
             if !is_writable(fd, patience) {
@@ -141,8 +141,8 @@ impl Sink {
 }
 
 /// True when a write will not block: a regular file always, a pipe or terminal only while it is read.
-pub(super) fn is_writable(fd: BorrowedFd<'_>, patience: Patience) -> bool {
-    let tv_nsec = if patience == Patience::Short { PATIENCE_NS } else { 0 };
+pub(super) fn is_writable(fd: BorrowedFd<'_>, patience: WriteWait) -> bool {
+    let tv_nsec = if patience == WriteWait::Short { PATIENCE_NS } else { 0 };
     let patience = Timespec { tv_sec: 0, tv_nsec };
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
     matches!(poll(&mut fds, Some(&patience)), Ok(n) if n > 0)
@@ -189,8 +189,8 @@ mod tests {
 
     use super::*;
 
-    fn file_sink(path: &Path) -> Sink {
-        Sink::open(Destination::File(path.into())).unwrap()
+    fn file_sink(path: &Path) -> LogSink {
+        LogSink::open(LogTarget::File(path.into())).unwrap()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::hosts::Hosts;
-use super::http::{self, Asked, Method, REQUEST_MAX, Refusal, TIMEOUT};
+use super::http::{self, HttpError, HttpRequest, Method, REQUEST_MAX, TIMEOUT};
 use super::routes::Content;
 
 /// How long a client may take to send its request.
@@ -36,7 +36,7 @@ enum State {
     /// It is sending its request.
     Asks,
     /// The main loop has been asked for a snapshot.
-    Waits(Asked),
+    Waits(HttpRequest),
     /// It is reading its answer.
     Reads,
     /// It gets an event after each change.
@@ -83,7 +83,7 @@ impl Client {
     }
 
     /// The client's request, while it waits for a snapshot.
-    pub fn waiting_for(&self) -> Option<Asked> {
+    pub fn waiting_for(&self) -> Option<HttpRequest> {
         match &self.state {
             State::Waits(asked) => Some(asked.clone()),
             _ => None,
@@ -110,7 +110,11 @@ impl Client {
     ///
     /// # Errors
     /// When its request is refused.
-    pub fn progress(&mut self, now: Instant, hosts: &Hosts) -> Result<Option<Asked>, Refusal> {
+    pub fn progress(
+        &mut self,
+        now: Instant,
+        hosts: &Hosts,
+    ) -> Result<Option<HttpRequest>, HttpError> {
         match self.state {
             State::Asks => {
                 let before = self.input.len();
@@ -144,7 +148,7 @@ impl Client {
     }
 
     /// Makes the client wait for a snapshot.
-    pub fn wait_for_snapshot(&mut self, asked: Asked) {
+    pub fn wait_for_snapshot(&mut self, asked: HttpRequest) {
         self.state = State::Waits(asked);
     }
 
@@ -170,14 +174,14 @@ impl Client {
     }
 
     /// Ends a connection that is past its deadline. A client without a complete request gets an answer that says so.
-    pub fn heed_time(&mut self, now: Instant) -> Option<Refusal> {
+    pub fn heed_time(&mut self, now: Instant) -> Option<HttpError> {
         if self.deadline.is_none_or(|at| at > now) {
             return None;
         }
         if self.state == State::Asks && !self.input.is_empty() {
             let text = format!("the request was not complete within {} s", REQUEST_TIME.as_secs());
             self.deadline = Some(now);
-            return Some(Refusal::new(TIMEOUT, text));
+            return Some(HttpError::new(TIMEOUT, text));
         }
         self.state = State::Gone;
         None

@@ -11,7 +11,7 @@ const HEADERS_MAX: usize = 64;
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct HttpRequest {
     /// The path, before `?`.
     pub path: String,
     /// The part after `?`.
@@ -54,14 +54,14 @@ pub const UNAVAILABLE: Status = Status(503, "Service Unavailable");
 
 /// Why a request is refused: a status and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct HttpError {
     /// The status code.
     pub status: Status,
     /// What is wrong and what to do.
     pub text: String,
 }
 
-impl Refusal {
+impl HttpError {
     /// A refusal.
     pub fn new(status: Status, text: impl Into<String>) -> Self {
         Self { status, text: text.into() }
@@ -72,26 +72,26 @@ impl Refusal {
 ///
 /// # Errors
 /// When it is not a request, too long, or not supported.
-pub fn parse(bytes: &[u8], hosts: &Hosts) -> Result<Option<Asked>, Refusal> {
+pub fn parse(bytes: &[u8], hosts: &Hosts) -> Result<Option<HttpRequest>, HttpError> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let parsed = request.parse(bytes).map_err(|error| match error {
         httparse::Error::TooManyHeaders => {
-            Refusal::new(TOO_LARGE, format!("more than {HEADERS_MAX} header lines"))
+            HttpError::new(TOO_LARGE, format!("more than {HEADERS_MAX} header lines"))
         }
-        error => Refusal::new(BAD_REQUEST, format!("not a valid HTTP request: {error}")),
+        error => HttpError::new(BAD_REQUEST, format!("not a valid HTTP request: {error}")),
     })?;
     if parsed.is_partial() {
         let is_too_long = bytes.len() >= REQUEST_MAX;
         let text = || format!("the request's head is longer than {REQUEST_MAX} bytes");
-        return if is_too_long { Err(Refusal::new(TOO_LARGE, text())) } else { Ok(None) };
+        return if is_too_long { Err(HttpError::new(TOO_LARGE, text())) } else { Ok(None) };
     }
     let method = match request.method {
         Some("GET") => Method::Get,
         Some("HEAD") => Method::Head,
         _ => {
             let text = "this page is read-only: it answers GET and HEAD only";
-            return Err(Refusal::new(METHOD_NOT_ALLOWED, text));
+            return Err(HttpError::new(METHOD_NOT_ALLOWED, text));
         }
     };
     check_host(&request, hosts)?;
@@ -99,18 +99,18 @@ pub fn parse(bytes: &[u8], hosts: &Hosts) -> Result<Option<Asked>, Refusal> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let accepts = header(&request, "accept");
     let reads_open_metrics = accepts.is_some_and(|accept| accept.contains("openmetrics-text"));
-    Ok(Some(Asked { path: path.into(), query: query.into(), method, reads_open_metrics }))
+    Ok(Some(HttpRequest { path: path.into(), query: query.into(), method, reads_open_metrics }))
 }
 
 /// Protects against DNS rebinding: another site may point its own name at our address, and its script could then read
 /// this page. So the `Host` header must be an address or one of our names.
-fn check_host(request: &httparse::Request<'_, '_>, hosts: &Hosts) -> Result<(), Refusal> {
+fn check_host(request: &httparse::Request<'_, '_>, hosts: &Hosts) -> Result<(), HttpError> {
     let named = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case("host")).count();
     match (named, request.version) {
         // Old monitoring tools send no `Host`; a browser always does.
         (0, Some(0)) => return Ok(()),
         (1, _) => {}
-        _ => return Err(Refusal::new(BAD_REQUEST, "a request needs one Host header")),
+        _ => return Err(HttpError::new(BAD_REQUEST, "a request needs one Host header")),
     }
     let host = header(request, "host").unwrap_or_default();
     if hosts.allow(host) {
@@ -118,7 +118,7 @@ fn check_host(request: &httparse::Request<'_, '_>, hosts: &Hosts) -> Result<(), 
     }
     let text = "this page does not answer to that name (protection against DNS rebinding): use the machine's address, \
                 or write the name into <host hostip=\"...\" page=\"network\">";
-    Err(Refusal::new(MISDIRECTED, text))
+    Err(HttpError::new(MISDIRECTED, text))
 }
 
 fn header<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Option<&'a str> {
@@ -145,7 +145,7 @@ pub fn head(status: Status, content_type: &str, length: Option<usize>, policy: &
 mod tests {
     use super::*;
 
-    fn ask(request: &str) -> Result<Option<Asked>, Refusal> {
+    fn ask(request: &str) -> Result<Option<HttpRequest>, HttpError> {
         parse(request.as_bytes(), &Hosts::loopback())
     }
 
@@ -157,7 +157,7 @@ mod tests {
     fn a_request_is_read_when_it_is_whole() {
         assert_eq!(ask("GET /status?a=1 HTTP/1.1\r\nHost: local"), Ok(None));
         let asked = ask("GET /status?a=1 HTTP/1.1\r\nHost: localhost:8008\r\n\r\n").unwrap();
-        let expected = Asked {
+        let expected = HttpRequest {
             path: "/status".into(),
             query: "a=1".into(),
             method: Method::Get,

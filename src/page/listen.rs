@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use log::Level;
 
 use super::hosts::Hosts;
-use crate::config::{Host, PageAccess};
+use crate::config::{HostConfig, PageAccess};
 
 /// Why there is no page.
 #[derive(Debug)]
-pub struct Refused {
+pub struct NoPage {
     /// The level of the log line.
     pub level: Level,
     /// What is wrong and what to do.
@@ -22,7 +22,7 @@ pub struct Refused {
 ///
 /// # Errors
 /// When the port is in use or may not be opened.
-pub fn open(host: &Host) -> Result<TcpListener, Refused> {
+pub fn open(host: &HostConfig) -> Result<TcpListener, NoPage> {
     let address = address(host)?;
     let bound = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
@@ -32,7 +32,7 @@ pub fn open(host: &Host) -> Result<TcpListener, Refused> {
 }
 
 /// The names under which the page answers.
-pub fn hosts(host: &Host) -> Hosts {
+pub fn hosts(host: &HostConfig) -> Hosts {
     match host.page {
         PageAccess::Network => {
             let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -42,7 +42,7 @@ pub fn hosts(host: &Host) -> Hosts {
     }
 }
 
-fn address(host: &Host) -> Result<SocketAddr, Refused> {
+fn address(host: &HostConfig) -> Result<SocketAddr, NoPage> {
     let bare = host.ip.trim_start_matches('[').trim_end_matches(']');
     let written = bare.parse::<IpAddr>().ok();
     if host.page != PageAccess::Network {
@@ -55,7 +55,7 @@ fn address(host: &Host) -> Result<SocketAddr, Refused> {
         return Ok(SocketAddr::new(ip, host.port));
     }
     let found = (bare, host.port).to_socket_addrs().map(|mut all| all.next());
-    found.ok().flatten().ok_or_else(|| Refused {
+    found.ok().flatten().ok_or_else(|| NoPage {
         level: Level::Warn,
         text: format!(
             "the status page is off: {bare} does not resolve to an address; write the address itself into <host hostip>"
@@ -63,7 +63,7 @@ fn address(host: &Host) -> Result<SocketAddr, Refused> {
     })
 }
 
-fn refused(host: &Host, address: SocketAddr, error: &io::Error) -> Refused {
+fn refused(host: &HostConfig, address: SocketAddr, error: &io::Error) -> NoPage {
     let wanted = host.page == PageAccess::Network;
     let level = if wanted { Level::Warn } else { Level::Info };
     let (ip, port) = (address.ip(), address.port());
@@ -78,15 +78,15 @@ fn refused(host: &Host, address: SocketAddr, error: &io::Error) -> Refused {
         ),
         _ => format!("the status page is off: cannot listen on {address}: {error}; correct <host>"),
     };
-    Refused { level, text }
+    NoPage { level, text }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn host(ip: &str, page: PageAccess) -> Host {
-        Host { ip: ip.into(), port: 8008, page }
+    fn host(ip: &str, page: PageAccess) -> HostConfig {
+        HostConfig { ip: ip.into(), port: 8008, page }
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 
-use super::http::{Asked, NOT_FOUND, OK, Refusal, Status, UNAVAILABLE};
-use crate::metrics::{self, Format};
+use super::http::{HttpError, HttpRequest, NOT_FOUND, OK, Status, UNAVAILABLE};
+use crate::metrics::{self, MetricsFormat};
 use crate::snapshot::Snapshot;
-use crate::snapshot::health::{Level, Thresholds};
+use crate::snapshot::health::{HealthThresholds, Level};
 
 /// The page: markup, style and script in one file.
 const PAGE: &str = include_str!("page.html");
@@ -34,9 +34,9 @@ pub enum Route {
     /// The snapshot.
     Status,
     /// The metrics.
-    Metrics(Format),
+    Metrics(MetricsFormat),
     /// The health verdict.
-    Health(Thresholds),
+    Health(HealthThresholds),
     /// A snapshot after each change, as server-sent events.
     Events,
 }
@@ -46,27 +46,27 @@ impl Route {
     ///
     /// # Errors
     /// When the path or its query is unknown.
-    pub fn of(asked: &Asked) -> Result<Self, Refusal> {
+    pub fn of(asked: &HttpRequest) -> Result<Self, HttpError> {
         Ok(match asked.path.as_str() {
             "/" | "/index.html" => Self::Page,
             "/status" => Self::Status,
-            "/metrics" if asked.reads_open_metrics => Self::Metrics(Format::OpenMetrics),
-            "/metrics" => Self::Metrics(Format::Classic),
+            "/metrics" if asked.reads_open_metrics => Self::Metrics(MetricsFormat::OpenMetrics),
+            "/metrics" => Self::Metrics(MetricsFormat::Classic),
             "/healthz" => Self::Health(thresholds(&asked.query)?),
             "/events" => Self::Events,
             "/config" => Self::Config,
             "/log" => Self::Log,
             _ => {
                 let text = "no such page; there are /, /status, /metrics, /healthz, /events, /config and /log";
-                return Err(Refusal::new(NOT_FOUND, text));
+                return Err(HttpError::new(NOT_FOUND, text));
             }
         })
     }
 }
 
 /// Parses `max_age=SECONDS` and `max_pending=N`, as in `sersync2 status`.
-fn thresholds(query: &str) -> Result<Thresholds, Refusal> {
-    let mut thresholds = Thresholds::default();
+fn thresholds(query: &str) -> Result<HealthThresholds, HttpError> {
+    let mut thresholds = HealthThresholds::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let number = value.parse::<u64>();
@@ -76,7 +76,7 @@ fn thresholds(query: &str) -> Result<Thresholds, Refusal> {
             _ => {
                 let text =
                     "write /healthz?max_age=SECONDS&max_pending=PATHS, each of them if you like";
-                return Err(Refusal::new(super::http::BAD_REQUEST, text));
+                return Err(HttpError::new(super::http::BAD_REQUEST, text));
             }
         }
     }
@@ -101,7 +101,7 @@ impl Content {
     }
 
     /// The content of a refusal.
-    pub fn refused(refusal: &Refusal) -> Self {
+    pub fn refused(refusal: &HttpError) -> Self {
         let body = format!("{}\n", refusal.text).into_bytes();
         Self { status: refusal.status, kind: TEXT, body: body.into() }
     }
@@ -198,8 +198,8 @@ impl Rendered {
             Route::Status => Some(Content::new(JSON, self.json())),
             Route::Metrics(format) => {
                 let cell = match format {
-                    Format::Classic => &self.classic,
-                    Format::OpenMetrics => &self.open_metrics,
+                    MetricsFormat::Classic => &self.classic,
+                    MetricsFormat::OpenMetrics => &self.open_metrics,
                 };
                 let make = || metrics::encode(&self.snapshot, format).into_bytes().into();
                 Some(Content::new(format.content_type(), Arc::clone(cell.get_or_init(make))))
@@ -209,7 +209,7 @@ impl Rendered {
         }
     }
 
-    fn health(&self, thresholds: &Thresholds, now_ms: u64) -> Content {
+    fn health(&self, thresholds: &HealthThresholds, now_ms: u64) -> Content {
         let health = self.snapshot.health(thresholds, now_ms);
         let status = if health.level == Level::Ok { OK } else { UNAVAILABLE };
         let text = match health.level {

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::client::{Client, Wants};
 use super::hosts::Hosts;
-use super::http::{Asked, OK, Refusal, UNAVAILABLE, head};
+use super::http::{HttpError, HttpRequest, OK, UNAVAILABLE, head};
 use super::routes::{Content, EVENTS, Rendered, Route, Site};
 use super::{CLIENTS_MAX, STREAMS_MAX, Shared};
 use crate::ground::time::wall_ms;
@@ -34,7 +34,7 @@ const ACCEPTED_AT_ONCE: usize = 64;
 const NICENESS: i32 = 10;
 
 /// What the thread owns.
-pub struct Server {
+pub struct PageServer {
     listener: TcpListener,
     shared: Arc<Shared>,
     reader: SnapshotReader,
@@ -53,7 +53,7 @@ pub struct Server {
     closed_until: Option<Instant>,
 }
 
-impl Server {
+impl PageServer {
     pub fn new(
         listener: TcpListener,
         shared: Arc<Shared>,
@@ -188,7 +188,7 @@ impl Server {
     }
 
     /// Answers a request, at once or when there is a snapshot.
-    fn open(&mut self, now: Instant, index: usize, asked: Asked) {
+    fn open(&mut self, now: Instant, index: usize, asked: HttpRequest) {
         let route = match Route::of(&asked) {
             Ok(route) => route,
             Err(refusal) => return refuse(&mut self.clients[index], &refusal, &self.site),
@@ -211,12 +211,12 @@ impl Server {
         self.ask(now);
     }
 
-    fn open_stream(&mut self, now: Instant, index: usize, asked: &Asked) {
+    fn open_stream(&mut self, now: Instant, index: usize, asked: &HttpRequest) {
         let streams = self.clients.iter().filter(|client| client.is_streaming()).count();
         if streams >= STREAMS_MAX {
             let text =
                 format!("{STREAMS_MAX} clients follow /events already; read /status instead");
-            let refusal = Refusal::new(UNAVAILABLE, text);
+            let refusal = HttpError::new(UNAVAILABLE, text);
             return refuse(&mut self.clients[index], &refusal, &self.site);
         }
         let head = head(OK, EVENTS, None, self.site.policy());
@@ -251,7 +251,7 @@ impl Server {
         for client in self.clients.iter_mut().filter(|client| client.is_streaming()) {
             client.send_event(now, &event);
         }
-        let refusal = Refusal::new(UNAVAILABLE, error.to_string());
+        let refusal = HttpError::new(UNAVAILABLE, error.to_string());
         for client in self.clients.iter_mut().filter(|client| client.waiting_for().is_some()) {
             refuse(client, &refusal, &self.site);
         }
@@ -308,7 +308,7 @@ impl Server {
     /// Refuses one client too many with a short answer, as far as its socket accepts it at once.
     fn turn_away(&self, mut stream: TcpStream) {
         let text = format!("{CLIENTS_MAX} clients are connected already; try again in a moment");
-        let content = Content::refused(&Refusal::new(UNAVAILABLE, text));
+        let content = Content::refused(&HttpError::new(UNAVAILABLE, text));
         let mut answer = head_of(&content, &self.site);
         answer.extend_from_slice(&content.body);
         if stream.set_nonblocking(true).is_ok() {
@@ -349,7 +349,7 @@ fn head_of(content: &Content, site: &Site) -> Vec<u8> {
     head(content.status, content.kind, Some(content.body.len()), site.policy())
 }
 
-fn refuse(client: &mut Client, refusal: &Refusal, site: &Site) {
+fn refuse(client: &mut Client, refusal: &HttpError, site: &Site) {
     let content = Content::refused(refusal);
     client.answer(head_of(&content, site), &content, super::http::Method::Get);
 }

@@ -10,7 +10,7 @@ use super::{PluginEvent, PluginLimits};
 
 /// The result of a successful delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Delivered {
+pub(super) enum PluginSuccess {
     Done,
     Skipped,
 }
@@ -35,7 +35,7 @@ pub(super) trait Deliver: Send {
         &mut self,
         event: &PluginEvent,
         stop: &StopSignal,
-    ) -> Result<Delivered, PluginFailure>;
+    ) -> Result<PluginSuccess, PluginFailure>;
 }
 
 /// Counters that the thread writes and the handle reads.
@@ -108,12 +108,12 @@ impl Actor {
         }
     }
 
-    fn note_delivered(&mut self, delivered: Delivered) {
+    fn note_delivered(&mut self, delivered: PluginSuccess) {
         match delivered {
-            Delivered::Skipped => {
+            PluginSuccess::Skipped => {
                 self.counters.skipped.fetch_add(1, Ordering::Relaxed);
             }
-            Delivered::Done => {
+            PluginSuccess::Done => {
                 self.counters.done.fetch_add(1, Ordering::Relaxed);
                 self.complained = false;
                 self.note_up();
@@ -168,21 +168,21 @@ mod tests {
     use crate::path::RelPath;
 
     /// Returns prepared results, and reports the paths that it got.
-    struct Told(VecDeque<Result<Delivered, PluginFailure>>, Sender<RelPath>);
+    struct Told(VecDeque<Result<PluginSuccess, PluginFailure>>, Sender<RelPath>);
 
     impl Deliver for Told {
         fn deliver(
             &mut self,
             event: &PluginEvent,
             _: &StopSignal,
-        ) -> Result<Delivered, PluginFailure> {
+        ) -> Result<PluginSuccess, PluginFailure> {
             self.1.send(event.path.clone()).unwrap();
-            self.0.pop_front().unwrap_or(Ok(Delivered::Done))
+            self.0.pop_front().unwrap_or(Ok(PluginSuccess::Done))
         }
     }
 
     fn run(
-        answers: Vec<Result<Delivered, PluginFailure>>,
+        answers: Vec<Result<PluginSuccess, PluginFailure>>,
         names: &[&str],
     ) -> (Arc<Counters>, Vec<String>) {
         let (events_in, events) = bounded(10);
@@ -222,7 +222,7 @@ mod tests {
     fn unreachable_is_repeated_and_refused_is_not() {
         let away = || Err(PluginFailure::Unreachable("away".into()));
         let answers =
-            vec![away(), away(), Ok(Delivered::Done), Err(PluginFailure::Refused("no".into()))];
+            vec![away(), away(), Ok(PluginSuccess::Done), Err(PluginFailure::Refused("no".into()))];
         let (counters, asked) = run(answers, &["a", "b", "c"]);
         assert_eq!(asked, ["a", "a", "a", "b", "c"]);
         assert_eq!(counters.done.load(Ordering::Relaxed), 2);

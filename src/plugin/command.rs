@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, select};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use super::actor::{Deliver, Delivered, PluginFailure, StopSignal};
+use super::actor::{Deliver, PluginFailure, PluginSuccess, StopSignal};
 use super::{PathTest, PluginError, PluginEvent};
 use crate::config::CommandPlugin;
 
@@ -32,14 +32,14 @@ const EVENT_NAMES: [(u32, &str); 8] = [
 ];
 
 /// The command plugin's side of [`Deliver`].
-pub(super) struct Command {
+pub(super) struct CommandDelivery {
     config: CommandPlugin,
     program: String,
     include: PathTest,
     limit: Duration,
 }
 
-impl Command {
+impl CommandDelivery {
     pub(super) fn new(
         config: CommandPlugin,
         include: PathTest,
@@ -87,14 +87,14 @@ impl Command {
     }
 }
 
-impl Deliver for Command {
+impl Deliver for CommandDelivery {
     fn deliver(
         &mut self,
         event: &PluginEvent,
         stop: &StopSignal,
-    ) -> Result<Delivered, PluginFailure> {
+    ) -> Result<PluginSuccess, PluginFailure> {
         if !(self.include)(event.absolute().as_os_str().as_bytes()) {
-            return Ok(Delivered::Skipped);
+            return Ok(PluginSuccess::Skipped);
         }
         let child = Running::watch(self.start(event)?).map_err(|error| {
             PluginFailure::Unreachable(format!("cannot watch a command: {error}"))
@@ -117,7 +117,7 @@ impl Deliver for Command {
             Some(status) if !status.success() && !self.config.ignore_error => {
                 Err(PluginFailure::Refused(format!("{} {}", self.program, ended_how(status))))
             }
-            _ => Ok(Delivered::Done),
+            _ => Ok(PluginSuccess::Done),
         }
     }
 }
@@ -209,7 +209,7 @@ mod tests {
     fn prefix_without_a_program_is_refused() {
         for prefix in [vec![], vec![String::new()]] {
             let config = CommandPlugin { prefix, ..CommandPlugin::default() };
-            let command = Command::new(config, Box::new(|_| true), Duration::from_secs(1));
+            let command = CommandDelivery::new(config, Box::new(|_| true), Duration::from_secs(1));
             assert!(matches!(command, Err(PluginError::NoProgram)));
         }
     }

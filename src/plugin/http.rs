@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::json;
 use ureq::{Agent, Timeout};
 
-use super::actor::{Deliver, Delivered, PluginFailure, StopSignal};
+use super::actor::{Deliver, PluginFailure, PluginSuccess, StopSignal};
 use super::{PluginError, PluginEvent};
 use crate::config::HttpPlugin;
 use crate::ground::tls::tls_by_the_system;
@@ -54,10 +54,10 @@ impl Http {
         Ok(Self { agent, url, shown, json: config.json })
     }
 
-    fn judge(&self, status: u16) -> Result<Delivered, PluginFailure> {
+    fn judge(&self, status: u16) -> Result<PluginSuccess, PluginFailure> {
         let sentence = format!("{} answered with status {status}", self.shown);
         match status {
-            200..=299 => Ok(Delivered::Done),
+            200..=299 => Ok(PluginSuccess::Done),
             later if TRY_AGAIN.contains(&later) => Err(PluginFailure::Unreachable(sentence)),
             _ => Err(PluginFailure::Refused(sentence)),
         }
@@ -93,7 +93,7 @@ impl Deliver for Http {
         &mut self,
         event: &PluginEvent,
         _stop: &StopSignal,
-    ) -> Result<Delivered, PluginFailure> {
+    ) -> Result<PluginSuccess, PluginFailure> {
         let (kind, body) = if self.json {
             ("application/json", json_body(event))
         } else {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 
-use super::actor::{Deliver, Delivered, PluginFailure, StopSignal};
+use super::actor::{Deliver, PluginFailure, PluginSuccess, StopSignal};
 use super::error_log::ErrorLog;
 use super::socket::connect;
 use super::{PathTail, PluginEvent};
@@ -100,9 +100,9 @@ impl Deliver for RefreshCdn {
         &mut self,
         event: &PluginEvent,
         _stop: &StopSignal,
-    ) -> Result<Delivered, PluginFailure> {
+    ) -> Result<PluginSuccess, PluginFailure> {
         let Some(parameter) = self.parameter(event) else {
-            return Ok(Delivered::Skipped);
+            return Ok(PluginSuccess::Skipped);
         };
         let answer = self.ask(&self.request(&parameter))?;
         let whatsup = find_whatsup(&answer);
@@ -117,7 +117,7 @@ impl Deliver for RefreshCdn {
                 "{} answered with something that is not HTTP",
                 self.config.domain
             ))),
-            _ => Ok(Delivered::Done),
+            _ => Ok(PluginSuccess::Done),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use super::PluginEvent;
-use super::actor::{Deliver, Delivered, PluginFailure, StopSignal};
+use super::actor::{Deliver, PluginFailure, PluginSuccess, StopSignal};
 use crate::config::SocketPlugin;
 
 /// The socket plugin's side of [`Deliver`].
@@ -27,7 +27,7 @@ impl Deliver for Socket {
         &mut self,
         event: &PluginEvent,
         _stop: &StopSignal,
-    ) -> Result<Delivered, PluginFailure> {
+    ) -> Result<PluginSuccess, PluginFailure> {
         let SocketPlugin { ip, port, .. } = &self.config;
         let mut stream = connect(ip, *port, self.limit)?;
         stream
@@ -36,7 +36,7 @@ impl Deliver for Socket {
             .map_err(|error| {
                 PluginFailure::Refused(format!("{ip}:{port} did not accept the path: {error}"))
             })?;
-        Ok(Delivered::Done)
+        Ok(PluginSuccess::Done)
     }
 }
 

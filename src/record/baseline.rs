@@ -9,8 +9,8 @@ use std::path::Path;
 use std::vec::IntoIter;
 
 use super::format::{
-    DIR, DirKey, EntryState, HEADER_LEN, Header, Listing, MOUNT, NAME_ONLY, Stamp, UNKNOWN_BELOW,
-    decode_delta_frame, decode_listings,
+    DIR, DirKey, EntryStamp, EntryState, HEADER_LEN, Listing, MOUNT, NAME_ONLY, RecordHeader,
+    UNKNOWN_BELOW, decode_delta_frame, decode_listings,
 };
 use crate::path::RelPath;
 use crate::seal::{self, NoFrame};
@@ -21,15 +21,15 @@ pub struct Damaged;
 
 /// A snapshot file, read listing by listing.
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct SnapshotFile {
     /// The header of the file.
-    pub header: Header,
+    pub header: RecordHeader,
     file: BufReader<File>,
     ready: Peekable<IntoIter<Listing>>,
     ended: bool,
 }
 
-impl Snapshot {
+impl SnapshotFile {
     /// Opens the snapshot at `path`; `Ok(None)` when there is none.
     pub fn open(path: &Path) -> io::Result<Option<Result<Self, Damaged>>> {
         let file = match File::open(path) {
@@ -40,7 +40,7 @@ impl Snapshot {
         let mut file = BufReader::new(file);
         let mut head = Vec::new();
         file.by_ref().take(HEADER_LEN as u64).read_to_end(&mut head)?;
-        let Some(header) = Header::decode(&head) else {
+        let Some(header) = RecordHeader::decode(&head) else {
             return Ok(Some(Err(Damaged)));
         };
         Ok(Some(Ok(Self { header, file, ready: Vec::new().into_iter().peekable(), ended: false })))
@@ -126,7 +126,7 @@ impl Delta {
             return;
         }
         // An entry proves that its directory exists, even if the directory itself was not observed.
-        let named = (order, EntryState::Present(Stamp::NAMED_DIR));
+        let named = (order, EntryState::Present(EntryStamp::NAMED_DIR));
         let mut below = dir;
         while let Some((dir, name)) = below.split() {
             let states = self.dirs.entry(dir.clone()).or_default();
@@ -143,14 +143,14 @@ impl Delta {
 /// The snapshot with the deltas applied, listing by listing in sorted order.
 #[derive(Debug)]
 pub struct Baseline {
-    snapshot: Snapshot,
+    snapshot: SnapshotFile,
     next: Option<Listing>,
     delta: Delta,
 }
 
 impl Baseline {
     /// Applies `delta` to `snapshot`.
-    pub fn new(mut snapshot: Snapshot, mut delta: Delta) -> io::Result<Self> {
+    pub fn new(mut snapshot: SnapshotFile, mut delta: Delta) -> io::Result<Self> {
         for states in delta.dirs.values_mut().flat_map(BTreeMap::values_mut) {
             states.sort_by_key(|(order, _)| *order);
         }
@@ -196,17 +196,21 @@ impl Baseline {
 }
 
 /// The state of one name after all its observations. In doubt the name stays on record, so that no deletion is missed.
-fn fold(old: Option<Stamp>, snapshot_order: u64, states: &[(u64, EntryState)]) -> Option<Stamp> {
+fn fold(
+    old: Option<EntryStamp>,
+    snapshot_order: u64,
+    states: &[(u64, EntryState)],
+) -> Option<EntryStamp> {
     states.iter().fold(old, |known, (order, state)| {
         // An observation of the entry alone does not clear these flags.
         let kept = known.map_or(0, |stamp| stamp.flags & (UNKNOWN_BELOW | MOUNT));
         match state {
             EntryState::Present(stamp) if stamp.has(NAME_ONLY) => known.or(Some(*stamp)),
-            EntryState::Present(stamp) => Some(Stamp { flags: stamp.flags | kept, ..*stamp }),
+            EntryState::Present(stamp) => Some(EntryStamp { flags: stamp.flags | kept, ..*stamp }),
             EntryState::Touched(stamp) => known.map(|known| {
                 let is_it = known.has(DIR) && stamp.has(DIR) && known.ino == stamp.ino;
                 let ctime = if is_it { stamp.ctime } else { known.ctime };
-                Stamp { ctime, ..known }
+                EntryStamp { ctime, ..known }
             }),
             // The observation is older than the snapshot, although it was written later: trust the snapshot.
             EntryState::Absent if *order < snapshot_order => known,

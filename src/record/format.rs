@@ -66,7 +66,7 @@ pub const NAME_ONLY: u8 = 8;
 
 /// Identifies one state of an entry. It uses the change time, because only the kernel can set that.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stamp {
+pub struct EntryStamp {
     /// [`DIR`] and the like.
     pub flags: u8,
     /// Inode number.
@@ -75,7 +75,7 @@ pub struct Stamp {
     pub ctime: i64,
 }
 
-impl Stamp {
+impl EntryStamp {
     /// A directory of which only the name is known.
     pub const NAMED_DIR: Self = Self { flags: DIR | NAME_ONLY, ino: 0, ctime: 0 };
 
@@ -91,7 +91,7 @@ pub struct Listing {
     /// Which directory.
     pub dir: DirKey,
     /// Names and states.
-    pub entries: Vec<(Box<[u8]>, Stamp)>,
+    pub entries: Vec<(Box<[u8]>, EntryStamp)>,
 }
 
 impl Listing {
@@ -103,7 +103,7 @@ impl Listing {
 
 /// The header of a snapshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Header {
+pub struct RecordHeader {
     /// Device of the root.
     pub dev: u64,
     /// The id of the root's file system from statvfs; zero when it has none.
@@ -118,7 +118,7 @@ pub struct Header {
     pub alive: i64,
 }
 
-impl Header {
+impl RecordHeader {
     /// The header as a sealed frame of [`HEADER_LEN`] bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_LEN);
@@ -151,7 +151,7 @@ impl Header {
 }
 
 /// Appends one listing to a snapshot frame's payload.
-pub fn encode_listing(out: &mut Vec<u8>, dir: &DirKey, entries: &[(Box<[u8]>, Stamp)]) {
+pub fn encode_listing(out: &mut Vec<u8>, dir: &DirKey, entries: &[(Box<[u8]>, EntryStamp)]) {
     put_bytes(out, &dir.0);
     out.extend_from_slice(&(entries.len() as u32).to_le_bytes());
     for (name, stamp) in entries {
@@ -181,9 +181,9 @@ pub fn decode_listings(payload: &[u8]) -> Option<Vec<Listing>> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryState {
     /// It exists, in this state.
-    Present(Stamp),
+    Present(EntryStamp),
     /// A directory has this state after a name in it was removed. It applies only if the directory is on record.
-    Touched(Stamp),
+    Touched(EntryStamp),
     /// It does not exist, nor anything below it.
     Absent,
 }
@@ -237,7 +237,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-fn put_stamp(out: &mut Vec<u8>, stamp: Stamp) {
+fn put_stamp(out: &mut Vec<u8>, stamp: EntryStamp) {
     out.push(stamp.flags);
     put_number(out, stamp.ino);
     out.extend_from_slice(&stamp.ctime.to_le_bytes());
@@ -291,8 +291,8 @@ impl<'a> Bytes<'a> {
         self.take(usize::try_from(len).ok()?)
     }
 
-    fn stamp(&mut self) -> Option<Stamp> {
-        Some(Stamp { flags: self.u8()?, ino: self.number()?, ctime: self.u64()? as i64 })
+    fn stamp(&mut self) -> Option<EntryStamp> {
+        Some(EntryStamp { flags: self.u8()?, ino: self.number()?, ctime: self.u64()? as i64 })
     }
 }
 
@@ -314,7 +314,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
-            let _ = Header::decode(&bytes);
+            let _ = RecordHeader::decode(&bytes);
             let _ = decode_listings(&bytes);
             let _ = decode_delta_frame(&bytes);
         }
@@ -324,7 +324,7 @@ mod tests {
             names in prop::collection::vec((any::<[u8; 3]>(), 0..16u8, any::<u64>(), any::<i64>()), 0..9)
         ) {
             let entry = |&(name, flags, ino, ctime): &([u8; 3], u8, u64, i64)| {
-                (Box::from(&name[..]), Stamp { flags, ino, ctime })
+                (Box::from(&name[..]), EntryStamp { flags, ino, ctime })
             };
             let dir = DirKey(b"a\0b".as_slice().into());
             let listing = Listing { dir, entries: names.iter().map(entry).collect() };

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::format::{DIR, DirKey, Header};
+use super::format::{DIR, DirKey, RecordHeader};
 use super::survey::{Paths, is_damage, read_baseline};
 use super::writer::Writer;
 use crate::ground::lock::lock;
@@ -80,14 +80,14 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Merger {
     pub(super) paths: Paths,
-    pub(super) header: Header,
+    pub(super) header: RecordHeader,
     pub(super) turn: Turn,
 }
 
 /// The result of a merge.
 #[derive(Debug)]
 pub struct Merged {
-    pub(super) header: Header,
+    pub(super) header: RecordHeader,
     pub(super) result: io::Result<()>,
     pub(super) turn: Turn,
 }
@@ -119,10 +119,10 @@ impl Merger {
 
 /// Writes a new snapshot with everything that is on record. Fails with `InvalidData` when the record is damaged, and
 /// with `Interrupted` when it is closed.
-pub(super) fn write_merged(paths: &Paths, now: &Header, turn: &Turn) -> io::Result<()> {
+pub(super) fn write_merged(paths: &Paths, now: &RecordHeader, turn: &Turn) -> io::Result<()> {
     let damaged = |why| io::Error::new(io::ErrorKind::InvalidData, format!("{why:?}"));
     let (mut baseline, alive) = read_baseline(paths, now)?.map_err(damaged)?;
-    let mut writer = Writer::create(&paths.new_snapshot, &Header { alive, ..*now })?;
+    let mut writer = Writer::create(&paths.new_snapshot, &RecordHeader { alive, ..*now })?;
     // The ancestors of the current directory, each with its subdirectories. A directory that its parent does not name is gone.
     let mut above: Vec<(DirKey, BTreeSet<Box<[u8]>>)> = Vec::new();
     loop {

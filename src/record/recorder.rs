@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::format::{DIR, DirKey, EntryState, NAME_ONLY, Stamp, UNKNOWN_BELOW, encode_entry};
+use super::format::{DIR, DirKey, EntryStamp, EntryState, NAME_ONLY, UNKNOWN_BELOW, encode_entry};
 use super::walk::{Wanted, list, stamp_of};
 use crate::change::Scope;
 use crate::path::RelPath;
@@ -63,7 +63,7 @@ impl Recorder {
         observation
     }
 
-    fn observe_entry(&self, path: &RelPath, entries: &mut Vec<u8>) -> Option<Stamp> {
+    fn observe_entry(&self, path: &RelPath, entries: &mut Vec<u8>) -> Option<EntryStamp> {
         match stamp_of(&self.root, path) {
             Ok(Some(stamp)) => {
                 encode_entry(entries, path, EntryState::Present(stamp));
@@ -96,13 +96,20 @@ impl Recorder {
         };
         for (name, stamp) in &listing.entries {
             if let Some(path) = path.join(name) {
-                let stamp = Stamp { flags: stamp.flags & DIR | NAME_ONLY, ..Stamp::default() };
+                let stamp =
+                    EntryStamp { flags: stamp.flags & DIR | NAME_ONLY, ..EntryStamp::default() };
                 encode_entry(entries, &path, EntryState::Present(stamp));
             }
         }
     }
 
-    fn observe_tree(&self, top: &RelPath, stamp: Stamp, wanted: Wanted<'_>, entries: &mut Vec<u8>) {
+    fn observe_tree(
+        &self,
+        top: &RelPath,
+        stamp: EntryStamp,
+        wanted: Wanted<'_>,
+        entries: &mut Vec<u8>,
+    ) {
         let start = entries.len();
         let mut todo = vec![DirKey::new(top)];
         while let Some(key) = todo.pop() {
@@ -121,7 +128,7 @@ impl Recorder {
             if entries.len() - start > OBSERVATION_MAX {
                 entries.truncate(start);
                 let flags = stamp.flags | UNKNOWN_BELOW;
-                encode_entry(entries, top, EntryState::Present(Stamp { flags, ..stamp }));
+                encode_entry(entries, top, EntryState::Present(EntryStamp { flags, ..stamp }));
                 return;
             }
         }

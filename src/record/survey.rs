@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
-use super::baseline::{Baseline, Damaged, Delta, Snapshot};
-use super::format::{DIR, DirKey, Header, Listing, MOUNT, NAME_ONLY, Stamp, UNKNOWN_BELOW};
-use super::walk::{Found, Wanted};
+use super::baseline::{Baseline, Damaged, Delta, SnapshotFile};
+use super::format::{
+    DIR, DirKey, EntryStamp, Listing, MOUNT, NAME_ONLY, RecordHeader, UNKNOWN_BELOW,
+};
+use super::walk::{WalkedDirectory, Wanted};
 use super::writer::Writer;
 use crate::change::{Cause, Change, Scope};
 use crate::path::RelPath;
@@ -59,9 +61,9 @@ pub(super) struct Paths {
 /// The baseline, or why there is none. `now` is the header that a snapshot made now would have.
 pub(super) fn read_baseline(
     paths: &Paths,
-    now: &Header,
+    now: &RecordHeader,
 ) -> io::Result<Result<(Baseline, i64), Unknown>> {
-    let snapshot = match Snapshot::open(&paths.snapshot)? {
+    let snapshot = match SnapshotFile::open(&paths.snapshot)? {
         None => return Ok(Err(Unknown::Missing)),
         Some(Err(Damaged)) => return Ok(Err(Unknown::Damaged)),
         Some(Ok(snapshot)) => snapshot,
@@ -89,7 +91,7 @@ pub(super) fn is_damage(e: &io::Error) -> bool {
 }
 
 /// Compares the file system's id, because some device numbers change at a reboot; without an id, the device number.
-pub(super) fn same_file_system(then: &Header, now: &Header) -> bool {
+pub(super) fn same_file_system(then: &RecordHeader, now: &RecordHeader) -> bool {
     let same =
         if then.fsid != 0 && now.fsid != 0 { then.fsid == now.fsid } else { then.dev == now.dev };
     same && then.ino == now.ino
@@ -132,13 +134,13 @@ pub enum WithoutBaseline {
 }
 
 /// The callback of a walk, called for each directory in sorted order.
-pub(super) type Meet<'a> = &'a mut dyn FnMut(Found) -> io::Result<()>;
+pub(super) type Meet<'a> = &'a mut dyn FnMut(WalkedDirectory) -> io::Result<()>;
 
 /// Compares, and writes the new snapshot to `paths.new_snapshot`. If the record is damaged in the middle, the reported
 /// changes are correct but incomplete.
 pub(super) fn run(
     paths: &Paths,
-    now: &Header,
+    now: &RecordHeader,
     wanted: Wanted<'_>,
     sink: &mut dyn FnMut(Change),
     (losses, without): (Losses, WithoutBaseline),
@@ -168,10 +170,10 @@ pub(super) fn run(
 }
 
 impl Surveyor<'_> {
-    fn meet(&mut self, found: Found) -> io::Result<()> {
+    fn meet(&mut self, found: WalkedDirectory) -> io::Result<()> {
         let key = match &found {
-            Found::Listed(listing) => listing.dir.clone(),
-            Found::Blind(key, _) => key.clone(),
+            WalkedDirectory::Listed(listing) => listing.dir.clone(),
+            WalkedDirectory::Blind(key, _) => key.clone(),
         };
         self.skip_to(Some(&key))?;
         let then = match self.peek_baseline() {
@@ -179,7 +181,7 @@ impl Surveyor<'_> {
             _ => None,
         };
         match found {
-            Found::Blind(key, error) => {
+            WalkedDirectory::Blind(key, error) => {
                 let path = key.path(b"").unwrap_or_default();
                 log::warn!(
                     "cannot read the directory {path}: {error}; its content is not compared"
@@ -188,13 +190,15 @@ impl Surveyor<'_> {
                 self.blind = Some(key);
                 self.carry_over(then)
             }
-            Found::Listed(listing) if self.lost.remove(&listing.dir) => {
+            WalkedDirectory::Listed(listing) if self.lost.remove(&listing.dir) => {
                 self.blind = Some(listing.dir);
                 self.carry_over(then)
             }
             // The directory below a mount point without its file system does not belong to the mirror.
-            Found::Listed(listing) if self.is_blind(&listing.dir) => self.carry_over(then),
-            Found::Listed(mut listing) => {
+            WalkedDirectory::Listed(listing) if self.is_blind(&listing.dir) => {
+                self.carry_over(then)
+            }
+            WalkedDirectory::Listed(mut listing) => {
                 if (self.baseline.is_some() || self.without == WithoutBaseline::AllEntries)
                     && !self.is_covered(&listing.dir)
                 {
@@ -269,7 +273,7 @@ impl Surveyor<'_> {
     }
 
     /// Reports how the entries of one directory differ.
-    fn compare(&mut self, then: &[(Box<[u8]>, Stamp)], now: &mut Listing) {
+    fn compare(&mut self, then: &[(Box<[u8]>, EntryStamp)], now: &mut Listing) {
         let Listing { dir, entries } = now;
         let mut then = then.iter().peekable();
         for (name, new) in entries {
@@ -296,7 +300,7 @@ impl Surveyor<'_> {
         }
     }
 
-    fn report_gone(&mut self, path: Option<RelPath>, old: Stamp) {
+    fn report_gone(&mut self, path: Option<RelPath>, old: EntryStamp) {
         let is_dir = old.has(DIR);
         // A path that the filter excludes now does not count as gone.
         if let Some(path) = path.filter(|path| (self.wanted)(path, is_dir)) {
@@ -307,7 +311,7 @@ impl Surveyor<'_> {
         }
     }
 
-    fn report(&mut self, path: RelPath, old: Option<Stamp>, new: Stamp) {
+    fn report(&mut self, path: RelPath, old: Option<EntryStamp>, new: EntryStamp) {
         let key = DirKey::new(&path);
         if self.is_covered(&key) {
             return;
@@ -327,7 +331,7 @@ impl Surveyor<'_> {
         (self.sink)(Change { is_dir, scope, ..Change::entry(path, Cause::Found) });
     }
 
-    fn is_same(&self, old: Stamp, new: Stamp) -> bool {
+    fn is_same(&self, old: EntryStamp, new: EntryStamp) -> bool {
         let recent = new.ctime >= self.alive.saturating_sub(DOUBT_NS);
         !old.has(NAME_ONLY | UNKNOWN_BELOW)
             && !recent
@@ -337,7 +341,7 @@ impl Surveyor<'_> {
 }
 
 /// How many entries are on record of the tree whose snapshot has the header `then`; stops at `enough`.
-pub(super) fn count_known(paths: &Paths, then: &Header, enough: u64) -> io::Result<u64> {
+pub(super) fn count_known(paths: &Paths, then: &RecordHeader, enough: u64) -> io::Result<u64> {
     let mut count = 0;
     if let Ok((mut baseline, _)) = read_baseline(paths, then)? {
         while count < enough

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, open, statat};
 use rustix::io::Errno;
 
-use super::format::{DIR, DirKey, Listing, MOUNT, Stamp};
+use super::format::{DIR, DirKey, EntryStamp, Listing, MOUNT};
 use crate::ground::directory::each_entry;
 use crate::path::RelPath;
 
@@ -22,7 +22,7 @@ const WINDOW: usize = 128;
 
 /// One directory as the walk found it.
 #[derive(Debug)]
-pub enum Found {
+pub enum WalkedDirectory {
     /// It was read.
     Listed(Listing),
     /// It exists but cannot be read, so its content is unknown.
@@ -31,7 +31,7 @@ pub enum Found {
 
 enum Slot {
     Todo,
-    Done(Found),
+    Done(WalkedDirectory),
     /// It vanished during the walk.
     Gone,
 }
@@ -42,7 +42,7 @@ pub fn walk(
     root: &Path,
     wanted: Wanted<'_>,
     threads: usize,
-    mut sink: impl FnMut(Found) -> io::Result<()>,
+    mut sink: impl FnMut(WalkedDirectory) -> io::Result<()>,
 ) -> io::Result<()> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -64,7 +64,7 @@ pub fn walk(
         let results: Vec<_> = pool.install(|| todo.into_par_iter().map(read).collect());
         for (key, slot) in results {
             let slot = slot?;
-            if let Slot::Done(Found::Listed(listing)) = &slot {
+            if let Slot::Done(WalkedDirectory::Listed(listing)) = &slot {
                 let dirs = listing.entries.iter();
                 for (name, _) in dirs.filter(|(name, s)| s.has(DIR) && !name.is_empty()) {
                     slots.insert(key.join(name), Slot::Todo);
@@ -86,11 +86,11 @@ pub fn walk(
 fn read_slot(root: &Path, key: &DirKey, wanted: Wanted<'_>) -> io::Result<Slot> {
     let is_root = key.0.is_empty();
     match list(root, key, wanted) {
-        Ok(listing) => Ok(Slot::Done(Found::Listed(listing))),
+        Ok(listing) => Ok(Slot::Done(WalkedDirectory::Listed(listing))),
         Err(e) if is_root => Err(e.into()),
         // It is gone or no longer a directory. The kernel's events of its parent report that.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Slot::Gone),
-        Err(e) => Ok(Slot::Done(Found::Blind(key.clone(), e.into()))),
+        Err(e) => Ok(Slot::Done(WalkedDirectory::Blind(key.clone(), e.into()))),
     }
 }
 
@@ -103,7 +103,7 @@ pub fn list(root: &Path, key: &DirKey, wanted: Wanted<'_>) -> Result<Listing, Er
     }
     let dir = open(path.below(root), flags, Mode::empty())?;
     let own = fstat(&dir)?;
-    let mut entries: Vec<(Box<[u8]>, Stamp)> = Vec::new();
+    let mut entries: Vec<(Box<[u8]>, EntryStamp)> = Vec::new();
     if path.is_root() {
         entries.push((Box::default(), stamp(&own, own.st_dev)));
     }
@@ -124,7 +124,7 @@ pub fn list(root: &Path, key: &DirKey, wanted: Wanted<'_>) -> Result<Listing, Er
 }
 
 /// The state of `path` below `root`; `None` when it does not exist.
-pub fn stamp_of(root: &Path, path: &RelPath) -> Result<Option<Stamp>, Errno> {
+pub fn stamp_of(root: &Path, path: &RelPath) -> Result<Option<EntryStamp>, Errno> {
     let flags = if path.is_root() { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
     let full = path.below(root);
     match statat(rustix::fs::CWD, full.as_os_str().as_bytes(), flags) {
@@ -135,10 +135,10 @@ pub fn stamp_of(root: &Path, path: &RelPath) -> Result<Option<Stamp>, Errno> {
 }
 
 #[expect(clippy::unnecessary_cast, reason = "the types differ between architectures")]
-fn stamp(found: &Stat, parent_dev: u64) -> Stamp {
+fn stamp(found: &Stat, parent_dev: u64) -> EntryStamp {
     let is_dir = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
     let is_mount = is_dir && found.st_dev != parent_dev;
-    Stamp {
+    EntryStamp {
         flags: if is_dir { DIR } else { 0 } | if is_mount { MOUNT } else { 0 },
         ino: found.st_ino,
         ctime: (found.st_ctime as i64)

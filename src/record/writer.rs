@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::format::{FRAME_LEN, Header, Listing, encode_listing};
+use super::format::{FRAME_LEN, Listing, RecordHeader, encode_listing};
 use crate::seal;
 
 /// A snapshot that is being written.
@@ -19,7 +19,7 @@ pub struct Writer {
 
 impl Writer {
     /// Starts the file.
-    pub fn create(path: &Path, header: &Header) -> io::Result<Self> {
+    pub fn create(path: &Path, header: &RecordHeader) -> io::Result<Self> {
         // Create a new file instead of truncating the old one: an earlier process may still write to that.
         super::merge::remove(path)?;
         let mut file = fs::OpenOptions::new()

@@ -87,12 +87,12 @@ pub enum Role {
     /// Uses directories of the operator as a source of data. rsync then accepts no `--link-dest` of ours.
     OtherCopies,
     /// A filter rule.
-    Rule(Rule),
+    Rule(RuleSource),
 }
 
 /// Where a filter rule comes from. It decides which kind of run sends paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
+pub enum RuleSource {
     /// `--exclude`, `--exclude-from`.
     Exclude,
     /// `--include`, `--include-from`.
@@ -259,13 +259,13 @@ pub const OPTIONS: &[RsyncOption] = &[
     value(&["compress-level", "zl"], None),
     value(&["compress-threads", "zt"], None),
     value(&["skip-compress"], None),
-    flag(&["cvs-exclude"], Some('C')).shapes(Role::Rule(Rule::PerDirectory)),
-    value(&["filter"], Some('f')).shapes(Role::Rule(Rule::Filter)),
-    flag(&[], Some('F')).shapes(Role::Rule(Rule::PerDirectory)),
-    value(&["exclude"], None).shapes(Role::Rule(Rule::Exclude)),
-    value(&["exclude-from"], None).shapes(Role::Rule(Rule::Exclude)),
-    value(&["include"], None).shapes(Role::Rule(Rule::Include)),
-    value(&["include-from"], None).shapes(Role::Rule(Rule::Include)),
+    flag(&["cvs-exclude"], Some('C')).shapes(Role::Rule(RuleSource::PerDirectory)),
+    value(&["filter"], Some('f')).shapes(Role::Rule(RuleSource::Filter)),
+    flag(&[], Some('F')).shapes(Role::Rule(RuleSource::PerDirectory)),
+    value(&["exclude"], None).shapes(Role::Rule(RuleSource::Exclude)),
+    value(&["exclude-from"], None).shapes(Role::Rule(RuleSource::Exclude)),
+    value(&["include"], None).shapes(Role::Rule(RuleSource::Include)),
+    value(&["include-from"], None).shapes(Role::Rule(RuleSource::Include)),
     value(&["files-from"], None).refused(WHAT_IS_SENT),
     flag(&["from0"], Some('0')).left_out(WHAT_IS_SENT),
     flag(&["no-from0"], None).left_out(WHAT_IS_SENT),
@@ -316,7 +316,7 @@ pub const OPTIONS: &[RsyncOption] = &[
 
 /// What the table says about one word of a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownOption {
     /// Whether it takes a value.
     pub arity: Arity,
     /// What it means for a mirror.
@@ -325,14 +325,14 @@ pub struct Known {
     pub differs: Option<&'static str>,
 }
 
-impl From<&RsyncOption> for Known {
+impl From<&RsyncOption> for KnownOption {
     fn from(option: &RsyncOption) -> Self {
         Self { arity: option.arity, meaning: option.meaning, differs: option.differs }
     }
 }
 
 /// What `--name` means. `--no-name` and `--no-X` switch an option off; that never harms a mirror.
-pub fn find(name: &str) -> Option<Known> {
+pub fn find(name: &str) -> Option<KnownOption> {
     let called = |name: &str| OPTIONS.iter().find(|option| option.names.contains(&name));
     if let Some(option) = called(name) {
         return Some(option.into());
@@ -343,10 +343,10 @@ pub fn find(name: &str) -> Option<Known> {
         (Some(letter), None) => find_letter(letter).is_some(),
         _ => called(positive).is_some(),
     };
-    is_known.then_some(Known { arity: Arity::Flag, meaning: Meaning::Passes, differs: None })
+    is_known.then_some(KnownOption { arity: Arity::Flag, meaning: Meaning::Passes, differs: None })
 }
 
 /// What `-letter` means.
-pub fn find_letter(letter: char) -> Option<Known> {
-    OPTIONS.iter().find(|option| option.letter == Some(letter)).map(Known::from)
+pub fn find_letter(letter: char) -> Option<KnownOption> {
+    OPTIONS.iter().find(|option| option.letter == Some(letter)).map(KnownOption::from)
 }

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use super::options::{Arity, Meaning, Role, Rule, find, find_letter};
+use super::options::{Arity, Meaning, Role, RuleSource, find, find_letter};
 
 /// The remark about a remote shell other than ssh.
 const OWN_SHELL: &str = "is not ssh, so it gets neither <userDefinedPort> nor BatchMode and time limits: write them into it, and let it ask nothing, for it has no terminal";
@@ -403,13 +403,15 @@ fn write<'a>(options: impl Iterator<Item = &'a Given>) -> Vec<OsString> {
 }
 
 /// The kind of filter rule that an option with `value` adds.
-fn kind_of(rule: Rule, value: &str) -> Filters {
+fn kind_of(rule: RuleSource, value: &str) -> Filters {
     match rule {
-        Rule::Exclude if value.starts_with("+ ") || value.starts_with('!') => Filters::Includes,
-        Rule::Exclude => Filters::Excludes,
-        Rule::Include => Filters::Includes,
-        Rule::Filter => kind_of_rule(value),
-        Rule::PerDirectory => Filters::PerDirectory,
+        RuleSource::Exclude if value.starts_with("+ ") || value.starts_with('!') => {
+            Filters::Includes
+        }
+        RuleSource::Exclude => Filters::Excludes,
+        RuleSource::Include => Filters::Includes,
+        RuleSource::Filter => kind_of_rule(value),
+        RuleSource::PerDirectory => Filters::PerDirectory,
     }
 }
 

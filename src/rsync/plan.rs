@@ -68,7 +68,7 @@ impl Endpoint {
         self.plan_without_effect(kind, abilities, &["--out-format=%o %n"])
     }
 
-    /// A dry run of `kind` that prints everything it would change ([`super::Answer`]).
+    /// A dry run of `kind` that prints everything it would change ([`super::PreviewAnswer`]).
     pub fn plan_question(&self, kind: &RunKind, abilities: Abilities) -> RunSpec {
         // Without %i rsync does not name what differs in mode or owner alone. The second `i` also names what is equal.
         self.plan_without_effect(kind, abilities, &["-ii", "--out-format=%o %i %n"])

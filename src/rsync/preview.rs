@@ -20,7 +20,7 @@ pub fn deleted_names(output: &[u8]) -> Vec<(RelPath, bool)> {
 
 /// Which of the requested paths the remote has. The default is an empty answer.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct PreviewAnswer {
     /// The remote has exactly these.
     pub same: HashSet<RelPath>,
     /// These would be deleted.
@@ -35,7 +35,7 @@ const CHANGES: usize = 12;
 /// Where the changes stand, after the first two letters. This part is blank when nothing would be changed.
 const DIFFERENCES: std::ops::Range<usize> = 2..11;
 
-impl Answer {
+impl PreviewAnswer {
     /// Parses the output of a dry run. A missing path proves nothing: rsync may omit it for many reasons.
     pub fn read(output: &[u8]) -> Self {
         let mut answer = Self::default();
@@ -87,19 +87,19 @@ mod tests {
             b"sending list\nsend .d          ./\nsend .f...p..... mode\nsend >f+++++++++ new\n\
                        send .f          a\\#012\nsend .d          d/\ndel. *deleting   gone\n";
         let set = |names: &[&[u8]]| names.iter().filter_map(|n| RelPath::new(n)).collect();
-        let expected = Answer {
+        let expected = PreviewAnswer {
             same: set(&[b".", b"a\n", b"d"]),
             extraneous: set(&[b"gone"]),
             is_readable: true,
         };
-        assert_eq!(Answer::read(output), expected);
+        assert_eq!(PreviewAnswer::read(output), expected);
     }
 
     #[test]
     fn an_answer_that_says_nothing_proves_nothing() {
         for output in [b"".as_slice(), b"sending incremental file list\n", b"send a\ndel. b\n"] {
-            let answer = Answer::read(output);
-            assert_eq!(answer, Answer::default());
+            let answer = PreviewAnswer::read(output);
+            assert_eq!(answer, PreviewAnswer::default());
             assert!(answer.may_have(&RelPath::new(b"gone").unwrap_or_default()));
         }
     }

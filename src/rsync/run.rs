@@ -78,7 +78,7 @@ pub enum Need {
 
 /// The result of a finished run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct RunReport {
     /// How it ended.
     pub ending: Ending,
     /// Its standard error up to a limit, and its message about skipped deletions from standard output.
@@ -93,7 +93,7 @@ pub struct Report {
     pub root: PathBuf,
 }
 
-impl Report {
+impl RunReport {
     /// Judges the run; see [`super::exit::judge`].
     pub fn judge(&self, endpoint: &super::Endpoint) -> super::exit::Outcome {
         use std::os::unix::ffi::OsStrExt;
@@ -264,12 +264,17 @@ impl Session {
     /// Writes `input`, closes standard input, and waits for the end of the run.
     ///
     /// A run whose watch root has been replaced gets nothing and is ended.
-    pub fn feed(self, input: &[u8], limits: Limits) -> Report {
+    pub fn feed(self, input: &[u8], limits: Limits) -> RunReport {
         self.feed_and(input, limits, &mut |_| {})
     }
 
     /// [`Self::feed`] that also reports from time to time what the run needs.
-    pub fn feed_and(mut self, input: &[u8], limits: Limits, needs: &mut dyn FnMut(Need)) -> Report {
+    pub fn feed_and(
+        mut self,
+        input: &[u8],
+        limits: Limits,
+        needs: &mut dyn FnMut(Need),
+    ) -> RunReport {
         let same_root = self.expected.is_none_or(|expected| {
             Identity::of(&self.spec.root).is_ok_and(|found| found == expected)
         });
@@ -287,7 +292,7 @@ impl Session {
             Ending::Code(0 | 23 | 24) if self.has_lost_accounts() => Ending::AccountsChanged,
             ending => ending,
         };
-        Report {
+        RunReport {
             ending,
             stderr: self.shown(fed.stderr),
             truncated: fed.truncated,

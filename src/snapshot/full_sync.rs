@@ -8,7 +8,7 @@ use crate::ground::figures::{bytes, duration};
 
 /// A running full sync.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct FullSync {
+pub struct FullSyncStatus {
     /// When the full sync began.
     pub since_ms: u64,
     /// Shards that are already compared.
@@ -26,7 +26,7 @@ pub struct FullSync {
     pub done_at_ms: Option<u64>,
 }
 
-impl FullSync {
+impl FullSyncStatus {
     /// The progress at `now_ms`, in words.
     pub fn words(&self, now_ms: u64) -> String {
         let files = counted(self.files, "file", "files");
@@ -72,27 +72,27 @@ mod tests {
 
     #[test]
     fn files_bytes_rate_parts_and_the_rest_of_the_time_are_told() {
-        let mut sync = FullSync {
+        let mut sync = FullSyncStatus {
             parts_done: 8,
             parts: 64,
             files: 12_345,
             bytes: 1_200_000_000,
             bytes_per_second: 34e6,
             done_at_ms: Some(190_000),
-            ..FullSync::default()
+            ..FullSyncStatus::default()
         };
         let words = "12345 files compared, 1.2 GB sent, 34 MB/s, 8 of 64 parts, about 3 min left";
         assert_eq!(sync.words(10_000), words);
         assert_eq!(sync.short_words(10_000), "12345 files, 1.2 GB, 34 MB/s, 3 min left");
-        sync = FullSync { files: 1, parts: 1, done_at_ms: None, ..FullSync::default() };
+        sync = FullSyncStatus { files: 1, parts: 1, done_at_ms: None, ..FullSyncStatus::default() };
         assert_eq!(sync.words(10_000), "1 file compared, 0 B sent, 0 B/s");
     }
 
     #[test]
     fn the_end_of_several_is_known_when_all_are_known() {
-        let one = FullSync { bytes: 3, done_at_ms: Some(5), ..FullSync::default() };
-        let other = FullSync { bytes: 4, done_at_ms: Some(9), ..FullSync::default() };
+        let one = FullSyncStatus { bytes: 3, done_at_ms: Some(5), ..FullSyncStatus::default() };
+        let other = FullSyncStatus { bytes: 4, done_at_ms: Some(9), ..FullSyncStatus::default() };
         assert_eq!((one.and(&other).bytes, one.and(&other).done_at_ms), (7, Some(9)));
-        assert_eq!(one.and(&FullSync::default()).done_at_ms, None);
+        assert_eq!(one.and(&FullSyncStatus::default()).done_at_ms, None);
     }
 }

@@ -7,18 +7,18 @@ use serde::Serialize;
 
 use crate::ground::counted::{counted, paths};
 
-use super::{DeletionState, RemoteState, RootState, Snapshot};
+use super::{DeletionState, RootState, Snapshot, SyncState};
 
 /// The limits of a healthy mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Thresholds {
+pub struct HealthThresholds {
     /// How long a change may wait.
     pub max_age: Duration,
     /// How many paths may be pending for one remote; `None`: any number.
     pub max_pending: Option<u64>,
 }
 
-impl Default for Thresholds {
+impl Default for HealthThresholds {
     fn default() -> Self {
         Self { max_age: Duration::from_secs(60), max_pending: None }
     }
@@ -47,7 +47,7 @@ pub struct Health {
 
 impl Snapshot {
     /// The verdict at `now_ms`, by these thresholds.
-    pub fn health(&self, thresholds: &Thresholds, now_ms: u64) -> Health {
+    pub fn health(&self, thresholds: &HealthThresholds, now_ms: u64) -> Health {
         let mut found = Vec::new();
         self.judge_roots(&mut found);
         self.judge_remotes(thresholds, now_ms, &mut found);
@@ -71,18 +71,18 @@ impl Snapshot {
 
     fn judge_remotes(
         &self,
-        thresholds: &Thresholds,
+        thresholds: &HealthThresholds,
         now_ms: u64,
         found: &mut Vec<(Level, String)>,
     ) {
         for remote in &self.remotes {
             let name = &remote.name;
             match (remote.state, &remote.down) {
-                (RemoteState::Down, Some(down)) => {
+                (SyncState::Down, Some(down)) => {
                     found.push((Level::Down, format!("{name} is down: {}", down.reason)));
                 }
-                (RemoteState::Down, None) => found.push((Level::Down, format!("{name} is down"))),
-                (RemoteState::Paused, _) => {
+                (SyncState::Down, None) => found.push((Level::Down, format!("{name} is down"))),
+                (SyncState::Paused, _) => {
                     found.push((Level::Behind, format!("{name} is paused")));
                 }
                 _ => {}
@@ -107,24 +107,24 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Down, Remote, Root};
+    use crate::snapshot::{Down, RemoteStatus, RootStatus};
 
-    fn remote(state: RemoteState) -> Remote {
-        Remote { name: "h::m".into(), state, ..Remote::default() }
+    fn remote(state: SyncState) -> RemoteStatus {
+        RemoteStatus { name: "h::m".into(), state, ..RemoteStatus::default() }
     }
 
-    fn level(remote: Remote) -> Level {
+    fn level(remote: RemoteStatus) -> Level {
         let snapshot = Snapshot { remotes: vec![remote], ..Snapshot::default() };
-        snapshot.health(&Thresholds::default(), 100_000).level
+        snapshot.health(&HealthThresholds::default(), 100_000).level
     }
 
     #[test]
     fn the_worst_decides_and_stands_first() {
         let down = Down { reason: "it does not answer".into(), ..Down::default() };
-        let failing = Remote { failing: 2, ..remote(RemoteState::Up) };
-        let away = Remote { down: Some(down), ..remote(RemoteState::Down) };
+        let failing = RemoteStatus { failing: 2, ..remote(SyncState::Up) };
+        let away = RemoteStatus { down: Some(down), ..remote(SyncState::Down) };
         let snapshot = Snapshot { remotes: vec![failing, away], ..Snapshot::default() };
-        let health = snapshot.health(&Thresholds::default(), 0);
+        let health = snapshot.health(&HealthThresholds::default(), 0);
         assert_eq!(health.level, Level::Down);
         assert_eq!(health.reasons[0], "h::m is down: it does not answer");
         assert_eq!(health.reasons[1], "h::m: 2 paths cannot be delivered");
@@ -132,19 +132,20 @@ mod tests {
 
     #[test]
     fn what_is_pending_is_no_fault_before_it_is_too_old() {
-        let waits = |since| Remote { oldest_pending_ms: Some(since), ..remote(RemoteState::Up) };
+        let waits =
+            |since| RemoteStatus { oldest_pending_ms: Some(since), ..remote(SyncState::Up) };
         assert_eq!(level(waits(40_000)), Level::Ok);
         assert_eq!(level(waits(39_000)), Level::Behind);
-        assert_eq!(level(remote(RemoteState::Paused)), Level::Behind);
-        assert_eq!(level(remote(RemoteState::Unknown)), Level::Ok);
+        assert_eq!(level(remote(SyncState::Paused)), Level::Behind);
+        assert_eq!(level(remote(SyncState::Unknown)), Level::Ok);
     }
 
     #[test]
     fn a_lost_root_is_down_and_withheld_deletions_wait_for_an_operator() {
         let root = |state, deletions| {
-            let root = Root { path: "/w".into(), state, deletions, ..Root::default() };
+            let root = RootStatus { path: "/w".into(), state, deletions, ..RootStatus::default() };
             let snapshot = Snapshot { roots: vec![root], ..Snapshot::default() };
-            snapshot.health(&Thresholds::default(), 0).level
+            snapshot.health(&HealthThresholds::default(), 0).level
         };
         assert_eq!(root(RootState::Lost, DeletionState::Allowed), Level::Down);
         assert_eq!(root(RootState::Watched, DeletionState::Withheld), Level::Behind);

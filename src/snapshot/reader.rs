@@ -13,17 +13,17 @@ use super::Snapshot;
 pub type Receive = Box<dyn FnMut(&Arc<Snapshot>) -> bool + Send>;
 
 /// Passes a request to the main loop.
-type Ask = dyn Fn(Request) -> Result<(), NoSnapshot> + Send + Sync;
+type Ask = dyn Fn(SnapshotRequest) -> Result<(), NoSnapshot> + Send + Sync;
 
 /// A request for snapshots.
-pub struct Request {
+pub struct SnapshotRequest {
     /// Gets the first snapshot at once, and more as long as it returns true.
     pub receive: Receive,
     /// The minimum time between two snapshots. A further one comes only after a change.
     pub pause: Duration,
 }
 
-impl fmt::Debug for Request {
+impl fmt::Debug for SnapshotRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request").field("pause", &self.pause).finish_non_exhaustive()
     }
@@ -54,7 +54,9 @@ impl fmt::Debug for SnapshotReader {
 
 impl SnapshotReader {
     /// `ask` passes a request to the main loop, and waits no longer than the caller may.
-    pub fn new(ask: impl Fn(Request) -> Result<(), NoSnapshot> + Send + Sync + 'static) -> Self {
+    pub fn new(
+        ask: impl Fn(SnapshotRequest) -> Result<(), NoSnapshot> + Send + Sync + 'static,
+    ) -> Self {
         Self { ask: Arc::new(ask) }
     }
 
@@ -68,7 +70,7 @@ impl SnapshotReader {
             _ = sender.try_send(Arc::clone(snapshot));
             false
         });
-        (self.ask)(Request { receive, pause: Duration::ZERO })?;
+        (self.ask)(SnapshotRequest { receive, pause: Duration::ZERO })?;
         answer.recv_timeout(patience).map_err(|error| match error {
             crossbeam_channel::RecvTimeoutError::Timeout => NoSnapshot::Silent,
             crossbeam_channel::RecvTimeoutError::Disconnected => NoSnapshot::Ended,
@@ -85,7 +87,7 @@ impl SnapshotReader {
         pause: Duration,
         receive: impl FnMut(&Arc<Snapshot>) -> bool + Send + 'static,
     ) -> Result<(), NoSnapshot> {
-        (self.ask)(Request { receive: Box::new(receive), pause })
+        (self.ask)(SnapshotRequest { receive: Box::new(receive), pause })
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::config::load::Loaded;
-use crate::config::{self, LoadOptions, Mirror, ReadList};
+use crate::config::{self, LoadOptions, MirrorConfig, ReadList};
 use crate::filter::{Filter, Rule};
 use crate::ground::absolute::absolute;
 use crate::path::RelPath;
@@ -38,7 +38,7 @@ const OUTPUT_MAX: usize = 1 << 20;
 /// Says whether paths are mirrored and which rule decides
 #[derive(Parser)]
 #[command(name = "explain", bin_name = "sersync2 explain")]
-struct Args {
+struct ExplainArgs {
     #[command(flatten)]
     instance: InstanceWords,
 
@@ -82,7 +82,7 @@ pub type Stands = Vec<(String, String)>;
 
 /// Runs the command; the first word is its name.
 pub fn run(words: Vec<OsString>, ask: &AskInstance) -> ExitCode {
-    let args = match Args::try_parse_from(words) {
+    let args = match ExplainArgs::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => {
             // Help goes to standard output, errors to standard error.
@@ -164,14 +164,14 @@ impl<'a> Explainer<'a> {
     }
 
     /// The watch paths that contain the path, and its relative path in each.
-    fn places(&self, path: &Path) -> Vec<(&'a Mirror, RelPath)> {
+    fn places(&self, path: &Path) -> Vec<(&'a MirrorConfig, RelPath)> {
         let named = absolute(path);
         // Do not resolve the last name: a symbolic link is mirrored as a link.
         let real = match (named.parent().map(Path::canonicalize), named.file_name()) {
             (Some(Ok(parent)), Some(name)) => parent.join(name),
             _ => named.clone(),
         };
-        let place = |mirror: &'a Mirror| {
+        let place = |mirror: &'a MirrorConfig| {
             let roots = [Some(mirror.watch.clone()), mirror.watch.canonicalize().ok()];
             let below = |root: &PathBuf| {
                 let below =
@@ -186,7 +186,7 @@ impl<'a> Explainer<'a> {
     fn explain_below(
         &self,
         path: &Path,
-        mirror: &Mirror,
+        mirror: &MirrorConfig,
         below: &RelPath,
         out: &mut Vec<u8>,
     ) -> bool {
@@ -229,7 +229,12 @@ impl<'a> Explainer<'a> {
     }
 
     /// Why the path is not mirrored; `None` when it is.
-    fn obstacle(&self, mirror: &Mirror, below: &RelPath, presence: Presence) -> Option<Obstacle> {
+    fn obstacle(
+        &self,
+        mirror: &MirrorConfig,
+        below: &RelPath,
+        presence: Presence,
+    ) -> Option<Obstacle> {
         let is_dir = presence == Presence::Directory;
         if let Some((at, rule)) = self.filter.deciding_rule(below, is_dir) {
             return Some(Obstacle::Filter { at, rule });

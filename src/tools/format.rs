@@ -24,7 +24,7 @@ pub struct Occurrence<'a> {
 
 /// How events are written.
 #[derive(Debug)]
-pub enum Layout {
+pub enum EventLayout {
     /// `watch EVENTS name`.
     Default,
     /// Comma-separated values.
@@ -33,11 +33,11 @@ pub enum Layout {
     Format(Format),
 }
 
-impl Layout {
+impl EventLayout {
     /// Appends the event; `seconds` is the time, since the epoch.
     pub fn write(&self, out: &mut Vec<u8>, occurrence: &Occurrence<'_>, seconds: i64) {
         match self {
-            Layout::Default => {
+            EventLayout::Default => {
                 out.extend_from_slice(occurrence.watch);
                 out.push(b' ');
                 events::write(out, occurrence.mask, b',');
@@ -45,8 +45,8 @@ impl Layout {
                 out.extend_from_slice(occurrence.name);
                 out.push(b'\n');
             }
-            Layout::Csv => write_csv(out, occurrence),
-            Layout::Format(format) => _ = format.write(out, occurrence, seconds),
+            EventLayout::Csv => write_csv(out, occurrence),
+            EventLayout::Format(format) => _ = format.write(out, occurrence, seconds),
         }
     }
 }
@@ -198,7 +198,7 @@ mod tests {
     fn formatted(format: &str) -> Option<String> {
         let format = Format::parse(format.as_bytes(), c"%Y".into())?;
         let mut out = Vec::new();
-        Layout::Format(format).write(&mut out, &WRITE, 86_400);
+        EventLayout::Format(format).write(&mut out, &WRITE, 86_400);
         Some(String::from_utf8(out).unwrap())
     }
 
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn csv_quotes_only_where_it_must() {
         let mut out = Vec::new();
-        Layout::Csv.write(&mut out, &WRITE, 0);
+        EventLayout::Csv.write(&mut out, &WRITE, 0);
         assert_eq!(out, b"d/,\"CLOSE_WRITE,CLOSE\",\"a \"\"b\"\"\"\n");
     }
 }

@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::sys::posix::{end_on_closed_pipes, open_syslog};
 use crate::sys::{Side, fork_into_background};
 use crate::tools::events;
-use crate::tools::format::{Format, Layout};
+use crate::tools::format::{EventLayout, Format};
 use crate::tools::getopt::{self, Argument, LongOption, Options};
 use crate::tools::operands::Operands;
 use crate::tools::output::Output;
@@ -196,9 +196,9 @@ impl Settings {
         if self.uses_syslog { Messages::Syslog } else { Messages::StandardError }
     }
 
-    fn layout(&self) -> Result<Layout, Refused> {
+    fn layout(&self) -> Result<EventLayout, Refused> {
         let Some(format) = &self.format else {
-            return Ok(if self.is_csv { Layout::Csv } else { Layout::Default });
+            return Ok(if self.is_csv { EventLayout::Csv } else { EventLayout::Default });
         };
         let mut format = format.as_bytes().to_vec();
         if !self.has_no_newline {
@@ -206,7 +206,7 @@ impl Settings {
         }
         let time = self.time_format.as_ref().map(|time| time.as_bytes()).unwrap_or_default();
         let time = CString::new(time).map_err(|_| Refused)?;
-        Format::parse(&format, time).map(Layout::Format).ok_or_else(|| {
+        Format::parse(&format, time).map(EventLayout::Format).ok_or_else(|| {
             complain(&[b"Something is wrong with your format string.\n"]);
             Refused
         })
@@ -324,7 +324,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn run(mut self, layout: &Layout) -> Result<End, Refused> {
+    fn run(mut self, layout: &EventLayout) -> Result<End, Refused> {
         let limit = match self.settings.timeout {
             0 => None,
             seconds => Some(Duration::from_secs(seconds.into())),
@@ -363,7 +363,7 @@ impl Waiting {
         }
     }
 
-    fn follow(&mut self, event: &crate::tools::watching::Event) {
+    fn follow(&mut self, event: &crate::tools::watching::FileEvent) {
         if let Err((path, errno)) = self.watching.follow(event) {
             let text = text_of(errno);
             let pieces: [&[u8]; 5] = [b"Couldn't watch new directory ", &path, b": ", &text, b"\n"];

@@ -25,7 +25,7 @@ use crate::tools::shared::{
     Depth, Expressions, Family, Overflows, Refused, complain_of_init, option_order, parse_events,
     parse_timeout, set_once, set_up, take_options,
 };
-use crate::tools::watching::{Event, Gone, Next, Watching};
+use crate::tools::watching::{FileEvent, Gone, Next, Watching};
 
 const fn long(name: &'static str, argument: Argument, id: char) -> LongOption {
     LongOption { name, argument, id }
@@ -441,7 +441,7 @@ impl Counting {
         }
     }
 
-    fn count(&mut self, event: &Event) {
+    fn count(&mut self, event: &FileEvent) {
         let is_for_us_only = event.mask & STRUCTURE != 0 && event.mask & self.settings.told() == 0;
         if !event.is_filtered && !is_for_us_only && event.wd >= 0 {
             self.counts.entry(event.wd).or_default().add(event.mask);

@@ -27,7 +27,7 @@ const RESCAN: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// How events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
+pub enum OutputStyle {
     /// For people.
     Text,
     /// For programs.
@@ -49,7 +49,7 @@ enum Decision {
 ///
 /// # Errors
 /// When the configuration is wrong, or its watch paths cannot be watched.
-pub fn watch(config: &Path, layout: Layout) -> Result<(), Box<dyn std::error::Error>> {
+pub fn watch(config: &Path, layout: OutputStyle) -> Result<(), Box<dyn std::error::Error>> {
     let loaded = config::load(config, &LoadOptions::default())?;
     let filter = Filter::new(&loaded.config.filter)?;
     let mirrors = loaded.config.mirrors.iter().enumerate();
@@ -87,7 +87,7 @@ pub fn watch(config: &Path, layout: Layout) -> Result<(), Box<dyn std::error::Er
 struct Viewer<'a> {
     loaded: &'a Loaded,
     filter: Filter,
-    layout: Layout,
+    layout: OutputStyle,
     fresh: FreshPaths,
 }
 
@@ -107,13 +107,13 @@ impl Viewer<'_> {
         };
         let watch = self.watch(root);
         match self.layout {
-            Layout::Text => {
+            OutputStyle::Text => {
                 out.extend_from_slice(format!("{} ", time()).as_bytes());
                 out.extend_from_slice(&quoted(watch.as_os_str()));
                 out.extend_from_slice(format!(": {news}").as_bytes());
                 out.push(b'\n');
             }
-            Layout::Json => self.write_json(
+            OutputStyle::Json => self.write_json(
                 out,
                 json!({
                     "time": time(), "watch": watch.to_string_lossy(), "news": news,
@@ -144,7 +144,7 @@ impl Viewer<'_> {
             Decision::Ignored(why) => ("ignored", why.clone()),
         };
         match self.layout {
-            Layout::Text => {
+            OutputStyle::Text => {
                 let mut line = format!("{} {:<12} ", time(), change.cause.name()).into_bytes();
                 line.extend_from_slice(&quoted(path.as_os_str()));
                 if let Some(from) = &change.moved_from {
@@ -154,7 +154,7 @@ impl Viewer<'_> {
                 line.extend_from_slice(format!(": {word} {why}\n").as_bytes());
                 out.extend_from_slice(&line);
             }
-            Layout::Json => self.write_json(
+            OutputStyle::Json => self.write_json(
                 out,
                 json!({
                     "time": time(),
@@ -227,7 +227,7 @@ mod tests {
 
     fn viewer(loaded: &Loaded) -> Viewer<'_> {
         let filter = Filter::new(&loaded.config.filter).unwrap();
-        Viewer { loaded, filter, layout: Layout::Text, fresh: FreshPaths::default() }
+        Viewer { loaded, filter, layout: OutputStyle::Text, fresh: FreshPaths::default() }
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub fn words_for(loaded: &Loaded, at: &RelPath, rule: Rule) -> String {
 /// The expression, and its position in the file.
 fn expression(loaded: &Loaded, index: usize) -> String {
     let text = loaded.config.filter.excludes.get(index).map_or("", String::as_str);
-    let place = loaded.places.excludes.get(index);
+    let place = loaded.spans.excludes.get(index);
     let (line, column) = place.map_or((1, 1), |span| loaded.source.line_column(span.start));
     format!("<exclude expression=\"{text}\"/> at {}:{line}:{column}", loaded.source.name)
 }

@@ -11,7 +11,7 @@ use crate::sys::posix::{Case, ExtendedRegex};
 use crate::tools::events;
 use crate::tools::getopt::{Order, Word};
 use crate::tools::say::{Messages, complain, text_of};
-use crate::tools::watching::{Filter, Watching};
+use crate::tools::watching::{EventFilter, Watching};
 
 /// Help for the options that only the `fsnotify` tools document; the `inotify` tools accept and ignore them.
 const FANOTIFY_HELP: &str = "\t-I|--inotify\tWatch with inotify.\n\
@@ -122,17 +122,19 @@ impl Expressions {
     ///
     /// # Errors
     /// When it is not a valid expression; the error is already printed.
-    pub fn compile(&self) -> Result<Option<Filter>, Refused> {
+    pub fn compile(&self) -> Result<Option<EventFilter>, Refused> {
         let excludes = [(&self.exclude, Case::Sensitive), (&self.excludei, Case::Insensitive)];
         let includes = [(&self.include, Case::Sensitive), (&self.includei, Case::Insensitive)];
         for (pattern, case) in excludes {
             if let Some(pattern) = pattern {
-                return compile(pattern, case, "exclude").map(|regex| Some(Filter::Exclude(regex)));
+                return compile(pattern, case, "exclude")
+                    .map(|regex| Some(EventFilter::Exclude(regex)));
             }
         }
         for (pattern, case) in includes {
             if let Some(pattern) = pattern {
-                return compile(pattern, case, "include").map(|regex| Some(Filter::Include(regex)));
+                return compile(pattern, case, "include")
+                    .map(|regex| Some(EventFilter::Include(regex)));
             }
         }
         Ok(None)

@@ -18,7 +18,7 @@ const LINKS_OF_A_LEAF: u64 = 2;
 
 /// A watch that was added.
 #[derive(Debug)]
-pub struct Found {
+pub struct AddedWatch {
     /// Its number.
     pub wd: i32,
     /// The watched file or directory; a directory ends with a slash.
@@ -29,7 +29,7 @@ pub struct Found {
 
 /// What a walk needs to know.
 #[derive(Clone, Copy)]
-pub struct Walk<'a> {
+pub struct WatchWalk<'a> {
     /// The inotify instance that gets the events.
     pub inotify: BorrowedFd<'a>,
     /// The events to watch for: `IN_*` bits.
@@ -38,18 +38,18 @@ pub struct Walk<'a> {
     pub excluded: &'a [Vec<u8>],
 }
 
-impl Walk<'_> {
+impl WatchWalk<'_> {
     /// Watches one file or directory.
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn add(&self, path: &[u8]) -> Result<Found, Errno> {
+    pub fn add(&self, path: &[u8]) -> Result<AddedWatch, Errno> {
         let wd = add_watch(self.inotify, path, WatchFlags::from_bits_retain(self.mask))?;
         let mut name = path.to_vec();
         if is_directory(path) && !path.ends_with(b"/") {
             name.push(b'/');
         }
-        Ok(Found { wd, name, is_unsure: false })
+        Ok(AddedWatch { wd, name, is_unsure: false })
     }
 
     /// Watches a file, or a directory with everything below it. The result lists children before their parents.
@@ -57,7 +57,7 @@ impl Walk<'_> {
     /// # Errors
     /// When the directory cannot be watched, or when watches run out. Directories below it that vanish or cannot be
     /// read are skipped.
-    pub fn add_tree(&self, path: &[u8]) -> Result<Vec<Found>, Errno> {
+    pub fn add_tree(&self, path: &[u8]) -> Result<Vec<AddedWatch>, Errno> {
         let root = match open_directory(path) {
             Err(Errno::NOTDIR) => return Ok(vec![self.add(path)?]),
             opened => opened?,
@@ -72,7 +72,7 @@ impl Walk<'_> {
     }
 
     /// Watches a directory's content before the directory itself: otherwise, listing the content would cause events.
-    fn visit(&self, path: &[u8], counting: Option<u64>) -> Result<Vec<Found>, Errno> {
+    fn visit(&self, path: &[u8], counting: Option<u64>) -> Result<Vec<AddedWatch>, Errno> {
         if is_leaf(path, counting) {
             let found = self.add(path)?;
             // No event reports a directory that was created before the watch was added, so look again.
@@ -93,7 +93,7 @@ impl Walk<'_> {
         }
         let found = self.add(path)?;
         let is_unsure = changed_at(path)? >= listed_at;
-        all.push(Found { is_unsure, ..found });
+        all.push(AddedWatch { is_unsure, ..found });
         Ok(all)
     }
 

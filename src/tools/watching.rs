@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::ground::directory::list;
 use crate::sys::posix::ExtendedRegex;
 use crate::tools::format::Occurrence;
-use crate::tools::walk::{Found, Walk, is_directory, open_directory, with_slash};
+use crate::tools::walk::{AddedWatch, WatchWalk, is_directory, open_directory, with_slash};
 use crate::watch::queue::Queue;
 use crate::watch::scan::remove_watches;
 
@@ -24,7 +24,7 @@ const READING: u32 = libc::IN_OPEN | libc::IN_ACCESS | libc::IN_CLOSE_NOWRITE;
 
 /// One event.
 #[derive(Debug, Clone)]
-pub struct Event {
+pub struct FileEvent {
     /// The watch number.
     pub wd: i32,
     /// What happened: `IN_*` bits.
@@ -38,7 +38,7 @@ pub struct Event {
 }
 
 /// Which events are reported.
-pub enum Filter {
+pub enum EventFilter {
     /// Those whose path does not match.
     Exclude(ExtendedRegex),
     /// Those whose path matches.
@@ -48,7 +48,7 @@ pub enum Filter {
 /// What ended a wait.
 pub enum Next {
     /// An event.
-    Event(Event),
+    Event(FileEvent),
     /// Nothing happened within the limit.
     Timeout,
     /// The other descriptor is readable.
@@ -101,12 +101,12 @@ pub struct Watching {
     queue: Queue,
     mask: u32,
     excluded: Vec<Vec<u8>>,
-    filter: Option<Filter>,
+    filter: Option<EventFilter>,
     gone: Gone,
     watches: HashMap<i32, Watch>,
     aliases: HashSet<Vec<u8>>,
     ranks: u32,
-    pending: VecDeque<Event>,
+    pending: VecDeque<FileEvent>,
     names: Vec<u8>,
     moving: Option<Moving>,
 }
@@ -133,7 +133,7 @@ impl Watching {
     }
 
     /// Sets which events are reported.
-    pub fn set_filter(&mut self, filter: Option<Filter>) {
+    pub fn set_filter(&mut self, filter: Option<EventFilter>) {
         self.filter = filter;
     }
 
@@ -156,7 +156,7 @@ impl Watching {
     /// Watches a directory and everything below it.
     ///
     /// # Errors
-    /// As for [`Walk::add_tree`].
+    /// As for [`WatchWalk::add_tree`].
     pub fn add_tree(&mut self, path: &[u8]) -> Result<(), Errno> {
         let begin = self.queue.end();
         let mut unsure = Vec::new();
@@ -220,7 +220,7 @@ impl Watching {
     }
 
     /// The event, with the name of its watch.
-    pub fn occurrence<'a>(&'a self, event: &Event) -> Occurrence<'a> {
+    pub fn occurrence<'a>(&'a self, event: &FileEvent) -> Occurrence<'a> {
         let watch = self.watches.get(&event.wd).map(|watch| &*watch.name).unwrap_or_default();
         let name = self.names.get(event.name.clone()).unwrap_or_default();
         Occurrence { watch, name, mask: event.mask, cookie: event.cookie }
@@ -230,8 +230,8 @@ impl Watching {
     ///
     /// # Errors
     /// The new directory that cannot be watched, and the kernel's error.
-    pub fn follow(&mut self, event: &Event) -> Result<(), (Vec<u8>, Errno)> {
-        if event.is_filtered && matches!(self.filter, Some(Filter::Exclude(_))) {
+    pub fn follow(&mut self, event: &FileEvent) -> Result<(), (Vec<u8>, Errno)> {
+        if event.is_filtered && matches!(self.filter, Some(EventFilter::Exclude(_))) {
             return Ok(());
         }
         if event.mask & libc::IN_Q_OVERFLOW != 0 {
@@ -258,7 +258,7 @@ impl Watching {
     }
 
     /// Handles the end of a watch by the kernel: its file is gone.
-    pub fn forget_ended(&mut self, event: &Event) {
+    pub fn forget_ended(&mut self, event: &FileEvent) {
         if event.mask & libc::IN_IGNORED == 0 {
             return;
         }
@@ -268,8 +268,8 @@ impl Watching {
         }
     }
 
-    fn walk(&self) -> Walk<'_> {
-        Walk { inotify: self.queue.fd(), mask: self.mask, excluded: &self.excluded }
+    fn walk(&self) -> WatchWalk<'_> {
+        WatchWalk { inotify: self.queue.fd(), mask: self.mask, excluded: &self.excluded }
     }
 
     /// Waits for events; returns what else ended the wait.
@@ -298,7 +298,7 @@ impl Watching {
         for event in &events {
             let start = self.names.len();
             self.names.extend_from_slice(self.queue.name(event));
-            self.pending.push_back(Event {
+            self.pending.push_back(FileEvent {
                 wd: event.wd,
                 mask: event.mask.bits(),
                 cookie: event.cookie,
@@ -315,23 +315,23 @@ impl Watching {
         while self.queue.position() < position && self.read().is_ok_and(|count| count > 0) {}
     }
 
-    fn is_filtered(&self, event: &Event) -> bool {
+    fn is_filtered(&self, event: &FileEvent) -> bool {
         let Some(filter) = &self.filter else { return false };
         let Occurrence { watch, name, .. } = self.occurrence(event);
         let path = CString::new([watch, name].concat()).unwrap_or_default();
         match filter {
-            Filter::Exclude(regex) => regex.is_match(&path),
-            Filter::Include(regex) => !regex.is_match(&path),
+            EventFilter::Exclude(regex) => regex.is_match(&path),
+            EventFilter::Include(regex) => !regex.is_match(&path),
         }
     }
 
     /// Drops events from the position on that were read but not reported.
-    fn drop_events(&mut self, begin: u64, is_dropped: impl Fn(&Event) -> bool) {
+    fn drop_events(&mut self, begin: u64, is_dropped: impl Fn(&FileEvent) -> bool) {
         self.pending.retain(|event| event.position < begin || !is_dropped(event));
     }
 
     /// Registers a watch. When two names lead to one watch, events show the first name.
-    fn note_first(&mut self, found: Found) {
+    fn note_first(&mut self, found: AddedWatch) {
         match self.watches.get(&found.wd) {
             None => self.note(found.wd, found.name),
             Some(watch) if *watch.name != *found.name => _ = self.aliases.insert(found.name),
@@ -453,7 +453,7 @@ impl Watching {
         new: &mut HashSet<i32>,
         entries: &mut Vec<Entry>,
     ) -> Result<(), Errno> {
-        let Found { wd, name: path, .. } = self.walk().add(&with_slash(path))?;
+        let AddedWatch { wd, name: path, .. } = self.walk().add(&with_slash(path))?;
         new.insert(wd);
         let mut children = Vec::new();
         let listed = list(open_directory(&path)?, |name, is_dir| {
@@ -484,9 +484,9 @@ impl Watching {
     /// separated them.
     fn merge_events(&mut self, begin: u64) {
         let names = &self.names;
-        let mut last: Option<Event> = None;
+        let mut last: Option<FileEvent> = None;
         self.pending.retain(|event| {
-            let is_same = |last: &Event| {
+            let is_same = |last: &FileEvent| {
                 (last.wd, last.mask, last.cookie) == (event.wd, event.mask, event.cookie)
                     && names.get(last.name.clone()) == names.get(event.name.clone())
             };
@@ -523,7 +523,7 @@ impl Watching {
             let name = start..self.names.len();
             for &mask in masks.iter().filter(|&&mask| mask & self.mask != 0) {
                 let (wd, name) = (entry.wd, name.clone());
-                told.push(Event { wd, mask, cookie: 0, is_filtered: false, position: 0, name });
+                told.push(FileEvent { wd, mask, cookie: 0, is_filtered: false, position: 0, name });
             }
         }
         told.into_iter().rev().for_each(|event| self.pending.push_front(event));
@@ -531,6 +531,6 @@ impl Watching {
 }
 
 /// True when the event says that a directory was read.
-fn is_reading(event: &Event) -> bool {
+fn is_reading(event: &FileEvent) -> bool {
     event.mask & libc::IN_ISDIR != 0 && event.mask & READING != 0
 }

@@ -3,7 +3,7 @@
 
 use inotify::EventMask;
 
-use crate::change::{Cause, Change, Place, RootId};
+use crate::change::{Cause, Change, RootId, RootedPath};
 use crate::ground::lock::lock;
 use crate::path::RelPath;
 use crate::watch::context::{Backend, ReadOutcome, WatchContext};
@@ -21,7 +21,7 @@ struct Occurrence<'a> {
 }
 
 impl Occurrence<'_> {
-    fn place(&self) -> Place {
+    fn place(&self) -> RootedPath {
         (self.root, self.path.clone())
     }
 
@@ -207,7 +207,7 @@ impl InotifyWatch {
         context: &mut WatchContext,
         here: &Occurrence,
         dir: DirId,
-        from: Place,
+        from: RootedPath,
     ) {
         lock(&self.tree).attach(dir, here.parent, here.name);
         if !self.is_watched_at(context, dir, &here.place()) {
@@ -254,7 +254,7 @@ impl InotifyWatch {
     }
 
     /// True when the directory at this path is the one that we watch as `dir`.
-    fn is_watched_at(&self, context: &WatchContext, dir: DirId, place: &Place) -> bool {
+    fn is_watched_at(&self, context: &WatchContext, dir: DirId, place: &RootedPath) -> bool {
         let known = lock(&self.tree).wd(dir);
         known.is_some() && self.watch_at(context, place) == known
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::change::{Cause, Change, Place, RootId, Scope, WatchEvent};
+use crate::change::{Cause, Change, RootId, RootedPath, Scope, WatchEvent};
 use crate::config::ChangeSwitches;
 use crate::path::RelPath;
 use crate::watch::Exclude;
@@ -23,20 +23,20 @@ const RECENT_TREES_LIMIT: Duration = Duration::from_secs(600);
 const STEP_LOOK_BACK: usize = 16;
 
 /// Where the watch events go.
-pub type Sink = Box<dyn FnMut(WatchEvent) + Send>;
+pub type WatchSink = Box<dyn FnMut(WatchEvent) + Send>;
 
 /// The changes that are not sent yet.
 pub struct Batch {
     switches: ChangeSwitches,
     exclude: Option<Exclude>,
-    sink: Sink,
+    sink: WatchSink,
     changes: Vec<(RootId, Change)>,
     /// The last subtrees that were reported, newest first.
-    recent_trees: VecDeque<(Instant, Place)>,
+    recent_trees: VecDeque<(Instant, RootedPath)>,
     /// The paths that changed lately: the next steps of a save belong to them.
     fresh: FreshPaths,
     /// Mount points whose file system is gone: no change below them counts.
-    lost: Arc<BTreeSet<Place>>,
+    lost: Arc<BTreeSet<RootedPath>>,
     /// When the last read of the kernel's queue began, by the clock that stamps files.
     known_until: Duration,
     /// Is called for each ignored change.
@@ -45,7 +45,7 @@ pub struct Batch {
 
 impl Batch {
     /// Nothing collected yet.
-    pub fn new(switches: ChangeSwitches, exclude: Option<Exclude>, sink: Sink) -> Self {
+    pub fn new(switches: ChangeSwitches, exclude: Option<Exclude>, sink: WatchSink) -> Self {
         Self {
             switches,
             exclude,
@@ -80,12 +80,12 @@ impl Batch {
     }
 
     /// Mount points whose file system is gone: no change below them counts.
-    pub fn lost(&self) -> &Arc<BTreeSet<Place>> {
+    pub fn lost(&self) -> &Arc<BTreeSet<RootedPath>> {
         &self.lost
     }
 
     /// The lost mount points, for changing them.
-    pub fn lost_mut(&mut self) -> &mut BTreeSet<Place> {
+    pub fn lost_mut(&mut self) -> &mut BTreeSet<RootedPath> {
         Arc::make_mut(&mut self.lost)
     }
 
@@ -140,7 +140,7 @@ impl Batch {
         if !self.is_excluded(root, &change.path, change.is_dir) {
             return None;
         }
-        let is_lost = |(of, lost): &Place| *of == root && change.path.is_within(lost);
+        let is_lost = |(of, lost): &RootedPath| *of == root && change.path.is_within(lost);
         Some(if self.lost.iter().any(is_lost) {
             IgnoreReason::Lost
         } else {
@@ -171,7 +171,7 @@ impl Batch {
     }
 
     /// True when the path changed a moment ago.
-    pub fn is_fresh(&mut self, place: &Place) -> bool {
+    pub fn is_fresh(&mut self, place: &RootedPath) -> bool {
         self.fresh.contains(place, now())
     }
 
@@ -201,12 +201,13 @@ impl Batch {
             self.recent_trees.truncate(RECENT_TREES_MAX - 1);
             self.recent_trees.push_front((now(), (root, change.path.clone())));
         } else if change.is_dir && matches!(change.cause, Cause::Create | Cause::Found) {
-            let is_old = |(since, _): &(Instant, Place)| since.elapsed() > RECENT_TREES_LIMIT;
+            let is_old = |(since, _): &(Instant, RootedPath)| since.elapsed() > RECENT_TREES_LIMIT;
             while self.recent_trees.back().is_some_and(is_old) {
                 self.recent_trees.pop_back();
             }
-            let holds =
-                |(_, (of, tree)): &(Instant, Place)| *of == root && change.path.is_within(tree);
+            let holds = |(_, (of, tree)): &(Instant, RootedPath)| {
+                *of == root && change.path.is_within(tree)
+            };
             if self.recent_trees.iter().any(holds) {
                 change.scope = Scope::Listing;
             }

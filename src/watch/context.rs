@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 
-use crate::change::{Cause, Change, Place, RootId, WatchEvent};
+use crate::change::{Cause, Change, RootId, RootedPath, WatchEvent};
 use crate::path::RelPath;
 use crate::sys::lease::has_writer;
 use crate::watch::batch::Batch;
@@ -29,10 +29,10 @@ pub trait Backend: Send {
     fn fd(&self) -> BorrowedFd<'_>;
 
     /// Watches what is at this path now, and all below it, whatever was there before.
-    fn watch(&mut self, context: &WatchContext, place: &Place);
+    fn watch(&mut self, context: &WatchContext, place: &RootedPath);
 
     /// Forgets the path and all below it.
-    fn forget(&mut self, place: &Place);
+    fn forget(&mut self, place: &RootedPath);
 
     /// How many directories are known; 0 for a backend without a list.
     fn directories(&self) -> usize;
@@ -85,9 +85,9 @@ pub struct WatchContext {
     /// Numbers for others to read.
     pub status: Arc<WatchStatus>,
     /// New files that are not closed yet.
-    unsure: Vec<Place>,
+    unsure: Vec<RootedPath>,
     /// Files that were modified in this read and not closed.
-    modified: Vec<Place>,
+    modified: Vec<RootedPath>,
     /// Files that were modified in earlier reads and not closed.
     unclosed: UnclosedFiles,
 }
@@ -229,7 +229,7 @@ impl WatchContext {
     }
 
     /// Reports a modified file that nothing has open for writing. Returns one that is still open.
-    fn push_if_truncated(&mut self, (id, path): Place) -> Result<(), Place> {
+    fn push_if_truncated(&mut self, (id, path): RootedPath) -> Result<(), RootedPath> {
         let root = self.roots.list().iter().find(|root| root.id == id);
         let Some(Ok(file)) = root.map(|root| open_file(&root.path, &path)) else {
             return Ok(());
@@ -265,7 +265,7 @@ impl WatchContext {
     }
 
     /// The old path of a move, if that path is mirrored: the remote may still have the data there.
-    pub fn hint(&self, root: RootId, from: Place, is_dir: bool) -> Option<RelPath> {
+    pub fn hint(&self, root: RootId, from: RootedPath, is_dir: bool) -> Option<RelPath> {
         let usable = from.0 == root
             && self.batch.switches().move_from
             && !self.batch.is_excluded(from.0, &from.1, is_dir);
@@ -274,7 +274,7 @@ impl WatchContext {
 }
 
 /// Removes the path, if it is among the last that were added.
-fn remove_recent(places: &mut Vec<Place>, place: &Place) {
+fn remove_recent(places: &mut Vec<RootedPath>, place: &RootedPath) {
     let recent = places.len().saturating_sub(UNSURE_LOOK_BACK);
     if let Some(at) = places[recent..].iter().rposition(|known| known == place) {
         places.swap_remove(recent + at);

@@ -13,7 +13,7 @@ use libc::{
 };
 use rustix::io::Errno;
 
-use crate::change::{Cause, Change, Place, RootId};
+use crate::change::{Cause, Change, RootId, RootedPath};
 use crate::config::ChangeSwitches;
 use crate::path::RelPath;
 use crate::sys::fanotify::{DirAndName, FanEvent, hear_all, ignore_in, init, parse};
@@ -236,11 +236,11 @@ impl Backend for FanotifyWatch {
         self.group.as_fd()
     }
 
-    fn watch(&mut self, context: &WatchContext, _place: &Place) {
+    fn watch(&mut self, context: &WatchContext, _place: &RootedPath) {
         self.renew(context);
     }
 
-    fn forget(&mut self, place: &Place) {
+    fn forget(&mut self, place: &RootedPath) {
         self.forget_places();
         self.views.forget(place);
         self.unwatched.remove_below(place);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::inotify::WatchFlags;
 
-use crate::change::{Cause, Change, Place, RootId};
+use crate::change::{Cause, Change, RootId, RootedPath};
 use crate::config::ChangeSwitches;
 use crate::ground::lock::lock;
 use crate::watch::Exclude;
@@ -26,7 +26,7 @@ const MOVE_PAIR_LIMIT: Duration = Duration::from_millis(5);
 /// The first half of a rename, whose second half has not been seen.
 pub struct Moving {
     pub(super) cookie: u32,
-    pub(super) from: Place,
+    pub(super) from: RootedPath,
     /// The directory, when it is one that we watch.
     pub(super) dir: Option<DirId>,
     /// Its position in the stream of events.
@@ -82,7 +82,7 @@ impl InotifyWatch {
     }
 
     /// The watch of the directory that is at this path now.
-    pub(super) fn watch_at(&self, context: &WatchContext, place: &Place) -> Option<i32> {
+    pub(super) fn watch_at(&self, context: &WatchContext, place: &RootedPath) -> Option<i32> {
         self.scan(&context.roots, None, context.batch.lost()).watch_at(place)
     }
 
@@ -90,7 +90,7 @@ impl InotifyWatch {
         &'a self,
         roots: &'a Roots,
         exclude: Option<&'a Exclude>,
-        lost: &'a BTreeSet<Place>,
+        lost: &'a BTreeSet<RootedPath>,
     ) -> Scan<'a> {
         Scan {
             inotify: self.queue.fd(),
@@ -110,7 +110,7 @@ impl InotifyWatch {
     }
 
     /// The known directory at `path`.
-    fn find(&self, (root, path): &Place) -> Option<DirId> {
+    fn find(&self, (root, path): &RootedPath) -> Option<DirId> {
         let tree = lock(&self.tree);
         path.components().try_fold(tree.root(*root)?, |dir, name| tree.child(dir, name))
     }
@@ -142,7 +142,7 @@ impl Backend for InotifyWatch {
         self.queue.fd()
     }
 
-    fn watch(&mut self, context: &WatchContext, place: &Place) {
+    fn watch(&mut self, context: &WatchContext, place: &RootedPath) {
         let (root, path) = place;
         let dir = match path.parent().zip(path.name()) {
             Some(_) if context.batch.is_excluded(*root, path, true) => None,
@@ -163,7 +163,7 @@ impl Backend for InotifyWatch {
         }
     }
 
-    fn forget(&mut self, place: &Place) {
+    fn forget(&mut self, place: &RootedPath) {
         if let Some(dir) = self.find(place) {
             self.forget_dir(dir);
         }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use rustix::fs::inotify::{self, WatchFlags};
 use rustix::io::Errno;
 
-use crate::change::{Cause, Change, Place, RootId};
+use crate::change::{Cause, Change, RootId, RootedPath};
 use crate::ground::directory::list;
 use crate::ground::limits::Limit;
 use crate::ground::lock::lock;
@@ -38,7 +38,7 @@ pub struct Scan<'a> {
     /// What is not visited.
     pub exclude: Option<&'a Exclude>,
     /// Mount points whose file system is gone; these are not visited either.
-    pub lost: &'a BTreeSet<Place>,
+    pub lost: &'a BTreeSet<RootedPath>,
     /// The tree that the walk brings up to date.
     pub tree: &'a Mutex<Tree>,
     /// Directories that cannot be watched.
@@ -145,7 +145,7 @@ impl Scan<'_> {
     }
 
     /// The relevant entries of the open directory.
-    fn list(&self, at: &Place, opened: &OwnedFd, aim: Aim) -> io::Result<Listing> {
+    fn list(&self, at: &RootedPath, opened: &OwnedFd, aim: Aim) -> io::Result<Listing> {
         let mut listing = Listing::default();
         let reporting = matches!(aim, Aim::Report);
         let pathless = self.exclude.is_none() && self.lost.is_empty() && !reporting;
@@ -168,7 +168,7 @@ impl Scan<'_> {
     }
 
     /// Brings the tree's children of `dir` up to date.
-    fn take_in(&self, dir: DirId, at: &Place, listing: Listing) -> Visit {
+    fn take_in(&self, dir: DirId, at: &RootedPath, listing: Listing) -> Visit {
         let mut tree = lock(self.tree);
         let known = tree.children(dir);
         let insert = |name: &Vec<u8>| tree.insert(dir, name);
@@ -186,7 +186,7 @@ impl Scan<'_> {
     }
 
     /// The watch of the directory that is at `path` now.
-    pub fn watch_at(&self, (root, path): &Place) -> Option<i32> {
+    pub fn watch_at(&self, (root, path): &RootedPath) -> Option<i32> {
         let root = self.roots.path(*root)?;
         self.try_watch(root, path).ok().map(|(wd, _)| wd)
     }
@@ -217,7 +217,7 @@ impl Scan<'_> {
     }
 
     /// Handles a directory that cannot be watched or listed: it is gone, or it stays unwatched for now.
-    fn give_up(&self, dir: DirId, at: Place, error: &io::Error) -> Visit {
+    fn give_up(&self, dir: DirId, at: RootedPath, error: &io::Error) -> Visit {
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
         let mut tree = lock(self.tree);
         let gone = matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP);
@@ -237,7 +237,7 @@ impl Scan<'_> {
     }
 
     /// Watches the parent of an unreadable directory, which reports when the directory is made readable.
-    fn watch_for_chmod(&self, parent: Option<Place>) {
+    fn watch_for_chmod(&self, parent: Option<RootedPath>) {
         let Some((root, parent)) = parent else { return };
         if let Some(short) = self.roots.path(root).and_then(|root| short_path(root, &parent)) {
             let mask = WatchFlags::ATTRIB | WatchFlags::MASK_ADD | WatchFlags::ONLYDIR;

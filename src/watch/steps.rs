@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use crate::change::Place;
+use crate::change::RootedPath;
 
 /// Further steps on a path (new mode, new times) within this time after its content belong to the same change.
 const FRESH_FOR: Duration = Duration::from_secs(10);
@@ -26,8 +26,8 @@ const UNCLOSED_MAX: usize = 20_000;
 /// Invariant: a path stays for at least `FRESH_FOR`, unless very many others change meanwhile.
 #[derive(Debug, Default)]
 pub struct FreshPaths {
-    young: HashSet<Place>,
-    old: HashSet<Place>,
+    young: HashSet<RootedPath>,
+    old: HashSet<RootedPath>,
     /// When the young generation began.
     since: Option<Instant>,
 }
@@ -35,7 +35,7 @@ pub struct FreshPaths {
 impl FreshPaths {
     /// Notes that the path has changed. A fresh directory stays fresh while entries are created in it: tools set its mode and times
     /// at the end.
-    pub fn note(&mut self, place: &Place, now: Instant) {
+    pub fn note(&mut self, place: &RootedPath, now: Instant) {
         self.age(now);
         let (root, path) = place;
         let mut above = path.parent();
@@ -54,7 +54,7 @@ impl FreshPaths {
     }
 
     /// True when the path changed a moment ago.
-    pub fn contains(&mut self, place: &Place, now: Instant) -> bool {
+    pub fn contains(&mut self, place: &RootedPath, now: Instant) -> bool {
         self.age(now);
         self.young.contains(place) || self.old.contains(place)
     }
@@ -93,15 +93,15 @@ impl FreshPaths {
 /// The files that were modified since they were last closed.
 #[derive(Debug, Default)]
 pub struct UnclosedFiles {
-    young: HashSet<Place>,
-    old: HashSet<Place>,
+    young: HashSet<RootedPath>,
+    old: HashSet<RootedPath>,
     /// When the young files become old, and the old ones are checked.
     due: Option<Instant>,
 }
 
 impl UnclosedFiles {
     /// Notes that the file was modified.
-    pub fn note(&mut self, place: Place, now: Instant) {
+    pub fn note(&mut self, place: RootedPath, now: Instant) {
         self.old.remove(&place);
         if self.young.len() < UNCLOSED_MAX {
             self.young.insert(place);
@@ -110,7 +110,7 @@ impl UnclosedFiles {
     }
 
     /// Notes that the file was closed.
-    pub fn forget(&mut self, place: &Place) {
+    pub fn forget(&mut self, place: &RootedPath) {
         if self.due.is_some() {
             self.young.remove(place);
             self.old.remove(place);
@@ -123,7 +123,7 @@ impl UnclosedFiles {
     }
 
     /// Removes and returns the files that were neither modified nor closed for a while.
-    pub fn take_due(&mut self, now: Instant) -> Vec<Place> {
+    pub fn take_due(&mut self, now: Instant) -> Vec<RootedPath> {
         if self.due.is_none_or(|due| now < due) {
             return Vec::new();
         }
@@ -133,7 +133,7 @@ impl UnclosedFiles {
     }
 
     /// Removes and returns all files.
-    pub fn take_all(&mut self) -> Vec<Place> {
+    pub fn take_all(&mut self) -> Vec<RootedPath> {
         self.due = None;
         self.old.drain().chain(self.young.drain()).collect()
     }
@@ -145,7 +145,7 @@ mod tests {
     use crate::change::RootId;
     use crate::path::RelPath;
 
-    fn place(path: &str) -> Place {
+    fn place(path: &str) -> RootedPath {
         (RootId(0), RelPath::new(path.as_bytes()).unwrap())
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::change::Place;
+use crate::change::RootedPath;
 use crate::ground::limits::Limit;
 use crate::path::RelPath;
 use crate::watch::context::WatchContext;
@@ -28,7 +28,7 @@ pub enum WhyUnwatched {
 
 /// The directories without a watch, and when they are compared again.
 pub struct Unwatched {
-    places: BTreeMap<Place, WhyUnwatched>,
+    places: BTreeMap<RootedPath, WhyUnwatched>,
     said: usize,
     interval: Duration,
     due: Option<Instant>,
@@ -41,12 +41,12 @@ impl Unwatched {
     }
 
     /// Notes that the directory has no watch.
-    pub fn add(&mut self, place: Place, why: WhyUnwatched) {
+    pub fn add(&mut self, place: RootedPath, why: WhyUnwatched) {
         self.places.insert(place, why);
     }
 
     /// Notes that the directory has a watch, or is gone.
-    pub fn remove(&mut self, place: &Place) {
+    pub fn remove(&mut self, place: &RootedPath) {
         if !self.places.is_empty() {
             self.places.remove(place);
         }
@@ -58,12 +58,12 @@ impl Unwatched {
     }
 
     /// Removes the path and all below it: they need no watch any more.
-    pub fn remove_below(&mut self, place: &Place) {
+    pub fn remove_below(&mut self, place: &RootedPath) {
         self.places.retain(|(root, path), _| *root != place.0 || !path.is_within(&place.1));
     }
 
     /// True when the directory has no watch.
-    pub fn contains(&self, place: &Place) -> bool {
+    pub fn contains(&self, place: &RootedPath) -> bool {
         !self.places.is_empty() && self.places.contains_key(place)
     }
 
@@ -73,12 +73,12 @@ impl Unwatched {
     }
 
     /// The places to compare, when it is time.
-    pub fn take_due(&mut self) -> Vec<Place> {
+    pub fn take_due(&mut self) -> Vec<RootedPath> {
         if self.due.is_none_or(|due| now() < due) {
             return Vec::new();
         }
         self.due = Some(now() + self.interval);
-        let mut places: Vec<Place> = self.places.keys().cloned().collect();
+        let mut places: Vec<RootedPath> = self.places.keys().cloned().collect();
         if places.len() > PLACES_MAX {
             places.iter_mut().for_each(|(_, path)| *path = RelPath::root());
             places.dedup();

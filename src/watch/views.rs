@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, Stat, fstat, fstatvfs, openat, stat};
 use rustix::io::Errno;
 
-use crate::change::{Place, RootId};
+use crate::change::{RootId, RootedPath};
 use crate::path::RelPath;
 use crate::sys::fanotify::{mark_filesystem, open_dir as open_by_handle};
 use crate::watch::context::WatchContext;
@@ -47,7 +47,7 @@ pub struct Sightings {
     /// Its paths: none, one, or several with bind mounts.
     pub seen: Vec<Sighting>,
     /// Paths that could not be checked, with the error; the next try may succeed.
-    pub unsure: Vec<(Place, Errno)>,
+    pub unsure: Vec<(RootedPath, Errno)>,
 }
 
 impl Views {
@@ -57,7 +57,7 @@ impl Views {
         context: &WatchContext,
         group: BorrowedFd<'_>,
         mask: u64,
-    ) -> Vec<(Place, io::Error)> {
+    ) -> Vec<(RootedPath, io::Error)> {
         self.0.clear();
         let (mounts, mut failed) = (context.roots.mounts(), Vec::new());
         for root in context.roots.list().iter().filter(|root| root.is_there()) {
@@ -95,12 +95,12 @@ impl Views {
     }
 
     /// Removes the views at and below the path.
-    pub fn forget(&mut self, (root, path): &Place) {
+    pub fn forget(&mut self, (root, path): &RootedPath) {
         self.0.retain(|view| view.root != *root || !view.path.is_within(path));
     }
 
     /// True when another file system is visible below the path.
-    pub fn has_below(&self, (root, path): &Place) -> bool {
+    pub fn has_below(&self, (root, path): &RootedPath) -> bool {
         self.0.iter().any(|view| view.root == *root && view.path.is_within(path))
     }
 

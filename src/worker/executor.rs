@@ -15,7 +15,7 @@ const NOTHING_DELETED: &str = "nothing is deleted there, because part of the sou
 
 /// The result of an rsync run that did not end the job.
 #[derive(Debug, Default)]
-pub struct Ran {
+pub struct RunResult {
     /// What it could not deliver, each with the reason. A directory may stand for its content.
     pub failed: Vec<(RelPath, String)>,
     /// Why all of its paths failed, if rsync named none.
@@ -33,13 +33,13 @@ pub trait Effects {
     ///
     /// # Errors
     /// When the job ends here.
-    fn run(&mut self, run: &Run) -> Result<Ran, Self::Error>;
+    fn run(&mut self, run: &Run) -> Result<RunResult, Self::Error>;
 
     /// Asks what a run would delete. The inner error: the answer is incomplete.
     ///
     /// # Errors
     /// When the job ends here.
-    fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, Ran>, Self::Error>;
+    fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, RunResult>, Self::Error>;
 
     /// True when this path exists on disk.
     fn stands(&mut self, path: &RelPath) -> bool;
@@ -105,7 +105,9 @@ impl<E: Effects> Executor<'_, E> {
             Doing::Preview(run) => match self.effects.preview(&run)? {
                 Ok(gone) => Ok(step.after_preview(&gone, self.rules)),
                 // Without a preview nothing is deleted.
-                Err(ran) => Ok(self.settle(step, &run, Ran { deletions_skipped: true, ..ran })),
+                Err(ran) => {
+                    Ok(self.settle(step, &run, RunResult { deletions_skipped: true, ..ran }))
+                }
             },
             Doing::List(dirs, scope) => {
                 let found = self.effects.list(&dirs, scope);
@@ -116,7 +118,7 @@ impl<E: Effects> Executor<'_, E> {
 
     /// Notes what a run could not deliver. If rsync cannot read one path, it deletes nothing in that run.
     /// Then each half of the step gets a run of its own, until the unreadable path is found.
-    fn settle(&mut self, step: Step, run: &Run, ran: Ran) -> Vec<Step> {
+    fn settle(&mut self, step: Step, run: &Run, ran: RunResult) -> Vec<Step> {
         if let Some(reason) = ran.all_failed {
             self.failed.extend(run.names.iter().map(|name| failure(name, &reason)));
         }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::delivered::Version;
 use super::fresh::Stamp;
-use super::moves::{Hints, Move, Moved, Mover, Moves, Origin};
+use super::moves::{Hints, Move, MoveOrigin, Moved, Mover, Moves};
 use super::shards::{Divided, Sharding, Shards, is_directory, is_short, stat};
 use crate::change::Scope;
 use crate::directory::each_name;
@@ -403,13 +403,13 @@ impl Looking<'_> {
     fn find_move(&mut self, item: &Item, what: Moved) -> bool {
         let stat = |old: &RelPath| self.stat(old).err();
         let found = match self.options.hints {
-            Hints::Ignore => Origin::Unknown,
-            Hints::FilesOnly if what == Moved::Directory => Origin::Unknown,
+            Hints::Ignore => MoveOrigin::Unknown,
+            Hints::FilesOnly if what == Moved::Directory => MoveOrigin::Unknown,
             _ => self.moves.find(&item.path, what, &self.look.moves, stat),
         };
         match found {
-            Origin::Here(found) => self.look.moves.push(found),
-            Origin::Elsewhere if self.job.kind == JobKind::Batch => {
+            MoveOrigin::Here(found) => self.look.moves.push(found),
+            MoveOrigin::Elsewhere if self.job.kind == JobKind::Batch => {
                 self.look.returned.push(item.clone());
             }
             _ => return false,

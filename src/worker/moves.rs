@@ -72,7 +72,7 @@ impl Move {
 
 /// How a moved entry is delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum MoveOrigin {
     /// Not from an old copy: its data is sent.
     Unknown,
     /// This job makes it from its old copy.
@@ -118,8 +118,8 @@ impl<'a> Moves<'a> {
         what: Moved,
         found: &[Move],
         stat: impl Fn(&RelPath) -> Option<Errno>,
-    ) -> Origin {
-        let Some(old) = self.old_of.get(new).copied() else { return Origin::Unknown };
+    ) -> MoveOrigin {
+        let Some(old) = self.old_of.get(new).copied() else { return MoveOrigin::Unknown };
         let same_directory = old.parent() == new.parent();
         let serves = match what {
             // During the move both names share their files on the remote, so nothing may exist at the old name here.
@@ -132,14 +132,14 @@ impl<'a> Moves<'a> {
         let serves = serves && !is_receivers(old, new) && old.folded() != new.folded();
         let apart = !old.is_within(new) && !new.is_within(old);
         if !serves || !apart {
-            return Origin::Unknown;
+            return MoveOrigin::Unknown;
         }
         if !self.owed.contains(old) {
-            return Origin::Elsewhere;
+            return MoveOrigin::Elsewhere;
         }
         match found.len() < MOVES_MAX {
-            true => Origin::Here(Move { new: new.clone(), old: old.clone(), what }),
-            false => Origin::Unknown,
+            true => MoveOrigin::Here(Move { new: new.clone(), old: old.clone(), what }),
+            false => MoveOrigin::Unknown,
         }
     }
 }
@@ -179,12 +179,12 @@ mod tests {
         }
     }
 
-    fn find(job: &Job, new: &str, what: Moved, old_stands: Option<Errno>) -> Origin {
+    fn find(job: &Job, new: &str, what: Moved, old_stands: Option<Errno>) -> MoveOrigin {
         Moves::of(job).find(&path(new), what, &[], |_| old_stands)
     }
 
     fn is_found(job: &Job, new: &str, what: Moved, old_stands: Option<Errno>) -> bool {
-        matches!(find(job, new, what, old_stands), Origin::Here(_))
+        matches!(find(job, new, what, old_stands), MoveOrigin::Here(_))
     }
 
     #[test]
@@ -208,14 +208,14 @@ mod tests {
     fn a_directory_whose_old_name_stands_again_is_sent_and_one_whose_old_name_is_busy_waits() {
         let held = job(&["new"], &[("new", "old")]);
         let gone = Some(Errno::NOENT);
-        assert_eq!(find(&held, "new", Moved::Directory, gone), Origin::Elsewhere);
-        assert_eq!(find(&held, "new", Moved::File(FILE_MIN), None), Origin::Elsewhere);
-        assert_eq!(find(&held, "new", Moved::File(FILE_MIN - 1), None), Origin::Unknown);
-        assert_eq!(find(&held, "new", Moved::Directory, None), Origin::Unknown);
+        assert_eq!(find(&held, "new", Moved::Directory, gone), MoveOrigin::Elsewhere);
+        assert_eq!(find(&held, "new", Moved::File(FILE_MIN), None), MoveOrigin::Elsewhere);
+        assert_eq!(find(&held, "new", Moved::File(FILE_MIN - 1), None), MoveOrigin::Unknown);
+        assert_eq!(find(&held, "new", Moved::Directory, None), MoveOrigin::Unknown);
         let both = job(&["new", "old"], &[("new", "old")]);
         assert!(is_found(&both, "new", Moved::Directory, Some(Errno::NOENT)));
         assert!(!is_found(&both, "new", Moved::Directory, None));
         let case = job(&["Dir", "dir"], &[("dir", "Dir")]);
-        assert_eq!(find(&case, "dir", Moved::Directory, gone), Origin::Unknown);
+        assert_eq!(find(&case, "dir", Moved::Directory, gone), MoveOrigin::Unknown);
     }
 }

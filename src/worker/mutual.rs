@@ -15,8 +15,8 @@ use crate::engine::pending::Item;
 use crate::engine::{Job, JobKind};
 use crate::ground::lock::lock;
 use crate::path::RelPath;
-use crate::rsync::Answer;
-use echoes::{Asked, Echoes};
+use crate::rsync::PreviewAnswer;
+use echoes::{EchoCheck, Echoes};
 use notices::Notices;
 use ours::Reach;
 
@@ -38,7 +38,7 @@ pub trait Partner {
     ///
     /// # Errors
     /// When the job ends here.
-    fn ask(&self, paths: &[RelPath]) -> Result<Answer, Self::Error>;
+    fn ask(&self, paths: &[RelPath]) -> Result<PreviewAnswer, Self::Error>;
 
     /// What is sent even if the remote has something newer.
     fn replacements(&self, look: &Look) -> HashSet<RelPath>;
@@ -55,7 +55,7 @@ pub struct Mutual {
 
 /// A job between the two hooks. Dropping it runs the hook after the job.
 #[derive(Debug)]
-pub struct Sending<'a> {
+pub struct MutualJob<'a> {
     /// Items that have to wait.
     pub resting: Vec<Item>,
     mutual: &'a Mutual,
@@ -84,7 +84,7 @@ impl Mutual {
         known_until: Duration,
         looks: &mut Looks,
         partner: &P,
-    ) -> Result<Sending<'_>, P::Error> {
+    ) -> Result<MutualJob<'_>, P::Error> {
         let is_asked = matches!(job.kind, JobKind::Batch | JobKind::Large);
         let mut resting = Vec::new();
         if is_asked {
@@ -92,7 +92,7 @@ impl Mutual {
             resting = self.let_rest(&Notices { job, known_until }, looks, partner)?;
         }
         let reach = looks.is_something().then(|| self.lock().ours().begin(looks, coarse_now()));
-        Ok(Sending { resting, mutual: self, reach })
+        Ok(MutualJob { resting, mutual: self, reach })
     }
 
     /// In a pair, looks again at files that may still change without a new stamp; waits for the next tick if necessary.
@@ -117,7 +117,7 @@ impl Mutual {
             return Ok(sorted.resting);
         }
         let answer = partner.ask(&sorted.asked)?;
-        let asked = Asked { answer, sorted, now };
+        let asked = EchoCheck { answer, sorted, now };
         if self.lock().learn(&looks.first, notices, &asked) {
             log::info!(
                 "{} mirrors back: what may come from there, and deletions, wait for {} s",
@@ -140,7 +140,7 @@ impl Mutual {
     }
 }
 
-impl Drop for Sending<'_> {
+impl Drop for MutualJob<'_> {
     fn drop(&mut self) {
         if let Some(reach) = self.reach.take() {
             self.mutual.lock().ours().end(reach, coarse_now());

@@ -19,7 +19,7 @@ use crate::source::Source;
 
 /// What all jobs of one remote share.
 #[derive(Debug)]
-pub struct Remote {
+pub struct RemoteContext {
     endpoint: Endpoint,
     source: Arc<Source>,
     rules: Rules,
@@ -41,7 +41,7 @@ pub enum Stop {
     Stopped,
 }
 
-impl Remote {
+impl RemoteContext {
     /// A remote about which nothing is known yet.
     pub fn new(
         endpoint: Endpoint,

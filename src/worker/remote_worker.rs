@@ -20,13 +20,13 @@ use super::moves::{Hints, Move};
 use super::mutual::{Mutual, Partner};
 use super::places::Places;
 use super::plan::{Facts, Plan, plan};
-use super::remote::{Remote, Stop};
+use super::remote::{RemoteContext, Stop};
 use super::rules::Rules;
+use super::running_job::RunningJob;
 use super::runs::Runs;
 use super::sessions::Sessions;
 use super::shards::Sharding;
 use super::tally::Tally;
-use super::under_way::UnderWay;
 use crate::change::Scope;
 use crate::directory::count_files;
 use crate::engine::pending::{Item, Mark, Recheck};
@@ -35,14 +35,14 @@ use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 use crate::record::{Observation, Recorder};
 use crate::rsync::operator_rules::OperatorRules;
-use crate::rsync::{Abilities, Answer, Endpoint, Knock, Presence, Way};
+use crate::rsync::{Abilities, Endpoint, Knock, Presence, PreviewAnswer, Way};
 use crate::source::{Source, Unhealthy};
 use crate::sys::memory;
 
 /// Does the jobs of one remote.
 #[derive(Debug)]
 pub struct RemoteWorker {
-    remote: Remote,
+    remote: RemoteContext,
     sharding: Sharding,
     recorder: Option<Recorder>,
     /// Set once a full sync has begun without a probe.
@@ -77,7 +77,7 @@ impl RemoteWorker {
         let RemoteWorkerSetup { endpoint, source, rules, sharding, recorder, load_gate, places } =
             setup;
         Self {
-            remote: Remote::new(endpoint, source, rules, load_gate, places),
+            remote: RemoteContext::new(endpoint, source, rules, load_gate, places),
             sharding,
             recorder,
             was_trusted: AtomicBool::default(),
@@ -146,15 +146,15 @@ impl RemoteWorker {
         told: &dyn Fn(Progress),
         tally: &Tally,
     ) -> (JobReport, Option<Observation>) {
-        let under_way = UnderWay::new(told, tally);
+        let running_job = RunningJob::new(told, tally);
         if self.sessions().are_stopped() {
             return (JobReport::nothing(Verdict::Stopped), None);
         }
         // Knock first at a remote that may be down: while it does not answer, do not read the disk.
         if self.doubt.load(Ordering::Relaxed) || job.kind == JobKind::Knock {
-            under_way.waits();
+            running_job.waits();
             let knock = self.remote.endpoint().knock();
-            under_way.works();
+            running_job.works();
             match knock {
                 Err(failure) => {
                     return (JobReport::nothing(Verdict::Failed(failure)), None);
@@ -166,9 +166,9 @@ impl RemoteWorker {
             }
         }
         let observation = self.observe(job);
-        let mut report = self.run_job(job, known_until, &under_way);
+        let mut report = self.run_job(job, known_until, &running_job);
         // Resolve the name after the delivery, because a name service may be slow.
-        if under_way.answered_afresh.get() {
+        if running_job.answered_afresh.get() {
             report.returned.extend(self.remote.look_at_address());
         }
         report.bytes = tally.sent();
@@ -180,13 +180,13 @@ impl RemoteWorker {
         (report, observation)
     }
 
-    fn run_job(&self, job: &Job, known_until: Duration, under_way: &UnderWay<'_>) -> JobReport {
+    fn run_job(&self, job: &Job, known_until: Duration, running_job: &RunningJob<'_>) -> JobReport {
         // Each round gives up one more ability, and there are fewer than ten.
         for _ in 0..10 {
             let known = self.remote.abilities();
             let is_trusted = known.is_none() && self.may_trust(job);
             let abilities = known.or(is_trusted.then_some(Abilities::ALL));
-            match self.try_run(job, abilities, known_until, under_way) {
+            match self.try_run(job, abilities, known_until, running_job) {
                 Ok(report) => {
                     // Keep no sessions ready for a full sync, which needs the processors itself, or for a confirmation, which nothing follows.
                     // Changes that arrive request sessions themselves.
@@ -228,7 +228,7 @@ impl RemoteWorker {
         job: &Job,
         abilities: Option<Abilities>,
         known_until: Duration,
-        under_way: &UnderWay<'_>,
+        running_job: &RunningJob<'_>,
     ) -> Result<JobReport, Stop> {
         if job.kind.is_question() {
             // The remote may have changed while it was down.
@@ -237,26 +237,26 @@ impl RemoteWorker {
         let abilities = match abilities {
             Some(abilities) => abilities,
             None => {
-                under_way.waits();
+                running_job.waits();
                 let abilities = self.remote.contact();
-                under_way.works();
+                running_job.works();
                 let abilities = abilities?;
-                under_way.answered_afresh.set(true);
+                running_job.answered_afresh.set(true);
                 abilities
             }
         };
         if job.kind.is_question() {
             return Ok(JobReport::done());
         }
-        let mut runs = Runs::new(&self.remote, abilities, under_way);
+        let mut runs = Runs::new(&self.remote, abilities, running_job);
         let root = self.remote.source().open_healthy().map_err(|error| unhealthy(&error))?;
         let operator = self.remote.endpoint().operator_rules();
-        let attempt = Attempt { worker: self, job, abilities, root, operator, under_way };
+        let attempt = Attempt { worker: self, job, abilities, root, operator, running_job };
         let mut looks = attempt.look();
         let sending = self.mutual.before(job, known_until, &mut looks, &attempt)?;
         drop(attempt);
         let plan = self.plan(job, &looks, abilities);
-        under_way.open(plan.open);
+        running_job.open(plan.open);
         let mut executor = Executor {
             rules: self.remote.rules(),
             absent_way: self.remote.endpoint().way(Presence::Absent, abilities),
@@ -269,7 +269,7 @@ impl RemoteWorker {
         self.remote.known().end_directories(&looks, coarse_now());
         executed?;
         self.clean_up(job, &runs);
-        if under_way.answered.get() {
+        if running_job.answered.get() {
             self.remote.note_abilities(abilities);
         }
         self.note_delivered(&looks, plan.versions, &failed);
@@ -280,7 +280,8 @@ impl RemoteWorker {
         }
         let asks = self.remote.endpoint().way(Presence::Absent, abilities) == Way::Batch;
         let deletes = abilities.delete && (asks || looks.deletes());
-        let owed = (deletes && under_way.answered.get()).then(|| self.remote.take_owed_deletions());
+        let owed =
+            (deletes && running_job.answered.get()).then(|| self.remote.take_owed_deletions());
         let mut returned = std::mem::take(&mut looks.first.returned);
         returned.extend(plan.returned);
         returned.extend(owed.flatten());
@@ -292,9 +293,9 @@ impl RemoteWorker {
             // A mutual mirror needs no confirmation. This guards against a swapped directory on the remote; there, that swaps a
             // watch root, and the mirror compares everything itself.
             true => Vec::new(),
-            false => under_way.unconfirmed.take(),
+            false => running_job.unconfirmed.take(),
         };
-        let aborted = under_way.aborted.get();
+        let aborted = running_job.aborted.get();
         Ok(JobReport {
             compared,
             failed,
@@ -383,13 +384,13 @@ struct Attempt<'a> {
     job: &'a Job,
     abilities: Abilities,
     root: OwnedFd,
-    under_way: &'a UnderWay<'a>,
+    running_job: &'a RunningJob<'a>,
     /// The operator's rules for rsync, as they are now.
     operator: OperatorRules,
 }
 
 impl Attempt<'_> {
-    fn remote(&self) -> &Remote {
+    fn remote(&self) -> &RemoteContext {
         &self.worker.remote
     }
 
@@ -443,8 +444,8 @@ impl Partner for Attempt<'_> {
         self.worker.facts(&self.remote().known(), self.abilities).can_ask_for_deletions()
     }
 
-    fn ask(&self, paths: &[RelPath]) -> Result<Answer, Stop> {
-        Runs::new(self.remote(), self.abilities, self.under_way).ask(paths)
+    fn ask(&self, paths: &[RelPath]) -> Result<PreviewAnswer, Stop> {
+        Runs::new(self.remote(), self.abilities, self.running_job).ask(paths)
     }
 
     fn replacements(&self, look: &Look) -> HashSet<RelPath> {

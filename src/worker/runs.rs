@@ -1,39 +1,39 @@
 //! The rsync runs of one job against its remote.
 //! Does not decide which runs; the plan does.
 
-use super::executor::{Effects, Ran};
+use super::executor::{Effects, RunResult};
 use super::plan::step::{Entry, Run};
-use super::remote::{Remote, Stop};
+use super::remote::{RemoteContext, Stop};
+use super::running_job::RunningJob;
 use super::sessions::Connected;
 use super::shards::stat;
-use super::under_way::UnderWay;
 use crate::change::Scope;
 use crate::directory::entries;
 use crate::path::RelPath;
 use crate::rsync::exit::Outcome;
-use crate::rsync::{Abilities, Answer, RunKind, input};
+use crate::rsync::{Abilities, PreviewAnswer, RunKind, input};
 
 /// What one job does to its remote.
 pub struct Runs<'a> {
-    remote: &'a Remote,
+    remote: &'a RemoteContext,
     abilities: Abilities,
-    job: &'a UnderWay<'a>,
+    job: &'a RunningJob<'a>,
 }
 
 impl<'a> Runs<'a> {
     /// Nothing has run yet.
-    pub fn new(remote: &'a Remote, abilities: Abilities, job: &'a UnderWay<'a>) -> Self {
+    pub fn new(remote: &'a RemoteContext, abilities: Abilities, job: &'a RunningJob<'a>) -> Self {
         Self { remote, abilities, job }
     }
 
     /// Asks which of these the remote lacks, and which are extraneous there; changes nothing.
-    pub fn ask(&self, paths: &[RelPath]) -> Result<Answer, Stop> {
+    pub fn ask(&self, paths: &[RelPath]) -> Result<PreviewAnswer, Stop> {
         let input = input::names(paths);
         let kind = RunKind::Batch { ignore_times: false };
         match self.remote.sessions().ask(&kind, self.abilities, &input, self.job) {
             Ok(answer) => Ok(answer),
             // The run that delivers them will report the failure.
-            Err(Outcome::Partial { .. } | Outcome::Kept { .. }) => Ok(Answer::default()),
+            Err(Outcome::Partial { .. } | Outcome::Kept { .. }) => Ok(PreviewAnswer::default()),
             Err(outcome) => Err(self.remote.stop(outcome, Some(self.abilities))),
         }
     }
@@ -55,13 +55,15 @@ impl<'a> Runs<'a> {
     }
 
     /// What an outcome means for the job.
-    fn judge(&self, run: &Run, outcome: Outcome) -> Result<Ran, Stop> {
+    fn judge(&self, run: &Run, outcome: Outcome) -> Result<RunResult, Stop> {
         let ran = match outcome {
-            Outcome::Delivered => Ran::default(),
+            Outcome::Delivered => RunResult::default(),
             Outcome::Partial { failed, deletions_skipped } => {
-                Ran { failed, deletions_skipped, ..Ran::default() }
+                RunResult { failed, deletions_skipped, ..RunResult::default() }
             }
-            Outcome::Kept { reason } => Ran { all_failed: Some(reason), ..Ran::default() },
+            Outcome::Kept { reason } => {
+                RunResult { all_failed: Some(reason), ..RunResult::default() }
+            }
             outcome => {
                 // When a comparison of whole directories is repeated, it removes leftovers.
                 let by_name = !matches!(run.kind, RunKind::Trees { .. } | RunKind::Listing { .. });
@@ -79,7 +81,7 @@ impl<'a> Runs<'a> {
 impl Effects for Runs<'_> {
     type Error = Stop;
 
-    fn run(&mut self, run: &Run) -> Result<Ran, Stop> {
+    fn run(&mut self, run: &Run) -> Result<RunResult, Stop> {
         let sessions = self.remote.sessions();
         let ran = sessions.run(&run.kind, self.abilities, &run.input, self.job);
         let delivers = matches!(ran.outcome, Outcome::Delivered | Outcome::Partial { .. });
@@ -92,7 +94,7 @@ impl Effects for Runs<'_> {
         self.judge(run, ran.outcome)
     }
 
-    fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, Ran>, Stop> {
+    fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, RunResult>, Stop> {
         match self.remote.sessions().preview(&run.kind, self.abilities, &run.input, self.job) {
             Ok(gone) => Ok(Ok(gone)),
             Err(outcome) => self.judge(run, outcome).map(Err),

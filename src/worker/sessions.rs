@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::load_gate::LoadGate;
 use super::places::{Place, Places};
-use super::under_way::UnderWay;
+use super::running_job::RunningJob;
 use crate::failure::{Failure, FailureKind, code};
 use crate::ground::lock::lock;
 use crate::path::RelPath;
 use crate::rsync::exit::{Outcome, lacking, places_allowed, root_changed};
-use crate::rsync::run::{Killer, Limits, Need, Report, Session, StartError};
-use crate::rsync::{Abilities, Answer, Endpoint, RunKind, RunSpec, deleted_names};
+use crate::rsync::run::{Killer, Limits, Need, RunReport, Session, StartError};
+use crate::rsync::{Abilities, Endpoint, PreviewAnswer, RunKind, RunSpec, deleted_names};
 use crate::source::Source;
 
 /// With this few sessions left, others are started at once, because changes often come in quick succession.
@@ -118,7 +118,7 @@ pub enum Connected {
 
 /// A run that is over.
 #[derive(Debug)]
-pub struct Ran {
+pub struct FinishedRun {
     /// What it has done.
     pub outcome: Outcome,
     /// When its session connected.
@@ -153,8 +153,8 @@ impl Sessions {
         kind: &RunKind,
         abilities: Abilities,
         input: &[u8],
-        job: &UnderWay<'_>,
-    ) -> Ran {
+        job: &RunningJob<'_>,
+    ) -> FinishedRun {
         let spec = self.endpoint.plan(kind, abilities);
         let limits = Limits { stall: self.stall(kind), output_max: 0 };
         let request = Request { kind, abilities, spec, input, limits };
@@ -178,15 +178,15 @@ impl Sessions {
                     self.endpoint.end_shared_connection();
                     self.close();
                 }
-                outcome => return Ran { outcome, connected },
+                outcome => return FinishedRun { outcome, connected },
             }
         }
         let outcome = self.run_when_there_is_room(&request, job);
-        Ran { outcome, connected: Connected::Afterwards }
+        FinishedRun { outcome, connected: Connected::Afterwards }
     }
 
     /// Runs rsync in a session of its own.
-    fn run_when_there_is_room(&self, request: &Request<'_>, job: &UnderWay<'_>) -> Outcome {
+    fn run_when_there_is_room(&self, request: &Request<'_>, job: &RunningJob<'_>) -> Outcome {
         // Our own sessions may hold the places, and so does the daemon's child of the previous run for some 50 ms.
         for pause in BUSY_PAUSES {
             let outcome = self.run_afresh(request, job);
@@ -207,7 +207,7 @@ impl Sessions {
         drop(self.ended.wait_timeout_while(running, length, go_on));
     }
 
-    fn run_afresh(&self, request: &Request<'_>, job: &UnderWay<'_>) -> Outcome {
+    fn run_afresh(&self, request: &Request<'_>, job: &RunningJob<'_>) -> Outcome {
         let _place = self.enter(job);
         if self.stopped.load(Ordering::Relaxed) {
             return Outcome::Stopped;
@@ -234,7 +234,7 @@ impl Sessions {
     }
 
     /// Takes a place at the daemon; waits while the daemon is known to have none to spare.
-    fn enter(&self, job: &UnderWay<'_>) -> Place {
+    fn enter(&self, job: &RunningJob<'_>) -> Place {
         self.places.enter(&|| !self.are_stopped(), &|| job.waits())
     }
 
@@ -247,7 +247,7 @@ impl Sessions {
         kind: &RunKind,
         abilities: Abilities,
         input: &[u8],
-        job: &UnderWay<'_>,
+        job: &RunningJob<'_>,
     ) -> Result<Vec<(RelPath, bool)>, Outcome> {
         if !abilities.dry_run {
             return Err(no_dry_run());
@@ -265,13 +265,13 @@ impl Sessions {
         kind: &RunKind,
         abilities: Abilities,
         input: &[u8],
-        job: &UnderWay<'_>,
-    ) -> Result<Answer, Outcome> {
+        job: &RunningJob<'_>,
+    ) -> Result<PreviewAnswer, Outcome> {
         if !abilities.dry_run || !abilities.relative {
             return Err(no_dry_run());
         }
         let spec = self.endpoint.plan_question(kind, abilities);
-        self.listen(&spec, kind, input, job).map(|output| Answer::read(&output))
+        self.listen(&spec, kind, input, job).map(|output| PreviewAnswer::read(&output))
     }
 
     /// Runs rsync and reads its standard output.
@@ -280,7 +280,7 @@ impl Sessions {
         spec: &RunSpec,
         kind: &RunKind,
         input: &[u8],
-        job: &UnderWay<'_>,
+        job: &RunningJob<'_>,
     ) -> Result<Vec<u8>, Outcome> {
         let limits = Limits { stall: self.stall(kind), output_max: PREVIEW_MAX };
         let _place = self.enter(job);
@@ -488,7 +488,7 @@ impl Sessions {
         Some((pool.ready.remove(at), connected))
     }
 
-    fn feed(&self, session: Session, request: &Request<'_>, job: &UnderWay<'_>) -> Outcome {
+    fn feed(&self, session: Session, request: &Request<'_>, job: &RunningJob<'_>) -> Outcome {
         let report = self.watched(session, request.input, request.limits, job);
         let outcome = self.judge(&report);
         lock(&self.pool).is_down = matches!(
@@ -499,7 +499,7 @@ impl Sessions {
     }
 
     /// What a run has done. A daemon that refuses a run tells how many clients it serves, which is noted.
-    fn judge(&self, report: &Report) -> Outcome {
+    fn judge(&self, report: &RunReport) -> Outcome {
         let outcome = report.judge(&self.endpoint);
         if let Some(allowed) = places_allowed(&report.stderr).filter(|_| is_busy(&outcome)) {
             self.places.learn(allowed);
@@ -514,8 +514,8 @@ impl Sessions {
         session: Session,
         input: &[u8],
         limits: Limits,
-        job: &UnderWay<'_>,
-    ) -> Report {
+        job: &RunningJob<'_>,
+    ) -> RunReport {
         job.works();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.running).insert(id, session.killer());

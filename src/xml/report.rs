@@ -3,7 +3,7 @@
 
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
-use super::text::{Source, Span};
+use super::text::{SourceText, Span};
 
 /// Most problems in a report; a file with more is not a configuration.
 const SHOWN_MAX: usize = 50;
@@ -65,7 +65,7 @@ impl Problem {
     }
 
     /// One line for a log: `file:line:column: message; help`.
-    pub fn line(&self, source: &Source) -> String {
+    pub fn line(&self, source: &SourceText) -> String {
         let mut line = place(self, source);
         line.push_str(": ");
         line.push_str(&self.message);
@@ -150,7 +150,7 @@ impl Problems {
 }
 
 /// The full report: every problem with its position, the source line and the mark.
-pub fn render(source: &Source, problems: &[Problem]) -> String {
+pub fn render(source: &SourceText, problems: &[Problem]) -> String {
     let mut report = Rendered::default();
     for problem in problems.iter().take(SHOWN_MAX) {
         report.add(&render_one(source, problem));
@@ -174,7 +174,7 @@ impl Rendered {
     }
 }
 
-fn render_one(source: &Source, problem: &Problem) -> String {
+fn render_one(source: &SourceText, problem: &Problem) -> String {
     let level = match problem.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -203,7 +203,7 @@ fn render_one(source: &Source, problem: &Problem) -> String {
 }
 
 /// The line that `span` begins on, its number, and the span within it.
-fn line_around<'a>(source: &'a Source, span: &Span) -> Option<(&'a str, usize, Span)> {
+fn line_around<'a>(source: &'a SourceText, span: &Span) -> Option<(&'a str, usize, Span)> {
     let text = &source.text;
     let start = source.floor(span.start);
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
@@ -218,7 +218,7 @@ fn line_around<'a>(source: &'a Source, span: &Span) -> Option<(&'a str, usize, S
     Some((line, number, start - line_start..end - line_start))
 }
 
-fn place(problem: &Problem, source: &Source) -> String {
+fn place(problem: &Problem, source: &SourceText) -> String {
     match &problem.span {
         Some(span) => {
             let (line, column) = source.line_column(span.start);
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn the_report_shows_file_line_column_the_line_and_a_mark() {
         let text = "<head>\n\t<debug start=\"flase\"/>\n</head>";
-        let source = Source::decode("conf.xml", text.as_bytes()).unwrap();
+        let source = SourceText::decode("conf.xml", text.as_bytes()).unwrap();
         let at = text.find("flase").unwrap();
         let problem = Problem::error(at..at + 5, "found `flase`").help("did you mean `false`?");
         let report = render(&source, std::slice::from_ref(&problem));
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_mark_at_the_very_end_or_over_many_lines_is_shown() {
         let text = "<head>\r\n<a\r\nb";
-        let source = Source::decode("c.xml", text.as_bytes()).unwrap();
+        let source = SourceText::decode("c.xml", text.as_bytes()).unwrap();
         for span in [text.len()..text.len(), 8..text.len(), 7..9, 6..7, 10..99] {
             assert!(render(&source, &[Problem::error(span, "x")]).contains("c.xml:"));
         }

@@ -11,20 +11,20 @@ use crate::ground::words::{near_word, quoted};
 
 /// One element that may stand in a file.
 #[derive(Debug)]
-pub struct Kind {
+pub struct ElementKind {
     /// In its right letter case.
     pub name: &'static str,
     /// Names of its attributes.
     pub attributes: &'static [&'static str],
     /// What may stand inside.
-    pub children: &'static [&'static Kind],
+    pub children: &'static [&'static ElementKind],
     /// True when it may be repeated.
     pub many: bool,
     /// True when it protects files, for example from deletion. If such an element is misspelt or misplaced, the file is refused.
     pub safety: bool,
 }
 
-impl Kind {
+impl ElementKind {
     /// The base for all kinds: no name, nothing allowed.
     pub const PLAIN: Self =
         Self { name: "", attributes: &[], children: &[], many: false, safety: false };
@@ -47,7 +47,7 @@ pub struct Field {
 #[derive(Debug, Clone)]
 pub struct Node {
     /// The kind of the element.
-    pub kind: &'static Kind,
+    pub kind: &'static ElementKind,
     /// Its start tag.
     pub span: Span,
     fields: Vec<Field>,
@@ -119,26 +119,26 @@ impl Node {
     }
 
     /// An element that is not in the file.
-    pub fn absent(kind: &'static Kind, span: Span) -> Self {
+    pub fn absent(kind: &'static ElementKind, span: Span) -> Self {
         Self { kind, span, fields: Vec::new(), children: BTreeMap::new() }
     }
 }
 
 /// The walk through the elements of a file.
-pub struct Walk<'a> {
+pub struct SchemaWalk<'a> {
     /// The elements that only group others. A child of one is also accepted in another.
-    pub containers: &'static [&'static Kind],
+    pub containers: &'static [&'static ElementKind],
     /// Safety elements that have no effect in this file, wherever they stand.
-    pub idle: &'static [&'static Kind],
+    pub idle: &'static [&'static ElementKind],
     /// Elements that were found in one container and belong in another.
     pub strays: Vec<Node>,
     /// Collects the problems.
     pub problems: &'a mut Problems,
 }
 
-impl Walk<'_> {
+impl SchemaWalk<'_> {
     /// Reads `element` as one of `kind`.
-    pub fn walk(&mut self, element: &Element, kind: &'static Kind) -> Node {
+    pub fn walk(&mut self, element: &Element, kind: &'static ElementKind) -> Node {
         let mut node = Node {
             kind,
             span: element.span.clone(),
@@ -162,7 +162,7 @@ impl Walk<'_> {
     }
 
     /// Reports an element that is unknown in `parent`, and suggests what it may have been meant for.
-    fn unknown(&mut self, element: &Element, parent: &'static Kind) {
+    fn unknown(&mut self, element: &Element, parent: &'static ElementKind) {
         let found = quoted(&element.name);
         let places: Vec<_> = self.containers.iter().flat_map(|kind| places_below(kind)).collect();
         let here = parent.children.iter().map(|kind| (parent, *kind));
@@ -178,7 +178,9 @@ impl Walk<'_> {
                 .problems
                 .push_broken(problem.help(format!("write <{} {key}=...", kind.name)));
         }
-        let is_it = |(_, kind): &&(&Kind, &Kind)| kind.name.eq_ignore_ascii_case(&element.name);
+        let is_it = |(_, kind): &&(&ElementKind, &ElementKind)| {
+            kind.name.eq_ignore_ascii_case(&element.name)
+        };
         let near = |names: &mut dyn Iterator<Item = &'static str>| near_word(&element.name, names);
         let (meant, help) = if let Some((home, kind)) = places.iter().find(is_it) {
             (Some(*kind), Some(format!("it belongs into <{}>", home.name)))
@@ -194,7 +196,7 @@ impl Walk<'_> {
             (None, (!known.is_empty()).then(|| format!("known here: {}", known.join(", "))))
         };
         let says_nothing = element.attributes.is_empty() && element.children.is_empty();
-        let is_idle = |kind: &Kind| self.idle.iter().any(|idle| idle.name == kind.name);
+        let is_idle = |kind: &ElementKind| self.idle.iter().any(|idle| idle.name == kind.name);
         let is_lost = meant.is_some_and(|kind| kind.safety && !is_idle(kind)) && !says_nothing;
         let is_misplaced = meant.is_some_and(|kind| kind.name.eq_ignore_ascii_case(&element.name));
         let fault = if is_misplaced { "has no meaning" } else { "is not known" };
@@ -217,7 +219,10 @@ impl Walk<'_> {
 }
 
 /// The kind and the attribute, when the blank between them is missing: `<deletestart="false"/>`.
-fn glued(element: &Element, kind: &'static Kind) -> Option<(&'static Kind, &'static str)> {
+fn glued(
+    element: &Element,
+    kind: &'static ElementKind,
+) -> Option<(&'static ElementKind, &'static str)> {
     let rest = element.name.get(kind.name.len()..).filter(|rest| !rest.is_empty())?;
     let begins = element.name[..kind.name.len()].eq_ignore_ascii_case(kind.name);
     let key = kind.attributes.iter().find(|key| key.eq_ignore_ascii_case(rest));
@@ -225,22 +230,22 @@ fn glued(element: &Element, kind: &'static Kind) -> Option<(&'static Kind, &'sta
 }
 
 /// The kind called `name`, in any letter case.
-pub fn find(kinds: &'static [&'static Kind], name: &str) -> Option<&'static Kind> {
+pub fn find(kinds: &'static [&'static ElementKind], name: &str) -> Option<&'static ElementKind> {
     kinds.iter().find(|kind| kind.name.eq_ignore_ascii_case(name)).copied()
 }
 
 /// The container in which `name` should stand, and its kind there.
 pub fn find_home(
-    containers: &'static [&'static Kind],
+    containers: &'static [&'static ElementKind],
     name: &str,
-) -> Option<(&'static Kind, &'static Kind)> {
-    let home_of = |home: &&'static Kind| Some((*home, find(home.children, name)?));
+) -> Option<(&'static ElementKind, &'static ElementKind)> {
+    let home_of = |home: &&'static ElementKind| Some((*home, find(home.children, name)?));
     containers.iter().find_map(home_of)
 }
 
 /// Everything that may occur somewhere below `kind`: the parent kind, and the kind.
-fn places_below(kind: &'static Kind) -> Vec<(&'static Kind, &'static Kind)> {
-    let one = |child: &&'static Kind| {
+fn places_below(kind: &'static ElementKind) -> Vec<(&'static ElementKind, &'static ElementKind)> {
+    let one = |child: &&'static ElementKind| {
         let mut places = vec![(kind, *child)];
         places.extend(places_below(child));
         places
@@ -248,7 +253,7 @@ fn places_below(kind: &'static Kind) -> Vec<(&'static Kind, &'static Kind)> {
     kind.children.iter().flat_map(one).collect()
 }
 
-fn fields(element: &Element, kind: &'static Kind, problems: &mut Problems) -> Vec<Field> {
+fn fields(element: &Element, kind: &'static ElementKind, problems: &mut Problems) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
     for attribute in &element.attributes {
         let written = attribute.name.as_str();
@@ -285,14 +290,19 @@ fn fields(element: &Element, kind: &'static Kind, problems: &mut Problems) -> Ve
     fields
 }
 
-fn note_case(element: &Element, kind: &Kind, problems: &mut Problems) {
+fn note_case(element: &Element, kind: &ElementKind, problems: &mut Problems) {
     if element.name != kind.name {
         let sentence = format!("<{}> is read as <{}>", element.name, kind.name);
         problems.push(Problem::warning(element.name_span.clone(), sentence));
     }
 }
 
-fn misplaced(element: &Element, kind: &Kind, home: &Kind, here: &Kind) -> Problem {
+fn misplaced(
+    element: &Element,
+    kind: &ElementKind,
+    home: &ElementKind,
+    here: &ElementKind,
+) -> Problem {
     let (name, here, home) = (kind.name, here.name, home.name);
     Problem::warning(
         element.name_span.clone(),
@@ -305,7 +315,7 @@ fn misplaced(element: &Element, kind: &Kind, home: &Kind, here: &Kind) -> Proble
 fn unknown_attribute(
     attribute: &Attribute,
     element: &Element,
-    kind: &Kind,
+    kind: &ElementKind,
     problems: &mut Problems,
 ) {
     let found = quoted(&attribute.name);

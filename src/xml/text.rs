@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use encoding_rs::{Encoding, GBK, UTF_8, WINDOWS_1252};
 
-/// Byte range in [`Source::text`].
+/// Byte range in [`SourceText::text`].
 pub type Span = Range<usize>;
 
 /// A configuration has a few kilobytes; a larger file is a mistake.
@@ -14,7 +14,7 @@ pub const MAX_BYTES: u64 = 1 << 20;
 
 /// The text of one configuration file.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct SourceText {
     /// The path as the user wrote it, for messages.
     pub name: String,
     /// The whole text, decoded.
@@ -24,7 +24,7 @@ pub struct Source {
     encoding: &'static Encoding,
 }
 
-impl Source {
+impl SourceText {
     /// Decodes `bytes`.
     ///
     /// # Errors
@@ -109,8 +109,8 @@ fn first_beyond_ascii(text: &str) -> Span {
 mod tests {
     use super::*;
 
-    fn decoded(bytes: &[u8]) -> Source {
-        Source::decode("x.xml", bytes).unwrap()
+    fn decoded(bytes: &[u8]) -> SourceText {
+        SourceText::decode("x.xml", bytes).unwrap()
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn what_is_no_text_is_refused_with_the_reason() {
-        let refused = |bytes: &[u8]| Source::decode("x.xml", bytes).unwrap_err();
+        let refused = |bytes: &[u8]| SourceText::decode("x.xml", bytes).unwrap_err();
         assert!(refused(b"\xff\xfe<\0h\0").contains("UTF-16"));
         assert!(refused(b"<\0h\0").contains("UTF-16"));
         assert!(refused(b"\x7fELF\x02\0").contains("no text"));

@@ -1,5 +1,5 @@
-//! `-d`: the parent tells the truth, the child is a well-behaved daemon. Uses the real program and a real remote.
-//! What old installations expect beyond that is in `habits.rs`.
+//! `-d`: the parent reports the real result, and the child is a proper daemon. Uses the real program and a real remote.
+//! `habits.rs` tests what else old installations expect.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::support::forwarder::Forwarder;
 use crate::support::rsyncd::Rsyncd;
-use crate::support::sersync::{PROGRAM, Setup, open_file};
+use crate::support::sersync::{Installation, PROGRAM, open_file};
 use crate::support::{children_of, free_port, is_running, wait_for_content, wait_until};
 
 fn text(bytes: &[u8]) -> String {
@@ -19,7 +19,7 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn when_the_parent_exits_with_0_no_change_is_missed() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let parent = setup.run_background();
     fs::write(setup.source.join("first"), "at once").unwrap();
     assert!(parent.status.success(), "{}", text(&parent.stderr));
@@ -30,7 +30,7 @@ fn when_the_parent_exits_with_0_no_change_is_missed() {
 #[test]
 fn a_background_start_says_where_its_log_and_state_are_and_the_log_begins_with_what_runs() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let parent = setup.run_background();
     assert!(parent.status.success(), "{}", text(&parent.stderr));
     let output = text(&parent.stdout);
@@ -51,7 +51,7 @@ fn a_background_start_says_where_its_log_and_state_are_and_the_log_begins_with_w
 #[test]
 fn a_misspelt_command_and_a_check_that_fails_here_end_with_2() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let config = setup.config.to_str().unwrap();
     for words in [&["stauts", "-o", config][..], &["-o", config, "status"]] {
         let end = setup.command(PROGRAM, words).output().unwrap();
@@ -66,10 +66,10 @@ fn a_misspelt_command_and_a_check_that_fails_here_end_with_2() {
 
 #[test]
 fn relative_paths_mean_the_same_in_the_background() {
-    // sersync2 ran rsync in the watch path, so that is where a relative password file lies.
+    // sersync2 ran rsync in the watch path, so a relative password file is relative to it.
     let remote = Rsyncd::start();
     let auth = r#"<auth start="true" users="bob" passwordfile="rsync.pass"/>"#;
-    let setup = Setup::with_remote("confxml.xml", remote.port, r#"name="auth""#, auth);
+    let setup = Installation::with_remote("confxml.xml", remote.port, r#"name="auth""#, auth);
     fs::copy(remote.password_file("secret"), setup.source.join("rsync.pass")).unwrap();
     let parent = setup.command(PROGRAM, &["-d", "-o", "confxml.xml"]).output().unwrap();
     assert!(parent.status.success(), "{}", text(&parent.stderr));
@@ -79,7 +79,7 @@ fn relative_paths_mean_the_same_in_the_background() {
 #[test]
 fn a_wrong_configuration_is_the_parents_failure_with_the_reason() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let good = fs::read_to_string(&setup.config).unwrap();
     let bad = good.replace(&format!(r#"port="{}""#, remote.port), r#"port="abc""#);
     fs::write(&setup.config, bad).unwrap();
@@ -92,7 +92,7 @@ fn a_wrong_configuration_is_the_parents_failure_with_the_reason() {
 #[test]
 fn a_missing_watch_path_is_the_parents_failure_with_the_reason() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     fs::remove_dir(&setup.source).unwrap();
     let parent = setup.run_background();
     assert_eq!(parent.status.code(), Some(1));
@@ -104,7 +104,7 @@ fn a_missing_watch_path_is_the_parents_failure_with_the_reason() {
 #[test]
 fn the_daemon_has_a_session_of_its_own_and_no_terminal() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     assert!(setup.run_background().status.success());
     let pid = setup.pid();
     let session = session_of(&pid.to_string());
@@ -115,7 +115,7 @@ fn the_daemon_has_a_session_of_its_own_and_no_terminal() {
     assert_eq!(open_file(pid, 2), setup.log_file());
 }
 
-/// As the kernel lists it: 0 where the session's leader lives outside of this process namespace, as in a container.
+/// The session id of a process; 0 if the session's leader is outside this PID namespace, as in a container.
 fn session_of(process: &str) -> String {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let after_name = stat.rsplit_once(") ").unwrap().1;
@@ -125,7 +125,7 @@ fn session_of(process: &str) -> String {
 #[test]
 fn umask_and_working_directory_are_kept() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "umask 0027 && exec \"$@\"", "sh", PROGRAM]);
     command.args(setup.arguments(&["-d", "-o", setup.config.to_str().unwrap()]));
@@ -140,7 +140,7 @@ fn umask_and_working_directory_are_kept() {
 #[test]
 fn sighup_reopens_the_log_file() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     assert!(setup.run_background().status.success());
     fs::rename(setup.log_file(), setup.dir.join("sersync2.log.1")).unwrap();
     setup.signal(Signal::HUP);
@@ -155,7 +155,7 @@ fn sighup_reopens_the_log_file() {
 #[test]
 fn sigterm_ends_the_daemon_and_its_children() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     assert!(setup.run_background().status.success());
     setup.assert_mirrors(&remote, "file");
     let pid = setup.pid();
@@ -171,14 +171,14 @@ fn a_start_waits_for_a_predecessor_that_is_stopping() {
     let port = free_port();
     let forwarder = Forwarder::start(9, port, remote.port);
     let name = r#"name="data""#;
-    let setup = Setup::with_remote("confxml.xml", port, name, "");
+    let setup = Installation::with_remote("confxml.xml", port, name, "");
     let xml = fs::read_to_string(&setup.config).unwrap();
     fs::write(&setup.config, xml.replace("127.0.0.1", &forwarder.ip())).unwrap();
     assert!(setup.run_background().status.success());
     setup.assert_mirrors(&remote, "first");
-    // A file that is under way for longer than a start used to wait.
+    // A file whose transfer takes longer than a start used to wait.
     forwarder.set_rate(Some(200_000));
-    // Without a pattern, so that rsync cannot compress it.
+    // Random content, so that rsync cannot compress it.
     let mut state = 1_u32;
     let noise = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -214,7 +214,7 @@ fn is_under_way(remote: &Rsyncd, name: &str) -> bool {
 #[test]
 fn a_refused_background_start_leaves_a_trace_in_the_log() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     assert!(setup.run_background().status.success());
     let refused = setup.run_background();
     assert_eq!(refused.status.code(), Some(1));
@@ -227,7 +227,7 @@ fn a_refused_background_start_leaves_a_trace_in_the_log() {
 #[test]
 fn sigusr1_logs_what_is_pending_and_sigusr2_does_nothing() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     assert!(setup.run_background().status.success());
     setup.signal(Signal::USR2);
     setup.signal(Signal::USR1);
@@ -258,7 +258,7 @@ fn the_program_prints_its_lines_in_the_order_of_the_tutorials() {
         "watch path is: ",
     ];
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let config = setup.config.to_str().unwrap();
     let parent = setup.command(PROGRAM, &["-r", "-d", "-o", config]).output().unwrap();
     assert!(parent.status.success(), "{}", text(&parent.stderr));
@@ -266,7 +266,7 @@ fn the_program_prints_its_lines_in_the_order_of_the_tutorials() {
     let known = |line: &&str| LINES.iter().any(|begin| line.starts_with(begin));
     let printed: Vec<&str> = output.lines().filter(known).collect();
     assert_eq!(printed.len(), LINES.len(), "{output}");
-    // The parent and its child print beside each other: where the parent's only line stands is not certain.
+    // The parent and its child print at the same time, so the position of the parent's only line varies.
     let is_parents = |line: &&str| line.starts_with("daemon start");
     let of_one = |lines: &[&str]| -> Vec<String> {
         lines.iter().filter(|line| !is_parents(line)).map(|line| (*line).to_owned()).collect()
@@ -280,7 +280,7 @@ fn the_program_prints_its_lines_in_the_order_of_the_tutorials() {
 fn the_number_of_workers_is_true_where_it_is_printed() {
     let remote = Rsyncd::start();
     for (options, workers) in [(&["-d"][..], 10), (&["-d", "-n", "3"], 3)] {
-        let setup = Setup::new(&remote);
+        let setup = Installation::new(&remote);
         let xml = fs::read_to_string(&setup.config).unwrap();
         let one = xml.lines().find(|line| line.contains("<remote ")).unwrap();
         let many = |i| one.replace("\"data\"", &format!("\"data/{i}\"")) + "\n";
@@ -298,7 +298,7 @@ fn the_number_of_workers_is_true_where_it_is_printed() {
 #[test]
 fn systemd_hears_that_the_mirror_stands() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let path = setup.dir.join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(crate::support::LIMIT)).unwrap();

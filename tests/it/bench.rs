@@ -1,4 +1,4 @@
-//! The benchmarks in their short form: they run, and give a table. Their figures are not looked at: a test measures no time.
+//! The short form of the benchmarks runs and prints a table. The figures are not checked: a test asserts no times.
 
 #[path = "../../benches/mirror/bench.rs"]
 mod mirror;
@@ -7,9 +7,9 @@ mod pure;
 
 use std::time::Duration;
 
-use mirror::{Options, figure_names};
+use mirror::{BenchOptions, figure_names};
 
-/// One of each kind; the others would only take longer.
+/// One figure of each kind; more would only take longer.
 const FIGURES: [&str; 11] = [
     "latency",
     "storm",
@@ -41,7 +41,7 @@ fn the_short_benchmark_gives_a_table() {
     assert!(FIGURES.iter().all(|figure| figure_names().contains(figure)));
     let only = FIGURES.map(str::to_owned).into();
     let mut table = Vec::new();
-    let report = mirror::run(&Options { only, ..Options::short() }, &mut table).unwrap();
+    let report = mirror::run(&BenchOptions { only, ..BenchOptions::short() }, &mut table).unwrap();
     let table = String::from_utf8(table).unwrap();
     eprintln!("{table}");
     for figure in FIGURES {

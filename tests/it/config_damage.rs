@@ -1,4 +1,4 @@
-//! Good files, damaged in any mixture of the ways that are read leniently, mean the same; any other damage ends in a report.
+//! Valid files with any mix of tolerated damage keep their meaning; any other damage ends in a report.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
@@ -17,11 +17,11 @@ impl Choices {
     }
 }
 
-/// Keys whose values keep their blanks or may not touch the end of a tag.
+/// Keys whose values keep their blanks, or must not be next to the end of a tag.
 const EXACT_KEYS: [&str; 7] =
     ["expression", "match", "username", "passwd", "prefix", "suffix", "base"];
 
-/// Writes a good file anew, with damage that may not change its meaning.
+/// Rewrites a valid file with damage that must not change its meaning.
 fn damage(text: &str, choices: &mut Choices) -> Vec<u8> {
     let mut out = String::new();
     let mut rest = text;

@@ -1,9 +1,9 @@
-//! Files that cannot be read, broken structure, plugins, and what the machine lacks: each refused in a sentence with its place.
+//! Unreadable files, broken structure, plugins, and what the machine lacks: each is refused in a sentence with its position.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use sersync::config::{LoadOptions, PluginName, Verdict, check_file, load, load_bytes};
+use sersync::config::{CheckVerdict, LoadOptions, PluginName, check_file, load, load_bytes};
 
 use crate::config_refusals::{STOCK, read, refused, stock_with};
 
@@ -113,7 +113,7 @@ fn configuration(watch: &Path, auth: &str) -> String {
     )
 }
 
-/// Loads for a start on this machine: the report of what is wrong, empty when nothing is.
+/// Loads a configuration for a start on this machine; returns the report, which is empty if nothing is wrong.
 fn start_on_this_machine(watch: &Path, auth: &str) -> String {
     let options = LoadOptions { preflight: true, ..LoadOptions::default() };
     match load_bytes("c.xml", configuration(watch, auth).as_bytes(), &options) {
@@ -128,7 +128,7 @@ fn a_valid_configuration_is_told_with_watch_path_and_remotes() {
     let file = dir.path().join("c.xml");
     std::fs::write(&file, configuration(watch.path(), "")).unwrap();
     let report = check_file(&file, &LoadOptions::default());
-    assert_eq!(report.verdict, Verdict::Valid, "{}", report.text);
+    assert_eq!(report.verdict, CheckVerdict::Valid, "{}", report.text);
     for words in
         ["the configuration is valid", "to 127.0.0.1::tongbu1", watch.path().to_str().unwrap()]
     {

@@ -1,10 +1,9 @@
-//! Files as they come out of blogs, editors and terminals: each loads with the stock file's meaning, or is refused in words
-//! that say what to do.
+//! Files as copied from blogs, editors and terminals: each loads with the stock file's meaning, or the refusal tells what to do.
 
 use crate::config_lenient::{STOCK, read};
 use crate::config_refusals::refused;
 
-/// Asserts that `text` means the stock file, and that every warning names its place.
+/// Asserts that `text` means the stock file, and that every warning has its position.
 fn same_as_stock(text: &[u8]) {
     let loaded = read(text);
     assert_eq!(loaded.config, read(STOCK).config);

@@ -1,5 +1,5 @@
-//! What an operator reads about the mistakes of the first five minutes: one cause, one message, which says what to do.
-//! `GOLDEN_UPDATE=1 cargo test --test it config_messages` writes the reports, to be read before they are committed.
+//! The messages about mistakes of the first five minutes: one message per cause, which tells what to do.
+//! `GOLDEN_UPDATE=1 cargo test --test it config_messages` writes the reports; review them before you commit.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use sersync::config::{LoadOptions, load_bytes};
 use sersync::xml::report::render;
 
-/// All that is told about a file.
+/// Everything that is reported about a file.
 fn report(name: &str, text: &str) -> String {
     match load_bytes(name, text.as_bytes(), &LoadOptions::default()) {
         Ok(loaded) => format!("{}\nloaded\n", render(&loaded.source, &loaded.warnings)),
@@ -35,7 +35,7 @@ fn mistakes_of_the_first_five_minutes_are_told_as_the_golden_files_say() {
     assert!(count >= 17, "{count} files in {}", dir.display());
 }
 
-/// None of these may start a mirror that deletes although somebody wrote that it must not, or sends what he excluded.
+/// None of these may start a mirror that deletes although the file forbids it, or sends what the file excludes.
 #[test]
 fn a_safety_switch_that_cannot_be_obeyed_is_refused() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/first-minutes");

@@ -1,4 +1,4 @@
-//! What cannot be understood is refused, all at once, each with place, what was found and what was expected.
+//! Everything wrong is refused at once, each problem with its position, what was found and what was expected.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
@@ -17,7 +17,7 @@ pub fn stock_with(from: &str, to: &str) -> String {
     STOCK.replacen(from, to, 1)
 }
 
-/// Asserts that the stock file with `from` replaced by `to` is refused in these words, at the replaced place.
+/// Asserts that the stock file with `from` replaced by `to` is refused in these words, at the replaced text.
 pub fn refused(from: &str, to: &str, words: &[&str]) {
     let text = stock_with(from, to);
     let report = read(&text).map(|l| l.config).expect_err(&format!("{to} was accepted"));
@@ -238,7 +238,7 @@ fn a_remote_inside_of_another_one_is_told_unless_the_watch_paths_lie_the_same_wa
     assert!(warnings(&[local("/a", "m"), local("/b", "me")].concat()).is_empty());
     let both = "<localpath watch=\"/a\"><remote ip=\"h\" name=\"m\"/><remote ip=\"h\" name=\"m/x\"/></localpath>";
     assert_eq!(warnings(both).len(), 1);
-    // The inner watch path is what the outer one sends there: only that they share files is told.
+    // The outer watch path sends the same files there, so the only warning is that both share files.
     let same = warnings(&[local("/a", "m"), local("/a/sub", "m/sub")].concat());
     assert!(same.len() == 1 && same[0].contains("lie within each other"), "{same:?}");
 }

@@ -1,5 +1,5 @@
-//! rsync is confined to the watch path: what stands elsewhere on this machine never reaches a remote, however somebody links to it.
-//! A kernel without Landlock says so and has nothing to try.
+//! rsync is confined to the watch path: other files of this machine never reach a remote, whatever links lead to them.
+//! On a kernel without Landlock these tests report that and are skipped.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -32,7 +32,7 @@ fn works_here() -> bool {
     outcome.is_ok()
 }
 
-/// A full sync of `root` whose rsync follows every link, as an old one does when it is deceived.
+/// A full sync of `root` whose rsync follows every link, as an old rsync does after such an attack.
 fn deceived(root: &Path, daemon: &Rsyncd) -> RunSpec {
     let host = Host { name: "127.0.0.1".into(), port: Some(daemon.port), ..Host::default() };
     let destination = Destination::Daemon { host, module: "data".into() };
@@ -144,7 +144,7 @@ fn an_old_rsync_leaks_nothing_to_somebody_who_swaps_a_directory_for_a_link() {
         mirror.write(format!("d/f{i}"), "mine");
     }
     symlink(&outside, mirror.at("link")).unwrap();
-    // Half of the time `d` is the link: between rsync's list and its open, too. Unconfined, most of these syncs leak.
+    // `d` is the link for half of the time, also between rsync's list and its open. Unconfined, most of these syncs leak.
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -162,7 +162,7 @@ fn an_old_rsync_leaks_nothing_to_somebody_who_swaps_a_directory_for_a_link() {
         is_over.store(true, Ordering::Relaxed);
     });
     assert!(!holds_secret(&daemon.data));
-    // It was mirrored all the while: without the swaps all of it arrives.
+    // Confinement did not prevent mirroring: without the swaps everything arrives.
     if fs::symlink_metadata(mirror.at("d")).unwrap().is_symlink() {
         renameat_with(CWD, mirror.at("d"), CWD, mirror.at("link"), RenameFlags::EXCHANGE).unwrap();
     }

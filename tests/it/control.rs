@@ -1,4 +1,4 @@
-//! A running mirror is asked and steered from outside: status, and what the control socket promises.
+//! Queries and commands to a running mirror: status, and the guarantees of the control socket.
 
 mod doctor;
 mod events;
@@ -19,7 +19,7 @@ pub fn run(mirror: &Mirror, name: &str, words: &[&str]) -> Output {
     command(mirror, name, words).output().unwrap()
 }
 
-/// The same, not started yet.
+/// A command for one instance, not started yet.
 pub fn command(mirror: &Mirror, name: &str, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sersync2"));
     command.arg(name).arg("-o").arg(&mirror.config);
@@ -27,13 +27,13 @@ pub fn command(mirror: &Mirror, name: &str, words: &[&str]) -> Command {
     command
 }
 
-/// What it says on standard output and error.
+/// Its standard output and error.
 pub fn text(output: &Output) -> String {
     let both = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8(both).unwrap()
 }
 
-/// The snapshot of an instance that is asked by `status --json`.
+/// The snapshot of an instance, from `status --json`.
 pub fn snapshot(mirror: &Mirror) -> Value {
     let output = run(mirror, "status", &["--json"]);
     let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();

@@ -1,11 +1,11 @@
-//! Every configuration that a page of docs/ or a README shows is one that loads, with nothing to warn of.
+//! Every configuration in docs/ or a README loads without warnings.
 
 use std::fs;
 use std::path::Path;
 
 use sersync::config::{LoadOptions, PluginName, load_bytes};
 
-/// The blocks of `page` that are marked as XML and hold a whole file.
+/// The XML blocks of `page` that hold a complete file.
 fn configurations(page: &str) -> Vec<&str> {
     let blocks = page.split("```xml\n").skip(1);
     let texts = blocks.filter_map(|block| block.split("```").next());

@@ -7,7 +7,7 @@ use sersync::config::FilterRules;
 use sersync::filter::{Expression, Filter};
 use sersync::path::RelPath;
 
-/// The rows of the table below this heading's first cell, as cells without their marks.
+/// The rows of the table whose heading begins with `first_cell`, as cells without their marks.
 fn rows(page: &str, first_cell: &str, cells: usize) -> Vec<Vec<String>> {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
     let behind = page.lines().skip_while(|line| !line.starts_with(first_cell));

@@ -1,4 +1,4 @@
-//! Two instances that mirror each other: what one brings is no change for the other, and nothing is lost.
+//! Two instances that mirror each other: a delivery by one is not a change for the other, and nothing is lost.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ struct Side {
 
 impl Side {
     fn new() -> Self {
-        // Without this, the daemon says only when a client comes.
+        // Without this, the daemon logs only that a client has connected.
         let module = "transfer logging = yes\nlog format = moved %o %n".to_owned();
         Self { daemon: Rsyncd::start_with(&Options { module, ..Options::default() }), mirror: None }
     }
@@ -38,7 +38,7 @@ impl Side {
         self.mirror = Some(mirror);
     }
 
-    /// Writes a file in one go: who writes in place while the other side's copy is under way shows a half-written file.
+    /// Writes a file in one step (a rename). A write in place could expose a half-written file to the other side.
     fn write(&self, name: &str, content: &str) {
         let path = self.daemon.at(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -68,7 +68,7 @@ fn pair(attrib: bool) -> (Side, Side) {
     (a, b)
 }
 
-/// Each side has received something, and has found that the other one has it.
+/// Lets each side receive something and find out that the other side already has it.
 #[track_caller]
 fn know_each_other(a: &Side, b: &Side) {
     for (from, to, name) in [(a, b, "from a"), (b, a, "from b")] {
@@ -77,10 +77,10 @@ fn know_each_other(a: &Side, b: &Side) {
     }
 }
 
-/// Longer than what rests is left alone before the other side is asked about it: a shorter quiet is no rest.
+/// Longer than an echo waits before the other side is asked about it; a shorter pause proves nothing.
 const QUIET: Duration = POSTPONED.saturating_add(Duration::from_secs(1));
 
-/// Waits until neither daemon has had anything to do for a while.
+/// Waits until both daemons have been idle for a while.
 #[track_caller]
 fn assert_comes_to_rest(a: &Side, b: &Side) {
     let counts = || (a.transfers(), b.transfers(), a.runs(), b.runs());
@@ -97,8 +97,8 @@ fn assert_comes_to_rest(a: &Side, b: &Side) {
     assert_eq!(tree(&a.daemon.data), tree(&b.daemon.data));
 }
 
-/// Writes on both sides in turn. Files of their own may follow each other at once. Two versions of one file need some seconds between
-/// them, for rsync's `--update` counts in whole seconds, and an echo of the old one may still be under way.
+/// Writes on both sides in turn. Different files may follow each other at once. Two versions of one file need some seconds in between:
+/// rsync's `--update` compares whole seconds, and an echo of the old version may still be in flight.
 fn write_in_turn(a: &Side, b: &Side) {
     for round in 0..20 {
         let (from, to) = if round % 2 == 0 { (a, b) } else { (b, a) };
@@ -122,7 +122,7 @@ fn write_in_turn(a: &Side, b: &Side) {
     }
 }
 
-/// A new mode arrives, though not at once: the file looks like one that an rsync has put here.
+/// A new mode arrives, but with a delay: the file looks as if an rsync had received it here.
 fn change_mode(from: &Side, to: &Side) {
     fs::set_permissions(from.daemon.at("shared"), fs::Permissions::from_mode(0o600)).unwrap();
     let mode = || fs::metadata(to.daemon.at("shared")).unwrap().permissions().mode() & 0o777;
@@ -158,14 +158,14 @@ fn two_mirrors_rest_after_a_storm_of_short_lives_on_one_side() {
         }
         fs::remove_dir_all(a.daemon.at("d3")).unwrap();
         assert_comes_to_rest(&a, &b);
-        // What was deleted while its echo was under way may be back; what was not deleted must be there.
+        // A file that was deleted while its echo was in flight may be back. A file that was not deleted must be there.
         for i in (0..300).filter(|i| i % 2 == 1 && i % 7 != 3) {
             assert!(a.daemon.at(format!("d{}/e/f{i}", i % 7)).exists(), "f{i} is lost");
         }
     }
 }
 
-/// A tree as its users know it: each file's content.
+/// The expected tree: each file's content.
 type Tree = BTreeMap<String, String>;
 
 fn contents(root: &Path) -> Tree {
@@ -185,7 +185,7 @@ fn contents(root: &Path) -> Tree {
     found
 }
 
-/// What one side does in its turn; `expected` is the tree before, and afterwards what both sides must come to hold.
+/// The changes of one side in its turn. Updates `expected`, the tree that both sides must have in the end.
 fn take_a_turn(turn: usize, side: &Side, expected: &mut Tree) {
     let content = format!("written in turn {turn}");
     let below = |name: &&String| name.contains('/');
@@ -218,8 +218,8 @@ fn take_a_turn(turn: usize, side: &Side, expected: &mut Tree) {
     }
 }
 
-/// The turn of one side ends when the other one has the change, not when everything is quiet. The directories are there before:
-/// what is renamed in a directory before this side watches it has never been seen under its old name.
+/// A turn ends when the other side has the change, not when everything is quiet. All directories exist before: a rename in a directory
+/// that is not watched yet is seen only under its new name.
 #[test]
 fn writers_who_take_turns_on_both_sides_lose_nothing() {
     let (a, b) = pair(false);
@@ -253,7 +253,7 @@ fn one_file_that_both_sides_rewrite_in_turn_keeps_its_last_content() {
     assert_eq!(fs::read_to_string(a.daemon.at("shared")).unwrap(), "turn 59");
 }
 
-/// The other side's echo of one version is under way while the next one is written.
+/// The next version is written while the other side's echo of the last one is in flight.
 #[test]
 fn a_file_that_one_side_rewrites_again_and_again_keeps_its_last_content() {
     let (a, b) = pair(false);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sersync::config::raw::known_elements;
 use sersync::config::{LoadOptions, load_bytes};
-use sersync::xml::schema::Kind;
+use sersync::xml::schema::ElementKind;
 
 const EXAMPLE: &str = include_str!("../../confxml.example.xml");
 const STOCK: &str = include_str!("../data/legacy-configs/01.xml");
@@ -12,13 +12,13 @@ const MANUAL: &str = include_str!("../../docs/CONFIG.md");
 const MANUAL_ZH: &str = include_str!("../../docs/CONFIG.zh-CN.md");
 
 /// Every element and attribute as `element` and `element key`.
-fn known(kind: &Kind, names: &mut BTreeSet<String>) {
+fn known(kind: &ElementKind, names: &mut BTreeSet<String>) {
     names.insert(kind.name.to_owned());
     names.extend(kind.attributes.iter().map(|key| format!("{} {key}", kind.name)));
     kind.children.iter().for_each(|child| known(child, names));
 }
 
-/// Every element and attribute that stands in `text`, also in its comments.
+/// Every element and attribute in `text`, including its comments.
 fn written(text: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for tag in text.split('<').skip(1) {
@@ -98,7 +98,7 @@ fn lines_stand_where_provisioning_scripts_look_for_them() {
 
 #[test]
 fn the_usual_edits_by_script_work() {
-    // What `sed 's#from#to#'` does on every line.
+    // The same as `sed 's#from#to#'` on every line.
     let edits = [
         ("watch=\"/opt/tongbu\"", "watch=\"/data\""),
         (

@@ -1,4 +1,4 @@
-//! What breaks, broken for real: every promise of docs/RELIABILITY.md has its test here.
+//! Real faults, caused on purpose: every promise of docs/RELIABILITY.md has its test here.
 
 mod downtime;
 mod fail_log;

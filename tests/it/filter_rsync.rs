@@ -12,7 +12,7 @@ use sersync::config::FilterRules;
 use sersync::filter::Filter;
 use sersync::path::RelPath;
 
-/// Expressions in sets, all of which patterns can say.
+/// Sets of expressions that patterns can express.
 const RULES: [&[&str]; 9] = [
     &[],
     &[r"(.*)\.svn", r"(.*)\.gz", "^info/*", "^static/*"],
@@ -25,7 +25,7 @@ const RULES: [&[&str]; 9] = [
     &["(.*)a", ".b(.*)", "(.*)/[a-d][a-i]?r/..g"],
 ];
 
-/// Names below which every file of the tree stands, and the files.
+/// The directories; each contains every file.
 const DIRS: [&str; 12] = [
     "",
     "info",
@@ -96,7 +96,7 @@ fn rsync_with_our_patterns_copies_what_the_filter_keeps() {
     }
     for dir in DIRS.map(|dir| source.path().join(dir)) {
         for name in FILES {
-            // A name that is taken by a directory stays one.
+            // A name that is already a directory stays one.
             let _ = std::fs::File::create_new(dir.join(OsStr::from_bytes(name)));
         }
     }

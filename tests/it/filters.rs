@@ -1,5 +1,5 @@
-//! Filters end to end: what is excluded is neither sent nor deleted, whatever brings the daemon to a path.
-//! What the expressions mean is tested in `src/filter/tests.rs`.
+//! Filters end to end: an excluded path is neither sent nor deleted, whatever the cause of a run is.
+//! `src/filter/tests.rs` tests the meaning of the expressions.
 
 use std::fs;
 use std::path::Path;
@@ -50,7 +50,7 @@ fn files(root: &Path) -> Vec<String> {
     names
 }
 
-/// An expression that rsync's patterns can say, and one that they cannot; both exclude `x.log` and not `x.txt`.
+/// An expression that rsync's patterns can express, and one that they cannot. Both exclude `x.log` and not `x.txt`.
 const LOGS: [&str; 2] = [r"(.*)\.log", r"(.*)(?!\.txt)\.(log)(?=$)"];
 
 #[test]
@@ -104,7 +104,7 @@ fn a_full_sync_neither_sends_nor_deletes_what_is_excluded() {
             let mut setup = filtered(&daemon, &[logs, "^cache/*", "(.*)/private"]);
             setup.args = vec!["-r".into()];
             let mut mirror = Mirror::prepare(&setup);
-            // With many entries the tree is divided; nothing of what is excluded may become a part of its own.
+            // A tree with many entries is divided; an excluded directory must not become a shard.
             for i in 0..if many { 2_500 } else { 10 } {
                 mirror.write(format!("d{}/f{i}.txt", i % 3), "x");
                 mirror.write(format!("cache/d{}/f{i}", i % 3), "x");
@@ -137,7 +137,7 @@ fn a_directory_that_is_moved_in_leaves_its_excluded_files_behind() {
         put(&away.join("b.log"), "x");
         fs::rename(&away, mirror.at("in")).unwrap();
         wait_for_content(&daemon.at("in/deep/a.txt"), "x");
-        // And within the tree.
+        // The same inside the tree.
         put(&daemon.at("in/deep/remote.log"), "only there");
         fs::rename(mirror.at("in"), mirror.at("moved")).unwrap();
         wait_for_content(&daemon.at("moved/deep/a.txt"), "x");
@@ -252,7 +252,7 @@ fn no_line_is_printed_that_could_not_keep_to_the_filter() {
     mirror.wait_for_output("no rsync command says the filter expression");
 }
 
-/// What a scheduled full sync does for the whole tree, without its clock: jobs until nothing comes back.
+/// Does a scheduled full sync of the whole tree without its clock: runs jobs until none returns anything.
 fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patterns: &[&str]) {
     let expressions = expressions.iter().map(|e| (*e).to_owned()).collect();
     let rules = FilterRules { excludes: expressions, ..FilterRules::default() };
@@ -333,13 +333,13 @@ fn what_only_crontabfilter_excludes_is_mirrored_in_real_time() {
     wait_for_content(&daemon.at("a.php"), "x");
 }
 
-/// The shortest schedule there is takes a minute, which this test waits for in full.
+/// The shortest schedule is one minute, and this test waits for all of it.
 #[test]
 fn a_scheduled_full_sync_comes_by_itself_and_keeps_to_its_filter() {
     let crontab = |inner: &str| format!("<crontab start=\"true\" schedule=\"1\">{inner}</crontab>");
     let patterns =
         "<crontabfilter start=\"true\"><exclude expression=\"*.php\"></exclude></crontabfilter>";
-    // One with a filter of its own, and one with the <filter> alone: there sersync2 refused to run.
+    // One with its own filter, and one with only <filter>; sersync2 refused to run with the latter.
     let both = [(crontab(patterns), "php"), (crontab(""), "log")].map(|(sersync, kept)| {
         let daemon = Rsyncd::start();
         let head = if kept == "log" { filter("", &[LOGS[0]]) } else { String::new() };

@@ -1,17 +1,17 @@
-//! The corpus of the fuzz targets, run through them as ordinary tests, with a little damage of each kind.
-//! Long runs with random bytes are made by `scripts/fuzz`.
+//! Runs the corpus of the fuzz targets as ordinary tests, with a little damage of each kind.
+//! `scripts/fuzz` makes long runs with random bytes.
 
 use std::path::Path;
 
 use sersync::change::{Cause, Change, RemoteId, RootId};
 use sersync::config::{LoadOptions, load_bytes};
-use sersync::journal::{Journal, Layout};
+use sersync::journal::{Journal, JournalLayout};
 use sersync::path::RelPath;
 
 #[path = "../../fuzz/src/targets.rs"]
 mod targets;
 
-/// Each file as it is, cut at some places, and with some bytes changed.
+/// Runs the target with each file: unchanged, cut at some positions, and with some bytes changed.
 fn with_damage(bytes: &[u8], target: fn(&[u8])) {
     target(bytes);
     let step = (bytes.len() / 200).max(1);
@@ -59,7 +59,8 @@ fn the_journal_reader_survives_its_corpus_and_a_journal_of_today() {
         <remote ip="b" name="m"/></localpath><rsync><commonParams params="-a"/></rsync></sersync></head>"#;
     let options = LoadOptions::default();
     let config = load_bytes("two.xml", text, &options).unwrap().config;
-    let (mut journal, _) = Journal::open(state.path(), Layout::new(&config.mirrors)).unwrap();
+    let (mut journal, _) =
+        Journal::open(state.path(), JournalLayout::new(&config.mirrors)).unwrap();
     let path = |name: &str| RelPath::new(name.as_bytes()).unwrap();
     let change = |name| Change::tree(path(name), Cause::Found);
     let seq = journal.append_changes(RootId(0), &[change("a/b"), change("c"), change("d e")]);
@@ -68,7 +69,7 @@ fn the_journal_reader_survives_its_corpus_and_a_journal_of_today() {
     journal.close();
     let bytes = std::fs::read(state.path().join("journal")).unwrap();
     with_damage(&bytes, targets::journal);
-    // Kept as a seed for the fuzzer where one is asked for.
+    // Save it as a seed for the fuzzer, if the variable is set.
     if let Some(to) = std::env::var_os("SERSYNC_WRITE_SEED") {
         std::fs::write(to, bytes).unwrap();
     }

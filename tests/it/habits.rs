@@ -1,5 +1,5 @@
-//! What operators of old installations do, each with the real program: start it in their ways, look for it, end it.
-//! Going to the background itself is tested in `background.rs`.
+//! What operators of old installations do, with the real program: how they start it, find it and end it.
+//! `background.rs` tests the background mode itself.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -9,13 +9,13 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::support::rsyncd::Rsyncd;
-use crate::support::sersync::{PROGRAM, Setup, can_make_namespaces, process_name};
+use crate::support::sersync::{Installation, PROGRAM, can_make_namespaces, process_name};
 use crate::support::{children_of, is_running, wait_until};
 
 #[test]
 fn pgrep_finds_exactly_one_line_for_each_configuration() {
     let remote = Rsyncd::start();
-    let setup = Setup::named("nginx.xml", &remote);
+    let setup = Installation::named("nginx.xml", &remote);
     assert!(setup.run_background().status.success());
     let pattern = format!("sersync2 .*{}/nginx.xml", setup.dir.path().display());
     let expected = format!("{}\n", setup.pid());
@@ -26,8 +26,8 @@ fn pgrep_finds_exactly_one_line_for_each_configuration() {
     wait_until("pgrep finds the daemon alone", finds_one_line);
     setup.assert_mirrors(&remote, "file");
     wait_until("pgrep finds it alone while sessions are ready", finds_one_line);
-    // `ps aux | grep sersync2` must not count what it has started.
-    // A child that has not become rsync yet has the words of its parent.
+    // `ps aux | grep sersync2` must not count the program's children.
+    // Before its exec, a child has the command line of its parent.
     wait_until("no child is named after the program", || {
         children_of(setup.pid()).iter().all(|child| {
             let words = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
@@ -39,11 +39,11 @@ fn pgrep_finds_exactly_one_line_for_each_configuration() {
 #[test]
 fn killall_finds_the_daemon_by_its_name() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     assert!(setup.run_background().status.success());
     let pid = setup.pid();
     assert_eq!(process_name(pid), "sersync2");
-    // What `killall` sends; killall itself would meet the instances of other tests.
+    // The signal of `killall`; killall itself would also hit the instances of other tests.
     setup.signal(Signal::TERM);
     wait_until("the daemon ends", || !is_running(pid));
 }
@@ -52,10 +52,10 @@ fn killall_finds_the_daemon_by_its_name() {
 fn a_renamed_program_and_a_symbolic_link_keep_their_name() {
     let remote = Rsyncd::start();
     for name in ["sersync", "sersync2-www"] {
-        let setup = Setup::new(&remote);
+        let setup = Installation::new(&remote);
         let program = setup.dir.join(name);
         match name {
-            // By another process: one that is forked meanwhile elsewhere in the tests must not keep it open for writing.
+            // Let another process copy it: a process that another test forks now must not keep the copy open for writing.
             "sersync" => {
                 assert!(Command::new("cp").arg(PROGRAM).arg(&program).status().unwrap().success());
             }
@@ -76,8 +76,11 @@ fn a_renamed_program_and_a_symbolic_link_keep_their_name() {
 fn three_instances_with_the_same_host_run_at_once() {
     let remotes = [Rsyncd::start(), Rsyncd::start(), Rsyncd::start()];
     let names = ["a.xml", "b.xml", "c.xml"];
-    let setups: Vec<Setup> =
-        names.iter().zip(&remotes).map(|(name, remote)| Setup::named(name, remote)).collect();
+    let setups: Vec<Installation> = names
+        .iter()
+        .zip(&remotes)
+        .map(|(name, remote)| Installation::named(name, remote))
+        .collect();
     for setup in &setups {
         let parent = setup.run_background();
         assert!(parent.status.success(), "{}", String::from_utf8_lossy(&parent.stderr));
@@ -91,7 +94,7 @@ fn three_instances_with_the_same_host_run_at_once() {
 #[test]
 fn sighup_does_not_end_a_foreground_instance() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let mut running = setup.start(&[]);
     setup.signal(Signal::HUP);
     setup.assert_mirrors(&remote, "after-sighup");
@@ -102,7 +105,7 @@ fn sighup_does_not_end_a_foreground_instance() {
 #[test]
 fn after_kill_9_nothing_is_left_and_a_new_start_works() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     assert!(setup.run_background().status.success());
     setup.assert_mirrors(&remote, "before");
     let pid = setup.pid();
@@ -120,7 +123,7 @@ fn after_kill_9_nothing_is_left_and_a_new_start_works() {
 #[test]
 fn it_starts_from_rc_local_without_terminal_home_or_path() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let mut command = Command::new("setsid");
     command.arg("--wait").arg(PROGRAM);
     command.args(setup.arguments(&["-d", "-r", "-o", setup.config.to_str().unwrap()]));
@@ -133,7 +136,7 @@ fn it_starts_from_rc_local_without_terminal_home_or_path() {
 #[test]
 fn what_nohup_starts_survives_the_terminal() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let mut command = Command::new("nohup");
     command.arg(PROGRAM).args(setup.arguments(&["-o", setup.config.to_str().unwrap()]));
     let mut running =
@@ -151,10 +154,10 @@ fn what_nohup_starts_survives_the_terminal() {
 #[test]
 fn a_supervisor_keeps_its_child_and_sees_exit_code_0() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     for signal in [Signal::TERM, Signal::INT] {
         let config = setup.config.to_str().unwrap();
-        // What a shell starts with `&` has SIGINT ignored, and that is kept; a supervisor ignores nothing.
+        // A shell starts a command with `&` with SIGINT ignored, and the program keeps that. A supervisor ignores nothing.
         let supervised = ["--default-signal=INT", PROGRAM, "-r", "-o", config];
         let mut command = setup.command("env", &supervised);
         let mut running = setup.start_command(command.process_group(0));
@@ -168,7 +171,7 @@ fn a_supervisor_keeps_its_child_and_sees_exit_code_0() {
 #[test]
 fn it_survives_a_launcher_that_ignores_sigchld() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' CHLD; exec \"$@\"", "sh", PROGRAM]);
     command.args(setup.arguments(&["-o", setup.config.to_str().unwrap()]));
@@ -180,10 +183,10 @@ fn it_survives_a_launcher_that_ignores_sigchld() {
     assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & sigchld, 0);
 }
 
-/// The program as an ordinary user runs it, without arguments; `None` when this is an ordinary user.
-fn as_nobody(setup: &Setup) -> Option<Command> {
+/// The program without arguments, run by an ordinary user; `None` when the tests themselves run as an ordinary user.
+fn as_nobody(setup: &Installation) -> Option<Command> {
     if !rustix::process::geteuid().is_root() {
-        // Then every other test of this file shows it.
+        // Then every other test of this file covers this case.
         return None;
     }
     let program = setup.dir.join("sersync2");
@@ -202,7 +205,7 @@ fn as_nobody(setup: &Setup) -> Option<Command> {
 #[test]
 fn an_ordinary_user_can_run_it() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let Some(mut command) = as_nobody(&setup) else { return };
     command.args(setup.arguments(&["-o", setup.config.to_str().unwrap()]));
     let _running = setup.start_command(&mut command);
@@ -213,7 +216,7 @@ fn an_ordinary_user_can_run_it() {
 #[test]
 fn who_has_no_place_for_the_state_hears_so_and_is_served_all_the_same() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let Some(mut command) = as_nobody(&setup) else { return };
     command.env_remove("HOME").env_remove("XDG_STATE_HOME").arg("-o").arg(&setup.config);
     let running = setup.start_command(&mut command);
@@ -226,7 +229,7 @@ fn who_has_no_place_for_the_state_hears_so_and_is_served_all_the_same() {
 #[test]
 fn a_fail_log_that_this_user_cannot_write_is_told_before_it_is_needed() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let Some(mut command) = as_nobody(&setup) else { return };
     let text = fs::read_to_string(&setup.config).unwrap();
     let own = setup.dir.join("fail.sh");
@@ -239,8 +242,8 @@ fn a_fail_log_that_this_user_cannot_write_is_told_before_it_is_needed() {
     );
 }
 
-/// Starts the program in a mount namespace in which `max_user_watches` is a file of ours, holding `value`.
-fn start_with_limit(setup: &Setup, value: &str, options: &str) -> (String, String) {
+/// Starts the program in a mount namespace where `max_user_watches` is our own file with `value`.
+fn start_with_limit(setup: &Installation, value: &str, options: &str) -> (String, String) {
     let limit = setup.dir.file("max_user_watches", value);
     let script = format!(
         "mount --bind '{0}' /proc/sys/fs/inotify/max_user_watches && \
@@ -263,13 +266,13 @@ fn a_limit_of_the_kernel_is_raised_never_lowered_and_a_refusal_is_one_warning() 
     }
     let remote = Rsyncd::start();
     let line = "execute：echo 50000000 > /proc/sys/fs/inotify/max_user_watches\n";
-    let (output, limit) = start_with_limit(&Setup::new(&remote), "8192\n", "rw");
+    let (output, limit) = start_with_limit(&Installation::new(&remote), "8192\n", "rw");
     assert!(output.contains(line), "{output}");
     assert_eq!(limit, "50000000\n");
-    let (output, limit) = start_with_limit(&Setup::new(&remote), "99000000\n", "rw");
+    let (output, limit) = start_with_limit(&Installation::new(&remote), "99000000\n", "rw");
     assert!(!output.contains(line), "{output}");
     assert_eq!(limit, "99000000\n");
-    let (output, limit) = start_with_limit(&Setup::new(&remote), "8192\n", "ro");
+    let (output, limit) = start_with_limit(&Installation::new(&remote), "8192\n", "ro");
     assert!(!output.contains(line), "{output}");
     assert_eq!(output.matches("max_user_watches").count(), 1, "one warning: {output}");
     assert_eq!(limit, "8192\n");
@@ -282,7 +285,7 @@ fn as_pid_1_of_a_container_it_reaps_orphans_and_ends_on_sigterm() {
         return;
     }
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let orphan = setup.dir.join("orphan");
     symlink("/bin/sleep", &orphan).unwrap();
     let mut command = Command::new("unshare");
@@ -308,7 +311,7 @@ fn as_pid_1_of_a_container_it_reaps_orphans_and_ends_on_sigterm() {
 #[test]
 fn the_execute_command_line_works_when_pasted() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     fs::write(setup.source.join("it's here"), "content").unwrap();
     let mut running = setup.start(&["-r"]);
     let output = running.output();
@@ -326,7 +329,7 @@ fn the_execute_command_line_works_when_pasted() {
 #[test]
 fn debug_shows_events_and_commands_that_work_when_pasted() {
     let remote = Rsyncd::start();
-    let setup = Setup::new(&remote);
+    let setup = Installation::new(&remote);
     let text = fs::read_to_string(&setup.config).unwrap();
     fs::write(&setup.config, text.replace("<sersync>", "<debug start=\"true\"/><sersync>"))
         .unwrap();

@@ -1,4 +1,4 @@
-//! Files that sersync2 users have published load, or are refused with the reason, as their README says.
+//! Files that sersync2 users have published load or are refused with the reason, as the README beside them tells.
 
 use std::path::PathBuf;
 

@@ -8,7 +8,7 @@ use crate::support::rsyncd::Rsyncd;
 use crate::support::tmpfs::Tmpfs;
 use crate::support::{TestDir, tree, wait_for_content, wait_until};
 
-/// One remote, the directory `path`.
+/// A configuration with one remote: the directory `path`.
 fn setup_to(daemon: &Rsyncd, path: &Path) -> Setup {
     let remote = format!("<remote path=\"{}\" bwlimit=\"0\"/>", path.display());
     Setup { remotes: Vec::new(), more_remotes: remote, ..Setup::to(daemon) }

@@ -142,7 +142,7 @@ fn the_data_of_a_renamed_directory_is_not_sent_again() {
     let daemon = Rsyncd::start();
     let mirror = Mirror::start(&Setup::to(&daemon));
     mirror.write("0/f", "content");
-    // While something is still in flight for the old name, a move is an ordinary change; so there are several.
+    // A move is an ordinary change while a job for the old name is in flight, so try several moves.
     let kept = (0..20).any(|round| {
         let (old, new) = (round.to_string(), (round + 1).to_string());
         wait_until("the trees are equal", || tree(&mirror.source) == tree(&daemon.data));
@@ -259,7 +259,7 @@ fn a_dead_remote_does_not_delay_the_others() {
     let dead = Rsyncd::start();
     let live = Rsyncd::start();
     let mut setup = Setup::to(&live);
-    // Nobody listens on this address; the port is the living daemon's.
+    // Nothing listens on this address; the port is that of the running daemon.
     setup.remotes = vec![("127.0.0.2".into(), "data".into()), ("127.0.0.1".into(), "data".into())];
     let mirror = Mirror::start(&setup);
     drop(dead);
@@ -294,7 +294,7 @@ fn a_name_may_go_below_its_module_and_each_watch_path_has_its_own_remotes() {
     let mut setup = Setup::to(&one);
     setup.remotes = vec![("127.0.0.1".into(), "data/sub/deep".into())];
     let second = crate::support::TestDir::new();
-    // The port is common to all remotes: what differs is the place.
+    // All remotes share the port, so only the module or path differs.
     setup.sersync = format!(
         "<localpath watch=\"{}\"><remote ip=\"127.0.0.1\" name=\"data/other\"/></localpath>",
         second.path().display()

@@ -1,4 +1,4 @@
-//! Plugins beside the mirror and alone, end to end: the real binary, a real daemon, a recording script.
+//! Plugins together with the mirror and alone, end to end: the real binary, a real daemon, a recording script.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -94,7 +94,7 @@ fn manner(name: &str) -> Manner {
     }
 }
 
-/// What the listener of this plugin hears of a written file.
+/// Checks what the listener of this plugin receives for a written file.
 fn assert_heard(name: &str, heard: &[u8], mirror: &Mirror, file: &str) {
     let heard = String::from_utf8_lossy(heard);
     let path = mirror.at(file).display().to_string();
@@ -146,7 +146,7 @@ fn socket_http_and_refresh_cdn_run_alone_without_a_remote() {
         setup.args = vec!["-m".into(), name.into()];
         let mut mirror = Mirror::prepare(&setup);
         add_plugin(&mirror, &talking(&mirror, name, listener.address));
-        // A new one might be seen before its close, and then is heard of as a new one.
+        // Use an existing file: a new one might be reported before its close, as created.
         mirror.write("a.txt", "old");
         mirror.launch();
         mirror.wait_ready();

@@ -1,5 +1,5 @@
-//! Moves inside the tree, end to end: equal trees whatever moved where, and no file data on the way where that is possible.
-//! How hints come to be is tested in watch/moves.rs.
+//! Moves inside the tree, end to end: the trees become equal, and no file data is sent where that is possible.
+//! watch/moves.rs tests how the hints are made.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +24,7 @@ fn wait_until_equal(mirror: &Mirror, daemon: &Rsyncd) {
     });
 }
 
-/// What the daemon has received in all, in bytes.
+/// How many bytes the daemon has received in total.
 fn received(daemon: &Rsyncd) -> u64 {
     let log = fs::read_to_string(daemon.log_file()).unwrap();
     let words = log.lines().filter_map(|line| line.split(" received ").nth(1));
@@ -52,7 +52,7 @@ fn large_files_and_directories_move_without_their_data() {
     }
     wait_until_equal(&mirror, &daemon);
     // The last run ends, and is counted, after its files are visible.
-    // A confirmation under way deletes what is renamed meanwhile, and with it the copy of which the new name is made.
+    // Wait for confirmations: one that runs during a rename deletes the old name, and with it the copy for the new name.
     assert_eq!(crate::control::run(&mirror, "flush", &[]).status.code(), Some(0));
     wait_until("all is counted", || received(&daemon) > 12_388_608);
     let before = received(&daemon);
@@ -83,7 +83,7 @@ fn what_moves_on_before_its_last_move_has_ended_costs_no_data_either() {
         mirror.write(format!("dir0/f{n}"), noise(100_000, 3 + n as u64));
     }
     wait_until_equal(&mirror, &daemon);
-    // A confirmation under way deletes what is renamed meanwhile, and with it the copy of which the new name is made.
+    // Wait for confirmations: one that runs during a rename deletes the old name, and with it the copy for the new name.
     assert_eq!(crate::control::run(&mirror, "flush", &[]).status.code(), Some(0));
     wait_until("all is counted", || received(&daemon) > 10_388_608);
     let before = received(&daemon);
@@ -91,7 +91,7 @@ fn what_moves_on_before_its_last_move_has_ended_costs_no_data_either() {
         for round in 0..12 {
             let (old, new) = (format!("{name}{round}"), format!("{name}{}", round + 1));
             rename(&mirror, &old, &new);
-            // Its job is not over when the last of it is there.
+            // The job is not over yet when its last file is there.
             wait_until("it has moved", || daemon.at(format!("{new}{last}")).exists());
         }
     }
@@ -109,7 +109,7 @@ fn a_second_rename_in_the_same_burst_costs_no_data_either() {
         ..Setup::to(&daemon)
     });
     let names = ["twice", "thrice", "back", "changed"];
-    // They come from outside, so that each is sent once; rsync takes files of equal size and second for the same.
+    // Move them in from outside, so that each is sent once: rsync treats files of equal size and second as equal.
     for (number, name) in names.iter().enumerate() {
         let content = noise((5 << 20) + 4096 * number, 1 + number as u64);
         let outside = mirror.dir.file(format!("outside/{name}"), content);
@@ -120,7 +120,7 @@ fn a_second_rename_in_the_same_burst_costs_no_data_either() {
     }
     fs::rename(mirror.dir.dir("outside/dir"), mirror.at("dir")).unwrap();
     wait_until_equal(&mirror, &daemon);
-    // A confirmation under way deletes what is renamed meanwhile, and with it the copy of which the new name is made.
+    // Wait for confirmations: one that runs during a rename deletes the old name, and with it the copy for the new name.
     assert_eq!(crate::control::run(&mirror, "flush", &[]).status.code(), Some(0));
     wait_until("all is counted", || received(&daemon) > 22_971_520);
     let before = received(&daemon);
@@ -214,7 +214,7 @@ fn what_comes_from_outside_or_leaves_the_tree_is_mirrored() {
     assert_eq!(fs::read(daemon.at("d/file")).unwrap(), b"from outside");
 }
 
-/// Gives a file a time long past.
+/// Sets the modification time of a file to long ago.
 fn make_old(path: &Path) {
     let past = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
     fs::File::options().write(true).open(path).unwrap().set_modified(past).unwrap();
@@ -234,7 +234,7 @@ fn an_older_file_that_takes_the_place_of_a_newer_one_arrives_in_spite_of_u() {
         rename(&mirror, old, new);
         wait_until_equal(&mirror, &daemon);
     }
-    // From outside, and by a copy that keeps its time.
+    // Once by a move from outside, and once by a copy that keeps the time.
     mirror.write("restored", "newer");
     mirror.write("copied", "newer");
     wait_until_equal(&mirror, &daemon);

@@ -1,4 +1,4 @@
-//! The main job with a receiver that cannot delete missing names, as in stock Debian 12: `make test` fetches one.
+//! The mirror with a receiver that cannot delete missing names, as in stock Debian 12. `make test` downloads such an rsync.
 
 use std::fs;
 

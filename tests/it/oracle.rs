@@ -1,5 +1,5 @@
-//! The copy is what plain rsync makes of the same words: random trees, random operations, every option of the table.
-//! Knows neither how sersync sends nor what the words mean: `rsync WORDS -r --delete ./ DEST/` by hand is the judge.
+//! The copy equals what plain rsync makes with the same options: random trees, random operations, every option of the table.
+//! It knows neither how sersync sends nor what the options mean. `rsync WORDS -r --delete ./ DEST/` is the reference.
 
 mod operations;
 mod trial;
@@ -12,10 +12,10 @@ use crate::support::storm::Chance;
 use trial::Trial;
 use words::{SETS, Set};
 
-/// Trials side by side; each is a daemon, a mirror and many small rsync runs.
+/// How many trials run in parallel; each is a daemon, a mirror and many small rsync runs.
 const BESIDE: usize = 3;
 
-/// What `cargo test` runs: a few sets, one of each kind that once went wrong, with one seed.
+/// The sets that `cargo test` runs with one seed: one of each kind that once failed.
 const SHORT: &[&str] = &["plain", "exclude-dir", "include-some"];
 
 #[test]
@@ -24,7 +24,7 @@ fn the_copy_is_what_plain_rsync_makes_of_the_same_words() {
     report(&run(&sets, Chance::seed_or(1), 12));
 }
 
-/// `make oracle`: every set of the table, then pairs by chance.
+/// `make oracle`: every set of the table, then random pairs.
 #[test]
 #[ignore = "as long as asked: make oracle SEED=N ROUNDS=N PAIRS=N ONLY=NAME,NAME"]
 fn every_option_of_the_table_and_pairs_of_them() {
@@ -42,7 +42,7 @@ fn number(variable: &str, otherwise: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// What differed, a paragraph for each set.
+/// Runs the sets; returns the differences, a paragraph for each set.
 fn run(sets: &[Set], seed: u64, rounds: usize) -> Vec<String> {
     eprintln!("SERSYNC_SEED={seed}, {} sets, {rounds} rounds each", sets.len());
     let (next, failures, count) =

@@ -1,4 +1,4 @@
-//! The status page and what else tells how the mirror is: the server by itself with made-up snapshots, and the real program.
+//! The status page and the other reports of the mirror's state: the server alone with made-up snapshots, and the real program.
 
 mod browser;
 mod fake;

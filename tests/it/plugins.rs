@@ -1,5 +1,5 @@
-//! The plugins against real listeners and real programs, well-behaved ones and others.
-//! Drives the library; what a configuration file makes of it is tested elsewhere.
+//! The plugins against real listeners and real programs, well-behaved and faulty.
+//! Uses the library; other tests cover the configuration of plugins.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 #![expect(
     clippy::disallowed_methods,
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use sersync::path::RelPath;
 use sersync::plugin::{Plugin, PluginEvent, PluginLimits, PluginSpec, PluginStats};
 
-/// How long a test waits for what must happen.
+/// How long a test waits for a condition.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A written, closed file below `/www`.
@@ -33,7 +33,7 @@ fn event(path: &[u8]) -> PluginEvent {
     }
 }
 
-/// Quick limits, so that slow partners are noticed within the test's patience.
+/// Short limits, so that slow listeners are detected within [`PATIENCE`].
 fn limits() -> PluginLimits {
     PluginLimits {
         queue: 100,
@@ -79,7 +79,7 @@ impl log::Log for Keeper {
     }
 
     fn log(&self, record: &log::Record) {
-        // What the libraries say at their debug levels is the logger's to hold back.
+        // Drop the debug messages of libraries.
         if !record.target().starts_with("sersync") {
             return;
         }

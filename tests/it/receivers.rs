@@ -1,5 +1,5 @@
-//! Receivers that allow less than a plain rsync daemon: refused options, keys locked to a directory, few places.
-//! Nothing that only sersync adds may cost a delivery.
+//! Receivers that allow less than a plain rsync daemon: refused options, keys restricted to a directory, few connections.
+//! The refusal of one of sersync's own options must not cost a delivery.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use crate::support::rsyncd::{Options, Rsyncd};
 use crate::support::sshd::Sshd;
 use crate::support::{TestDir, tree, wait_for_content, wait_until};
 
-/// Each is the value of `refuse options` of a daemon.
+/// Values of a daemon's `refuse options`.
 const REFUSALS: &[&str] = &[
     "checksum dry-run",
     "delete-missing-args",
@@ -182,12 +182,12 @@ fn every_form_of_rrsync_takes_creations_changes_moves_and_deletions() {
     }
 }
 
-/// False where its interpreter is missing.
+/// False if the interpreter of `program` is missing.
 fn runs(program: &str) -> bool {
     Command::new(program).arg("--help").output().is_ok_and(|output| output.status.success())
 }
 
-/// Three watch paths that go to three modules of one daemon, which share its four places.
+/// Three watch paths are sent to three modules of one daemon, which share its four places.
 #[test]
 fn three_modules_behind_four_places_get_everything_and_nobody_is_blamed() {
     let dir = TestDir::new();
@@ -219,7 +219,7 @@ fn three_modules_behind_four_places_get_everything_and_nobody_is_blamed() {
     assert_no_error(&mirror, "four places");
 }
 
-/// Each session runs the daemon's hook, so without sessions it runs for what is sent and for nothing else.
+/// Each connection runs the daemon's hook. So without ready sessions it runs only for deliveries.
 #[test]
 fn without_ready_sessions_a_hook_runs_only_for_what_is_sent() {
     let dir = TestDir::new();
@@ -270,7 +270,7 @@ fn a_rewrite_right_after_its_directory_came_arrives_where_whole_seconds_are_comp
     }
 }
 
-/// After a rest a run needs no handshake; and what stands between the runs goes with the program.
+/// After an idle time a run needs no handshake, and the shared ssh connection ends with the program.
 #[test]
 fn the_ssh_connection_stays_between_runs_and_ends_with_the_program() {
     let sshd = Sshd::start();
@@ -301,7 +301,7 @@ fn the_ssh_connection_stays_between_runs_and_ends_with_the_program() {
     assert_no_error(&mirror, "a shared connection");
 }
 
-/// Words that start the program on a terminal of its own; its shell tells whether it has that terminal before it becomes the program.
+/// A command that starts the program on a terminal of its own. Its shell checks the terminal and then executes the program.
 fn on_a_terminal(mirror: &Mirror) -> Command {
     let words = [
         env!("CARGO_BIN_EXE_sersync2"),
@@ -321,7 +321,7 @@ fn on_a_terminal(mirror: &Mirror) -> Command {
 fn a_remote_shell_of_the_operators_own_cannot_reach_for_the_terminal() {
     let dir = TestDir::new();
     let (said, copy) = (dir.join("said"), dir.dir("copy"));
-    // It drops the words for the far side, and runs rsync here.
+    // This remote shell drops the arguments for the remote machine and runs rsync here.
     let shell = dir.file(
         "shell",
         format!(

@@ -1,5 +1,5 @@
-//! docs/RECEIVERS.md and its Chinese twin name every option that means something special, and every ability.
-//! Does not judge what they say of it.
+//! docs/RECEIVERS.md and its Chinese translation name every option with a special meaning, and every ability.
+//! Does not check the explanations.
 
 use sersync::rsync::exit::abilities_and_options;
 use sersync::rsync::options::{Meaning, OPTIONS, Role};
@@ -9,7 +9,7 @@ const PAGES: [(&str, &str); 2] = [
     ("docs/RECEIVERS.zh-CN.md", include_str!("../../docs/RECEIVERS.zh-CN.md")),
 ];
 
-/// Directives of rsyncd.conf that change something for a mirror.
+/// Directives of rsyncd.conf that affect a mirror.
 const DIRECTIVES: &[&str] = &[
     "max connections",
     "lock file",
@@ -40,7 +40,7 @@ const DIRECTIVES: &[&str] = &[
     "transfer logging",
 ];
 
-/// What rows of the pages say of a whole class.
+/// True for roles that the pages describe as a whole class of options.
 fn is_described_as_a_class(role: Role) -> bool {
     matches!(role, Role::Delete | Role::Rule(_))
 }

@@ -1,4 +1,4 @@
-//! Options of one remote take the place of those of `<rsync>`, for this remote only; what makes no sense is refused.
+//! Options of one remote replace those of `<rsync>`, for this remote only; options without a sensible meaning are refused.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::config_refusals::{read, refused, stock_with};
 
 const REMOTE: &str = "<remote ip=\"127.0.0.1\" name=\"tongbu1\"/>";
 
-/// The words of a run to each remote of the stock file, when these stand in it.
+/// The arguments of a run to each remote of the stock file, if these are its remotes.
 fn words(remotes: &str) -> Vec<String> {
     let config = read(stock_with(REMOTE, remotes)).unwrap().config;
     let run = |remote: &sersync::config::Remote| {
@@ -36,7 +36,7 @@ fn one_remote_may_be_reached_with_ssh() {
     assert!(words[0].contains("'ssh -p 22 ") && words[0].ends_with(" h:/m/"), "{}", words[0]);
 }
 
-/// The password file of each remote, when `<ssh start>`, `<auth passwordfile>` and the remotes are these.
+/// The password file of each remote, for these values of `<ssh start>`, `<auth passwordfile>` and the remotes.
 fn password_files(ssh: bool, file: &str, remotes: &str) -> Result<Vec<Option<String>>, String> {
     let auth = format!("<auth start=\"true\" users=\"bob\" passwordfile=\"{file}\"/>");
     let text = stock_with(REMOTE, remotes)
@@ -61,7 +61,7 @@ fn each_daemon_gets_the_password_file_whatever_the_other_remotes_are() {
         assert_eq!(files, [Some("/etc/pas".to_owned()), None, None], "<ssh start=\"{ssh}\"/>");
         let report = password_files(ssh, "", &both).unwrap_err();
         assert!(report.contains("<auth passwordfile>"), "{report}");
-        // Nobody would read it, so nobody looks at it.
+        // No run would use the file, so it is not checked.
         assert_eq!(password_files(ssh, "", &format!("{SSH}{LOCAL}")).unwrap(), [None, None]);
     }
     let list = format!("{SSH}<remotes file=\"/no/list\" name=\"m\" ssh=\"false\"/>");

@@ -1,5 +1,5 @@
-//! Every option of rsync stands in the table that says what it means for a mirror.
-//! The texts are the installed rsync's own; where its manual page is not installed, a copy of the list in it.
+//! Every option of rsync is in the table that tells what it means for a mirror.
+//! The options come from the installed rsync; if its manual page is missing, from a copy of the list in it.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use sersync::rsync::options::{Arity, OPTIONS, RsyncOption, find};
 /// rsync 3.5.0's manual page as a list, for machines without manual pages.
 const MANUAL: &str = include_str!("../data/rsync-manual-options.txt");
 
-/// Letters with another meaning in these places: `-h` alone is the help, and `-M` is the daemon's `--dparam`.
+/// Letters with another meaning in the help and the daemon's part: `-h` alone is the help, and `-M` is the daemon's `--dparam`.
 const OTHER_LETTERS: [(&str, char); 2] = [("help", 'h'), ("dparam", 'M')];
 
 /// Named without its value in the daemon's part of the manual.
@@ -41,7 +41,7 @@ fn help() -> String {
     rows.map(|row| row.split("  ").next().unwrap_or(row).to_owned() + "\n").collect()
 }
 
-/// Finds what one line names, such as `--block-size=SIZE, -B`, in the table; the number of options.
+/// Finds the options of one line, such as `--block-size=SIZE, -B`, in the table; returns how many there are.
 fn look_up(line: &str) -> usize {
     let words = line.split([',', ' ', '(', ')', '"']).filter(|word| word.len() > 1);
     let mut last: Option<&RsyncOption> = None;

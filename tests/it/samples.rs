@@ -1,4 +1,4 @@
-//! Every sample that an operator may copy is valid. What the elements mean is tested elsewhere.
+//! Every sample that an operator may copy is valid. Other tests cover the meaning of the elements.
 
 use std::fs;
 use std::path::Path;
@@ -27,14 +27,14 @@ fn every_sample_configuration_passes_the_check_without_a_warning() {
     }
 }
 
-/// The first `<head>...</head>` of README.md, as the file that a newcomer copies.
+/// The first `<head>...</head>` of README.md, which a newcomer copies.
 fn first_configuration() -> &'static str {
     let readme = include_str!("../../README.md");
     let block = readme.split("```xml\n").nth(1).and_then(|rest| rest.split("```").next());
     block.expect("README.md shows no configuration")
 }
 
-/// Both files as they stand in the repository; only the places of this machine are put in.
+/// Both files as in the repository, except for the paths and addresses of this machine.
 #[test]
 fn the_first_configuration_of_the_readme_fits_the_sample_of_the_receiver() {
     let dir = TestDir::new();

@@ -1,5 +1,5 @@
-//! A save has steps: what a tool does to a path shortly after its content arrives too, with the stock switches.
-//! Each sentence is tried with both backends.
+//! The steps of a save: changes to a path shortly after its content arrive too, with the stock switches.
+//! Each test runs with both backends.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,7 +10,7 @@ use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::{wait_until, wait_until_within};
 
-/// Long enough for a machine under load, and shorter than anything that compares everything.
+/// Long enough for a machine under load, and shorter than the interval of any full comparison.
 const SOON: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// A mirror with the stock switches, by one backend.

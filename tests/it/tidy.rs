@@ -1,8 +1,9 @@
-//! What a reviewer would otherwise check by eye: file headers, paths that documents name, `unsafe`, `unwrap`.
-//! Looks at the text of the repository alone; the compiler's and clippy's findings are not repeated here.
+//! What a reviewer would otherwise check by eye: file headers, type names, paths in documents, `unsafe`, `unwrap`.
+//! Checks only the text of the repository; it does not repeat the checks of the compiler and clippy.
 
 mod layers;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -39,7 +40,7 @@ fn sources() -> Vec<PathBuf> {
     found
 }
 
-/// The lines of a source file in front of its inline tests, with their numbers, without comments.
+/// The lines of a source file before its inline tests, with their numbers, without comments.
 fn code(text: &str) -> Vec<(usize, String)> {
     text.lines()
         .take_while(|line| !line.ends_with("mod tests {"))
@@ -177,6 +178,45 @@ fn every_path_that_a_document_names_exists() {
     assert_none(&bad, "documents that name files which are not there");
 }
 
+/// The public types of a source file: `pub struct`, `pub enum`, `pub trait` and `pub type`.
+fn public_types(text: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let rest = line.strip_prefix("pub")?;
+        let rest =
+            rest.strip_prefix("(super)").or_else(|| rest.strip_prefix("(crate)")).unwrap_or(rest);
+        let (kind, rest) = rest.strip_prefix(' ')?.split_once(' ')?;
+        let is_type = ["struct", "enum", "trait", "type"].contains(&kind);
+        let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+        is_type.then(|| rest[..end].to_owned())
+    };
+    code(text).iter().filter_map(|(_, line)| name(line)).collect()
+}
+
+/// A reader has to know which type is meant without looking at the imports. Private types are exempt: their file explains them.
+#[test]
+fn each_public_type_has_a_name_of_its_own() {
+    let mut files_of: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in program() {
+        for name in public_types(&read(&path)) {
+            files_of.entry(name).or_default().push(path.display().to_string());
+        }
+    }
+    assert!(files_of.len() > 300, "{} types", files_of.len());
+    let twice: Vec<String> = files_of
+        .iter()
+        .filter(|(_, files)| files.len() > 1)
+        .map(|(name, files)| format!("{name}: {}", files.join(", ")))
+        .collect();
+    assert_none(&twice, "public types that share a name");
+}
+
+#[test]
+fn public_types_of_every_kind_are_found() {
+    let text = "pub struct A<'a> {\npub(super) enum B {\npub type C = u8;\npub(crate) trait D {}\nstruct E;\n\
+        pub fn f() {}\npub struct F(u8);\n// pub struct G;\n";
+    assert_eq!(public_types(text), ["A", "B", "C", "D", "F"]);
+}
+
 /// How many headings, table rows and code fences a page has.
 fn shape(text: &str) -> [usize; 3] {
     ["#", "|", "```"].map(|mark| text.lines().filter(|line| line.starts_with(mark)).count())
@@ -262,7 +302,7 @@ fn every_test_that_the_compatibility_tables_name_exists() {
             .map(|name| format!("{document}: {name}"))
             .collect();
         assert_none(&missing, "tests that are named and do not exist");
-        // A row without its test proves nothing.
+        // A row without a test proves nothing.
         let is_over =
             |line: &&str| ["## Two mirrors", "## 互相同步"].iter().any(|h| line.starts_with(h));
         for row in text.lines().take_while(|line| !is_over(line)) {

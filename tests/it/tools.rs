@@ -1,4 +1,4 @@
-//! `inotifywait` and `inotifywatch` beside the ones of inotify-tools, which are the judges.
+//! `inotifywait` and `inotifywatch` compared with those of inotify-tools, which are the reference.
 //! Needs the package inotify-tools; a machine without it fails these tests.
 
 mod better;

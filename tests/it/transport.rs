@@ -1,4 +1,4 @@
-//! The transport against real daemons: every kind of run, ready sessions, refusals, and what is left behind.
+//! The transport against real daemons: every kind of run, ready sessions, refusals, and leftovers.
 //! Does not know the engine.
 
 mod deletions;
@@ -22,7 +22,7 @@ use sersync::rsync::{Abilities, Endpoint, Presence, RunKind, input};
 use crate::support::TestDir;
 use crate::support::rsyncd::{Options, Rsyncd};
 
-/// Far longer than any run of these tests stands still.
+/// Far longer than any run of these tests stalls.
 const LIMITS: Limits = Limits { stall: Duration::from_secs(20), output_max: 0 };
 
 const BATCH: RunKind = RunKind::Batch { ignore_times: false };
@@ -67,7 +67,7 @@ impl Rig {
         self.remote.destination = daemon_module(self.daemon.port, module);
     }
 
-    /// The same rig, sending to the daemon's directory with ssh; the remote shell says which port.
+    /// The same rig, sending to the daemon's directory over ssh; the remote shell contains the port.
     fn over_ssh(&mut self, user: Option<String>) {
         let host = Host { user, name: "127.0.0.1".into(), port: None };
         let path = self.daemon.data.to_str().unwrap().to_owned();
@@ -106,13 +106,13 @@ impl Rig {
         self.run(&BATCH, &input::names(&paths))
     }
 
-    /// The same with the names as words.
+    /// A batch with the names as arguments.
     fn long_batch(&self, names: &[&str]) -> Outcome {
         let names = names.iter().map(|name| input::name(&path(name)).into_owned()).collect();
         self.run(&RunKind::LongBatch { names, ignore_times: false }, &[])
     }
 
-    /// A fallback run; what the disk says about each name decides.
+    /// A fallback run of these names, as they are on disk.
     fn fallback(&self, names: &[&str]) -> Outcome {
         let items: Vec<_> = names.iter().map(|name| (path(name), self.presence(name))).collect();
         let input = input::patterns(items.iter().map(|(path, at)| (path, *at)));

@@ -1,4 +1,4 @@
-//! The watch thread on real directories: what is done there is what is reported, by both backends.
+//! The watch thread on real directories: both backends report what was changed.
 
 mod changes;
 mod faults;
@@ -7,7 +7,7 @@ mod roots;
 mod storms;
 mod support;
 
-/// Each sentence is a test of both backends: a function of the backend's choice.
+/// Makes a test for each backend from a function that takes the backend.
 macro_rules! both_backends {
     ($($sentence:ident)*) => {
         mod by_inotify {

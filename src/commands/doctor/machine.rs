@@ -11,7 +11,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Deadline;
 use super::report::Finding;
-use crate::config::{Config, Loaded, Mirror, Remote, WatchBackend, preflight};
+use crate::config::{Config, Loaded, MirrorConfig, Remote, WatchBackend, preflight};
 use crate::filter::Filter;
 use crate::ground::counted::counted;
 use crate::ground::directory::list;
@@ -118,7 +118,7 @@ fn warnings_of(loaded: &Loaded) -> Finding {
 
 /// What would prevent the mirror from starting here.
 fn preflight_of(loaded: &Loaded) -> Vec<Finding> {
-    let problems = preflight::preflight(&loaded.config, &loaded.places).into_sorted();
+    let problems = preflight::preflight(&loaded.config, &loaded.spans).into_sorted();
     let finding = |problem: crate::xml::report::Problem| {
         let advice = problem.help.unwrap_or_default();
         match problem.severity {
@@ -181,7 +181,7 @@ fn confinement(config: &Config) -> Finding {
         );
     }
     let text = "rsync can read nothing but the watch path and its own files (Landlock)".to_owned();
-    let unconfined = |mirror: &Mirror, remote: &Remote| {
+    let unconfined = |mirror: &MirrorConfig, remote: &Remote| {
         let endpoint = Endpoint::new(&mirror.watch, &remote.destination, &remote.options);
         endpoint.confinement().err().map(|reason| (remote.destination.to_string(), reason))
     };
@@ -392,21 +392,22 @@ fn is_writable(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Verdict;
+    use super::super::report::FindingLevel;
     use super::*;
 
     #[test]
     fn an_old_rsync_and_a_program_that_is_none_are_told() {
         let verdict = |said: &str| judge_version(said).verdict;
-        assert_eq!(verdict("rsync  version 3.5.0  protocol version 32\n"), Verdict::Ok);
-        assert_eq!(verdict("rsync  version v3.2.7  protocol version 31\n"), Verdict::Ok);
+        assert_eq!(verdict("rsync  version 3.5.0  protocol version 32\n"), FindingLevel::Ok);
+        assert_eq!(verdict("rsync  version v3.2.7  protocol version 31\n"), FindingLevel::Ok);
         for old in ["3.0.9", "3.1.2", "3.1", "3.1.3pre1-dev"] {
             let said = format!("rsync  version {old}  protocol version 30\n");
-            let expected = if old == "3.1.3pre1-dev" { Verdict::Ok } else { Verdict::Warning };
+            let expected =
+                if old == "3.1.3pre1-dev" { FindingLevel::Ok } else { FindingLevel::Warning };
             assert_eq!(verdict(&said), expected, "{old}");
         }
-        assert_eq!(verdict("openrsync: protocol version 29\n"), Verdict::Unknown);
-        assert_eq!(verdict(""), Verdict::Unknown);
+        assert_eq!(verdict("openrsync: protocol version 29\n"), FindingLevel::Unknown);
+        assert_eq!(verdict(""), FindingLevel::Unknown);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::report::Finding;
-use super::trial::{Granularity, Trial, patiently, plain, run};
-use super::{Args, Deadline};
-use crate::config::{Mirror, Remote};
+use super::trial::{TimeStep, Trial, patiently, plain, run};
+use super::{Deadline, DoctorArgs};
+use crate::config::{MirrorConfig, Remote};
 use crate::destination::Destination;
 use crate::failure::{Failure, FailureKind};
 use crate::ground::figures::duration;
@@ -84,7 +84,7 @@ fn missing(rows: &'static [Lack], abilities: Abilities) -> impl Iterator<Item = 
 }
 
 /// Examines one remote.
-pub fn examine(args: &Args, mirror: &Mirror, remote: &Remote) -> Vec<Finding> {
+pub fn examine(args: &DoctorArgs, mirror: &MirrorConfig, remote: &Remote) -> Vec<Finding> {
     let mut examination = Examination {
         endpoint: Endpoint::new(&mirror.watch, &remote.destination, &remote.options),
         deadline: Deadline::after(args.timeout),
@@ -410,20 +410,20 @@ fn version_of(greeting: &str) -> Finding {
     }
 }
 
-fn granularity_of(granularity: Option<Granularity>) -> Finding {
+fn granularity_of(granularity: Option<TimeStep>) -> Finding {
     match granularity {
-        Some(Granularity::Nanoseconds) => Finding::ok("times", "kept to the nanosecond"),
-        Some(Granularity::HundredNanoseconds) => Finding::warning(
+        Some(TimeStep::Nanoseconds) => Finding::ok("times", "kept to the nanosecond"),
+        Some(TimeStep::HundredNanoseconds) => Finding::warning(
             "times",
             "kept to 100 nanoseconds: every file looks changed and is compared again",
             "add --modify-window=1 to <commonParams>",
         ),
-        Some(Granularity::Seconds) => Finding::warning(
+        Some(TimeStep::Seconds) => Finding::warning(
             "times",
             "kept to the second: with nanoseconds here, files look changed and are compared again",
             "add --modify-window=0 to <commonParams>; quick rewrites are then compared by content",
         ),
-        Some(Granularity::TwoSeconds) => Finding::warning(
+        Some(TimeStep::TwoSeconds) => Finding::warning(
             "times",
             "kept to two seconds, as on FAT: files look changed and are compared again",
             "add --modify-window=1 to <commonParams>",
@@ -459,15 +459,15 @@ fn clock_of(difference_s: Option<i64>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Verdict;
+    use super::super::report::FindingLevel;
     use super::*;
 
     #[test]
     fn the_greeting_tells_how_old_a_daemon_is() {
         let verdict = |line| version_of(line).verdict;
-        assert_eq!(verdict("@RSYNCD: 32.0 sha512 md5"), Verdict::Ok);
-        assert_eq!(verdict("@RSYNCD: 31.0"), Verdict::Ok);
-        assert_eq!(verdict("@RSYNCD: 30.0"), Verdict::Warning);
+        assert_eq!(verdict("@RSYNCD: 32.0 sha512 md5"), FindingLevel::Ok);
+        assert_eq!(verdict("@RSYNCD: 31.0"), FindingLevel::Ok);
+        assert_eq!(verdict("@RSYNCD: 30.0"), FindingLevel::Warning);
         assert!(version_of("@RSYNCD: 29").text.contains("2.6"));
     }
 
@@ -493,9 +493,9 @@ mod tests {
 
     #[test]
     fn a_clock_is_judged_by_how_far_it_is_off() {
-        assert_eq!(clock_of(Some(-2)).verdict, Verdict::Ok);
+        assert_eq!(clock_of(Some(-2)).verdict, FindingLevel::Ok);
         assert!(clock_of(Some(7_200)).text.contains("2 h 0 min ahead of"));
         assert!(clock_of(Some(-60)).text.contains("1 min behind"));
-        assert_eq!(clock_of(None).verdict, Verdict::Unknown);
+        assert_eq!(clock_of(None).verdict, FindingLevel::Unknown);
     }
 }

@@ -10,7 +10,7 @@ const VERSION: u32 = 1;
 
 /// The severity of a finding; the worst one decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum FindingLevel {
     /// It was checked and is all right.
     Ok,
     /// It cannot be checked from here.
@@ -21,7 +21,7 @@ pub enum Verdict {
     Error,
 }
 
-impl Verdict {
+impl FindingLevel {
     fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -36,7 +36,7 @@ impl Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The severity.
-    pub verdict: Verdict,
+    pub verdict: FindingLevel,
     /// What was checked, in a word or two.
     pub check: &'static str,
     /// What was found.
@@ -48,7 +48,7 @@ pub struct Finding {
 impl Finding {
     /// A finding without a problem.
     pub fn ok(check: &'static str, text: impl Into<String>) -> Self {
-        Self::new(Verdict::Ok, check, text.into(), String::new())
+        Self::new(FindingLevel::Ok, check, text.into(), String::new())
     }
 
     /// It cannot be checked; `advice` says how to find out.
@@ -57,7 +57,7 @@ impl Finding {
         text: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {
-        Self::new(Verdict::Unknown, check, text.into(), advice.into())
+        Self::new(FindingLevel::Unknown, check, text.into(), advice.into())
     }
 
     /// It works, but not as well as it could.
@@ -66,15 +66,15 @@ impl Finding {
         text: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {
-        Self::new(Verdict::Warning, check, text.into(), advice.into())
+        Self::new(FindingLevel::Warning, check, text.into(), advice.into())
     }
 
     /// It does not work.
     pub fn error(check: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self::new(Verdict::Error, check, text.into(), advice.into())
+        Self::new(FindingLevel::Error, check, text.into(), advice.into())
     }
 
-    fn new(verdict: Verdict, check: &'static str, text: String, advice: String) -> Self {
+    fn new(verdict: FindingLevel, check: &'static str, text: String, advice: String) -> Self {
         Self { verdict, check, text, advice }
     }
 }
@@ -90,20 +90,20 @@ pub struct Section {
 
 /// All findings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct DoctorReport {
     /// This machine first, then the remotes in the order of the file.
     pub sections: Vec<Section>,
 }
 
-impl Report {
-    fn count(&self, verdict: Verdict) -> usize {
+impl DoctorReport {
+    fn count(&self, verdict: FindingLevel) -> usize {
         let all = self.sections.iter().flat_map(|section| &section.findings);
         all.filter(|finding| finding.verdict == verdict).count()
     }
 
     /// The exit code: 0 all is well, 1 warnings, 2 errors.
     pub fn exit_code(&self) -> u8 {
-        match (self.count(Verdict::Error), self.count(Verdict::Warning)) {
+        match (self.count(FindingLevel::Error), self.count(FindingLevel::Warning)) {
             (0, 0) => 0,
             (0, _) => 1,
             _ => 2,
@@ -132,7 +132,7 @@ impl Report {
         let counted = |count: usize, word: &str| {
             format!("{count} {word}{}", if count == 1 { "" } else { "s" })
         };
-        match (self.count(Verdict::Error), self.count(Verdict::Warning)) {
+        match (self.count(FindingLevel::Error), self.count(FindingLevel::Warning)) {
             (0, 0) => "ready: nothing is wrong".into(),
             (0, warnings) => format!("ready, with {}", counted(warnings, "warning")),
             (errors, 0) => format!("NOT READY: {}", counted(errors, "error")),
@@ -152,8 +152,8 @@ impl Report {
         let sections: Vec<Value> = self.sections.iter().map(section).collect();
         let told = json!({
             "version": VERSION,
-            "errors": self.count(Verdict::Error),
-            "warnings": self.count(Verdict::Warning),
+            "errors": self.count(FindingLevel::Error),
+            "warnings": self.count(FindingLevel::Warning),
             "sections": sections,
         });
         format!("{told:#}\n")
@@ -164,8 +164,8 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn report(findings: Vec<Finding>) -> Report {
-        Report { sections: vec![Section { about: "/data/www -> h::m".into(), findings }] }
+    fn report(findings: Vec<Finding>) -> DoctorReport {
+        DoctorReport { sections: vec![Section { about: "/data/www -> h::m".into(), findings }] }
     }
 
     #[test]

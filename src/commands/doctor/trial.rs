@@ -38,7 +38,7 @@ const SECOND: u64 = 1_600_000_001;
 
 /// The resolution of a file system's times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Granularity {
+pub enum TimeStep {
     /// Nanoseconds, as on Linux's own file systems.
     Nanoseconds,
     /// 100 nanoseconds, as NTFS.
@@ -93,7 +93,7 @@ impl Trial {
 
     /// The resolution of the remote's times; `None` when it cannot be measured. If the remote compares whole seconds, only
     /// a resolution of two seconds can be recognised.
-    pub fn granularity(&self) -> Option<Granularity> {
+    pub fn granularity(&self) -> Option<TimeStep> {
         if !self.abilities.dry_run {
             return None;
         }
@@ -103,11 +103,11 @@ impl Trial {
         let said = run(&self.endpoint, &spec, &input::names(&self.names)).ok()?;
         let differs = |end: &str| said.lines().any(|line| line.ends_with(&format!("-{end}")));
         match (differs("a"), differs("b"), differs("c")) {
-            (true, ..) => Some(Granularity::TwoSeconds),
+            (true, ..) => Some(TimeStep::TwoSeconds),
             _ if !self.abilities.nanoseconds => None,
-            (_, true, _) => Some(Granularity::Seconds),
-            (_, _, true) => Some(Granularity::HundredNanoseconds),
-            _ => Some(Granularity::Nanoseconds),
+            (_, true, _) => Some(TimeStep::Seconds),
+            (_, _, true) => Some(TimeStep::HundredNanoseconds),
+            _ => Some(TimeStep::Nanoseconds),
         }
     }
 

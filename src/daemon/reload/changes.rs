@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::change::{RemoteId, RootId};
 use crate::config::{Config, Remote};
-use crate::journal::Layout;
+use crate::journal::JournalLayout;
 
 /// A remote of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Changes {
 
 /// The remotes of a configuration, in file order.
 pub fn slots_of(config: &Config) -> Vec<Slot> {
-    let layout = Layout::new(&config.mirrors);
+    let layout = JournalLayout::new(&config.mirrors);
     let remotes = config.mirrors.iter().flat_map(|mirror| {
         mirror.remotes.iter().map(|remote| (mirror.watch.clone(), remote.clone()))
     });

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
     use crate::change::{Cause, Change, RemoteId, RootId, WatchEvent};
     use crate::engine::contact::SESSION_REST;
-    use crate::engine::{Engine, Event, Extraneous, Job, JobReport, Setup};
+    use crate::engine::{Engine, EngineSetup, Event, Extraneous, Job, JobReport};
     use crate::path::RelPath;
 
     const ROOT: RootId = RootId(0);
@@ -68,7 +68,7 @@ mod tests {
 
     /// An engine with one remote that answers.
     fn engine() -> Engine {
-        let setup = Setup {
+        let setup = EngineSetup {
             roots: 1,
             remotes: vec![ROOT],
             workers: 9,

@@ -10,8 +10,8 @@ use crate::engine::deferred::Condition;
 use crate::engine::locks::Owner;
 use crate::engine::mark::only_confirm;
 use crate::engine::pending::{Item, Mark, Recheck};
-use crate::engine::retry::{FailLog, Outage};
-use crate::engine::trie::{Node, Trie};
+use crate::engine::retry::{FailLogChange, Outage};
+use crate::engine::trie::{Trie, TrieNode};
 use crate::engine::{
     Action, Extraneous, FullSyncCause, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now,
     POSTPONED, PathFailure, Settled, Verdict,
@@ -188,7 +188,7 @@ impl RemoteState {
         }
         let blame = self.blame(&flight.items, failed);
         let undone: Vec<RelPath> = blame.undone.iter().cloned().collect();
-        let mut log = FailLog::Same;
+        let mut log = FailLogChange::Same;
         let (mut delivered, mut withheld, mut rechecked) = (Vec::new(), Vec::new(), Vec::new());
         // A filtered sync may leave failing paths out, so it settles none of them.
         let unfiltered = flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
@@ -231,7 +231,7 @@ impl RemoteState {
             self.finish_full_sync(now, returned.len(), flight.deletes_below, actions);
         }
         returned.extend(self.recheck_sent(&flight.items));
-        if log == FailLog::Changed {
+        if log == FailLogChange::Changed {
             actions.push(Action::FailLogChanged);
         }
         let remote = self.setup.id;
@@ -253,13 +253,13 @@ impl RemoteState {
         }
     }
 
-    fn forget_failing(&mut self, item: &Item, keep: impl Fn(&RelPath) -> bool) -> FailLog {
+    fn forget_failing(&mut self, item: &Item, keep: impl Fn(&RelPath) -> bool) -> FailLogChange {
         let (log, delivered) = self.failing.delivered(item, keep);
         delivered.iter().for_each(|path| self.deferred.delivered(item, path));
         log
     }
 
-    fn divide(&mut self, item: &Item, piece: Option<Mark>) -> FailLog {
+    fn divide(&mut self, item: &Item, piece: Option<Mark>) -> FailLogChange {
         let is_timed = |path: &RelPath| self.deferred.is_timed(path);
         let (log, again) = self.failing.divided(item, piece, is_timed);
         for item in again {
@@ -302,17 +302,22 @@ impl RemoteState {
         blame
     }
 
-    fn note_failures(&mut self, now: Now, blame: Blame, actions: &mut Vec<Action>) -> FailLog {
+    fn note_failures(
+        &mut self,
+        now: Now,
+        blame: Blame,
+        actions: &mut Vec<Action>,
+    ) -> FailLogChange {
         let mut logged = Vec::new();
         for (path, (mark, failure)) in blame.again {
             let retry = self.failing.fail(now, Item { path, mark }, failure.failure.clone());
             self.deferred.defer(Condition::At(retry.due), &retry.item);
-            if retry.log == FailLog::Changed {
+            if retry.log == FailLogChange::Changed {
                 logged.push((failure, retry.due));
             }
         }
         if logged.is_empty() {
-            return FailLog::Same;
+            return FailLogChange::Same;
         }
         let remote = self.setup.id;
         let complaint = self.failing.complain(now, logged);
@@ -324,7 +329,7 @@ impl RemoteState {
         if paths > 0 {
             actions.push(Action::Notify(Notice::MorePathsFailed { remote, paths, directories }));
         }
-        FailLog::Changed
+        FailLogChange::Changed
     }
 
     /// A success in a directory may mean that the remote accepts there what it has refused before.
@@ -411,7 +416,7 @@ fn blame_one(flown: &Trie<Mark>, failed: &RelPath) -> Vec<(RelPath, Mark)> {
     vec![nearest]
 }
 
-fn collect(node: &Node<Mark>, path: &RelPath, paths: &mut Vec<(RelPath, Mark)>) {
+fn collect(node: &TrieNode<Mark>, path: &RelPath, paths: &mut Vec<(RelPath, Mark)>) {
     if let Some(mark) = node.value {
         paths.push((path.clone(), mark));
     }

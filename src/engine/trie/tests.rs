@@ -14,7 +14,7 @@ fn remove(trie: &mut Trie<u8>, path: &RelPath) -> Option<u8> {
     trie.find(path).and_then(|at| trie.remove_at(at))
 }
 
-fn values(node: &Node<u8>, at: &RelPath, found: &mut BTreeMap<RelPath, u8>) {
+fn values(node: &TrieNode<u8>, at: &RelPath, found: &mut BTreeMap<RelPath, u8>) {
     found.extend(node.value.map(|value| (at.clone(), value)));
     for (name, child) in node.children() {
         assert!(!child.is_empty(), "nothing hangs at {at}");

@@ -74,10 +74,13 @@ fn unreadable_directory_is_not_taken_for_an_empty_one() {
         (Losses::Accidents, WithoutBaseline::Silent),
         |meet| {
             walk::walk(bed.tree.path(), wanted, 1, |listed| match listed {
-                walk::Found::Listed(listing) if listing.dir == blind => {
-                    meet(walk::Found::Blind(blind.clone(), io::ErrorKind::PermissionDenied.into()))
+                walk::WalkedDirectory::Listed(listing) if listing.dir == blind => {
+                    meet(walk::WalkedDirectory::Blind(
+                        blind.clone(),
+                        io::ErrorKind::PermissionDenied.into(),
+                    ))
                 }
-                walk::Found::Listed(listing) if listing.dir.is_within(&blind) => Ok(()),
+                walk::WalkedDirectory::Listed(listing) if listing.dir.is_within(&blind) => Ok(()),
                 other => meet(other),
             })
         },

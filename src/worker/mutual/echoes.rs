@@ -11,7 +11,7 @@ use super::ours::Ours;
 use crate::engine::POSTPONED;
 use crate::engine::pending::Item;
 use crate::path::RelPath;
-use crate::rsync::{Answer, Presence};
+use crate::rsync::{Presence, PreviewAnswer};
 
 /// How long an echo waits in all if the remote lacks it after the first wait: the remote's own changes may be on their way.
 const REST_MAX: Duration = POSTPONED.saturating_mul(3);
@@ -57,9 +57,9 @@ pub struct Sorted {
 
 /// A question to the remote, and its answer.
 #[derive(Debug)]
-pub struct Asked {
+pub struct EchoCheck {
     /// The answer.
-    pub answer: Answer,
+    pub answer: PreviewAnswer,
     /// The question.
     pub sorted: Sorted,
     /// The present time.
@@ -149,7 +149,7 @@ impl Echoes {
     }
 
     /// Evaluates the remote's answer; true when it shows for the first time that the remote mirrors back.
-    pub fn learn(&mut self, look: &Look, notices: &Notices<'_>, asked: &Asked) -> bool {
+    pub fn learn(&mut self, look: &Look, notices: &Notices<'_>, asked: &EchoCheck) -> bool {
         let names: HashSet<&RelPath> = asked.sorted.asked.iter().collect();
         let proves = |entry: &Present| {
             names.contains(&entry.path)
@@ -166,8 +166,13 @@ impl Echoes {
 
     /// Removes from `look` what the remote already has, and what it lacks but has to wait longer. Returns the items that
     /// wait.
-    pub fn conclude(&mut self, look: &mut Look, notices: &Notices<'_>, asked: Asked) -> Vec<Item> {
-        let Asked { answer, sorted: Sorted { resting: mut items, asked }, now } = asked;
+    pub fn conclude(
+        &mut self,
+        look: &mut Look,
+        notices: &Notices<'_>,
+        asked: EchoCheck,
+    ) -> Vec<Item> {
+        let EchoCheck { answer, sorted: Sorted { resting: mut items, asked }, now } = asked;
         let asked: HashSet<RelPath> = asked.into_iter().collect();
         let is_pair = self.is_pair(now);
         look.present.retain(|entry| {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::executor::{Effects, Executor, Ran};
+use super::super::executor::{Effects, Executor, RunResult};
 use super::super::moves::{Move, Moved};
 use super::step::{Entry, Run};
 use super::*;
@@ -318,23 +318,23 @@ fn rules_of(run: &Run) -> String {
 impl Effects for World {
     type Error = Infallible;
 
-    fn run(&mut self, run: &Run) -> Result<Ran, Infallible> {
+    fn run(&mut self, run: &Run) -> Result<RunResult, Infallible> {
         let _ = writeln!(self.transcript, "-> {}", sentence(run));
         let is_met = |path: &RelPath| {
             run.names.iter().any(|name| path.is_within(name) || name.is_within(path))
         };
-        Ok(Ran {
+        Ok(RunResult {
             failed: self.fails.iter().filter(|(path, _)| is_met(path)).cloned().collect(),
             all_failed: None,
             deletions_skipped: self.unreadable.iter().any(is_met),
         })
     }
 
-    fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, Ran>, Infallible> {
+    fn preview(&mut self, run: &Run) -> Result<Result<Vec<Entry>, RunResult>, Infallible> {
         let _ = writeln!(self.transcript, "-> preview of {}", sentence(run));
         if self.mute {
             let all_failed = Some("too much to delete".into());
-            return Ok(Err(Ran { all_failed, ..Ran::default() }));
+            return Ok(Err(RunResult { all_failed, ..RunResult::default() }));
         }
         let is_met = |path: &RelPath| run.names.iter().any(|name| path.is_within(name));
         Ok(Ok(self.extraneous.iter().filter(|(path, _)| is_met(path)).cloned().collect()))

@@ -4,7 +4,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use super::{Remote, Stop};
+use super::{RemoteContext, Stop};
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
 use crate::ground::lock::lock;
@@ -19,7 +19,7 @@ use crate::worker::sessions;
 /// How long a remote counts as refusing deletions: at first, and at most. Each new try costs a run and a line in the remote's log.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-impl Remote {
+impl RemoteContext {
     /// What the remote can do. Probes it at first contact.
     pub fn contact(&self) -> Result<Abilities, Stop> {
         // Several jobs may be first: one probes, and the others use the answer.

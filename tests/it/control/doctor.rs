@@ -1,4 +1,4 @@
-//! `sersync2 doctor` against real daemons and a real sshd: what would go wrong is said before it does, and nothing stays behind.
+//! `sersync2 doctor` against real daemons and a real sshd: it predicts what would fail, and leaves nothing behind.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -11,7 +11,7 @@ use crate::support::rsyncd::{Options, Rsyncd};
 use crate::support::sshd::Sshd;
 use crate::support::{TestDir, skipped, tree};
 
-/// What it says of `setup`, whose mirror is not started.
+/// Its output for `setup`, whose mirror is not started.
 fn examine_with(setup: &Setup, words: &[&str]) -> (Output, TestDir) {
     let dir = TestDir::new();
     let source = dir.dir("source");

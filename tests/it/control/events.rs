@@ -1,4 +1,4 @@
-//! `sersync2 events` with a running instance: what the kernel told it, and what it makes of that.
+//! `sersync2 events` with a running instance: what the kernel reported, and what the instance decided.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -32,13 +32,13 @@ impl Listening {
         fs::read_to_string(self.mirror.join(name)).unwrap()
     }
 
-    /// What was told so far; half a line is left out.
+    /// The complete lines so far.
     fn told(&self) -> Vec<Value> {
         let text = self.read("told");
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Where the first one stands that was decided so and ends so.
+    /// The index of the first event with this decision whose path ends with `name`.
     fn place(&self, decision: &str, name: &str) -> Option<usize> {
         let is_meant = |told: &Value| {
             told["decision"] == decision
@@ -100,7 +100,7 @@ fn a_listener_that_does_not_read_delays_no_delivery_and_is_told_what_it_missed()
     let read = stdout.read(&mut told).unwrap();
     told.truncate(read);
     assert!(String::from_utf8_lossy(&told).contains("listening to process"));
-    // Each of them makes several lines of a few hundred bytes: more than wait for anybody.
+    // Each of them causes several lines of a few hundred bytes: more than are queued for a listener.
     let name = |n: usize| format!("{n:0>200}");
     (0..1_200).for_each(|n| mirror.write(name(n), "x"));
     wait_for_content(&remote.at(name(1_199)), "x");
@@ -128,7 +128,7 @@ fn more_listeners_than_are_served_are_told_so() {
     assert_eq!(refused.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("8 clients listen already"));
     listening.pop();
-    // There is room again as soon as it is known to have gone.
+    // There is room again once the listener is known to have left.
     let mut again = command(&mirror, "events", &[]);
     let mut told = None;
     wait_until("another one may listen", || {

@@ -1,4 +1,4 @@
-//! A full sync under way tells how far it has come: to who asks, and on a terminal.
+//! A running full sync shows its progress: on request, and on a terminal.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -51,7 +51,7 @@ fn files_and_bytes_of_a_full_sync_under_way_grow() {
     };
     let first = sent(100_000);
     sent(first + 1);
-    // The other parts are done while the one with the large file is under way.
+    // The other parts finish while the part with the large file is running.
     wait_until("files are compared", || told()["files"].as_u64() > Some(1_000));
     wait_until("it has a rate", || told()["bytes_per_second"].as_f64() > Some(1.0));
     let said = text(&run(&mirror, "status", &[]));
@@ -84,7 +84,7 @@ fn a_terminal_shows_a_full_sync_under_way_and_lines_of_the_log_stay_whole() {
     let (mut terminal, to) = (File::from(terminal), Arc::clone(&seen));
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
-        // Ends with an error when nobody has the other end any more.
+        // Ends with an error when the other end is closed.
         while let Ok(read @ 1..) = terminal.read(&mut buffer) {
             to.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..read]));
         }
@@ -92,7 +92,7 @@ fn a_terminal_shows_a_full_sync_under_way_and_lines_of_the_log_stay_whole() {
     let seen = || seen.lock().unwrap().clone();
     let shows = |words: &str| wait_until(words, || seen().contains(words));
     shows("full sync 127.0.0.1::data [");
-    // It moves by itself: nothing but a large file is under way in the end.
+    // The line is updated by itself: at the end only a large file is being sent.
     wait_until("its figures change", || {
         let seen = seen();
         let figures = seen.split(" files, ").skip(1).filter_map(|line| line.split(", ").next());
@@ -102,7 +102,7 @@ fn a_terminal_shows_a_full_sync_under_way_and_lines_of_the_log_stay_whole() {
     shows("paused");
     let seen = seen();
     let (before, _) = seen.split_once(" is paused by an operator").unwrap();
-    // The lines that move are taken away first.
+    // The progress lines are removed first.
     let (_, line) = before.rsplit_once("\u{1b}[2K").unwrap();
     assert!(line.contains("WARN") && !line.contains("full sync"), "{line:?}");
     kill(child.id());

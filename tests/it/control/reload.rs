@@ -1,4 +1,4 @@
-//! `sersync2 reload` and SIGHUP against real daemons: what is unchanged goes on, what is pending is kept.
+//! `sersync2 reload` and SIGHUP against real daemons: what is unchanged continues, what is pending is kept.
 
 use std::fs;
 use std::path::PathBuf;
@@ -80,7 +80,7 @@ fn a_remote_that_is_added_under_load_gets_everything_and_the_other_does_not_noti
     assert_eq!(told["remotes"][0]["total"]["full_syncs"], 0);
     assert_eq!(told["remotes"][1]["total"]["full_syncs"], 1);
     assert!(reload(&mirror, &[]).contains("nothing has changed"));
-    // The journal knows it, too: the next start compares nothing with it, so it does not delete what only the copy has.
+    // The journal knows the remote too: the next start compares nothing, so it deletes nothing that only the copy has.
     mirror.stop();
     fs::write(second.join("extraneous"), "only here").unwrap();
     mirror.launch();
@@ -108,7 +108,7 @@ fn a_remote_that_is_removed_gets_nothing_more_and_everything_when_it_is_back() {
         rewrite(&mirror, &element, "");
         assert!(reload(&mirror, &[]).contains("is removed"));
         wait_for_states(&mirror, &["up"]);
-        // Only the full sync at its return deletes it.
+        // Only the full sync when the remote returns deletes this file.
         fs::write(second.join("extraneous"), "only here").unwrap();
         let name = format!("meanwhile {round}");
         mirror.write(&name, "b");
@@ -120,7 +120,7 @@ fn a_remote_that_is_removed_gets_nothing_more_and_everything_when_it_is_back() {
         wait_until("the full sync deletes", || !second.join("extraneous").exists());
     }
     wait_for_states(&mirror, &["up", "up"]);
-    // Numbers are used again when their last job is over: they do not grow with every return.
+    // A number is reused when its last job is over, so numbers do not grow with every return.
     let told = snapshot(&mirror);
     let numbers = told["remotes"].as_array().unwrap().iter().map(|it| it["id"].as_u64().unwrap());
     assert!(numbers.max() < Some(4), "{told}");
@@ -175,7 +175,7 @@ fn what_is_asked_while_the_mirror_starts_again_is_done_by_the_next_one_and_a_pau
     wait_for_states(&mirror, &["up", "up"]);
     let paused = snapshot(&mirror)["remotes"][0]["name"].as_str().unwrap().to_owned();
     assert_eq!(run(&mirror, "pause", &["--remote", &paused]).status.code(), Some(0));
-    // In flight for two seconds; the mirror that ends waits for that.
+    // This file is in flight for two seconds, and the ending mirror waits for it.
     mirror.write("large", crate::support::noise(2 << 20, 1));
     wait_until("it is in flight", || snapshot(&mirror)["remotes"][1]["in_flight"] != 0);
     let slow_name = snapshot(&mirror)["remotes"][1]["name"].as_str().unwrap().to_owned();
@@ -215,7 +215,7 @@ fn a_list_of_remotes_is_followed_and_one_that_is_empty_drops_nobody() {
     mirror.write("old", "old");
     wait_for_content(&first.at("old"), "old");
     wait_for_states(&mirror, &["up"]);
-    // What an editor does with the configuration meanwhile is not put in force.
+    // A half-edited configuration must not come into force.
     rewrite(&mirror, "<head", "<not finished");
     let new = other.file("new", "127.0.0.1\n127.0.0.1 second # new\n");
     fs::rename(new, &list).unwrap();

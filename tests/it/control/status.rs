@@ -1,4 +1,4 @@
-//! `sersync2 status` against real daemons: what is wrong is found and explained, by exit code and by sentence.
+//! `sersync2 status` against real daemons: exit code and text show and explain what is wrong.
 
 use std::fs;
 use std::process::Output;
@@ -15,7 +15,7 @@ fn status(mirror: &Mirror) -> Output {
     run(mirror, "status", &[])
 }
 
-/// Asks until the answer holds `words`, and returns it with its exit code.
+/// Repeats the query until the output contains `words`; returns it with its exit code.
 fn wait_for_status(mirror: &Mirror, words: &str) -> (Option<i32>, String) {
     let mut last = (None, String::new());
     wait_until(&format!("the status says {words:?}"), || {
@@ -47,7 +47,7 @@ fn all_is_well_when_everything_is_delivered() {
 fn bytes_and_deletions_are_counted() {
     let remote = Rsyncd::start();
     let mirror = Mirror::start(&Setup::to(&remote));
-    // -z is on: only what cannot be compressed is sent as long as it is.
+    // With -z, only incompressible data is sent in its full length.
     let noise = |n: u64| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8;
     mirror.write("a", (0..100_000u64).map(|n| noise(n * n + 1)).collect::<Vec<u8>>());
     wait_until("it is there", || remote.at("a").exists());
@@ -71,7 +71,7 @@ fn a_remote_that_is_switched_off_is_found_and_explained() {
     wait_for_content(&remote.at("a"), "content");
     remote.stop();
     mirror.write("b", "waits");
-    // The run that was cut says something else; the next try tells why.
+    // The interrupted run reports another error; the next try shows the cause.
     let (code, text) = wait_for_status(&mirror, "Connection refused");
     assert_eq!(code, Some(2), "{text}");
     for words in ["DOWN", "do:", "start the daemon"] {
@@ -130,7 +130,7 @@ fn a_full_disk_and_a_path_that_fails_are_told_apart_from_all_is_well() {
 fn a_file_that_never_arrives_is_named_with_its_reason() {
     let remote = Rsyncd::start();
     let mirror = Mirror::start(&Setup::to(&remote));
-    // A directory that is not empty stands in the way, and may not be deleted: it is a mount point.
+    // A directory that cannot be deleted, because it is a mount point, is in the way.
     let Some(_mount) = Tmpfs::mount(&remote.at("in-the-way"), "size=1m") else { return };
     mirror.write("in-the-way", "a file");
     let (code, text) = wait_for_status(&mirror, "in-the-way: ");

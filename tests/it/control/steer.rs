@@ -115,7 +115,7 @@ fn a_pause_for_a_command_ends_with_it_however_it_ends() {
         command(&mirror, "pause", &["--", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
     wait_for_state(&mirror, "paused");
     mirror.write("kept", "kept");
-    // The command ends by its input, although the one that waited for it was killed.
+    // The command ends because its input closes, although the process that waited for it was killed.
     waits.kill().unwrap();
     waits.wait().unwrap();
     wait_for_content(&remote.at("kept"), "kept");
@@ -126,7 +126,7 @@ fn sync_now_finds_what_was_changed_on_the_remote() {
     let (remote, mirror) = mirror_at_work();
     mirror.write("sub/file", "sub");
     wait_for_content(&remote.at("sub/file"), "sub");
-    // What was delivered is confirmed a moment later, and so sent again where it is missing: the flush waits for that.
+    // A delivery is confirmed a moment later, and sent again if it is missing. The flush waits for that.
     assert_eq!(run(&mirror, "flush", &[]).status.code(), Some(0));
     fs::remove_file(remote.at("sub/file")).unwrap();
     fs::remove_file(remote.at("first")).unwrap();

@@ -37,7 +37,7 @@ fn an_equal_copy_is_called_equal_and_each_difference_is_named() {
     assert!(text(&equal).contains("127.0.0.1::data: equal"), "{}", text(&equal));
     fs::remove_file(remote.at("a")).unwrap();
     fs::write(remote.at("d/b"), "another content").unwrap();
-    // rsync names no difference of times within a second.
+    // rsync reports no difference of times within one second.
     let file = fs::File::options().write(true).open(remote.at("d/b")).unwrap();
     file.set_modified(std::time::UNIX_EPOCH).unwrap();
     fs::set_permissions(remote.at("d/c"), fs::Permissions::from_mode(0o600)).unwrap();

@@ -1,5 +1,5 @@
-//! What changes while the program is down, or does not listen, is delivered all the same, and nothing else is.
-//! What a remote was sent is read in its daemon's log.
+//! Changes while the program is down or misses events are delivered, and nothing else is.
+//! The daemon's log shows what a remote received.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -46,7 +46,7 @@ fn changes_during_downtime_are_delivered_and_nothing_else_is_sent() {
         mirror.write("old/name", "moved");
         wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
         mirror.wait_for_record();
-        // The record takes what changed within a tick of the last sign of life for changed.
+        // The record treats everything as changed that changed within one tick before the program's end.
         std::thread::sleep(Duration::from_millis(300));
         mirror.write("last", "x");
         wait_for_content(&daemon.at("last"), "x");
@@ -70,7 +70,7 @@ fn changes_during_downtime_are_delivered_and_nothing_else_is_sent() {
         mirror.write("marker", "end");
         wait_for_content(&daemon.at("marker"), "end");
         let mut names = received(&daemon, sent_before);
-        // In doubt it is sent again: it changed right before the end.
+        // These changed right before the end, so they may be sent again.
         names.retain(|name| name != "last" && name != "marker");
         assert_eq!(names, ["d1/added", "d2/f2", "moved-in/inside", "new/name"]);
     }
@@ -87,14 +87,14 @@ fn a_first_start_that_is_killed_before_the_tree_is_on_record_loses_nothing() {
         mirror.launch();
         mirror.wait_ready();
         mirror.kill();
-        // Whoever is late here finds it on record, and tries again with a larger tree.
+        // If the walk is already over, try again with a larger tree.
         if mirror.has_record() {
             continue;
         }
         mirror.write("d1/f", "new");
         fs::remove_dir_all(mirror.at("d2")).unwrap();
         mirror.write("added", "x");
-        // Nobody asked for a comparison: what only the remote has stays.
+        // Nothing is compared, so extraneous files stay.
         let foreign = daemon.at("d1/of the remote");
         fs::create_dir_all(daemon.at("d1")).unwrap();
         fs::write(&foreign, "x").unwrap();
@@ -119,7 +119,7 @@ fn a_first_start_without_r_sends_nothing_of_what_was_there() {
     let foreign = daemon.at("d/of the remote");
     fs::create_dir(daemon.at("d")).unwrap();
     fs::write(&foreign, "x").unwrap();
-    // The record takes what changed within a tick of the last sign of life for changed.
+    // The record treats everything as changed that changed within one tick before the program's end.
     std::thread::sleep(Duration::from_millis(300));
     // The second start finds the record of the first.
     for name in ["first", "second"] {
@@ -204,7 +204,7 @@ fn what_only_the_receiver_has_stays_when_changes_are_dropped_and_nothing_is_on_r
     wait_for_content(&daemon.at("d/seen"), "x");
     fs::write(daemon.at("d/own"), "x").unwrap();
     mirror.signal(Signal::STOP);
-    // The kernel keeps one of equal events that follow each other.
+    // The kernel merges equal events that follow each other directly.
     (0..17_000).for_each(|i| mirror.write(["a", "b"][i % 2], "x"));
     mirror.write("d/unseen", "x");
     mirror.signal(Signal::CONT);
@@ -234,7 +234,7 @@ fn names(root: &Path) -> BTreeSet<PathBuf> {
     names
 }
 
-/// Makes `count` changes while nobody reads the kernel's queue, which holds fewer.
+/// Makes `count` changes while nothing reads the kernel's queue, which holds fewer.
 fn overflow(count: usize) {
     let daemon = Rsyncd::start();
     let params = "-rltz".to_string();
@@ -255,8 +255,8 @@ fn overflow(count: usize) {
     mirror.signal(Signal::CONT);
     mirror.wait_for_output("the kernel dropped events");
     let limit = SOON + Duration::from_millis(count as u64 * 2);
-    // An ordinary user owns nothing: who owns what, and its mode, is not compared. To look at so many entries costs more
-    // than to send them, so it is done rarely.
+    // An ordinary user cannot set owners, so owner and mode are not compared. Comparing so many entries costs more than sending them, so
+    // compare rarely.
     let expected = names(&mirror.source);
     wait_until_within("the trees are equal", limit, || {
         std::thread::sleep(Duration::from_millis(count as u64 / 100));

@@ -1,5 +1,5 @@
-//! The fail log from end to end: what one remote refuses stands there, survives a kill, and is gone from it when it is delivered.
-//! The refusals are real: a directory of the remote that nobody may write to.
+//! The fail log end to end: it lists what a remote refuses, survives a kill, and drops a path when it is delivered.
+//! The refusals are real: a directory of the remote is immutable.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use crate::support::{wait_for_content, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A directory that not even root may write to, until it is dropped.
+/// A directory that not even root can write to, until this value is dropped.
 struct Immutable(PathBuf);
 
 impl Immutable {
@@ -60,7 +60,7 @@ fn what_a_remote_refuses_stands_in_the_fail_log_until_it_is_delivered() {
     assert!(text.contains("rsync ") && text.contains("\"./locked/refused 'name'\""), "{text}");
     let mode = fs::metadata(&mirror.fail_log).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode & 0o137, 0, "mode {mode:o}");
-    // It is a script that a shell accepts.
+    // The fail log is a valid shell script.
     assert!(Command::new("sh").arg("-n").arg(&mirror.fail_log).status().unwrap().success());
 
     mirror.kill();
@@ -117,7 +117,7 @@ fn what_cannot_be_deleted_by_comparing_its_directory_reaches_the_fail_log_too() 
     assert!(daemon.at("locked/gone.txt").exists());
 }
 
-/// Lines of the log that say that something could not be sent.
+/// How many lines of the log report that something could not be sent.
 fn complaints(output: &str) -> usize {
     output.lines().filter(|line| line.contains("could not be sent")).count()
 }

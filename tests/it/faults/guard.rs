@@ -1,5 +1,5 @@
-//! The guard on mass deletion: what vanishes while nobody watches is not deleted on a remote before somebody says that it is meant.
-//! Trees of a thousand entries, for smaller ones are not guarded.
+//! The guard on mass deletion: what vanishes unobserved is not deleted on a remote until somebody confirms it.
+//! The trees have a thousand entries, because smaller ones are not guarded.
 
 use std::fs;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::{wait_for_content, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A mirror of 1,200 files in twelve directories that have arrived and are on record, stopped.
+/// A stopped mirror of 1,200 files in twelve directories, which are delivered and recorded.
 fn stopped_after_a_full_sync(daemon: &Rsyncd, head: &str) -> Mirror {
     let args = vec!["-r".into()];
     let setup = Setup { args, head: head.into(), ..Setup::to(daemon) };
@@ -41,7 +41,7 @@ fn half_a_tree_gone_during_downtime_is_deleted_only_when_that_is_confirmed() {
     for _ in 0..2 {
         mirror.launch();
         mirror.wait_for_output("ALARM: 707 of 12");
-        // The rest goes on.
+        // Everything else is still mirrored.
         wait_for_content(&daemon.at("d8/new"), "x");
         mirror.write("d9/later", "y");
         wait_for_content(&daemon.at("d9/later"), "y");
@@ -53,7 +53,7 @@ fn half_a_tree_gone_during_downtime_is_deleted_only_when_that_is_confirmed() {
     wait_until_same(&mirror.source, &daemon.data, SOON, "when it is confirmed");
 }
 
-/// The same with the usual command line of old installations: the full sync must not delete what the guard holds back.
+/// With the usual command line of old installations, the full sync must not delete what the guard holds back.
 #[test]
 fn a_full_sync_at_start_deletes_half_a_tree_only_when_that_is_confirmed() {
     let daemon = Rsyncd::start();
@@ -66,14 +66,14 @@ fn a_full_sync_at_start_deletes_half_a_tree_only_when_that_is_confirmed() {
         mirror.launch();
         mirror.wait_for_output(&format!("ALARM: {} of 1212", 707 + round));
         mirror.wait_for_output("nothing was deleted (see the alarm)");
-        // The rest goes on: what the full sync finds, and what changes now, deletions too.
+        // Everything else is still mirrored: what the full sync finds, and new changes, including deletions.
         wait_for_content(&daemon.at("d8/new"), "x");
         mirror.write(format!("later{round}"), "y");
         wait_for_content(&daemon.at(format!("later{round}")), "y");
         let gone = format!("d9/f{}", 9 + 12 * round);
         fs::remove_file(mirror.at(&gone)).unwrap();
         wait_until("a deletion that was seen arrives", || !daemon.at(&gone).exists());
-        // A directory that comes from elsewhere is sent whole.
+        // A directory that is moved in from elsewhere is sent completely.
         fs::create_dir_all(mirror.dir.join("elsewhere/deep")).unwrap();
         fs::write(mirror.dir.join("elsewhere/deep/f"), "z").unwrap();
         let moved = format!("moved{round}");
@@ -96,7 +96,7 @@ fn what_a_full_sync_did_not_delete_is_compared_again_after_the_confirmation_with
     let mut mirror = stopped_after_a_full_sync(&daemon, "");
     mirror.set_args(&["-r"]);
     (0..7).for_each(|dir| fs::remove_dir_all(mirror.at(format!("d{dir}"))).unwrap());
-    // The record does not know of it: only a comparison finds it.
+    // The record does not contain this file; only a comparison finds it.
     fs::write(daemon.at("d8/foreign"), "x").unwrap();
     mirror.launch();
     mirror.wait_for_output("nothing was deleted (see the alarm)");
@@ -183,7 +183,7 @@ fn a_root_that_comes_back_nearly_empty_is_not_mirrored_until_it_holds_more() {
     mirror.write("after", "y");
     wait_for_content(&daemon.at("after"), "y");
     wait_until_same(&mirror.source, &daemon.data, SOON, "when the root is whole again");
-    // The same once more, and this time it is meant.
+    // The same mass deletion again; this time it is confirmed.
     let said = || mirror.output().matches("are known").count();
     let before = said();
     fs::rename(&mirror.source, &away).unwrap();
@@ -200,7 +200,7 @@ fn a_root_that_comes_back_nearly_empty_is_not_mirrored_until_it_holds_more() {
 fn another_directory_found_at_the_start_is_mirrored_when_it_holds_enough() {
     let daemon = Rsyncd::start();
     let mut mirror = stopped_after_a_full_sync(&daemon, "");
-    // Restored from a backup, as it were: another directory with nearly the same in it.
+    // Like a restore from a backup: another directory with nearly the same content.
     fs::rename(&mirror.source, mirror.dir.join("away")).unwrap();
     for i in 0..1_000 {
         mirror.write(format!("d{}/f{i}", i % 12), format!("{i}"));

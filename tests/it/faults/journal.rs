@@ -1,5 +1,5 @@
-//! What is pending survives the end of the program, in whatever state it leaves its journal.
-//! The walk after downtime is off in these tests where it would find the same by itself.
+//! Pending changes survive the end of the program, whatever state its journal is in.
+//! Some of these tests switch the walk after downtime off, because it would find the same changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ fn journal(mirror: &Mirror) -> PathBuf {
     mirror.state_files().into_iter().find(is_journal).expect("there is a journal")
 }
 
-/// A mirror killed while its remote, which has `old` and `kept`, lacks `new/0` to `new/19` and the removal of `old`.
+/// A killed mirror. Its remote has `old` and `kept`, and lacks `new/0` to `new/19` and the deletion of `old`.
 fn killed_while_the_remote_is_down(setup: &Setup, daemon: &mut Rsyncd) -> Mirror {
     let mut mirror = Mirror::start(setup);
     mirror.write("old", "x");
@@ -39,7 +39,7 @@ fn killed_while_the_remote_is_down(setup: &Setup, daemon: &mut Rsyncd) -> Mirror
         mirror.write(format!("new/{i}"), format!("{i}"));
     }
     mirror.wait_for_output("is down");
-    // What the program has read is in the journal before it is acted on.
+    // The program writes each change to the journal before it acts on it.
     let written = |name: &[u8]| {
         let bytes = fs::read(journal(&mirror)).unwrap();
         bytes.windows(name.len()).any(|window| window == name)
@@ -68,7 +68,7 @@ fn a_state_directory_that_is_deleted_is_made_again_with_all_that_is_pending() {
     daemon.stop();
     (0..300).for_each(|i| mirror.write(format!("d{}/f{i}", i % 7), format!("{i}")));
     mirror.wait_for_output("is down");
-    // At one stroke: the program makes it again while it is still being removed.
+    // Rename it first: the program would recreate it during a slow removal.
     fs::rename(mirror.dir.join("state"), mirror.dir.join("gone")).unwrap();
     fs::remove_dir_all(mirror.dir.join("gone")).unwrap();
     mirror.write("trigger", "x");
@@ -176,7 +176,7 @@ fn a_full_disk_under_the_journal_stops_nothing_and_a_restart_compares_everything
     mirror.wait_for_output("work goes on, but a restart will have to look at everything");
     wait_until_same(&mirror.source, &daemon.data, SOON, "while the disk is full");
     mirror.kill();
-    // Nobody has told the program of these.
+    // The program saw no events for these.
     mirror.write("unseen", "x");
     fs::remove_file(mirror.at("before")).unwrap();
     disk.empty();
@@ -203,7 +203,7 @@ fn a_journal_that_cannot_be_written_is_shown_until_it_is_complete_again() {
     let told = control::text(&control::run(&mirror, "status", &[]));
     assert!(told.contains("STATE CANNOT BE WRITTEN"), "{told}");
     disk.empty();
-    // It is tried again with what changes next.
+    // The next change triggers another try.
     mirror.write("after", "x");
     wait_until("it is complete again", || lacks() == false);
     wait_until_same(&mirror.source, &daemon.data, SOON, "after the full disk");

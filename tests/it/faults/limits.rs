@@ -1,5 +1,5 @@
-//! What runs out for the running program: open files, processes, memory. Said, degraded, and made good when there is more.
-//! Watches that run out are tried in `watch/faults.rs`; what waiting changes take is measured in `remotes.rs`.
+//! Exhausted resources: open files, processes, memory. The program reports the shortage, degrades, and recovers afterwards.
+//! `watch/faults.rs` tests exhausted watches; the benchmark `remotes.rs` measures the memory of waiting changes.
 
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn mend(mirror: &Mirror, resource: Resource, before: Rlimit) {
     prlimit(pid, resource, before).unwrap();
 }
 
-/// Sets how many processes the program's user may have; done as that user, for root may not always do it.
+/// Sets how many processes the program's user may have. It runs as that user, because root may lack the right.
 fn limit_processes(mirror: &Mirror, to: &str) {
     let mut command = std::process::Command::new("prlimit");
     command.arg(format!("--pid={}", mirror.pid())).arg(format!("--nproc={to}:"));
@@ -36,7 +36,7 @@ fn limit_processes(mirror: &Mirror, to: &str) {
     assert!(command.status().unwrap().success());
 }
 
-/// Something runs out while changes come, and comes back.
+/// A resource runs out during changes, and then becomes available again.
 fn try_shortage(
     mirror: &Mirror,
     daemon: &Rsyncd,
@@ -47,7 +47,7 @@ fn try_shortage(
     mirror.write("before", "x");
     wait_for_content(&daemon.at("before"), "x");
     run_out();
-    // Sessions that were started before take the first of these.
+    // Sessions that are already running serve the first of these.
     let mut count = 0;
     wait_until("the shortage is said", || {
         count += 1;
@@ -87,7 +87,7 @@ fn with_few_open_files_each_of_twenty_remotes_gets_its_file() {
         setup.remotes.push((way.ip(), format!("data/r{number}")));
     }
     let mirror = Mirror::start(&setup);
-    // Twenty runs at once, with four sessions ready for each remote, take several times as many.
+    // Twenty runs at once, with four ready sessions for each remote, need several times as many.
     let open = std::fs::read_dir(format!("/proc/{}/fd", mirror.pid())).unwrap().count() as u64;
     limit(&mirror, Resource::Nofile, open + 40);
     for round in 0..3 {
@@ -95,7 +95,7 @@ fn with_few_open_files_each_of_twenty_remotes_gets_its_file() {
         mirror.write(&name, "x");
         (0..20).for_each(|number| wait_for_content(&daemon.at(format!("r{number}/{name}")), "x"));
     }
-    // On a busy machine one may answer late; what this machine lacks is no sign that a remote is down.
+    // On a busy machine a remote may answer late; but a shortage here must not look like a remote that is down.
     let output = mirror.output();
     let is_wrong = |line: &str| line.contains("is down") && line.contains("open files");
     assert!(!output.lines().any(is_wrong), "{output}");
@@ -128,7 +128,7 @@ fn a_shortage_of_memory_is_said_and_made_good() {
     daemon.stop();
     mirror.write("while it is down", "x");
     mirror.wait_for_output("is down");
-    // Not a page more than it has. (Of addresses, which `ulimit -v` counts, the C library holds many in stock.)
+    // Allow not one page more than it has. (`ulimit -v` counts address space, of which the C library reserves a lot.)
     let before = limit(&mirror, Resource::Data, data_size(mirror.pid()));
     let mut count = 0;
     wait_until("the shortage is said", || {
@@ -138,7 +138,7 @@ fn a_shortage_of_memory_is_said_and_made_good() {
         }
         mirror.output().contains("out of memory: ")
     });
-    // With so little it still has to hold out.
+    // It must survive even with so little memory.
     for i in 0..1_000 {
         mirror.write(format!("e{}/a-file-with-a-name-{i}", i % 13), "x");
     }
@@ -150,7 +150,7 @@ fn a_shortage_of_memory_is_said_and_made_good() {
     wait_until_same(&mirror.source, &daemon.data, 4 * SOON, "with enough memory");
     eprintln!("{count} changes until memory was short");
     let output = mirror.output();
-    // Whichever runs out first, here or at the start of an rsync, and perhaps both: each is said once, and nothing else.
+    // The program or the start of an rsync may run out first, perhaps both. Each is reported once, and nothing else is.
     let said = |words: &str| output.matches(words).count();
     let ours = said("out of memory: what waits is kept as directories");
     let of_rsync = said("cannot start rsync: out of memory");
@@ -159,7 +159,7 @@ fn a_shortage_of_memory_is_said_and_made_good() {
     assert_eq!(said("ERROR"), 1 + ours + of_rsync, "{output}");
 }
 
-/// The writable memory that a process has taken, in bytes.
+/// The writable memory of a process, in bytes.
 fn data_size(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmData:")).unwrap();

@@ -1,5 +1,5 @@
-//! Names and trees at the limits of the file system, and entries that change while they are looked at.
-//! The names that mean something to rsync or a shell are tried in `mirror.rs`.
+//! Names and trees at the limits of the file system, and entries that change while they are read.
+//! `mirror.rs` tests names that have a meaning for rsync or a shell.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -29,7 +29,7 @@ fn standing(daemon: &Rsyncd, params: &str) -> Mirror {
 fn names_of_255_bytes_arrive_and_disappear() {
     let daemon = Rsyncd::start();
     let mirror = standing(&daemon, "-artz");
-    // rsync's temporary name is shortened for them; one without an end, one with, one of bytes that are no UTF-8.
+    // rsync shortens its temporary names for these: one without an extension, one with, one that is not UTF-8.
     let names = [vec![b'a'; 255], [vec![b'b'; 251], b".txt".to_vec()].concat(), vec![0xfe; 255]];
     let deep: PathBuf = std::iter::repeat_n(OsStr::from_bytes(&[b'd'; 255]), 4).collect();
     fs::create_dir_all(mirror.at(&deep)).unwrap();
@@ -45,7 +45,7 @@ fn names_of_255_bytes_arrive_and_disappear() {
     wait_until_same(&mirror.source, &daemon.data, SOON, "without long names");
 }
 
-/// Names that hold this byte: alone, at the start, in the middle, at the end. Not those that mean a directory, nor what editors leave behind.
+/// Names with this byte: alone, at the start, in the middle, at the end. Excludes `.`, `..` and editors' temporary names.
 fn names_with(byte: u8) -> Vec<Vec<u8>> {
     let names = [vec![byte], vec![byte, b'x'], vec![b'x', byte, b'x'], vec![b'x', byte]];
     names.into_iter().filter(|name| name != b"." && !name.ends_with(b"~")).collect()
@@ -53,7 +53,7 @@ fn names_with(byte: u8) -> Vec<Vec<u8>> {
 
 #[test]
 fn names_with_each_byte_but_nul_and_slash_arrive_change_and_disappear() {
-    // By lists of names, and by patterns, which is how names disappear where the params hold a filter.
+    // Once with lists of names, and once with patterns, which delete names when the params contain a filter.
     for params in ["-artz", "-artz --exclude=no-such-name"] {
         let daemon = Rsyncd::start();
         let mirror = standing(&daemon, params);
@@ -123,7 +123,7 @@ fn a_tree_of_500_levels_arrives_changes_and_disappears() {
 fn a_path_beyond_what_the_kernel_takes_stops_nothing_else() {
     let daemon = Rsyncd::start();
     let mirror = standing(&daemon, "-artz");
-    // Deeper than any path can say: made step by step, and removed so by the kernel's rules for directories.
+    // Deeper than the longest path, so the directories are created and removed step by step.
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut dir = openat(CWD, &mirror.source, flags, Mode::empty()).unwrap();
     let name = "n".repeat(250);
@@ -186,7 +186,7 @@ fn a_change_of_mode_owner_or_time_alone_arrives() {
         wait_until_same(&mirror.source, &daemon.data, SOON, "with another mode of the directory");
     }
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_234_567_890_123_456_789);
-    // Both times: of the one alone the kernel tells as of written bytes.
+    // Set both times: the kernel reports a change of only one as a write.
     let times = fs::FileTimes::new().set_accessed(long_ago).set_modified(long_ago);
     fs::File::open(&file).unwrap().set_times(times).unwrap();
     wait_until_same(&mirror.source, &daemon.data, SOON, "with another time");
@@ -210,7 +210,7 @@ fn a_sparse_file_and_one_that_grows_arrive_whole() {
     for line in 0..2_000 {
         writeln!(grows, "line {line} {}", "x".repeat(4_000)).unwrap();
         if line % 200 == 100 {
-            // Nobody has closed it, and it goes on growing while it is sent.
+            // The file is still open, and grows while it is sent.
             let last = sizes.last().copied().unwrap_or(0);
             wait_until("more of it arrives", || {
                 writeln!(grows, "between {line}").unwrap();
@@ -260,7 +260,7 @@ fn a_file_that_becomes_a_fifo_while_it_waits_to_be_sent_holds_nothing_up() {
     let mirror = Mirror::start(&Setup { remotes, port, ..Setup::to(&daemon) });
     mirror.write("d/first", "x");
     wait_for_content(&daemon.at("d/first"), "x");
-    // Both in one run, which lists both and opens the second one only when the first has gone.
+    // Both are in one run, which lists both and opens the second one only after it has sent the first.
     forwarder.set_rate(Some(256 << 10));
     let noise = crate::support::noise(256 << 10, 1);
     mirror.signal(rustix::process::Signal::STOP);

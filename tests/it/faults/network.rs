@@ -1,5 +1,5 @@
-//! A transfer that is cut off by the death of the receiver, or of the sender: nothing of it stays.
-//! Whole outages, and what they mean for other remotes, are tried in `outages.rs`.
+//! A transfer that ends because the receiver or the sender dies: nothing of it stays.
+//! `outages.rs` tests whole outages, and their effect on other remotes.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn what_a_run_that_was_broken_off_has_sent_does_not_stay_when_it_arrives_late() 
     std::fs::write(outside.join("file"), "old").unwrap();
     forwarder.hold_back();
     std::fs::rename(&outside, mirror.at("d")).unwrap();
-    // All but the beginning lies in the network, and the sender waits for an answer.
+    // The data except the beginning is still in the network, and the sender waits for an answer.
     let mut before = 0;
     wait_until("all is sent", || {
         std::thread::sleep(Duration::from_millis(100));
@@ -66,7 +66,7 @@ fn what_a_run_that_was_broken_off_has_sent_does_not_stay_when_it_arrives_late() 
     children_of(mirror.pid()).into_iter().for_each(kill);
     mirror.write("d/file", "new");
     wait_for_content(&daemon.at("d/file"), "new");
-    // What is written now leaves after all that.
+    // This write is sent after all of it.
     mirror.write("d/after", "x");
     wait_for_content(&daemon.at("d/after"), "x");
     forwarder.release();

@@ -1,5 +1,5 @@
-//! One remote of three fails under load, in each way that a remote can fail: the other two stay as quick as they were, and it has
-//! everything soon after its return, with nothing left of what was broken off. `scripts/soak` runs the forms of 30 s.
+//! One of three remotes fails under load, in each way that a remote can fail. The other two stay as fast as before. The third has
+//! everything soon after its return, and no temporary files of aborted runs. `scripts/soak` runs the forms of 30 s.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ use crate::support::same::{differences, picture, wait_until_same};
 use crate::support::tmpfs::Tmpfs;
 use crate::support::{LIMIT, free_port, wait_for_content, wait_until, wait_until_within};
 
-/// How a remote fails, and how that is mended.
+/// How a remote fails, and how it is repaired.
 struct Kind {
     name: &'static str,
     /// The module that is mirrored to.
     module: &'static str,
     breaks: fn(&mut Three),
     mends: fn(&mut Three),
-    /// What the log says of it meanwhile.
+    /// What the log says about it during the outage.
     words: &'static str,
 }
 
@@ -64,12 +64,12 @@ const KILLED: Kind = Kind {
     words: "127.0.0.4::data is down",
 };
 
-/// Others hold all connections that the module allows.
+/// Other clients hold all connections that the module allows.
 const BUSY: Kind = Kind {
     name: "max connections reached",
     module: "data",
     breaks: |three| {
-        // Meanwhile the mirror's own sessions cannot come before the others.
+        // Refuse connections, so that the mirror's own sessions cannot come before the other clients.
         three.forwarders[2].set(Network::Refusing);
         let module = format!("max connections = {CONNECTIONS}");
         three.daemons[2].reconfigure(&Options { module, ..Options::default() });
@@ -100,7 +100,7 @@ const READ_ONLY: Kind = Kind {
     words: "127.0.0.4::data accepts nothing, because module data is read only",
 };
 
-/// It is changed there, and here only afterwards.
+/// The password is changed on the remote first, and here only afterwards.
 const WRONG_PASSWORD: Kind = Kind {
     name: "wrong password",
     module: "auth",
@@ -109,14 +109,14 @@ const WRONG_PASSWORD: Kind = Kind {
     words: "127.0.0.4::auth refuses user bob with the password in",
 };
 
-/// Three daemons, each behind a forwarder, and the mirror that feeds them. The third one is to fail.
+/// Three daemons, each behind a forwarder, and their mirror. The third daemon is the one that fails.
 struct Three {
     daemons: Vec<Rsyncd>,
     forwarders: Vec<Forwarder>,
     mirror: Mirror,
     /// The password file of all three; only module `auth` asks for it.
     password: PathBuf,
-    /// What the third one stores on, where it has to be full.
+    /// The file system of the third daemon, if it has to become full.
     disk: Option<Tmpfs>,
     crowd: Option<Crowd>,
     /// Changes made so far.
@@ -124,7 +124,7 @@ struct Three {
 }
 
 impl Three {
-    /// `None` where the third one cannot be made to fail in this way.
+    /// `None` if the third daemon cannot be made to fail in this way here.
     fn start(kind: &Kind) -> Option<Self> {
         let daemons: Vec<_> = (0..3).map(|_| Rsyncd::start()).collect();
         let disk = match kind.name == FULL.name {
@@ -146,7 +146,7 @@ impl Three {
         Some(Self { daemons, forwarders, mirror, password, disk, crowd: None, count: 0 })
     }
 
-    /// Changes for `length`: how long those took, sorted, that are waited for one by one on the first two remotes.
+    /// Makes changes for `length`. Some are awaited one by one on the first two remotes; returns their times, sorted.
     fn load(&mut self, length: Duration) -> Vec<Duration> {
         let start = Instant::now();
         let mut latencies = Vec::new();
@@ -159,7 +159,7 @@ impl Three {
                 wait_for_content(&daemon.at(&name), &name);
             }
             latencies.push(begin.elapsed());
-            // Others that nobody waits for: some are new, one is written again, some disappear.
+            // Further changes that are not awaited: new files, a rewrite, deletions.
             (0..5).for_each(|i| self.mirror.write(format!("others/{count}/{i}"), &name));
             self.mirror.write(format!("again/{}", count % 50), &name);
             let _ = std::fs::remove_dir_all(self.mirror.at(format!("others/{}", count / 2)));
@@ -169,7 +169,7 @@ impl Three {
         latencies
     }
 
-    /// A file that the third remote will not have for half a minute, and the others have.
+    /// Writes a file whose transfer to the third remote takes half a minute; the others get it at once.
     fn begin_large_file(&self) {
         self.forwarders[2].set_rate(Some(128 << 10));
         let noise = crate::support::noise(4 << 20, 1);
@@ -189,7 +189,7 @@ impl Three {
         self.mirror.wait_for_output(kind.words);
         let (median, worst) = (middle(&meanwhile), meanwhile[meanwhile.len() - 1]);
         assert!(meanwhile.len() > 5, "only {} files", meanwhile.len());
-        // On a busy machine they were slow before, too.
+        // Compare with the times before: on a busy machine they were also long then.
         let (before, slowest) = (middle(&usual), usual[usual.len() - 1]);
         let (usually, at_worst) = (Duration::from_millis(300), Duration::from_secs(2));
         assert!(median < usually.max(4 * before), "the others took {median:?}, before {before:?}");
@@ -201,7 +201,7 @@ impl Three {
         let back = SystemTime::now();
         (kind.mends)(&mut self);
         let third = &self.daemons[2].data;
-        // How soon is the engine's promise, kept on virtual time in `src/engine/comeback.rs`; here it is printed.
+        // `src/engine/comeback.rs` tests on virtual time how soon this is; here the time is only printed.
         wait_until_same(&self.mirror.source, third, LIMIT, "the third remote after its return");
         let soon = last_change(third).duration_since(back).unwrap();
         assert_eq!(temporary_files(third), Vec::<String>::new());
@@ -219,7 +219,7 @@ impl Three {
     }
 }
 
-/// When the last thing happened below `root`: to look at everything again and again would take longer than the mirror itself.
+/// When the last change below `root` happened. Comparing everything repeatedly would cost more than the mirror itself.
 fn last_change(root: &Path) -> SystemTime {
     let below = picture(root).into_keys().map(|name| root.join(name));
     let changed = |path: PathBuf| {
@@ -233,7 +233,7 @@ fn middle(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() / 2]
 }
 
-/// What rsync calls a file while it receives it: `.name.XXXXXX`. No other name of these tests looks like that.
+/// rsync's temporary files: `.name.XXXXXX`. No other name in these tests looks like that.
 fn temporary_files(root: &Path) -> Vec<String> {
     let names = picture(root).into_keys().map(|path| path.to_string_lossy().into_owned());
     names.filter(|name| name.rsplit('/').next().is_some_and(is_temporary)).collect()
@@ -290,7 +290,7 @@ fn a_remote_whose_password_is_changed_delays_no_other_and_catches_up() {
     fail_for(&WRONG_PASSWORD, 5);
 }
 
-/// The same for half a minute, one after the other.
+/// The same outages for half a minute each, one after the other.
 mod thirty_seconds {
     use super::*;
 
@@ -368,6 +368,6 @@ fn frozen_remotes_take_no_worker_from_a_healthy_one() {
         let there = daemon.at(format!("r0/{name}"));
         wait_until_within("the healthy one has it", Duration::from_secs(8), || there.exists());
     }
-    // What stops does not wait for one frozen session after the other.
+    // The stop must not wait for each frozen session in turn.
     mirror.stop();
 }

@@ -1,5 +1,5 @@
 //! The record of the tree over a long life: it stays small, and a kill while it is merged loses nothing.
-//! What it says after a downtime is tested in `downtime.rs`, its merges step by step in `src/record/tests/merging.rs`.
+//! `downtime.rs` tests its use after a downtime; `src/record/tests/merging.rs` tests merges step by step.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,13 +33,13 @@ fn record_len(mirror: &Mirror) -> u64 {
     files.iter().filter_map(|path| path.metadata().ok()).map(|found| found.len()).sum()
 }
 
-/// The number of the delta that is written now: each merge begins a new one.
+/// The number of the current delta; each merge begins a new one.
 fn generation(mirror: &Mirror) -> u64 {
     let number = |path: PathBuf| path.extension()?.to_str()?.strip_prefix("delta-")?.parse().ok();
     record_files(mirror, ".delta-").into_iter().filter_map(number).max().unwrap_or(0)
 }
 
-/// A mirror of a small tree that is on record.
+/// A mirror of a small tree that is recorded.
 fn small_tree(daemon: &Rsyncd) -> Mirror {
     let mirror = Mirror::prepare(&Setup::to(daemon));
     rewrite(&mirror, "first");
@@ -100,7 +100,7 @@ fn a_kill_in_the_middle_of_a_merge_loses_nothing() {
     }
 }
 
-/// Has changes delivered until a merge begins, and stops the program before that has ended.
+/// Makes deliveries until a merge begins, and stops the program during the merge.
 fn stop_in_the_middle_of_a_merge(mirror: &Mirror, daemon: &Rsyncd) {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {

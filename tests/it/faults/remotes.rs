@@ -1,5 +1,5 @@
-//! Remotes that answer and cannot take anything: full, read-only, busy, unwilling. Each is said once, delays nobody
-//! else, and is made good when the cause is gone.
+//! Remotes that answer but accept nothing: full, read-only, busy, refusing. Each is reported once and delays no other remote.
+//! When the cause is gone, the remote gets everything.
 
 use std::fs;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::support::{free_port, wait_for_content, wait_until};
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// A sound remote and one that is to fail, which is called `name` there.
+/// A healthy remote, and a failing one whose module is `name`.
 struct Two {
     sound: Rsyncd,
     failing: Rsyncd,
@@ -36,7 +36,7 @@ impl Two {
         Self { sound, failing, _forwarders: forwarders, mirror }
     }
 
-    /// Ten changes reach the sound remote, one after the other.
+    /// Ten changes reach the healthy remote, one after the other.
     fn sound_one_is_served(&self, what: &str) {
         for i in 0..10 {
             self.mirror.write(format!("{what}/{i}"), what);
@@ -44,7 +44,7 @@ impl Two {
         }
     }
 
-    /// The failing one is complained of once, with these words, and serves again when the cause is gone.
+    /// The failing remote is reported once, with these words, and is served again when the cause is gone.
     fn is_said_and_mended(&self, words: &str, mend: impl FnOnce()) {
         self.sound_one_is_served("meanwhile");
         self.mirror.wait_for_output(words);

@@ -1,5 +1,5 @@
-//! A source that vanishes, in whole or in part: no deletion reaches a remote because of it, an alarm says what happened, and
-//! when it is back everything converges.
+//! A source that vanishes, completely or in part. It causes no deletion on a remote, an alarm reports what happened, and everything
+//! converges when it is back.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use crate::support::wait_for_content;
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// A mirror with a few files that have arrived.
+/// A mirror that has delivered a few files.
 fn standing(daemon: &Rsyncd) -> Mirror {
     let mirror = Mirror::start(&Setup::to(daemon));
     fill(&mirror);
@@ -27,7 +27,7 @@ fn fill(mirror: &Mirror) {
     }
 }
 
-/// Something else happens meanwhile, so that a wrong deletion would have had its chance.
+/// Makes another change first, so that a wrong deletion would have had time to happen.
 fn nothing_is_deleted(daemon: &Rsyncd, before: usize) {
     let end = std::time::Instant::now() + Duration::from_millis(700);
     while std::time::Instant::now() < end {
@@ -56,14 +56,14 @@ fn a_root_that_is_renamed_away_and_back_deletes_nothing() {
 fn a_root_that_is_deleted_deletes_nothing_until_there_is_one_again() {
     let daemon = Rsyncd::start();
     let mut mirror = standing(&daemon);
-    // With everything in it pending, for the program is stopped: it wakes up to a root that is gone.
+    // The program is stopped (SIGSTOP), so all changes are pending when it continues and finds no root.
     let before = picture(&daemon.data).len();
     mirror.signal(rustix::process::Signal::STOP);
     fs::remove_dir_all(&mirror.source).unwrap();
     mirror.signal(rustix::process::Signal::CONT);
     mirror.wait_for_output("ALARM");
     nothing_is_deleted(&daemon, before);
-    // An empty one is what an unmounted file system leaves behind.
+    // An unmounted file system leaves an empty directory.
     fs::create_dir(&mirror.source).unwrap();
     mirror.wait_for_output("are known");
     nothing_is_deleted(&daemon, before);
@@ -146,7 +146,7 @@ fn a_root_that_is_unmounted_deletes_nothing() {
     drop(disk);
     mirror.wait_for_output("ALARM");
     nothing_is_deleted(&daemon, before);
-    // Even a restart takes the empty mount point for no reason to delete.
+    // Even after a restart, the empty mount point causes no deletion.
     mirror.kill();
     mirror.launch();
     mirror.wait_ready();
@@ -191,9 +191,9 @@ fn a_subdirectory_that_is_unmounted_deletes_nothing_below_it() {
     drop(disk);
     mirror.wait_for_output("ALARM: volume in ");
     nothing_is_deleted(&daemon, before);
-    // What somebody writes into the mount point is none of the file system's.
+    // A file written into the empty mount point does not belong to the file system.
     mirror.write("volume/beneath", "x");
-    // The rest goes on.
+    // Everything else is still mirrored.
     mirror.write("d0/f0", "changed");
     wait_for_content(&daemon.at("d0/f0"), "changed");
     nothing_is_deleted(&daemon, before);
@@ -292,7 +292,7 @@ fn an_unreadable_subdirectory_deletes_nothing_and_converges_when_it_can_be_read(
     mirror.wait_ready();
     mirror.write("d2/f6", "changed");
     wait_for_content(&daemon.at("d2/f6"), "changed");
-    // Of one of these the kernel has told that it is gone.
+    // The kernel has reported the deletion of one of these.
     for i in [5, 9, 13, 17] {
         assert!(daemon.at(format!("d1/f{i}")).exists(), "what cannot be read was deleted");
     }
@@ -304,7 +304,7 @@ fn an_unreadable_subdirectory_deletes_nothing_and_converges_when_it_can_be_read(
     });
 }
 
-/// A mirror that runs as an ordinary user, for nothing is unreadable to root.
+/// A mirror that runs as an ordinary user, because root can read everything.
 fn as_nobody(daemon: &Rsyncd) -> Option<Mirror> {
     if !rustix::process::geteuid().is_root() {
         crate::support::skipped("only root can start a program as another user");

@@ -1,4 +1,4 @@
-//! Random changes at full speed while everything around them breaks; then quiet, and equal trees.
+//! Random changes at full speed during faults of every kind. Afterwards, when all is quiet, the trees are equal.
 //! `scripts/soak SECONDS SEED` runs the long form.
 
 use std::fs;
@@ -20,10 +20,10 @@ use crate::support::{
 /// How long the trees may take to become equal when all is quiet.
 const SETTLE: Duration = Duration::from_secs(40);
 
-/// What the state directory may hold, however long the program runs: the trees have a few thousand entries.
+/// The maximum size of the state directory, however long the program runs: the trees have a few thousand entries.
 const STATE_MAX: u64 = 16 << 20;
 
-/// How soon a remote gets a change while others beside it are frozen.
+/// How soon a remote gets a change while other remotes are frozen.
 const SOON: Duration = Duration::from_secs(20);
 
 #[test]
@@ -86,16 +86,16 @@ struct Trial {
     chance: Chance,
     daemon: Rsyncd,
     mirror: Mirror,
-    /// The ways to the remotes beside, which freeze now and then. The way to the first remote does not.
+    /// The connections to the other remotes, which freeze from time to time. That to the first remote does not.
     ways: Vec<Forwarder>,
-    /// What the remotes beside hold.
+    /// The copies of the other remotes.
     beside: Vec<PathBuf>,
     log: String,
     _dir: TestDir,
 }
 
 impl Trial {
-    /// An odd seed has three remotes beside the first one, and but two workers for all.
+    /// An odd seed adds three remotes to the first one, with only two workers for all.
     fn new(seed: u64) -> Self {
         eprintln!("SERSYNC_SEED={seed}");
         let program = std::env::var_os("SERSYNC_OLD_RSYNC").map(PathBuf::from);
@@ -115,7 +115,7 @@ impl Trial {
         if !beside.is_empty() {
             setup.port = free_port();
             setup.args = vec!["-n".into(), "2".into()];
-            // Each at an address of its own, so that they are remotes of different machines.
+            // Each has its own address, so they count as remotes of different machines.
             for (host, name) in (200..).zip(names) {
                 let way = Forwarder::start(host, setup.port, daemon.port);
                 setup.remotes.push((way.ip(), name));
@@ -142,7 +142,7 @@ impl Trial {
                 self.fault(&mut storm);
                 next_fault = start.elapsed() + Duration::from_millis(self.chance.below(900));
             }
-            // Now and then a pause, so that small batches occur as well as large ones.
+            // Pause from time to time, so that there are small batches as well as large ones.
             if self.chance.below(300) == 0 {
                 std::thread::sleep(Duration::from_millis(self.chance.below(60)));
             }
@@ -166,7 +166,7 @@ impl Trial {
             }
             2 => {
                 self.mirror.kill();
-                // What changes meanwhile is found by the walk.
+                // The walk finds what changes during the downtime.
                 (0..self.chance.below(2_000)).for_each(|_| storm.step());
                 self.mirror.launch();
                 " kill -9 and changes"
@@ -230,8 +230,8 @@ impl Trial {
         self.log.push_str(name);
     }
 
-    /// As a cleaner of temporary files does it. The program notices it with the next change. Before the walk at the start is over
-    /// nobody else knows what is gone, so the program would have to keep it on the remotes.
+    /// Deletes the state directory, as a cleaner of temporary files does. The program notices it at the next change.
+    /// It waits for the end of the walk at the start: until then only the state directory knows what was deleted.
     fn delete_state(&mut self, storm: &mut Storm) {
         wait_until("the walk is over", || {
             snapshot(&self.mirror)["roots"][0]["deletions"] == "allowed"
@@ -245,8 +245,8 @@ impl Trial {
         });
     }
 
-    /// An empty directory takes the place of the module's, under way. Nobody tells that what was there before is missing, so the
-    /// operator has everything compared.
+    /// Replaces the module's directory by an empty one at run time. The program cannot notice what is missing, so the operator orders a
+    /// full sync.
     fn swap_module(&mut self, storm: &mut Storm) {
         let old = self.daemon.data.with_extension("old");
         fs::rename(&self.daemon.data, &old).unwrap();
@@ -258,7 +258,7 @@ impl Trial {
         fs::remove_dir_all(&old).unwrap();
     }
 
-    /// The remotes beside say nothing any more; the first one is served all the same.
+    /// Freezes the other remotes; the first one must still be served.
     fn freeze_others(&mut self) {
         self.ways[1..].iter_mut().for_each(|way| way.set(Network::Silent));
         let beacon = format!("beacon{}", self.log.len());

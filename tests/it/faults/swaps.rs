@@ -1,6 +1,5 @@
-//! Another directory takes the place of the copy while the mirror runs: a release (`mv www old; mv new www`), a link that is switched;
-//! or another machine, to which the host's name leads.
-//! What changed meanwhile is in the new one, also when a session from before has delivered it into the old one.
+//! The copy is replaced while the mirror runs: by a release (`mv www old; mv new www`), by a link that is switched, or by another machine
+//! when the host name changes its address. The new copy gets all changes, even if an older session delivered them into the old one.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,11 +13,11 @@ use crate::support::same::wait_until_same;
 use crate::support::sshd::Sshd;
 use crate::support::{LIMIT, TestDir, children_of, free_port, run_alone, wait_until};
 
-/// A place on the receiver, and how another directory gets there.
+/// A copy on the receiver, and how it is replaced.
 trait Place {
     /// Where the mirror delivers to.
     fn path(&self) -> PathBuf;
-    /// Puts an equal directory there; returns the one that stood there before.
+    /// Replaces the directory by an equal one; returns the old one.
     fn swap(&self) -> PathBuf;
 }
 
@@ -65,7 +64,7 @@ impl Place for Linked {
     }
 }
 
-/// Every kind of change, each with a swap right before it: the sessions that are ready have entered an older directory.
+/// Makes every kind of change, each right after a swap: the ready sessions have entered the old directory.
 fn swap_between_any_two_steps(mirror: &Mirror, place: &impl Place) {
     for name in ["rewritten", "deleted", "renamed"] {
         mirror.write(name, "1");
@@ -79,7 +78,7 @@ fn swap_between_any_two_steps(mirror: &Mirror, place: &impl Place) {
             is_there(&old) || is_there(&place.path())
         });
         if !is_there(&old) {
-            // It came with a confirmation. What else that brings must be there before the next swap copies the directory.
+            // A confirmation delivered it. Wait for everything else that it delivers before the next swap copies the directory.
             assert_eq!(crate::control::run(mirror, "flush", &[]).status.code(), Some(0));
         }
     };

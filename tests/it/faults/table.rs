@@ -18,7 +18,7 @@ fn rows(page: &str) -> Vec<&str> {
     rows
 }
 
-/// What is wrong with the test that a row names as `FILE`: `TEST`; nothing when it exists.
+/// The problem with the test that a row names as `FILE`: `TEST`; `None` when the test exists.
 fn problem(root: &Path, row: &str) -> Option<String> {
     let cell = row.trim_end_matches('|').rsplit('|').next()?.trim();
     let named: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
@@ -39,7 +39,7 @@ fn every_fault_of_the_page_has_a_test_that_exists() {
     assert!(rows.len() > 40, "{} rows", rows.len());
     let problems: Vec<String> = rows.iter().filter_map(|row| problem(root, row)).collect();
     assert!(problems.is_empty(), "{}", problems.join("\n"));
-    // What operators read in Chinese promises the same, in the same order.
+    // The Chinese page names the same tests in the same order.
     let chinese = fs::read_to_string(root.join("docs/RELIABILITY.zh-CN.md")).unwrap();
     let test = |row: &str| row.trim_end_matches('|').rsplit('|').next().map(str::to_owned);
     let tests = |page: &str| self::rows(page).into_iter().map(test).collect::<Vec<_>>();

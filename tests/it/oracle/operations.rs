@@ -1,5 +1,5 @@
-//! Random operations on a small tree, from a seed; few names, so that operations and rules meet.
-//! Every operation is one that people and programs do; what the tree does not allow at the moment does not happen.
+//! Random operations on a small tree, from a seed. There are few names, so that operations and rules affect the same paths.
+//! People and programs do such operations; one that is impossible at the moment is skipped.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Result, Write};
@@ -14,7 +14,7 @@ const NAMES: [&str; 9] = ["a", "b", "cache", "d", "x.o", "x.c", "e f", "core", "
 /// Files that hold rules for their directory.
 const RULE_FILES: [&str; 3] = [".rsync-filter", ".rules", ".cvsignore"];
 
-/// Operations below `root`; what leaves the tree goes to `outside`, on the same file system.
+/// Operations below `root`. Entries are moved out of the tree to `outside`, on the same file system.
 pub struct Operations {
     root: PathBuf,
     outside: PathBuf,
@@ -22,7 +22,7 @@ pub struct Operations {
     per_directory: bool,
     /// Operations so far.
     pub count: usize,
-    /// What was done, for who repeats it.
+    /// What was done, to repeat it.
     pub log: Vec<String>,
 }
 
@@ -39,12 +39,12 @@ impl Operations {
         }
     }
 
-    /// Files with rules come and go as well.
+    /// Sets whether files with rules are created and deleted too.
     pub fn with_rule_files(&mut self, wanted: bool) {
         self.per_directory = wanted;
     }
 
-    /// One operation that happened; gives up after some that the tree does not allow.
+    /// Does one operation; gives up after several that are impossible.
     pub fn step(&mut self) {
         for _ in 0..50 {
             let (path, other) = (self.path(), self.path());
@@ -111,7 +111,7 @@ impl Operations {
         if is_free { fs::write(path, bytes) } else { Err(std::io::ErrorKind::AlreadyExists.into()) }
     }
 
-    /// Makes the directories above, too.
+    /// Writes a file, and creates its parent directories.
     fn write_below(&mut self, path: &Path) -> Result<()> {
         let bytes = self.bytes();
         fs::create_dir_all(path)?;
@@ -119,7 +119,7 @@ impl Operations {
         fs::write(path.join("x.o"), &bytes)
     }
 
-    /// The same length again, which only time and content tell.
+    /// Overwrites a file with the same length, so that only time and content differ.
     fn overwrite(&mut self, path: &Path) -> Result<()> {
         let meta = fs::symlink_metadata(path)?;
         if !meta.is_file() {
@@ -137,7 +137,7 @@ impl Operations {
         OpenOptions::new().append(true).open(path)?.write_all(&bytes)
     }
 
-    /// As careful programs do it.
+    /// Replaces a file by a rename, as careful programs do.
     fn replace(&mut self, path: &Path) -> Result<()> {
         if !fs::symlink_metadata(path)?.is_file() {
             return Err(std::io::ErrorKind::InvalidInput.into());
@@ -162,7 +162,7 @@ impl Operations {
             return Err(std::io::ErrorKind::InvalidInput.into());
         }
         let age = Duration::from_secs(self.chance.below(1_000_000));
-        // Both times, as `touch` does: of the modification time alone the kernel tells as of a write (IN_MODIFY).
+        // Set both times, as `touch` does: the kernel reports a change of the modification time alone as a write (IN_MODIFY).
         let time = SystemTime::now() - age;
         File::open(path)?.set_times(fs::FileTimes::new().set_accessed(time).set_modified(time))
     }
@@ -185,7 +185,7 @@ impl Operations {
     }
 }
 
-/// Never into itself, and never over a directory that holds something: `mv` would not, either.
+/// Renames like `mv`: never into itself, and never over a directory that is not empty.
 fn rename(from: &Path, to: &Path) -> Result<()> {
     if from == to || to.starts_with(from) {
         return Err(std::io::ErrorKind::InvalidInput.into());

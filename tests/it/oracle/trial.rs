@@ -1,5 +1,5 @@
-//! One set of words against the judge: a mirror, its copy, and a second copy that plain rsync makes.
-//! Waits until both agree; says what differs when they do not.
+//! One set of options against the reference: a mirror, its copy, and a second copy that plain rsync makes.
+//! Waits until both copies are equal, or reports what differs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,15 +15,15 @@ use crate::support::rsyncd::Rsyncd;
 
 /// How long the copy may take to become what plain rsync makes.
 const SETTLE: Duration = Duration::from_secs(12);
-/// The same where a failed path has to be tried again, and again.
+/// How long this may take if a failed path has to be retried several times.
 const SETTLE_BY_RETRIES: Duration = Duration::from_secs(90);
-/// More runs by hand than any limit of a run ever asks for.
+/// More runs by hand than any limit per run requires.
 const LIMITED_RUNS_MAX: usize = 1_000;
 
 /// The file that `RULES` stands for.
 const RULES: &str = "# rules\n- cache/\n- x.o\n";
 
-/// A mirror and its judge.
+/// A mirror and its reference.
 pub struct Trial {
     words: Vec<String>,
     meaning: Meaning,
@@ -34,7 +34,7 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// A tree that both have, and some things of the receiver's own.
+    /// Starts with a tree that both copies have, and some extraneous entries on the receiver.
     pub fn new(set: &Set, seed: u64) -> Self {
         let daemon = Rsyncd::start();
         let rules = TestDir::new();
@@ -80,7 +80,7 @@ impl Trial {
         self.operations.count
     }
 
-    /// Rounds of operations, live and beside a restart; what differs at the end of one that does not settle.
+    /// Does rounds of operations, some during a restart. The error is what differs after a round that does not settle.
     pub fn run(&mut self, rounds: usize) -> Result<(), String> {
         self.mirror.launch();
         self.mirror.wait_ready();
@@ -107,10 +107,10 @@ impl Trial {
         Ok(())
     }
 
-    /// Waits until the copy is what plain rsync makes, and rsync by hand finds as much to do in either.
+    /// Waits until the copy equals what plain rsync makes, and a dry run by hand finds the same work in both.
     fn settle(&self, what: &str) -> Result<(), String> {
         let (plain, copy) = (self.daemon.at("plain"), self.daemon.at("copy"));
-        // What a limit of each run has left is for the next run.
+        // The next run continues where the limit of a run has stopped it.
         if self.meaning.limits_runs {
             let ends = (0..LIMITED_RUNS_MAX).any(|_| !is_limited(&self.by_hand("plain", &[])));
             assert!(ends, "rsync by hand is limited after {LIMITED_RUNS_MAX} runs; {what}");
@@ -121,7 +121,7 @@ impl Trial {
         let end = Instant::now() + patience;
         loop {
             let mut wrong = self.meaning.differences(&plain, &copy);
-            // By hand nothing is deleted when a part of the source cannot be read; what somebody saw go, is.
+            // rsync by hand deletes nothing if part of the source is unreadable. The mirror deletes what was reported as deleted.
             let is_there = |path: &str| self.mirror.source.join(path).symlink_metadata().is_ok();
             let stayed = |line: &String| {
                 line.strip_suffix(" is missing").is_some_and(|path| !is_there(path))
@@ -174,7 +174,7 @@ impl Trial {
             "--sockopts=TCP_NODELAY",
         ]);
         if !self.words.iter().any(|word| word.contains("modify-window")) {
-            // In whole seconds plain rsync overlooks what is rewritten within one.
+            // With whole seconds, plain rsync would miss a rewrite within one second.
             command.arg("--modify-window=-1");
         }
         command.args(more).args(["./", &to]);
@@ -182,7 +182,7 @@ impl Trial {
     }
 }
 
-/// The lines that name a path; the root's own times are nobody's business.
+/// The lines that name a path; the root's own times are ignored.
 fn lines(output: &Output) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stdout);
     let is_item = |line: &&str| {
@@ -196,7 +196,7 @@ fn lines(output: &Output) -> Vec<String> {
         .collect()
 }
 
-/// Kind and content of all that stands below `root`.
+/// Kind and content of everything below `root`.
 fn picture(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut todo = vec![root.to_path_buf()];
@@ -219,9 +219,9 @@ fn picture(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// What `--check` says of words that cannot mean the same as by hand.
+/// What `--check` reports about options that cannot mean the same as in rsync by hand.
 struct Meaning {
-    /// Backups are made of each version, not only of those that a run by hand would replace.
+    /// Each version is backed up, not only those that a run by hand would replace.
     backs_up: bool,
     /// The first version stays.
     keeps_first: bool,

@@ -1,5 +1,5 @@
-//! The table of what operators write into `<commonParams>`, each set with a name.
-//! Says nothing of what the words mean.
+//! The table of what operators write into `<commonParams>`; each set of options has a name.
+//! Does not know what the options mean.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ impl fmt::Display for Set {
 pub const SETS: &[(&str, &str)] = &[
     ("plain", "-a"),
     ("stock", "-artuz"),
-    // Filters: each means a tree.
+    // Filters.
     ("exclude-dir", "-a --exclude=cache/"),
     ("exclude-name", "-a --exclude=cache"),
     ("exclude-anchored", "-a --exclude=/cache"),
@@ -107,7 +107,7 @@ pub const SETS: &[(&str, &str)] = &[
     ("no-devices", "-a --no-D"),
     ("specials", "-a --specials"),
     ("one-file-system", "-ax"),
-    // How it travels and what is said.
+    // The transfer and the output.
     ("relative", "-aR"),
     ("no-implied-dirs", "-a --no-implied-dirs"),
     ("dirs", "-ltd"),
@@ -141,7 +141,7 @@ pub fn named(name: &str) -> Set {
     set(SETS.iter().find(|(known, _)| *known == name).unwrap())
 }
 
-/// Two sets as one, by chance.
+/// Random pairs of sets, each joined to one set.
 pub fn pairs(table: &[Set], count: usize, seed: u64) -> Vec<Set> {
     let mut chance = Chance::new(seed);
     let mut pick = || &table[chance.below(table.len() as u64) as usize];

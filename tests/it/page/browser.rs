@@ -1,5 +1,5 @@
-//! The page in a real browser, in both languages, on a desk and on a phone: what it shows, and pictures of it.
-//! Where no Chromium is installed these tests say so and are left out (Debian: chromium-headless-shell).
+//! The page in a real browser, in both languages, on a desktop and on a phone: what it shows, and screenshots.
+//! Without Chromium these tests report that and are skipped (Debian: chromium-headless-shell).
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -13,17 +13,17 @@ use sersync::snapshot::Snapshot;
 use super::fake::{Fake, crowd, page, troubled, well};
 use crate::support::{TestDir, wait_until};
 
-/// In the order in which they are preferred: the first one can be as narrow as a phone.
+/// In order of preference: the first one can be as narrow as a phone.
 const BROWSERS: [&str; 3] = ["chromium-headless-shell", "chromium", "google-chrome"];
 
-/// How the page is looked at.
+/// How the page is viewed.
 #[derive(Clone, Copy)]
 struct View {
     width: u32,
     height: u32,
     lang: &'static str,
     dark: bool,
-    /// Behind `#`: which part stands open.
+    /// The fragment after `#`: which part is open.
     open: &'static str,
 }
 
@@ -42,7 +42,7 @@ fn browser() -> Option<&'static str> {
     found
 }
 
-/// A browser that is told over a pipe what to do (the DevTools protocol, one message up to each NUL).
+/// A browser that is controlled over a pipe (the DevTools protocol; each message ends with a NUL).
 struct Tab {
     child: Child,
     to: ChildStdin,
@@ -53,7 +53,7 @@ struct Tab {
 }
 
 impl Tab {
-    /// Opens the page and waits until it has drawn the first news.
+    /// Opens the page and waits until it shows the first snapshot.
     fn open(browser: &str, address: SocketAddr, view: View) -> Self {
         let profile = TestDir::new();
         // The protocol's pipes are the descriptors 3 and 4; the shell puts ours there.
@@ -121,7 +121,7 @@ impl Tab {
         self.call("Runtime.evaluate", params)["result"]["value"].clone()
     }
 
-    /// The document as it stands now.
+    /// The document as it is now.
     fn document(&mut self) -> String {
         self.evaluate("document.documentElement.outerHTML").as_str().unwrap().into()
     }
@@ -143,7 +143,7 @@ impl Drop for Tab {
     }
 }
 
-/// The page with this state, as it is seen so.
+/// Opens the page with this snapshot in this view, and calls `then`.
 fn look<T>(browser: &str, of: &Snapshot, view: View, then: impl FnOnce(&mut Tab) -> T) -> T {
     let page = page(Fake::new(of.clone()).reader());
     then(&mut Tab::open(browser, page.address(), view))
@@ -285,7 +285,7 @@ fn a_change_is_shown_without_a_reload() {
     wait_until("the page shows it", || tab.evaluate(headline) == json!("Something is down"));
 }
 
-/// `make screenshots`: pictures of the page for a reader's eye, and the two in the READMEs.
+/// `make screenshots`: screenshots of the page for review, and the two in the READMEs.
 #[test]
 #[ignore = "makes pictures: make screenshots"]
 fn pictures() {

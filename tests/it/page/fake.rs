@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use sersync::config::{Host, PageAccess};
-use sersync::page::{Page, Setup};
+use sersync::config::{HostConfig, PageAccess};
+use sersync::page::{Page, PageSetup};
 use sersync::snapshot::{
-    Alarm, Delivery, DeliveryKind, Down, FailingPath, FullSync, Instance, Latency, Minute,
-    RecentError, Remote, RemoteState, Request, Root, Snapshot, SnapshotReader, Totals, VERSION,
+    Alarm, Delivery, DeliveryKind, Down, FailingPath, FullSyncStatus, Instance, Latency, Minute,
+    RecentError, RemoteStatus, RootStatus, Snapshot, SnapshotReader, SnapshotRequest, SyncState,
+    Totals, VERSION,
 };
 
 use crate::support::LIMIT;
@@ -20,7 +21,7 @@ use crate::support::LIMIT;
 #[derive(Clone)]
 pub struct Fake {
     now: Arc<Mutex<Arc<Snapshot>>>,
-    followers: Arc<Mutex<Vec<Request>>>,
+    followers: Arc<Mutex<Vec<SnapshotRequest>>>,
     asked: Arc<AtomicUsize>,
 }
 
@@ -34,7 +35,7 @@ impl Fake {
         }
     }
 
-    /// How others ask it.
+    /// The handle for requests.
     pub fn reader(&self) -> SnapshotReader {
         let this = self.clone();
         SnapshotReader::new(move |mut request| {
@@ -47,17 +48,17 @@ impl Fake {
         })
     }
 
-    /// How often it was asked.
+    /// How many requests there were.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// How many follow.
+    /// How many clients follow.
     pub fn followers(&self) -> usize {
         self.followers.lock().unwrap().len()
     }
 
-    /// Something changes: those who follow are told.
+    /// Sends a new snapshot to those who follow.
     pub fn change(&self, snapshot: Snapshot) {
         let snapshot = Arc::new(snapshot);
         *self.now.lock().unwrap() = Arc::clone(&snapshot);
@@ -67,7 +68,7 @@ impl Fake {
 
 /// A page on a free port of the loopback interface.
 pub fn page(reader: SnapshotReader) -> Page {
-    let host = Host { ip: "localhost".into(), port: 0, page: PageAccess::Loopback };
+    let host = HostConfig { ip: "localhost".into(), port: 0, page: PageAccess::Loopback };
     let log = || {
         vec![
             "2026-11-29T14:02:11.120+08:00 WARN  the kernel dropped events below /data/www: everything below it is compared".to_owned(),
@@ -75,7 +76,7 @@ pub fn page(reader: SnapshotReader) -> Page {
         ]
     };
     let config = r#"{"host":{"ip":"localhost","port":8008,"page":"loopback"},"mirrors":[{"watch":"/data/www"}]}"#;
-    let setup = Setup { config: Box::new(|| config.into()), log: Box::new(log) };
+    let setup = PageSetup { config: Box::new(|| config.into()), log: Box::new(log) };
     Page::start(&host, reader, setup).unwrap()
 }
 
@@ -97,7 +98,7 @@ pub struct Answer {
 /// Sends these bytes and reads to the end.
 pub fn send(address: SocketAddr, request: &[u8]) -> Answer {
     let mut stream = connect(address);
-    // A server that has answered already may have closed its side.
+    // A server that has already answered may have closed its side.
     _ = stream.write_all(request);
     read(stream)
 }
@@ -105,7 +106,7 @@ pub fn send(address: SocketAddr, request: &[u8]) -> Answer {
 /// Reads to the end.
 pub fn read(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
-    // A reset behind the answer does not take the answer away.
+    // A reset after the answer does not lose the answer.
     _ = stream.read_to_end(&mut bytes);
     let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
@@ -128,14 +129,14 @@ pub fn now_ms() -> u64 {
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 
-/// Two remotes, and all is well.
+/// Two healthy remotes.
 pub fn well() -> Snapshot {
     let now = now_ms();
-    let remote = |id: u64, name: &str| Remote {
+    let remote = |id: u64, name: &str| RemoteStatus {
         id,
         name: name.into(),
         destination: format!("rsync://{}", name.replace("::", "/")),
-        state: RemoteState::Up,
+        state: SyncState::Up,
         sessions: 2,
         last_delivery_ms: Some(now - 4 * SECOND),
         latency: Some(Latency { p50_us: 11_800 + id * 700, p99_us: 64_000, count: 18_211 }),
@@ -143,7 +144,7 @@ pub fn well() -> Snapshot {
         bytes_per_second: 1_830_000.0,
         last_full_sync_ms: Some(now - 95 * MINUTE),
         total: Totals { deliveries: 918_221, bytes: 88_120_310_001, ..Totals::default() },
-        ..Remote::default()
+        ..RemoteStatus::default()
     };
     let minute = |ago: u64| {
         let wave = (ago as f64 / 7.0).sin() + (ago as f64 / 2.3).cos() * 0.4 + 1.5;
@@ -178,7 +179,7 @@ pub fn well() -> Snapshot {
             fail_log: "/tmp/rsync_fail_log.sh".into(),
             ..Instance::default()
         },
-        roots: vec![Root { path: "/data/www".into(), ..Root::default() }],
+        roots: vec![RootStatus { path: "/data/www".into(), ..RootStatus::default() }],
         remotes: vec![remote(0, "192.0.2.20::www"), remote(1, "192.0.2.21::www")],
         deliveries: (0..200).map(delivery).collect(),
         history: (0..60).rev().map(minute).collect(),
@@ -190,12 +191,16 @@ pub fn well() -> Snapshot {
 pub fn troubled() -> Snapshot {
     let mut snapshot = well();
     let now = snapshot.taken_ms;
-    let like = |of: &Remote, id: u64, name: &str| Remote { id, name: name.into(), ..of.clone() };
+    let like = |of: &RemoteStatus, id: u64, name: &str| RemoteStatus {
+        id,
+        name: name.into(),
+        ..of.clone()
+    };
     let template = snapshot.remotes[0].clone();
     snapshot.remotes.push(like(&template, 2, "192.0.2.22::www"));
     snapshot.remotes.push(like(&template, 3, "backup@192.0.2.30:/srv/mirror/www"));
     let down = &mut snapshot.remotes[1];
-    down.state = RemoteState::Down;
+    down.state = SyncState::Down;
     down.pending = 1_204;
     down.oldest_pending_ms = Some(now - 19 * MINUTE);
     down.last_delivery_ms = Some(now - 19 * MINUTE);
@@ -211,9 +216,9 @@ pub fn troubled() -> Snapshot {
         next_try_ms: Some(now + 2 * SECOND),
     });
     let syncing = &mut snapshot.remotes[2];
-    syncing.state = RemoteState::CatchingUp;
+    syncing.state = SyncState::CatchingUp;
     syncing.pending = 88;
-    syncing.full_sync = Some(FullSync {
+    syncing.full_sync = Some(FullSyncStatus {
         since_ms: now - 3 * MINUTE,
         parts_done: 21,
         parts: 34,
@@ -299,13 +304,13 @@ pub fn troubled() -> Snapshot {
     snapshot
 }
 
-/// 200 remotes, three of them not well.
+/// 200 remotes, three of them unhealthy.
 pub fn crowd() -> Snapshot {
     let mut snapshot = troubled();
     let template = well().remotes[0].clone();
     for id in 4..200 {
         let name = format!("198.51.100.{id}::static");
-        snapshot.remotes.push(Remote { id, name, ..template.clone() });
+        snapshot.remotes.push(RemoteStatus { id, name, ..template.clone() });
     }
     snapshot
 }

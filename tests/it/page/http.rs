@@ -1,4 +1,4 @@
-//! The server by itself: routes, refusals, slow and many clients.
+//! The server alone: routes, refusals, slow clients, many clients.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ fn health_is_503_with_the_reasons_and_thresholds_are_the_callers() {
     assert!(first.starts_with("192.0.2.21::www is down: connection refused"), "{answer:?}");
     assert_eq!(get(page.address(), "/healthz?max_age=x").status, 400);
     let late = Fake::new(Snapshot {
-        remotes: vec![sersync::snapshot::Remote {
+        remotes: vec![sersync::snapshot::RemoteStatus {
             oldest_pending_ms: Some(super::fake::now_ms() - 90_000),
             ..well().remotes[0].clone()
         }],
@@ -178,7 +178,7 @@ fn ten_thousand_connections_meet_a_cap_and_leave_nothing_behind() {
     let page = page(fake.reader());
     let at = page.address();
     let idle: Vec<_> = (0..CLIENTS_MAX).map(|_| connect(at)).collect();
-    // One more than there are places: it is told so, once all the others have been let in.
+    // One client too many gets 503, once all others are connected.
     wait_until("the cap is reached", || get(at, "/healthz").status == 503);
     drop(idle);
     wait_until("places are free again", || get(at, "/healthz").status == 200);

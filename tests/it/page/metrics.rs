@@ -1,5 +1,5 @@
-//! The metrics through the judges that operators have: promtool, and Python's official parser. Where neither is installed,
-//! the tests in `src/metrics.rs` still look at names, labels and escapes.
+//! Checks the metrics with the tools of operators: promtool, and Python's official parser.
+//! Without them, the tests in `src/metrics.rs` still check names, labels and escapes.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 use serde_json::Value;
-use sersync::snapshot::{RemoteState, Snapshot};
+use sersync::snapshot::{Snapshot, SyncState};
 
 use super::fake::get;
 use crate::plugins::listener::{Listener, Manner};
@@ -29,7 +29,7 @@ fn status(at: SocketAddr) -> Snapshot {
     serde_json::from_str(&get(at, "/status").body).unwrap()
 }
 
-/// The addresses that somebody listens on at this port, as the kernel writes them.
+/// The addresses with a listener on this port, as the kernel writes them.
 fn listening(port: u16) -> Vec<String> {
     let lines = ["/proc/net/tcp", "/proc/net/tcp6"].map(|file| fs::read_to_string(file).unwrap());
     let lines = lines.iter().flat_map(|text| text.lines().skip(1));
@@ -50,7 +50,7 @@ fn the_page_of_an_old_file_shows_a_delivery_and_listens_on_this_machine_alone() 
         status(at).deliveries.iter().any(|delivery| delivery.path == "hello.txt")
     });
     let snapshot = status(at);
-    assert_eq!(snapshot.remotes[0].state, RemoteState::Up);
+    assert_eq!(snapshot.remotes[0].state, SyncState::Up);
     assert_eq!(snapshot.remotes[0].name, "127.0.0.1::data");
     assert_eq!(get(at, "/healthz").status, 200);
     assert!(get(at, "/metrics").body.contains("sersync_remote_deliveries_total{"));
@@ -107,7 +107,7 @@ fn a_remote_that_is_down_is_said_with_what_to_do() {
     mirror.write("b", "b");
     wait_until("health says so", || get(at, "/healthz").body.contains("is down"));
     let remote = &status(at).remotes[0];
-    assert_eq!(remote.state, RemoteState::Down);
+    assert_eq!(remote.state, SyncState::Down);
     assert!(!remote.down.as_ref().unwrap().what_to_do.is_empty(), "{remote:?}");
     daemon.start_again();
     wait_for_content(&daemon.at("b"), "b");
@@ -202,7 +202,7 @@ fn a_heartbeat_tells_that_all_is_well_and_what_is_not() {
     assert!(!mirror.output().contains("s3cret"), "{}", mirror.output());
 }
 
-/// A program that keeps what it gets on its standard input, and its first word.
+/// A program that saves its standard input and its first argument.
 fn script(mirror: &Mirror, name: &str, text: &str) -> PathBuf {
     let path = mirror.dir.file(name, text);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();

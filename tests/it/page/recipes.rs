@@ -1,4 +1,4 @@
-//! The monitoring recipes of docs/monitoring, run or loaded by what they are for.
+//! Runs the monitoring recipes of docs/monitoring, or loads them into the tools that they are for.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ fn recipe(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/monitoring").join(name)
 }
 
-/// Every metric's name, as `/metrics` has it.
+/// The names of all metrics in `/metrics`.
 fn metrics() -> Vec<String> {
     let mut snapshot = troubled();
     snapshot.instance.overflows = 1;
@@ -29,7 +29,7 @@ fn named(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// A histogram is called by the name that its series have in common.
+/// True when `word` names the metric; a histogram is named by the common beginning of its series.
 fn is_named(metric: &str, word: &str) -> bool {
     metric == word
         || ["_bucket", "_count", "_sum"].iter().any(|end| metric == format!("{word}{end}"))

@@ -1,4 +1,4 @@
-//! A webhook behind TLS whose certificate comes from a CA of one's own: it is served once that CA is trusted, and refused in one line before.
+//! A webhook behind TLS with a certificate of a private CA: it works once that CA is trusted; before that, one line reports the refusal.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::{LIMIT, TestDir, skipped};
 
-/// Runs openssl in `dir`; false where there is none.
+/// Runs openssl in `dir`; false if it is not installed.
 fn openssl(dir: &TestDir, words: &str) -> bool {
     let mut command = Command::new("openssl");
     match command.args(words.split(' ')).current_dir(dir.path()).output() {
@@ -46,7 +46,7 @@ fn make_certificates(dir: &TestDir) -> bool {
         )
 }
 
-/// Serves two connections; what a client says once it trusts the certificate comes out of the channel.
+/// Serves two connections; the channel receives what a client sends once it trusts the certificate.
 fn serve(dir: &Path) -> (u16, Receiver<String>) {
     let chain = vec![CertificateDer::from_pem_file(dir.join("cert.pem")).unwrap()];
     let key = PrivateKeyDer::from_pem_file(dir.join("key.pem")).unwrap();

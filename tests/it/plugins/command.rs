@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use sersync::config::{CommandPlugin, PluginName, Plugins};
+use sersync::config::{CommandPlugin, PluginDefinitions, PluginName};
 use sersync::plugin::{PathTest, PluginSpec};
 use tempfile::TempDir;
 
@@ -23,7 +23,7 @@ fn command(config: CommandPlugin) -> PluginSpec {
     PluginSpec::Command { config, include: everything() }
 }
 
-/// `/bin/sh SCRIPT`: a script just written cannot be "busy" when it is not executed itself.
+/// A command `/bin/sh SCRIPT`. A new script that is executed directly could fail with "text file busy".
 fn script(dir: &TempDir, text: &str) -> String {
     let path = dir.path().join("script.sh");
     fs::write(&path, text).unwrap();
@@ -92,7 +92,7 @@ fn an_include_expression_that_gives_up_runs_nothing() {
     keep_log();
     let mut config = spec(&["/bin/false"], &[]);
     config.includes = vec![r"/www/(?=a)(?:(a|aa)+)+\1b".into()];
-    let plugins = Plugins { command: Some(config), ..Plugins::default() };
+    let plugins = PluginDefinitions { command: Some(config), ..PluginDefinitions::default() };
     let plugin = start(PluginSpec::new(PluginName::Command, &plugins, "/dev/null".into()).unwrap());
     plugin.offer(event("a".repeat(200).as_bytes()));
     let stats = wait_for(&plugin, |s| s.failed + s.skipped == 1);
@@ -191,7 +191,7 @@ fn wait(condition: impl Fn() -> bool) {
     }
 }
 
-/// Waits until none of the processes in `file` runs (an unreaped one does not run).
+/// Waits until none of the processes in `file` is running (a zombie is not).
 fn wait_until_gone(file: &Path) {
     let text = fs::read_to_string(file).unwrap();
     for pid in text.split_whitespace() {
@@ -207,7 +207,7 @@ fn wait_until_gone(file: &Path) {
 fn include_expressions_of_the_definition_match_the_whole_absolute_path() {
     let mut config = spec(&["/bin/true"], &[]);
     config.includes = vec![r"(.*)\.php".into(), "/www/exact".into()];
-    let plugins = Plugins { command: Some(config), ..Plugins::default() };
+    let plugins = PluginDefinitions { command: Some(config), ..PluginDefinitions::default() };
     let unused = Path::new("").into();
     let plugin = start(PluginSpec::new(PluginName::Command, &plugins, unused).unwrap());
     for name in [&b"a.php"[..], b"exact", b"a.php5", b"not/www/exact"] {
@@ -221,7 +221,7 @@ fn include_expressions_of_the_definition_match_the_whole_absolute_path() {
 fn plugin_without_definition_is_refused_by_name() {
     for (name, plugin) in PluginName::ALL {
         let unused = Path::new("").into();
-        let error = PluginSpec::new(plugin, &Plugins::default(), unused).err().unwrap();
+        let error = PluginSpec::new(plugin, &PluginDefinitions::default(), unused).err().unwrap();
         assert!(error.to_string().contains(name), "{error}");
     }
 }

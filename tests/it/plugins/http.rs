@@ -1,4 +1,4 @@
-//! The http plugin against HTTP servers, polite and otherwise.
+//! The http plugin against HTTP servers, well-behaved and faulty.
 
 use sersync::config::HttpPlugin;
 use sersync::plugin::{Plugin, PluginSpec};

@@ -1,5 +1,5 @@
-//! A TCP listener that records what each connection said and answers as it is told.
-//! Knows just enough HTTP to see where a request ends.
+//! A TCP listener that records what each connection sends, and answers as a test requires.
+//! Knows just enough HTTP to find the end of a request.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,19 +13,19 @@ use super::PATIENCE;
 /// What a listener does with a connection.
 #[derive(Clone)]
 pub enum Manner {
-    /// Reads to the end, says nothing.
+    /// Reads to the end and sends nothing.
     Listen,
-    /// Says this at once, then reads to the end.
+    /// Sends this at once, then reads to the end.
     Greet(&'static [u8]),
-    /// Reads one HTTP request and answers this.
+    /// Reads one HTTP request and sends this answer.
     Answer(&'static [u8]),
     /// Reads one request and never answers.
     Silent,
-    /// Reads one request, then answers a byte now and then, for ever.
+    /// Reads one request, then sends single bytes slowly, for ever.
     Drip,
 }
 
-/// How long a listener that has no more to say waits between two looks.
+/// How often an idle listener checks whether the test is over.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub struct Listener {
@@ -51,7 +51,7 @@ impl Listener {
         Self { address, heard, ended: Some(ended), thread: Some(thread) }
     }
 
-    /// What the first `count` connections said, as soon as there are so many.
+    /// Waits for `count` connections, and returns what they sent.
     pub fn wait_for(&self, count: usize) -> Vec<Vec<u8>> {
         let (heard, news) = &*self.heard;
         let (heard, result) =
@@ -60,7 +60,7 @@ impl Listener {
         heard.clone()
     }
 
-    /// A port on which nobody listens any more.
+    /// A port on which nothing listens any more.
     pub fn dead_address() -> SocketAddr {
         TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
@@ -110,7 +110,7 @@ fn serve(
     }
 }
 
-/// Until the other side has had enough, or the test.
+/// Waits until the client hangs up or the test ends.
 fn wait_for_hangup(stream: &mut TcpStream, end: &Receiver<()>) {
     stream.set_read_timeout(Some(PAUSE)).unwrap();
     let mut byte = [0];

@@ -1,10 +1,10 @@
-//! The refreshCDN plugin against servers that answer as a network does, and others.
+//! The refreshCDN plugin against servers that answer like the CDN, and faulty ones.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use sersync::config::{PluginName, Plugins, RefreshCdnPlugin};
+use sersync::config::{PluginDefinitions, PluginName, RefreshCdnPlugin};
 use sersync::plugin::{PathTail, Plugin, PluginSpec};
 use tempfile::TempDir;
 
@@ -77,7 +77,7 @@ fn expression_of_the_definition_is_found_inside_the_path() {
         unreachable!()
     };
     config.match_expression = Some("xoyo.com/site([/a-z]*).xoyo.com/images".into());
-    let plugins = Plugins { refresh_cdn: Some(config), ..Plugins::default() };
+    let plugins = PluginDefinitions { refresh_cdn: Some(config), ..PluginDefinitions::default() };
     let error_log = dir.path().join("errorlog.txt");
     let plugin = start(PluginSpec::new(PluginName::RefreshCdn, &plugins, error_log).unwrap());
     plugin.offer(event(b"xoyo.com/site/bbs.xoyo.com/images/a.png"));

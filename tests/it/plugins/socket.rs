@@ -1,4 +1,4 @@
-//! The socket plugin, and what all plugins share: waiting for a dead partner, and a full queue.
+//! The socket plugin, and what all plugins share: waiting for a dead listener, and a full queue.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ fn full_queue_drops_the_oldest_counts_them_and_never_blocks() {
     let address = Listener::dead_address();
     let limits = PluginLimits {
         queue: 4,
-        // Far beyond the test's patience: an offer that waited for the actor would be seen.
+        // Far longer than the test waits, so that it fails if `offer` waits for the actor.
         retry_min: Duration::from_secs(600),
         retry_max: Duration::from_secs(600),
         ..limits()

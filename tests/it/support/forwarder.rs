@@ -1,25 +1,25 @@
-//! A TCP forwarder between a mirror and its remote that breaks the network in one way at a time.
-//! What goes through it is not changed.
+//! A TCP forwarder between a mirror and its remote that simulates one network fault at a time.
+//! It does not change the data.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// What the network does.
+/// The state of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// Everything goes through.
+    /// Everything is forwarded.
     Sound,
-    /// Nobody listens: the machine answers, the daemon is gone. Connections that stood are reset.
+    /// The machine answers, but nothing listens. Existing connections are reset.
     Refusing,
-    /// Packets vanish: nothing is answered any more, and connections that stood fall silent.
+    /// Packets are lost: new connections get no answer, and existing ones become silent.
     BlackHole,
-    /// Connections are accepted, and then nothing is said; those that stood fall silent.
+    /// Connections are accepted and then stay silent; existing ones become silent too.
     Silent,
 }
 
-/// A connection that has sent so many bytes has said who it is and what it will send.
+/// After this many bytes, a connection has sent its handshake and its file list.
 const UNDER_WAY: usize = 32 << 10;
 
 /// A forwarder that listens on an address of its own.
@@ -28,7 +28,7 @@ pub struct Forwarder {
     to: SocketAddr,
     shared: Arc<Shared>,
     listener: Option<TcpListener>,
-    /// A listener that accepts nobody, and the connections that fill its queue.
+    /// A listener that accepts nothing, and the connections that fill its queue.
     hole: Option<(TcpListener, Vec<TcpStream>)>,
 }
 
@@ -39,16 +39,16 @@ struct Shared {
 
 struct State {
     network: Network,
-    /// Bytes a second, towards the remote; `None`: as fast as it goes.
+    /// Bytes per second towards the remote; `None`: no limit.
     rate: Option<usize>,
     open: Vec<TcpStream>,
     /// How many connections there were so far.
     connections: u64,
-    /// What connections with a lower number send is held back, once they have got under way.
+    /// Data of connections with a lower number is held back after their first [`UNDER_WAY`] bytes.
     held_before: u64,
     /// Bytes that are held back.
     held: usize,
-    /// Counts up with each listener, so that the thread of an old one ends.
+    /// Incremented for each listener, so that the thread of an old one ends.
     epoch: u64,
 }
 
@@ -80,7 +80,7 @@ impl Forwarder {
         self.address.ip().to_string()
     }
 
-    /// Breaks the network, or mends it.
+    /// Changes the state of the network.
     pub fn set(&mut self, network: Network) {
         let before = std::mem::replace(&mut self.shared.state.lock().unwrap().network, network);
         if matches!(network, Network::Refusing | Network::BlackHole) {
@@ -97,23 +97,23 @@ impl Forwarder {
         self.shared.changed.notify_all();
     }
 
-    /// Lets only so many bytes a second through to the remote; `None`: as many as come.
+    /// Limits the bytes per second towards the remote; `None`: no limit.
     pub fn set_rate(&self, rate: Option<usize>) {
         self.shared.state.lock().unwrap().rate = rate;
     }
 
-    /// Holds back what is sent towards the remote, but for the beginning of each connection, until it is released.
+    /// Holds back all data towards the remote after the beginning of each connection, until it is released.
     pub fn hold_back(&self) {
         self.shared.state.lock().unwrap().held_before = u64::MAX;
     }
 
-    /// Connections made from now on are not held back.
+    /// Holds back only the data of existing connections; new ones are not affected.
     pub fn hold_back_only_these(&self) {
         let mut state = self.shared.state.lock().unwrap();
         state.held_before = state.connections;
     }
 
-    /// Lets what was held back arrive, of connections whose sender has gone.
+    /// Delivers what was held back, even if the sender has gone.
     pub fn release(&self) {
         self.shared.state.lock().unwrap().held_before = 0;
         self.shared.changed.notify_all();
@@ -124,7 +124,7 @@ impl Forwarder {
         self.shared.state.lock().unwrap().held
     }
 
-    /// Ends all connections that stand.
+    /// Resets all existing connections.
     pub fn reset_connections(&self) {
         for stream in std::mem::take(&mut self.shared.state.lock().unwrap().open) {
             let _ = stream.shutdown(Shutdown::Both);
@@ -156,12 +156,12 @@ impl Forwarder {
     fn stop_listening(&mut self) {
         if self.listener.take().is_some() {
             self.shared.state.lock().unwrap().epoch += 1;
-            // Wakes the thread, which then lets go of the port.
+            // Wakes the thread, which then closes the port.
             let _ = TcpStream::connect(self.address);
         }
     }
 
-    /// A listener whose queue is full: the kernel drops whatever else wants to connect.
+    /// Makes a listener whose queue is full: the kernel drops all further connection attempts.
     fn fill_queue(&mut self) {
         let listener = bind(self.address);
         rustix::net::listen(&listener, 0).unwrap();
@@ -182,7 +182,7 @@ impl Drop for Forwarder {
     }
 }
 
-/// The port may still be held by a thread that is about to end.
+/// Binds the port, which a thread that is about to end may still hold.
 fn bind(address: SocketAddr) -> TcpListener {
     let mut bound = None;
     super::wait_until(&format!("{address} is free"), || {
@@ -192,7 +192,7 @@ fn bind(address: SocketAddr) -> TcpListener {
     bound.unwrap()
 }
 
-/// Two threads that copy, one for each direction.
+/// Starts two threads that copy, one for each direction.
 fn serve(client: TcpStream, to: SocketAddr, shared: &Arc<Shared>) {
     let (silent, number) = {
         let mut state = shared.state.lock().unwrap();

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use super::rsyncd::Rsyncd;
 use super::{TestDir, wait_until};
 
-/// A configuration in the making. What is not said has sersync2's stock value.
+/// A builder of a configuration. Everything that is not set has sersync2's stock value.
 #[derive(Clone)]
 pub struct Setup {
     /// `(address, name)` of each remote.
@@ -35,7 +35,7 @@ pub struct Setup {
     pub off: Vec<&'static str>,
     /// `<inotify>` switches that are on beyond the stock ones.
     pub on: Vec<&'static str>,
-    /// Words of the command line behind `-o FILE`.
+    /// Arguments of the command line after `-o FILE`.
     pub args: Vec<String>,
     /// Environment of the program.
     pub env: Vec<(String, String)>,
@@ -66,7 +66,7 @@ impl Setup {
         }
     }
 
-    /// The file, for the watch path `source`.
+    /// The text of the configuration for the watch path `source`.
     pub fn xml(&self, source: &Path, fail_log: &Path) -> String {
         let remotes: String = self
             .remotes
@@ -116,7 +116,7 @@ pub struct Mirror {
     pub config: PathBuf,
     /// The fail log.
     pub fail_log: PathBuf,
-    /// Holds all of it, and the state directory `state`.
+    /// Contains all of these, and the state directory `state`.
     pub dir: TestDir,
     setup: Setup,
     user: Option<u32>,
@@ -127,7 +127,7 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Writes the configuration, starts the program, and waits until its watches stand.
+    /// Writes the configuration, starts the program, and waits until all watches are set.
     pub fn start(setup: &Setup) -> Self {
         let mut mirror = Self::prepare(setup);
         mirror.launch();
@@ -165,8 +165,8 @@ impl Mirror {
         self.setup.env.push((name.into(), value.into()));
     }
 
-    /// Starts the program, which may not raise the limit, with an inotify queue as short as the kernel makes it by default.
-    /// False, and a line that says so, where that limit may not be written.
+    /// Starts the program, which cannot raise the limit, with the kernel's default (short) inotify queue.
+    /// False, and a line that reports it, if that limit cannot be written.
     pub fn launch_with_a_short_queue(&mut self) -> bool {
         const LIMIT: &str = "/proc/sys/fs/inotify/max_queued_events";
         const DEFAULT: &str = "16384";
@@ -185,13 +185,13 @@ impl Mirror {
             if was_low {
                 return true;
             }
-            // Another test's program has raised it meanwhile.
+            // The program of another test has raised the limit.
             self.kill();
         }
         panic!("{LIMIT} does not stay low");
     }
 
-    /// From now on the program is started as a user who may do nothing special; only root can do that.
+    /// From now on the program is started as an unprivileged user; only root can do that.
     pub fn run_as_nobody(&mut self) {
         const NOBODY: u32 = 65_534;
         for path in [self.dir.path(), &self.source] {
@@ -201,7 +201,7 @@ impl Mirror {
         self.user = Some(NOBODY);
     }
 
-    /// From now on the program, which has to be started as nobody, finds no place for a state directory.
+    /// From now on the program, which must run as nobody, cannot have a state directory.
     pub fn run_without_state(&mut self) {
         self.has_state = false;
     }
@@ -216,12 +216,12 @@ impl Mirror {
         self.user
     }
 
-    /// Starts the program, again after an end.
+    /// Starts the program; also after its end.
     pub fn launch(&mut self) {
         self.launch_with(&[]);
     }
 
-    /// The same, this once with these further options.
+    /// Starts the program, this time with these additional options.
     pub fn launch_with(&mut self, args: &[&str]) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sersync2"));
         command
@@ -249,17 +249,17 @@ impl Mirror {
         self.child = Some(child);
     }
 
-    /// Waits until the watches stand.
+    /// Waits until all watches are set.
     pub fn wait_ready(&self) {
         self.wait_for_output("watch path is:");
     }
 
-    /// Waits until the first walk is over: from now on a restart knows what changed while the program was down.
+    /// Waits until the first walk is over. From then on a restart detects what changed while the program was down.
     pub fn wait_for_record(&self) {
         wait_until("the state of the tree is on record", || self.has_record());
     }
 
-    /// True when the first walk of some start has come to its end.
+    /// True when the first walk of any start is over.
     pub fn has_record(&self) -> bool {
         let is_record = |name: &str| name.starts_with("record-") && name.ends_with(".snapshot");
         let files = self.state_files();
@@ -278,7 +278,7 @@ impl Mirror {
         sizes.map(|meta| meta.len()).sum()
     }
 
-    /// Does what the alarm of a mass deletion asks for: what is gone is meant to be.
+    /// Confirms the deletions, as the alarm of a mass deletion asks.
     pub fn confirm_deletions(&self) {
         let files = self.state_files();
         let state = files[0].parent().unwrap();

@@ -1,5 +1,5 @@
-//! What every integration test stands on: a directory of its own, a real rsync daemon, a real sshd, and waiting
-//! for conditions. Holds no tests, and never sleeps for luck.
+//! The basis of all integration tests: a directory of their own, a real rsync daemon, a real sshd, and waiting for conditions.
+//! Contains no tests, and never sleeps for a fixed time.
 #![allow(dead_code, reason = "each test uses a part of it")]
 #![expect(clippy::disallowed_methods, reason = "tests start programs and look at the clock")]
 
@@ -54,8 +54,8 @@ impl TestDir {
     }
 }
 
-/// Says that a test is not run, and why. Where `SERSYNC_NO_SKIPS` is set, as `make test` does for root, that fails the test: there
-/// everything that a test needs can be had.
+/// Reports that a test is skipped, and why. If `SERSYNC_NO_SKIPS` is set, this fails the test. `make test` sets it for root, because
+/// root can install everything that a test needs.
 #[track_caller]
 pub fn skipped(reason: impl std::fmt::Display) {
     let may_skip = std::env::var_os("SERSYNC_NO_SKIPS").is_none_or(|value| value.is_empty());
@@ -63,7 +63,7 @@ pub fn skipped(reason: impl std::fmt::Display) {
     eprintln!("skipped: {reason}");
 }
 
-/// The same for a program that `make test` does not install, for its package starts a service or is large.
+/// Reports a skip because of a missing program that `make test` does not install: its package starts a service or is large.
 pub fn not_installed(program: &str) {
     eprintln!("skipped: {program} is not installed");
 }
@@ -73,7 +73,7 @@ pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     wait_until_within(what, LIMIT, condition);
 }
 
-/// The same with another limit.
+/// [`wait_until`] with another limit.
 pub fn wait_until_within(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
@@ -90,14 +90,14 @@ pub fn wait_for_content(path: &Path, content: impl AsRef<[u8]>) {
     });
 }
 
-/// A port of 127.0.0.1 that was free a moment ago; start again with another one when it is taken by then.
+/// A port of 127.0.0.1 that was free a moment ago. If it is taken when you use it, try another one.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// The tree below `root`, one line per entry: kind, mode, path, and size, link target or nothing. Two trees that mirror each other
-/// give the same lines; times are left out.
+/// The tree below `root`, one line per entry: kind, mode, path, and size or link target. Equal trees have equal lines; times are
+/// not included.
 pub fn tree(root: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     collect(root, root, &mut lines);
@@ -135,7 +135,7 @@ fn collect(root: &Path, dir: &Path, lines: &mut Vec<String>) {
     }
 }
 
-/// The processes below `pid`, deepest last.
+/// The descendants of `pid`, deepest last.
 pub fn children_of(pid: u32) -> Vec<u32> {
     let mut all = Vec::new();
     let mut open = vec![pid];
@@ -168,7 +168,7 @@ pub fn is_running(pid: u32) -> bool {
     })
 }
 
-/// Runs a test that needs a process of its own, through these words, such as `unshare`.
+/// Runs a test that needs its own process, through a command such as `unshare`.
 #[expect(clippy::disallowed_methods, reason = "the test runs itself")]
 pub fn run_alone(test: &str, through: &[&str]) {
     let output = std::process::Command::new(through[0])
@@ -182,7 +182,7 @@ pub fn run_alone(test: &str, through: &[&str]) {
     assert!(output.status.success() && said.contains("1 passed"), "{text}");
 }
 
-/// Bytes in which no block is like another, and that cannot be compressed; `seed` is not 0.
+/// Incompressible bytes without equal blocks; `seed` must not be 0.
 pub fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let words = std::iter::repeat_with(move || {

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::{TestDir, free_port, wait_until};
 
-/// How a test daemon differs from the ordinary one.
+/// How a test daemon differs from the default one.
 #[derive(Clone)]
 pub struct Options {
     /// The daemon's program; the environment variable `SERSYNC_OLD_RSYNC` may name an old one for tests that want it.
@@ -31,7 +31,7 @@ impl Default for Options {
 pub struct Rsyncd {
     /// The TCP port on 127.0.0.1.
     pub port: u16,
-    /// What the module holds.
+    /// The directory of the module.
     pub data: PathBuf,
     dir: TestDir,
     child: Option<Child>,
@@ -44,7 +44,7 @@ impl Rsyncd {
         Self::start_with(&Options::default())
     }
 
-    /// Starts a daemon that differs.
+    /// Starts a daemon with these options.
     pub fn start_with(options: &Options) -> Self {
         let dir = TestDir::new();
         let data = dir.dir("data");
@@ -56,8 +56,7 @@ impl Rsyncd {
         daemon
     }
 
-    /// Starts a daemon with the configuration of a sample, whose module holds `data`; its log and its lock lie in a directory
-    /// of their own.
+    /// Starts a daemon with the configuration of a sample; its module is `data`. Its log and its lock are in a directory of their own.
     pub fn start_from(sample: &str, data: &Path) -> Self {
         let (dir, data) = (TestDir::new(), data.to_path_buf());
         let mut daemon = Self { port: 0, data, dir, child: None, program: "rsync".into() };
@@ -76,7 +75,7 @@ impl Rsyncd {
     }
 
     fn write_config(&self, options: &Options) {
-        // A module with chroot needs root; without it links would be munged, so ordinary users switch that off.
+        // Chroot needs root. Without chroot the daemon munges links, so ordinary users switch that off.
         let chroot = if rustix::process::geteuid().is_root() {
             "use chroot = yes\nuid = 0\ngid = 0\n"
         } else {
@@ -88,7 +87,7 @@ impl Rsyncd {
             global = options.global,
             module = options.module,
             log = self.log_file().display(),
-            // The default one counts the connections of all daemons of the machine.
+            // With the default lock file, the connections of all daemons of the machine would be counted together.
             lock = self.dir.join("rsyncd.lock").display(),
             data = self.data.display(),
             secrets = self.dir.join("secrets").display(),
@@ -108,7 +107,7 @@ impl Rsyncd {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            // Another test's daemon may have taken the port meanwhile, and greets as well; but that is not in this one's log.
+            // A daemon of another test may have taken the port and greet too. Only this daemon's log shows whether it was this one.
             let before = self.connections();
             let mut ended = false;
             wait_until("the rsync daemon greets", || {
@@ -123,7 +122,7 @@ impl Rsyncd {
         panic!("no rsync daemon could be started");
     }
 
-    /// Changes the configuration; connections made from now on have it.
+    /// Changes the configuration; it applies to new connections.
     pub fn reconfigure(&self, options: &Options) {
         self.write_config(options);
     }
@@ -156,7 +155,7 @@ impl Rsyncd {
         log.matches("connect from").count()
     }
 
-    /// Changes what `bob` has to say to module `auth`.
+    /// Changes the password of `bob` for module `auth`.
     pub fn set_password(&self, password: &str) {
         fs::write(self.dir.join("secrets"), format!("bob:{password}\n")).unwrap();
     }
@@ -180,7 +179,7 @@ impl Drop for Rsyncd {
     }
 }
 
-/// True when the server at `port` says `hello` first.
+/// True when the server at `port` greets with `hello`.
 pub fn greets(port: u16, hello: &[u8]) -> bool {
     let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
         return false;

@@ -1,5 +1,5 @@
-//! Whether two trees are equal in every respect that a mirror promises: kind, mode, time, content, link target.
-//! Says which paths differ, and how.
+//! Compares two trees in every respect that a mirror guarantees: kind, mode, time, content, link target.
+//! Reports which paths differ, and how.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// One line per entry, by path.
 type Lines = BTreeMap<PathBuf, String>;
 
-/// Everything below `root` that a mirror has to repeat.
+/// Everything below `root` that a mirror has to reproduce.
 pub fn picture(root: &Path) -> Lines {
     let mut lines = Lines::new();
     let mut todo = vec![root.to_path_buf()];
@@ -73,7 +73,7 @@ pub fn wait_until_same(source: &Path, copy: &Path, limit: Duration, whose: &str)
             left.len(),
             left.iter().take(40).cloned().collect::<Vec<_>>().join("\n")
         );
-        // Looking costs the machine more than the mirror's own work: rest for longer than it took.
+        // Comparing costs more than the mirror's own work, so pause for longer than it took.
         let pause = begin.elapsed() * 4;
         std::thread::sleep(pause.clamp(Duration::from_millis(5), Duration::from_secs(1)));
     }

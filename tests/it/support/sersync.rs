@@ -15,8 +15,8 @@ use super::{LIMIT, TestDir, is_running, wait_until};
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sersync2");
 
 /// A source directory and the configuration that mirrors it.
-pub struct Setup {
-    /// Holds everything of this instance.
+pub struct Installation {
+    /// Contains all files of this instance.
     pub dir: TestDir,
     /// The watched directory.
     pub source: PathBuf,
@@ -24,13 +24,13 @@ pub struct Setup {
     pub config: PathBuf,
 }
 
-impl Setup {
+impl Installation {
     /// A mirror of a new directory to the module `data` of `remote`, configured by `confxml.xml`.
     pub fn new(remote: &Rsyncd) -> Self {
         Self::named("confxml.xml", remote)
     }
 
-    /// The same with a configuration file called `name`.
+    /// A mirror of a new directory to the module `data` of `remote`, with a configuration file called `name`.
     pub fn named(name: &str, remote: &Rsyncd) -> Self {
         Self::with_remote(name, remote.port, r#"name="data""#, "")
     }
@@ -68,7 +68,7 @@ impl Setup {
         self.dir.join("sersync2.log")
     }
 
-    /// `options`, then what keeps this instance apart from every other.
+    /// `options`, followed by the options that separate this instance from all others.
     pub fn arguments(&self, options: &[&str]) -> Vec<String> {
         let mut all: Vec<String> = options.iter().map(ToString::to_string).collect();
         all.extend(["--state-dir".into(), self.dir.join("state").display().to_string()]);
@@ -76,7 +76,7 @@ impl Setup {
         all
     }
 
-    /// `program ARGUMENTS…`, not started yet. The working directory is the one of the configuration.
+    /// `program ARGUMENTS…`, not started yet. The working directory is that of the configuration.
     pub fn command(&self, program: impl AsRef<OsStr>, options: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(self.arguments(options)).current_dir(self.dir.path()).stdin(Stdio::null());
@@ -89,14 +89,14 @@ impl Setup {
         self.command(PROGRAM, &["-d", "-o", config]).output().unwrap()
     }
 
-    /// Starts in the foreground with `options` and waits until the watches stand.
+    /// Starts in the foreground with `options` and waits until all watches are set.
     pub fn start(&self, options: &[&str]) -> Foreground {
         let mut given = options.to_vec();
         given.extend(["-o", self.config.to_str().unwrap()]);
         self.start_command(&mut self.command(PROGRAM, &given))
     }
 
-    /// Starts `command`, which becomes or holds the program, and waits until the watches stand.
+    /// Starts `command`, which becomes or starts the program, and waits until all watches are set.
     pub fn start_command(&self, command: &mut Command) -> Foreground {
         let output = self.dir.join("output");
         let file = File::create(&output).unwrap();
@@ -133,8 +133,8 @@ impl Setup {
         found
     }
 
-    /// The one process of this configuration. A child looks like its parent until it has become rsync, so this
-    /// waits; what stays is a second line in ps and fails the test.
+    /// The one process of this configuration. A child looks like its parent until its exec, so this waits. If a second process stays, the
+    /// test fails.
     pub fn pid(&self) -> u32 {
         let mut pids = Vec::new();
         wait_until("there is one line in ps for this configuration", || {
@@ -162,7 +162,7 @@ impl Setup {
     }
 }
 
-impl Drop for Setup {
+impl Drop for Installation {
     fn drop(&mut self) {
         for pid in self.pids() {
             let children = super::children_of(pid);
@@ -213,7 +213,7 @@ impl Drop for Foreground {
     }
 }
 
-/// True when this test may make namespaces, i.e. is root with all its rights.
+/// True when this test may create namespaces, i.e. is root with all capabilities.
 pub fn can_make_namespaces() -> bool {
     Command::new("unshare")
         .args(["--pid", "--mount", "--fork", "true"])

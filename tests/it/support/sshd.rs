@@ -38,12 +38,12 @@ impl Sshd {
     }
 
     fn launch(&mut self) {
-        // sshd insists on its separation directory; where the package's service never ran, it is missing.
+        // sshd requires its privilege separation directory. It is missing if the package's service never ran.
         let _ = fs::create_dir_all("/run/sshd");
         for _ in 0..20 {
             self.port = free_port();
             let d = self.dir.path().display();
-            // The shell reads no files of the user who runs the tests: they may be slow, or print something.
+            // The shell must not read start-up files of the user who runs the tests: they may be slow or print something.
             let config = self.dir.file(
                 "sshd_config",
                 format!(
@@ -88,7 +88,7 @@ impl Sshd {
         fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// A value for `PATH` in which `ssh` is one that knows this server and its key.
+    /// A value for `PATH` whose `ssh` knows this server and its key.
     pub fn path_variable(&self) -> String {
         let path = std::env::var("PATH").unwrap_or_default();
         format!("{}:{path}", self.bin().display())

@@ -1,5 +1,5 @@
 //! Random changes to a tree at full speed, from a seed: the same seed makes the same changes.
-//! Knows nothing of mirrors. Never writes in place to a file of several names: the kernel names only one of them.
+//! Knows nothing of mirrors. Never writes in place to a file with several names, because the kernel reports only one of them.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
@@ -7,9 +7,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Few names, so that changes meet.
+/// Few names, so that changes often affect the same path.
 const NAMES: [&str; 8] = ["a", "b", "c c", "#d", "-e", "f*", "\u{fc}", ".g"];
-/// How deep directories nest by chance.
+/// The maximum depth of directories.
 const DEPTH: u64 = 4;
 /// Larger files are cut.
 const FILE_MAX: u64 = 1 << 20;
@@ -23,14 +23,14 @@ impl Chance {
         Self(seed)
     }
 
-    /// A seed that nobody has seen yet, or the one that `SERSYNC_SEED` names.
+    /// A new seed, or the one in `SERSYNC_SEED`.
     pub fn seed() -> u64 {
         let said = std::env::var("SERSYNC_SEED").ok().and_then(|text| text.parse().ok());
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         said.unwrap_or(now.as_nanos() as u64)
     }
 
-    /// The seed that `SERSYNC_SEED` names, or this one.
+    /// The seed in `SERSYNC_SEED`, or this one.
     pub fn seed_or(otherwise: u64) -> u64 {
         std::env::var_os("SERSYNC_SEED").map_or(otherwise, |_| Self::seed())
     }
@@ -44,12 +44,12 @@ impl Chance {
         (z ^ (z >> 31)) % limit
     }
 
-    /// A place in something that is so long.
+    /// A random index below `length`.
     pub fn index(&mut self, length: usize) -> usize {
         self.below(length as u64) as usize
     }
 
-    /// One of them.
+    /// One element of `from`.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.index(from.len())]
     }
@@ -61,7 +61,7 @@ pub struct Storm {
     root: PathBuf,
     outside: PathBuf,
     chance: Chance,
-    /// Changes tried so far.
+    /// How many changes were tried so far.
     pub count: u64,
 }
 
@@ -70,11 +70,11 @@ impl Storm {
         Self { root: root.into(), outside: outside.into(), chance: Chance::new(seed), count: 0 }
     }
 
-    /// One change, or a try at one that the tree does not allow.
+    /// Makes one change, or tries one that is impossible at the moment.
     pub fn step(&mut self) {
         self.count += 1;
         let path = self.path();
-        // What is impossible at the moment (a parent that is a file, a name that is taken) simply does not happen.
+        // Ignore errors: some changes are impossible at the moment (a parent that is a file, a name that is taken).
         let _ = match self.chance.below(100) {
             0..30 => self.write(&path),
             30..38 => self.append(&path),
@@ -126,7 +126,7 @@ impl Storm {
     }
 
     fn bytes(&mut self) -> Vec<u8> {
-        // Often the same length, so that only time tells contents apart.
+        // The length is often the same, so that only the time shows the change.
         let len = match self.chance.below(20) {
             0 => self.chance.below(300_000),
             1..8 => self.chance.below(5_000),
@@ -139,7 +139,7 @@ impl Storm {
     fn write(&mut self, path: &Path) -> std::io::Result<()> {
         let bytes = self.bytes();
         if self.chance.below(4) == 0 {
-            // As careful programs do it.
+            // Replace by a rename, as careful programs do.
             let temp = path.with_extension("new");
             fs::write(&temp, bytes)?;
             return fs::rename(temp, path);
@@ -186,7 +186,7 @@ impl Storm {
     }
 }
 
-/// True for a regular file of one name, and where nothing is yet.
+/// True for a regular file with one name, and for a free name.
 fn may_write(path: &Path) -> bool {
     fs::symlink_metadata(path).map_or(true, |meta| meta.is_file() && meta.nlink() == 1)
 }

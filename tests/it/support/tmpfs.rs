@@ -1,5 +1,5 @@
-//! A small file system of its own, to be filled up or unmounted.
-//! Needs the right to mount; a test that cannot have it says so and ends.
+//! A small file system for a test, to be filled or unmounted.
+//! Needs the right to mount; without it, a test reports that and is skipped.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,7 @@ use super::skipped;
 pub struct Tmpfs(PathBuf);
 
 impl Tmpfs {
-    /// Mounts one at the directory `at`; `None` (and a line that says so) where that is not allowed.
+    /// Mounts one at the directory `at`; `None` (and a line that reports it) if that is not allowed.
     pub fn mount(at: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         let data = std::ffi::CString::new(options).unwrap();
@@ -26,7 +26,7 @@ impl Tmpfs {
         }
     }
 
-    /// Shows the directory `from` at `at` as well; `None` where that is not allowed.
+    /// Bind-mounts the directory `from` at `at`; `None` if that is not allowed.
     pub fn bind(from: &Path, at: &Path) -> Option<Self> {
         match rustix::mount::mount_bind(from, at) {
             Ok(()) => Some(Self(at.into())),
@@ -37,7 +37,7 @@ impl Tmpfs {
         }
     }
 
-    /// Takes all the room that is left.
+    /// Fills all free space.
     pub fn fill(&self) {
         let mut ballast = fs::File::create(self.ballast()).unwrap();
         for size in [1 << 16, 1 << 12, 1] {
@@ -45,7 +45,7 @@ impl Tmpfs {
         }
     }
 
-    /// Gives the room back.
+    /// Frees the space again.
     pub fn empty(&self) {
         fs::remove_file(self.ballast()).unwrap();
     }

@@ -1,5 +1,5 @@
 //! Imports run down the layers that docs/ARCHITECTURE.md names, and never in a circle.
-//! Reads the paths that begin with `crate::` or `super::`; what a macro makes of them is not seen.
+//! Reads the paths that begin with `crate::` or `super::`; it cannot see paths that macros make.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -68,7 +68,7 @@ fn names(text: &str) -> Vec<String> {
     inner.split(',').map(|name| format!("{head}{}", name.trim())).collect()
 }
 
-/// Which parts import which, and a file that does.
+/// Which parts import which, each with a file that does so.
 fn arrows(parts: &BTreeMap<String, usize>) -> BTreeMap<(&str, &str), PathBuf> {
     let mut arrows = BTreeMap::new();
     let mut homeless = Vec::new();
@@ -105,7 +105,7 @@ fn no_arrow_runs_up_the_layers() {
 fn no_parts_import_each_other_in_a_circle() {
     let parts = layers();
     let mut arrows = arrows(&parts);
-    // What imports nothing that is left is in no circle.
+    // Remove parts that import none of the remaining ones: they are in no circle.
     loop {
         let importing: BTreeSet<&str> = arrows.keys().map(|(from, _)| *from).collect();
         let before = arrows.len();

@@ -1,4 +1,4 @@
-//! Where ours is better on purpose; each of these stands in docs/TOOLS.md.
+//! Intended improvements over the originals; docs/TOOLS.md lists each of them.
 
 use std::fs;
 use std::path::Path;
@@ -35,7 +35,7 @@ fn what_is_made_in_a_new_directory_at_once_is_told() {
     for n in 0..50 {
         let line = format!("t/new/deep/er/f{n}:CREATE\n");
         assert_eq!(ours.stdout.matches(&line).count(), 1, "{line}{}", ours.stdout);
-        // A file may be found before its writer closes it, so it may be told twice.
+        // A file may be found before its writer closes it, so it may be reported twice.
         let line = format!("t/new/deep/er/f{n}:CLOSE_WRITE,CLOSE\n");
         assert!(ours.stdout.contains(&line), "{line}{}", ours.stdout);
     }
@@ -155,7 +155,7 @@ fn events_that_the_kernel_drops_are_said() {
     crate::support::wait_until("it watches", || read("err").contains("established"));
     let pid = rustix::process::Pid::from_child(&tool);
     rustix::process::kill_process(pid, Signal::STOP).unwrap();
-    // Events about two files in turn are not merged.
+    // The kernel does not merge alternating events about two files.
     for n in 0..limit + 10 {
         let file = dir.join(["t/a", "t/b"][n % 2]);
         rustix::fs::chmod(&file, rustix::fs::Mode::RUSR).unwrap();
@@ -190,7 +190,7 @@ fn the_background_keeps_relative_paths() {
         fs::write(dir.join(format!("t/f{count}")), "").unwrap();
         log().contains("t/ CREATE f")
     });
-    // It is nobody's child: found by its working directory.
+    // It is not a child of this process, so find it by its working directory.
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         if fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == dir.path())
             && let Ok(pid) = entry.file_name().to_string_lossy().parse()

@@ -1,4 +1,4 @@
-//! Command lines that are wrong, files that cannot be watched: the same words and the same exit codes as the original.
+//! Wrong command lines and files that cannot be watched: the same messages and exit codes as the original.
 
 use std::fs;
 use std::path::Path;
@@ -50,7 +50,7 @@ fn the_help_is_the_originals_and_says_whose_program_it_is() {
     }
 }
 
-/// Words in front of a command that let its user have only so many watches or instances.
+/// A command prefix that limits the user's watches or instances.
 fn limited(what: &str, count: usize) -> Vec<String> {
     let script = format!("echo {count} > /proc/sys/user/max_inotify_{what}; exec \"$@\"");
     ["unshare", "--user", "--map-root-user", "sh", "-c", &script, "sh"].map(String::from).to_vec()
@@ -60,7 +60,7 @@ fn run_limited(what: &str, count: usize, tool: &str, arguments: &[&str]) -> [Res
     let pair = Pair::new(tree);
     let wrapper = limited(what, count);
     let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
-    // The programs were not called by their bare names here.
+    // With a wrapper, the programs are not called by their bare names.
     pair.run_wrapped(&wrapper, tool, arguments, "")
 }
 

@@ -48,7 +48,7 @@ fn the_rule_that_keeps_a_path_back_is_named_with_its_place() {
         assert!(code == 1 && text.contains(words), "{path}: {code} {text}");
         assert!(text.contains("not mirrored"), "{text}");
     }
-    // The second expression stands on the third line of the file, behind its element's name.
+    // The second expression is on the third line of the file, after its element's name.
     let (_, text) = explain(&mirror, &["cache/x"]);
     let place = fs::read_to_string(&mirror.config).unwrap();
     let line = place.lines().position(|line| line.contains("^cache/")).unwrap() + 1;
@@ -76,7 +76,7 @@ fn a_mirrored_path_has_its_command_and_its_copy_can_be_asked_for() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains(": mirrored"), "{text}");
     assert!(text.contains("its copy: missing"), "{text}");
-    // The command that is shown does what it says.
+    // The printed command really sends the file.
     let command = text.lines().find_map(|line| line.trim().strip_prefix("command: ")).unwrap();
     let status = Command::new("bash").args(["-c", command]).stdout(Stdio::null()).status().unwrap();
     assert!(status.success(), "{command}");
@@ -118,7 +118,7 @@ fn an_option_of_common_params_that_keeps_a_path_back_is_named() {
         assert!(code == 1 && text.contains(words), "{path}: {code} {text}");
     }
     assert_eq!(explain(&mirror, &["small"]).0, 0);
-    // One of several is not mirrored.
+    // One of these paths is not mirrored.
     assert_eq!(explain(&mirror, &["small", "a.log"]).0, 1);
 }
 

@@ -1,4 +1,4 @@
-//! Every option on the same tree with the same operations: the same lines as the original, byte by byte.
+//! Every option with the same tree and operations: the same output as the original, byte by byte.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read as _, Write as _};
@@ -24,7 +24,7 @@ fn operation(work: impl Fn(&Path) + 'static) -> Operation {
     Box::new(work)
 }
 
-/// Something of everything, in and beside the tree.
+/// Operations of every kind, inside and outside the tree.
 fn operations() -> Vec<Operation> {
     let mut all = vec![
         operation(|d| fs::write(d.join("t/new"), "1").unwrap()),
@@ -62,8 +62,8 @@ pub fn read_some(path: &Path) {
     _ = File::open(path).unwrap().read(&mut bytes).unwrap();
 }
 
-/// What makes equal events that follow each other. The kernel merges those that nobody has read yet, so tables of the
-/// same operations differ from run to run.
+/// Operations that cause equal consecutive events. The kernel merges such events while they are unread, so counts differ from run to
+/// run.
 fn repeating_operations() -> Vec<Operation> {
     vec![
         operation(|d| _ = fs::read_dir(d.join("t/a")).unwrap().count()),
@@ -76,14 +76,14 @@ fn try_line(line: &str) {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let pair = Pair::new(tree);
     let end = if words[0] == "inotifywatch" { Signal::INT } else { Signal::TERM };
-    // A format need not name what would tell a repeated event from another one.
+    // A format may omit what distinguishes a repeated event from another one.
     let is_plain = words[0] == "inotifywait" && !words.contains(&"--format");
     let mut all = if is_plain { repeating_operations() } else { Vec::new() };
     all.extend(operations());
     assert_same(line, pair.watch(words[0], &words[1..], &all, end));
 }
 
-/// The events that `-e` knows and that the operations of the tests make.
+/// The events that `-e` knows and that the operations of the tests cause.
 pub const EVENTS: [&str; 15] = [
     "access",
     "modify",

@@ -1,4 +1,4 @@
-//! Two trees that are alike, the original tool on one, ours on the other, and the same operations on both.
+//! Two equal trees: the original tool watches one, ours the other, and both get the same operations.
 //! Holds no tests.
 
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use rustix::process::{
 
 use crate::support::{TestDir, wait_until};
 
-/// What is done to a tree while the tools listen.
+/// An operation on a tree while the tools are watching.
 pub type Operation = Box<dyn Fn(&Path)>;
 
 /// What a tool has printed, and how it ended.
@@ -63,7 +63,7 @@ impl Pair {
         Self { dir }
     }
 
-    /// The command of one side, in its directory; `wrapper` stands in front of it.
+    /// The command of one side, in its directory, prefixed by `wrapper`.
     fn command(&self, side: &str, wrapper: &[&str], tool: &str, arguments: &[&str]) -> Command {
         let path = match side {
             "theirs" => PathBuf::from("/usr/bin").join(tool),
@@ -103,7 +103,7 @@ impl Pair {
         self.run_wrapped(&[], tool, arguments, input)
     }
 
-    /// The same, with words in front of the command, such as `unshare`.
+    /// [`Self::run`] with a prefix of the command, such as `unshare`.
     pub fn run_wrapped(
         &self,
         wrapper: &[&str],
@@ -117,7 +117,7 @@ impl Pair {
         })
     }
 
-    /// Starts both, does each operation on both while they listen, and ends them with the signal if they still run.
+    /// Starts both tools, does each operation on both trees, and ends the tools with the signal if they are still running.
     pub fn watch(
         &self,
         tool: &str,
@@ -161,7 +161,7 @@ impl Tool {
             if self.child.try_wait().unwrap().is_some() {
                 return true;
             }
-            // First the queue: a tool that is being woken still seems to sleep.
+            // Check the queue first: a tool that is being woken still seems to sleep.
             if !self.has_read_everything() {
                 return false;
             }
@@ -175,7 +175,7 @@ impl Tool {
     /// True when no event waits in the kernel's queues of the tool.
     fn has_read_everything(&self) -> bool {
         let pid = Pid::from_child(&self.child);
-        // It may end at any moment.
+        // The tool may end at any moment.
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
         let fds = fs::read_dir(format!("/proc/{}/fd", self.child.id()));
         let inotify = |entry: fs::DirEntry| {
@@ -202,17 +202,17 @@ impl Drop for Tool {
     }
 }
 
-/// From now on a program that another thread starts does not hold the files of this thread open until its exec: they
-/// are closed when the operation closes them, and not a moment later.
+/// Gives this thread its own descriptor table. Otherwise a program that another thread starts would keep this thread's files open until
+/// its exec, and their close events would come late.
 #[expect(unsafe_code, reason = "the kernel's call has no safe form")]
 fn keep_files_to_this_thread() {
-    // SAFETY: the thread keeps a copy of every descriptor, so each that is owned here stays valid; none that is opened
-    // from now on is handed to another thread.
+    // SAFETY: the thread keeps a copy of every descriptor, so each that is owned here stays valid. No descriptor that it
+    // opens later is passed to another thread.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }.unwrap();
 }
 
-/// What is left to chance made equal: the cookies of renames are numbered, and equal lines that follow each other are
-/// one, since the kernel merges equal events that nobody has read yet.
+/// Removes what differs by chance. The cookies of renames are numbered, and equal consecutive lines become one, because the kernel
+/// merges equal unread events.
 fn plain(text: &str) -> String {
     let mut cookies: Vec<&str> = Vec::new();
     let mut lines: Vec<String> = Vec::new();

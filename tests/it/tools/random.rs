@@ -1,4 +1,4 @@
-//! Random mixtures of options and operations, each from a seed that is printed when the tools differ.
+//! Random combinations of options and operations, each from a seed that is printed when the tools differ.
 //! The short form runs always; the long one with `SERSYNC_ROUNDS=N cargo test --test it tools::random -- --ignored`.
 
 use std::fs::{self, Permissions};
@@ -14,7 +14,7 @@ use crate::support::storm::Chance;
 const FORMATS: [&str; 7] =
     ["%w|%f|%e", "%w%f", "cookie=%c;%:e", "%e%n", "%f%0%w", "%T %w%f", "%xe%%%q"];
 
-/// What is on the disk, as the operations leave it.
+/// What is on disk after the operations so far.
 struct Model {
     dirs: Vec<PathBuf>,
     files: Vec<PathBuf>,
@@ -30,7 +30,7 @@ impl Model {
         }
     }
 
-    /// A name that was never there: the original mixes up directories that have had the same name.
+    /// A name that was never used: the original confuses directories that had the same name.
     fn new_path(&mut self, chance: &mut Chance) -> PathBuf {
         self.made += 1;
         let prefix = chance.pick(&["n", "N n", "x.txt", "é", "q\"", "-"]).to_owned();
@@ -104,7 +104,7 @@ impl Model {
         })
     }
 
-    /// Renames a directory that holds no other, within the tree.
+    /// Renames a directory without subdirectories within the tree.
     fn rename_dir(&mut self, chance: &mut Chance) -> Option<Operation> {
         let is_leaf = |at: usize| {
             at >= 5
@@ -113,7 +113,7 @@ impl Model {
         };
         let at = (0..self.dirs.len()).find(|at| is_leaf(*at))?;
         let from = self.dirs.remove(at);
-        // It stays where it is watched: what leaves a watched tree is told differently (`better.rs`).
+        // Keep it in the watched tree: the tools report a move out of the tree differently (`better.rs`).
         let name = self.new_path(chance);
         let to = from.with_file_name(name.file_name().unwrap());
         self.dirs.push(to.clone());
@@ -149,7 +149,7 @@ fn command_line(chance: &mut Chance) -> (Vec<String>, Dirs) {
             add(&mut words, &["-e", &list]);
         }
         if is_table {
-            // Ours sees new directories whatever is asked for.
+            // Our tool sees new directories even if their events are not selected.
             dirs = Dirs::Keep;
         }
     }

@@ -1,5 +1,5 @@
-//! The scripts of the field run unchanged on our `inotifywait`, with a real rsync daemon or sshd at the other end.
-//! What each of them loses stands in docs/MIGRATING.md; here they do what they can do.
+//! Published scripts run unchanged with our `inotifywait` and a real rsync daemon or sshd.
+//! docs/MIGRATING.md lists what each of them loses; these tests check what they can do.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -20,7 +20,7 @@ struct Script {
 }
 
 impl Script {
-    /// Starts it; `fill_in` replaces words of the text, `path` stands behind our tools in PATH.
+    /// Starts it; `fill_in` replaces words of the text, and `path` follows our tools in PATH.
     fn start(text: &str, fill_in: &[(&str, String)], path: &str) -> Self {
         let dir = TestDir::new();
         let bin = bin(&dir);
@@ -30,7 +30,7 @@ impl Script {
             text = text.replace(word, value);
         }
         let script = dir.file("script.sh", text);
-        // What `mail` is told stands in a file.
+        // This `mail` writes its arguments to a file.
         let mail = dir.file("bin/mail", "#!/bin/sh\necho \"$@\" >> mails\n");
         fs::set_permissions(mail, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let output = fs::File::create(dir.join("output")).unwrap();
@@ -67,7 +67,7 @@ impl Script {
         fs::read_to_string(self.dir.join(name)).unwrap_or_default()
     }
 
-    /// Ends the tools, and lets the rest of the script see the end of its input.
+    /// Ends the tools, so that the rest of the script sees the end of its input.
     fn end_tools(&mut self) {
         for pid in children_of(self.child.id()) {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -240,7 +240,7 @@ done
         &path(),
     );
     fs::write(script.at("file"), "one").unwrap();
-    // A monitor does not end, so the body of the loop is never reached: with the original, too.
+    // A monitor never ends, so the body of the loop is never reached. This is the same with the original.
     wait_until("the event is printed", || script.read("output").contains("src/file MODIFY"));
     assert_eq!(script.read("body"), "");
 }

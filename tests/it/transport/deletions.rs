@@ -10,7 +10,7 @@ use sersync::path::RelPath;
 use sersync::rsync::exit::Outcome;
 use sersync::rsync::{RunKind, input};
 
-/// Names that shells, lists and patterns stumble over.
+/// Names that are difficult for shells, lists and patterns.
 const ODD_NAMES: &[&[u8]] = &[
     b"-n",
     b"#comment",
@@ -267,7 +267,7 @@ fn leftovers_of_a_killed_receiver_are_removed_and_nothing_else() {
     for name in ["d/.file.AbCdEf", "d/.file.AbCdEfg", "d/.other.AbCdEf", "d/extra", "d/file"] {
         rig.remote_file(name);
     }
-    // A name that begins with a dot gets no second one.
+    // rsync's temporary name of a dotfile begins with one dot, not with two.
     rig.remote_file("d/.env.AbCdEf");
     let list = input::temporary_names(&[path("d/file"), path("d/.env")]);
     assert_eq!(rig.run(&RunKind::CleanTemp, &list), Outcome::Delivered);
@@ -287,7 +287,7 @@ fn rewrite_of_the_same_size_in_the_same_second_arrives() {
     std::fs::File::options().write(true).open(&file).unwrap().set_modified(stamp).unwrap();
     assert_eq!(rig.batch(&["f"]), Outcome::Delivered);
     assert_eq!(std::fs::read(rig.daemon.at("f")).unwrap(), b"BBBB");
-    // The very same stamp: only a run that ignores times can know.
+    // The stamp is exactly the same: only a run that ignores times sees the change.
     std::fs::write(&file, "CCCC").unwrap();
     std::fs::File::options().write(true).open(&file).unwrap().set_modified(stamp).unwrap();
     let always = RunKind::Batch { ignore_times: true };

@@ -1,11 +1,11 @@
-//! The operator's filters in `<commonParams>` hold in every kind of run, in both directions.
+//! The operator's filters in `<commonParams>` apply in every kind of run, in both directions.
 
 use super::{Rig, path};
 use sersync::path::RelPath;
 use sersync::rsync::exit::Outcome;
 use sersync::rsync::{Abilities, RunKind, Way, input};
 
-/// Sends each name the way the endpoint says.
+/// Sends each name by the kind of run that the endpoint chooses.
 fn deliver(rig: &Rig, names: &[&str], batch: fn(&Rig, &[&str]) -> Outcome) {
     let endpoint = rig.endpoint();
     for name in names {

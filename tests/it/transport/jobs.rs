@@ -1,4 +1,4 @@
-//! Jobs against a real daemon: which directories a worker names while others may go on below them, and what it gives back.
+//! Jobs against a real daemon: below which directories other jobs may run at the same time, and what a worker returns.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -50,7 +50,7 @@ fn batch(items: Vec<Item>) -> Job {
     }
 }
 
-/// The directories that are named while such a batch is sent, and that stand nowhere on the remote at that moment.
+/// The directories that a worker names during such a batch. They do not exist on the remote at that moment.
 fn named(rig: &Rig, items: Vec<Item>) -> BTreeSet<String> {
     let job = batch(items);
     let named: RefCell<BTreeSet<String>> = RefCell::default();
@@ -85,7 +85,7 @@ fn directories_of_a_batch_are_named_before_they_are_sent() {
 
 #[test]
 fn where_directories_go_by_patterns_none_is_named() {
-    // Rules in each directory are read by rsync alone: below a directory that it reads, it may delete.
+    // Only rsync reads rules in each directory, and it may delete below a directory that it reads.
     let rig = Rig::new(&["-a", "-F"]);
     rig.source.dir("a");
     assert_eq!(named(&rig, vec![item("a", Scope::Entry)]), BTreeSet::new());
@@ -94,7 +94,7 @@ fn where_directories_go_by_patterns_none_is_named() {
 
 #[test]
 fn a_directory_is_compared_to_delete_from_it_only_by_a_job_that_holds_it() {
-    // With an operator's own include rules only the comparison of a directory deletes in it.
+    // With the operator's own include rules, only a comparison of the directory deletes in it.
     let rig = Rig::new(&["-a", "--include=*.txt"]);
     rig.source.file("a/kept.txt", "1");
     rig.remote_file("a/gone.txt");
@@ -115,7 +115,7 @@ fn a_directory_is_compared_to_delete_from_it_only_by_a_job_that_holds_it() {
 
 #[test]
 fn a_directory_that_cannot_be_read_keeps_nobody_else_from_being_deleted() {
-    // With -L, rsync cannot read what a link that leads nowhere stands for, and deletes nothing more in that run.
+    // With -L, rsync cannot read the target of a dangling link, and deletes nothing in that run.
     let words: [&[&str]; 3] = [&["-aL"], &["-aLq"], &["-aLF"]];
     for words in words {
         let rig = Rig::new(words);
@@ -149,7 +149,7 @@ fn a_directory_that_appears_after_the_look_keeps_nothing_of_an_older_one() {
         item("absent", Scope::Tree),
         item("was-file", Scope::Tree),
     ];
-    // Between the worker's look and rsync's.
+    // Create it between the worker's look and rsync's.
     let appear = |progress| {
         let Progress::Opened(_) = progress else { return };
         std::fs::remove_file(rig.source.join("was-file")).unwrap();

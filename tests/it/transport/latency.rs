@@ -28,7 +28,7 @@ fn median_latency(rig: &Rig, connected: impl Fn(u32) -> bool) -> Duration {
     times[times.len() / 2]
 }
 
-/// Bytes that a process and those below it have moved so far.
+/// Bytes that a process and its descendants have read and written so far.
 fn counters(pid: u32) -> Vec<String> {
     let mut pids = children_of(pid);
     pids.push(pid);
@@ -37,7 +37,7 @@ fn counters(pid: u32) -> Vec<String> {
         .collect()
 }
 
-/// A session that waits for its list has greeted and then moves nothing for a while.
+/// True for a session that waits for its list: it has greeted and then been idle for a while.
 fn waits(pid: u32) -> bool {
     let before = counters(pid);
     std::thread::sleep(Duration::from_millis(500));

@@ -1,4 +1,4 @@
-//! The life of a session: ready, fed, abandoned, killed, standing still; and the watch root it is bound to.
+//! The life of a session: ready, fed, abandoned, killed, stalled; and the watch root it is bound to.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -54,7 +54,7 @@ fn unused_session_leaves_nothing_behind() {
 
 #[test]
 fn sessions_that_do_not_leave_are_waited_for_all_at_once() {
-    // Nobody greets there: each session hangs until it is killed.
+    // This listener never greets, so each session hangs until it is killed.
     let silent = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = silent.local_addr().unwrap().port();
     let dir = crate::support::TestDir::new();
@@ -69,7 +69,7 @@ fn sessions_that_do_not_leave_are_waited_for_all_at_once() {
     };
     let sessions: Vec<_> = (0..40).map(|_| Session::start(&spec, None).unwrap()).collect();
     let pids: Vec<_> = sessions.iter().map(Session::pid).collect();
-    // One after the other, they would take 20 s.
+    // Ended one by one, they would take 20 s.
     let (done, end) = std::sync::mpsc::channel();
     let closing = std::thread::Builder::new().spawn(move || {
         Session::close_all(sessions);

@@ -1,4 +1,4 @@
-//! Everything that can be wrong with a remote, provoked: each ends in a clear outcome, and nothing hangs.
+//! Causes everything that can be wrong with a remote: each fault has a clear outcome, and nothing hangs.
 
 use super::{BATCH, Options, Rig};
 use sersync::failure::{Failure, FailureKind};

@@ -1,4 +1,4 @@
-//! What is reported of files and directories that are made, written and deleted.
+//! What is reported when files and directories are created, written and deleted.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -35,7 +35,7 @@ both_backends! {
 }
 
 fn a_file_written_is_reported_once(backend: WatchBackend) {
-    // One that is new may be seen between its making and its close, and then is reported as made, too (`src/watch/inotify.rs`).
+    // Use an existing file: a new one may be seen before its close, and is then also reported as created (`src/watch/inotify.rs`).
     let mut watched = Watched::new(backend, |root| fs::write(root.join("a"), "old").unwrap());
     fs::write(watched.root.join("a"), "text").unwrap();
     assert_eq!(watched.all_until_now(), [Change::entry(rel("a"), Cause::CloseWrite)]);
@@ -185,7 +185,7 @@ fn a_file_held_open_is_reported_when_it_is_closed(backend: WatchBackend) {
     let mut watched = Watched::new(backend, |root| fs::write(root.join("log"), "text").unwrap());
     let mut log = fs::File::options().append(true).open(watched.root.join("log")).unwrap();
     std::io::Write::write_all(&mut log, b"more").unwrap();
-    // The barrier looks at every file that was modified.
+    // The barrier checks every modified file.
     watched.watcher.barrier().ask();
     assert_eq!(watched.next_news(), sersync::change::WatchEvent::BarrierReached);
     assert_eq!(watched.changes, []);
@@ -262,7 +262,7 @@ fn a_path_longer_than_4096_bytes_is_watched(backend: WatchBackend) {
     let descend = |from: &std::path::Path, levels: usize| {
         let mut at = openat(CWD, from, OFlags::PATH, Mode::empty()).unwrap();
         for _ in 0..levels {
-            // Made by a test that has run this far already.
+            // It may exist from an earlier run of this test.
             let _ = rustix::fs::mkdirat(&at, &name, Mode::RWXU);
             at = openat(&at, &name, OFlags::PATH, Mode::empty()).unwrap();
         }

@@ -1,4 +1,4 @@
-//! What runs out, and what may not be read: said, and compared from time to time instead.
+//! Exhausted resources and unreadable directories: they are reported once and compared periodically.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -80,7 +80,7 @@ fn with_few_files() {
         held.push(file);
     }
     fs::create_dir_all(watched.root.join("a/b/c")).unwrap();
-    // Its own mode is a reason to look at the root.
+    // A change of its mode triggers a check of the root.
     fs::set_permissions(&watched.root, PermissionsExt::from_mode(0o750)).unwrap();
     watched.until_path("a/b/c");
     drop(held);
@@ -114,7 +114,7 @@ fn with_few_files_for_fanotify() {
     while let Ok(file) = fs::File::open("/dev/null") {
         held.push(file);
     }
-    // What needs no file: the directory cannot be looked up.
+    // Links need no descriptor, but the directory cannot be looked up.
     let link = |name: &str| std::os::unix::fs::symlink("x", watched.root.join(name)).unwrap();
     link("dir/during");
     watched.until_path("dir/during");
@@ -132,7 +132,7 @@ fn with_few_files_for_fanotify() {
     watched.every_directory_is_watched();
 }
 
-/// Takes from this thread, and those that it starts, the right to read what is not permitted.
+/// Removes root's right to read everything from this thread and those that it starts.
 fn drop_root_rights() {
     let mut sets = capabilities(None).unwrap();
     sets.effective.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
@@ -228,7 +228,7 @@ fn the_kernel_keeps_the_noise_of_others_to_itself_until_their_directory_is_ours(
     assert_eq!(paths(&watched.all_until_now()), ["ours/below/file"]);
 }
 
-/// True when a fanotify group of this process hears nothing of what happens in the directory.
+/// True when a fanotify group of this process ignores the directory.
 fn is_ignored_by_someone(dir: &Path) -> bool {
     let mark = format!("fanotify ino:{:x} ", fs::metadata(dir).unwrap().ino());
     let files = fs::read_dir("/proc/self/fdinfo").unwrap();

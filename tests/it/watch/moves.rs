@@ -1,4 +1,4 @@
-//! What is reported of renames, and that directories stay watched wherever they go.
+//! What is reported for renames; and directories stay watched wherever they are moved.
 
 use std::fs;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A root that is lost and comes back, and file systems that come and go below it.
+//! A root that is lost and returns, and file systems that are mounted and unmounted below it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -135,10 +135,10 @@ fn a_root_that_is_a_symbolic_link_is_followed_and_its_new_target_is_another(back
     assert_eq!(watched.all_until_now(), []);
 }
 
-/// A tmpfs that is gone with the value.
-struct Tmpfs(PathBuf);
+/// A mount that is unmounted when dropped.
+struct Mounted(PathBuf);
 
-impl Tmpfs {
+impl Mounted {
     fn on(path: &Path) -> Self {
         mount("tmpfs", path, "tmpfs", MountFlags::empty(), None).unwrap();
         Self(path.to_path_buf())
@@ -150,7 +150,7 @@ impl Tmpfs {
     }
 }
 
-impl Drop for Tmpfs {
+impl Drop for Mounted {
     fn drop(&mut self) {
         unmount(&self.0, UnmountFlags::DETACH).unwrap();
     }
@@ -160,7 +160,7 @@ fn an_unmounted_root_is_lost_although_its_mount_point_is_there(backend: WatchBac
     let (_dir, above) = temp_dir();
     let point = above.join("point");
     fs::create_dir(&point).unwrap();
-    let tmpfs = Tmpfs::on(&point);
+    let tmpfs = Mounted::on(&point);
     fs::create_dir_all(point.join("root/sub")).unwrap();
     fs::create_dir_all(point.join("root/sub")).unwrap();
     let watched = Watched::start(options(&point, backend));
@@ -169,7 +169,7 @@ fn an_unmounted_root_is_lost_although_its_mount_point_is_there(backend: WatchBac
     held.is_lost("unmounted");
     fs::write(point.join("underneath"), "x").unwrap();
     held.is_silent();
-    let tmpfs = Tmpfs::on(&point);
+    let tmpfs = Mounted::on(&point);
     fs::create_dir(point.join("new")).unwrap();
     held.is_back(true);
     drop((held, tmpfs));
@@ -179,7 +179,7 @@ fn a_file_system_unmounted_below_the_root_is_a_lost_subtree(backend: WatchBacken
     let (_dir, root) = temp_dir();
     let point = root.join("a/point");
     fs::create_dir_all(&point).unwrap();
-    let tmpfs = Tmpfs::on(&point);
+    let tmpfs = Mounted::on(&point);
     fs::create_dir_all(point.join("sub/deep")).unwrap();
     let mut watched = Watched::start(options(&root, backend));
     watched.every_directory_is_watched();
@@ -191,7 +191,7 @@ fn a_file_system_unmounted_below_the_root_is_a_lost_subtree(backend: WatchBacken
     fs::write(point.join("underneath"), "x").unwrap();
     fs::remove_file(point.join("underneath")).unwrap();
     assert_eq!(watched.all_until_now(), []);
-    let tmpfs = Tmpfs::on(&point);
+    let tmpfs = Mounted::on(&point);
     let back = WatchEvent::SubtreeBack { root: ROOT, path: rel("a/point") };
     assert_eq!(watched.next_news(), back);
     fs::create_dir_all(point.join("sub/deep")).unwrap();
@@ -205,7 +205,7 @@ fn a_file_system_mounted_below_the_root_is_watched(backend: WatchBackend) {
     fs::create_dir_all(outside.join("sub/deep")).unwrap();
     let mut watched = Watched::new(backend, |root| fs::create_dir(root.join("point")).unwrap());
     let point = watched.root.join("point");
-    let tmpfs = Tmpfs::bind(&outside, &point);
+    let tmpfs = Mounted::bind(&outside, &point);
     watched.until_path("point/sub/deep");
     watched.every_directory_is_watched();
     drop(tmpfs);
@@ -217,7 +217,7 @@ fn a_bind_mount_is_reported_at_both_places(backend: WatchBackend) {
     for dir in ["real/sub", "again"] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
-    let bind = Tmpfs::bind(&root.join("real"), &root.join("again"));
+    let bind = Mounted::bind(&root.join("real"), &root.join("again"));
     let mut watched = Watched::start(options(&root, backend));
     fs::write(root.join("real/sub/file"), "x").unwrap();
     let both = ["again/sub/file", "real/sub/file"];
@@ -240,7 +240,7 @@ fn a_root_that_is_a_part_of_a_file_system_mounted_elsewhere_is_watched(backend: 
         fs::create_dir_all(above.join(dir)).unwrap();
     }
     let (whole, point) = (above.join("whole"), above.join("point"));
-    let bind = Tmpfs::bind(&whole.join("part"), &point);
+    let bind = Mounted::bind(&whole.join("part"), &point);
     let mut watched = Watched::start(options(&point, backend));
     fs::write(whole.join("beside/file"), "x").unwrap();
     fs::write(whole.join("part/sub/file"), "x").unwrap();
@@ -255,15 +255,15 @@ fn a_directory_above_a_mount_point_is_renamed(backend: WatchBackend) {
     let (_dir, root) = temp_dir();
     let (_other, outside) = temp_dir();
     fs::create_dir_all(root.join("a/b/point")).unwrap();
-    let mut tmpfs = Tmpfs::on(&root.join("a/b/point"));
+    let mut tmpfs = Mounted::on(&root.join("a/b/point"));
     fs::create_dir(root.join("a/b/point/sub")).unwrap();
     let mut watched = Watched::start(options(&root, backend));
     fs::rename(root.join("a"), root.join("z")).unwrap();
     tmpfs.0 = root.join("z/b/point");
     watched.until_path("z/b/point/sub");
     watched.every_directory_is_watched();
-    // The mounts are looked at: the one below the new name is the one that was below the old one.
-    drop(Tmpfs::on(&outside));
+    // The mounts are checked: the mount below the new name is the one that was below the old name.
+    drop(Mounted::on(&outside));
     watched.every_directory_is_watched();
     drop((watched, tmpfs));
 }
@@ -276,7 +276,7 @@ fn a_root_that_is_elsewhere_for_a_moment_loses_nothing(backend: WatchBackend) {
     let mut options = options(&root, backend);
     let closed = gates.clone();
     options.exclude = Some(Arc::new(move |path, _| {
-        // What is read together: `gate` stops the reader at its first look at each of these names.
+        // `gate` stops the reader at its first look at each of these names, so that events collect and are read together.
         let which = ["first/gate", "second/gate", "third/gate"];
         if let Some(at) = which.iter().position(|gate| *path == rel(gate)) {
             closed[at].wait_at(path);

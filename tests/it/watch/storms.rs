@@ -1,4 +1,4 @@
-//! Many changes at once, lost events and a failing reader: a copy that knows only what is reported ends up equal.
+//! Many changes at once, lost events and a failing reader: a copy made only from the reports becomes equal.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ both_backends! {
     excluded_mounts_are_nobodys_business
 }
 
-/// A small generator of numbers, seeded: a failure can be repeated.
+/// A small random number generator with a seed, so that a failure can be repeated.
 struct Random(u64);
 
 impl Random {
@@ -34,14 +34,14 @@ impl Random {
         (self.0 % limit as u64) as usize
     }
 
-    /// Few names and few levels, so that operations meet.
+    /// Few names and levels, so that operations often affect the same paths.
     fn path(&mut self, root: &Path) -> PathBuf {
         let levels = 1 + self.below(4);
         (0..levels)
             .fold(root.to_path_buf(), |path, _| path.join(["a", "b", "c", "d"][self.below(4)]))
     }
 
-    /// One operation; most of them fail for want of something, as in life.
+    /// One operation; most fail because something is missing or in the way.
     fn operate(&mut self, root: &Path, outside: &Path) {
         let (one, two) = (self.path(root), self.path(root));
         let away = outside.join(["x", "y"][self.below(2)]);
@@ -102,7 +102,7 @@ fn seeds() -> u64 {
     std::env::var("STORM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(20)
 }
 
-/// Writes through a hard link are seen at one name only, so a delivered file takes its other names along.
+/// A write through a hard link is reported at one name only, so delivering a file also updates its other names.
 fn deliver(copy: &mut Snapshot, root: &Path, event: WatchEvent) {
     match event {
         WatchEvent::Changed { changes, .. } => {
@@ -132,8 +132,8 @@ fn directories_made_while_events_were_lost_are_watched(backend: WatchBackend) {
     );
     let root = watched.root.clone();
     fs::write(root.join("gate"), "x").unwrap();
-    // Two events for each rename; a file that is renamed in turn, so that none is merged with another.
-    // More of them than the queue holds and what one read takes out of it before the gate is met.
+    // Each rename causes two events. One file is renamed back and forth, so that no events are merged.
+    // More events than the queue holds, plus what one read removes before the reader reaches the gate.
     let limit = limit().max(limit_before);
     let names = [root.join("f0"), root.join("f1")];
     fs::write(&names[0], "x").unwrap();

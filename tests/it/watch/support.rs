@@ -1,4 +1,4 @@
-//! A directory under watch, and a copy of it that only knows what is reported.
+//! A watched directory, and a copy of it that is made only from the reports.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,12 +15,12 @@ use sersync::path::RelPath;
 use sersync::watch::{WatchOptions, Watcher};
 use tempfile::TempDir;
 
-/// Long enough for a machine under load; a test that waits so long has failed.
+/// Long enough for a machine under load. A test that waits this long has failed.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
 pub const ROOT: RootId = RootId(0);
 
-/// A directory under watch.
+/// A watched directory.
 pub struct Watched {
     pub events: Receiver<WatchEvent>,
     pub watcher: Watcher,
@@ -83,12 +83,12 @@ pub fn temp_dir() -> (TempDir, PathBuf) {
 }
 
 impl Watched {
-    /// Watches a new directory that `prepare` has filled.
+    /// Watches a new directory that `prepare` fills.
     pub fn new(backend: WatchBackend, prepare: impl FnOnce(&Path)) -> Self {
         Self::with(backend, prepare, |_| {})
     }
 
-    /// The same, with other options.
+    /// Watches a new directory that `prepare` fills, with other options.
     pub fn with(
         backend: WatchBackend,
         prepare: impl FnOnce(&Path),
@@ -101,7 +101,7 @@ impl Watched {
         Self { _dir: Some(dir), ..Self::start(options) }
     }
 
-    /// Watches, and waits until the watches stand.
+    /// Starts watching, and waits until all watches are set.
     pub fn start(options: WatchOptions) -> Self {
         let (sender, events) = unbounded();
         let roots = options.roots.len();
@@ -154,7 +154,7 @@ impl Watched {
         self.until(path, |changes| changes.iter().any(|change| covers(change, &wanted)));
     }
 
-    /// Everything reported until a file made now is, which comes after all that was done before.
+    /// Everything that is reported up to now. It creates a file and waits for its report, which follows all earlier ones.
     pub fn all_until_now(&mut self) -> Vec<Change> {
         let last = self.root.join("last");
         fs::write(&last, "x").unwrap();
@@ -170,8 +170,8 @@ impl Watched {
         all
     }
 
-    /// Proves that every directory is watched under its present name: a file made in each is reported there. A directory that
-    /// has just moved may first be reported as a whole; then it is watched.
+    /// Proves that every directory is watched under its present name: it creates a file in each and waits for the report.
+    /// A directory that has just moved may first be reported as a whole; then it is watched.
     pub fn every_directory_is_watched(&mut self) {
         let dirs = Snapshot::of(&self.root).0.into_iter().filter(|(_, entry)| entry.kind == 'd');
         let mut files: Vec<_> = dirs.map(|(path, _)| path.join(b"probe").unwrap()).collect();
@@ -197,14 +197,14 @@ impl Watched {
     }
 }
 
-/// What stands at one path.
+/// The entry at one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub kind: char,
     pub content: Vec<u8>,
 }
 
-/// A directory's content by path; or what a copy of it would hold that only knows what is reported.
+/// The content of a directory by path, or of a copy that is made only from the reports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot(pub BTreeMap<RelPath, Entry>);
 
@@ -215,7 +215,7 @@ impl Snapshot {
         snapshot
     }
 
-    /// Makes the copy equal to the disk where the change says that it may differ.
+    /// Makes the copy equal to the disk where the change reports a possible difference.
     pub fn deliver(&mut self, root: &Path, change: &Change) {
         let below = change.scope == Scope::Tree || self.at(root, &change.path).is_none();
         self.0.retain(|path, _| *path != change.path && !(below && path.is_within(&change.path)));
@@ -240,7 +240,7 @@ impl Snapshot {
         }
     }
 
-    /// Drops what the directory does not hold any more.
+    /// Removes entries that the directory no longer has.
     fn drop_absent(&mut self, root: &Path, dir: &RelPath) {
         let names = self.0.keys().filter(|path| path.parent().as_ref() == Some(dir));
         let absent = names.filter(|path| self.at(root, path).is_none());
@@ -248,7 +248,7 @@ impl Snapshot {
         self.0.retain(|path, _| !absent.iter().any(|gone| path.is_within(gone)));
     }
 
-    /// Brings the other names of the file at `path` up to date: the kernel reports a write at one name only.
+    /// Updates the other names of the file at `path`: the kernel reports a write at one name only.
     pub fn deliver_links(&mut self, root: &Path, path: &RelPath) {
         let inode = |path: &RelPath| Some(fs::symlink_metadata(path.below(root)).ok()?.ino());
         let Some(wanted) = inode(path) else { return };
@@ -307,7 +307,7 @@ impl Snapshot {
     }
 }
 
-/// Stops the reader at a path called `gate` until it is opened: events pile up meanwhile.
+/// Stops the reader at a path called `gate` until the gate is opened, so that events collect.
 #[derive(Clone, Default)]
 pub struct Gate(std::sync::Arc<(std::sync::Mutex<Passage>, std::sync::Condvar)>);
 
@@ -327,7 +327,7 @@ impl Gate {
         }
     }
 
-    /// Waits until the reader stands at the gate.
+    /// Waits until the reader has reached the gate.
     pub fn is_reached(&self) {
         let passage = self.0.0.lock().unwrap();
         let not_yet = |passage: &mut Passage| !passage.is_reached;

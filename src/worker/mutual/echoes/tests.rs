@@ -48,9 +48,9 @@ fn notices(job: &Job) -> Notices<'_> {
 }
 
 /// An answer: the remote has exactly `same`, and `there` of what is to be deleted.
-fn answer(same: &[&str], there: &[&str]) -> Answer {
+fn answer(same: &[&str], there: &[&str]) -> PreviewAnswer {
     let set = |names: &[&str]| names.iter().map(|name| path(name)).collect();
-    Answer { same: set(same), extraneous: set(there), is_readable: true }
+    PreviewAnswer { same: set(same), extraneous: set(there), is_readable: true }
 }
 
 fn sort(echoes: &mut Echoes, look: &mut Look, job: &Job, now: Instant) -> Sorted {
@@ -58,7 +58,12 @@ fn sort(echoes: &mut Echoes, look: &mut Look, job: &Job, now: Instant) -> Sorted
 }
 
 /// Evaluates an answer. Returns whether it shows for the first time that the remote mirrors back, and the items that wait.
-fn conclude(echoes: &mut Echoes, look: &mut Look, job: &Job, asked: Asked) -> (bool, Vec<Item>) {
+fn conclude(
+    echoes: &mut Echoes,
+    look: &mut Look,
+    job: &Job,
+    asked: EchoCheck,
+) -> (bool, Vec<Item>) {
     let is_news = echoes.learn(look, &notices(job), &asked);
     (is_news, echoes.conclude(look, &notices(job), asked))
 }
@@ -112,7 +117,7 @@ fn what_the_remote_has_needs_no_run_and_shows_that_it_mirrors_back() {
     let job = job(&["f", "g"], &[("f", ".f.aB3xY9")]);
     let sorted = sort(&mut echoes, &mut look, &job, now);
     assert_eq!(names(&sorted.asked), ["f", "g"]);
-    let asked = Asked { answer: answer(&["f"], &[]), sorted, now };
+    let asked = EchoCheck { answer: answer(&["f"], &[]), sorted, now };
     let (news, items) = conclude(&mut echoes, &mut look, &job, asked);
     assert!(news && look.present.is_empty());
     // The other file has already changed on the remote.
@@ -131,7 +136,7 @@ fn proves(sent: u64, job: &Job) -> bool {
     echoes.ours().end(reach, Duration::from_millis(6));
     let mut look = Look { present: vec![file("f", 1, 7)], ..Look::default() };
     let sorted = sort(&mut echoes, &mut look, job, now);
-    let asked = Asked { answer: answer(&["f"], &[]), sorted, now };
+    let asked = EchoCheck { answer: answer(&["f"], &[]), sorted, now };
     let (news, _) = conclude(&mut echoes, &mut look, job, asked);
     assert!(look.present.is_empty(), "what the remote has is not sent");
     news
@@ -167,7 +172,7 @@ fn a_remote_that_does_not_say_what_it_has_gets_everything() {
     let later = now + REST_MAX;
     let mut look = look();
     let sorted = sort(&mut echoes, &mut look, &job, later);
-    let asked = Asked { answer: Answer::default(), sorted, now: later };
+    let asked = EchoCheck { answer: PreviewAnswer::default(), sorted, now: later };
     let (news, items) = conclude(&mut echoes, &mut look, &job, asked);
     assert!(!news && items.is_empty());
     assert_eq!((look.present.len(), look.absent.len()), (1, 1));
@@ -195,7 +200,7 @@ fn a_pair_stays_one_while_the_other_side_sends() {
     let (later, mut look) = (late + POSTPONED, look());
     echoes.pair_seen = echoes.pair_seen.map(|seen| seen + Duration::from_secs(1));
     let sorted = sort(&mut echoes, &mut look, &plain, later);
-    let asked = Asked { answer: answer(&["f"], &[]), sorted, now: later };
+    let asked = EchoCheck { answer: answer(&["f"], &[]), sorted, now: later };
     let (news, items) = conclude(&mut echoes, &mut look, &plain, asked);
     assert!(!news && items.is_empty() && look.present.is_empty());
     assert!(echoes.is_pair(later + PAIR_FOR - POSTPONED));
@@ -224,7 +229,7 @@ fn the_next_in_a_chain_waits_twice_and_is_asked_less_and_less_often() {
         if !sorted.asked.is_empty() {
             asked.push(arrival);
         }
-        let question = Asked { answer: answer(&[], &[]), sorted, now };
+        let question = EchoCheck { answer: answer(&[], &[]), sorted, now };
         let (_, items) = conclude(&mut echoes, &mut first, &hinted, question);
         assert_eq!(items.len() + first.present.len(), 1);
         if items.is_empty() {
@@ -236,7 +241,7 @@ fn the_next_in_a_chain_waits_twice_and_is_asked_less_and_less_often() {
         // The later job has no move hint any more.
         let sorted = sort(&mut echoes, &mut again, &plain, now);
         assert_eq!(names(&sorted.asked), ["f"]);
-        let question = Asked { answer: answer(&[], &[]), sorted, now };
+        let question = EchoCheck { answer: answer(&[], &[]), sorted, now };
         let (_, items) = conclude(&mut echoes, &mut again, &plain, question);
         assert!(items.is_empty() && again.present.len() == 1);
     }
@@ -250,7 +255,7 @@ fn what_was_copied_here_with_its_times_does_not_wait_for_an_unknown_remote() {
     let (now, mut echoes, job) = (now(), Echoes::default(), job(&["f"], &[]));
     let mut look = Look { present: vec![file("f", 1, 2)], ..Look::default() };
     let sorted = sort(&mut echoes, &mut look, &job, now);
-    let asked = Asked { answer: answer(&[], &[]), sorted, now };
+    let asked = EchoCheck { answer: answer(&[], &[]), sorted, now };
     let (_, items) = conclude(&mut echoes, &mut look, &job, asked);
     assert!(items.is_empty() && look.present.len() == 1);
 }
@@ -310,14 +315,14 @@ fn in_a_pair_a_deletion_that_both_sides_have_is_over_and_another_one_is_made() {
     let sorted = sort(&mut echoes, &mut again, &job, later);
     assert_eq!((sorted.resting.len(), sorted.asked.len()), (0, 3));
     let there = || answer(&[], &["here", "d"]);
-    let asked = Asked { answer: there(), sorted, now: later };
+    let asked = EchoCheck { answer: there(), sorted, now: later };
     let (_, items) = conclude(&mut echoes, &mut again, &job, asked);
     assert_eq!(names(items.iter().map(|i| &i.path)).len(), 4, "once may be a passing name");
     assert!(again.absent.is_empty());
     let (last, mut again) = (later + POSTPONED, look());
     again.absent.remove(&path("both"));
     let sorted = sort(&mut echoes, &mut again, &job, last);
-    let asked = Asked { answer: there(), sorted, now: last };
+    let asked = EchoCheck { answer: there(), sorted, now: last };
     let (_, items) = conclude(&mut echoes, &mut again, &job, asked);
     assert_eq!((items.len(), names(&again.absent)), (0, vec!["d".into(), "here".into()]));
     assert!(echoes.resting.is_empty());
@@ -333,7 +338,7 @@ fn what_the_other_side_of_a_pair_lacks_is_sent_in_the_end() {
         let now = start + POSTPONED * *round;
         let mut look = Look { present: vec![file("f", 1, 2)], ..Look::default() };
         let sorted = sort(&mut echoes, &mut look, &job, now);
-        let asked = Asked { answer: answer(&[], &[]), sorted, now };
+        let asked = EchoCheck { answer: answer(&[], &[]), sorted, now };
         let (_, items) = conclude(&mut echoes, &mut look, &job, asked);
         assert_eq!(items.is_empty(), !look.present.is_empty());
         items.is_empty()

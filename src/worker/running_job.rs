@@ -8,7 +8,7 @@ use super::tally::Tally;
 use crate::path::RelPath;
 
 /// One running job.
-pub struct UnderWay<'a> {
+pub struct RunningJob<'a> {
     told: &'a dyn Fn(Progress),
     is_waiting: Cell<bool>,
     /// A run was aborted, and another run did its work.
@@ -23,7 +23,7 @@ pub struct UnderWay<'a> {
     pub unconfirmed: RefCell<Vec<RelPath>>,
 }
 
-impl<'a> UnderWay<'a> {
+impl<'a> RunningJob<'a> {
     /// A job that begins; `told` receives its progress, and `tally` counts what it sends.
     pub fn new(told: &'a dyn Fn(Progress), tally: &'a Tally) -> Self {
         Self {
@@ -69,7 +69,7 @@ mod tests {
         let said = RefCell::new(Vec::new());
         let told = |progress| said.borrow_mut().push(progress);
         let tally = Tally::default();
-        let job = UnderWay::new(&told, &tally);
+        let job = RunningJob::new(&told, &tally);
         job.works();
         job.open(Vec::new());
         job.waits();

@@ -4,7 +4,7 @@ use crate::xml::text::Span;
 
 /// The positions in the file of everything that `preflight` checks on the machine.
 #[derive(Debug, Clone, Default)]
-pub struct Places {
+pub struct Spans {
     /// The watch path of each mirror.
     pub watches: Vec<Span>,
     /// `<auth passwordfile>` when it is used.
