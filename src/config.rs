@@ -26,6 +26,9 @@ use crate::change::{Cause, Change};
 pub use check::LoadOptions;
 pub use lists::{ListOrigin, ReadList};
 pub use load::{CheckReport, CheckVerdict, LoadError, Loaded, check_file, load, load_bytes};
+pub use plugins::{
+    CommandPlugin, HttpPlugin, PluginDefinitions, PluginName, RefreshCdnPlugin, SocketPlugin,
+};
 pub use telling::{PageAccess, Telling};
 
 /// Everything one configuration file says, with defaults filled in.
@@ -184,80 +187,4 @@ pub struct Crontab {
     pub minutes: u32,
     /// `<crontabfilter start="true">`: rsync `--exclude` patterns for the full sync.
     pub excludes: Vec<String>,
-}
-
-/// The plugins by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "named after the XML values")]
-pub enum PluginName {
-    Command,
-    Socket,
-    Http,
-    RefreshCdn,
-}
-
-/// The plugin definitions that the file holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "named after the XML values")]
-pub struct PluginDefinitions {
-    pub command: Option<CommandPlugin>,
-    pub socket: Option<SocketPlugin>,
-    pub http: Option<HttpPlugin>,
-    pub refresh_cdn: Option<RefreshCdnPlugin>,
-}
-
-/// `<plugin name="command">`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CommandPlugin {
-    /// Words before the path.
-    pub prefix: Vec<String>,
-    /// Words after the path.
-    pub suffix: Vec<String>,
-    /// True: the command's output and exit status are ignored.
-    pub ignore_error: bool,
-    /// Full-match expressions on the absolute path; empty: every path.
-    pub includes: Vec<String>,
-}
-
-/// `<plugin name="socket">`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SocketPlugin {
-    /// Replaces the watch root when the plugin runs.
-    pub watch: Option<PathBuf>,
-    /// Host name or address.
-    pub ip: String,
-    /// TCP port.
-    pub port: u16,
-}
-
-/// `<plugin name="http">`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpPlugin {
-    /// Replaces the watch root when the plugin runs.
-    pub watch: Option<PathBuf>,
-    /// `http://…` address, or a host name.
-    pub url: String,
-    /// TCP port.
-    pub port: u16,
-    /// `format="json"` instead of the form.
-    pub json: bool,
-}
-
-/// `<plugin name="refreshCDN">`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefreshCdnPlugin {
-    /// Replaces the watch root when the plugin runs.
-    pub watch: Option<PathBuf>,
-    /// `<cdninfo domainname>`.
-    pub domain: String,
-    /// `<cdninfo port>`.
-    pub port: u16,
-    /// `<cdninfo username>`.
-    pub user: String,
-    /// `<cdninfo passwd>`; never logged.
-    pub password: String,
-    /// `<sendurl base>`.
-    pub base: String,
-    /// `<regexurl regex="true" match>`.
-    pub match_expression: Option<String>,
 }

@@ -182,9 +182,10 @@ fn check_rsync(
         params: check_params(raw, values),
         password_file,
         timeout_s: switched(rsync.child("timeout"), "time", values, Values::seconds),
-        bwlimit: None,
         ready: rsync.child("session").and_then(|session| values.sessions(session)),
         deletes: changes.delete,
+        // The other options exist on <remote> only.
+        ..RsyncOptions::default()
     };
     let port = switched(rsync.child("userDefinedPort"), "port", values, Values::port);
     RsyncSection { options, user, port, ssh }

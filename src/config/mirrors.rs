@@ -184,7 +184,7 @@ pub fn watch_alone(
     plugins: &PluginDefinitions,
     spans: &mut Spans,
 ) -> Option<Vec<MirrorConfig>> {
-    let watch = own_watch(name, plugins)?;
+    let watch = plugins.watch(name)?;
     spans.watches =
         find_definition(raw, name).map(|plugin| watch_of(plugin).span).into_iter().collect();
     let remotes = Vec::new();
@@ -218,15 +218,5 @@ pub fn replace_watch(
         values.warn(field, &found, "write the same path in both places");
         mirror.watch = own;
         spans.watches = vec![field.span.clone()];
-    }
-}
-
-/// The plugin's own watch path.
-fn own_watch(name: PluginName, plugins: &PluginDefinitions) -> Option<PathBuf> {
-    match name {
-        PluginName::Command => None,
-        PluginName::Socket => plugins.socket.as_ref().and_then(|p| p.watch.clone()),
-        PluginName::Http => plugins.http.as_ref().and_then(|p| p.watch.clone()),
-        PluginName::RefreshCdn => plugins.refresh_cdn.as_ref().and_then(|p| p.watch.clone()),
     }
 }

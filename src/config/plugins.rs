@@ -1,17 +1,92 @@
-//! Reads the `<plugin>` elements: which plugin runs, and the definitions.
+//! The plugins' names and definitions, read from the `<plugin>` elements.
 //! A wrong definition that is not in use is silently omitted.
+
+use std::path::PathBuf;
 
 use super::raw::RawConfig;
 use super::values::Values;
-use super::{
-    CommandPlugin, HttpPlugin, PluginDefinitions, PluginName, RefreshCdnPlugin, SocketPlugin,
-};
 use crate::ground::words::{near_word, quoted};
 use crate::xml::report::Problem;
 use crate::xml::schema::{Field, Node};
 
 /// Default port of the CDN's and the HTTP plugin's server.
 const HTTP_PORT: u16 = 80;
+
+/// The plugins by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named after the XML values")]
+pub enum PluginName {
+    Command,
+    Socket,
+    Http,
+    RefreshCdn,
+}
+
+/// The plugin definitions that the file holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named after the XML values")]
+pub struct PluginDefinitions {
+    pub command: Option<CommandPlugin>,
+    pub socket: Option<SocketPlugin>,
+    pub http: Option<HttpPlugin>,
+    pub refresh_cdn: Option<RefreshCdnPlugin>,
+}
+
+/// `<plugin name="command">`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommandPlugin {
+    /// Words before the path.
+    pub prefix: Vec<String>,
+    /// Words after the path.
+    pub suffix: Vec<String>,
+    /// True: the command's output and exit status are ignored.
+    pub ignore_error: bool,
+    /// Full-match expressions on the absolute path; empty: every path.
+    pub includes: Vec<String>,
+}
+
+/// `<plugin name="socket">`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketPlugin {
+    /// Replaces the watch root when the plugin runs.
+    pub watch: Option<PathBuf>,
+    /// Host name or address.
+    pub ip: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// `<plugin name="http">`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpPlugin {
+    /// Replaces the watch root when the plugin runs.
+    pub watch: Option<PathBuf>,
+    /// `http://…` address, or a host name.
+    pub url: String,
+    /// TCP port.
+    pub port: u16,
+    /// `format="json"` instead of the form.
+    pub json: bool,
+}
+
+/// `<plugin name="refreshCDN">`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefreshCdnPlugin {
+    /// Replaces the watch root when the plugin runs.
+    pub watch: Option<PathBuf>,
+    /// `<cdninfo domainname>`.
+    pub domain: String,
+    /// `<cdninfo port>`.
+    pub port: u16,
+    /// `<cdninfo username>`.
+    pub user: String,
+    /// `<cdninfo passwd>`; never logged.
+    pub password: String,
+    /// `<sendurl base>`.
+    pub base: String,
+    /// `<regexurl regex="true" match>`.
+    pub match_expression: Option<String>,
+}
 
 impl PluginName {
     /// All plugins, with their names in the file and after `-m`.
@@ -37,7 +112,31 @@ impl PluginName {
     pub fn help_for(name: &str) -> String {
         match near_word(name, Self::ALL.map(|(known, _)| known)) {
             Some(near) => format!("did you mean {near}?"),
-            None => "the plugins are refreshCDN, socket, http and command".to_owned(),
+            None => {
+                let [others @ .., last] = Self::ALL.map(|(known, _)| known);
+                format!("the plugins are {} and {last}", others.join(", "))
+            }
+        }
+    }
+}
+
+impl PluginDefinitions {
+    /// The plugin's own watch path, from its definition.
+    pub fn watch(&self, name: PluginName) -> Option<PathBuf> {
+        match name {
+            PluginName::Command => None,
+            PluginName::Socket => self.socket.as_ref().and_then(|p| p.watch.clone()),
+            PluginName::Http => self.http.as_ref().and_then(|p| p.watch.clone()),
+            PluginName::RefreshCdn => self.refresh_cdn.as_ref().and_then(|p| p.watch.clone()),
+        }
+    }
+
+    fn remove(&mut self, name: PluginName) {
+        match name {
+            PluginName::Command => self.command = None,
+            PluginName::Socket => self.socket = None,
+            PluginName::Http => self.http = None,
+            PluginName::RefreshCdn => self.refresh_cdn = None,
         }
     }
 }
@@ -145,19 +244,10 @@ fn check_definitions(
         if in_use == Some(plugin) {
             values.problems.append(scratch.problems);
         } else if scratch.problems.has_errors() {
-            remove(plugin, &mut plugins);
+            plugins.remove(plugin);
         }
     }
     plugins
-}
-
-fn remove(plugin: PluginName, plugins: &mut PluginDefinitions) {
-    match plugin {
-        PluginName::Command => plugins.command = None,
-        PluginName::Socket => plugins.socket = None,
-        PluginName::Http => plugins.http = None,
-        PluginName::RefreshCdn => plugins.refresh_cdn = None,
-    }
 }
 
 fn check_definition(
@@ -192,7 +282,7 @@ fn check_command(plugin: &Node, values: &mut Values<'_>) -> Option<CommandPlugin
 }
 
 /// The plugin's own watch path; it may be missing.
-fn check_watch(plugin: &Node, values: &mut Values<'_>) -> Option<std::path::PathBuf> {
+fn check_watch(plugin: &Node, values: &mut Values<'_>) -> Option<PathBuf> {
     let watch = watch_of(plugin);
     watch.text.as_ref()?;
     values.absolute_path(&watch, "the directory to watch")
