@@ -136,6 +136,7 @@ impl Pending {
         for item in &items {
             self.tally.subtract(item.mark);
         }
+        self.trie.compact();
         (items, waits)
     }
 

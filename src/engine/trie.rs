@@ -13,8 +13,15 @@ use crate::path::RelPath;
 /// "No node", in the links between nodes.
 const NONE: u32 = u32::MAX;
 
-/// Slots that an emptied trie keeps; it frees the rest.
-const KEPT: usize = 4_096;
+/// Slots that an emptied trie keeps; it frees the rest. A few, so that single changes allocate nothing; two tries for each of
+/// hundreds of remotes are empty most of the time.
+const KEPT: usize = 32;
+
+/// The names are rewritten when so many bytes of them are gaps, at least.
+const GAPS_MIN: usize = 4_096;
+
+/// A trie with more slots is rewritten when three quarters of them are gaps.
+const SPARSE_MIN: usize = 4_096;
 
 /// A node of a [`Trie`]; valid until it is pruned or cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -239,6 +246,25 @@ impl<T: Copy> Trie<T> {
         }
     }
 
+    /// Gives back what is free, if that is most of a large trie. Every [`NodeId`] is invalid afterwards.
+    pub fn compact(&mut self) {
+        let is_sparse = self.slots.len() > SPARSE_MIN && self.free.len() > self.slots.len() / 4 * 3;
+        if !is_sparse {
+            return;
+        }
+        let mut dense = Self::default();
+        *dense.value_mut(Self::ROOT) = self.value(Self::ROOT);
+        let mut todo = vec![(Self::ROOT, Self::ROOT)];
+        while let Some((old, new)) = todo.pop() {
+            for child in self.children(old) {
+                let copy = dense.child_or_new(new, self.name(child));
+                *dense.value_mut(copy) = self.value(child);
+                todo.push((child, copy));
+            }
+        }
+        *self = dense;
+    }
+
     fn node(&self, id: NodeId) -> TrieNode<'_, T> {
         TrieNode { value: self.value(id), trie: self, id }
     }
@@ -320,7 +346,7 @@ impl<T: Copy> Trie<T> {
             self.names = Vec::new();
             self.names_wasted = 0;
             self.by_name.shrink_to(KEPT, Entry::wide);
-        } else if self.names_wasted > KEPT && self.names_wasted * 2 > self.names.len() {
+        } else if self.names_wasted > GAPS_MIN && self.names_wasted * 2 > self.names.len() {
             self.compact_names();
         }
     }

@@ -32,6 +32,29 @@ fn what_an_emptied_trie_took_goes_back() {
     assert!(paths[19_000..].iter().all(|path| remove(&mut trie, path) == Some(0)));
     assert!(trie.root().is_empty());
     assert!(trie.slots.capacity() <= KEPT && trie.names.capacity() == 0);
+    assert!(trie.by_name.capacity() <= 2 * KEPT && trie.free.capacity() == 0);
+}
+
+#[test]
+fn a_trie_that_is_mostly_gaps_gives_them_back_and_keeps_the_rest_in_order() {
+    let mut trie = Trie::default();
+    let paths: Vec<_> = (0..20_000).map(|n| path(&format!("{}/name {n}", n % 100))).collect();
+    paths.iter().for_each(|path| _ = trie.insert(path, 1));
+    let listed = |trie: &Trie<u8>| {
+        let names = |node: TrieNode<'_, u8>| node.children().map(|(name, _)| name.to_vec()).collect();
+        let below: Vec<Vec<_>> = trie.root().children().map(|(_, node)| names(node)).collect();
+        below
+    };
+    paths[..10_000].iter().for_each(|path| _ = remove(&mut trie, path));
+    trie.compact();
+    assert!(trie.slots.capacity() > 20_000, "half full is no reason");
+    paths[10_000..19_900].iter().for_each(|path| _ = remove(&mut trie, path));
+    let before = listed(&trie);
+    trie.compact();
+    assert_eq!(listed(&trie), before);
+    assert!(trie.slots.capacity() < 1_000 && trie.free.is_empty());
+    assert!(paths[19_900..].iter().all(|path| remove(&mut trie, path) == Some(1)));
+    assert!(trie.root().is_empty());
 }
 
 #[test]
