@@ -177,6 +177,11 @@ impl Workers {
         }
     }
 
+    /// The program stops: a run may only go on while it makes progress.
+    pub fn hurry(&self) {
+        self.remotes.all_at_work().iter().for_each(|remote| remote.hurry());
+    }
+
     /// Kills every running rsync; its job comes back undone.
     pub fn kill(&self) {
         self.remotes.all_at_work().iter().for_each(|remote| remote.kill());

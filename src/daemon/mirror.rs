@@ -205,10 +205,16 @@ impl Mirror {
                 crate::process::tell_stopping();
                 // If a restart is running, end instead.
                 self.successor = None;
-                self.stopping.order(self.now());
-                self.handle(Event::Stop);
+                self.order_end();
             }
         }
+    }
+
+    /// Nothing starts any more, and what is in flight ends.
+    pub(super) fn order_end(&mut self) {
+        self.stopping.order(self.now());
+        self.workers.hurry();
+        self.handle(Event::Stop);
     }
 
     fn deadline(&mut self) {

@@ -469,8 +469,7 @@ impl Mirror {
     /// Ends this mirror, and asks for another one in this process.
     fn restart_with(&mut self, successor: Loaded) {
         self.successor = Some(successor);
-        self.stopping.order(self.now());
-        self.handle(Event::Stop);
+        self.order_end();
     }
 
     /// The unanswered requests for a reload, as events for the mirror that takes over.

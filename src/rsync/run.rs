@@ -120,6 +120,8 @@ struct Target {
     /// The process group; `None` once its leader is reaped: the kernel may reuse the number.
     group: Option<Pid>,
     killed: bool,
+    /// It may only go on while it makes progress.
+    hurried: bool,
     /// How many bytes it had sent when it was reaped.
     sent: u64,
 }
@@ -132,6 +134,16 @@ impl Killer {
         if let Some(group) = target.group {
             let _ = kill_process_group(group, Signal::KILL);
         }
+    }
+
+    /// The program stops: from now on the run ends soon if it makes no progress.
+    pub fn hurry(&self) {
+        lock(&self.0).hurried = true;
+    }
+
+    /// True once [`Killer::hurry`] was called.
+    fn is_hurried(&self) -> bool {
+        lock(&self.0).hurried
     }
 
     /// True once [`Killer::kill`] was called.
@@ -223,7 +235,7 @@ impl Session {
                 return Err(StartError::Spawn(error.into()));
             }
         };
-        let target = Target { group: Some(pid), killed: false, sent: 0 };
+        let target = Target { group: Some(pid), killed: false, hurried: false, sent: 0 };
         Ok(Self {
             child,
             pidfd,

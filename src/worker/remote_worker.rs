@@ -120,6 +120,11 @@ impl RemoteWorker {
         self.remote.endpoint().end_shared_connection();
     }
 
+    /// The program stops: a run may only go on while it makes progress.
+    pub fn hurry(&self) {
+        self.remote.sessions().hurry();
+    }
+
     /// Kills every run; no further run is started.
     pub fn kill(&self) {
         self.remote.sessions().kill();

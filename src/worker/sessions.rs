@@ -58,6 +58,8 @@ pub struct Sessions {
     places: Arc<Places>,
     next: AtomicU64,
     stopped: AtomicBool,
+    /// The program stops: runs that make no progress end soon.
+    hurried: AtomicBool,
 }
 
 /// Sessions that are ready or being started. The lock is not held while a process starts.
@@ -143,6 +145,7 @@ impl Sessions {
             places,
             next: AtomicU64::default(),
             stopped: AtomicBool::default(),
+            hurried: AtomicBool::default(),
         }
     }
 
@@ -450,6 +453,12 @@ impl Sessions {
         self.abort();
     }
 
+    /// The program stops: what is running, and what still starts, may only go on while it makes progress.
+    pub fn hurry(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
+        lock(&self.running).values().for_each(Killer::hurry);
+    }
+
     /// Kills what is running; later runs may start.
     pub fn abort(&self) {
         lock(&self.running).values().for_each(Killer::kill);
@@ -460,9 +469,8 @@ impl Sessions {
         if self.stopped.load(Ordering::Relaxed) {
             killer.kill();
         }
-        let mut running = lock(&self.running);
         // At most one probe runs at a time, so the previous one is over.
-        running.insert(PROBE, killer);
+        self.note_run(PROBE, killer);
     }
 
     /// A ready session that fits, and when it connected.
@@ -508,6 +516,15 @@ impl Sessions {
         outcome
     }
 
+    /// Notes a run, so that it can be ended.
+    fn note_run(&self, id: u64, killer: Killer) {
+        let mut running = lock(&self.running);
+        if self.hurried.load(Ordering::Relaxed) {
+            killer.hurry();
+        }
+        running.insert(id, killer);
+    }
+
     /// Feeds a run and reports meanwhile what it needs; other threads can kill it.
     fn watched(
         &self,
@@ -518,7 +535,7 @@ impl Sessions {
     ) -> RunReport {
         job.works();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.running).insert(id, session.killer());
+        self.note_run(id, session.killer());
         job.tally.run_begins(session.killer());
         let mut delivering = Some(self.load_gate.delivering());
         let report = session.feed_and(input, limits, &mut |need| match need {

@@ -15,7 +15,10 @@ use super::{Ending, Limits, Need, Session};
 const STDERR_MAX: usize = 256 * 1024;
 
 /// The progress of a run is checked at least this often.
-const LOOK: Duration = Duration::from_secs(4);
+const LOOK: Duration = Duration::from_secs(2);
+
+/// While the program stops, a run is aborted when it makes no progress for so long.
+const STALL_HURRIED: Duration = Duration::from_secs(2);
 
 /// When it is first checked what a run needs. On a fast network a small run has ended by then.
 const SAMPLE_FIRST: Duration = Duration::from_millis(5);
@@ -109,6 +112,9 @@ pub(super) fn feed(
     let mut progress = Progress::start(session.pid(), limits.stall);
     let mut sample_at = SAMPLE_FIRST;
     loop {
+        if session.killer.is_hurried() {
+            progress.hurry();
+        }
         let pause = progress.pause().min(sample_at.saturating_sub(progress.age()));
         let woken = match wait(session, &pipes, pause) {
             Ok(woken) => woken,
@@ -242,6 +248,7 @@ struct Progress {
     moved: Instant,
     looked: Instant,
     counted: Option<u64>,
+    is_hurried: bool,
 }
 
 impl Progress {
@@ -251,12 +258,18 @@ impl Progress {
     )]
     fn start(pid: u32, stall: Duration) -> Self {
         let now = Instant::now();
-        Self { pid, stall, started: now, moved: now, looked: now, counted: None }
+        Self { pid, stall, started: now, moved: now, looked: now, counted: None, is_hurried: false }
     }
 
     /// How long the run has had its names.
     fn age(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Nobody waits for a run that stands still any more.
+    fn hurry(&mut self) {
+        self.is_hurried = true;
+        self.stall = self.stall.min(STALL_HURRIED);
     }
 
     /// How long to wait before the processes' counters are looked at again.
@@ -289,8 +302,12 @@ impl Progress {
             self.moved = now;
         }
         // A run that gets a tenth of the processor time it needs is slowed down by this machine, not by the remote.
-        let is_over = now - self.moved >= self.stall
-            && now - self.moved >= self.stall * starvation(processor_times(self.pid));
+        let stands_still = now - self.moved >= self.stall;
+        if self.is_hurried {
+            return stands_still.then_some(Ending::Killed);
+        }
+        let is_over =
+            stands_still && now - self.moved >= self.stall * starvation(processor_times(self.pid));
         is_over.then_some(Ending::Stalled(self.stall.as_secs()))
     }
 }

@@ -368,6 +368,7 @@ fn frozen_remotes_take_no_worker_from_a_healthy_one() {
         let there = daemon.at(format!("r0/{name}"));
         wait_until_within("the healthy one has it", Duration::from_secs(8), || there.exists());
     }
-    // The stop must not wait for each frozen session in turn.
+    // The stop must not wait for each frozen session in turn, nor for a run that stands still.
     mirror.stop();
+    assert!(!mirror.output().contains("did not end in time"), "{}", mirror.output());
 }

@@ -114,6 +114,19 @@ fn session_with_a_silent_server_is_given_up() {
 }
 
 #[test]
+fn run_that_stands_still_ends_soon_when_the_program_stops() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut rig = Rig::new(&["-a"]);
+    rig.remote.destination = daemon_module(silent.local_addr().unwrap().port(), "data");
+    let session = rig.session(&BATCH);
+    session.killer().hurry();
+    // Without that it would be given up as stalled.
+    let limits = Limits { stall: Duration::from_secs(30), output_max: 0 };
+    let report = session.feed(&input::names(&[path("x")]), limits);
+    assert_eq!(report.judge(&rig.endpoint()), Outcome::Stopped, "{report:?}");
+}
+
+#[test]
 fn slow_run_that_moves_is_not_given_up() {
     let rig = Rig::new(&["-a", "--bwlimit=200"]);
     rig.source.file("slow", vec![7; 300_000]);
