@@ -11,6 +11,7 @@ pub mod local;
 pub mod master;
 pub mod operator_rules;
 pub mod options;
+pub mod over_ssh;
 pub mod params;
 mod plan;
 mod preview;
@@ -24,6 +25,7 @@ const RSYNC_ESCAPE: &[u8] = b"\\#";
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::change::Scope;
 use crate::destination::Destination;
@@ -34,6 +36,7 @@ use local::LocalDirectory;
 use master::Master;
 use operator_rules::OperatorRules;
 use options::RsyncOptions;
+use over_ssh::OverSsh;
 use params::{Filters, Params};
 
 pub use knock::{Greeting, Knock, read_greeting};
@@ -124,6 +127,8 @@ pub struct Endpoint {
     owner: Option<PathBuf>,
     confinement: Option<Confinement>,
     master: Option<Master>,
+    /// How runs over ssh are confined. Clones of this endpoint share it.
+    over_ssh: Option<Arc<OverSsh>>,
 }
 
 /// The kinds of run. Each names the function of [`input`] that makes its standard input.
@@ -314,6 +319,7 @@ impl Endpoint {
             owner: None,
             master: None,
             confinement: None,
+            over_ssh: None,
         };
         endpoint.confinement = endpoint.confinement().ok();
         endpoint
@@ -332,7 +338,11 @@ impl Endpoint {
         let is_ssh = self.destination.is_ssh() && own.as_deref().is_none_or(params::is_ssh);
         let master = state.filter(|_| is_ssh && self.ready() > 0);
         let master = master.and_then(|it| Master::of(&self.destination, own.as_deref(), it));
-        Self { master, ..self }
+        let over_ssh = master.clone().and_then(|master| {
+            let confinement = self.own_confinement().ok()?;
+            OverSsh::new(master, own.as_deref(), confinement).ok().map(Arc::new)
+        });
+        Self { master, over_ssh, ..self }
     }
 
     /// Closes the ssh connection that is kept between runs: it is not needed any more, or it may be dead.

@@ -1,10 +1,11 @@
 //! Finds a program by its name, and runs a command until it ends or takes too long.
 //! Uses no shell. The caller makes the command.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::thread::Builder;
 use std::time::Duration;
@@ -117,6 +118,13 @@ fn first_bytes(mut stream: impl Read + Send + 'static) -> io::Result<Receiver<St
         _ = io::copy(&mut stream, &mut io::sink());
     })?;
     Ok(said)
+}
+
+/// True when the file is a program and no script.
+pub fn is_elf(file: &Path) -> bool {
+    let mut head = [0; 4];
+    let read = File::open(file).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head == *b"\x7fELF"
 }
 
 /// The executable `name` in the directories of `PATH`, or in the usual ones if `PATH` is not set.

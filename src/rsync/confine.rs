@@ -21,7 +21,7 @@ use super::Endpoint;
 use super::operator_rules::OperatorRules;
 use super::params::Filters;
 use crate::destination::Destination;
-use crate::ground::program::find_program;
+use crate::ground::program::{find_program, is_elf};
 
 /// The stack of the thread that starts an rsync.
 const STACK_BYTES: usize = 256 << 10;
@@ -95,9 +95,17 @@ impl Endpoint {
     /// # Errors
     /// Why the runs cannot be confined; a clause.
     pub fn confinement(&self) -> Result<Confinement, String> {
-        if self.remote_shell().is_some() || std::env::var_os("RSYNC_CONNECT_PROG").is_some() {
-            return Err("ssh or another program connects, which may read and start anything".into());
+        if self.destination.is_ssh() {
+            return Err("over ssh runs are confined only through the connection that sersync keeps open (docs/RELIABILITY.md)".into());
         }
+        if self.remote_shell().is_some() || std::env::var_os("RSYNC_CONNECT_PROG").is_some() {
+            return Err("another program connects, which may read and start anything".into());
+        }
+        self.own_confinement()
+    }
+
+    /// The same, whatever connects.
+    pub(super) fn own_confinement(&self) -> Result<Confinement, String> {
         let is_local = matches!(self.destination, Destination::Local { .. });
         let leads = self.params.sender_leads_out.as_ref();
         let leads = leads.or(self.params.receiver_leads_out.as_ref().filter(|_| is_local));
@@ -115,6 +123,11 @@ impl Endpoint {
 }
 
 impl Confinement {
+    /// Adds a file that is read.
+    pub(super) fn reads(&mut self, file: PathBuf) {
+        self.files.push(file);
+    }
+
     /// Starts `command` confined: `root` is read, `copy` is written.
     ///
     /// # Errors
@@ -244,8 +257,7 @@ pub fn try_out() -> Result<(), String> {
         return Err(format!("{OFF} is set"));
     }
     let program = find_program("rsync").ok_or("there is no rsync")?;
-    let head = fs::read(&program).map_err(|error| format!("{}: {error}", program.display()))?;
-    if !head.starts_with(b"\x7fELF") {
+    if !is_elf(&program) {
         return Err(format!(
             "{} is a script, which may read and start anything",
             program.display()

@@ -72,6 +72,19 @@ impl Master {
         )
     }
 
+    /// True when the connection is open.
+    pub fn stands(&self) -> bool {
+        UnixStream::connect(&self.socket).is_ok()
+    }
+
+    /// The remote shell for a run that uses the open connection and never makes one: it reads no configuration and no key.
+    pub fn client_words(&self, program: &str) -> String {
+        format!(
+            "{program} -F none -o BatchMode=yes -o LogLevel=ERROR -o ControlMaster=no -o ControlPath={} -o ProxyCommand=false",
+            self.socket.display()
+        )
+    }
+
     /// Closes the connection, if there is one: it may be dead, and its users would wait.
     pub fn end(&self) {
         if let Ok(mut stream) = UnixStream::connect(&self.socket) {

@@ -4,6 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use super::confine::Confinement;
 use super::excludes::Excludes;
 use super::input::{patterns, whole_directories};
 use super::params::{Filters, is_ssh};
@@ -44,12 +45,13 @@ impl Endpoint {
             args.extend(self.params.delete.iter().cloned());
         }
         self.push_kind(&mut args, kind, abilities);
-        self.push_connection(&mut args, self.shared_shell());
+        let (shell, confinement) = self.connection();
+        self.push_connection(&mut args, shell);
         self.push_tuning(&mut args, abilities);
         // After `--` nothing is read as an option, even a name or host that begins with a dash.
         args.push("--".into());
         self.push_places(&mut args, kind, abilities);
-        self.spec(args)
+        RunSpec { confinement, ..self.spec(args) }
     }
 
     fn spec(&self, args: Vec<OsString>) -> RunSpec {
@@ -60,6 +62,14 @@ impl Endpoint {
             local,
             owner: self.owner.clone(),
             confinement: self.confinement.clone(),
+        }
+    }
+
+    /// The remote shell, and what a run may read then.
+    fn connection(&self) -> (Option<OsString>, Option<Confinement>) {
+        match self.over_ssh.as_ref().and_then(|over_ssh| over_ssh.confined()) {
+            Some((shell, confinement)) => (Some(shell), Some(confinement)),
+            None => (self.shared_shell(), self.confinement.clone()),
         }
     }
 

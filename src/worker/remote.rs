@@ -102,8 +102,8 @@ impl RemoteContext {
             }
             Outcome::Stopped => Stop::Stopped,
             Outcome::Failed(failure) => {
-                if failure.kind == FailureKind::Away {
-                    self.endpoint.end_shared_connection();
+                if failure.kind == FailureKind::Away && self.has_lost_connection(&failure) {
+                    return Stop::Again;
                 }
                 Stop::Failed(failure)
             }

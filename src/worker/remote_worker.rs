@@ -188,6 +188,7 @@ impl RemoteWorker {
     fn run_job(&self, job: &Job, known_until: Duration, running_job: &RunningJob<'_>) -> JobReport {
         // Each round gives up one more ability, and there are fewer than ten.
         for _ in 0..10 {
+            self.remote.mind_connection();
             let known = self.remote.abilities();
             let is_trusted = known.is_none() && self.may_trust(job);
             let abilities = known.or(is_trusted.then_some(Abilities::ALL));
@@ -225,6 +226,7 @@ impl RemoteWorker {
             return !self.was_trusted.load(Ordering::Relaxed);
         }
         let may_trust = carries || matches!(job.kind, JobKind::Trees(_));
+        let may_trust = may_trust && !self.remote.endpoint().lacks_connection();
         may_trust && !self.was_trusted.swap(true, Ordering::Relaxed)
     }
 

@@ -74,6 +74,7 @@ impl<'a> Runs<'a> {
             }
         };
         self.job.answered.set(true);
+        self.remote.endpoint().note_delivery();
         Ok(ran)
     }
 }

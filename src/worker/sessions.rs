@@ -215,7 +215,9 @@ impl Sessions {
         if self.stopped.load(Ordering::Relaxed) {
             return Outcome::Stopped;
         }
-        match Session::start(&request.spec, Some(self.source.identity())) {
+        // A refusal may have changed how the remote is reached.
+        let spec = self.endpoint.plan(request.kind, request.abilities);
+        match Session::start(&spec, Some(self.source.identity())) {
             Ok(session) => {
                 // Nothing follows a confirmation.
                 if *request.kind != RunKind::Confirmation {
@@ -509,6 +511,15 @@ impl Sessions {
     /// What a run has done. A daemon that refuses a run tells how many clients it serves, which is noted.
     fn judge(&self, report: &RunReport) -> Outcome {
         let outcome = report.judge(&self.endpoint);
+        let failed =
+            matches!(&outcome, Outcome::Failed(failure) if failure.kind == FailureKind::Away);
+        if failed && self.endpoint.give_up_refused_sessions(&report.stderr) {
+            return Outcome::Failed(Failure::new(
+                FailureKind::Busy,
+                code::STARTING,
+                "allows no more sessions",
+            ));
+        }
         if let Some(allowed) = places_allowed(&report.stderr).filter(|_| is_busy(&outcome)) {
             self.places.learn(allowed);
             self.load_gate.notify();

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,14 +14,16 @@ use sersync::destination::{Destination, Host};
 use sersync::path::RelPath;
 use sersync::rsync::exit::Outcome;
 use sersync::rsync::options::RsyncOptions;
+use sersync::rsync::probe::{Probed, run_probe};
 use sersync::rsync::run::{Limits, Session};
 use sersync::rsync::{Abilities, Endpoint, RunKind, RunSpec, confine};
 
 use crate::control;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
+use crate::support::sshd::Sshd;
 use crate::support::tmpfs::Tmpfs;
-use crate::support::{TestDir, skipped, wait_for_content};
+use crate::support::{TestDir, skipped, wait_for_content, wait_until};
 
 const SECRET: &str = "what nobody may see";
 
@@ -79,6 +82,81 @@ fn what_a_link_leads_to_outside_of_the_watch_path_is_not_sent() {
     assert_eq!(fs::read_to_string(daemon.at("way-out/secret")).unwrap(), SECRET);
 }
 
+/// Ends the ssh connection that stays between the runs.
+fn end_connection(state: &Path) -> bool {
+    let sockets: Vec<_> = fs::read_dir(state.join("ssh")).unwrap().flatten().collect();
+    let end = |socket: std::path::PathBuf| {
+        let mut ssh = Command::new("/usr/bin/ssh");
+        ssh.args(["-F", "none", "-O", "exit", "-S"]).arg(socket).arg("127.0.0.1");
+        ssh.output().unwrap().status.success()
+    };
+    sockets.into_iter().any(|socket| end(socket.path()))
+}
+
+#[test]
+fn over_ssh_too_what_a_link_leads_to_is_not_sent() {
+    if !works_here() {
+        return;
+    }
+    let (dir, sshd) = (tree_with_a_way_out(), Sshd::start());
+    let (root, state) = (dir.join("root"), dir.dir("state/instance"));
+    let host = Host { name: "127.0.0.1".into(), port: Some(sshd.port), ..Host::default() };
+    let path = dir.dir("copy").display().to_string();
+    let options = RsyncOptions {
+        params: vec!["-rt".into(), "-e".into(), sshd.client()],
+        ..RsyncOptions::default()
+    };
+    let endpoint = Endpoint::new(&root, &Destination::Ssh { host, path }, &options);
+    let endpoint = endpoint.sharing_a_connection(Some(&state));
+    let dirs = vec![RelPath::root()];
+    let kind = RunKind::Trees { dirs, checksum: false, deletes: false, at_once: false };
+    let follow_links = || {
+        let mut spec = endpoint.plan(&kind, Abilities::ALL);
+        spec.insert(&["-L"]);
+        (run(&spec), spec.confinement.is_some(), dir.join("copy/way-out/secret").exists())
+    };
+    assert!(endpoint.lacks_connection());
+    let probed = run_probe(&endpoint, None, 7, |_| {}).unwrap();
+    assert!(matches!(probed, Probed::Able(_)), "{probed:?}");
+    assert!(endpoint.confine_over_ssh() && !endpoint.lacks_connection());
+    assert_eq!(follow_links(), (23, true, false));
+    assert_eq!(fs::read_to_string(dir.join("copy/file")).unwrap(), "content");
+    // Without a connection such a run fails, and leaves it to a probe to make another one.
+    assert!(end_connection(&dir.join("state")));
+    wait_until("the connection is closed", || endpoint.lacks_connection());
+    assert!([12, 255].contains(&run(&endpoint.plan(&kind, Abilities::ALL))));
+    // The same run unconfined shows that the attack would succeed.
+    endpoint.set_free();
+    assert_eq!(follow_links(), (0, false, true));
+    endpoint.end_shared_connection();
+}
+
+#[test]
+fn a_mirror_over_ssh_opens_its_connection_again_and_nobody_takes_that_for_an_outage() {
+    let (sshd, copy) = (Sshd::start(), TestDir::new());
+    let mirror = Mirror::start(&over_ssh(&sshd, &copy));
+    mirror.write("first", "1");
+    wait_for_content(&copy.join("first"), "1");
+    for round in ["2", "3"] {
+        wait_until("a connection stands", || end_connection(&mirror.dir.join("state")));
+        mirror.write("first", round);
+        wait_for_content(&copy.join("first"), round);
+    }
+    assert!(!mirror.output().contains(" is down"), "{}", mirror.output());
+    assert!(!mirror.output().contains("not confined"), "{}", mirror.output());
+}
+
+/// A mirror with the machine's own ssh.
+fn over_ssh(sshd: &Sshd, copy: &TestDir) -> Setup {
+    Setup {
+        remotes: vec![("127.0.0.1".into(), copy.path().display().to_string())],
+        params: format!("-artuz -e '{}'", sshd.client()),
+        port: sshd.port,
+        ssh: true,
+        ..Setup::plain()
+    }
+}
+
 #[test]
 fn a_watch_path_behind_a_link_with_mounts_below_it_is_read_as_ever() {
     if !works_here() {
@@ -129,12 +207,24 @@ fn files_that_the_operators_words_name_are_read() {
 #[test]
 #[ignore = "needs an old rsync: make test sets SERSYNC_OLD_RSYNC"]
 fn an_old_rsync_leaks_nothing_to_somebody_who_swaps_a_directory_for_a_link() {
-    let program = std::path::PathBuf::from(std::env::var_os("SERSYNC_OLD_RSYNC").unwrap());
-    if !works_here() {
-        return;
+    if works_here() {
+        let daemon = Rsyncd::start();
+        attack(Setup::to(&daemon), &daemon.data);
     }
-    let daemon = Rsyncd::start();
-    let mut setup = Setup::to(&daemon);
+}
+
+#[test]
+#[ignore = "needs an old rsync: make test sets SERSYNC_OLD_RSYNC"]
+fn an_old_rsync_leaks_nothing_over_ssh_either() {
+    if works_here() {
+        let (sshd, copy) = (Sshd::start(), TestDir::new());
+        attack(over_ssh(&sshd, &copy), copy.path());
+    }
+}
+
+/// Swaps a directory for a link again and again while an old rsync sends it.
+fn attack(mut setup: Setup, copy: &Path) {
+    let program = std::path::PathBuf::from(std::env::var_os("SERSYNC_OLD_RSYNC").unwrap());
     let path = std::env::var("PATH").unwrap();
     setup.env = vec![("PATH".into(), format!("{}:{path}", program.parent().unwrap().display()))];
     let mirror = Mirror::start(&setup);
@@ -161,13 +251,13 @@ fn an_old_rsync_leaks_nothing_to_somebody_who_swaps_a_directory_for_a_link() {
         }
         is_over.store(true, Ordering::Relaxed);
     });
-    assert!(!holds_secret(&daemon.data));
+    assert!(!holds_secret(copy));
     // Confinement did not prevent mirroring: without the swaps everything arrives.
     if fs::symlink_metadata(mirror.at("d")).unwrap().is_symlink() {
         renameat_with(CWD, mirror.at("d"), CWD, mirror.at("link"), RenameFlags::EXCHANGE).unwrap();
     }
-    (0..40).for_each(|i| wait_for_content(&daemon.at(format!("d/f{i}")), "mine"));
-    assert!(!holds_secret(&daemon.data));
+    (0..40).for_each(|i| wait_for_content(&copy.join(format!("d/f{i}")), "mine"));
+    assert!(!holds_secret(copy));
 }
 
 fn holds_secret(dir: &Path) -> bool {

@@ -7,11 +7,14 @@ use std::time::Duration;
 use super::{RemoteContext, Stop};
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
+use crate::failure::Failure;
 use crate::ground::lock::lock;
 use crate::path::RelPath;
 use crate::rsync::Abilities;
-use crate::rsync::exit::Ability;
+use crate::rsync::exit::{Ability, Outcome};
+use crate::rsync::over_ssh::SESSIONS;
 use crate::rsync::probe::{Probed, run_probe};
+use crate::rsync::run::StartError;
 use crate::worker::addresses::{Seen, resolve};
 use crate::worker::known::Known;
 use crate::worker::sessions;
@@ -29,16 +32,58 @@ impl RemoteContext {
         }
         let goes_on = || !self.sessions.are_stopped();
         let _place = self.sessions.places().enter(&goes_on, &|| {});
-        let nonce = RandomState::new().hash_one(self.endpoint.destination().to_string());
-        let started = |killer| self.sessions.note_probe(killer);
-        match run_probe(&self.endpoint, Some(self.source.identity()), nonce, started) {
+        self.endpoint.set_free();
+        match self.probe() {
             Ok(Probed::Able(abilities)) => {
                 log::debug!("{}: {abilities:?}", self.endpoint.destination());
+                self.confine_over_ssh();
                 self.known().abilities = Some(abilities);
                 Ok(abilities)
             }
             Ok(Probed::Failed(outcome)) => Err(self.stop(outcome, None)),
             Err(error) => Err(self.stop(sessions::failure(&error), None)),
+        }
+    }
+
+    fn probe(&self) -> Result<Probed, StartError> {
+        let nonce = RandomState::new().hash_one(self.endpoint.destination().to_string());
+        let started = |killer| self.sessions.note_probe(killer);
+        run_probe(&self.endpoint, Some(self.source.identity()), nonce, started)
+    }
+
+    /// The probe has opened the connection that stays between the runs: the runs go through it, confined, if a second probe can.
+    fn confine_over_ssh(&self) {
+        if !self.endpoint.confine_over_ssh() {
+            return;
+        }
+        match self.probe() {
+            Ok(Probed::Able(_)) => self.sessions.places().learn(SESSIONS),
+            Ok(Probed::Failed(Outcome::Failed(failure))) => {
+                self.endpoint.note_confined_failure(&failure.reason);
+            }
+            Ok(Probed::Failed(_)) | Err(_) => self.endpoint.set_free(),
+        }
+    }
+
+    /// A run has not reached the remote. True when its connection is gone, which may have been closed after a rest: then the job begins again
+    /// with a probe, which opens another one.
+    pub(super) fn has_lost_connection(&self, failure: &Failure) -> bool {
+        let was_confined = self.endpoint.is_confined_over_ssh();
+        let is_lost = was_confined && !self.endpoint.connection_stands();
+        self.endpoint.end_shared_connection();
+        if is_lost {
+            self.endpoint.set_free();
+            self.forget_abilities();
+        } else if was_confined {
+            self.endpoint.note_confined_failure(&failure.reason);
+        }
+        is_lost
+    }
+
+    /// Before a job: when runs are to be confined and no connection stands for that, a probe has to open one.
+    pub fn mind_connection(&self) {
+        if self.endpoint.lacks_connection() {
+            self.forget_abilities();
         }
     }
 

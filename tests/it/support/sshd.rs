@@ -88,6 +88,14 @@ impl Sshd {
         fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    /// The machine's own `ssh`, with words that make it know this server and its key; for `-e`.
+    pub fn client(&self) -> String {
+        let d = self.dir.path().display();
+        format!(
+            "/usr/bin/ssh -F none -i {d}/user_key -o IdentitiesOnly=yes -o UserKnownHostsFile={d}/known_hosts"
+        )
+    }
+
     /// A value for `PATH` whose `ssh` knows this server and its key.
     pub fn path_variable(&self) -> String {
         let path = std::env::var("PATH").unwrap_or_default();
