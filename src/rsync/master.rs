@@ -64,6 +64,12 @@ impl Master {
         Some(Self { socket })
     }
 
+    /// One with this socket.
+    #[cfg(test)]
+    pub fn at(socket: &str) -> Self {
+        Self { socket: socket.into() }
+    }
+
     /// Options for ssh. If an option is given twice, ssh takes the first. An idle connection wakes both sides once a minute.
     pub fn words(&self) -> String {
         format!(

@@ -158,3 +158,75 @@ impl Endpoint {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::destination::{Destination, Host};
+    use crate::rsync::{Abilities, RsyncOptions, RunKind};
+
+    /// An endpoint whose runs are confined.
+    fn confined() -> Endpoint {
+        let host = Host { name: "h".into(), ..Host::default() };
+        let destination = Destination::Ssh { host, path: "/copy".into() };
+        let endpoint = Endpoint::new(Path::new("/data"), &destination, &RsyncOptions::default());
+        let over_ssh = OverSsh {
+            master: Master::at("/nowhere/socket"),
+            program: "ssh".into(),
+            confinement: endpoint.own_confinement().unwrap(),
+            state: Mutex::new(State { is_on: true, failures: 0 }),
+        };
+        Endpoint { over_ssh: Some(Arc::new(over_ssh)), ..endpoint }
+    }
+
+    fn fail(endpoint: &Endpoint, times: u32) {
+        for _ in 0..times {
+            endpoint.over_ssh.as_ref().unwrap().state().is_on = true;
+            endpoint.note_confined_failure("it does not work");
+        }
+    }
+
+    #[test]
+    fn a_confined_run_makes_no_connection_of_its_own() {
+        let endpoint = confined();
+        let plan = || endpoint.plan(&RunKind::Batch { ignore_times: false }, Abilities::ALL);
+        let spec = plan();
+        let shell = spec.args.iter().skip_while(|word| *word != "-e").nth(1).unwrap();
+        assert_eq!(
+            shell,
+            "ssh -F none -o BatchMode=yes -o LogLevel=ERROR -o ControlMaster=no -o ControlPath=/nowhere/socket -o ProxyCommand=false"
+        );
+        assert!(spec.confinement.is_some());
+        endpoint.set_free();
+        assert!(plan().confinement.is_none() && plan() != spec);
+    }
+
+    #[test]
+    fn confinement_is_given_up_after_failures_in_a_row_alone() {
+        let endpoint = confined();
+        let failures = |endpoint: &Endpoint| endpoint.over_ssh.as_ref().unwrap().state().failures;
+        fail(&endpoint, FAILURES_MAX - 1);
+        assert!(!endpoint.is_confined_over_ssh());
+        endpoint.note_delivery();
+        assert_eq!(failures(&endpoint), FAILURES_MAX - 1, "it was not confined");
+        endpoint.over_ssh.as_ref().unwrap().state().is_on = true;
+        endpoint.note_delivery();
+        assert_eq!(failures(&endpoint), 0);
+        fail(&endpoint, FAILURES_MAX);
+        assert!(!endpoint.confine_over_ssh() && !endpoint.lacks_connection());
+    }
+
+    #[test]
+    fn an_sshd_that_refuses_sessions_is_not_asked_again() {
+        let endpoint = confined();
+        assert!(!endpoint.give_up_refused_sessions(b"Connection closed by UNKNOWN port 65535"));
+        let words =
+            b"mux_client_request_session: session request failed: Session open refused by peer\n";
+        assert!(endpoint.give_up_refused_sessions(words));
+        assert!(!endpoint.is_confined_over_ssh() && !endpoint.lacks_connection());
+        assert!(!endpoint.give_up_refused_sessions(words), "runs that are free find another way");
+    }
+}
