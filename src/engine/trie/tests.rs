@@ -41,7 +41,8 @@ fn a_trie_that_is_mostly_gaps_gives_them_back_and_keeps_the_rest_in_order() {
     let paths: Vec<_> = (0..20_000).map(|n| path(&format!("{}/name {n}", n % 100))).collect();
     paths.iter().for_each(|path| _ = trie.insert(path, 1));
     let listed = |trie: &Trie<u8>| {
-        let names = |node: TrieNode<'_, u8>| node.children().map(|(name, _)| name.to_vec()).collect();
+        let names =
+            |node: TrieNode<'_, u8>| node.children().map(|(name, _)| name.to_vec()).collect();
         let below: Vec<Vec<_>> = trie.root().children().map(|(_, node)| names(node)).collect();
         below
     };
