@@ -36,9 +36,9 @@ pub struct Change {
     pub scope: Scope,
     /// Where it was moved from inside the same root, when the kernel said so (move hint; may be wrong).
     pub moved_from: Option<RelPath>,
-    /// What the kernel said. A deletion may delete; for everything else it only tells plugins and the debug output.
+    /// The kernel's event. Only a deletion affects what is sent; otherwise it is for plugins and the debug output.
     pub cause: Cause,
-    /// True when the path is a directory, as far as the kernel said.
+    /// True when the kernel said that it is a directory.
     pub is_dir: bool,
 }
 
@@ -54,12 +54,12 @@ pub enum Cause {
     MovedTo = 0x80,
     Create = 0x100,
     Delete = 0x200,
-    /// Found by listing, not announced.
+    /// Found by listing a directory, without a kernel event.
     Found = 0,
 }
 
 impl Cause {
-    /// The name of inotify's event; what was found by listing has none there.
+    /// The name of inotify's event; `Found` has its own name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Modify => "MODIFY",
@@ -109,7 +109,8 @@ pub enum RootLoss {
 /// What the watch thread reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// All watches of this root stand: from now on nothing is missed. Sent once per root after start-up, and after a root came back.
+    /// All watches of this root are set: no change is missed from now on. Sent once per root after start-up, and after a
+    /// root came back.
     Ready {
         /// Which root.
         root: RootId,
@@ -120,12 +121,12 @@ pub enum WatchEvent {
     Changed {
         /// Below which root.
         root: RootId,
-        /// In the kernel's order.
+        /// The changes, in the kernel's order.
         changes: Vec<Change>,
         /// Everything that happened before this time, by the clock of the files, has been reported with these.
         known_until: Duration,
     },
-    /// All that had happened when [`crate::watch::Barrier::ask`] was called has been reported before this.
+    /// Everything that had happened when [`crate::watch::Barrier::ask`] was called was reported before this.
     BarrierReached,
     /// The kernel's queue overflowed, or events were lost otherwise: anything below the root may differ.
     Overflow {
@@ -139,7 +140,7 @@ pub enum WatchEvent {
         /// Why.
         loss: RootLoss,
     },
-    /// The root is there again and watched; a full sync is due.
+    /// The root is back and watched; a full sync is due.
     RootBack {
         /// Which root.
         root: RootId,
@@ -165,12 +166,12 @@ pub enum WatchEvent {
 }
 
 impl WatchEvent {
-    /// Paths that may differ; nothing is known of what the kernel has still to say.
+    /// Paths that may differ. More events may be queued in the kernel.
     pub fn changed(root: RootId, changes: Vec<Change>) -> Self {
         Self::Changed { root, changes, known_until: Duration::ZERO }
     }
 
-    /// What happened that is no change of a path, for people: below which root, at which mount point if at one, and a clause.
+    /// An event that is not a change of a path, for people: the root, the mount point if it is about one, and a clause.
     pub fn news(&self) -> Option<(RootId, Option<&RelPath>, String)> {
         let news = match self {
             Self::Ready { .. } | Self::Changed { .. } | Self::BarrierReached => return None,

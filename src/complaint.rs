@@ -1,21 +1,21 @@
-//! Logs a lasting trouble once when it begins and once when it is over, however often it occurs.
-//! Judges nothing: the caller says what the trouble means.
+//! Logs a lasting problem once when it begins and once when it ends, even if it is reported many times.
+//! The caller words the problem.
 
-/// What is wrong now, and what has been logged about it.
+/// The current problem, as it was logged.
 #[derive(Debug)]
 pub struct Complaint {
-    /// What it is about, as the beginning of a sentence: `status file /run/s.json`.
+    /// The subject, as the beginning of a sentence: `status file /run/s.json`.
     subject: String,
     said: Option<String>,
 }
 
 impl Complaint {
-    /// Nothing is wrong yet.
+    /// Starts without a problem.
     pub fn about(subject: impl Into<String>) -> Self {
         Self { subject: subject.into(), said: None }
     }
 
-    /// Takes the outcome of a try; logs it if it changed.
+    /// Notes the result of a try; logs it if it changed.
     pub fn note(&mut self, outcome: Result<(), String>) {
         match outcome {
             Ok(()) if self.said.take().is_some() => log::info!("{}: works again", self.subject),

@@ -10,7 +10,7 @@ pub enum FailureKind {
     Away,
     /// The remote already serves as many clients as it allows.
     Busy,
-    /// The remote answers, but accepts nothing until somebody changes something there.
+    /// The remote answers, but accepts nothing until an operator changes something there.
     Denied,
     /// rsync rejects its options.
     Options,
@@ -47,7 +47,7 @@ pub mod code {
     pub const STARTING: i32 = 5;
     /// Some paths were not delivered.
     pub const PARTIAL: i32 = 23;
-    /// rsync did not end by itself.
+    /// rsync was ended by a signal, so there is no exit code.
     pub const UNKNOWN: i32 = -1;
 }
 
@@ -67,9 +67,9 @@ pub enum Subject {
 /// How the next try is scheduled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// About every second, however long it lasts: a try costs almost nothing (`rsync/knock.rs`).
+    /// About every second, without limit, because a try costs almost nothing (`rsync/knock.rs`).
     Often,
-    /// Soon at first, in the end every minute: a try is a transfer, or a line in the remote's log.
+    /// Soon at first, later every minute, because a try is a transfer, or a line in the remote's log.
     Rarely,
 }
 
@@ -89,15 +89,15 @@ impl Retry {
 pub struct Policy {
     /// Whose it is.
     pub subject: Subject,
-    /// When it is tried again.
+    /// When it is retried.
     pub retry: Retry,
     /// The kind in one word, for machines.
     pub word: &'static str,
-    /// What is said. `{who}` is the remote or the root, `{reason}` the reason, `{kept}` says how many changes are kept until then.
+    /// The message. `{who}` is the remote or the root, `{reason}` the reason, `{kept}` how many changes are kept.
     pub said: &'static str,
-    /// What is said when it is over. `{after}` is how many seconds it lasted, `{sent}` how many changes are sent now.
+    /// The message at the end. `{after}` is how many seconds it lasted, `{sent}` how many changes are sent now.
     pub over: &'static str,
-    /// What the operator should do where the reason does not say it.
+    /// What the operator should do, unless the failure has its own advice.
     pub advice: &'static str,
 }
 
@@ -204,7 +204,7 @@ impl FailureKind {
         matches!(self, Self::Away | Self::Busy | Self::Denied)
     }
 
-    /// True when a run may have been cut in the middle, and left something unfinished on the remote.
+    /// True when a run may have been aborted in the middle, and left something unfinished on the remote.
     pub fn may_cut(self) -> bool {
         matches!(self, Self::Away | Self::Denied | Self::Shortage)
     }
@@ -250,7 +250,7 @@ impl Failure {
         }
     }
 
-    /// The reason without the names of files, so that failures of one cause are alike.
+    /// The reason without file names, so that failures with the same cause are equal.
     pub fn cause(&self) -> &str {
         match self.reason.rsplit_once("failed: ") {
             Some((_, cause)) => cause,

@@ -1,4 +1,4 @@
-//! `<heartbeat>`: reports to an outside service at intervals that all is well; the service raises an alarm when the reports stop.
+//! `<heartbeat>`: reports to an outside service at intervals that all is well; the service alerts when reports stop.
 //! Keeps no history: a heartbeat that was not delivered is not sent later.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::web::Web;
 /// How long the main loop may take for a snapshot.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// At most so many reasons are sent; the service shows only some lines.
+/// The maximum number of reasons that are sent, because the service shows only some lines.
 const REASONS: usize = 20;
 
 /// The addresses, and the source of snapshots.
@@ -39,7 +39,7 @@ impl Heartbeat {
         }
     }
 
-    /// Sends the present state.
+    /// Sends the current state.
     pub fn beat(&mut self) {
         let outcome = match self.reasons() {
             None => self.url.read().and_then(|url| self.web.get(&url)),
@@ -50,7 +50,7 @@ impl Heartbeat {
         self.complaint.note(outcome);
     }
 
-    /// What is wrong; `None`: all is well.
+    /// The current problems; `None` when all is well.
     fn reasons(&self) -> Option<String> {
         let snapshot = match self.reader.now(PATIENCE) {
             Ok(snapshot) => snapshot,
@@ -69,7 +69,7 @@ impl Heartbeat {
     }
 }
 
-/// `/fail` behind the path, as Healthchecks has it.
+/// Appends `/fail` to the path, as Healthchecks expects it.
 fn fail_address(url: &str) -> String {
     let (path, query) = url.split_once('?').map_or((url, None), |(path, q)| (path, Some(q)));
     let query = query.map_or(String::new(), |query| format!("?{query}"));

@@ -49,7 +49,7 @@ pub enum LogError {
     Twice,
 }
 
-/// Warnings and errors that are remembered.
+/// The maximum number of warnings and errors that are kept.
 const WARNINGS: usize = 200;
 
 /// The running log. Clones share one destination.
@@ -60,8 +60,7 @@ pub struct Log {
     warnings: Arc<Mutex<VecDeque<String>>>,
 }
 
-/// The log file's usual place: beside the state of the same configuration; without a state directory
-/// (an ordinary user without HOME) nowhere.
+/// The default log file: in the state directory of the configuration; without one (a user without HOME) `/dev/null`.
 pub fn default_file(state_dir: Option<&Path>) -> PathBuf {
     state_dir.map_or_else(|| "/dev/null".into(), |dir| dir.join("sersync2.log"))
 }
@@ -102,7 +101,7 @@ pub fn start(destination: LogTarget, level: LevelFilter) -> Result<Log, LogError
     Ok(log)
 }
 
-/// From now on the log holds so much; what `RUST_LOG` leaves out at the start stays out.
+/// Changes the log level; what `RUST_LOG` excludes at the start stays excluded.
 pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
@@ -121,18 +120,18 @@ pub fn append_error(path: &Path, message: &str) -> io::Result<()> {
     (&file).write_all(format_line(&Zoned::now(), Level::Error, message).as_bytes())
 }
 
-/// True for what no `RUST_LOG` brings into the log.
+/// True for messages that may contain secrets, so that no `RUST_LOG` brings them into the log.
 fn tells_secrets(level: Level, target: &str) -> bool {
     level > Level::Warn && TALKATIVE.iter().any(|library| target.starts_with(library))
 }
 
-/// A panic is a line of the log, not text on a standard error that may lead nowhere.
+/// Writes panics to the log, because standard error may lead nowhere.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| log::error!("internal error: {panic}")));
 }
 
 impl Log {
-    /// Opens the file anew, as log rotation asks for; nothing happens on standard error. What was opened.
+    /// Reopens the log file, for log rotation; returns its path, or `None` if the log is standard error.
     ///
     /// # Errors
     /// When it cannot be opened: the old file stays in use.
@@ -142,21 +141,21 @@ impl Log {
         Ok(sink.path().map(Path::to_path_buf))
     }
 
-    /// Lets standard output and error end in the log file too, now and after each reopening; without a
-    /// log file nothing happens.
+    /// Redirects standard output and error to the log file, now and after each reopening; does nothing without a log
+    /// file.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// When the redirection fails.
     pub fn take_standard_streams(&self) -> Result<(), LogError> {
         self.sink().take_standard_streams()
     }
 
-    /// From now on the lines that move on the terminal make room for those of the log.
+    /// Shares the terminal with progress bars: the log writes above them.
     pub fn share_terminal(&self, screen: MultiProgress) {
         self.sink().share_terminal(screen);
     }
 
-    /// A panic elsewhere leaves the sink whole: every change to it is one assignment.
+    /// Ignores a panic of another thread: every change of the sink is one assignment, so the sink is always valid.
     fn sink(&self) -> MutexGuard<'_, LogSink> {
         lock(&self.sink)
     }
@@ -190,8 +189,8 @@ impl Write for Log {
     }
 }
 
-/// One line of the log: local time, level, message. What could end the line or move a terminal's
-/// cursor is escaped, so that a file name cannot forge a line.
+/// Formats a line: local time, level, message. Escapes what could end the line or move a terminal's cursor, so that
+/// a file name cannot forge a line.
 fn format_line(now: &Zoned, level: Level, message: &str) -> String {
     let mut line = format!("{} {level:<5} ", now.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z"));
     for c in message.trim_end().chars() {

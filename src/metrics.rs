@@ -12,7 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::snapshot::{BOUNDS_US, DeletionState, RemoteStatus, RootState, Snapshot, SyncState};
 
-/// Remotes that have series of their own; what is beyond is in the sums only.
+/// The maximum number of remotes with their own series; further remotes are only in the sums.
 pub const REMOTES_MAX: usize = 1_000;
 
 /// How the metrics are written.
@@ -43,7 +43,7 @@ pub fn encode(snapshot: &Arc<Snapshot>, format: MetricsFormat) -> String {
         MetricsFormat::Classic => prometheus_text::encode(&mut text, &registry),
         MetricsFormat::OpenMetrics => text::encode(&mut text, &registry),
     };
-    // A string takes everything, so there is no failure to tell.
+    // Writing to a string cannot fail.
     debug_assert!(written.is_ok());
     text
 }
@@ -126,7 +126,7 @@ fn instance(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
     };
     let started = of.started_ms as f64 / 1e3;
     single("start_time", "When the program started, since 1970", Some(&Unit::Seconds), started)?;
-    single("workers", "rsync runs that may be under way at once", None, of.workers as f64)?;
+    single("workers", "rsync runs that may run at the same time", None, of.workers as f64)?;
     single("watched_directories", "Directories that are watched", None, of.directories as f64)?;
     let help = "Directories that could not be watched and are rescanned instead";
     single("unwatched_directories", help, None, of.unwatched as f64)?;
@@ -161,7 +161,7 @@ fn states(
     let now = snapshot.taken_ms;
     let is = |state| move |of: &RemoteStatus| Some(truth(of.state == state));
     each("remote_down", "1 while nothing can be sent", None, &is(SyncState::Down))?;
-    each("remote_paused", "1 while somebody has paused it", None, &is(SyncState::Paused))?;
+    each("remote_paused", "1 while an operator has paused it", None, &is(SyncState::Paused))?;
     let help = "Paths that may differ from their copy";
     each("remote_pending_paths", help, None, &|of| Some(of.pending as f64))?;
     let help = "How long the oldest pending path has waited";
@@ -169,25 +169,25 @@ fn states(
     each("remote_lag", help, Some(&Unit::Seconds), &lag)?;
     let help = "Paths that rsync could not deliver";
     each("remote_failing_paths", help, None, &|of| Some(of.failing as f64))?;
-    let help = "rsync runs under way";
+    let help = "rsync runs in progress";
     each("remote_running_jobs", help, None, &|of| Some(of.in_flight as f64))?;
-    let help = "rsync sessions that stand connected and wait for work";
+    let help = "rsync sessions that are connected and wait for work";
     each("remote_sessions", help, None, &|of| Some(of.sessions as f64))?;
-    let help = "When something was delivered last, since 1970";
+    let help = "When the last delivery ended, since 1970";
     let last = |of: &RemoteStatus| of.last_delivery_ms.map(|at| at as f64 / 1e3);
     each("remote_last_delivery_timestamp", help, Some(&Unit::Seconds), &last)?;
-    let help = "1 while a full sync is under way";
+    let help = "1 while a full sync is running";
     each("remote_full_sync_running", help, None, &|of| Some(truth(of.full_sync.is_some())))?;
-    let help = "Share of the full sync under way that is done";
+    let help = "Share of the running full sync that is done";
     let done = |of: &RemoteStatus| {
         let full_sync = of.full_sync.as_ref().filter(|it| it.parts > 0)?;
         Some(full_sync.parts_done as f64 / full_sync.parts as f64)
     };
     each("remote_full_sync_done", help, Some(&Unit::Other("ratio".into())), &done)?;
-    let help = "Files in the parts that the full sync under way has compared";
+    let help = "Files in the parts that the running full sync has compared";
     let files = |of: &RemoteStatus| of.full_sync.as_ref().map(|it| it.files as f64);
     each("remote_full_sync_files", help, None, &files)?;
-    let help = "What rsync has sent in the full sync under way";
+    let help = "What rsync has sent in the running full sync";
     let bytes = |of: &RemoteStatus| of.full_sync.as_ref().map(|it| it.bytes as f64);
     each("remote_full_sync_sent", help, Some(&Unit::Bytes), &bytes)
 }
@@ -201,7 +201,7 @@ fn sums(remotes: &[(&Labels, &RemoteStatus)], writer: &mut Writer<'_>) -> fmt::R
     let help = "Paths delivered, deletions included";
     each("remote_deliveries", help, None, |of| of.total.deliveries)?;
     each("remote_deletions", "Paths deleted on the remote", None, |of| of.total.deletions)?;
-    each("remote_moves", "Paths made of their old name's copy", None, |of| of.total.moves)?;
+    each("remote_moves", "Paths created from the copy at the old name", None, |of| of.total.moves)?;
     each("remote_failures", "Failed tries to deliver a path", None, |of| of.total.failures)?;
     each("remote_sent", "What rsync sent", Some(&Unit::Bytes), |of| of.total.bytes)?;
     each("remote_jobs", "Jobs done", None, |of| of.total.jobs)?;
@@ -228,7 +228,7 @@ fn latencies(remotes: &[(&Labels, &RemoteStatus)], writer: &mut Writer<'_>) -> f
     Ok(())
 }
 
-/// The labels of each remote; two of the same name below one root are told apart by their place.
+/// The labels of each remote. Remotes of one root with the same name also get their index.
 fn labels_of_remotes(snapshot: &Snapshot) -> Vec<Labels> {
     let mut seen = HashSet::new();
     let labels = |remote: &RemoteStatus| {

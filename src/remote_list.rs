@@ -1,4 +1,4 @@
-//! Reads a list of remotes that is kept outside of the configuration: a file, or what a command prints.
+//! Reads a list of remotes outside of the configuration: a file, or the output of a command.
 //! Does not know what the lines mean; `config/lists.rs` does.
 
 mod watch;
@@ -17,10 +17,10 @@ use crate::config::ListOrigin;
 use crate::ground::program::{self, Ended, read_up_to};
 use crate::sys::lease;
 
-/// A list is a few kilobytes; what is larger than this was named by mistake.
+/// The maximum size of a list: a list has a few kilobytes, so a larger file is a mistake.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// How long a command may run. `sersync2 reload` waits longer.
+/// The time limit of a command; `sersync2 reload` waits longer than this.
 const RUN_TIME: Duration = Duration::from_secs(30);
 
 /// Reads a list, by running its command if it has one.
@@ -34,7 +34,7 @@ pub fn read(origin: &ListOrigin) -> Result<Option<Vec<u8>>, String> {
     }
 }
 
-/// Reads a list if it is a file: for checks that start nothing.
+/// Reads a list if it is a file, for checks that must not start a command.
 ///
 /// # Errors
 /// What is wrong, as a clause.
@@ -45,10 +45,10 @@ pub fn read_without_commands(origin: &ListOrigin) -> Result<Option<Vec<u8>>, Str
     }
 }
 
-/// The whole file, which nobody writes meanwhile.
+/// Reads the whole file; fails if it is being written.
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: io::Error| format!("it cannot be read: {error}");
-    // A pipe or a device would keep whoever opens it waiting.
+    // Do not open a pipe or a device, which could block.
     let found = std::fs::metadata(path).map_err(cannot)?;
     if !found.is_file() {
         return Err("it is no regular file".to_owned());
@@ -57,7 +57,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let before = file.metadata().map_err(cannot)?;
     let bytes = read_up_to(&file, BYTES_MAX).map_err(cannot)?;
     let after = file.metadata().map_err(cannot)?;
-    // Where nobody can say who writes, the times still tell of a change.
+    // If the kernel cannot say whether there is a writer, the file times still show a change.
     let is_written = lease::has_writer(file.as_fd()).unwrap_or(false);
     if is_written || stamp(&before) != stamp(&after) {
         return Err("somebody writes it just now; it is read when it is closed".to_owned());
@@ -78,7 +78,7 @@ fn check_length(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
     }
 }
 
-/// What a command prints, if it succeeds in time. It runs without a shell.
+/// Runs a command without a shell; returns its output, if it succeeds in time.
 fn run(words: &[String], limit: Duration) -> Result<Vec<u8>, String> {
     let (program, arguments) = words.split_first().ok_or("it names no program")?;
     let ended = program::run(command(program, arguments), String::new(), BYTES_MAX, limit);

@@ -1,5 +1,5 @@
-//! Frames with length and checksum, by which a file tells a write that was cut short from damage.
-//! Knows nothing of what is in the frames.
+//! Frames with length and checksum, so that a reader can tell a torn last write from damage.
+//! Does not know the content of the frames.
 
 /// Length, its complement, checksum.
 pub const HEAD_LEN: usize = 12;
@@ -7,11 +7,11 @@ pub const HEAD_LEN: usize = 12;
 /// Why there is no further frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoFrame {
-    /// The bytes end here, as they should.
+    /// The bytes end here, between two frames.
     End,
     /// The last write was cut short.
     Torn,
-    /// Bytes that no writer of ours left.
+    /// The bytes are not a frame of ours.
     Damaged,
 }
 
@@ -35,13 +35,13 @@ pub fn open(bytes: &[u8]) -> Result<(&[u8], usize), NoFrame> {
     Ok((payload, HEAD_LEN + len))
 }
 
-/// The length that a frame's head announces; `None` when it is no head.
+/// The payload length in a frame's head; `None` when the head is invalid.
 pub fn payload_len(head: &[u8; HEAD_LEN]) -> Option<usize> {
     let len = word(head, 0);
     (word(head, 4) == !len).then_some(len as usize)
 }
 
-/// True when `payload` is what the head's checksum says.
+/// True when `payload` matches the head's checksum.
 pub fn is_intact(head: &[u8; HEAD_LEN], payload: &[u8]) -> bool {
     crc32(payload) == word(head, 8)
 }
@@ -50,7 +50,7 @@ fn word(head: &[u8; HEAD_LEN], at: usize) -> u32 {
     u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
 }
 
-/// Leaves room for a frame's head at the end of `out`; what is appended from now on is its payload.
+/// Reserves space for a frame's head at the end of `out`; append the payload after it.
 pub fn begin(out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.extend_from_slice(&[0; HEAD_LEN]);

@@ -1,5 +1,5 @@
-//! A watch root and the identity by which it is known to be healthy: a path that is absent from another directory proves nothing.
-//! Does not watch it; the watch thread says when it is lost or back.
+//! A watch root and its identity. The identity is checked because a path that is absent from another directory is no
+//! deletion. Does not watch the root; the watch thread reports when it is lost or back.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use crate::ground::lock::lock;
 use crate::rsync::exit::{Lack, lacking};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-/// One watch root, shared by everyone who reads below it.
+/// A watch root, shared by all parts that read below it.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
     identity: Mutex<Identity>,
 }
 
-/// Why a watch root cannot be trusted at the moment.
+/// Why a watch root cannot be trusted now.
 #[derive(Debug, thiserror::Error)]
 pub enum Unhealthy {
     /// It cannot be opened.
@@ -28,7 +28,7 @@ pub enum Unhealthy {
         /// What the kernel said.
         error: std::io::Error,
     },
-    /// Another directory stands in its place.
+    /// Another directory is in its place.
     #[error("{} is not the directory it was: it was replaced, mounted over or unmounted", path.display())]
     Replaced {
         /// The watch root.
@@ -37,7 +37,7 @@ pub enum Unhealthy {
 }
 
 impl Unhealthy {
-    /// What the machine lacks, when it is not the root's fault.
+    /// What the machine lacks, if that is the cause.
     pub fn lacking(&self) -> Option<Lack> {
         match self {
             Self::Open { error, .. } => lacking(error),
@@ -47,7 +47,7 @@ impl Unhealthy {
 }
 
 impl Source {
-    /// Takes the directory that is at `path` now for the healthy one.
+    /// Opens the root and trusts the directory that is now at `path`.
     pub fn open(path: &Path) -> Result<Self, Unhealthy> {
         let (_, identity) = open_directory(path)?;
         Ok(Self { path: path.to_path_buf(), identity: Mutex::new(identity) })
@@ -63,14 +63,14 @@ impl Source {
         *lock(&self.identity)
     }
 
-    /// The root came back, perhaps as another directory: this one is trusted from now on.
+    /// Trusts the directory that is now at the path, after the root came back.
     pub fn renew(&self) -> Result<(), Unhealthy> {
         let (_, identity) = open_directory(&self.path)?;
         *lock(&self.identity) = identity;
         Ok(())
     }
 
-    /// Opens the root, and only the healthy one.
+    /// Opens the root; fails if it is not the trusted directory.
     pub fn open_healthy(&self) -> Result<OwnedFd, Unhealthy> {
         let (directory, identity) = open_directory(&self.path)?;
         if identity == self.identity() {

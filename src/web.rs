@@ -1,5 +1,5 @@
-//! Requests to web services for the heartbeat and the alerts: within a time limit, with TLS by the system's certificates.
-//! Shows no address beyond its host, for the rest may be a token.
+//! Requests to web services for the heartbeat and the alerts, with a time limit and TLS by the system's certificates.
+//! Messages show only the host of an address, because the rest may contain a token.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use ureq::Agent;
 use crate::ground::tls::tls_by_the_system;
 use crate::secret::masked;
 
-/// How long a request may take, its answer included.
+/// The time limit of a request, including its answer.
 const TIME: Duration = Duration::from_secs(15);
 
-/// Longest answer that is looked at.
+/// The maximum length of an answer.
 const ANSWER_MAX: u64 = 64 << 10;
 
-/// A client; the certificates are read when it first needs them.
+/// A client. It reads the certificates when it first needs them.
 #[derive(Debug, Clone)]
 pub struct Web {
     agent: Agent,
@@ -37,7 +37,7 @@ impl Default for Web {
 }
 
 impl Web {
-    /// Asks for an address; what it answers does not matter.
+    /// Sends a GET request; ignores the body of the answer.
     ///
     /// # Errors
     /// A clause that names the host, when there is no answer or it is an error.
@@ -46,7 +46,7 @@ impl Web {
         judge(url, answer).map(|_| ())
     }
 
-    /// Sends text, and returns the answer's.
+    /// Sends text, and returns the text of the answer.
     ///
     /// # Errors
     /// As [`Web::get`].
@@ -56,7 +56,7 @@ impl Web {
     }
 }
 
-/// Why a request fails, as a clause that names the host; what is wrong with certificates says what to do.
+/// Why a request fails, as a clause that names the host; for a certificate problem, also what to do.
 fn why_not(shown: &impl std::fmt::Display, error: &str) -> String {
     match error.split_once("invalid peer certificate: ") {
         Some((_, "UnknownIssuer")) => format!(
@@ -79,9 +79,9 @@ fn judge(
 ) -> Result<String, String> {
     let shown = masked(url);
     let mut answer = answer.map_err(|error| match error {
-        // Some of them show the whole address.
+        // These errors may contain the whole address, so replace them.
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-            format!("{shown} is no address that can be asked")
+            format!("{shown} is not a valid address")
         }
         error => why_not(&shown, &error.to_string()),
     })?;
@@ -90,7 +90,7 @@ fn judge(
         return Err(format!("{shown} answers with status {status}"));
     }
     let text = answer.body_mut().with_config().limit(ANSWER_MAX).read_to_string();
-    // A good status is what counts; an answer that is no text is none that we know.
+    // Only the status matters. A body that is not text counts as empty.
     Ok(text.unwrap_or_default())
 }
 

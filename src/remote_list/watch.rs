@@ -1,4 +1,4 @@
-//! Tells when a file that lists remotes has got another content: by inotify on the directories that hold it.
+//! Reports changes of the files that list remotes, by inotify watches on their directories.
 //! Does not read the file.
 
 use std::collections::BTreeSet;
@@ -13,10 +13,10 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::ground::thread::JoinedThread;
 
-/// After a change this long passes before it is told: a script may write a file in several steps.
+/// The pause between a change and its report, because a script may write a file in several steps.
 const REST: Duration = Duration::from_millis(500);
 
-/// What may give a name another content. A file that is being written is told of when it is closed.
+/// Events that may change the content of a name. A written file counts when it is closed.
 const CHANGES: WatchMask = WatchMask::CLOSE_WRITE
     .union(WatchMask::MOVED_TO)
     .union(WatchMask::MOVED_FROM)
@@ -32,10 +32,10 @@ pub struct ListWatch {
 }
 
 impl ListWatch {
-    /// Calls `changed` at once, for the files may have changed since they were read; then after each change.
+    /// Calls `changed` at once, because the files may have changed since they were read, and after each change.
     ///
     /// # Errors
-    /// When the system refuses an inotify instance or a thread.
+    /// When the inotify instance or the thread cannot be created.
     pub fn start(files: Vec<PathBuf>, changed: impl Fn() + Send + 'static) -> io::Result<Self> {
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let mut follower = Follower { inotify: Inotify::init()?, files, bell: Arc::clone(&bell) };
@@ -54,7 +54,7 @@ impl ListWatch {
 
 impl Drop for ListWatch {
     fn drop(&mut self) {
-        // Fails only when it has rung more often than can be counted.
+        // Fails only when the counter is full, and then the thread is woken anyway.
         _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 }
@@ -72,8 +72,8 @@ struct Follower {
 }
 
 impl Follower {
-    /// Watches the directories that hold the files, and where they are links, those that hold what they name. To watch one again
-    /// changes nothing.
+    /// Watches the directories of the files, and the directories of their targets if they are links. Watching a
+    /// directory again changes nothing.
     fn watch(&self) {
         for directory in self.places().iter().filter_map(|place| place.parent()) {
             if let Err(error) = self.inotify.watches().add(directory, CHANGES) {
@@ -85,13 +85,13 @@ impl Follower {
         }
     }
 
-    /// The files, and what they are links to.
+    /// The files, and the targets of those that are links.
     fn places(&self) -> BTreeSet<PathBuf> {
         let real = self.files.iter().filter_map(|file| file.canonicalize().ok());
         real.chain(self.files.iter().cloned()).collect()
     }
 
-    /// Waits for a change that may concern a file, and until it is over.
+    /// Waits for a change that may concern a file, and for the pause after it.
     fn wait(&mut self) -> Woken {
         loop {
             if self.poll(None) == Woken::ToEnd {
@@ -103,13 +103,13 @@ impl Follower {
             if self.poll(Some(REST)) == Woken::ToEnd {
                 return Woken::ToEnd;
             }
-            // What was told meanwhile is part of the same change.
+            // Events during the pause belong to the same change.
             self.read();
             return Woken::ByChange;
         }
     }
 
-    /// Waits for events; with a time only that it passes.
+    /// Waits for events; with `rest`, waits only for this time to pass.
     fn poll(&self, rest: Option<Duration>) -> Woken {
         let rest = rest.map(|rest| Timespec {
             tv_sec: i64::try_from(rest.as_secs()).unwrap_or(i64::MAX),
@@ -120,7 +120,7 @@ impl Follower {
         if rest.is_none() {
             fds.push(PollFd::from_borrowed_fd(inotify, PollFlags::IN));
         }
-        // A signal that interrupts it is like an event that concerns no file.
+        // An interruption by a signal is handled like an event that concerns no file.
         _ = poll(&mut fds, rest.as_ref());
         match fds[0].revents().is_empty() {
             true => Woken::ByChange,
@@ -128,11 +128,11 @@ impl Follower {
         }
     }
 
-    /// Reads all events that are there; true when one may concern a file.
+    /// Reads all queued events; true when one may concern a file.
     fn read(&mut self) -> bool {
         let names: BTreeSet<_> =
             self.places().iter().filter_map(|it| it.file_name().map(ToOwned::to_owned)).collect();
-        // What a link leads through may be put in its place under any name.
+        // Any name may be part of the path that a link leads through, so every event counts.
         let has_link = self.files.iter().any(|file| is_link(file));
         let mut buffer = [0; 4096];
         let mut concerns = false;
@@ -143,7 +143,7 @@ impl Follower {
                         let is_named = event.name.is_some_and(|name| names.contains(name));
                         let is_written = event.mask != EventMask::CREATE || has_link;
                         concerns |= (is_named || has_link) && is_written;
-                        // The queue was too long, or a directory has gone.
+                        // The queue overflowed, or a directory is gone.
                         concerns |= event.name.is_none();
                     }
                 }
