@@ -88,7 +88,7 @@ impl RemoteWorker {
 
     /// Ends the sessions that are ready.
     pub fn close_sessions(&self) {
-        self.remote.sessions().rest();
+        self.remote.sessions().close();
     }
 
     /// Its sessions.
@@ -197,8 +197,8 @@ impl RemoteWorker {
                     // Keep no sessions ready for a full sync, which needs the processors itself, or for a confirmation, which nothing follows.
                     // Changes that arrive request sessions themselves.
                     let is_full_sync = matches!(job.kind, JobKind::Trees(_));
-                    let is_last = is_full_sync || job.only_confirms();
-                    if !is_last || self.remote.sessions().are_wanted() {
+                    let is_wanted = !is_full_sync || self.remote.sessions().are_wanted();
+                    if is_wanted && !job.only_confirms() {
                         self.keep_sessions_ready();
                     }
                     return report;

@@ -71,10 +71,6 @@ struct Pool {
     wanted: Option<Abilities>,
     /// How many sessions may be started before the next success. Sessions that end at once must not be restarted for ever.
     starts_left: usize,
-    /// True when the sessions were ended only because the remote was idle.
-    at_rest: bool,
-    /// True after a run that did not reach the remote or was refused.
-    is_down: bool,
     /// When a run last took a session that was ready.
     used: Option<Instant>,
     /// How often all sessions were ended. A session whose start began before the last time is not wanted.
@@ -218,13 +214,7 @@ impl Sessions {
         // A refusal may have changed how the remote is reached.
         let spec = self.endpoint.plan(request.kind, request.abilities);
         match Session::start(&spec, Some(self.source.identity())) {
-            Ok(session) => {
-                // Nothing follows a confirmation.
-                if *request.kind != RunKind::Confirmation {
-                    self.wake(request.abilities);
-                }
-                self.feed(session, request, job)
-            }
+            Ok(session) => self.feed(session, request, job),
             Err(error) => self.not_started(&error),
         }
     }
@@ -324,14 +314,6 @@ impl Sessions {
         lock(&self.pool).wanted.is_some()
     }
 
-    /// Makes sessions wanted again when a change follows an idle time: the next change often follows at once.
-    fn wake(&self, abilities: Abilities) {
-        let was_at_rest = std::mem::take(&mut lock(&self.pool).at_rest);
-        if was_at_rest {
-            self.keep_ready(abilities);
-        }
-    }
-
     /// How badly sessions are needed.
     pub fn demand(&self) -> SessionDemand {
         let mut pool = lock(&self.pool);
@@ -385,13 +367,6 @@ impl Sessions {
     /// How many sessions wait for work.
     pub fn count(&self) -> usize {
         lock(&self.pool).ready.len()
-    }
-
-    /// Ends the sessions that wait, because the remote is idle.
-    pub fn rest(&self) {
-        self.close();
-        let mut pool = lock(&self.pool);
-        pool.at_rest = !pool.is_down;
     }
 
     /// Ends the sessions that wait.
@@ -486,6 +461,8 @@ impl Sessions {
                 let is_new = |ready: &Ready| used.is_none_or(|used| used < ready.since);
                 // Take the youngest: other runs, which take the oldest, are least likely to need it.
                 let at = pool.ready.iter().rposition(|ready| is_new(ready) && fits(ready))?;
+                // Often nothing follows a confirmation, so the next delivery asks for the session that is missing then.
+                pool.starts_left = 0;
                 (at, Connected::Afterwards)
             }
             _ => {
@@ -500,12 +477,7 @@ impl Sessions {
 
     fn feed(&self, session: Session, request: &Request<'_>, job: &RunningJob<'_>) -> Outcome {
         let report = self.watched(session, request.input, request.limits, job);
-        let outcome = self.judge(&report);
-        lock(&self.pool).is_down = matches!(
-            &outcome,
-            Outcome::Failed(failure) if failure.kind.is_remotes()
-        );
-        outcome
+        self.judge(&report)
     }
 
     /// What a run has done. A daemon that refuses a run tells how many clients it serves, which is noted.

@@ -8,12 +8,14 @@ use std::time::Duration;
 use super::RemoteState;
 use crate::change::Scope;
 use crate::engine::Now;
+use crate::engine::contact::SESSION_REST;
 use crate::engine::deferred::Condition;
 use crate::engine::pending::{Item, Mark, Recheck};
 use crate::path::RelPath;
 
-/// A delivery is confirmed after so long, together with all that follow it until then.
-const CONFIRM_AFTER: Duration = Duration::from_secs(2);
+/// A delivery is confirmed after so long, together with all that follow it until then. Shortly before the sessions are closed:
+/// one of them is there for it, and none need take its place.
+const CONFIRM_AFTER: Duration = SESSION_REST.saturating_sub(Duration::from_secs(1));
 
 impl RemoteState {
     /// Defers the confirmation of what was delivered; returns it as what is owed. A flush does not wait for the usual delay.
