@@ -1,6 +1,7 @@
 //! Many remotes: one change on all of them, a burst of files, our own memory, false alarms, the stop.
 //! On an idle machine, with two busy loops per processor, and with a third of the remotes frozen. Measures sersync2 only.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ struct Found {
     resident_mib: f64,
     said_down: usize,
     stop: Option<Duration>,
+    /// The burst's directory by one `rsync -a` for each remote, twice as many at once as there are processors.
+    burst_by_hand: Option<Duration>,
 }
 
 /// With 20, 50, 100 and 200 remotes.
@@ -87,12 +90,32 @@ fn measure(bench: &Bench, count: usize, beside: Beside) -> io::Result<Found> {
     let resident_mib = proc::count(running.pid()).rss_kb as f64 / 1024.0;
     let said_down = running.says_how_often(" is down");
     drop(loops);
-    if bench.options.short {
+    if bench.options.short && beside == Beside::FrozenThird {
         // The stop waits for jobs of a frozen machine, at most ten seconds.
         machines.clear();
     }
     let stop = running.stop(LIMIT);
-    Ok(Found { one: median(&times), burst, resident_mib, said_down, stop })
+    let is_compared = beside == Beside::Nothing;
+    let burst_by_hand = if is_compared { Some(by_hand(&rig, &machines)?) } else { None };
+    Ok(Found { one: median(&times), burst, resident_mib, said_down, stop, burst_by_hand })
+}
+
+fn by_hand(rig: &Rig, machines: &[Machine]) -> io::Result<Duration> {
+    let start = Instant::now();
+    let at_once = 2 * available_parallelism()?.get();
+    let mut running = VecDeque::new();
+    for (n, machine) in machines.iter().enumerate() {
+        if running.len() == at_once {
+            running.pop_front().map(|mut child: Child| child.wait()).transpose()?;
+        }
+        let destination = format!("rsync://{}:{}/m{n}/by-hand/", machine.ip(), rig.port());
+        let mut rsync = rig.rsync(&["--sockopts=TCP_NODELAY"]);
+        running.push_back(rsync.args(["burst/", &destination]).spawn()?);
+    }
+    for mut child in running {
+        child.wait()?;
+    }
+    Ok(start.elapsed())
 }
 
 /// Adds the rows. The targets apply to 200 remotes on an idle machine. Frozen remotes are correctly reported as down.
@@ -111,6 +134,7 @@ fn add(bench: &mut Bench, count: usize, beside: Beside, found: &Found) {
     report.add_time(one, Tool::Sersync, found.one);
     let burst = line("1,000 files on all", Unit::Seconds, most(is_idle, 8.0));
     report.add_time(burst, Tool::Sersync, found.burst);
+    report.add_time(burst, Tool::Rsync, found.burst_by_hand);
     let resident = line("resident", Unit::Mebibytes, most(is_idle, 60.0));
     report.add(resident, Tool::Sersync, Some(found.resident_mib));
     let down = line("said to be down", Unit::Count, most(beside != Beside::FrozenThird, 0.0));
