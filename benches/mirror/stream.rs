@@ -71,7 +71,7 @@ pub fn rewrite(bench: &mut Bench) -> io::Result<()> {
     Ok(())
 }
 
-/// About 4 KB, never twice in a row with the same length: rsync would treat such a file as equal and save the other mirrors their work.
+/// About 4 KB, never twice in a row with the same length. rsync would treat such a file as equal, and the other mirrors would do less.
 fn content(round: u32) -> Vec<u8> {
     format!("{round:08}").into_bytes().repeat(500 + round as usize % 13)
 }

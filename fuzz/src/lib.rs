@@ -1,2 +1,2 @@
-//! The targets of `fuzz_targets/`, in one place.
+//! The code of all targets in `fuzz_targets/`.
 pub mod targets;

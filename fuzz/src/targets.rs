@@ -1,5 +1,5 @@
-//! What is fuzzed: each function takes any bytes, and must neither panic nor run away.
-//! Shared with the tests, which run the corpus through it.
+//! The fuzz targets: each function takes any bytes, and must neither panic nor run for ever.
+//! The tests use them too, to run the corpus.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use sersync::page::hosts::Hosts;
 use sersync::page::http::parse;
 use sersync::rsync::exit::{Ending, Outcome, RunPaths, judge};
 
-/// The reader of configurations, the preflight of the machine left out.
+/// The reader of configurations, without the preflight of the machine.
 pub fn config(bytes: &[u8]) {
     let options = LoadOptions::default();
     match load_bytes("fuzz.xml", bytes, &options) {
@@ -19,7 +19,7 @@ pub fn config(bytes: &[u8]) {
     }
 }
 
-/// The reader of journals. In doubt it must owe everything.
+/// The reader of journals. In doubt everything must be pending.
 pub fn journal(bytes: &[u8]) {
     let config = two_remotes();
     let layout = JournalLayout::new(&config.mirrors);
@@ -32,7 +32,7 @@ pub fn journal(bytes: &[u8]) {
     }
 }
 
-/// The reader of rsync's messages; the first byte chooses the exit code. Whatever they name stands below the root.
+/// The reader of rsync's messages; the first byte chooses the exit code. All paths that it finds must be below the root.
 pub fn rsync_output(bytes: &[u8]) {
     let Some((code, text)) = bytes.split_first() else { return };
     let places = RunPaths {
@@ -53,7 +53,7 @@ pub fn rsync_output(bytes: &[u8]) {
     }
 }
 
-/// The reader of what comes over the control socket: what is taken for a request is read the same when it is written again.
+/// The reader of the control socket: an accepted request that is written and read again must be the same.
 pub fn control(bytes: &[u8]) {
     if let Ok(command) = parse_request(bytes) {
         assert_eq!(parse_request(&request_line(command.clone())), Ok(command));
@@ -64,7 +64,7 @@ pub fn control(bytes: &[u8]) {
     }
 }
 
-/// The reader of what browsers send: a head that is not whole yet stays so until a byte more makes it whole or wrong.
+/// The reader of HTTP requests: an incomplete head stays incomplete until a further byte completes it or makes it invalid.
 pub fn http(bytes: &[u8]) {
     let hosts = Hosts::loopback();
     match parse(bytes, &hosts) {

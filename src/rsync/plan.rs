@@ -18,7 +18,7 @@ impl Endpoint {
     pub fn plan(&self, kind: &RunKind, abilities: Abilities) -> RunSpec {
         let mut args = Vec::new();
         // The first matching rule decides, so sersync's exclusions come before the operator's rules.
-        // rsync reads a rule file where its option stands, and the rules in each directory last.
+        // rsync reads a rule file at the position of its option, and the rules in each directory last.
         // `--from0` applies to our own input only.
         if matches!(
             kind,

@@ -7,7 +7,7 @@ use crate::ground::octal::unescape;
 use crate::path::RelPath;
 use crate::rsync::RSYNC_ESCAPE;
 
-/// The names that a preview says would be deleted; true stands for a directory.
+/// The names that would be deleted according to a preview; true means a directory.
 pub fn deleted_names(output: &[u8]) -> Vec<(RelPath, bool)> {
     let lines = output.split(|&b| b == b'\n').filter_map(|line| line.strip_prefix(b"del. "));
     let name = |line: &[u8]| {
@@ -32,7 +32,7 @@ pub struct PreviewAnswer {
 /// The length of the part before the name: `>f.st......` and a blank.
 const CHANGES: usize = 12;
 
-/// Where the changes stand, after the first two letters. This part is blank when nothing would be changed.
+/// The position of the changes, after the first two letters. This part is blank when nothing would be changed.
 const DIFFERENCES: std::ops::Range<usize> = 2..11;
 
 impl PreviewAnswer {

@@ -144,8 +144,8 @@ impl FanotifyWatch {
         seen
     }
 
-    /// Asks the kernel to ignore a directory outside our roots. Renames of the directory and of those above it are still
-    /// reported, and so are changes of attributes, since one of our roots may lie below it.
+    /// Asks the kernel to ignore a directory outside our roots. Renames and changes of attributes of the directory and of its
+    /// ancestors are still reported, because one of our roots may be below it.
     fn ignore(&mut self, dir: &[u8]) {
         if self.hearing == Hearing::Always {
             return;

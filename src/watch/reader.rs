@@ -122,7 +122,7 @@ impl Reader {
             return false;
         }
         if woken.asked {
-            // The barrier stands for everything before this moment.
+            // The barrier covers everything before this moment.
             _ = rustix::io::read(&self.asked, &mut [0; 8]);
             self.owes_answer = true;
         }

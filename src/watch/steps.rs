@@ -23,7 +23,7 @@ const UNCLOSED_MAX: usize = 20_000;
 
 /// The paths whose content changed lately.
 ///
-/// Invariant: a path stays for at least `FRESH_FOR`, unless very many others change meanwhile.
+/// Invariant: a path stays for at least `FRESH_FOR`, unless very many other paths change in that time.
 #[derive(Debug, Default)]
 pub struct FreshPaths {
     young: HashSet<RootedPath>,

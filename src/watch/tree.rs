@@ -36,8 +36,8 @@ struct Node {
 
 /// All directories below all roots.
 ///
-/// Invariant: a directory that can be reached from a root is in `by_name` (roots excepted); one with a watch is in
-/// `by_wd`, or in `shared` when another directory has the same watch (a bind mount, or overlapping roots).
+/// Invariant: every directory below a root is in `by_name`. Every directory with a watch is in `by_wd`, or in `shared` if another
+/// directory has the same watch (a bind mount, or overlapping roots).
 #[derive(Default)]
 pub struct Tree {
     nodes: Vec<Node>,

@@ -1,4 +1,4 @@
-//! Decides how a job becomes rsync runs: it makes steps from the job, a look at the disk and what is known of the remote.
+//! Decides how a job becomes rsync runs. It makes steps from the job, a look at the disk and what is known of the remote.
 //! Pure: reads no disk, starts nothing and remembers nothing. The executor runs the steps.
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One running job: what its runs have shown so far, and what the engine learns about it meanwhile.
+//! One running job: what its runs have shown so far, and what it reports to the engine while it runs.
 //! Runs nothing.
 
 use std::cell::{Cell, RefCell};

@@ -508,7 +508,7 @@ impl Sessions {
         running.insert(id, killer);
     }
 
-    /// Feeds a run and reports meanwhile what it needs; other threads can kill it.
+    /// Feeds a run, and reports what it needs while it runs; other threads can kill it.
     fn watched(
         &self,
         session: Session,

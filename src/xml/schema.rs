@@ -9,14 +9,14 @@ use super::report::{Problem, Problems};
 use super::text::Span;
 use crate::ground::words::{near_word, quoted};
 
-/// One element that may stand in a file.
+/// One element that a file may contain.
 #[derive(Debug)]
 pub struct ElementKind {
     /// In its right letter case.
     pub name: &'static str,
     /// Names of its attributes.
     pub attributes: &'static [&'static str],
-    /// What may stand inside.
+    /// The elements that it may contain.
     pub children: &'static [&'static ElementKind],
     /// True when it may be repeated.
     pub many: bool,
@@ -128,7 +128,7 @@ impl Node {
 pub struct SchemaWalk<'a> {
     /// The elements that only group others. A child of one is also accepted in another.
     pub containers: &'static [&'static ElementKind],
-    /// Safety elements that have no effect in this file, wherever they stand.
+    /// Safety elements that have no effect in this file, wherever they are.
     pub idle: &'static [&'static ElementKind],
     /// Elements that were found in one container and belong in another.
     pub strays: Vec<Node>,
@@ -234,7 +234,7 @@ pub fn find(kinds: &'static [&'static ElementKind], name: &str) -> Option<&'stat
     kinds.iter().find(|kind| kind.name.eq_ignore_ascii_case(name)).copied()
 }
 
-/// The container in which `name` should stand, and its kind there.
+/// The container in which `name` belongs, and its kind there.
 pub fn find_home(
     containers: &'static [&'static ElementKind],
     name: &str,

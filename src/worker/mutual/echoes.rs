@@ -13,11 +13,11 @@ use crate::engine::pending::Item;
 use crate::path::RelPath;
 use crate::rsync::{Presence, PreviewAnswer};
 
-/// How long an echo waits in all if the remote lacks it after the first wait: the remote's own changes may be on their way.
+/// How long an echo waits in total if the remote lacks it after the first wait. The remote's own changes may be on their way.
 const REST_MAX: Duration = POSTPONED.saturating_mul(3);
 /// A file that keeps arriving is sent back after this time in any case.
 const REST_IN_A_STREAM: Duration = Duration::from_secs(60);
-/// After so many arrivals that the remote lacked, it counts as the next in a chain and not as the other side of a pair.
+/// After so many arrivals that the remote lacked, the remote counts as the next in a chain, not as a pair.
 const STRANGERS: u32 = 2;
 /// How long a remote counts as mirroring back without new evidence.
 const PAIR_FOR: Duration = Duration::from_secs(600);

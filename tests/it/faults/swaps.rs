@@ -1,5 +1,5 @@
-//! The copy is replaced while the mirror runs: by a release (`mv www old; mv new www`), by a link that is switched, or by another machine
-//! when the host name changes its address. The new copy gets all changes, even if an older session delivered them into the old one.
+//! The copy is replaced while the mirror runs: by a release (`mv www old; mv new www`), or by a link that is switched.
+//! Or the host name leads to another machine. The new copy gets all changes, even those that an older session sent to the old one.
 
 use std::fs;
 use std::os::unix::fs::symlink;

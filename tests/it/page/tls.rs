@@ -1,4 +1,4 @@
-//! A webhook behind TLS with a certificate of a private CA: it works once that CA is trusted; before that, one line reports the refusal.
+//! A webhook behind TLS with a certificate of a private CA. It works once that CA is trusted; before, one line reports the refusal.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
