@@ -9,11 +9,17 @@ use super::{Abilities, Endpoint, RunKind, input};
 use crate::failure::{Failure, FailureKind, code};
 use crate::ground::identity::Identity;
 
-/// How long a probe may make no progress: longer than a connection takes.
-const STALL: Duration = Duration::from_secs(30);
+/// The time limits of a probe.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// The longest time without progress: longer than a connection takes.
+    stall: Duration,
+    /// How long its runs may take in all. Endless output counts as progress, so the stall limit alone is not enough.
+    in_all: Duration,
+}
 
-/// How long a probe may take in all. Endless output counts as progress, so the stall limit alone is not enough.
-const LONGEST: Duration = Duration::from_secs(60);
+const PATIENCE: Patience =
+    Patience { stall: Duration::from_secs(30), in_all: Duration::from_secs(60) };
 
 /// What a probe found.
 #[derive(Debug)]
@@ -35,7 +41,7 @@ pub fn run_probe(
     nonce: u64,
     started: impl FnMut(Killer),
 ) -> Result<Probed, StartError> {
-    ask(endpoint, expected, nonce, &|_| Vec::new(), started)
+    ask(&Question { endpoint, expected, nonce, patience: PATIENCE }, &|_| Vec::new(), started)
 }
 
 /// Probes every ability, including those that the mirror learns only when it needs them.
@@ -58,7 +64,7 @@ pub fn run_full_probe(
         words.extend(abilities.moves.then_some(["-s", "--fuzzy"]).into_iter().flatten());
         words
     };
-    ask(endpoint, None, nonce, &words, |_| {})
+    ask(&Question { endpoint, expected: None, nonce, patience: PATIENCE }, &words, |_| {})
 }
 
 /// Whether the remote's directory is there.
@@ -70,23 +76,31 @@ pub enum CopyState {
     Missing,
 }
 
-fn ask(
-    endpoint: &Endpoint,
+/// Who is asked, and for how long.
+struct Question<'a> {
+    endpoint: &'a Endpoint,
     expected: Option<Identity>,
     nonce: u64,
+    patience: Patience,
+}
+
+fn ask(
+    question: &Question<'_>,
     words: &dyn Fn(Abilities) -> Vec<&'static str>,
     mut started: impl FnMut(Killer),
 ) -> Result<Probed, StartError> {
+    let Question { endpoint, expected, nonce, patience } = *question;
+    let begun = now();
     let mut abilities = Abilities::ALL;
     loop {
         let mut spec = endpoint.plan(&RunKind::Probe, abilities);
         spec.insert(&words(abilities));
         let session = Session::start(&spec, expected)?;
         started(session.killer());
-        let limits = Limits { stall: STALL, output_max: 0 };
-        let (killer, begun, mut is_endless) = (session.killer(), now(), false);
+        let limits = Limits { stall: patience.stall, output_max: 0 };
+        let (killer, mut is_endless) = (session.killer(), false);
         let report = session.feed_and(&input::probe(nonce), limits, &mut |_| {
-            if begun.elapsed() > LONGEST {
+            if begun.elapsed() > patience.in_all {
                 is_endless = true;
                 killer.kill();
             }
@@ -149,8 +163,13 @@ fn is_cut(reason: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
+    use crate::destination::{Destination, Host};
     use crate::rsync::exit::Ability;
+    use crate::rsync::options::RsyncOptions;
 
     #[test]
     fn refusals_lead_to_a_smaller_question() {
@@ -168,5 +187,40 @@ mod tests {
         assert_eq!(next(Abilities::NONE, &cut), Next::Failed);
         let down = away("failed to connect to host: Connection refused (111)");
         assert_eq!(next(Abilities::ALL, &down), Next::Failed);
+    }
+
+    /// A daemon that greets one client and then sends `text` to it again and again, after a pause each time.
+    fn talkative_daemon(text: Vec<u8>, pause: Duration) -> u16 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let talk = move || {
+            let (mut client, _) = listener.accept().unwrap();
+            client.set_read_timeout(Some(pause)).unwrap();
+            client.write_all(b"@RSYNCD: 31.0\n").unwrap();
+            // Ends when the client is gone.
+            while client.write_all(&text).is_ok() {
+                _ = client.read(&mut [0; 256]);
+            }
+        };
+        std::thread::Builder::new().spawn(talk).unwrap();
+        port
+    }
+
+    #[test]
+    fn a_greeting_that_never_ends_ends_the_probe() {
+        let root = tempfile::tempdir().unwrap();
+        let ms = Duration::from_millis;
+        // Both make progress all the time, so only the limit for all can end them.
+        let patience = Patience { stall: ms(60_000), in_all: ms(300) };
+        for (text, pause) in [(vec![b'\n'; 4_000], ms(1)), (b"one moment\n".to_vec(), ms(60))] {
+            let port = Some(talkative_daemon(text, pause));
+            let host = Host { user: None, name: "127.0.0.1".into(), port };
+            let destination = Destination::Daemon { host, module: "data".into() };
+            let endpoint = Endpoint::new(root.path(), &destination, &RsyncOptions::default());
+            let question = Question { endpoint: &endpoint, expected: None, nonce: 0, patience };
+            let probed = ask(&question, &|_| Vec::new(), |_| {}).unwrap();
+            let Probed::Failed(Outcome::Failed(failure)) = probed else { panic!("{probed:?}") };
+            assert_eq!(failure, endless());
+        }
     }
 }
