@@ -21,7 +21,7 @@ demo: ## Mirror a directory to a private rsync daemon on this machine (ARGS=--on
 	@scripts/demo $(ARGS)
 
 test: ## Install what the tests need and run them all (ARGS=NAME: only these)
-	@scripts/install-missing cc rsync ssh sshd pgrep setpriv unshare chattr inotifywait perl curl openssl
+	@scripts/install-missing cc rsync ssh sshd pgrep setpriv unshare chattr inotifywait perl curl openssl lowntfs-3g
 	@$(CARGO) test --locked $(ARGS)
 	@old=$$(scripts/old-rsync); if [ -n "$$old" ] && [ -z "$(ARGS)" ]; then \
 		SERSYNC_OLD_RSYNC=$$old $(CARGO) test --locked --test it -- --ignored old_rsync; \

@@ -67,6 +67,8 @@ pub struct Present {
     pub recheck: Recheck,
     /// Who moved it here, if it was moved: the previous file of this name may have had the same stamp.
     pub moved: Option<Mover>,
+    /// This job deletes a name that differs in case only. A remote that ignores case then has no copy.
+    pub loses_copy: bool,
 }
 
 impl Present {
@@ -79,6 +81,7 @@ impl Present {
             compare_content: false,
             recheck: Recheck::No,
             moved: None,
+            loses_copy: false,
         }
     }
 }
@@ -376,6 +379,7 @@ impl Looking<'_> {
             compare_content,
             recheck,
             moved,
+            loses_copy: false,
         });
     }
 
@@ -439,34 +443,61 @@ impl Looking<'_> {
         }
     }
 
-    /// Sends a sibling again whose name differs from a deleted name only in case. If the remote ignores case, the deletion
-    /// has removed the sibling's copy.
+    /// A sibling whose name differs from a deleted one only in case is sent after the deletion: if the remote ignores case, the
+    /// deletion removes its copy. A confirmation would remove it for nothing, so it does not delete beside such a sibling.
     fn compare_namesakes(&mut self) {
-        let mut gone: HashMap<RelPath, HashSet<Vec<u8>>> = HashMap::new();
+        let confirmed: HashSet<_> =
+            self.job.items.iter().filter(|item| item.confirms()).map(|item| &item.path).collect();
+        for (gone, namesake, is_directory) in self.namesakes() {
+            if (self.options.exclude)(&namesake, is_directory) {
+                continue;
+            }
+            if confirmed.contains(&gone) {
+                self.look.absent.remove(&gone);
+                self.look.absent_dirs.remove(&gone);
+            } else {
+                self.send_afterwards(namesake, is_directory);
+            }
+        }
+    }
+
+    /// What exists and differs from a deleted sibling only in case: the deleted name, the other name, and whether it is a directory.
+    fn namesakes(&self) -> Vec<(RelPath, RelPath, bool)> {
+        let mut gone: HashMap<RelPath, HashMap<Vec<u8>, Vec<&RelPath>>> = HashMap::new();
         for path in &self.look.absent {
             if let (Some(parent), Some(name)) = (path.parent(), path.name()) {
                 let mut folded = Vec::new();
                 fold(name, &mut folded);
-                gone.entry(parent).or_default().insert(folded);
+                gone.entry(parent).or_default().entry(folded).or_default().push(path);
             }
         }
+        let (mut found, mut folded) = (Vec::new(), Vec::new());
         for (parent, gone) in gone {
-            let mut folded = Vec::new();
-            let mut namesakes = Vec::new();
             each_name(self.root, &parent, |name, is_directory| {
                 fold(name, &mut folded);
-                if gone.contains(&folded) {
-                    namesakes.extend(parent.join(name).map(|path| (path, is_directory)));
+                for gone in gone.get(&folded).into_iter().flatten() {
+                    found.extend(
+                        parent.join(name).map(|path| ((*gone).clone(), path, is_directory)),
+                    );
                 }
             });
-            for (path, is_directory) in namesakes {
-                if self.own.contains(&path) || (self.options.exclude)(&path, is_directory) {
-                    continue;
-                }
-                let scope = if is_directory { Scope::Tree } else { Scope::Entry };
-                let mark = Mark { recheck: Recheck::Only, ..Mark::new(scope) };
-                self.look.returned.push(Item { path, mark });
-            }
+        }
+        found
+    }
+
+    fn send_afterwards(&mut self, path: RelPath, is_directory: bool) {
+        let scope = if is_directory { Scope::Tree } else { Scope::Entry };
+        let mark = Mark { recheck: Recheck::Only, ..Mark::new(scope) };
+        let is_sent = match is_directory {
+            // The deletion may have removed what other jobs have sent into it.
+            true => self.job.items.iter().any(|item| item.covers(&path, mark)),
+            false => self.own.contains(&path),
+        };
+        let item = Item { path, mark };
+        if !is_sent && !self.look.returned.contains(&item) {
+            self.look.returned.push(item);
+        } else if let Some(entry) = self.look.present.iter_mut().find(|it| it.path == item.path) {
+            entry.loses_copy = true;
         }
     }
 

@@ -107,11 +107,11 @@ impl Facts<'_> {
         }
     }
 
-    /// What is sent even if the remote has something newer: `-u` must not keep a newer copy of it.
+    /// What is sent whatever the remote has: `-u` must not keep a newer copy of it, or this job removes its copy.
     pub fn replacements(&self, look: &Look) -> HashSet<RelPath> {
         let replaces = |entry: &&Present| {
             let is_new = entry.version.is_some_and(|version| self.is_new(version));
-            self.replaces(entry, entry.moved.is_some() && !is_new)
+            entry.loses_copy || self.replaces(entry, entry.moved.is_some() && !is_new)
         };
         look.present.iter().filter(replaces).map(|entry| entry.path.clone()).collect()
     }
@@ -315,7 +315,8 @@ impl Planning<'_> {
         if !replaces {
             self.plan.stamps.push((path.clone(), stamp));
         }
-        let is_trusted = !hidden && !entry.compare_content && entry.recheck == Recheck::No;
+        let is_doubtful = entry.compare_content || entry.loses_copy;
+        let is_trusted = !hidden && !is_doubtful && entry.recheck == Recheck::No;
         if is_trusted && facts.known.has(path, &version) {
             return None;
         }

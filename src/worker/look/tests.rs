@@ -205,7 +205,22 @@ fn what_differs_from_a_deleted_name_in_its_case_only_is_sent_again() {
     found.returned.sort();
     assert_eq!(found.absent.len(), 2);
     assert_eq!(found.returned, [again("big.iso", Scope::Entry), again("d/dir", Scope::Tree)]);
-    // If both are in one job, the plan deletes first.
+    // Both in one job: the plan deletes first, and sends whatever the remote seems to have.
     let both = [gone[0], ("big.iso", Scope::Entry)];
-    assert!(look(dir.path(), &job(&both, &[])).returned.is_empty());
+    let found = look(dir.path(), &job(&both, &[]));
+    assert!(found.returned.is_empty() && found.present[0].loses_copy);
+    // The name of a directory says nothing of what is below it.
+    let both = [gone[1], ("d/dir", Scope::Entry)];
+    assert_eq!(look(dir.path(), &job(&both, &[])).returned, [again("d/dir", Scope::Tree)]);
+}
+
+#[test]
+fn a_confirmation_does_not_delete_beside_a_name_that_differs_in_its_case_only() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("big.iso"), "the new name").unwrap();
+    let mut job = job(&[("Big.iso", Scope::Entry), ("gone", Scope::Entry)], &[]);
+    job.items.iter_mut().for_each(|item| item.mark.recheck = Recheck::Confirm);
+    let found = look(dir.path(), &job);
+    assert_eq!(found.absent, [path("gone")].into());
+    assert!(found.returned.is_empty() && found.present.is_empty());
 }

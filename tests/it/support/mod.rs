@@ -6,6 +6,7 @@
 pub mod crowd;
 pub mod forwarder;
 pub mod mirror;
+pub mod ntfs;
 pub mod rsyncd;
 pub mod same;
 pub mod sersync;
