@@ -1,23 +1,23 @@
-//! What crosses from the watch thread to the engine: a path that may differ from its copy.
-//! Decides nothing; the disk is the truth, a change is only a hint.
+//! What the watch thread reports to the engine: paths that may differ from their copies.
+//! The disk is the truth; a change is only a hint.
 
 use std::time::Duration;
 
 use crate::path::RelPath;
 
-/// How much below a path a hint covers. The order is from fine to coarse: coarser is always safe.
+/// How much of a path a hint covers, from fine to coarse: a coarser hint is always safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// The path itself (for a directory: its own type, mode, owner and times).
     Entry,
-    /// A directory and the set of names in it; not what is below those names.
+    /// A directory and the names in it, but not what is below those names.
     Listing,
     /// The path and everything below it.
     Tree,
 }
 
 impl Scope {
-    /// Its name for programs.
+    /// The name in machine-readable output.
     pub fn name(self) -> &'static str {
         match self {
             Self::Entry => "entry",
@@ -30,11 +30,11 @@ impl Scope {
 /// One hint from the watch thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// What may differ.
+    /// Which path may differ.
     pub path: RelPath,
-    /// How far down.
+    /// How much of it may differ.
     pub scope: Scope,
-    /// Where it was moved from inside the same root, when the kernel said so (move hint; may be wrong).
+    /// Its old name in the same root, if the kernel reported a move. Only a hint: it may be wrong.
     pub moved_from: Option<RelPath>,
     /// The kernel's event. Only a deletion affects what is sent; otherwise it is for plugins and the debug output.
     pub cause: Cause,
@@ -42,7 +42,7 @@ pub struct Change {
     pub is_dir: bool,
 }
 
-/// The kind of kernel event behind a change; the numbers are inotify's masks (plugins report them).
+/// The kernel event behind a change. The numbers are inotify's masks, which plugins get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named after inotify's events")]
 #[repr(u32)]
@@ -97,12 +97,12 @@ pub type RootedPath = (RootId, RelPath);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RemoteId(pub usize);
 
-/// Why a root is lost.
+/// Why a root cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RootLoss {
-    /// It is gone, moved, unmounted, unreadable or holds too little; a clause for the log says what happened.
+    /// It is gone, moved, unmounted, unreadable or suspiciously empty; with a clause for the log.
     Gone(String),
-    /// Another directory is in its place, as after a link is switched: it is back as soon as it is trusted.
+    /// Another directory is in its place, such as after a link was switched. It is back as soon as it is trusted.
     Replaced,
 }
 
@@ -123,7 +123,7 @@ pub enum WatchEvent {
         root: RootId,
         /// The changes, in the kernel's order.
         changes: Vec<Change>,
-        /// Everything that happened before this time, by the clock of the files, has been reported with these.
+        /// With these, everything that happened before this time is reported. The time is of the file system's clock.
         known_until: Duration,
     },
     /// Everything that had happened when [`crate::watch::Barrier::ask`] was called was reported before this.
@@ -133,7 +133,7 @@ pub enum WatchEvent {
         /// Which root.
         root: RootId,
     },
-    /// Nothing may be sent or deleted below the root until it is back.
+    /// The root cannot be read: nothing may be sent or deleted until it is back.
     RootLost {
         /// Which root.
         root: RootId,
@@ -144,10 +144,10 @@ pub enum WatchEvent {
     RootBack {
         /// Which root.
         root: RootId,
-        /// True when it is another directory than before: what it lacks need not have been deleted.
+        /// True if it is another directory than before: what is missing there was not necessarily deleted.
         replaced: bool,
     },
-    /// A file system mounted below the root is gone: deletions at and below this path must stop.
+    /// A file system mounted below the root is gone: nothing at or below this path may be sent or deleted.
     SubtreeLost {
         /// Which root.
         root: RootId,
@@ -156,7 +156,7 @@ pub enum WatchEvent {
         /// A clause for the log: what happened.
         reason: String,
     },
-    /// The mount point holds a file system again and is watched; its subtree is due.
+    /// The file system is mounted and watched again: everything below is to be compared.
     SubtreeBack {
         /// Which root.
         root: RootId,

@@ -66,7 +66,7 @@ pub struct EngineSetup {
     pub workers: usize,
     /// How many paths the pending sets of all remotes may hold before they collapse upward.
     pub pending_max: usize,
-    /// Changes were lost, and no record tells what is gone: whether the comparison that follows deletes what only a copy has.
+    /// Whether a comparison deletes extraneous entries after changes were lost without a record of what was there.
     pub unrecorded: Extraneous,
 }
 
@@ -75,49 +75,49 @@ pub struct EngineSetup {
 pub enum Event {
     /// The watch thread saw something.
     Watch(WatchEvent),
-    /// Everything below every root is to be compared: `-r`, or the crontab thread.
+    /// Compare every root: `-r`, or the crontab thread.
     FullSync(FullSyncCause),
-    /// One root is to be compared, for this reason.
+    /// Compare one root, for this reason.
     CompareRoot(RootId, FullSyncCause),
-    /// Whether copies may lose what one root lacks. Deletions of single paths that were seen are always allowed.
+    /// Whether comparisons below one root may delete. A path whose own deletion was reported is always deleted.
     Deletions(RootId, Deletions),
-    /// The retry thread, SIGHUP or a command: every failing path is tried now.
+    /// The retry thread, SIGHUP or a command: retry every failing path now.
     RetryFailLog,
-    /// The log was opened anew: outages that last are said once more.
+    /// The log file was reopened: report lasting outages again.
     Remind,
-    /// The configuration has one remote more, which lacks everything. Its number is the next one, or that of one that is gone.
+    /// The configuration has a new remote, which lacks everything. Its number is the next one, or a free one.
     RemoteAdded(RemoteId, RootId, Deletions),
-    /// The configuration has this remote no more: it is forgotten, but for its jobs in flight.
+    /// The remote is no longer in the configuration: everything but its jobs in flight is forgotten.
     RemoteRemoved(RemoteId),
-    /// An operator: what failed at one remote is tried now.
+    /// An operator: retry the failing paths of one remote now.
     Retry(RemoteId),
-    /// An operator: at one remote this path and all below it is compared.
+    /// An operator: compare this path and everything below it with one remote.
     Compare(RemoteId, RelPath),
-    /// Nothing starts for this remote any more; what changes is kept.
+    /// Start no more jobs for this remote; changes stay pending.
     Pause(RemoteId),
-    /// Jobs start again.
+    /// Start jobs for this remote again.
     Resume(RemoteId),
-    /// [`Action::Flushed`] is to follow when all that is pending now at these remotes is delivered: at or below the paths, where there
-    /// are any.
+    /// Answer with [`Action::Flushed`] once these remotes have everything that is pending now. Paths limit this to what is at or
+    /// below them.
     Flush(FlushId, Vec<(RemoteId, Vec<RelPath>)>),
-    /// Nobody waits for this flush any more.
+    /// Nobody waits for this flush any longer.
     FlushForgotten(FlushId),
-    /// Undelivered at the last run (journal), or found by the walk after downtime.
+    /// What the last run did not deliver (from the journal), or what the walk after downtime found.
     Restored(RemoteId, Vec<Item>),
-    /// A worker has looked: these paths of its job are directories and are sent alone. Paths below them need not wait for the
-    /// job's end.
+    /// A worker has looked at its job: these paths are directories and are sent without their content. Paths below them need
+    /// not wait for the job's end.
     JobOpened(JobId, Vec<RelPath>),
     /// A job waits for its remote: another one may use its worker meanwhile.
     JobWaits(JobId),
-    /// The job goes on.
+    /// The job continues, and needs its worker again.
     JobWorks(JobId),
-    /// A worker is done.
+    /// A job has ended.
     JobDone(JobId, JobReport),
     /// Memory is short: keep less.
     MemoryShort,
     /// `next_deadline()` has come.
     DeadlineReached,
-    /// SIGTERM: finish what is in flight, start nothing.
+    /// SIGTERM: finish the jobs in flight, start no new ones.
     Stop,
 }
 
@@ -126,23 +126,23 @@ pub enum Event {
 pub enum Action {
     /// Give the job to a worker. There is always one free.
     Run(Job),
-    /// The remote was idle: close its ready sessions.
+    /// Close the remote's ready sessions: it is idle or down.
     CloseSessions(RemoteId),
     /// Abort everything that is in flight for this remote.
     Abort(RemoteId),
-    /// A job has ended: its items are delivered, or replaced by finer marks.
+    /// A job has ended: its items are delivered, deferred, or divided into smaller ones.
     Settled(Settled),
     /// What the fail log holds has changed.
     FailLogChanged,
-    /// What was pending when it was asked for is delivered.
+    /// Everything that was pending at the time of the flush is delivered.
     Flushed(FlushId),
     /// Something an operator should know.
     Notify(Notice),
-    /// Nothing is in flight any more, after [`Event::Stop`].
+    /// No job is in flight any longer, after [`Event::Stop`].
     Finished,
 }
 
-/// Why everything is compared.
+/// Why a full sync starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FullSyncCause {
     /// `-r`.
@@ -155,7 +155,7 @@ pub enum FullSyncCause {
     Overflow,
     /// A root came back.
     RootBack,
-    /// The recorded state of the tree is not usable.
+    /// The record of the tree is missing or damaged.
     Unrecorded,
 }
 
@@ -164,15 +164,15 @@ pub enum FullSyncCause {
 pub struct Engine {
     setup: EngineSetup,
     remotes: Vec<RemoteState>,
-    /// Jobs in flight that do not wait for their remotes.
+    /// Jobs in flight that use a worker. One that waits for its remote does not.
     busy: usize,
     next_job: u64,
-    /// Whose turn it is when workers are scarce.
+    /// Which remote is next when workers are scarce.
     turn: usize,
     /// When the last event came.
     last_event: Now,
     life: Life,
-    /// When a shortage of memory was last said.
+    /// When a shortage of memory was last reported.
     said_short: Option<Now>,
     /// Flushes that are not done.
     flushes: Vec<FlushId>,
@@ -184,7 +184,7 @@ enum Life {
     Working,
     /// After [`Event::Stop`].
     Stopping,
-    /// [`Action::Finished`] has been said.
+    /// [`Action::Finished`] was returned.
     Finished,
 }
 
@@ -206,7 +206,7 @@ impl Engine {
         }
     }
 
-    /// Takes an event in at time `now`, and says what is to be done.
+    /// Handles an event at time `now`; returns what the shell has to do.
     pub fn handle(&mut self, now: Now, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         self.last_event = now;
@@ -275,19 +275,19 @@ impl Engine {
         if self.life != Life::Working {
             return None;
         }
-        // Ask with the time of the last event, not with the present: what was due then has started. What fell due since
-        // would look as if it had started too, and nothing would wake it.
+        // Use the time of the last event: everything due by then has started. With the present time, what fell due since then
+        // would count as started too, and nothing would wake it.
         let then = self.last_event;
         self.remotes.iter().filter_map(|remote| remote.next_deadline(then, self.room(remote))).min()
     }
 
-    /// What one remote is like now.
+    /// A view of one remote.
     pub fn observe(&self, remote: RemoteId) -> Option<RemoteView> {
         let remote = self.remotes.get(remote.0).filter(|remote| remote.is_active());
         remote.map(RemoteState::observe)
     }
 
-    /// False once it is mirrored no more.
+    /// False once the remote was removed from the configuration.
     pub fn is_mirrored(&self, remote: RemoteId) -> bool {
         self.remotes.get(remote.0).is_some_and(RemoteState::is_active)
     }
@@ -297,7 +297,7 @@ impl Engine {
         self.remotes.get(remote.0).is_some_and(|remote| remote.is_pending(path))
     }
 
-    /// How a path stands at one remote.
+    /// Whether a path is delivered to one remote.
     pub fn standing(&self, remote: RemoteId, path: &RelPath) -> Option<Standing> {
         self.remotes.get(remote.0).map(|remote| remote.standing(path))
     }
@@ -307,7 +307,7 @@ impl Engine {
         self.remotes.get(remote.0).into_iter().flat_map(RemoteState::failing)
     }
 
-    /// How many paths a flush still waits for at one remote, and the first of them; `None`: it waits for nothing there.
+    /// How many paths a flush still waits for at one remote, and the first of them; `None` if it waits for nothing there.
     pub fn missing(
         &self,
         remote: RemoteId,
@@ -323,12 +323,12 @@ impl Engine {
         remotes.any(|remote| remote.root() == root && remote.root_is_lost())
     }
 
-    /// What the fail log is to hold.
+    /// The lines of the fail log.
     pub fn fail_log(&self) -> Vec<FailLogEntry> {
         self.remotes.iter().flat_map(RemoteState::fail_log).collect()
     }
 
-    /// How many changes wait for `remote`, those in flight included. Rechecks of what was delivered do not count.
+    /// How many changes `remote` lacks, those in flight included. Rechecks of what was delivered do not count.
     pub fn pending(&self, remote: RemoteId) -> usize {
         self.remotes.get(remote.0).map_or(0, RemoteState::waiting)
     }
@@ -349,7 +349,7 @@ impl Engine {
         remote.observe_full_sync()
     }
 
-    /// Everything that a remote owes, for a compacted journal.
+    /// Everything that a remote still lacks, for a compacted journal.
     pub fn undelivered(&self, remote: RemoteId) -> impl Iterator<Item = Item> {
         self.remotes.get(remote.0).into_iter().flat_map(RemoteState::undelivered)
     }
@@ -388,13 +388,13 @@ impl Engine {
         }
     }
 
-    /// Collapses what waits into a few directories, to save memory.
+    /// Collapses the pending sets into a few directories, to save memory.
     fn save_memory(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.said_short.is_none_or(|at| now - at >= SHORT_AGAIN) {
             self.said_short = Some(now);
             actions.push(Action::Notify(Notice::MemoryShort));
         }
-        // Drop the `Collapsed` notices: they don't help anybody who has to find memory.
+        // Drop the `Collapsed` notices: `MemoryShort` says the same once.
         let few = self.share().min(PENDING_FEW);
         self.remotes.iter_mut().for_each(|remote| remote.limit(few, &mut Vec::new()));
     }
@@ -467,11 +467,11 @@ impl Engine {
         let Some(index) = self.remotes.iter().position(|remote| remote.holds(job)) else {
             return;
         };
-        // A job that waits has given its worker back.
+        // A job that waits for its remote is not counted.
         self.busy -= usize::from(self.remotes[index].wait(job));
         let before = actions.len();
         self.remotes[index].job_done(now, job, report, actions);
-        // Failures of this machine or of a root are said once, however many remotes notice them.
+        // Report a failure of this machine or of a root once, not for each remote.
         for at in (before..actions.len()).rev() {
             let kind = match &actions[at] {
                 Action::Notify(Notice::Failed { failure, .. }) => failure.kind,
@@ -484,7 +484,7 @@ impl Engine {
         }
     }
 
-    /// True when the failure concerns more than one remote, and another one than `but` suffers from it now.
+    /// True when the failure concerns several remotes, and another one than `but` already has it.
     fn others_have(&self, kind: FailureKind, but: usize) -> bool {
         let root = self.remotes[but].root();
         let others = self.remotes.iter().enumerate().filter(|(index, _)| *index != but);
@@ -510,7 +510,7 @@ impl Engine {
         }
         say_shared_reminders_once(actions);
         let count = self.remotes.len();
-        // One job per remote and round, so that scarce workers go round.
+        // Start one job per remote and round, so that each remote gets its share of scarce workers.
         let mut idle_rounds = 0;
         while self.busy < self.setup.workers && idle_rounds < count {
             let index = self.turn % count;
@@ -529,11 +529,11 @@ impl Engine {
         }
     }
 
-    /// What may start for `remote`. Up to half of the workers are reserved, one for a batch of each other remote, so that no
-    /// slow remote takes all workers. A batch that waits for its remote leaves its worker reserved.
+    /// What may start for `remote`. Up to half of the workers are reserved for batches of other remotes, one worker each, so
+    /// that no slow remote takes all workers. While a remote's batch waits for an answer, its reserved worker stays reserved.
     fn room(&self, remote: &RemoteState) -> Room {
         let half = self.setup.workers / 2;
-        // A job that goes on after it waited may be one more than there are workers.
+        // Jobs that continue after a wait may exceed the number of workers.
         let free = self.setup.workers.saturating_sub(self.busy);
         if free == 0 {
             return Room::None;
@@ -546,7 +546,7 @@ impl Engine {
             return Room::None;
         }
         let kept = count(|remote| remote.is_active() && !remote.has_working_batch()).min(half);
-        // Long jobs that wait for their remotes cost memory: a remote that has one gets no more than its share.
+        // Long jobs cost memory even while they wait: when there are many, a remote that has one gets no second.
         let long: usize = self.remotes.iter().map(RemoteState::long_jobs).sum();
         let may_be_long = long < self.setup.workers || remote.long_jobs() == 0;
         if free > kept.max(half.min(1)) && may_be_long {
@@ -565,7 +565,7 @@ impl Engine {
     }
 }
 
-/// Reminders of failures of this machine or of a root are said once, however many remotes suffer from them.
+/// Keeps one reminder for a failure of this machine or of a root, not one for each remote.
 fn say_shared_reminders_once(actions: &mut Vec<Action>) {
     let mut said = Vec::new();
     actions.retain(|action| {

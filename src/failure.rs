@@ -1,9 +1,9 @@
-//! Why something could not be delivered: one value, from where rsync's end is read to the message for the operator.
-//! Knows neither rsync's messages nor remotes; one table holds what differs between the kinds.
+//! Why something could not be delivered: one value from rsync's exit to the operator's message, and a table of the kinds.
+//! Knows neither rsync's messages nor remotes.
 
 use std::time::Duration;
 
-/// What went wrong, and on whose side.
+/// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FailureKind {
     /// The remote does not answer.
@@ -18,9 +18,9 @@ pub enum FailureKind {
     Fault,
     /// This machine lacks processes, memory or open files.
     Shortage,
-    /// The watch root is not what it was.
+    /// The watch root is lost or was replaced.
     Source,
-    /// Single paths only; the rest was delivered.
+    /// Only some paths failed; the rest was delivered.
     Path,
 }
 
@@ -29,21 +29,21 @@ pub enum FailureKind {
 pub struct Failure {
     /// What went wrong.
     pub kind: FailureKind,
-    /// rsync's exit code, or the code that it would have had if rsync did not run.
+    /// rsync's exit code, or the matching code if rsync did not run.
     pub code: i32,
     /// What exactly, as a clause for the operator.
     pub reason: String,
-    /// What the operator should do, if more is known than the advice for the kind.
+    /// What the operator should do; `None` if the advice of the kind suffices.
     pub advice: Option<String>,
 }
 
-/// rsync's exit codes that this program uses itself.
+/// Exit codes of rsync that this program uses itself.
 pub mod code {
-    /// The program itself fails.
+    /// An internal error.
     pub const DIAGNOSTICS: i32 = 13;
-    /// It cannot start what it needs.
+    /// A process or a pipe could not be created.
     pub const IPC: i32 = 14;
-    /// The daemon does not begin.
+    /// The daemon refused to start the transfer.
     pub const STARTING: i32 = 5;
     /// Some paths were not delivered.
     pub const PARTIAL: i32 = 23;
@@ -51,16 +51,16 @@ pub mod code {
     pub const UNKNOWN: i32 = -1;
 }
 
-/// Whose failure it is.
+/// What a failure concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    /// One remote's.
+    /// One remote.
     Remote,
-    /// This program's, at a job for one remote.
+    /// This program, in a job for one remote.
     Program,
-    /// This machine's: it concerns all remotes at once.
+    /// This machine, and so all remotes.
     Machine,
-    /// A watch root's: it concerns all its remotes at once.
+    /// A watch root, and so all its remotes.
     Root,
 }
 
@@ -87,11 +87,11 @@ impl Retry {
 /// Everything that differs between the kinds of failures.
 #[derive(Debug)]
 pub struct Policy {
-    /// Whose it is.
+    /// What it concerns.
     pub subject: Subject,
     /// When it is retried.
     pub retry: Retry,
-    /// The kind in one word, for machines.
+    /// The kind in one word, for machine-readable output.
     pub word: &'static str,
     /// The message. `{who}` is the remote or the root, `{reason}` the reason, `{kept}` how many changes are kept.
     pub said: &'static str,
@@ -199,7 +199,7 @@ impl FailureKind {
         &KINDS[self as usize].1
     }
 
-    /// True when the remote refuses or does not answer, so that another path would fail in the same way.
+    /// True when the remote is to blame, so that any other path would fail too.
     pub fn is_remotes(self) -> bool {
         matches!(self, Self::Away | Self::Busy | Self::Denied)
     }
@@ -209,7 +209,7 @@ impl FailureKind {
         matches!(self, Self::Away | Self::Denied | Self::Shortage)
     }
 
-    /// A number for sets of kinds.
+    /// Its bit in a set of kinds.
     pub fn bit(self) -> u8 {
         1 << self as u8
     }
@@ -226,7 +226,7 @@ impl Failure {
         Self { kind, code, reason: reason.into(), advice: None }
     }
 
-    /// The same, with what the operator should do.
+    /// The same failure with its own advice.
     #[must_use]
     pub fn advising(self, advice: impl Into<String>) -> Self {
         Self { advice: Some(advice.into()), ..self }
@@ -237,7 +237,7 @@ impl Failure {
         self.advice.as_deref().unwrap_or(self.kind.policy().advice)
     }
 
-    /// The reason, and the advice where this failure has its own, as one clause.
+    /// The reason as one clause, with the failure's own advice if it has one.
     pub fn clause(&self) -> String {
         let Self { kind, reason, .. } = self;
         match &self.advice {
@@ -263,7 +263,7 @@ impl Failure {
         Self::new(FailureKind::Shortage, code::IPC, reason)
     }
 
-    /// The watch root is not what it was.
+    /// The watch root is lost or was replaced.
     pub fn source(reason: impl Into<String>) -> Self {
         Self::new(FailureKind::Source, 0, reason)
     }

@@ -1,5 +1,5 @@
-//! The append-only file of what is pending: written before a change is acted on, cancelled after its delivery.
-//! Does not know what is pending now (the engine does); it only gives it back after a crash.
+//! The journal: an append-only file of changes, each written before it is acted on, and cancelled after its delivery.
+//! Does not know what is pending now (the engine does); it restores it after a crash.
 
 use std::collections::HashMap;
 use std::fs;
@@ -68,7 +68,7 @@ pub struct Journal {
     syncer: Syncer,
     buffer: Vec<u8>,
     seq: Seq,
-    /// Entries recorded since the last job began: recording them again would add nothing.
+    /// Entries recorded since the last job began. They need not be recorded again.
     recent: HashMap<RelPath, RootId>,
     health: Health,
 }
@@ -139,8 +139,8 @@ impl Journal {
         self.health == Health::Sound
     }
 
-    /// A job begins: the number of the last group of changes, which is what it delivers up to. What changes from now on
-    /// is recorded, even if it was before.
+    /// A job begins. Returns the number of the last group of changes: the job delivers what changed up to it. Later changes are
+    /// recorded again, even of the same path.
     pub fn begin_job(&mut self) -> Seq {
         self.recent.clear();
         self.seq

@@ -20,7 +20,7 @@ impl RelPath {
         Self::default()
     }
 
-    /// Checks `bytes`; `None` when they are no canonical relative path.
+    /// Checks `bytes`; `None` if they are not a canonical relative path.
     pub fn new(bytes: &[u8]) -> Option<Self> {
         if bytes.is_empty() {
             return Some(Self::root());
@@ -57,7 +57,7 @@ impl RelPath {
         Some(Self(self.0[..end].into()))
     }
 
-    /// The path of `name` in this directory; `None` when `name` is no single component.
+    /// The path of `name` in this directory; `None` if `name` is not a single component.
     pub fn join(&self, name: &[u8]) -> Option<RelPath> {
         if !is_name(name) {
             return None;
@@ -80,7 +80,7 @@ impl RelPath {
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
     }
 
-    /// A key that is equal for paths which a file system that ignores case takes for one.
+    /// A key for file systems that ignore case: equal for paths that are the same there.
     pub fn folded(&self) -> Vec<u8> {
         let mut folded = Vec::new();
         fold(&self.0, &mut folded);
@@ -93,7 +93,7 @@ impl RelPath {
     }
 }
 
-/// Writes a name in lower case, in place of what `folded` held: a key that is equal for names which differ in their case only.
+/// Replaces the content of `folded` by the name in lower case.
 pub fn fold(name: &[u8], folded: &mut Vec<u8>) {
     folded.clear();
     if name.is_ascii() {
@@ -104,8 +104,8 @@ pub fn fold(name: &[u8], folded: &mut Vec<u8>) {
     }
 }
 
-/// What is `top` or below it in `sorted`, which begins at `top`. Paths below `top` stand behind it, among others whose bytes
-/// begin alike.
+/// The items of `sorted` that are at or below `top`; `sorted` has to begin at `top`. Paths below `top` follow it, mixed with
+/// others that have the same first bytes.
 pub fn within<'a, T: 'a>(
     sorted: impl Iterator<Item = T> + 'a,
     top: &'a RelPath,
@@ -116,12 +116,12 @@ pub fn within<'a, T: 'a>(
         .filter(move |item| path(item).is_within(top))
 }
 
-/// True for what may stand between two slashes.
+/// True for a valid path component.
 fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/') && !name.contains(&0)
 }
 
-/// Readable form for logs: bytes that are no printable UTF-8 are escaped, so a name cannot forge a log line.
+/// For logs: bytes that are not printable UTF-8 are escaped, so that a name cannot forge a log line.
 impl fmt::Display for RelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_root() {

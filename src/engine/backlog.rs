@@ -1,4 +1,4 @@
-//! What one remote lacks and no job carries yet: the pending paths, since when, and the old names of moved ones.
+//! What one remote lacks and no job has taken yet: pending paths, their age, and the old names of moved ones.
 //! Does not know what is deferred, nor why a path is locked.
 
 use super::Now;
@@ -13,9 +13,9 @@ pub struct Backlog {
     pub pending: Pending,
     /// What was moved and is not delivered yet.
     pub moves: MoveHints,
-    /// Nothing pending is older. It may be too early: a path that is taken out does not make it later.
+    /// No pending path has waited for longer. When a path is taken out, this stays.
     since: Option<Now>,
-    /// Every pending small path is locked: searching again is useless before a lock goes.
+    /// Every pending small path is locked: a search finds nothing until a lock is dropped.
     is_locked: bool,
 }
 
@@ -26,7 +26,7 @@ impl Backlog {
         self.pending.mark(path, mark)
     }
 
-    /// Locks have gone, or marks have changed: a search may find something again.
+    /// Locks were dropped or marks were added: a search may find something.
     pub fn search_again(&mut self) {
         self.is_locked = false;
     }
@@ -39,7 +39,7 @@ impl Backlog {
         let mut items = self.pending.take(locks, Want::Batch(paths));
         self.is_locked = items.is_empty();
         if items.iter().any(Item::only_adds) {
-            // They go by themselves, in a job that deletes nothing.
+            // Additive directories get a job of their own, because it must not delete.
             for item in items.extract_if(.., |item| !item.only_adds()) {
                 self.pending.mark(&item.path, item.mark);
             }
@@ -53,7 +53,7 @@ impl Backlog {
         items.iter().filter_map(moved).collect()
     }
 
-    /// Forgets the move hints of what was delivered. A path that is pending again has a new hint.
+    /// Forgets the move hints of a delivered item. If the path is pending again, its hint is a new one.
     pub fn forget_moves(&mut self, item: &Item) {
         if !self.pending.holds(&item.path) {
             self.moves.take(&item.path);
@@ -61,7 +61,7 @@ impl Backlog {
         self.moves.forget_below(item);
     }
 
-    /// Keeps it within `max` paths; when it had to collapse, returns how many there were, and are.
+    /// Keeps at most `max` paths. After a collapse, returns the numbers before and after it.
     pub fn limit(&mut self, max: usize) -> Option<(usize, usize)> {
         self.moves.limit(max);
         let from = self.pending.len();
@@ -73,12 +73,12 @@ impl Backlog {
         })
     }
 
-    /// Since when the oldest path has been pending, or longer.
+    /// Since when something has been pending, at the earliest.
     pub fn since(&self) -> Option<Now> {
         self.since
     }
 
-    /// What has come back has been pending since then.
+    /// Paths were put back that have been pending since then.
     pub fn age(&mut self, since: Option<Now>) {
         if !self.pending.is_empty() {
             self.since = self.since.into_iter().chain(since).min();

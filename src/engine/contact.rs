@@ -1,5 +1,5 @@
-//! Whether one remote answers, as far as its jobs have shown, and whether sessions stand connected there.
-//! Tells nobody: `remote/settle.rs` says what became of an outage.
+//! Whether one remote answers, as far as its jobs have shown, and how long its ready sessions are kept.
+//! Reports nothing: `remote/settle.rs` does.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::failure::{Failure, FailureKind};
 /// Ready sessions are closed after so long without a run: they keep the mounts on both sides busy.
 pub const SESSION_REST: Duration = Duration::from_secs(5);
 
-/// What is known of one remote's being up or down.
+/// Whether one remote is up, as far as is known.
 #[derive(Debug, Default)]
 pub struct Contact {
     outage: Option<Outage>,
-    /// An outage that seems to be over: the remote has answered, and nothing has been delivered yet.
+    /// An outage that may be over: the remote has answered, but nothing has been delivered since.
     recovering: Option<Outage>,
-    /// When the last outage ended. Failures of jobs that began before that are ignored.
+    /// When the last outage ended. A failure of a job that began earlier says nothing about the remote now.
     up_since: Now,
     /// When the ready sessions are to be closed; `None`: there are none.
     sessions_until: Option<Now>,
@@ -27,7 +27,7 @@ pub struct Contact {
 pub struct WentDown {
     /// It is the first failure of its kind in this outage.
     pub is_first_of_kind: bool,
-    /// The fail log holds the outage now, or no longer.
+    /// The outage was added to the fail log, or removed.
     pub changes_fail_log: bool,
 }
 
@@ -58,7 +58,7 @@ impl Contact {
     /// A job that began at `began` has failed. `salt` spreads the tries of many remotes.
     pub fn fail(&mut self, now: Now, began: Now, salt: u64, failure: Failure) -> WentDown {
         let was_logged = self.outage.as_ref().is_some_and(Outage::is_logged);
-        // An answer was not the end of the outage if nothing was delivered since.
+        // If nothing was delivered since the remote answered, the outage was never over.
         let before = self.outage.take().or(self.recovering.take());
         let is_first_of_kind = before.as_ref().is_none_or(|before| !before.has_had(failure.kind));
         let outage = Outage::after_failure(before, now, began, salt, failure);
@@ -68,7 +68,7 @@ impl Contact {
         WentDown { is_first_of_kind, changes_fail_log }
     }
 
-    /// The remote answers. Returns the outage that is over.
+    /// The remote has answered. Returns the outage that this ends.
     pub fn answer(&mut self, now: Now) -> Option<Outage> {
         let outage = self.outage.take()?;
         if outage.tries > 0 {
@@ -77,12 +77,12 @@ impl Contact {
         Some(outage)
     }
 
-    /// An answer proves little: its disk may still be full. The outage is over when something is delivered.
+    /// Keeps the outage until something is delivered: a remote that answers may still have a full disk.
     pub fn doubt(&mut self, outage: Outage) {
         self.recovering = Some(outage);
     }
 
-    /// Something is delivered: the outage that is really over.
+    /// Something was delivered. Returns the outage that this ends.
     pub fn recover(&mut self) -> Option<Outage> {
         self.recovering.take()
     }
@@ -101,14 +101,14 @@ impl Contact {
         }
     }
 
-    /// Lets the operator be reminded of an outage at this time.
+    /// Sets when the operator is reminded of the outage.
     pub fn remind_at(&mut self, time: Now) {
         if let Some(outage) = &mut self.outage {
             outage.remind_at(time);
         }
     }
 
-    /// Sessions may stand connected until then.
+    /// Ready sessions are kept for some seconds from now.
     pub fn keep_sessions(&mut self, now: Now) {
         self.sessions_until = Some(now + SESSION_REST);
     }

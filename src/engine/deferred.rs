@@ -1,5 +1,5 @@
-//! What becomes pending by itself, each path with its condition.
-//! Starts nothing, and knows no reasons. A deferred path is owed like a pending one.
+//! Paths that become pending by themselves, each on a condition. They are owed like pending ones.
+//! Does not know why a path is deferred.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,13 @@ use crate::path::{RelPath, within};
 pub enum Condition {
     /// At this time.
     At(Now),
-    /// A recheck: at this time, if the remote answers then; else when it answers.
+    /// A recheck: at this time, or later when the remote answers.
     Answered(Now),
-    /// When no batch has been pending or in flight for a moment.
+    /// When nothing has been pending or in flight in batches for a moment.
     Quiet,
     /// When deletions are allowed.
     Deletions,
-    /// A confirmation: at this time, if the remote answers then. What waits for later ones goes along.
+    /// A confirmation: at this time, or later when the remote answers. The first that is due takes all others along.
     Confirmed(Now),
 }
 
@@ -27,7 +27,7 @@ pub enum Condition {
 const KINDS: usize = 5;
 
 impl Condition {
-    /// Its place among the kinds, and its time.
+    /// The index of its kind, and its time.
     fn parts(self) -> (usize, Now) {
         match self {
             Self::At(due) => (AT, due),
@@ -45,7 +45,7 @@ const QUIET: usize = 2;
 const DELETIONS: usize = 3;
 const CONFIRMED: usize = 4;
 
-/// From when on each condition is met; `None`: some other event has to come first.
+/// From when on each condition is met; `None` if another event has to come first.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Outlook {
     /// The remote answers.
@@ -68,9 +68,9 @@ pub struct Deferred {
 #[derive(Debug, Default)]
 struct Waiting {
     paths: BTreeMap<RelPath, Entry>,
-    /// Nothing is due before this.
+    /// Nothing is due earlier.
     earliest: Option<Now>,
-    /// A mark of a whole tree may stand among them.
+    /// There may be a tree among the marks.
     has_trees: bool,
 }
 
@@ -78,7 +78,7 @@ struct Waiting {
 struct Entry {
     due: Now,
     mark: Mark,
-    /// Only a directory above a path that is rechecked.
+    /// It is only a directory above a rechecked path.
     is_parent: bool,
 }
 
@@ -91,7 +91,7 @@ impl Entry {
 }
 
 impl Deferred {
-    /// Defers an item. A path that waits already waits for the later of both times.
+    /// Defers an item. If the path is deferred already, the later time counts.
     pub fn defer(&mut self, condition: Condition, item: &Item) {
         let (kind, due) = condition.parts();
         let entry = Entry { due, mark: item.mark, is_parent: false };
@@ -144,7 +144,7 @@ impl Deferred {
             .collect()
     }
 
-    /// Forgets the path if it waits for a time and was delivered with `item`.
+    /// Forgets the retry of the path if `item`, which was delivered, covers it.
     pub fn delivered(&mut self, item: &Item, path: &RelPath) {
         let waiting = &mut self.kinds[AT];
         if waiting.paths.get(path).is_some_and(|entry| item.covers(path, entry.mark)) {
@@ -152,7 +152,7 @@ impl Deferred {
         }
     }
 
-    /// Lets what is to be confirmed wait no longer than until `due`.
+    /// Makes all confirmations due at `due` at the latest.
     pub fn confirm_soon(&mut self, due: Now) {
         let earliest = &mut self.kinds[CONFIRMED].earliest;
         *earliest = earliest.map(|earliest| earliest.min(due));
@@ -168,7 +168,7 @@ impl Deferred {
         self.kinds[AT].paths.contains_key(path)
     }
 
-    /// Lets a path that waits for a time wait no longer than until `due`; false when it waits for none.
+    /// Makes a path that waits for a time due at `due` at the latest; false when it waits for none.
     pub fn bring_forward(&mut self, due: Now, path: &RelPath) -> bool {
         let waiting = &mut self.kinds[AT];
         let tree = waiting.tree_above(path);
@@ -190,7 +190,7 @@ impl Deferred {
         let mut items = Vec::new();
         for kind in 0..KINDS {
             if self.due(kind, outlook).is_some_and(|due| due <= now) {
-                // One run confirms all that was delivered before it.
+                // One run confirms everything that was delivered before it.
                 let until = if kind == CONFIRMED { Now::MAX } else { now };
                 self.kinds[kind].take_due(until, &mut items);
             }
@@ -204,7 +204,7 @@ impl Deferred {
         entries.map(|(path, entry)| Item { path: path.clone(), mark: entry.mark })
     }
 
-    /// What is not yet delivered as it should be: everything but rechecks.
+    /// What a flush waits for: everything but rechecks.
     pub fn unsettled(&self) -> impl Iterator<Item = &RelPath> {
         let kinds = self.kinds.iter().enumerate().filter(|(kind, _)| *kind != ANSWERED);
         kinds.flat_map(|(_, waiting)| waiting.paths.keys())
@@ -215,12 +215,12 @@ impl Deferred {
         self.kinds.iter().map(|waiting| waiting.paths.len()).sum()
     }
 
-    /// How many of them are changes that were never delivered. The others are only made sure of.
+    /// How many of them are undelivered changes. The others were delivered, and are only checked again.
     pub fn changes(&self) -> usize {
         [AT, DELETIONS].into_iter().map(|kind| self.kinds[kind].paths.len()).sum()
     }
 
-    /// Keeps at most `max` items: the fullest condition replaces its deepest paths by their directories' trees.
+    /// Keeps at most `max` items: the condition with the most paths replaces its deepest ones by their directories' trees.
     pub fn limit(&mut self, max: usize) {
         while self.count() > max.max(KINDS)
             && let Some(fullest) = self.kinds.iter_mut().max_by_key(|waiting| waiting.paths.len())
@@ -238,7 +238,7 @@ impl Deferred {
 }
 
 impl Waiting {
-    /// Returns the item that covers the new one.
+    /// Adds a path; returns the item that covers it now.
     fn insert(&mut self, path: RelPath, new: Entry) -> Item {
         self.earliest = self.earliest.into_iter().chain([new.due]).min();
         let path = self.tree_above(&path).unwrap_or(path);
@@ -292,7 +292,7 @@ impl Waiting {
         self.earliest = self.paths.values().map(|entry| entry.due).min();
     }
 
-    /// Whole directories instead of their entries, until at most `limit` items are left.
+    /// Replaces the deepest paths by their directories' trees, until at most `limit` items are left.
     fn collapse(&mut self, limit: usize) {
         let depth = |path: &RelPath| path.components().count();
         let mut level = self.paths.keys().map(depth).max().unwrap_or(0);

@@ -1,5 +1,5 @@
 //! The jobs of one remote that are in flight.
-//! Does not know what they mean for the remote: `remote/start.rs` makes them, `remote/settle.rs` reads their ends.
+//! Only keeps them: `remote/start.rs` starts jobs, `remote/settle.rs` handles their reports.
 
 use std::collections::HashMap;
 
@@ -16,9 +16,9 @@ pub struct Flight {
     pub began: Now,
     /// Since when the oldest of its paths was pending; `None` when they come from a full sync.
     pub pending_since: Option<Now>,
-    /// A trial: it started while the remote was not known to answer, and its end decides.
+    /// A trial: it started while the remote was not known to answer, so its end decides whether the remote is up.
     pub is_trial: bool,
-    /// It waits for the remote, and needs no worker.
+    /// It waits for the remote, and uses no worker meanwhile.
     pub is_waiting: bool,
     pub items: Vec<Item>,
     /// It deletes extraneous entries of its directories.
@@ -27,7 +27,7 @@ pub struct Flight {
 }
 
 impl Flight {
-    /// True when it ends soon.
+    /// True for jobs that end soon: batches and questions.
     pub fn is_short(&self) -> bool {
         self.kind == JobKind::Batch || self.kind.is_question()
     }
@@ -42,13 +42,13 @@ impl Flight {
         matches!(self.kind, JobKind::Trees(_))
     }
 
-    /// True when it is about this very path.
+    /// True when the path itself is one of its items.
     pub fn has(&self, path: &RelPath) -> bool {
         self.items.iter().any(|item| item.path == *path)
     }
 }
 
-/// Which set the items of a job came from, and go back to.
+/// Which set the items of a job were taken from. If it fails, they go back there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     Pending,
@@ -61,7 +61,7 @@ pub struct Flights {
     jobs: HashMap<JobId, Flight>,
     /// When the last job ended.
     last_end: Now,
-    /// The last job that started was short: long jobs and batches take turns when both could start.
+    /// The last job that started was short. When both could start, short and long jobs alternate.
     short_was_last: bool,
 }
 
@@ -119,18 +119,18 @@ impl Flights {
         self.values().map(|flight| flight.items.len()).sum()
     }
 
-    /// One of the jobs for which it is true.
+    /// Any job that satisfies the predicate.
     pub fn find(&self, which: impl Fn(&Flight) -> bool) -> Option<JobId> {
         self.iter().find(|(_, flight)| which(flight)).map(|(job, _)| job)
     }
 
-    /// The job waits for its remote; true when that is news.
+    /// The job waits for its remote; true if it did not wait before.
     pub fn wait(&mut self, job: JobId) -> bool {
         let flight = self.jobs.get_mut(&job).filter(|flight| !flight.is_waiting);
         flight.map(|flight| flight.is_waiting = true).is_some()
     }
 
-    /// The job goes on; true when that is news.
+    /// The job continues; true if it waited before.
     pub fn work(&mut self, job: JobId) -> bool {
         let flight = self.jobs.get_mut(&job).filter(|flight| flight.is_waiting);
         flight.map(|flight| flight.is_waiting = false).is_some()

@@ -1,5 +1,5 @@
-//! What one remote still has to deliver of what was pending when somebody asked for a flush.
-//! Starts nothing: a flush makes nothing faster, it only says when all is delivered.
+//! What one remote still has to deliver of what was pending when a flush was requested.
+//! Starts nothing: a flush only reports when everything is delivered.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -12,25 +12,25 @@ use crate::path::{RelPath, within};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlushId(pub u64);
 
-/// So many paths are remembered one by one; with more, the flush waits until the remote owes nothing at all.
+/// Above this number of paths, the flush waits until the remote owes nothing at all.
 const PATHS_MAX: usize = 200_000;
 
 /// The mark of a flush at one remote.
 ///
-/// A job that began before the mark may have read a file too early: it counts for what it has in hand, and only a job that began
-/// after the mark takes away what was pending.
+/// A job that began before the mark may have read a file before its last change. So such a job settles only its own items, and
+/// only jobs that begin later settle the pending paths.
 #[derive(Debug)]
 pub struct FlushMark {
     pub id: FlushId,
-    /// Only what is at, above or below one of these; empty: everything.
+    /// Wait only for what is at, above or below one of these; empty: for everything.
     within: Vec<RelPath>,
     /// Jobs that were in flight.
     jobs: HashSet<JobId>,
-    /// What waits for a job.
+    /// Paths that no job has delivered yet.
     paths: BTreeSet<RelPath>,
-    /// The tree is being compared, or has to be.
+    /// A full sync is under way or due.
     waits_for_full_sync: bool,
-    /// There were too many paths.
+    /// There were too many paths to remember them.
     waits_for_all: bool,
 }
 
@@ -46,7 +46,7 @@ impl FlushMark {
         self.within.is_empty() || self.within.iter().any(near)
     }
 
-    /// Something that waits for a job.
+    /// Adds a path that no job has delivered yet.
     pub fn add(&mut self, path: RelPath) {
         if self.waits_for_all || !self.concerns(&path) {
             return;
@@ -58,14 +58,14 @@ impl FlushMark {
         }
     }
 
-    /// A job that was in flight.
+    /// Adds a job that was in flight.
     pub fn add_job(&mut self, job: JobId, items: &[Item]) {
         if items.iter().any(|item| self.concerns(&item.path)) {
             self.jobs.insert(job);
         }
     }
 
-    /// The whole tree has to be compared first.
+    /// A full sync has to end first.
     pub fn add_full_sync(&mut self) {
         self.waits_for_full_sync = true;
     }
@@ -75,14 +75,14 @@ impl FlushMark {
         self.waits_for_full_sync = false;
     }
 
-    /// A job has come to nothing.
+    /// A job has failed: its items wait for another job.
     pub fn job_undone(&mut self, job: JobId, items: &[Item]) {
         if self.jobs.remove(&job) {
             items.iter().for_each(|item| self.add(item.path.clone()));
         }
     }
 
-    /// A job has delivered its items, but what is `left`.
+    /// A job has delivered its items except what is `left`.
     pub fn job_done(&mut self, job: JobId, items: &[Item], left: &[RelPath]) {
         let mut is_touched = self.jobs.remove(&job);
         if !is_touched {
@@ -105,7 +105,7 @@ impl FlushMark {
         !below.is_empty()
     }
 
-    /// True when all of it is delivered; `owes_nothing` says whether the remote owes nothing at all.
+    /// True when everything is delivered; `owes_nothing` says whether the remote owes nothing at all.
     pub fn is_done(&self, owes_nothing: bool) -> bool {
         owes_nothing && !self.waits_for_full_sync
             || self.jobs.is_empty()
@@ -114,7 +114,7 @@ impl FlushMark {
                 && !self.waits_for_all
     }
 
-    /// What waits for a job, and the jobs that are waited for.
+    /// The paths and the jobs that it still waits for.
     pub fn missing(&self) -> (impl Iterator<Item = &RelPath>, impl Iterator<Item = &JobId>) {
         (self.paths.iter(), self.jobs.iter())
     }

@@ -7,17 +7,17 @@ use super::{FullSyncCause, FullSyncFilter, JobReport, Now};
 use crate::change::Scope;
 use crate::path::RelPath;
 
-/// About so many runs for each job that may be in flight at once.
+/// How many runs a full sync has, for each job that may be in flight at once.
 const RUNS: usize = 2;
 
-/// What becomes of what only a copy has.
+/// What happens to extraneous entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extraneous {
-    /// It is deleted.
+    /// They are deleted.
     Deleted,
-    /// It is deleted when an operator has confirmed it.
+    /// They are deleted once an operator has confirmed that.
     Withheld,
-    /// It stays: no deletion was reported there, and no operator asked for a full sync.
+    /// They stay: no deletion was reported there, and no operator asked for a full sync.
     Kept,
 }
 
@@ -29,9 +29,9 @@ pub struct FullSync {
     /// Whether the patterns of `crontabfilter` apply.
     pub filter: FullSyncFilter,
     pub since: Now,
-    /// What has become of what only the copy has, so far.
+    /// What has happened to extraneous entries so far.
     pub extraneous: Extraneous,
-    /// Start again at the end: the kernel dropped events meanwhile.
+    /// Start over at the end, because the kernel dropped events meanwhile.
     pub again: bool,
     /// Shards in jobs.
     pub in_flight: usize,
@@ -58,7 +58,7 @@ impl FullSync {
         }
     }
 
-    /// Starts again at the root: paths that were compared may have changed since, without an event.
+    /// Starts at the root, also when under way: what was compared may have changed since without an event.
     pub fn restart(&mut self, cause: FullSyncCause, extraneous: Extraneous) {
         self.filter = match cause {
             FullSyncCause::Schedule => FullSyncFilter::Crontab,
@@ -70,7 +70,7 @@ impl FullSync {
         self.shards += 1;
     }
 
-    /// Takes the items of the next tree job; else returns what has to wait, and for which kind of lock.
+    /// Takes the items of the next tree job, or returns a path that has to wait, and for which kind of lock.
     pub fn take(
         &mut self,
         locks: &PathLocks,
@@ -87,7 +87,7 @@ impl FullSync {
         (items, waits)
     }
 
-    /// Counts what one of its jobs has done, whatever came of it.
+    /// Adds up what one of its jobs has done, also if the job failed.
     pub fn count(&mut self, report: &JobReport) {
         self.files += report.compared;
         self.bytes += report.bytes;

@@ -1,5 +1,5 @@
-//! What the engine hands to the workers and what they hand back.
-//! Holds no behaviour: `remote.rs` makes jobs and reads reports.
+//! Jobs, which the engine gives to the workers, and the reports that come back.
+//! Data only: `remote/start.rs` makes jobs, `remote/settle.rs` handles reports.
 
 use super::Now;
 use super::mark::{self, Item};
@@ -12,10 +12,10 @@ use crate::path::RelPath;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub u64);
 
-/// One piece of work for a worker: as a rule one rsync run.
+/// A unit of work for a worker: usually one rsync run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// Comes back with the report.
+    /// The report carries the same number.
     pub id: JobId,
     /// For which remote.
     pub remote: RemoteId,
@@ -23,16 +23,16 @@ pub struct Job {
     pub root: RootId,
     /// Which kind of job.
     pub kind: JobKind,
-    /// What is to be made equal; empty for a probe.
+    /// What to make equal; empty for a knock or a probe.
     pub items: Vec<Item>,
-    /// Of these items, what was moved: (new, old).
+    /// Which of the items were moved: (new, old).
     pub moves: Vec<(RelPath, RelPath)>,
-    /// False: of listings and trees nothing is deleted ([`Deletions`](super::Deletions)).
+    /// True: listings and trees delete extraneous entries. See [`Deletions`](super::Deletions).
     pub deletes_below: bool,
 }
 
 impl Job {
-    /// True when it only confirms what was delivered: it needs no session to be ready, and none after it.
+    /// True when it only confirms deliveries: it uses no ready session, and leaves none.
     pub fn only_confirms(&self) -> bool {
         mark::only_confirm(&self.items)
     }
@@ -40,15 +40,15 @@ impl Job {
 
 /// The kinds of jobs.
 ///
-/// Only a batch may delete its items. A large file or a tree that is absent when the worker looks is returned as a plain
-/// [`Scope::Tree`](crate::change::Scope), for a batch: beside these long jobs, batches may be under way next to their items.
+/// Only a batch may delete its own items. If a large file or a tree is absent when the worker looks, the worker returns it as a
+/// plain [`Scope::Tree`](crate::change::Scope) for a batch: next to a long job's items, batches may be under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobKind {
-    /// Find out whether the remote answers. The jobs that follow show what it can do.
+    /// Find out whether the remote answers. Its abilities show in the first run.
     Knock,
-    /// Find out what the remote can do.
+    /// Find out the remote's abilities.
     Probe,
-    /// Many small things.
+    /// Many small paths.
     Batch,
     /// One large file.
     Large,
@@ -57,43 +57,43 @@ pub enum JobKind {
 }
 
 impl JobKind {
-    /// True for jobs without items, which only want an answer.
+    /// True for jobs without items, which only test the remote.
     pub fn is_question(self) -> bool {
         matches!(self, Self::Knock | Self::Probe)
     }
 }
 
-/// Whether the patterns of `crontabfilter` hold in a tree job.
+/// Whether the patterns of `crontabfilter` apply in a tree job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FullSyncFilter {
-    /// They do not.
+    /// They do not apply.
     Off,
-    /// They do.
+    /// They apply.
     Crontab,
 }
 
-/// What a worker says of a job.
+/// A worker's report of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobReport {
     /// How it ended.
     pub verdict: Verdict,
     /// Paths that rsync could not deliver.
     pub failed: Vec<PathFailure>,
-    /// Work that this job did not do, perhaps divided: it becomes pending again.
+    /// What the job left undone, perhaps divided into smaller items: it becomes pending again.
     pub returned: Vec<Item>,
-    /// Items that the worker left alone; they are deferred for a moment.
+    /// Items that the worker skipped for now; they are deferred for a moment.
     pub postponed: Vec<Item>,
-    /// Moves of which it did nothing: the items at both names are left alone.
+    /// Moves that it did not carry out: it touched neither name.
     pub undone: Vec<UndoneMove>,
-    /// One of its runs was aborted, and another run did the work.
+    /// One of its runs was aborted, and another run did that work.
     pub aborted: bool,
-    /// The job's items that were gone from the watch root: what was delivered of them was deleted.
+    /// Items that are gone from the watch root: for them, delivered means deleted.
     pub deleted: Vec<RelPath>,
-    /// Bytes that its runs sent, whatever came of them.
+    /// Bytes that its runs sent, including failed ones.
     pub bytes: u64,
-    /// Files in the parts of a tree that it compared.
+    /// Files in the trees that it compared.
     pub compared: u64,
-    /// What it delivered in a session that had connected before the job began.
+    /// What it delivered in a session that had connected before the job began, and so has to be confirmed.
     pub unconfirmed: Vec<RelPath>,
 }
 
@@ -114,7 +114,7 @@ impl JobReport {
         }
     }
 
-    /// The job came to nothing.
+    /// A job that failed or was stopped.
     pub fn nothing(verdict: Verdict) -> Self {
         Self { verdict, ..Self::done() }
     }
@@ -123,12 +123,12 @@ impl JobReport {
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Everything is delivered but what is listed as failed or returned.
+    /// Everything is delivered except what the report lists as failed, returned or postponed.
     Done,
     /// Nothing is known to be delivered.
     Failed(Failure),
-    /// It was aborted by [`Action::Abort`](super::Action::Abort), or because the program ends: nothing is known to be
-    /// delivered, and nothing is the remote's fault.
+    /// It was aborted by [`Action::Abort`](super::Action::Abort), or because the program ends. Nothing is known to be delivered,
+    /// and this says nothing about the remote.
     Stopped,
 }
 
@@ -142,27 +142,27 @@ pub struct PathFailure {
 }
 
 impl PathFailure {
-    /// rsync named the path, with these words.
+    /// A failure of one path, in rsync's words.
     pub fn new(path: RelPath, words: impl Into<String>) -> Self {
         Self { path, failure: Failure::new(FailureKind::Path, failure::code::PARTIAL, words) }
     }
 }
 
-/// The end of a job, as the journal and the plugins see it.
+/// The result of a job for the journal and the plugins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
     /// Which job.
     pub job: JobId,
     /// For which remote.
     pub remote: RemoteId,
-    /// Since when the oldest of its paths was pending; `None` when no event reported it.
+    /// Since when the oldest of its paths was pending; `None` for a full sync.
     pub pending_since: Option<Now>,
-    /// Equal now.
+    /// Delivered: the copies are equal now.
     pub delivered: Vec<Item>,
-    /// Sent without deletions: still owed.
+    /// Sent without deletions; the deletions are still owed.
     pub withheld: Vec<Item>,
-    /// Rechecks: equal now. Plugins need not be told.
+    /// Rechecks and confirmations that are done. Plugins are not told of them.
     pub rechecked: Vec<Item>,
-    /// Not delivered yet, perhaps in other pieces than before; or to be rechecked.
+    /// Still owed: not delivered, divided into smaller items, or to be rechecked or confirmed.
     pub returned: Vec<Item>,
 }

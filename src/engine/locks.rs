@@ -1,5 +1,5 @@
-//! Path locks: which paths must not start now, and whose end frees them.
-//! Does not decide who may lock a path; a path may have several owners, and is free when the last one is gone.
+//! Path locks: paths that must not start now, and who owns each lock. A path is free when its last owner is gone.
+//! Does not decide who may lock a path.
 
 use std::collections::HashMap;
 
@@ -10,15 +10,15 @@ use crate::path::RelPath;
 /// How a path is locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LockKind {
-    /// A directory that exists and is sent alone: paths below it may start.
+    /// A directory that exists and is sent without its content: paths below it may start.
     Directory,
-    /// The owner ends soon, so other paths may be made to wait for it.
+    /// The owner ends soon, so relatives of the path may wait for it.
     Short,
     /// The owner may take hours (a large file, a tree, a lost mount): only paths that touch this one wait.
     Long,
 }
 
-/// Who locks a path. When the owner goes, all its locks go.
+/// Who locks a path. When the owner ends, all its locks end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// A job in flight.
@@ -29,14 +29,14 @@ pub enum Owner {
     Reservation,
 }
 
-/// How many locks of each kind stand on one path.
+/// How many locks of each kind a path has.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Locks {
     counts: [u32; 3],
 }
 
 impl Locks {
-    /// The strictest of them.
+    /// The strictest kind.
     pub fn kind(self) -> LockKind {
         let kinds = [LockKind::Long, LockKind::Short];
         let strict = kinds.into_iter().find(|kind| self.counts[*kind as usize] > 0);
@@ -50,7 +50,7 @@ impl Locks {
 
 /// The locked paths of one remote.
 ///
-/// Invariant: the counts of a path are the sum of what `owners` says of it, so its node exists while an owner names it.
+/// Invariant: the counts of a path are the number of its entries in `owners`. So its node exists while it has an owner.
 #[derive(Debug, Default)]
 pub struct PathLocks {
     trie: Trie<Locks>,
@@ -87,7 +87,7 @@ impl PathLocks {
         }
     }
 
-    /// Frees everything that the owner has locked; false when it has locked nothing.
+    /// Drops all locks of the owner; false when it has none.
     pub fn drop_owner(&mut self, owner: &Owner) -> bool {
         let Some(owned) = self.owners.remove(owner) else { return false };
         for (at, kind) in owned {
@@ -100,7 +100,7 @@ impl PathLocks {
         true
     }
 
-    /// Turns the owner's short locks on these paths into [`LockKind::Directory`]; returns the paths for which it did.
+    /// Turns the owner's short locks on these paths into [`LockKind::Directory`]; returns the paths that it changed.
     pub fn downgrade<'a>(&mut self, owner: &Owner, paths: &'a [RelPath]) -> Vec<&'a RelPath> {
         let Some(owned) = self.owners.get_mut(owner) else { return Vec::new() };
         let nodes = paths.iter().filter_map(|path| Some((self.trie.find(path)?, path)));

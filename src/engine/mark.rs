@@ -4,16 +4,16 @@
 use crate::change::Scope;
 use crate::path::RelPath;
 
-/// One path of a batch.
+/// A path with its mark: what a job makes equal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Item {
-    /// What is to be made equal.
+    /// Which path.
     pub path: RelPath,
-    /// How.
+    /// What is known of it.
     pub mark: Mark,
 }
 
-/// True when all of these items only confirm what was delivered, and there is one.
+/// True when there are items, and all of them only confirm deliveries.
 pub fn only_confirm(items: &[Item]) -> bool {
     !items.is_empty() && items.iter().all(Item::confirms)
 }
@@ -23,23 +23,23 @@ pub fn only_confirm(items: &[Item]) -> bool {
 pub struct Mark {
     /// How far below the path it may differ.
     pub scope: Scope,
-    /// Size and times may be equal while the content differs: rsync must not trust them.
+    /// Compare the content: size and time may be equal although the files differ.
     pub compare_content: bool,
     /// A large file: it has a job of its own, beside the batches of small files.
     pub large: bool,
-    /// A shard of a large tree: it is sent beside the batches, and not divided again.
+    /// A shard of a large tree: it has a job beside the batches, and is not divided again.
     pub shard: bool,
-    /// No deletion was reported at or below the path: a tree deletes nothing, so what only the copy has stays.
+    /// No deletion was reported at or below the path. A tree or a listing then deletes nothing.
     pub additive: bool,
     /// Whether it is a recheck.
     pub recheck: Recheck,
 }
 
-/// Whether a path is sent again although it did not change: an aborted run may have damaged its copy after the delivery
+/// Whether a path is compared again although it did not change, because an aborted run may have damaged its copy
 /// (`remote/recheck.rs`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Recheck {
-    /// No: something has changed.
+    /// No: it has changed.
     #[default]
     No,
     /// It is only a recheck. Plugins are not told of its delivery.
@@ -52,7 +52,7 @@ pub enum Recheck {
 }
 
 impl Recheck {
-    /// Both at once. A delivery that follows anyway needs no confirmation of the one before.
+    /// Combines two. A confirmation is dropped where the path is sent again anyway.
     pub fn merge(self, other: Self) -> Self {
         match (self, other) {
             (Self::Confirm, other) | (other, Self::Confirm) => other,
@@ -69,7 +69,7 @@ impl Mark {
         Self { scope, compare_content, large, shard, additive, recheck: Recheck::No }
     }
 
-    /// A mark of this scope of which nothing is deleted.
+    /// A mark of this scope that deletes nothing.
     pub fn additive(scope: Scope) -> Self {
         Self { additive: true, ..Self::new(scope) }
     }
@@ -82,7 +82,7 @@ impl Mark {
             scope,
             compare_content: self.compare_content || other.compare_content,
             large: (self.large || other.large) && scope == Scope::Entry,
-            // A finer hint leaves a shard's size as it is. After a new hint about the whole tree its size is unknown.
+            // A finer hint does not change a shard's size. After a new hint about the whole tree, its size is unknown.
             shard: coarse.shard && (fine.shard || fine.scope < scope),
             additive: self.additive && other.additive,
             recheck: self.recheck.merge(other.recheck),
@@ -91,22 +91,22 @@ impl Mark {
 }
 
 impl Item {
-    /// True when it only confirms what was delivered.
+    /// True when it only confirms a delivery.
     pub fn confirms(&self) -> bool {
         self.mark.recheck == Recheck::Confirm
     }
 
-    /// True for a directory of which only additions were seen.
+    /// True for a tree or a listing that deletes nothing.
     pub fn only_adds(&self) -> bool {
         self.mark.additive && self.mark.scope != Scope::Entry
     }
 
-    /// True when its copy is to lose what stands in it and is gone here.
+    /// True for a tree or a listing that deletes extraneous entries.
     pub fn deletes_below(&self) -> bool {
         !self.mark.additive && self.mark.scope != Scope::Entry
     }
 
-    /// True when delivering this item delivers what `mark` says of `path`.
+    /// True when delivering this item also delivers `path` with `mark`.
     pub fn covers(&self, path: &RelPath, mark: Mark) -> bool {
         let there = self.mark.scope == Scope::Tree && path.is_within(&self.path)
             || self.mark.scope >= mark.scope && *path == self.path;

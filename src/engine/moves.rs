@@ -1,5 +1,5 @@
-//! Hints that something was moved: its new name can be made from the copy under its old name.
-//! Only saves traffic: without a hint, the data is sent.
+//! Move hints: the remote can make a new name from its copy under the old name.
+//! They only save traffic: without a hint, the data is sent.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use super::pending::Item;
 use crate::change::Scope;
 use crate::path::{RelPath, within};
 
-/// A move whose new name a job did not find: it has moved on, or is gone. Nothing was done at either name.
+/// A move whose new name a job did not find, because it was renamed again or deleted. The job touched neither name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UndoneMove {
-    /// Where it was to be.
+    /// The name that the job did not find.
     pub new: RelPath,
-    /// Where its copy still is.
+    /// The name of the copy on the remote.
     pub old: RelPath,
 }
 
@@ -24,9 +24,9 @@ pub struct MoveHints {
 
 #[derive(Debug)]
 struct Hint {
-    /// Where the copy is.
+    /// The name of the copy on the remote.
     origin: RelPath,
-    /// A job has given it back, so no job gets it again. A move to a third name may still start from it.
+    /// A job has returned it as undone, so no job gets it again. A move to a third name may still start from its origin.
     is_given_back: bool,
 }
 
@@ -37,7 +37,7 @@ impl Hint {
 }
 
 impl MoveHints {
-    /// What stands at `new` has its copy at `origin`. What has come back to where its copy is needs no move.
+    /// Notes that the copy of `new` is at `origin`. A file that came back to its copy's name needs no move.
     pub fn note(&mut self, new: RelPath, origin: RelPath) {
         if new == origin {
             self.hints.remove(&new);
@@ -46,26 +46,26 @@ impl MoveHints {
         self.hints.insert(new, Hint::new(origin));
     }
 
-    /// Forgets the hint of one name, and returns where its copy is.
+    /// Forgets the hint of one name; returns its origin.
     pub fn take(&mut self, new: &RelPath) -> Option<RelPath> {
         self.hints.remove(new).map(|hint| hint.origin)
     }
 
-    /// Where a job finds the copy of what stands at `new`.
+    /// Where a job finds the copy of `new`.
     pub fn origin(&self, new: &RelPath) -> Option<&RelPath> {
         self.hints.get(new).filter(|hint| !hint.is_given_back).map(|hint| &hint.origin)
     }
 
-    /// Takes an undone move back. Returns the name to which it has moved on, if that is known, and where its copy is.
+    /// Takes back an undone move. If the file was renamed again, returns its third name and where its copy is.
     pub fn give_back(&mut self, undone: UndoneMove) -> Option<(RelPath, RelPath)> {
         let UndoneMove { new, mut old } = undone;
         let went_on = self.hints.iter().find(|(_, hint)| hint.origin == new);
         let went_on = went_on.map(|(name, _)| name.clone());
         let hint = self.hints.entry(new).or_insert_with(|| Hint::new(old.clone()));
-        // Something else may have been moved to the new name since.
+        // Another file may have been moved to the new name since.
         hint.is_given_back |= hint.origin == old;
         let name = went_on?;
-        // The move that made its old name may have been given back before.
+        // The move to its old name may be undone too: follow the chain to the copy.
         while self.hints.get(&old).is_some_and(|hint| hint.is_given_back)
             && let Some(origin) = self.take(&old)
         {

@@ -1,5 +1,5 @@
-//! What the engine has to say to an operator, and what the fail log is to hold.
-//! Facts only; the words stand in `daemon/notice.rs` and `daemon/fail_log.rs`.
+//! What the engine reports to an operator, and the lines of the fail log.
+//! Facts only: the wording is in `daemon/notice.rs` and `daemon/fail_log.rs`.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::path::RelPath;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is one sentence of the log, written in daemon/notice.rs")]
 pub enum Notice {
-    /// Nothing can be sent to a remote. Of a failure that concerns more than one remote, this is the first one that noticed it.
+    /// Nothing can be sent to a remote. A failure that concerns several remotes is reported for the first of them alone.
     Failed {
         remote: RemoteId,
         root: RootId,
         failure: Failure,
         pending: usize,
     },
-    /// That is over.
+    /// The failure is over.
     Over {
         remote: RemoteId,
         root: RootId,
@@ -29,7 +29,7 @@ pub enum Notice {
         pending: usize,
     },
     MemoryShort,
-    /// It still lasts.
+    /// The failure lasts: a reminder.
     StillDown {
         remote: RemoteId,
         root: RootId,
@@ -38,13 +38,13 @@ pub enum Notice {
         next_try: Duration,
         pending: usize,
     },
-    /// Paths of one directory could not be delivered, for one cause.
+    /// Paths of one directory could not be delivered, all for the same cause.
     PathsFailed {
         remote: RemoteId,
         refusal: Refusal,
         next_try: Duration,
     },
-    /// There are more directories of that kind than lines.
+    /// More paths failed, in directories that get no line of their own.
     MorePathsFailed {
         remote: RemoteId,
         paths: usize,

@@ -1,5 +1,5 @@
-//! The parent directories that a run touches: rsync sets their times at its end, from what it read at its start.
-//! Finds the directories whose times two concurrent runs may set in the wrong order; decides nothing about them.
+//! The parent directories that a run touches. rsync sets their times at its end, to what it read at its start.
+//! Finds the directories whose times two concurrent runs may set in the wrong order; does not correct them.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ pub struct Parents {
 }
 
 impl Parents {
-    /// The parents of a job's paths. Paths of one directory mostly stand next to each other.
+    /// The parents of a job's paths. Paths of one directory are mostly neighbours in the list.
     pub fn of(items: &[Item]) -> Self {
         let mut parents = Self::default();
         let mut last: Option<&RelPath> = None;
@@ -44,7 +44,7 @@ impl Parents {
         self.touched.insert(directory);
     }
 
-    /// The directories whose copies may end with old times when both jobs are in flight at once.
+    /// The directories whose copies may get outdated times while both jobs are in flight.
     pub fn disputed<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a RelPath> {
         let theirs = other.changing.intersection(&self.touched);
         self.changing.intersection(&other.touched).chain(theirs)

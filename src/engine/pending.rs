@@ -1,5 +1,5 @@
-//! What a remote still owes: the set of paths that may differ from their copies, and the batches taken out of it.
-//! Does not decide when a batch leaves; `schedule.rs` and the engine do.
+//! The pending set of a remote: paths that may differ from their copies.
+//! Does not decide when a batch is taken; `schedule.rs` and the engine do.
 
 use super::locks::{LockKind, PathLocks};
 pub use super::mark::{Item, Mark, Recheck};
@@ -9,7 +9,7 @@ use super::trie::{NodeId, Trie, TrieNode};
 use crate::change::Scope;
 use crate::path::RelPath;
 
-/// The set of paths that may differ.
+/// Pending paths with their marks.
 ///
 /// Invariant: below a path marked [`Scope::Tree`] nothing is marked.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub struct Pending {
     tally: Tally,
 }
 
-/// How many marks of each kind exist, so that no search starts for a kind that is absent.
+/// How many marks of each kind there are: no search starts for a kind that is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Tally {
     all: usize,
@@ -40,17 +40,17 @@ impl Tally {
     }
 }
 
-/// What became of a hint.
+/// What happened to a hint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Marked {
     /// The path is marked.
     Itself,
-    /// A tree above it is marked already.
+    /// A tree above it absorbed it.
     Absorbed,
 }
 
 impl Pending {
-    /// True when every path is delivered or in flight.
+    /// True when nothing is marked.
     pub fn is_empty(&self) -> bool {
         self.tally.all == 0
     }
@@ -75,17 +75,17 @@ impl Pending {
         self.tally.shard
     }
 
-    /// True when a mark stands at `path`, above it or below it.
+    /// True when `path`, or anything above or below it, is marked.
     pub fn touches(&self, path: &RelPath) -> bool {
         self.trie.touches(path)
     }
 
-    /// True when a mark stands at `path` itself.
+    /// True when `path` itself is marked.
     pub fn holds(&self, path: &RelPath) -> bool {
         self.trie.get(path).is_some_and(|node| node.value.is_some())
     }
 
-    /// Adds a hint; a mark on an ancestor's tree absorbs it, a tree mark absorbs what is below.
+    /// Adds a hint. A tree mark above absorbs it; a new tree mark absorbs everything below.
     pub fn mark(&mut self, path: &RelPath, mark: Mark) -> Marked {
         let mut at = Trie::<Mark>::ROOT;
         for name in path.components() {
@@ -140,8 +140,8 @@ impl Pending {
         (items, waits)
     }
 
-    /// Collapses upward until at most `limit` marks are left: whole directories instead of their entries. They delete nothing
-    /// unless a deletion was reported there.
+    /// Collapses upward until at most `limit` marks are left: trees replace the entries below them. Such a tree deletes only if a
+    /// deletion was reported there.
     pub fn collapse(&mut self, limit: usize) {
         let mut depth = depth(&self.trie.root());
         while self.tally.all > limit && depth > 0 {
@@ -150,7 +150,7 @@ impl Pending {
         }
     }
 
-    /// Turns every node `depth` levels down that has anything below it into a tree mark.
+    /// Marks every node at this depth that has children as a tree.
     fn collapse_below(&mut self, at: NodeId, depth: usize) {
         let Some(first) = self.trie.first_child(at) else { return };
         if depth == 0 {

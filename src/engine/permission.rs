@@ -1,14 +1,14 @@
-//! What others allow a remote: an operator may pause or remove it, its root may be lost, and deletions may be held back.
-//! Says nothing about when a job starts.
+//! What a remote may do: an operator may pause or remove it, its root may be lost, and deletions may be held back.
+//! Does not say when a job starts.
 
-/// Whether extraneous entries of whole directories may be deleted on the remotes.
-/// A single path may always be deleted: an event reported its deletion.
+/// Whether listings and trees may delete extraneous entries on the remotes.
+/// A path whose own deletion was reported is always deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Deletions {
     /// They may.
     #[default]
     Allowed,
-    /// Not decided yet: full syncs wait, and everything else is sent without deletions.
+    /// Not decided yet: full syncs wait, everything else is sent without deletions.
     Undecided,
     /// They may not, until an operator confirms: everything is sent without deletions.
     Withheld,

@@ -1,4 +1,4 @@
-//! What is said of paths that could not be delivered: one line for each directory and cause, however many paths it stands for.
+//! Reports of paths that could not be delivered: one line for each directory and cause, with the number of paths.
 //! Retries nothing.
 
 use std::collections::BTreeMap;
@@ -7,16 +7,16 @@ use std::time::Duration;
 use super::{Now, PathFailure};
 use crate::path::RelPath;
 
-/// Lines for one job; directories above that are only counted.
+/// At most so many lines for one job; further directories are only counted.
 const LINES_MAX: usize = 10;
 
-/// A cause that lasts is said again when so much time has passed, or when it concerns twice as many paths.
+/// A cause is reported again after this time, or when it concerns twice as many paths.
 const AGAIN: Duration = Duration::from_secs(3600);
 
 /// Directories and causes that are remembered.
 const REMEMBERED_MAX: usize = 10_000;
 
-/// What is to be said of one directory and cause.
+/// The line for one directory and cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The directory of the paths.
@@ -25,22 +25,22 @@ pub struct Refusal {
     pub paths: usize,
     /// One of them.
     pub example: PathFailure,
-    /// When they are tried again.
+    /// When the next retry is due.
     pub due: Now,
 }
 
-/// What is to be said after a job.
+/// The report after a job.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RefusalReport {
     /// One by one.
     pub refusals: Vec<Refusal>,
-    /// So many more paths.
+    /// Further paths without a line,
     pub more_paths: usize,
-    /// In so many more directories.
+    /// in so many directories.
     pub more_directories: usize,
 }
 
-/// What was said already.
+/// What was reported already.
 #[derive(Debug, Default)]
 pub struct Refusals {
     known: BTreeMap<(RelPath, String), Known>,
@@ -85,7 +85,7 @@ impl Refusals {
         complaint
     }
 
-    /// Nothing fails any more: what fails next is new.
+    /// Nothing fails any longer: the next failure is reported as new.
     pub fn forget(&mut self) {
         self.known.clear();
     }

@@ -1,6 +1,6 @@
-//! One remote as the engine sees it: what it owes, what is in flight, whether it answers.
-//! Does not know how many workers or other remotes there are. What a job's end means stands in `settle.rs`, what starts
-//! next in `start.rs`.
+//! The state of one remote: what it owes, what is in flight, whether it answers. `start.rs` starts its jobs, `settle.rs` handles
+//! their reports.
+//! Does not know how many workers or other remotes there are.
 
 mod confirm;
 mod flush;
@@ -33,17 +33,17 @@ use crate::change::{Cause, Change, RemoteId, RootId, Scope};
 use crate::failure::FailureKind;
 use crate::path::RelPath;
 
-/// Paths in one batch: many, so that a storm needs few runs; not too many, so that a batch ends soon.
+/// Paths in one batch: enough that a storm needs few runs, few enough that a batch ends soon.
 const BATCH_PATHS: usize = 4_000;
-/// Failing paths that are remembered one by one; above it the whole tree is compared.
+/// Above this number of failing paths, the whole tree is retried instead.
 const FAILING_MAX: usize = 10_000;
 
-/// Deferred paths that are remembered one by one.
+/// Above this number, deferred paths collapse into trees.
 const DEFERRED_MAX: usize = 100_000;
-/// It is quiet when no job has ended for so long.
+/// A remote is quiet when nothing is pending and no job has ended for this long.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// How many paths are kept one by one.
+/// How many single paths are kept.
 #[derive(Debug, Clone, Copy)]
 pub struct RemoteLimits {
     /// Paths in one batch.
@@ -61,11 +61,11 @@ pub enum Room {
     Any,
     /// Only short jobs: the last free worker is reserved for them.
     Short,
-    /// Nothing: every worker is busy or kept for another remote.
+    /// No job: every worker is busy or reserved for another remote.
     None,
 }
 
-/// What never changes of a remote.
+/// What never changes for a remote.
 #[derive(Debug, Clone, Copy)]
 struct RemoteSetup {
     id: RemoteId,
@@ -75,8 +75,8 @@ struct RemoteSetup {
     unrecorded: Extraneous,
 }
 
-/// Everything that is known of one remote: what it lacks (`backlog`, `full_sync`, `deferred`, `failing`), what is under way (`flights`,
-/// `locks`), and what may start (`permission`, `contact`, `pace`).
+/// Everything about one remote: what it lacks (`backlog`, `full_sync`, `deferred`, `failing`), what is under way (`flights`, `locks`),
+/// and what may start (`permission`, `contact`, `pace`).
 #[derive(Debug)]
 pub struct RemoteState {
     setup: RemoteSetup,
@@ -85,7 +85,7 @@ pub struct RemoteState {
     backlog: Backlog,
     full_sync: Option<FullSync>,
     deferred: Deferred,
-    /// What is known of paths that rsync could not deliver. Their next tries are deferred.
+    /// Paths that rsync could not deliver. Their next retries are in `deferred`.
     failing: FailingPaths,
     flights: Flights,
     locks: PathLocks,
@@ -131,8 +131,8 @@ impl RemoteState {
         self.backlog.mark(path, mark, &self.locks)
     }
 
-    /// Takes in what the last run of the program left. No event reported what vanished since then, so whole directories wait for a
-    /// decision about deletions.
+    /// Adds an item that the last run of the program did not deliver. No event reported what was deleted since then, so listings
+    /// and trees wait for the decision about deletions.
     pub fn restore(&mut self, now: Now, item: &Item) {
         self.recheck(now, item);
         if self.permission.deletions == Deletions::Undecided && item.mark.scope != Scope::Entry {
@@ -161,24 +161,24 @@ impl RemoteState {
         self.permission.root_is_lost
     }
 
-    /// Jobs may start again. Nothing was sent meanwhile, so an outage would not have been noticed.
+    /// Jobs may start again. While none ran, an outage of the remote went unnoticed, so rechecks wait as after one.
     fn break_silence(&mut self, now: Now) {
         self.put_off_rechecks(now, self.flights.last_end());
     }
 
-    /// Takes in what the watch thread saw.
+    /// Adds a change that the watch thread reported.
     pub fn change(&mut self, now: Now, change: &Change) {
         if change.cause == Cause::Attrib && !self.failing.is_empty() {
-            // Another mode or owner may be what failing paths below it wait for.
+            // A new mode or owner may have cured what fails below this path: retry it.
             for path in self.failing.within(&change.path) {
                 self.deferred.bring_forward(now, &path);
             }
         }
-        // A running tree job may have sent a directory before it was watched. No event reported what vanished from it meanwhile, so
-        // list it.
+        // A tree job may have sent a new directory before it was watched. No event reports what was deleted there meanwhile, so
+        // compare its listing.
         let unseen = change.is_dir && change.cause == Cause::Create && self.sends_trees();
         let scope = if unseen { change.scope.max(Scope::Listing) } else { change.scope };
-        // Another tree was here a moment ago: files of its copy may have the same size and time.
+        // The copy may still hold another tree of this name, with files of the same size and time.
         let compare_content =
             change.cause == Cause::MovedTo && scope == Scope::Tree && self.owes(&change.path);
         let additive =
@@ -188,11 +188,11 @@ impl RemoteState {
         let Some(old) = &change.moved_from else {
             return;
         };
-        // Moved a -> b -> c before a run: the remote still has it as a. With b in flight, it will have it as b.
+        // After a -> b -> c without a run, the copy is still at a. If b is in flight, the copy will be at b.
         let known = self.backlog.moves.take(old).filter(|_| !self.is_in_flight(old));
         if marked == Marked::Itself {
             let origin = known.unwrap_or_else(|| old.clone());
-            // A job that gave a move back has left both names alone: they leave together with the third one.
+            // If a job has returned a move as undone, its two names were deferred. Send them together with the third.
             self.deferred.bring_forward(now, old);
             self.deferred.bring_forward(now, &origin);
             self.wait_for(&origin, &change.path);
@@ -205,7 +205,7 @@ impl RemoteState {
         self.backlog.pending.touches(path) || self.locks.touches(path)
     }
 
-    /// Keeps what waits within `max` paths, of each sort.
+    /// Keeps at most `max` pending and `max` deferred paths.
     pub fn limit(&mut self, max: usize, actions: &mut Vec<Action>) {
         self.deferred.limit(max);
         if let Some((from, to)) = self.backlog.limit(max) {
@@ -226,7 +226,7 @@ impl RemoteState {
         let under_way = self.full_sync.as_mut();
         let mut unfiltered = under_way.filter(|it| it.filter == FullSyncFilter::Off);
         if lost_notices && let Some(full_sync) = &mut unfiltered {
-            // Don't restart: if the kernel drops events faster than a tree is compared, no full sync would ever end.
+            // Do not restart: if the kernel drops events faster than a tree is compared, no full sync would ever end.
             full_sync.again = true;
             return;
         }
@@ -235,7 +235,7 @@ impl RemoteState {
             .restart(cause, if lost_notices { self.setup.unrecorded } else { Extraneous::Deleted });
     }
 
-    /// Tries every failing path again now.
+    /// Retries every failing path now.
     pub fn retry_failing(&mut self, now: Now) {
         for path in self.failing.paths() {
             self.deferred.bring_forward(now, path);
@@ -261,13 +261,13 @@ impl RemoteState {
         self.backlog.pending.iter().chain(flying).chain(whole).chain(self.deferred.items())
     }
 
-    /// How many changes wait, as an operator counts them: without rechecks of what was delivered.
+    /// How many changes the remote lacks, as an operator counts them: without rechecks and confirmations.
     pub fn waiting(&self) -> usize {
         let full_sync = self.full_sync.as_ref().map_or(0, |full_sync| full_sync.left.len());
         self.backlog.pending.len() + self.flights.items() + full_sync + self.deferred.changes()
     }
 
-    /// The jobs whose items are owed. Those of a scheduled sync are not: nothing changed, and the next one comes by itself.
+    /// The jobs whose items are owed. A scheduled sync's are not: nothing changed there, and the next one comes by itself.
     fn owing_flights(&self) -> impl Iterator<Item = &Flight> {
         let owes = |flight: &&Flight| flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
         self.flights.values().filter(owes).filter(|_| self.is_active())
@@ -293,7 +293,7 @@ impl RemoteState {
         down.into_iter().chain(paths).collect()
     }
 
-    /// A file system below `path` is gone: nothing at or below it leaves until it is back.
+    /// The file system mounted at `path` is gone: nothing at or below it is sent until it is back.
     pub fn lose(&mut self, path: &RelPath) {
         let mount = Owner::LostMount(path.clone());
         self.locks.drop_owner(&mount);
@@ -308,7 +308,7 @@ impl RemoteState {
         }
     }
 
-    /// Takes in what falls due by time alone.
+    /// Handles everything that is due by time.
     pub fn deadlines(&mut self, now: Now, actions: &mut Vec<Action>) {
         for item in self.deferred.take_due(now, self.outlook()) {
             if !self.holds_confirmation(now, &item) {
@@ -324,7 +324,7 @@ impl RemoteState {
         }
     }
 
-    /// Says of an outage now and then that it lasts.
+    /// Reminds the operator of a lasting outage now and then.
     fn remind(&mut self, now: Now, actions: &mut Vec<Action>) {
         let Some(outage) = self.contact.outage() else { return };
         if let Some(failure) = outage.failure.clone()
@@ -344,14 +344,14 @@ impl RemoteState {
         }
     }
 
-    /// Lets the operator be reminded of an outage at once.
+    /// Makes the reminder of an outage due now.
     pub fn remind_now(&mut self, now: Now) {
         self.contact.remind_at(now);
     }
 
     /// When the conditions of deferred paths are met.
     fn outlook(&self) -> Outlook {
-        // Sent beside another job, a disputed directory could be disputed again.
+        // A disputed directory is sent when no batch runs: beside another one it could be disputed again.
         let answers = self.contact.is_up() && self.permission.may_start();
         let is_quiet = self.backlog.pending.is_empty() && self.flights.count(Flight::is_short) == 0;
         Outlook {
@@ -401,18 +401,18 @@ impl RemoteState {
         self.is_doubtful() && self.flights.count(|flight| flight.is_trial) > 0
     }
 
-    /// True while such a job is at work, and does not just wait for an answer.
+    /// True while a trial uses a worker, and does not only wait for an answer.
     pub fn is_on_trial(&self) -> bool {
         let is_trial = |flight: &Flight| flight.is_trial && !flight.is_waiting;
         self.is_doubtful() && self.flights.count(is_trial) > 0
     }
 
-    /// A job waits for the remote; true when that is news.
+    /// A job waits for the remote; true if it did not wait before.
     pub fn wait(&mut self, job: JobId) -> bool {
         self.flights.wait(job)
     }
 
-    /// It goes on; true when that is news.
+    /// The job continues; true if it waited before.
     pub fn work(&mut self, job: JobId) -> bool {
         self.flights.work(job)
     }
@@ -427,7 +427,7 @@ impl RemoteState {
         self.flights.is_empty()
     }
 
-    /// True when a batch is in flight and does not wait for the remote.
+    /// True when a batch or a question is in flight and uses a worker.
     pub fn has_working_batch(&self) -> bool {
         self.flights.count(|flight| flight.is_short() && !flight.is_waiting) > 0
     }

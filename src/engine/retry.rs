@@ -1,5 +1,5 @@
-//! When what failed is tried again: a remote that is down, a path that rsync could not deliver.
-//! Starts nothing; how often each kind of failure is tried stands in `failure.rs`.
+//! When to retry what failed: a remote that is down, a path that rsync could not deliver.
+//! Starts nothing; the policy for each kind of failure is in `failure.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use crate::path::{RelPath, within};
 /// Quick retries of a path before it goes to the fail log: the delay before each.
 const QUICK: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)];
 
-/// Shortest and longest pause between two tries of a small path in the fail log.
+/// Shortest and longest pause between two retries of a small path in the fail log.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(50));
 
-/// The same for large files and trees: each try may transfer or compare very much.
+/// The same for large files and trees, whose retries may transfer or compare a lot.
 const REFUSED_LARGE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(1800));
 
 /// An operator is reminded of an outage this often.
 pub const REMINDER: Duration = Duration::from_secs(3600);
 
-/// A try that took long is followed by the next one after at least this.
+/// Shortest pause between the end of a try and the next one.
 const BREATH: Duration = Duration::from_millis(250);
 
 /// A remote to which nothing can be sent.
@@ -35,16 +35,16 @@ pub struct Outage {
     pub tries: u32,
     /// When the next try is due.
     pub next: Now,
-    /// What the last try came to; `None` before the first one.
+    /// Why the last try failed; `None` before the first one.
     pub failure: Option<Failure>,
-    /// All kinds of failures of this outage.
+    /// The kinds of failures in this outage, as bits.
     kinds: u8,
     /// When the operator is reminded of it.
     remind_at: Now,
 }
 
 impl Outage {
-    /// The state before first contact: nothing is known, so the first job goes alone, at once.
+    /// The state before first contact: the first job starts at once, and alone.
     pub fn unknown() -> Self {
         Self {
             since: Now::ZERO,
@@ -56,8 +56,8 @@ impl Outage {
         }
     }
 
-    /// After another failed try, which began at `began`. The pause grows with the outage (a thirty-second part of it) up to what the
-    /// kind of failure allows; `salt` spreads the tries of many remotes.
+    /// The state after a failed try that began at `began`. The pause is 1/32 of the outage's length, within the limits of the kind of
+    /// failure; `salt` spreads the tries of many remotes.
     pub fn after_failure(
         before: Option<Self>,
         now: Now,
@@ -92,7 +92,7 @@ impl Outage {
         self.failure.as_ref().map_or(0, |failure| failure.code)
     }
 
-    /// True when it stands in the fail log: it lasts, and it is not the source's.
+    /// True when it belongs in the fail log: more than one try failed, and the watch root is not to blame.
     pub fn is_logged(&self) -> bool {
         self.tries > 1 && self.kind() != Some(FailureKind::Source)
     }
@@ -102,12 +102,12 @@ impl Outage {
         (self.tries > 0).then_some(self.remind_at)
     }
 
-    /// The operator is reminded at this time, and then every hour.
+    /// Sets when the operator is reminded next.
     pub fn remind_at(&mut self, time: Now) {
         self.remind_at = time;
     }
 
-    /// True when this outage has had a failure of this kind.
+    /// True when a try of this outage has failed with this kind.
     pub fn has_had(&self, kind: FailureKind) -> bool {
         self.kinds & kind.bit() != 0
     }
@@ -116,7 +116,7 @@ impl Outage {
 /// One path that rsync could not deliver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failing {
-    /// What is to be made equal there.
+    /// What to deliver there.
     pub mark: Mark,
     /// Failed tries so far.
     pub tries: u32,
@@ -124,11 +124,11 @@ pub struct Failing {
     pub since: Now,
     /// When it failed last.
     pub failed: Now,
-    /// When it is tried again; in the past while it is pending or in flight.
+    /// When the next retry is due; in the past while it is pending or in flight.
     pub due: Now,
-    /// True once it stands in the fail log.
+    /// True once it is in the fail log.
     pub logged: bool,
-    /// What the last try came to.
+    /// Why the last try failed.
     pub failure: Failure,
 }
 
@@ -136,14 +136,14 @@ pub struct Failing {
 #[derive(Debug, Default)]
 pub struct FailingPaths {
     paths: BTreeMap<RelPath, Failing>,
-    /// What was said of them.
+    /// What was reported of them.
     refusals: Refusals,
 }
 
 /// What follows from a failure of a path.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NextTry {
-    /// What is to be tried again.
+    /// What to retry.
     pub item: Item,
     /// When.
     pub due: Now,
@@ -151,12 +151,12 @@ pub struct NextTry {
     pub log: FailLogChange,
 }
 
-/// Whether the fail log holds something else than before.
+/// Whether the fail log has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FailLogChange {
     /// It does not.
     Same,
-    /// It does.
+    /// It has.
     Changed,
 }
 
@@ -187,7 +187,7 @@ impl FailingPaths {
         NextTry { item: Item { mark: entry.mark, ..item }, due: entry.due, log }
     }
 
-    /// Forgets what `item` delivered, unless `keep` says otherwise. Returns the paths that it forgets.
+    /// Forgets the paths that `item` has delivered, except those to `keep`. Returns the forgotten ones.
     pub fn delivered(
         &mut self,
         item: &Item,
@@ -204,8 +204,8 @@ impl FailingPaths {
         (log, delivered)
     }
 
-    /// `item` was not delivered but divided into pieces. A piece with its path takes its place. Returned are failing paths
-    /// below it that wait for no time of their own (`is_timed`), and the item itself if it was divided with less caution than is due.
+    /// `item` was not delivered but divided. The piece with its path, if any, takes its place. Returns what to mark again: failing
+    /// paths below it without a retry of their own (`is_timed`), and the item itself if its content had to be compared but was not.
     pub fn divided(
         &mut self,
         item: &Item,
@@ -242,14 +242,14 @@ impl FailingPaths {
         self.refusals.add(now, logged)
     }
 
-    /// When nothing fails any more, what fails next is said as new.
+    /// If nothing fails any longer, the next failure is reported as new.
     pub fn forget_what_was_said(&mut self) {
         if self.paths.is_empty() {
             self.refusals.forget();
         }
     }
 
-    /// What fails in this very directory, and failed before `began`; each with a time that is sooner than its next try.
+    /// Entries of this directory that failed before `began`, each with an earlier time for its retry.
     pub fn siblings(&self, directory: &RelPath, began: Now) -> Vec<(RelPath, Now)> {
         let mut siblings = self.within(directory);
         siblings.retain(|path| path.parent().as_ref() == Some(directory));
@@ -261,7 +261,7 @@ impl FailingPaths {
         siblings.into_iter().filter_map(sooner).collect()
     }
 
-    /// What fails at the path and below it.
+    /// Failing paths at or below the path.
     pub fn within(&self, path: &RelPath) -> Vec<RelPath> {
         if self.paths.is_empty() {
             return Vec::new();
@@ -270,7 +270,7 @@ impl FailingPaths {
         near.map(|(p, _)| p.clone()).collect()
     }
 
-    /// Every path that stands in the fail log.
+    /// Every path in the fail log.
     pub fn logged(&self) -> impl Iterator<Item = (&RelPath, &Failing)> {
         self.paths.iter().filter(|(_, failing)| failing.logged)
     }
@@ -280,7 +280,7 @@ impl FailingPaths {
         self.paths.keys()
     }
 
-    /// Every path that fails, and how.
+    /// Every failing path, and how it fails.
     pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &Failing)> {
         self.paths.iter()
     }
@@ -301,7 +301,7 @@ impl FailingPaths {
     }
 }
 
-/// The pause before a path in the fail log is tried again: a quarter of the time for which it has failed, within limits.
+/// The pause before the next retry of a path in the fail log: a quarter of the time since it failed first, within limits.
 fn pause(mark: Mark, lasts: Duration) -> Duration {
     let is_small = !mark.large && mark.scope != Scope::Tree;
     let (shortest, longest) = if is_small { REFUSED } else { REFUSED_LARGE };

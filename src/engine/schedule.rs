@@ -1,5 +1,5 @@
-//! When the next run for a remote may start: at once after rest, spaced when runs come fast.
-//! Does not know what the run holds.
+//! When the next run for a remote may start: at once after a rest, spaced in a stream.
+//! Does not know what a run sends.
 
 use std::time::Duration;
 

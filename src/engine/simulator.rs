@@ -44,11 +44,11 @@ enum Wake {
     Late(RemoteId, Vec<Op>),
     Health(RemoteId),
     Refuse(RemoteId),
-    /// Somebody replaces the copy by an equal directory. A session that has entered the old one stays there.
+    /// Somebody replaces the copy by an equal directory. A session that entered the old one stays there.
     Swap(RemoteId),
-    /// The root goes, or comes back.
+    /// The root is unmounted, or mounted again.
     Root(RootId),
-    /// The watch thread says what became of the root.
+    /// The watch thread reports what happened to the root.
     RootSeen(RootId),
     Overflow(RootId),
     FullSync(FullSyncCause),
@@ -65,7 +65,7 @@ enum Health {
     Down,
 }
 
-/// A job in flight, with what its worker decides when it looks.
+/// A job in flight, with what its worker decided when it looked.
 #[derive(Debug)]
 struct Flying {
     job: Job,
@@ -74,11 +74,11 @@ struct Flying {
     is_trial: bool,
     /// The engine has been told that it waits for its remote.
     is_waiting: bool,
-    /// It works again after it has waited, so more jobs than workers may be at work.
+    /// It continued after a wait, so more jobs than workers may be at work.
     went_on: bool,
-    /// Its session had entered the remote's directory before the job began: after so many swaps.
+    /// How many swaps there had been when its session entered the remote's directory; `None` without a session.
     entered: Option<u32>,
-    /// The engine has been told that others may be at work below these directories.
+    /// The engine was told that others may be at work below these directories.
     opened: Vec<RelPath>,
     ops: Vec<Vec<Op>>,
     /// Paths where a directory may appear before rsync looks, while the remote still has another one there.
@@ -93,7 +93,7 @@ struct SimulatedRemote {
     copy: Copy,
     health: Health,
     told_down: bool,
-    /// When the engine last learned that it is back.
+    /// When the engine last learned that it was back.
     up_since: Now,
     /// A job has ended since the engine started.
     known: bool,
@@ -102,7 +102,7 @@ struct SimulatedRemote {
     swaps: u32,
 }
 
-/// Everything.
+/// The state of a simulation.
 struct World {
     rng: Rng,
     now: Now,
@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// Goes on until that time, or until nothing more happens by itself.
+    /// Runs until that time, or until nothing is left to happen.
     fn run_until(&mut self, end: Now) {
         loop {
             self.steps += 1;
@@ -282,7 +282,7 @@ impl World {
         }
     }
 
-    /// Takes an event in; true when the engine did something.
+    /// Feeds an event to the engine; true when it acted.
     fn feed(&mut self, event: Event) -> bool {
         let actions = self.engine.handle(self.now, event);
         let acted = !actions.is_empty();

@@ -17,7 +17,7 @@ pub enum Want {
     Trees(usize),
 }
 
-/// The walk through the pending set: where it is, and what it has taken.
+/// A walk through the pending set: its position, and what it has taken.
 pub struct Taking<'a> {
     trie: &'a mut Trie<Mark>,
     want: Want,
@@ -32,7 +32,7 @@ impl<'a> Taking<'a> {
         Self { trie, want, items: Vec::new(), waits: None, path: Vec::new() }
     }
 
-    /// Takes what it may. Also returns one path that has to wait, and for which kind of lock; a short wait is preferred.
+    /// Takes what no lock keeps back. Also returns one path that has to wait, if any, and for which kind of lock: a short one if possible.
     pub fn take(mut self, locks: &PathLocks) -> (Vec<Item>, Option<(RelPath, LockKind)>) {
         self.visit(Trie::<Mark>::ROOT, Some(&locks.root()));
         (self.items, self.waits)

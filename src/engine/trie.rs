@@ -10,7 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::path::RelPath;
 
-/// "No node", in the links between nodes.
+/// A link to no node.
 const NONE: u32 = u32::MAX;
 
 /// Slots that an emptied trie keeps; it frees the rest. A few, so that single changes allocate nothing; two tries for each of
@@ -49,7 +49,7 @@ impl<T> Slot<T> {
 
 /// Values by path.
 ///
-/// Invariant: a node without value and without children exists only as the root, or while its id is in use.
+/// Invariant: a node has a value or children, unless it is the root or its id is in use.
 #[derive(Debug)]
 pub struct Trie<T> {
     slots: Vec<Slot<T>>,
@@ -87,7 +87,7 @@ impl<T> Default for Trie<T> {
     }
 }
 
-/// A node to look at, with what hangs below it.
+/// A read-only view of a node and everything below it.
 #[derive(Debug)]
 pub struct TrieNode<'a, T> {
     /// The value of this very path.
@@ -115,7 +115,7 @@ impl<'a, T: Copy> TrieNode<'a, T> {
 }
 
 impl<T: Copy> Trie<T> {
-    /// The node of the empty path; always there.
+    /// The node of the empty path, which always exists.
     pub const ROOT: NodeId = NodeId(0);
 
     /// The node of the empty path, to look at.
@@ -134,12 +134,12 @@ impl<T: Copy> Trie<T> {
         self.value_mut(at).replace(value)
     }
 
-    /// The node at `path`, made when it is missing. Give it a value, or a child that has one.
+    /// The node at `path`, created if missing. Give it a value, or a child with a value.
     pub fn node_at(&mut self, path: &RelPath) -> NodeId {
         path.components().fold(Self::ROOT, |at, name| self.child_or_new(at, name))
     }
 
-    /// The node at `path`, where there is one.
+    /// The node at `path`, if it exists.
     pub fn find(&self, path: &RelPath) -> Option<NodeId> {
         path.components().try_fold(Self::ROOT, |at, name| self.child(at, name))
     }
@@ -154,7 +154,7 @@ impl<T: Copy> Trie<T> {
         value
     }
 
-    /// True when a value stands at `path`, above it or below it.
+    /// True when `path`, or a path above or below it, has a value.
     pub fn touches(&self, path: &RelPath) -> bool {
         let mut at = Self::ROOT;
         for name in path.components() {
@@ -189,7 +189,7 @@ impl<T: Copy> Trie<T> {
         self.child_by_hash(at, name, self.hash(at.0, name))
     }
 
-    /// The child called `name`, made when it is missing. Give it a value, or a child that has one.
+    /// The child called `name`, created if missing. Give it a value, or a child with a value.
     pub fn child_or_new(&mut self, at: NodeId, name: &[u8]) -> NodeId {
         let hash = self.hash(at.0, name);
         if let Some(known) = self.child_by_hash(at, name, hash) {
@@ -216,7 +216,7 @@ impl<T: Copy> Trie<T> {
         id(self.slot(at).first_child)
     }
 
-    /// The sibling that came next.
+    /// The next sibling, in order of creation.
     pub fn next(&self, at: NodeId) -> Option<NodeId> {
         id(self.slot(at).next)
     }

@@ -1,5 +1,5 @@
-//! The bytes of the journal: a fixed header, then sealed frames. Pure functions over bytes.
-//! Does not decide what the frames mean together (replay.rs does).
+//! The journal's file format: a fixed header, then sealed frames. Pure functions over bytes.
+//! Does not interpret the frames (replay.rs does).
 
 use super::Seq;
 use crate::change::Scope;

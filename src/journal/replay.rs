@@ -1,5 +1,5 @@
-//! What a journal's bytes mean: which paths are still pending for which remote. Pure; does not touch the disk.
-//! If in doubt it returns too much, never too little: a path that is sent again costs time, a forgotten path is lost.
+//! Reads a journal: which paths are still pending for which remote. Pure; does not touch the disk.
+//! In doubt it returns too much: sending a path again costs time, a forgotten path is lost.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -10,7 +10,7 @@ use crate::change::{RemoteId, RootId, Scope};
 use crate::path::RelPath;
 use crate::seal::NoFrame;
 
-/// Above this number of paths everything is pending instead: memory stays bounded.
+/// Above this number of paths, everything is pending instead, so that memory stays bounded.
 const MARKS_MAX: usize = 1_500_000;
 /// Remotes of one root beyond this rank share a bit that no delivery clears.
 const RANK_SHARED: usize = 63;
@@ -275,7 +275,7 @@ fn settle(marks: &mut Marks, path: &[u8], scope: Scope, upto: Seq, bits: u64) {
 }
 
 impl Mark {
-    /// False when nobody lacks it any more.
+    /// False when no remote lacks it any longer.
     fn settle(&mut self, upto: Seq, bits: u64) -> bool {
         if self.seq <= upto {
             self.owed &= !bits;

@@ -1,6 +1,6 @@
-//! Confirmations: what was delivered in a session from before its change is compared once more by one that connects afterwards.
-//! A receiver stays in the directory that it has entered. If another directory takes its place (`mv www old; mv new www`, a link that
-//! is switched), a delivery goes into the old one, and rsync reports success.
+//! Confirmations: a delivery by a session that had connected before the job is compared again by a session that connects later.
+//! A receiver stays in the directory that it has entered. If another directory takes its place (`mv www old; mv new www`, or a
+//! switched link), the delivery goes into the old one, and rsync reports success.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::path::RelPath;
 const CONFIRM_AFTER: Duration = SESSION_REST.saturating_sub(Duration::from_secs(1));
 
 impl RemoteState {
-    /// Defers the confirmation of what was delivered; returns it as what is owed. A flush does not wait for the usual delay.
+    /// Defers the confirmations of these deliveries; returns them as owed. If a flush waits, they are due at once.
     pub(super) fn confirm_later(
         &mut self,
         now: Now,
@@ -38,9 +38,9 @@ impl RemoteState {
         items
     }
 
-    /// True for a confirmation that does not come now: it would do harm where the path has gone and is the origin of a move, for it
-    /// would delete the copy. What waits for a time is delivered again in any case. A job in flight may find nothing to do, so the
-    /// confirmation comes after it.
+    /// True for a confirmation that must not start now, because a job has the path or its retry is due later. If the path is the
+    /// origin of a move, a confirmation would delete the copy that the move needs. A job in flight may find nothing to do, so the
+    /// confirmation is deferred until after it. A retry sends the path again, so no confirmation is needed.
     pub(super) fn holds_confirmation(&mut self, now: Now, item: &Item) -> bool {
         if !item.confirms() || item.mark.scope != Scope::Entry {
             return false;

@@ -1,5 +1,5 @@
-//! What an operator asks of one remote: a pause, a comparison, another try, and to be told when all is delivered.
-//! Decides no order: what is asked for becomes pending like anything else.
+//! Requests of an operator for one remote: pause, resume, compare, flush.
+//! They have no priority: a requested comparison becomes pending like any change.
 
 use super::{Flight, Origin, RemoteState};
 use crate::change::Scope;
@@ -9,7 +9,7 @@ use crate::engine::{Action, FullSyncCause, FullSyncFilter, JobId, Now};
 use crate::path::RelPath;
 
 impl RemoteState {
-    /// From now on nothing starts.
+    /// No job starts from now on.
     pub fn pause(&mut self) {
         self.permission.is_paused = true;
     }
@@ -31,7 +31,7 @@ impl RemoteState {
         self.contact.try_soon();
     }
 
-    /// Notes all that is to be delivered now.
+    /// Begins a flush: notes everything that is pending or in flight.
     pub fn flush(&mut self, now: Now, id: FlushId, within: Vec<RelPath>) {
         self.deferred.confirm_soon(now);
         let mut mark = FlushMark::new(id, within);
@@ -44,14 +44,14 @@ impl RemoteState {
         pending.chain(self.deferred.unsettled().cloned()).for_each(|path| mark.add(path));
         let full_sync = self.full_sync.as_ref();
         let compares = full_sync.is_some_and(|it| it.filter == FullSyncFilter::Off);
-        // What is below a lost root is known when it is back and compared.
+        // A lost root is compared when it is back. Only then is known what changed below it.
         if compares || self.permission.root_is_lost {
             mark.add_full_sync();
         }
         self.flushes.push(mark);
     }
 
-    /// True when this remote keeps the flush waiting no longer.
+    /// True when the flush no longer waits for this remote.
     pub fn is_flushed(&self, id: FlushId) -> bool {
         let mark = self.flushes.iter().find(|mark| mark.id == id);
         let owes_nothing = self.waiting() == 0 && self.deferred.unconfirmed() == 0;
@@ -80,7 +80,7 @@ impl RemoteState {
         self.flushes.iter_mut().for_each(|mark| mark.job_undone(job, items));
     }
 
-    /// A job has ended: `undone` could not be delivered, `returned` goes on in pieces, and of what is `withheld` nothing was deleted.
+    /// A job has ended: `undone` failed, `returned` is still owed, and `withheld` was sent without deletions.
     pub(super) fn flush_settled(
         &mut self,
         job: JobId,

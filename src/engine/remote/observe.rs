@@ -1,4 +1,4 @@
-//! What can be seen of a remote from outside: for the status, the page and the metrics.
+//! Views of a remote for the status, the page and the metrics.
 //! Changes nothing.
 
 use super::{Origin, RemoteState};
@@ -8,7 +8,7 @@ use crate::engine::retry::{Failing, Outage};
 use crate::engine::{JobId, Now};
 use crate::path::RelPath;
 
-/// One remote at one moment.
+/// The state of one remote at one moment.
 #[derive(Debug, Clone)]
 pub struct RemoteView {
     /// The root that it mirrors.
@@ -19,11 +19,11 @@ pub struct RemoteView {
     pub is_tried: bool,
     /// True while an operator has paused it.
     pub is_paused: bool,
-    /// True while it gets what it missed.
+    /// True while it gets changes from before its return, or a full sync.
     pub is_catching_up: bool,
     /// Paths that may differ from their copy, those in flight included; the full sync's shards are not among them.
     pub pending: usize,
-    /// No path has been pending for longer than since then.
+    /// Since when the oldest path has been pending, at the earliest.
     pub oldest: Option<Now>,
     /// Jobs in flight.
     pub in_flight: usize,
@@ -50,21 +50,21 @@ pub struct FullSyncView {
     pub jobs: Vec<JobId>,
 }
 
-/// How one path stands at one remote.
+/// Whether one path is delivered to one remote.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Standing {
-    /// Nothing waits that concerns it.
+    /// Nothing that concerns it is owed.
     Delivered,
-    /// It waits, or something above or below it that covers it; what is pending has waited since then.
+    /// It is owed, or something that covers it or is below it; the oldest pending path has waited since then.
     Pending(Option<Now>),
-    /// A job carries it.
+    /// It is in flight.
     InFlight(Option<Now>),
     /// rsync could not deliver it.
     Failing(Box<Failing>),
 }
 
 impl RemoteState {
-    /// How a path stands: the worst that is known of it, and of what is below it.
+    /// The worst that is known of the path, and of what is below it.
     pub fn standing(&self, path: &RelPath) -> Standing {
         let concerns = |item: &Item| match item.mark.scope {
             Scope::Tree if path.is_within(&item.path) => true,
@@ -89,7 +89,7 @@ impl RemoteState {
         self.backlog.pending.holds(path)
     }
 
-    /// What it is like now.
+    /// A view of it as it is now.
     pub fn observe(&self) -> RemoteView {
         let flights = || self.flights.values().filter(|flight| flight.origin == Origin::Pending);
         let flying: usize = flights().map(|flight| flight.items.len()).sum();

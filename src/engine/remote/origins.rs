@@ -1,5 +1,5 @@
-//! Moves: a new name is sent while the copy under the old name still exists, so that rsync need not send the data again.
-//! Only saves traffic: a move hint that is of no use is dropped.
+//! Moves: a new name is sent while its old name's copy still exists, so that rsync need not send the data again.
+//! This only saves traffic: a hint that cannot be used is dropped.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::engine::pending::Item;
 use crate::engine::{JobKind, Now, UndoneMove};
 use crate::path::RelPath;
 
-/// The second of two renames in a row is reported within this time.
+/// How long an undone move waits for the report of a second rename.
 const MOVES_ON: Duration = Duration::from_millis(250);
 
 impl RemoteState {
-    /// Lets `moved` wait for the job that is just sending its old name.
+    /// Makes `moved` wait for the job that is sending its old name.
     pub fn wait_for(&mut self, origin: &RelPath, moved: &RelPath) {
         if !self.locks.holds(origin) || self.locks.keeps_back(moved) {
             return;
         }
-        // Editors rename a small file right after they wrote it. Sending it twice takes less time than waiting.
+        // Editors rename a small file right after writing it. Sending it twice is quicker than waiting.
         let is_dear = |flight: &Flight, item: &Item| {
             flight.kind != JobKind::Batch || item.mark.scope == Scope::Tree
         };
@@ -32,8 +32,8 @@ impl RemoteState {
         }
     }
 
-    /// A job returned `moved`: it is sent together with its old name, or after the batch that has the old name in flight.
-    /// If neither is near, drops the hint.
+    /// A job returned `moved`: send it together with its old name if that is deferred or pending, or after the batch that has the
+    /// old name in flight. Otherwise drop the hint.
     pub fn wait_for_origin(&mut self, now: Now, moved: &RelPath) {
         let Some(origin) = self.backlog.moves.origin(moved).cloned() else { return };
         let origin = &origin;
@@ -53,8 +53,8 @@ impl RemoteState {
         }
     }
 
-    /// Takes back moves that a job left undone: the items at their old and new names. Whoever renames something twice in a row
-    /// tells us of the second time in a moment; then the third name is made from the copy, which must still be there.
+    /// Takes back moves that a job left undone, with the items at their old and new names. If the file was renamed twice in a row,
+    /// the second rename is reported soon. The third name is then made from the copy, so the copy must not be deleted before.
     pub fn give_back(&mut self, now: Now, undone: Vec<UndoneMove>, items: &[Item]) {
         for undone in undone {
             let names = [undone.new.clone(), undone.old.clone()];
@@ -70,7 +70,7 @@ impl RemoteState {
         }
     }
 
-    /// True when a job in flight is about this very path.
+    /// True when the path itself is an item of a job in flight.
     pub(super) fn is_in_flight(&self, path: &RelPath) -> bool {
         self.locks.holds(path) && self.flights.find(|flight| flight.has(path)).is_some()
     }

@@ -1,5 +1,5 @@
-//! What is sent again after an aborted run: its receiver works on with what it has, and the network may deliver late.
-//! So the items of such a run are sent again at once, and rechecked when nothing of it can be left.
+//! Rechecks after an aborted run: its receiver goes on with the data that it has, and the network may deliver more of it late.
+//! So the items of such a run are sent again at once, and compared again when none of its data can arrive any longer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::{FullSyncFilter, JobKind, Now};
 
-/// A receiver that has lost its sender has ended after this.
+/// A receiver without its sender has ended after this time.
 const SHORTEST: Duration = Duration::from_secs(5);
 
-/// When the network is back, the kernel sends again what it had sent before, after a pause of at most the outage's length.
-/// It gives up before this (Linux, Documentation/networking/ip-sysctl: tcp_orphan_retries).
+/// When the network is back, the kernel sends unacknowledged data again, after at most the outage's length. After this time it
+/// has given up (Linux, Documentation/networking/ip-sysctl: tcp_orphan_retries).
 const LONGEST: Duration = Duration::from_secs(120);
 
 impl RemoteState {
@@ -22,21 +22,21 @@ impl RemoteState {
         self.deferred.recheck(now + SHORTEST, item);
     }
 
-    /// Defers a recheck of everything that the aborted job had. A scheduled sync is left out: it comes again by itself, and nobody else may
-    /// compare what its filter excludes.
+    /// Defers a recheck of the aborted job's items. A scheduled sync is left out: it comes again by itself, and without its filter a
+    /// recheck would compare what the filter excludes.
     pub(super) fn recheck_aborted(&mut self, now: Now, flight: &Flight) {
         if flight.kind != JobKind::Trees(FullSyncFilter::Crontab) {
             flight.items.iter().for_each(|item| self.recheck(now, item));
         }
     }
 
-    /// The remote answers again, for the first time since `lost`: data of that time may arrive from now on.
+    /// The remote answers for the first time since `lost`: data of that time may arrive from now on.
     pub fn put_off_rechecks(&mut self, now: Now, lost: Now) {
         self.deferred.put_off_rechecks(now + (now - lost).clamp(SHORTEST, LONGEST));
     }
 
-    /// Late data may overwrite what a job has just sent to a path that waits for its recheck. Defers a recheck of that, too, and
-    /// returns it.
+    /// Late data may overwrite what a job has just sent where a recheck is deferred. Defers a recheck of these items too; returns
+    /// what is rechecked.
     pub fn recheck_sent(&mut self, items: &[Item]) -> Vec<Item> {
         let mut spoilt = Vec::new();
         for item in items {
@@ -44,7 +44,7 @@ impl RemoteState {
                 .extend(self.deferred.recheck_due_above(&item.path).map(|due| (due, item.clone())));
             if item.mark.scope == Scope::Tree {
                 let whole = |(due, below): (Now, Item)| {
-                    // The tree's delivery may have deleted what late data bring back.
+                    // Late data may bring back what this tree's delivery has deleted.
                     let additive = below.mark.additive && item.mark.additive;
                     let mark = Mark { scope: Scope::Tree, additive, ..below.mark };
                     (due, Item { mark, ..below })

@@ -1,5 +1,5 @@
-//! Remotes that come and go while the mirror runs.
-//! A remote that is gone keeps its number until its last job has ended; then another one may have it.
+//! Remotes that are added or removed while the mirror runs.
+//! A removed remote keeps its number until its last job has ended; then a new remote may get it.
 
 use super::RemoteState;
 use crate::engine::contact::Contact;
@@ -24,7 +24,7 @@ impl RemoteState {
         self.start_full_sync(now, FullSyncCause::Requested, actions);
     }
 
-    /// It is not mirrored any more: everything is forgotten but the jobs that are in flight.
+    /// It was removed from the configuration: everything but its jobs in flight is forgotten.
     pub fn retire(&mut self, now: Now) {
         let flights = std::mem::take(&mut self.flights);
         let permission = Permission { is_retired: true, ..Permission::default() };
@@ -33,7 +33,7 @@ impl RemoteState {
         *self = Self { flights, permission, contact, ..Self::with(self.setup) };
     }
 
-    /// False when it is not mirrored any more.
+    /// False when it was removed from the configuration.
     pub fn is_active(&self) -> bool {
         !self.permission.is_retired
     }

@@ -1,4 +1,4 @@
-//! What the end of a job means for its remote: delivered, failed, returned in pieces, or nothing done.
+//! Handles a job's report: what is delivered, failed, returned or put back, and whether the remote is up.
 //! Starts nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry};
@@ -19,21 +19,21 @@ use crate::engine::{
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 
-/// When a remote is back after so long, jobs from before the outage are aborted: their connections are dead. After a shorter outage they
-/// may still work.
+/// When a remote is back after an outage of this length, jobs from before it are aborted: their connections are dead. After a
+/// shorter outage they may still work.
 const CONNECTIONS_OUTLIVE: Duration = Duration::from_secs(5);
 
 /// What failed.
 #[derive(Default)]
 struct Blame {
-    /// Everything that is not delivered.
+    /// The paths that are not delivered.
     undone: BTreeSet<RelPath>,
-    /// What is tried again, and why.
+    /// What to retry, and why it failed.
     again: BTreeMap<RelPath, (Mark, PathFailure)>,
 }
 
 impl RemoteState {
-    /// Takes in what a worker says of its job.
+    /// Handles a worker's report.
     pub fn job_done(&mut self, now: Now, id: JobId, report: JobReport, actions: &mut Vec<Action>) {
         let Some(flight) = self.flights.end(now, id) else { return };
         self.locks.drop_owner(&Owner::Job(id));
@@ -53,7 +53,7 @@ impl RemoteState {
         self.flush_undone(id, &flight.items);
         self.recheck_aborted(now, &flight);
         if flight.began < self.contact.up_since() {
-            // Its connection is from before the outage, so its failure says nothing about the remote now.
+            // It began before the remote came back, so its failure says nothing about the remote now.
             return;
         }
         if let Verdict::Failed(failure) = report.verdict {
@@ -76,7 +76,8 @@ impl RemoteState {
 
     fn comes_up(&mut self, now: Now, flight: &Flight, actions: &mut Vec<Action>) {
         let Some(outage) = self.contact.answer(now) else { return };
-        // A recheck that was due before the outage was noticed waits for nothing any more. Late data may still come behind it.
+        // Rechecks that became pending before the outage was noticed are no longer deferred. Late data may still arrive after them, so
+        // defer them again.
         let at_once = flight.items.iter().cloned().chain(self.backlog.pending.iter());
         let early: Vec<Item> = at_once.filter(|item| item.mark.recheck == Recheck::Only).collect();
         early.iter().for_each(|item| self.recheck(now, item));
@@ -87,7 +88,7 @@ impl RemoteState {
         if outage.is_logged() {
             actions.push(Action::FailLogChanged);
         }
-        // Jobs still in flight have connections from before the outage.
+        // Jobs that are still in flight have connections from before the outage.
         if !self.flights.is_empty() && now - outage.since >= CONNECTIONS_OUTLIVE {
             actions.push(Action::Abort(self.setup.id));
         }
@@ -103,7 +104,7 @@ impl RemoteState {
         !self.backlog.pending.is_empty() || self.full_sync.is_some() || !self.flights.is_empty()
     }
 
-    /// Says that each kind of failure of this outage is over.
+    /// Reports the end of each kind of failure in this outage.
     fn say_over(&self, outage: &Outage, pending: usize, actions: &mut Vec<Action>) {
         let (remote, root) = (self.setup.id, self.setup.root);
         let after = self.contact.up_since() - outage.since;
@@ -134,8 +135,8 @@ impl RemoteState {
         self.backlog.age(flight.pending_since);
     }
 
-    /// Marks what a worker returned. Shards go to the full sync, large files to the pending set. Trees that vanished are deferred: their
-    /// job may delete, and if a file system was unmounted, the watch thread tells us first.
+    /// Marks what a worker returned. Shards go to the full sync, large files to the pending set. A vanished tree is deferred, because
+    /// its job deletes: if a file system was unmounted, the watch thread reports that first.
     fn take_back(&mut self, now: Now, flight: &Flight, returned: &[Item]) {
         let mut full_sync = self.full_sync.as_mut().filter(|_| flight.origin == Origin::FullSync);
         if let Some(full_sync) = &mut full_sync {
@@ -165,7 +166,7 @@ impl RemoteState {
         report: JobReport,
         actions: &mut Vec<Action>,
     ) {
-        // A job from before the outage says nothing about whether the remote answers now.
+        // Only a trial ends an outage: another job in flight began before it.
         if flight.is_trial {
             self.comes_up(now, &flight, actions);
         } else if !flight.kind.is_question()
@@ -190,7 +191,7 @@ impl RemoteState {
         let undone: Vec<RelPath> = blame.undone.iter().cloned().collect();
         let mut log = FailLogChange::Same;
         let (mut delivered, mut withheld, mut rechecked) = (Vec::new(), Vec::new(), Vec::new());
-        // A filtered sync may leave failing paths out, so it settles none of them.
+        // A filtered sync may leave failing paths out, so it settles none.
         let unfiltered = flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
         for item in &flight.items {
             let keep = |path: &RelPath| blame.undone.contains(path);
@@ -241,7 +242,7 @@ impl RemoteState {
         actions.push(Action::Settled(settled));
     }
 
-    /// What was sent without deletions is sent again when they are allowed.
+    /// Sends an item again with deletions, now or when they are allowed.
     fn compare_again(&mut self, item: &Item) {
         if !item.deletes_below() {
             return;
@@ -268,7 +269,7 @@ impl RemoteState {
         log
     }
 
-    /// Finds out what has to be tried again for each path that rsync named.
+    /// Finds out what to retry for each path that rsync named.
     fn blame(&self, items: &[Item], failed: Vec<PathFailure>) -> Blame {
         let mut blame = Blame::default();
         if failed.is_empty() {
@@ -284,7 +285,7 @@ impl RemoteState {
                 blame.undone.insert(path.clone());
                 if !self.failing.contains(&path) && !blame.again.contains_key(&path) {
                     if places == 0 {
-                        // Above the limit, the whole tree replaces single paths.
+                        // Above the limit, retry the whole tree instead of single paths.
                         path = RelPath::root();
                         let Mark { compare_content, additive, .. } = mark;
                         mark = Mark { compare_content, additive, ..Mark::new(Scope::Tree) };
@@ -332,7 +333,7 @@ impl RemoteState {
         FailLogChange::Changed
     }
 
-    /// A success in a directory may mean that the remote accepts there what it has refused before.
+    /// After a success in a directory, retries its failing entries sooner: their cause may be gone too.
     fn retry_siblings(&mut self, now: Now, began: Now, delivered: &[Item]) {
         if self.failing.is_empty() {
             return self.failing.forget_what_was_said();
@@ -371,21 +372,21 @@ impl RemoteState {
     }
 }
 
-/// The items that existed, and of which no deletion was reported.
+/// The items that existed, and whose deletion was not reported.
 fn additions<'a>(items: &'a [Item], deleted: &[RelPath]) -> HashSet<&'a RelPath> {
     let deleted: HashSet<&RelPath> = deleted.iter().collect();
     let paths = items.iter().filter(|item| item.mark.additive).map(|item| &item.path);
     paths.filter(|path| !deleted.contains(path)).collect()
 }
 
-/// Whether `item` was returned instead of delivered; if so, with the mark for its own path, if there is one.
+/// `Some` if `item` was returned instead of delivered, with the mark that its own path got, if any.
 fn piece_of(item: &Item, back: &Trie<Mark>) -> Option<Option<Mark>> {
     let pieces = back.get(&item.path).filter(|node| !node.is_empty())?;
     // A path returned below an entry or a listing belongs to another item.
     (pieces.value.is_some() || item.mark.scope == Scope::Tree).then_some(pieces.value)
 }
 
-/// Which paths have to be tried again when `failed` could not be delivered.
+/// Which paths to retry when `failed` could not be delivered.
 fn blame_one(flown: &Trie<Mark>, failed: &RelPath) -> Vec<(RelPath, Mark)> {
     // If a directory cannot be made, nothing below it arrives.
     let mut paths = Vec::new();
@@ -395,7 +396,7 @@ fn blame_one(flown: &Trie<Mark>, failed: &RelPath) -> Vec<(RelPath, Mark)> {
     if !paths.is_empty() {
         return paths;
     }
-    // The path lies inside an item: try only as much of the item as necessary.
+    // The path is inside an item: retry only the part that is needed.
     let mut nearest = (failed.clone(), Mark::new(Scope::Entry));
     let mut node = flown.root();
     let mut at = RelPath::root();

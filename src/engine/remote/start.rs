@@ -1,5 +1,5 @@
 //! Which job of a remote starts next, and when.
-//! Does not give it to a worker.
+//! Does not run it.
 
 use std::collections::HashSet;
 
@@ -18,17 +18,17 @@ use crate::engine::{FullSyncFilter, Job, JobId, JobKind, Now};
 use crate::failure::Retry;
 use crate::path::RelPath;
 
-/// Batches in flight at once. In a stream the pace keeps this at one. After rest, a second change need not wait for the
-/// end of the first run, which comes about 50 ms after its delivery.
+/// Batches in flight at once. In a stream the pace keeps it at one. After a rest, a second change need not wait for the first run to
+/// end, about 50 ms after its delivery.
 const BATCHES: usize = 4;
-/// Tree jobs in flight at once: more do not pay with two cores and a long round trip (docs/BENCHMARKS.md).
+/// Tree jobs in flight at once: more are not faster, with two cores and a long round trip (docs/BENCHMARKS.md).
 const TREE_JOBS: usize = 4;
 /// Paths in a trial of a remote that was down. Trials are frequent and mostly fail, so they are small.
 const TRIAL_PATHS: usize = 64;
 /// Large files in flight at once.
 const LARGE_JOBS: usize = 2;
 
-/// A job that the remote would like to start.
+/// A job that is ready to start.
 #[derive(Debug)]
 pub struct NextJob {
     kind: JobKind,
@@ -51,7 +51,7 @@ impl RemoteState {
         } else if let Some(outage) = self.contact.outage() {
             (!self.is_in_doubt_and_tried()).then_some(outage.next)
         } else {
-            // Everything that could start has started; the rest waits for a job's end or for the pace.
+            // Everything that could start has started. The rest waits for a job to end, or for the pace.
             let waits =
                 self.backlog.pending.small() > 0 && self.flights.count(Flight::is_short) < BATCHES;
             waits.then(|| self.pace.ready_at()).filter(|at| *at > now)
@@ -80,7 +80,7 @@ impl RemoteState {
         if long.is_some() || !may_batch {
             return long;
         }
-        // Batches let a waiting full sync go first, unless it waits for something long.
+        // Batches leave alone what a full sync waits for, unless its wait is long.
         let reserved = waits.filter(|(_, kind)| *kind == LockKind::Short);
         self.next_batch(reserved.map(|(path, _)| path), self.setup.limits.batch_paths)
     }
@@ -95,7 +95,7 @@ impl RemoteState {
         NextJob::new(JobKind::Batch, Origin::Pending, items)
     }
 
-    /// A large file or trees; else the path that the full sync waits for.
+    /// A job of a large file or of trees, and the path that a full sync waits for, if any.
     fn next_long_job(&mut self, room: Room) -> (Option<NextJob>, Option<(RelPath, LockKind)>) {
         let mut waits = None;
         if room != Room::Any {
@@ -149,23 +149,23 @@ impl RemoteState {
         items
     }
 
-    /// A remote that is down, or not yet known: one job at a time, when its time has come.
+    /// A remote that is down or not yet known gets one job at a time, when its next try is due.
     fn next_trial(&mut self, now: Now, room: Room) -> Option<NextJob> {
         let outage = self.contact.outage().cloned()?;
         if self.is_in_doubt_and_tried() || outage.next > now {
             return None;
         }
-        // The first run of a full sync shows what a probe would show, and nothing has to wait for a probe.
+        // The first run of a full sync shows the remote's abilities, so it need not wait for a probe.
         let is_first = outage.tries == 0 && self.full_sync.is_some();
         let kind = if is_first { JobKind::Knock } else { JobKind::Probe };
         let question = NextJob { kind, origin: Origin::Pending, items: Vec::new() };
         if !self.flights.is_empty() {
-            // Hanging jobs keep their paths locked; a question finds out whether the remote answers.
+            // Jobs that hang keep their paths locked. A question needs no path.
             return Some(question);
         }
         let paths = if outage.tries == 0 { self.setup.limits.batch_paths } else { TRIAL_PATHS };
         let job = self.next_batch(None, paths);
-        // Where a question is cheap, ask: nothing else could start beside a long job.
+        // If a question is cheap, prefer it to a long job: beside a long job no other trial could start.
         let asks = outage.kind().is_none_or(|kind| kind.policy().retry == Retry::Often);
         let job = job.or_else(|| if asks { None } else { self.next_long_job(room).0 });
         job.or(Some(question))
@@ -188,7 +188,7 @@ impl RemoteState {
         let (remote, root) = (self.setup.id, self.setup.root);
         let job = Job { id, remote, root, kind, items, moves, deletes_below };
         let items = job.items.clone();
-        // Keep old names until the job has used them: another job must not delete them before.
+        // Lock the old names: no other job may delete them before this one has used them.
         self.locks.lock_all(Owner::Job(id), &origins_elsewhere(&job), LockKind::Short);
         let parents = Parents::of(&items);
         for other in self.flights.values() {

@@ -1,5 +1,5 @@
-//! What happens to sources, roots and remotes, and when: the seed's plan, and what comes of it.
-//! What the workers do stands in `workers.rs`.
+//! Changes and faults of sources, roots and remotes, as the seed plans them.
+//! What the workers do is in `workers.rs`.
 
 use super::*;
 

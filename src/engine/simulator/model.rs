@@ -9,7 +9,7 @@ use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{Job, JobKind, PathFailure, UndoneMove};
 use crate::path::{RelPath, within};
 
-/// What stands at a path.
+/// What exists at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thing {
     Dir {
@@ -136,7 +136,7 @@ pub struct Plan {
 pub struct SimulatedLook<'a> {
     pub source: &'a Tree,
     pub kind: JobKind,
-    /// Files whose stamp was still fresh when they were delivered: they go with `-I`.
+    /// Files whose stamp was still fresh when they were delivered: their content is compared.
     pub fresh: &'a BTreeSet<RelPath>,
 }
 
@@ -150,7 +150,7 @@ impl SimulatedLook<'_> {
         plan
     }
 
-    /// Moves whose new name is gone: nothing is done at either name.
+    /// Moves whose new name is gone: the job touches neither name.
     pub fn undone_moves(&self, job: &Job) -> Vec<UndoneMove> {
         let has = |path: &RelPath| job.items.iter().any(|item| item.path == *path);
         let is_undone = |(new, _): &&(RelPath, RelPath)| {
@@ -161,7 +161,7 @@ impl SimulatedLook<'_> {
         moves.map(|(new, old)| UndoneMove { new: new.clone(), old: old.clone() }).collect()
     }
 
-    /// Items that are directories and go as what they are.
+    /// Items that are directories and are sent without their content.
     pub fn directories(&self, items: &[Item]) -> Vec<RelPath> {
         let is_plain = |item: &&Item| {
             self.kind == JobKind::Batch
@@ -171,7 +171,7 @@ impl SimulatedLook<'_> {
         items.iter().filter(is_plain).map(|item| item.path.clone()).collect()
     }
 
-    /// Where something else than a directory, or nothing, takes the place of what may have been one.
+    /// Where the worker found a file or nothing, and the copy may hold a directory.
     pub fn open_ends(&self, items: &[Item], ops: &[Vec<Op>]) -> Vec<RelPath> {
         let mut ends = Vec::new();
         for (item, ops) in items.iter().zip(ops) {
@@ -201,7 +201,7 @@ impl SimulatedLook<'_> {
             path: path.clone(),
             mark: Mark { shard, large, scope, recheck: Recheck::No, ..*mark },
         };
-        // No job deletes anything above its paths, and a long one not even these: other jobs may be under way there.
+        // No job deletes anything above its items, and a long job not even its items: other jobs may be under way there.
         let holds = |path: &RelPath| batch && all.iter().any(|own| path.is_within(&own.path));
         if let Some(file) = self.source.in_the_way(path) {
             if holds(&file) {
@@ -236,13 +236,13 @@ impl SimulatedLook<'_> {
         }
         ops.push(Op::Only(path.clone(), children.iter().cloned().collect()));
         let below = match mark.scope {
-            // What holds the shards is made here and now, so that each of them can go by itself.
+            // The directories above the shards are made now, so that each shard can have its own job.
             Scope::Tree if divides => {
                 returned.extend(directories.iter().map(|p| piece(p, Scope::Tree, true, false)));
                 children
             }
             Scope::Tree => self.source.within(path).split_off(1),
-            // A listing says which names there are; its files have hints of their own.
+            // A listing compares names; the files have hints of their own.
             _ => Vec::new(),
         };
         for p in below {
@@ -259,7 +259,7 @@ impl SimulatedLook<'_> {
         ops
     }
 
-    /// Parents go along as implied directories.
+    /// Sends the path with its parents, as implied directories.
     fn put_with_parents(&self, path: &RelPath, compare_content: bool, ops: &mut Vec<Op>) {
         let mut at = RelPath::root();
         for name in path.components() {
@@ -289,7 +289,7 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Carries one operation out; says which path failed, as rsync names it.
+    /// Carries out one operation; returns the path that failed, as rsync names it.
     pub fn apply(&mut self, op: &Op) -> Vec<PathFailure> {
         let failed = match op {
             Op::Delete(path) => self.delete(path).err().into_iter().collect(),

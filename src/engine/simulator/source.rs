@@ -1,5 +1,5 @@
 //! The model of a watch root: random changes of its tree, and the hints that the watch thread makes of them.
-//! Hints come late, twice, coarser or in another order, but never a child's before its parent's.
+//! Hints come late, twice, coarser or reordered, but never a child's before its parent's.
 
 use std::collections::VecDeque;
 
@@ -20,7 +20,7 @@ pub struct Source {
     pub gone: bool,
     /// It was gone since the watch thread looked last.
     pub blinked: bool,
-    /// Stamps up to this are old enough that a further write gets another one.
+    /// Stamps up to this are so old that the next write gets another one.
     aged: u64,
     stamp: u64,
 }
@@ -85,8 +85,8 @@ impl Source {
         sent
     }
 
-    /// What the engine has not been told of, as a walk after downtime would find it: with the sets of names of the directories
-    /// in which something changed.
+    /// What the engine has not been told of, as a walk after downtime would find it: also the listings of the directories in which
+    /// something changed.
     pub fn unreported(&self) -> impl Iterator<Item = Item> {
         self.hints.iter().flat_map(|hint| {
             let own = Item { path: hint.path.clone(), mark: Mark::new(hint.scope) };
@@ -96,12 +96,12 @@ impl Source {
         })
     }
 
-    /// True when more may differ than the hints say.
+    /// True when more may have changed than the hints say.
     pub fn is_unsure(&self) -> bool {
         self.overflowed || self.gone || self.blinked
     }
 
-    /// The watch thread begins anew, and what was written before is no longer fresh.
+    /// The program restarts: nothing that was written before is fresh.
     pub fn restart(&mut self) {
         self.hints.clear();
         self.overflowed = false;

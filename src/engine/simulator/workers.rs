@@ -1,10 +1,10 @@
 //! The model of the worker pool: what a job does, when its effect shows, how it ends, and what a crash leaves of it.
-//! What it does to a tree stands in `model.rs`.
+//! What it does to a tree is in `model.rs`.
 
 use super::*;
 
 impl Flying {
-    /// After how many swaps the directory was entered into which this operation goes; `None`: a run connects for it.
+    /// How many swaps there had been when the session of this operation entered its directory; `None` if a run connects for it.
     fn entered_for(&self, item: usize, op: &Op) -> Option<u32> {
         let mark = self.job.items[item].mark;
         let by_name = match op {
@@ -17,12 +17,12 @@ impl Flying {
 }
 
 impl SimulatedRemote {
-    /// Carries an operation out in the directory that was entered; says what failed.
+    /// Carries out an operation in the directory that was entered; returns what failed.
     fn apply(&mut self, entered: Option<u32>, op: &Op) -> Vec<PathFailure> {
         if entered.is_none_or(|swaps| swaps == self.swaps) {
             return self.copy.apply(op);
         }
-        // The old directory changes. The sender remembers all the same which stamps were fresh.
+        // Only the old directory changes, but the sender notes the fresh stamps all the same.
         let mut old = self.copy.clone();
         old.apply(op);
         self.copy.fresh = old.fresh;
@@ -65,7 +65,7 @@ impl World {
         is_ready.then(|| swaps.saturating_sub(self.rng.below(2) as u32))
     }
 
-    /// What the worker decides, and when it will show.
+    /// The worker decides what to do, and the seed when its effects show.
     pub(super) fn look(&mut self, id: JobId) {
         let aborted = |flying: &Flying| flying.report.verdict == Verdict::Stopped;
         if self.flying.get(&id).is_none_or(aborted) {
@@ -100,12 +100,12 @@ impl World {
         } else if remote.health == Health::Down {
             flying.report = JobReport::nothing(down());
         } else if !self.calm && self.rng.chance(1, 25) {
-            // The run is killed: its first effects show all the same.
+            // The run is killed, but its first effects show.
             flying.report = JobReport::nothing(down());
             let keep = self.rng.below(flying.ops.len() as u64 + 1) as usize;
             late = flying.ops.split_off(keep);
         } else if !self.calm && self.rng.chance(1, 25) {
-            // A run is killed, and another one does all of it: the data of the first may arrive late.
+            // A run is killed, and another one does all of its work. The data of the first may arrive late.
             late.clone_from(&flying.ops);
             flying.report.aborted = true;
         } else if !self.calm && self.rng.chance(1, 60) {
@@ -152,13 +152,13 @@ impl World {
     }
 
     pub(super) fn opened(&mut self, job: JobId, directories: Vec<RelPath>) {
-        // What a worker says comes in order: never after its report.
+        // A worker's messages come in order, never after its report.
         let Some(flying) = self.flying.get_mut(&job) else { return };
         flying.opened.clone_from(&directories);
         self.feed(Event::JobOpened(job, directories));
     }
 
-    /// The worker looks once more where a directory may have appeared.
+    /// The worker looks again where a directory may have appeared.
     pub(super) fn note_appeared(&self, flying: &mut Flying) {
         let tree = &self.sources[flying.job.root.0].tree;
         let appeared = flying.open_ends.iter().filter(|path| tree.is_dir(path));
@@ -184,7 +184,7 @@ impl World {
         }
     }
 
-    /// The jobs in flight for a remote end soon, and do nothing more.
+    /// The jobs in flight for a remote do nothing more, and end soon.
     pub(super) fn abort(&mut self, remote: RemoteId) {
         let mut aborted = Vec::new();
         for (id, flying) in self.flying.iter_mut().filter(|(_, f)| f.job.remote == remote) {
@@ -198,7 +198,7 @@ impl World {
         }
     }
 
-    /// What an aborted run has sent: its receiver may use it as late as the engine expects.
+    /// The receiver of an aborted run may apply what it got, as late as the engine allows for.
     fn arrive_late(&mut self, job: &Job, ops: Vec<Vec<Op>>) {
         if job.kind == JobKind::Trees(FullSyncFilter::Crontab) {
             // The next scheduled sync corrects it.
@@ -232,7 +232,7 @@ impl World {
         }
         let path = &flying.job.items[item].path;
         let tree = &self.sources[flying.job.root.0].tree;
-        // rsync looks once more: what has vanished since the worker's look is deleted by its name.
+        // rsync looks again: what was deleted since the worker's look is deleted by name.
         let vanished = flying.job.kind == JobKind::Batch
             && !flying.ops[item].is_empty()
             && tree.topmost_absent(path).as_ref() == Some(path)
