@@ -27,6 +27,32 @@ impl Scope {
     }
 }
 
+/// How much of a path may differ, and whether something may have to be deleted there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Extent {
+    /// How much of the path.
+    pub scope: Scope,
+    /// No deletion was reported there. A listing or a tree then deletes nothing.
+    pub additive: bool,
+}
+
+impl Extent {
+    /// So much of a path, with deletions.
+    pub fn new(scope: Scope) -> Self {
+        Self { scope, additive: false }
+    }
+
+    /// True for a listing or a tree that deletes nothing.
+    pub fn only_adds(self) -> bool {
+        self.additive && self.scope != Scope::Entry
+    }
+
+    /// True when delivering this extent of a path also delivers the other extent of it.
+    pub fn covers(self, other: Self) -> bool {
+        self.scope >= other.scope && (!self.only_adds() || other.additive)
+    }
+}
+
 /// One hint from the watch thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -83,6 +109,12 @@ impl Change {
     /// A hint about `path` and everything below it.
     pub fn tree(path: RelPath, cause: Cause) -> Self {
         Self { path, scope: Scope::Tree, moved_from: None, cause, is_dir: true }
+    }
+
+    /// What it covers. A listing or a tree may lack names that no event has reported.
+    pub fn extent(&self) -> Extent {
+        let is_deletion = matches!(self.cause, Cause::Delete | Cause::MovedFrom);
+        Extent { scope: self.scope, additive: self.scope == Scope::Entry && !is_deletion }
     }
 }
 

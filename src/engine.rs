@@ -159,6 +159,17 @@ pub enum FullSyncCause {
     Unrecorded,
 }
 
+impl FullSyncCause {
+    /// True when changes were lost, and nobody asked for a comparison.
+    fn lost_changes(self) -> bool {
+        matches!(self, Self::Overflow | Self::Unrecorded)
+    }
+
+    fn extraneous(self, unrecorded: Extraneous) -> Extraneous {
+        if self.lost_changes() { unrecorded } else { Extraneous::Deleted }
+    }
+}
+
 /// All state of the mirror.
 #[derive(Debug)]
 pub struct Engine {
@@ -336,6 +347,11 @@ impl Engine {
     /// How many items [`Engine::undelivered`] has.
     pub fn owed(&self, remote: RemoteId) -> usize {
         self.remotes.get(remote.0).map_or(0, RemoteState::owed)
+    }
+
+    /// True when a full sync for this reason deletes extraneous entries.
+    pub fn deletes(&self, cause: FullSyncCause) -> bool {
+        cause.extraneous(self.setup.unrecorded) != Extraneous::Kept
     }
 
     /// True while a full sync is under way.

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::change::{Change, RemoteId, RootId, Scope};
+use crate::change::{Change, Extent, RemoteId, RootId, Scope};
 use crate::path::RelPath;
 
 pub mod frame;
@@ -69,8 +69,15 @@ pub struct Journal {
     buffer: Vec<u8>,
     seq: Seq,
     /// Entries recorded since the last job began. They need not be recorded again.
-    recent: HashMap<RelPath, RootId>,
+    recent: Recent,
     health: Health,
+}
+
+/// Entries with their roots. A deletion is recorded even if an addition of the same path was.
+#[derive(Debug, Default)]
+struct Recent {
+    additions: HashMap<RelPath, RootId>,
+    deletions: HashMap<RelPath, RootId>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -86,7 +93,7 @@ enum Health {
 const WORTH_COMPACTING: u64 = 1 << 20;
 /// Below this length an empty journal is not cut.
 const WORTH_CLEARING: u64 = 64 << 10;
-/// At most so many entries are remembered as recorded.
+/// At most so many entries of each sort are remembered as recorded.
 const RECENT_MAX: usize = 10_000;
 /// After so many groups an incomplete journal is rewritten.
 const GROUPS_BEFORE_MENDING: u64 = 256;
@@ -123,7 +130,7 @@ impl Journal {
             syncer,
             buffer: Vec::new(),
             seq,
-            recent: HashMap::new(),
+            recent: Recent::default(),
             health,
         };
         Ok((journal, replay))
@@ -149,23 +156,23 @@ impl Journal {
     /// Records that `changes` below `root` are pending for all its remotes. Call it, and commit, before acting on them.
     pub fn append_changes(&mut self, root: RootId, changes: &[Change]) -> Seq {
         let recent = &mut self.recent;
-        let news: Vec<_> = changes.iter().filter(|change| is_news(recent, root, change)).collect();
+        let news: Vec<_> = changes.iter().filter(|change| recent.is_news(root, change)).collect();
         if news.is_empty() {
             return self.seq;
         }
-        let items = news.into_iter().map(|c| (c.scope, c.path.as_bytes()));
+        let items = news.into_iter().map(|change| (change.extent(), change.path.as_bytes()));
         self.append(FrameSubject::Changed(root.0 as u32), items)
     }
 
     /// Records that `items` are pending for `remote` alone (a full sync of one remote, the parts of a larger hint).
-    pub fn append_pending(&mut self, remote: RemoteId, items: &[(RelPath, Scope)]) -> Seq {
-        let items = items.iter().map(|(p, s)| (*s, p.as_bytes()));
+    pub fn append_pending(&mut self, remote: RemoteId, items: &[(RelPath, Extent)]) -> Seq {
+        let items = items.iter().map(|(path, extent)| (*extent, path.as_bytes()));
         self.append(FrameSubject::Pending(remote.0 as u32), items)
     }
 
     /// Records that `remote` holds `items` as they were after change `upto`, which [`Journal::begin_job`] gave.
-    pub fn append_delivered(&mut self, remote: RemoteId, upto: Seq, items: &[(RelPath, Scope)]) {
-        let items = items.iter().map(|(p, s)| (*s, p.as_bytes()));
+    pub fn append_delivered(&mut self, remote: RemoteId, upto: Seq, items: &[(RelPath, Extent)]) {
+        let items = items.iter().map(|(path, extent)| (*extent, path.as_bytes()));
         let subject = FrameSubject::Delivered(remote.0 as u32);
         encode(&mut self.buffer, subject, upto, items);
     }
@@ -173,7 +180,7 @@ impl Journal {
     fn append<'a>(
         &mut self,
         subject: FrameSubject,
-        items: impl Iterator<Item = (Scope, &'a [u8])>,
+        items: impl Iterator<Item = (Extent, &'a [u8])>,
     ) -> Seq {
         self.seq.0 += 1;
         encode(&mut self.buffer, subject, self.seq, items);
@@ -231,7 +238,7 @@ impl Journal {
 
     /// Starts a new journal that contains only `pending`: everything that any remote lacks now. It replaces the old one when it is
     /// durable, in the background. A failure leaves the old one unchanged. This also repairs an incomplete journal.
-    pub fn compact(&mut self, pending: impl IntoIterator<Item = (RemoteId, RelPath, Scope)>) {
+    pub fn compact(&mut self, pending: impl IntoIterator<Item = (RemoteId, RelPath, Extent)>) {
         self.commit();
         if self.successor.is_some() {
             return;
@@ -247,7 +254,7 @@ impl Journal {
     pub fn change_layout(
         &mut self,
         layout: JournalLayout,
-        pending: impl IntoIterator<Item = (RemoteId, RelPath, Scope)>,
+        pending: impl IntoIterator<Item = (RemoteId, RelPath, Extent)>,
     ) {
         self.commit();
         self.syncer.finish();
@@ -264,7 +271,7 @@ impl Journal {
         }
     }
 
-    fn write_anew(&mut self, pending: impl Iterator<Item = (RemoteId, RelPath, Scope)>) {
+    fn write_anew(&mut self, pending: impl Iterator<Item = (RemoteId, RelPath, Extent)>) {
         self.seq.0 += 1;
         let from = next_path(&self.path);
         match Volume::create(&from, &self.layout, self.seq, pending) {
@@ -297,7 +304,7 @@ impl Journal {
     }
 
     /// Writes the journal anew, with `pending`, where it is missing on the disk.
-    pub fn make_again(&mut self, pending: impl IntoIterator<Item = (RemoteId, RelPath, Scope)>) {
+    pub fn make_again(&mut self, pending: impl IntoIterator<Item = (RemoteId, RelPath, Extent)>) {
         self.commit();
         // An unfinished successor is missing too, or will be.
         self.syncer.finish();
@@ -381,19 +388,28 @@ fn warn_incomplete(path: &Path, error: &io::Error) {
     );
 }
 
-/// False for an entry that was recorded since the last job began: a file that is written all the time is recorded once
-/// for each job, not for each write.
-fn is_news(recent: &mut HashMap<RelPath, RootId>, root: RootId, change: &Change) -> bool {
-    if change.scope != Scope::Entry {
-        return true;
+impl Recent {
+    fn clear(&mut self) {
+        self.additions.clear();
+        self.deletions.clear();
     }
-    if recent.get(&change.path) == Some(&root) {
-        return false;
+
+    /// False for an entry that was recorded since the last job began: a file that is written all the time is recorded once
+    /// for each job, not for each write.
+    fn is_news(&mut self, root: RootId, change: &Change) -> bool {
+        let Extent { scope, additive } = change.extent();
+        if scope != Scope::Entry {
+            return true;
+        }
+        let known = if additive { &mut self.additions } else { &mut self.deletions };
+        if known.get(&change.path) == Some(&root) {
+            return false;
+        }
+        if known.len() < RECENT_MAX {
+            known.insert(change.path.clone(), root);
+        }
+        true
     }
-    if recent.len() < RECENT_MAX {
-        recent.insert(change.path.clone(), root);
-    }
-    true
 }
 
 /// Logs what is unusual about the journal that was found.

@@ -1,11 +1,11 @@
 //! What must be acknowledged: the journal, the jobs in flight, and the deliveries that wait for a barrier of the watch
 //! thread. Does not know what is pending (the engine does), and does not decide what is sent.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::unacknowledged::{Acknowledgement, Unacknowledged};
-use crate::change::{Cause, Change, RemoteId, RootId, Scope, WatchEvent};
+use crate::change::{Extent, RemoteId, RootId, Scope, WatchEvent};
 use crate::engine::pending::Item;
 use crate::engine::{Engine, Event, FlushId, FullSyncCause, Job, JobId, JobKind, Settled};
 use crate::journal::{Journal, Seq};
@@ -33,8 +33,8 @@ pub struct Ledger {
     /// The root of each remote.
     roots_of_remotes: Vec<RootId>,
     jobs: HashMap<JobId, InFlight>,
-    /// The journal's sequence number when the last full sync of a remote was requested.
-    full_syncs: HashMap<RemoteId, Seq>,
+    /// For each remote, the full syncs that are owed: what each covers, and the journal's number when it was asked for.
+    full_syncs: HashMap<RemoteId, BTreeMap<Extent, Seq>>,
     unacknowledged: Unacknowledged,
 }
 
@@ -57,33 +57,37 @@ impl Ledger {
     }
 
     /// Writes what an event makes pending to the journal. Call it before anything else handles the event.
-    pub fn record(&mut self, event: &Event) {
+    pub fn record(&mut self, event: &Event, engine: &Engine) {
         match event {
             Event::Watch(WatchEvent::Changed { root, changes, .. }) => {
                 if let Some(journal) = &mut self.journal {
                     journal.append_changes(*root, changes);
                 }
             }
-            Event::Watch(WatchEvent::Overflow { root } | WatchEvent::RootBack { root, .. })
-            | Event::CompareRoot(root, _) => self.owe(|of| of == *root),
+            Event::Watch(WatchEvent::Overflow { root }) => {
+                self.owe(engine, FullSyncCause::Overflow, |of| of == *root);
+            }
+            Event::Watch(WatchEvent::RootBack { root, .. }) => {
+                self.owe(engine, FullSyncCause::RootBack, |of| of == *root);
+            }
+            Event::CompareRoot(root, cause) => self.owe(engine, *cause, |of| of == *root),
             // A scheduled full sync is not repeated after a crash: the next one comes on schedule.
             Event::FullSync(FullSyncCause::Schedule) => {}
-            Event::FullSync(_) => self.owe(|_| true),
+            Event::FullSync(cause) => self.owe(engine, *cause, |_| true),
             _ => {}
         }
         self.commit();
     }
 
     /// Makes whole roots pending in the journal, until the full sync of each of their remotes is done.
-    fn owe(&mut self, is_owed: impl Fn(RootId) -> bool) {
+    fn owe(&mut self, engine: &Engine, cause: FullSyncCause, is_owed: impl Fn(RootId) -> bool) {
         let Some(journal) = &mut self.journal else { return };
-        let mut seqs: HashMap<RootId, Seq> = HashMap::new();
+        let extent = Extent { scope: Scope::Tree, additive: !engine.deletes(cause) };
         for (remote, root) in self.roots_of_remotes.iter().enumerate() {
             if is_owed(*root) {
-                let whole = || [Change::tree(RelPath::root(), Cause::Found)];
-                let seq =
-                    seqs.entry(*root).or_insert_with(|| journal.append_changes(*root, &whole()));
-                self.full_syncs.insert(RemoteId(remote), *seq);
+                let remote = RemoteId(remote);
+                let seq = journal.append_pending(remote, &[(RelPath::root(), extent)]);
+                self.full_syncs.entry(remote).or_default().insert(extent, seq);
             }
         }
     }
@@ -139,7 +143,7 @@ impl Ledger {
     pub fn settled(&mut self, settled: &Settled) -> Option<RootId> {
         let job = self.jobs.remove(&settled.job)?;
         let Some(journal) = &mut self.journal else { return Some(job.root) };
-        let pair = |item: &Item| (item.path.clone(), item.mark.scope);
+        let pair = |item: &Item| (item.path.clone(), item.mark.extent());
         if !settled.returned.is_empty() {
             let returned: Vec<_> = settled.returned.iter().map(pair).collect();
             journal.append_pending(settled.remote, &returned);
@@ -160,8 +164,9 @@ impl Ledger {
 
     /// Notes that a requested full sync of `remote` is done.
     pub fn full_sync_done(&mut self, remote: RemoteId) {
-        if let (true, Some(seq)) = (self.journal.is_some(), self.full_syncs.remove(&remote)) {
-            let all = vec![(RelPath::root(), Scope::Tree)];
+        let done = self.full_syncs.remove(&remote).filter(|_| self.journal.is_some());
+        for (extent, seq) in done.into_iter().flatten() {
+            let all = vec![(RelPath::root(), extent)];
             self.unacknowledged.add(Acknowledgement::Delivered(remote, seq, all));
         }
     }
@@ -185,7 +190,7 @@ impl Ledger {
     pub fn compare(&mut self, remote: RemoteId, path: &RelPath) {
         // A requested comparison of a whole root is not repeated after a kill.
         if let Some(journal) = self.journal.as_mut().filter(|_| !path.is_root()) {
-            journal.append_pending(remote, &[(path.clone(), Scope::Tree)]);
+            journal.append_pending(remote, &[(path.clone(), Extent::new(Scope::Tree))]);
         }
     }
 
@@ -235,7 +240,7 @@ impl Ledger {
         if journal.is_worth_compacting(owed) {
             let items = |remote| engine.undelivered(remote).map(move |item| (remote, item));
             let all = remotes().flat_map(items);
-            journal.compact(all.map(|(remote, item)| (remote, item.path, item.mark.scope)));
+            journal.compact(all.map(|(remote, item)| (remote, item.path, item.mark.extent())));
         }
     }
 
@@ -262,7 +267,8 @@ impl Ledger {
         let layout = journal.layout().with_remotes(names);
         journal.change_layout(layout, owed(&self.roots_of_remotes, &self.unacknowledged, engine));
         let seq = journal.begin_job();
-        self.full_syncs.extend(new.iter().map(|remote| (*remote, seq)));
+        let whole = BTreeMap::from([(Extent::new(Scope::Tree), seq)]);
+        self.full_syncs.extend(new.iter().map(|remote| (*remote, whole.clone())));
     }
 
     /// True while a job for this remote is in flight.
@@ -284,14 +290,14 @@ fn owed(
     roots_of_remotes: &[RootId],
     unacknowledged: &Unacknowledged,
     engine: &Engine,
-) -> Vec<(RemoteId, RelPath, Scope)> {
+) -> Vec<(RemoteId, RelPath, Extent)> {
     let remotes = (0..roots_of_remotes.len()).map(RemoteId);
     let pending = remotes.flat_map(|remote| {
         let items = engine.undelivered(remote);
-        items.map(move |item| (remote, item.path, item.mark.scope))
+        items.map(move |item| (remote, item.path, item.mark.extent()))
     });
     let waiting = unacknowledged.deliveries();
-    let waiting = waiting.map(|(remote, path, scope)| (remote, path.clone(), scope));
+    let waiting = waiting.map(|(remote, path, extent)| (remote, path.clone(), extent));
     let mut all: Vec<_> = pending.chain(waiting).collect();
     all.sort_by_key(|(remote, ..)| *remote);
     all

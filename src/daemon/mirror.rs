@@ -284,7 +284,7 @@ impl Mirror {
             memory::release_unused();
         }
         self.observer.note_news();
-        self.ledger.record(&event);
+        self.ledger.record(&event, &self.engine);
         self.teller.changed(&event);
         self.tell_event(&event);
         match &event {

@@ -26,7 +26,7 @@ use super::timers::Timer;
 use super::trust::Trust;
 use crate::args::Args;
 use crate::banner;
-use crate::change::{RemoteId, RootId, Scope, WatchEvent};
+use crate::change::{Extent, RemoteId, RootId, Scope, WatchEvent};
 use crate::config::{self, Config, Loaded};
 use crate::control::server::ControlServer;
 use crate::engine::pending::{Item, Mark};
@@ -432,9 +432,12 @@ fn restored(replay: Option<Replay>, remotes: usize) -> Vec<Event> {
 
 /// The items of a restored journal. It is no longer known which files were sent while fresh, so single paths are
 /// compared by content. Whole trees are not, because reading them would take too long.
-fn restored_items(pending: impl Iterator<Item = (RelPath, Scope)>) -> Vec<Item> {
-    let mark = |scope| Mark { compare_content: scope == Scope::Entry, ..Mark::new(scope) };
-    pending.map(|(path, scope)| Item { path, mark: mark(scope) }).collect()
+fn restored_items(pending: impl Iterator<Item = (RelPath, Extent)>) -> Vec<Item> {
+    let mark = |Extent { scope, additive }| {
+        let compare_content = scope == Scope::Entry;
+        Mark { compare_content, additive, ..Mark::new(scope) }
+    };
+    pending.map(|(path, extent)| Item { path, mark: mark(extent) }).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the engine's time begins here")]

@@ -2,7 +2,7 @@
 //! before their end may be unread: a directory that was renamed away and back while rsync read it was not delivered,
 //! although rsync reports success.
 
-use crate::change::{RemoteId, RootId, Scope};
+use crate::change::{Extent, RemoteId, RootId};
 use crate::engine::FlushId;
 use crate::journal::Seq;
 use crate::path::RelPath;
@@ -18,7 +18,7 @@ pub enum Acknowledgement {
     /// Record this observation of the root.
     Observed(RootId, Observation),
     /// Remove these paths from the journal, for changes up to this sequence number.
-    Delivered(RemoteId, Seq, Vec<(RelPath, Scope)>),
+    Delivered(RemoteId, Seq, Vec<(RelPath, Extent)>),
 }
 
 /// The deliveries that wait for a barrier, in the order in which their jobs ended.
@@ -85,14 +85,14 @@ impl Unacknowledged {
     }
 
     /// The delivered paths that are still in the journal.
-    pub fn deliveries(&self) -> impl Iterator<Item = (RemoteId, &RelPath, Scope)> {
+    pub fn deliveries(&self) -> impl Iterator<Item = (RemoteId, &RelPath, Extent)> {
         let paths = |delivery| match delivery {
             &Acknowledgement::Delivered(remote, _, ref paths) => Some((remote, paths)),
             Acknowledgement::Observed(..) => None,
         };
         let all = self.waiting.iter().filter_map(paths);
         all.flat_map(|(remote, paths)| {
-            paths.iter().map(move |(path, scope)| (remote, path, *scope))
+            paths.iter().map(move |(path, extent)| (remote, path, *extent))
         })
     }
 

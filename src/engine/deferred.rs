@@ -110,7 +110,7 @@ impl Deferred {
                 break;
             }
             parent = path.parent();
-            let mark = only(Mark::new(Scope::Entry));
+            let mark = only(Mark::additive(Scope::Entry));
             waiting.insert(path, Entry { due, mark, is_parent: true });
         }
         covered_by
@@ -163,9 +163,9 @@ impl Deferred {
         self.kinds[CONFIRMED].paths.len()
     }
 
-    /// True when this very path waits for a time.
-    pub fn is_timed(&self, path: &RelPath) -> bool {
-        self.kinds[AT].paths.contains_key(path)
+    /// When this very path is due, if it waits for a time.
+    pub fn due_at(&self, path: &RelPath) -> Option<Now> {
+        self.kinds[AT].paths.get(path).map(|entry| entry.due)
     }
 
     /// Makes a path that waits for a time due at `due` at the latest; false when it waits for none.

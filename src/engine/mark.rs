@@ -1,7 +1,7 @@
 //! What is known of one path that may differ from its copy.
 //! Does not know of other paths.
 
-use crate::change::Scope;
+use crate::change::{Extent, Scope};
 use crate::path::RelPath;
 
 /// A path with its mark: what a job makes equal.
@@ -74,6 +74,11 @@ impl Mark {
         Self { additive: true, ..Self::new(scope) }
     }
 
+    /// How much of the path it covers.
+    pub fn extent(self) -> Extent {
+        Extent { scope: self.scope, additive: self.additive }
+    }
+
     /// Combines two hints: the coarser scope, and the caution of both.
     pub fn merge(self, other: Mark) -> Mark {
         let scope = self.scope.max(other.scope);
@@ -98,7 +103,7 @@ impl Item {
 
     /// True for a tree or a listing that deletes nothing.
     pub fn only_adds(&self) -> bool {
-        self.mark.additive && self.mark.scope != Scope::Entry
+        self.mark.extent().only_adds()
     }
 
     /// True for a tree or a listing that deletes extraneous entries.
@@ -108,9 +113,9 @@ impl Item {
 
     /// True when delivering this item also delivers `path` with `mark`.
     pub fn covers(&self, path: &RelPath, mark: Mark) -> bool {
-        let there = self.mark.scope == Scope::Tree && path.is_within(&self.path)
-            || self.mark.scope >= mark.scope && *path == self.path;
-        let may_delete = !self.only_adds() || mark.additive;
-        there && may_delete && (self.mark.compare_content || !mark.compare_content)
+        let there =
+            *path == self.path || self.mark.scope == Scope::Tree && path.is_within(&self.path);
+        let is_enough = self.mark.extent().covers(mark.extent());
+        there && is_enough && (self.mark.compare_content || !mark.compare_content)
     }
 }

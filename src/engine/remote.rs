@@ -181,8 +181,7 @@ impl RemoteState {
         // The copy may still hold another tree of this name, with files of the same size and time.
         let compare_content =
             change.cause == Cause::MovedTo && scope == Scope::Tree && self.owes(&change.path);
-        let additive =
-            scope == Scope::Entry && !matches!(change.cause, Cause::Delete | Cause::MovedFrom);
+        let additive = scope == change.scope && change.extent().additive;
         let mark = Mark { compare_content, additive, ..Mark::new(scope) };
         let marked = self.mark(&change.path, mark);
         let Some(old) = &change.moved_from else {
@@ -222,17 +221,17 @@ impl RemoteState {
         if cause == FullSyncCause::RootBack {
             self.contact.try_by(now);
         }
-        let lost_notices = matches!(cause, FullSyncCause::Overflow | FullSyncCause::Unrecorded);
         let under_way = self.full_sync.as_mut();
         let mut unfiltered = under_way.filter(|it| it.filter == FullSyncFilter::Off);
-        if lost_notices && let Some(full_sync) = &mut unfiltered {
+        if cause.lost_changes()
+            && let Some(full_sync) = &mut unfiltered
+        {
             // Do not restart: if the kernel drops events faster than a tree is compared, no full sync would ever end.
             full_sync.again = true;
             return;
         }
         let full_sync = self.full_sync.get_or_insert_with(|| FullSync::new(now));
-        full_sync
-            .restart(cause, if lost_notices { self.setup.unrecorded } else { Extraneous::Deleted });
+        full_sync.restart(cause, cause.extraneous(self.setup.unrecorded));
     }
 
     /// Retries every failing path now.
@@ -275,7 +274,9 @@ impl RemoteState {
 
     fn owed_full_sync(&self) -> Option<Item> {
         let full_sync = self.full_sync.as_ref()?;
-        let whole = Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) };
+        let additive = full_sync.extraneous == Extraneous::Kept;
+        let mark = Mark { additive, ..Mark::new(Scope::Tree) };
+        let whole = Item { path: RelPath::root(), mark };
         (full_sync.filter != FullSyncFilter::Crontab).then_some(whole)
     }
 

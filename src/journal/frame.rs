@@ -2,13 +2,13 @@
 //! Does not interpret the frames (replay.rs does).
 
 use super::Seq;
-use crate::change::Scope;
+use crate::change::{Extent, Scope};
 use crate::seal::{self, NoFrame};
 
 /// The first bytes of every journal.
 const MAGIC: &[u8; 8] = b"sersyncJ";
-/// The version that this program writes.
-pub const VERSION: u16 = 1;
+/// The version that this program writes. It also reads version 1, which does not know additive extents.
+pub const VERSION: u16 = 2;
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 48;
 /// The offset of the byte that says whether every change is in the file. It is overwritten in place, because a full disk
@@ -54,7 +54,7 @@ impl JournalHeader {
             .filter(|head: &&[u8; HEADER_LEN]| head.starts_with(MAGIC))
             .ok_or(None)?;
         let version = u16::from_le_bytes([bytes[8], bytes[9]]);
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err((version > VERSION).then_some(version));
         }
         let mut boot = [0; 8];
@@ -93,7 +93,7 @@ pub struct Frame<'a> {
     /// The number of the change, or up to which number was delivered.
     pub seq: Seq,
     /// The paths; in a table, the names of roots (`Scope::Tree`) and remotes (`Scope::Entry`).
-    pub items: Vec<(Scope, &'a [u8])>,
+    pub items: Vec<(Extent, &'a [u8])>,
 }
 
 /// Splits the first frame off `bytes`: the frame and its length.
@@ -117,11 +117,11 @@ fn parse_payload(payload: &[u8]) -> Option<Frame<'_>> {
         _ => return None,
     };
     let mut items = Vec::new();
-    while let Some((&scope, tail)) = rest.split_first() {
+    while let Some((&letter, tail)) = rest.split_first() {
         let (len, tail) = tail.split_at_checked(4)?;
         let len = u32::from_le_bytes(len.try_into().ok()?) as usize;
         let (path, tail) = tail.split_at_checked(len)?;
-        items.push((decode_scope(scope)?, path));
+        items.push((decode_extent(letter)?, path));
         rest = tail;
     }
     Some(Frame { subject, seq, items })
@@ -132,7 +132,7 @@ pub fn encode<'a>(
     out: &mut Vec<u8>,
     subject: FrameSubject,
     seq: Seq,
-    items: impl IntoIterator<Item = (Scope, &'a [u8])>,
+    items: impl IntoIterator<Item = (Extent, &'a [u8])>,
 ) {
     let mut items = items.into_iter().peekable();
     while items.peek().is_some() {
@@ -147,10 +147,10 @@ pub fn encode<'a>(
         out.extend_from_slice(&target.to_le_bytes());
         out.extend_from_slice(&seq.0.to_le_bytes());
         while out.len() - start < PAYLOAD_MAX {
-            let Some((scope, path)) = items.next() else {
+            let Some((extent, path)) = items.next() else {
                 break;
             };
-            out.push(encode_scope(scope));
+            out.push(encode_extent(extent));
             out.extend_from_slice(&(path.len() as u32).to_le_bytes());
             out.extend_from_slice(path);
         }
@@ -158,21 +158,25 @@ pub fn encode<'a>(
     }
 }
 
-fn encode_scope(scope: Scope) -> u8 {
-    match scope {
+/// The letter of an extent: a capital one is additive.
+pub fn encode_extent(extent: Extent) -> u8 {
+    let letter = match extent.scope {
         Scope::Entry => b'e',
         Scope::Listing => b'l',
         Scope::Tree => b't',
-    }
+    };
+    if extent.additive { letter.to_ascii_uppercase() } else { letter }
 }
 
-fn decode_scope(byte: u8) -> Option<Scope> {
-    match byte {
-        b'e' => Some(Scope::Entry),
-        b'l' => Some(Scope::Listing),
-        b't' => Some(Scope::Tree),
-        _ => None,
-    }
+/// The extent of a letter.
+pub fn decode_extent(letter: u8) -> Option<Extent> {
+    let scope = match letter.to_ascii_lowercase() {
+        b'e' => Scope::Entry,
+        b'l' => Scope::Listing,
+        b't' => Scope::Tree,
+        _ => return None,
+    };
+    Some(Extent { scope, additive: letter.is_ascii_uppercase() })
 }
 
 #[cfg(test)]
@@ -196,7 +200,7 @@ mod tests {
     fn long_list_is_cut_into_frames_without_a_loss() {
         let path = vec![b'x'; 200_000];
         let mut bytes = Vec::new();
-        let items = (0..20).map(|_| (Scope::Entry, path.as_slice()));
+        let items = (0..20).map(|_| (Extent::new(Scope::Entry), path.as_slice()));
         encode(&mut bytes, FrameSubject::Changed(0), Seq(1), items);
         let (mut at, mut frames, mut count) = (0, 0, 0);
         while let Ok((frame, len)) = parse_frame(&bytes[at..]) {
@@ -216,7 +220,8 @@ mod tests {
         #[test]
         fn one_damaged_byte_is_always_noticed(seq: u64, path: Vec<u8>, at: prop::sample::Index, flip in 1u8..) {
             let mut bytes = Vec::new();
-            encode(&mut bytes, FrameSubject::Delivered(3), Seq(seq), [(Scope::Tree, path.as_slice())]);
+            let item = (Extent::new(Scope::Tree), path.as_slice());
+            encode(&mut bytes, FrameSubject::Delivered(3), Seq(seq), [item]);
             prop_assert!(parse_frame(&bytes).is_ok());
             let at = at.index(bytes.len());
             bytes[at] ^= flip;

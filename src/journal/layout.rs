@@ -4,7 +4,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::frame::{Frame, FrameSubject};
-use crate::change::{RemoteId, RootId, Scope};
+use crate::change::{Extent, RemoteId, RootId, Scope};
 use crate::config::MirrorConfig;
 
 /// The roots with their paths, and the remotes with the keys of their destinations, in file order.
@@ -94,7 +94,7 @@ impl JournalLayout {
     }
 
     /// The items of a table frame: each root followed by its remotes. A root is named again before remotes that were added later.
-    pub(super) fn items(&self) -> impl Iterator<Item = (Scope, &[u8])> {
+    pub(super) fn items(&self) -> impl Iterator<Item = (Extent, &[u8])> {
         let mut items = Vec::new();
         let mut remotes = self.remotes.iter().peekable();
         for (index, path) in self.roots.iter().enumerate() {
@@ -110,7 +110,7 @@ impl JournalLayout {
                 items.push((Scope::Entry, name));
             }
         }
-        items.into_iter()
+        items.into_iter().map(|(scope, name)| (Extent::new(scope), name))
     }
 
     /// Reads a table frame; `None` when it is none.
@@ -120,8 +120,8 @@ impl JournalLayout {
         }
         let mut layout = Self::default();
         let mut current = None;
-        for &(scope, name) in &frame.items {
-            match scope {
+        for &(extent, name) in &frame.items {
+            match extent.scope {
                 Scope::Tree => {
                     let known = layout.roots.iter().position(|root| root == name);
                     current = Some(RootId(known.unwrap_or(layout.roots.len())));

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::frame::{Frame, FrameSubject, HEADER_LEN, JournalHeader, parse_frame};
+use super::frame::{
+    Frame, FrameSubject, HEADER_LEN, JournalHeader, decode_extent, encode_extent, parse_frame,
+};
 use super::{JournalLayout, Seq};
-use crate::change::{RemoteId, RootId, Scope};
+use crate::change::{Extent, RemoteId, RootId, Scope};
 use crate::path::RelPath;
 use crate::seal::NoFrame;
 
@@ -47,7 +49,7 @@ pub struct Replay {
     roots: Vec<Marks>,
 }
 
-/// Pending paths of one root: the path, a NUL and the scope's letter; so a path's marks stand together.
+/// Pending paths of one root. The key is the path, a NUL and the extent's letter, so a path's marks are neighbours.
 type Marks = BTreeMap<Box<[u8]>, Mark>;
 
 #[derive(Debug, Clone, Copy)]
@@ -174,8 +176,8 @@ impl Replay {
                 if let Some(remote) = *map.remotes.get(remote as usize)? {
                     let root = self.layout.root_of(remote)?;
                     let bits = clearable(self.bit(remote));
-                    for (scope, path) in &frame.items {
-                        settle(&mut self.roots[root.0], path, *scope, seq, bits);
+                    for (extent, path) in &frame.items {
+                        settle(&mut self.roots[root.0], path, *extent, seq, bits);
                     }
                 }
             }
@@ -187,10 +189,10 @@ impl Replay {
         1 << self.layout.rank(remote).unwrap_or(0).min(RANK_SHARED)
     }
 
-    fn owe(&mut self, root: RootId, seq: Seq, bits: u64, items: &[(Scope, &[u8])]) {
-        for (scope, path) in items {
+    fn owe(&mut self, root: RootId, seq: Seq, bits: u64, items: &[(Extent, &[u8])]) {
+        for (extent, path) in items {
             let none = Mark { seq: Seq(0), owed: 0 };
-            let mark = self.roots[root.0].entry(key(path, *scope)).or_insert(none);
+            let mark = self.roots[root.0].entry(key(path, *extent)).or_insert(none);
             // Keep one number for all remotes, the youngest. An older delivery to one of them then cancels nothing.
             mark.seq = mark.seq.max(seq);
             mark.owed |= bits;
@@ -201,13 +203,13 @@ impl Replay {
         for &remote in remotes {
             if let Some(root) = self.layout.root_of(remote) {
                 let bit = self.bit(remote);
-                self.owe(root, self.seq, bit, &[(Scope::Tree, b"")]);
+                self.owe(root, self.seq, bit, &[(Extent::new(Scope::Tree), b"")]);
             }
         }
     }
 
     /// What is pending for `remote`, sorted by path.
-    pub fn pending(&self, remote: RemoteId) -> impl Iterator<Item = (RelPath, Scope)> + '_ {
+    pub fn pending(&self, remote: RemoteId) -> impl Iterator<Item = (RelPath, Extent)> + '_ {
         let bit = self.bit(remote);
         let root = self.layout.root_of(remote);
         let marks = root.and_then(|root| self.roots.get(root.0));
@@ -229,48 +231,34 @@ fn clearable(bit: u64) -> u64 {
     bit & !(1 << RANK_SHARED)
 }
 
-fn key(path: &[u8], scope: Scope) -> Box<[u8]> {
-    let letter = match scope {
-        Scope::Entry => b'e',
-        Scope::Listing => b'l',
-        Scope::Tree => b't',
-    };
-    [path, &[0, letter]].concat().into()
+fn key(path: &[u8], extent: Extent) -> Box<[u8]> {
+    [path, &[0, encode_extent(extent)]].concat().into()
 }
 
-fn split_key(key: &[u8]) -> Option<(RelPath, Scope)> {
+fn split_key(key: &[u8]) -> Option<(RelPath, Extent)> {
     let (path, tail) = key.split_at_checked(key.len().checked_sub(2)?)?;
-    let scope = match tail[1] {
-        b'e' => Scope::Entry,
-        b'l' => Scope::Listing,
-        _ => Scope::Tree,
-    };
-    Some((RelPath::new(path)?, scope))
+    Some((RelPath::new(path)?, decode_extent(tail[1])?))
 }
 
 /// Clears `bits` for everything that a delivery of `path` up to number `upto` covers.
-fn settle(marks: &mut Marks, path: &[u8], scope: Scope, upto: Seq, bits: u64) {
-    if scope == Scope::Tree && path.is_empty() {
-        marks.retain(|_, mark| mark.settle(upto, bits));
-        return;
+fn settle(marks: &mut Marks, path: &[u8], delivered: Extent, upto: Seq, bits: u64) {
+    let stays = |key: &[u8], mark: &mut Mark| {
+        let extent = key.last().copied().and_then(decode_extent);
+        extent.is_some_and(|extent| !delivered.covers(extent)) || mark.settle(upto, bits)
+    };
+    if delivered.scope == Scope::Tree && path.is_empty() {
+        return marks.retain(|key, mark| stays(key, mark));
     }
-    for own in [Scope::Entry, Scope::Listing, Scope::Tree] {
-        let key = key(path, own);
-        if own <= scope && marks.get_mut(&key).is_some_and(|m| !m.settle(upto, bits)) {
-            marks.remove(&key);
-        }
-    }
-    if scope == Scope::Tree {
-        // Everything below stands between "path/" and "path0": '0' follows '/'.
-        let (from, to) = ([path, b"/"].concat(), [path, b"0"].concat());
+    // The path's own marks are between "path\0" and "path\1", everything below between "path/" and "path0".
+    let below = (delivered.scope == Scope::Tree).then_some([b"/", b"0"]);
+    for [from, to] in [[b"\0", b"\x01"]].into_iter().chain(below) {
+        let (from, to) = ([path, from].concat(), [path, to].concat());
         let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
         let settled: Vec<_> = marks
             .range_mut::<[u8], _>(range)
-            .filter_map(|(key, mark)| (!mark.settle(upto, bits)).then(|| key.clone()))
+            .filter_map(|(key, mark)| (!stays(key, mark)).then(|| key.clone()))
             .collect();
-        for key in settled {
-            marks.remove(&key);
-        }
+        settled.iter().for_each(|key| _ = marks.remove(key));
     }
 }
 

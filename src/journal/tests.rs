@@ -18,7 +18,7 @@ const A: RemoteId = RemoteId(0);
 const B: RemoteId = RemoteId(1);
 const C: RemoteId = RemoteId(2);
 
-type Pending = BTreeSet<(RelPath, Scope)>;
+type Pending = BTreeSet<(RelPath, Extent)>;
 
 fn two_roots() -> JournalLayout {
     layout(&[("/one", &["a", "b"]), ("/two", &["c"])])
@@ -28,22 +28,31 @@ fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).unwrap()
 }
 
-fn entry(text: &str) -> (RelPath, Scope) {
-    (path(text), Scope::Entry)
+/// A write of a file.
+fn entry(text: &str) -> (RelPath, Extent) {
+    (path(text), Extent { scope: Scope::Entry, additive: true })
 }
 
-fn tree(text: &str) -> (RelPath, Scope) {
-    (path(text), Scope::Tree)
+fn deletion(text: &str) -> (RelPath, Extent) {
+    (path(text), Extent::new(Scope::Entry))
+}
+
+fn tree(text: &str) -> (RelPath, Extent) {
+    (path(text), Extent::new(Scope::Tree))
+}
+
+fn additive_tree(text: &str) -> (RelPath, Extent) {
+    (path(text), Extent { scope: Scope::Tree, additive: true })
 }
 
 fn everything() -> Pending {
     [tree("")].into()
 }
 
-fn changed(journal: &mut Journal, root: usize, items: &[(RelPath, Scope)]) -> Seq {
-    let change = |(path, scope): &(RelPath, Scope)| Change {
-        scope: *scope,
-        ..Change::entry(path.clone(), Cause::CloseWrite)
+fn changed(journal: &mut Journal, root: usize, items: &[(RelPath, Extent)]) -> Seq {
+    let change = |(path, extent): &(RelPath, Extent)| {
+        let cause = if extent.additive { Cause::CloseWrite } else { Cause::Delete };
+        Change { scope: extent.scope, ..Change::entry(path.clone(), cause) }
     };
     let changes: Vec<_> = items.iter().map(change).collect();
     journal.append_changes(RootId(root), &changes)
@@ -122,7 +131,7 @@ fn file_that_is_written_all_the_time_is_recorded_once_for_each_job() {
 fn delivered_tree_covers_what_is_below_and_nothing_beside() {
     let dir = TempDir::new().unwrap();
     let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
-    let listing = (path("d"), Scope::Listing);
+    let listing = (path("d"), Extent::new(Scope::Listing));
     let beside = [entry("d-"), entry("d0"), entry("e"), entry("dd/x")];
     changed(&mut journal, 0, &[entry("d"), entry("d/x"), tree("d/e/f")]);
     changed(&mut journal, 0, &beside);
@@ -149,6 +158,54 @@ fn uncommitted_changes_are_not_promised_and_committed_ones_survive_a_second_star
     for _ in 0..2 {
         assert_eq!(pending(&replay(dir.path()), A), [entry("x")].into());
     }
+}
+
+#[test]
+fn tree_that_deletes_nothing_comes_back_as_one_and_its_delivery_leaves_deletions_pending() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
+    changed(&mut journal, 0, &[entry("d/new"), deletion("d/old")]);
+    let upto = journal.append_pending(A, &[additive_tree("d"), additive_tree("e")]);
+    journal.append_delivered(A, upto, &[additive_tree("d")]);
+    journal.commit();
+    drop(journal);
+    let found = replay(dir.path());
+    assert_eq!(pending(&found, A), [deletion("d/old"), additive_tree("e")].into());
+    assert_eq!(pending(&found, B), [entry("d/new"), deletion("d/old")].into());
+    let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
+    journal.append_delivered(A, journal.seq, &[tree("")]);
+    journal.commit();
+    drop(journal);
+    assert_eq!(pending(&replay(dir.path()), A), [].into());
+}
+
+#[test]
+fn deletion_is_recorded_although_a_write_of_the_same_file_was() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
+    for change in [entry("x"), deletion("x"), entry("x"), deletion("x")] {
+        changed(&mut journal, 0, &[change]);
+    }
+    let upto = journal.append_pending(A, &[]);
+    journal.append_delivered(A, upto, &[additive_tree("")]);
+    journal.commit();
+    drop(journal);
+    assert_eq!(pending(&replay(dir.path()), A), [deletion("x")].into());
+}
+
+#[test]
+fn journal_of_format_1_is_read() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
+    changed(&mut journal, 0, &[deletion("x"), tree("y")]);
+    journal.commit();
+    drop(journal);
+    let mut bytes = fs::read(file(&dir)).unwrap();
+    // Format 1 has no other letters than these.
+    bytes[8] = 1;
+    fs::write(file(&dir), bytes).unwrap();
+    let old = replay(dir.path());
+    assert_eq!((old.doubt, pending(&old, A)), (None, [deletion("x"), tree("y")].into()));
 }
 
 #[test]
@@ -234,10 +291,10 @@ fn newer_journal_is_refused_by_name() {
     let dir = TempDir::new().unwrap();
     drop(Journal::open(dir.path(), two_roots()).unwrap());
     let mut bytes = fs::read(file(&dir)).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     fs::write(file(&dir), &bytes).unwrap();
     let error = Journal::open(dir.path(), two_roots()).unwrap_err();
-    assert!(error.to_string().contains("format 2"), "{error}");
+    assert!(error.to_string().contains("format 3"), "{error}");
     assert_eq!(fs::read(file(&dir)).unwrap(), bytes);
 }
 
@@ -251,7 +308,8 @@ fn compaction_keeps_what_is_pending_and_what_came_meanwhile() {
     journal.commit();
     assert!(journal.is_worth_compacting(2));
     let before = fs::metadata(file(&dir)).unwrap().len();
-    journal.compact([(A, path("keep"), Scope::Entry), (C, path("c"), Scope::Tree)]);
+    let whole = Extent::new(Scope::Tree);
+    journal.compact([(A, path("keep"), entry("").1), (C, path("c"), whole)]);
     changed(&mut journal, 0, &[entry("late")]);
     journal.commit_durably();
     assert!(!journal.is_worth_compacting(3));

@@ -11,7 +11,7 @@ use super::frame::{COMPLETE_AT, FrameSubject, JournalHeader, NO, PAYLOAD_MAX, en
 use super::replay::{Doubt, Replay};
 use super::syncer::Promotion;
 use super::{JournalLayout, Seq};
-use crate::change::{RemoteId, Scope};
+use crate::change::{Extent, RemoteId};
 use crate::path::RelPath;
 use crate::state::stable_hash;
 
@@ -34,7 +34,7 @@ impl Volume {
         path: &Path,
         layout: &JournalLayout,
         seq: Seq,
-        pending: impl IntoIterator<Item = (RemoteId, RelPath, Scope)>,
+        pending: impl IntoIterator<Item = (RemoteId, RelPath, Extent)>,
     ) -> io::Result<Self> {
         let file = options().truncate(true).open(path)?;
         let header = JournalHeader { complete: true, closed: false, boot: boot_number() };
@@ -43,14 +43,14 @@ impl Volume {
         let mut volume =
             Self { file: Arc::new(file), len: 0, table_len: buffer.len() as u64, base_len: 0 };
         let mut pending = pending.into_iter().peekable();
-        while let Some((remote, path, scope)) = pending.next() {
-            let mut group = vec![(scope, path)];
-            while let Some((_, path, scope)) =
+        while let Some((remote, path, extent)) = pending.next() {
+            let mut group = vec![(extent, path)];
+            while let Some((_, path, extent)) =
                 pending.next_if(|next| next.0 == remote && group.len() < 4096)
             {
-                group.push((scope, path));
+                group.push((extent, path));
             }
-            let items = group.iter().map(|(scope, path)| (*scope, path.as_bytes()));
+            let items = group.iter().map(|(extent, path)| (*extent, path.as_bytes()));
             encode(&mut buffer, FrameSubject::Pending(remote.0 as u32), seq, items);
             if buffer.len() >= PAYLOAD_MAX {
                 volume.write(&buffer)?;
@@ -113,7 +113,7 @@ pub fn renew(path: &Path, layout: &JournalLayout, replay: &Replay) -> io::Result
     let from = next_path(path);
     let pending = layout.remotes().flat_map(|remote| {
         let own = replay.pending(remote);
-        own.map(move |(path, scope)| (remote, path, scope))
+        own.map(move |(path, extent)| (remote, path, extent))
     });
     let create = || {
         let volume = Volume::create(&from, layout, replay.seq, pending)?;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use sersync::change::{Cause, Change, RemoteId, RootId};
+use sersync::change::{Cause, Change, Extent, RemoteId, RootId, Scope};
 use sersync::config::{LoadOptions, load_bytes};
 use sersync::journal::{Journal, JournalLayout};
 use sersync::path::RelPath;
@@ -64,8 +64,9 @@ fn the_journal_reader_survives_its_corpus_and_a_journal_of_today() {
     let path = |name: &str| RelPath::new(name.as_bytes()).unwrap();
     let change = |name| Change::tree(path(name), Cause::Found);
     let seq = journal.append_changes(RootId(0), &[change("a/b"), change("c"), change("d e")]);
-    journal.append_delivered(RemoteId(1), seq, &[(path("c"), sersync::change::Scope::Tree)]);
-    journal.append_pending(RemoteId(0), &[(path("f"), sersync::change::Scope::Entry)]);
+    journal.append_delivered(RemoteId(1), seq, &[(path("c"), Extent::new(Scope::Tree))]);
+    let additive = Extent { scope: Scope::Tree, additive: true };
+    journal.append_pending(RemoteId(0), &[(path("f"), additive)]);
     journal.close();
     let bytes = std::fs::read(state.path().join("journal")).unwrap();
     with_damage(&bytes, targets::journal);

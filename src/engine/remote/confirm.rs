@@ -2,7 +2,7 @@
 //! A receiver stays in the directory that it has entered. If another directory takes its place (`mv www old; mv new www`, or a
 //! switched link), the delivery goes into the old one, and rsync reports success.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::RemoteState;
@@ -23,11 +23,23 @@ impl RemoteState {
         &mut self,
         now: Now,
         delivered: Vec<RelPath>,
-        additions: &HashSet<&RelPath>,
+        flown: &[Item],
+        deleted: &[RelPath],
     ) -> Vec<Item> {
+        if delivered.is_empty() {
+            return Vec::new();
+        }
+        let marks: HashMap<_, _> = flown.iter().map(|item| (&item.path, item.mark)).collect();
+        let deleted: HashSet<&RelPath> = deleted.iter().collect();
         let item = |path| {
-            let additive = additions.contains(&path);
-            let mark = Mark { recheck: Recheck::Confirm, additive, ..Mark::new(Scope::Entry) };
+            // The directories above an item are delivered with it.
+            let of = marks.get(&path).copied().unwrap_or(Mark::additive(Scope::Entry));
+            let mark = Mark {
+                recheck: Recheck::Confirm,
+                additive: of.additive && !deleted.contains(&path),
+                compare_content: of.compare_content,
+                ..Mark::new(Scope::Entry)
+            };
             Item { path, mark }
         };
         let items: Vec<_> = delivered.into_iter().map(item).collect();
@@ -40,15 +52,19 @@ impl RemoteState {
 
     /// True for a confirmation that must not start now, because a job has the path or its retry is due later. If the path is the
     /// origin of a move, a confirmation would delete the copy that the move needs. A job in flight may find nothing to do, so the
-    /// confirmation is deferred until after it. A retry sends the path again, so no confirmation is needed.
+    /// confirmation is deferred until after it. A retry sends the path again, so it takes the place of the confirmation.
     pub(super) fn holds_confirmation(&mut self, now: Now, item: &Item) -> bool {
         if !item.confirms() || item.mark.scope != Scope::Entry {
             return false;
         }
-        let is_in_flight = self.is_in_flight(&item.path);
-        if is_in_flight {
-            self.deferred.defer(Condition::Confirmed(now + CONFIRM_AFTER), item);
-        }
-        is_in_flight || self.deferred.is_timed(&item.path)
+        let condition = if self.is_in_flight(&item.path) {
+            Condition::Confirmed(now + CONFIRM_AFTER)
+        } else if let Some(due) = self.deferred.due_at(&item.path) {
+            Condition::At(due)
+        } else {
+            return false;
+        };
+        self.deferred.defer(condition, item);
+        true
     }
 }

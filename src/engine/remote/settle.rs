@@ -1,7 +1,7 @@
 //! Handles a job's report: what is delivered, failed, returned or put back, and whether the remote is up.
 //! Starts nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use std::time::Duration;
 
 use super::{Flight, FlushMark, Origin, RemoteState};
@@ -226,7 +226,7 @@ impl RemoteState {
             self.deferred.defer(Condition::At(now + POSTPONED), item);
         }
         let mut returned = [returned, postponed, left_alone].concat();
-        returned.extend(self.confirm_later(now, unconfirmed, &additions(&flight.items, &deleted)));
+        returned.extend(self.confirm_later(now, unconfirmed, &flight.items, &deleted));
         self.flush_settled(job, &flight, undone, &returned, &withheld);
         if flight.origin == Origin::FullSync {
             self.finish_full_sync(now, returned.len(), flight.deletes_below, actions);
@@ -261,7 +261,7 @@ impl RemoteState {
     }
 
     fn divide(&mut self, item: &Item, piece: Option<Mark>) -> FailLogChange {
-        let is_timed = |path: &RelPath| self.deferred.is_timed(path);
+        let is_timed = |path: &RelPath| self.deferred.due_at(path).is_some();
         let (log, again) = self.failing.divided(item, piece, is_timed);
         for item in again {
             self.backlog.pending.mark(&item.path, item.mark);
@@ -370,13 +370,6 @@ impl RemoteState {
             }));
         }
     }
-}
-
-/// The items that existed, and whose deletion was not reported.
-fn additions<'a>(items: &'a [Item], deleted: &[RelPath]) -> HashSet<&'a RelPath> {
-    let deleted: HashSet<&RelPath> = deleted.iter().collect();
-    let paths = items.iter().filter(|item| item.mark.additive).map(|item| &item.path);
-    paths.filter(|path| !deleted.contains(path)).collect()
 }
 
 /// `Some` if `item` was returned instead of delivered, with the mark that its own path got, if any.

@@ -193,7 +193,7 @@ impl RemoteState {
         let parents = Parents::of(&items);
         for other in self.flights.values() {
             for directory in parents.disputed(&other.parents) {
-                let item = Item { path: directory.clone(), mark: Mark::new(Scope::Entry) };
+                let item = Item { path: directory.clone(), mark: Mark::additive(Scope::Entry) };
                 self.deferred.defer(Condition::Quiet, &item);
             }
         }

@@ -286,6 +286,8 @@ pub struct Copy {
     pub refused: BTreeSet<RelPath>,
     /// See [`SimulatedLook::fresh`].
     pub fresh: BTreeSet<RelPath>,
+    /// Stamps up to this are too old to be fresh.
+    pub aged: u64,
 }
 
 impl Copy {
@@ -344,11 +346,13 @@ impl Copy {
         if let Some(refused) = self.refusal_above(path) {
             return Err(refused);
         }
-        if matches!(thing, Thing::File { .. }) {
+        if let Thing::File { stamp, .. } = thing {
             if self.tree.is_dir(path) {
                 self.delete(path)?;
             }
-            self.fresh.insert(path.clone());
+            if stamp > self.aged {
+                self.fresh.insert(path.clone());
+            }
         }
         let parent = path.parent();
         if parent.as_ref().is_some_and(|p| !self.tree.is_dir(p)) {

@@ -21,7 +21,7 @@ pub struct Source {
     /// It was gone since the watch thread looked last.
     pub blinked: bool,
     /// Stamps up to this are so old that the next write gets another one.
-    aged: u64,
+    pub aged: u64,
     stamp: u64,
 }
 

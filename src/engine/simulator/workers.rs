@@ -1,6 +1,8 @@
 //! The model of the worker pool: what a job does, when its effect shows, how it ends, and what a crash leaves of it.
 //! What it does to a tree is in `model.rs`.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 impl Flying {
@@ -22,8 +24,8 @@ impl SimulatedRemote {
         if entered.is_none_or(|swaps| swaps == self.swaps) {
             return self.copy.apply(op);
         }
-        // Only the old directory changes, but the sender notes the fresh stamps all the same.
-        let mut old = self.copy.clone();
+        // Only the old directory changes, and it refuses nothing. The sender notes the fresh stamps all the same.
+        let mut old = Copy { refused: BTreeSet::new(), ..self.copy.clone() };
         old.apply(op);
         self.copy.fresh = old.fresh;
         Vec::new()
@@ -315,6 +317,8 @@ impl World {
             if source.gone {
                 self.wakes.insert((self.now, 0), Wake::RootSeen(RootId(index)));
             }
+            let copies = self.remotes.iter_mut().filter(|remote| remote.root.0 == index);
+            copies.for_each(|remote| remote.copy.aged = source.aged);
         }
         for root in (0..self.sources.len()).map(RootId) {
             self.deletions[root.0] = Deletions::Undecided;

@@ -7,32 +7,34 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Changed(usize, Vec<(RelPath, Scope)>),
+    Changed(usize, Vec<(RelPath, Extent)>),
     Begin,
     /// The remote, which of the last jobs it was, what it held.
-    Delivered(RemoteId, usize, Vec<(RelPath, Scope)>),
+    Delivered(RemoteId, usize, Vec<(RelPath, Extent)>),
     Commit,
     Compact,
 }
 
 /// What must come back: per remote the youngest number of each path and scope.
 #[derive(Debug, Clone, Default)]
-struct Model([Vec<(RelPath, Scope, Seq)>; 3]);
+struct Model([Vec<(RelPath, Extent, Seq)>; 3]);
 
 impl Model {
-    fn change(&mut self, root: usize, seq: Seq, items: &[(RelPath, Scope)]) {
+    fn change(&mut self, root: usize, seq: Seq, items: &[(RelPath, Extent)]) {
+        // No event reports an additive listing or tree.
+        let reported = |extent: Extent| Extent {
+            additive: extent.additive && extent.scope == Scope::Entry,
+            ..extent
+        };
         for remote in if root == 0 { 0..2 } else { 2..3 } {
-            let items = items.iter().map(|(p, s)| (p.clone(), *s, seq));
+            let items = items.iter().map(|(p, extent)| (p.clone(), reported(*extent), seq));
             self.0[remote].extend(items);
         }
     }
 
-    fn deliver(&mut self, remote: RemoteId, upto: Seq, items: &[(RelPath, Scope)]) {
-        self.0[remote.0].retain(|(path, scope, seq)| {
-            *seq > upto
-                || !items.iter().any(|(p, s)| {
-                    (p == path && s >= scope) || (*s == Scope::Tree && path.is_within(p))
-                })
+    fn deliver(&mut self, remote: RemoteId, upto: Seq, items: &[(RelPath, Extent)]) {
+        self.0[remote.0].retain(|(path, extent, seq)| {
+            *seq > upto || !items.iter().any(|item| covers_one(item, (path, *extent)))
         });
     }
 
@@ -42,14 +44,15 @@ impl Model {
     }
 }
 
-fn items() -> impl Strategy<Value = Vec<(RelPath, Scope)>> {
+fn items() -> impl Strategy<Value = Vec<(RelPath, Extent)>> {
     let path = prop::collection::vec(0..3u8, 0..4).prop_map(|names| {
         names.iter().fold(RelPath::root(), |path, name| path.join(&[b'a' + name]).unwrap())
     });
     let scope = prop_oneof![
         4 => Just(Scope::Entry), 1 => Just(Scope::Listing), 1 => Just(Scope::Tree)
     ];
-    prop::collection::vec((path, scope), 1..4)
+    let extent = (scope, any::<bool>()).prop_map(|(scope, additive)| Extent { scope, additive });
+    prop::collection::vec((path, extent), 1..4)
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -63,11 +66,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn covers(found: &Pending, wanted: &(RelPath, Scope)) -> bool {
-    found.iter().any(|(path, scope)| {
-        (path == &wanted.0 && *scope >= wanted.1)
-            || (*scope == Scope::Tree && wanted.0.is_within(path))
-    })
+fn covers_one(item: &(RelPath, Extent), (path, extent): (&RelPath, Extent)) -> bool {
+    let there = *path == item.0 || item.1.scope == Scope::Tree && path.is_within(&item.0);
+    there && item.1.covers(extent)
+}
+
+fn covers(found: &Pending, wanted: &(RelPath, Extent)) -> bool {
+    found.iter().any(|item| covers_one(item, (&wanted.0, wanted.1)))
 }
 
 proptest! {
@@ -141,8 +146,8 @@ proptest! {
         for remote in 0..3 {
             let found = pending(&found, RemoteId(remote));
             let still = last.0[remote].iter().filter(|change| model.0[remote].contains(change));
-            for (path, scope, _) in still {
-                let wanted = (path.clone(), *scope);
+            for (path, extent, _) in still {
+                let wanted = (path.clone(), *extent);
                 prop_assert!(covers(&found, &wanted), "{found:?} lacks {wanted:?}");
             }
         }
