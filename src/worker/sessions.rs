@@ -261,7 +261,8 @@ impl Sessions {
         let both = [start(), start()];
         let limits = Limits { stall: STALL_CONTACT, output_max: 0 };
         let list = input::probe(RandomState::new().hash_one(&spec.args));
-        let refused = both.into_iter().flatten().filter_map(|session| {
+        // The first one stays connected until the second one has been served or refused.
+        let refused = both.into_iter().rev().flatten().filter_map(|session| {
             let (id, killer) = (self.next.fetch_add(1, Ordering::Relaxed), session.killer());
             self.note_run(id, killer);
             let report = session.feed(&list, limits);

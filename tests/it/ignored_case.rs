@@ -52,12 +52,23 @@ fn content(root: &Path) -> BTreeMap<String, String> {
     found
 }
 
+/// Waits until nothing is owed.
+fn flush(mirror: &Mirror, what: &str) {
+    const NOT_RUNNING: Option<i32> = Some(3);
+    let mut code = None;
+    wait_until("the control socket is there after the start", || {
+        code = control::run(mirror, "flush", &[]).status.code();
+        code != NOT_RUNNING
+    });
+    assert_eq!(code, Some(0), "{what}");
+}
+
 /// Waits until the copy has the same names and content, and until nothing is owed.
 fn same(mirror: &Mirror, copy: &Path, what: &str) {
     wait_until(&format!("the copy is equal after {what}"), || {
         content(&mirror.source) == content(copy)
     });
-    assert_eq!(control::run(mirror, "flush", &[]).status.code(), Some(0), "{what}");
+    flush(mirror, what);
     assert_eq!(content(&mirror.source), content(copy), "{what}: it did not last");
 }
 
@@ -130,7 +141,7 @@ fn of_two_names_that_differ_in_their_case_one_is_there_until_the_last_is_gone() 
     let mut mirror = Mirror::start(&remote.setup());
     let copy = &remote.daemon.data;
     let holds = |mirror: &Mirror, what: &str, expected: &[&str]| {
-        assert_eq!(control::run(mirror, "flush", &[]).status.code(), Some(0), "{what}");
+        flush(mirror, what);
         let there = fs::read_to_string(copy.join("f")).unwrap_or_default();
         assert!(expected.contains(&there.as_str()), "{what}: {there:?}");
     };
