@@ -279,7 +279,6 @@ fn a_foreign_client_is_always_served_once_the_first_changes_have_shown_the_limit
     visitor.join().unwrap();
     let (served, refused) = (count(&visits.served), count(&visits.refused));
     assert!(served > 20 && refused == 0, "{refused} of {} visits were refused", served + refused);
-    assert_no_error(&four.mirror, "four places and other clients");
 }
 
 /// Each connection runs the daemon's hook. So without ready sessions it runs only for deliveries.
