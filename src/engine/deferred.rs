@@ -24,7 +24,7 @@ pub enum Condition {
 }
 
 /// How many kinds of conditions there are.
-const KINDS: usize = 5;
+pub const KINDS: usize = 5;
 
 impl Condition {
     /// The index of its kind, and its time.

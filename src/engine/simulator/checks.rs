@@ -2,6 +2,7 @@
 //! Changes nothing.
 
 use super::*;
+use crate::engine::deferred::KINDS;
 use model::Tree;
 
 impl World {
@@ -97,8 +98,8 @@ impl World {
         let share = (self.engine.setup.pending_max / self.remotes.len()).max(1);
         for remote in self.engine.remotes.iter().filter(|r| r.root() == root) {
             let (marks, moves) = remote.sizes();
-            // Failing paths have a limit of their own, and may just have become pending.
-            let most = share + remote.limits().failing_paths;
+            // Deferred paths have a limit of their own, and may just have become pending.
+            let most = share + remote.limits().deferred_paths.max(KINDS);
             assert!(marks <= most, "{marks} marks, although {share} are allowed");
             assert!(moves <= share, "{moves} moves, although {share} are allowed");
         }
