@@ -134,7 +134,9 @@ fn add(bench: &mut Bench, count: usize, beside: Beside, found: &Found) {
     report.add_time(one, Tool::Sersync, found.one);
     let burst = line("1,000 files on all", Unit::Seconds, most(is_idle, 8.0));
     report.add_time(burst, Tool::Sersync, found.burst);
-    report.add_time(burst, Tool::Rsync, found.burst_by_hand);
+    if found.burst_by_hand.is_some() {
+        report.add_time(burst, Tool::Rsync, found.burst_by_hand);
+    }
     let resident = line("resident", Unit::Mebibytes, most(is_idle, 60.0));
     report.add(resident, Tool::Sersync, Some(found.resident_mib));
     let down = line("said to be down", Unit::Count, most(beside != Beside::FrozenThird, 0.0));

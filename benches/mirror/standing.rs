@@ -153,7 +153,8 @@ fn idle(bench: &mut Bench) -> io::Result<()> {
         report.add(memory, tool, Some(now.rss_kb as f64 / KB_PER_MIB));
         report.add(all, tool, Some(now.rss_all_kb as f64 / KB_PER_MIB));
         report.add(wakes, tool, Some((proc::wake_ups(running.pid()) - woken) as f64));
-        report.add_time(cpu, tool, Some(running.cpu() - used));
+        // The kernel counts in ticks, and those of a child that has ended may be rounded down.
+        report.add_time(cpu, tool, Some(running.cpu().saturating_sub(used)));
         report.add(threads, tool, Some(now.threads as f64));
         report.add(files, tool, Some(now.open_files as f64));
         report.add(children, tool, Some(now.children as f64));

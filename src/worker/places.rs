@@ -1,5 +1,5 @@
 //! The connections that one daemon allows: all its remotes share them, and one is left to other clients.
-//! Counts, makes runs wait, and tells when a trial has to show that there is room; does not connect.
+//! Counts, and makes runs wait; does not connect.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -11,12 +11,6 @@ use crate::ground::lock::{lock, wait_timeout};
 /// With this many connections (ready sessions and runs), no further session is made ready. Of the daemons with a limit, half
 /// allow ten connections or fewer, and few allow fewer than four.
 const READY_BESIDE: usize = 3;
-
-/// So many connections a daemon is assumed to serve at once, before a trial has shown that it serves more.
-const ASSUMED: usize = READY_BESIDE + 1;
-
-/// A trial shows whether the daemon serves so many clients more: one is for us, and one for others.
-const TRIED: usize = 2;
 
 /// The daemon's child process keeps its connection for some 50 ms after the run's end.
 const LINGER: Duration = Duration::from_millis(100);
@@ -42,8 +36,6 @@ impl Daemons {
 pub struct Places {
     state: Mutex<State>,
     changed: Condvar,
-    /// Held during a trial: two of them would take places from each other.
-    trying: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -51,8 +43,6 @@ struct State {
     is_daemon: bool,
     /// `max connections`, once the daemon has named it.
     allowed: Option<usize>,
-    /// How many clients the daemon serves at once, as far as trials have shown.
-    served: usize,
     ready: usize,
     running: usize,
     /// How many remotes want sessions.
@@ -77,51 +67,21 @@ pub struct Place {
 
 impl Places {
     fn of_a_daemon() -> Self {
-        let state = State { is_daemon: true, served: ASSUMED, ..State::default() };
-        Self { state: Mutex::new(state), ..Self::default() }
+        let state = State { is_daemon: true, ..State::default() };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Takes a place for a run; waits while the daemon is known to have none to spare.
-    pub fn enter(self: &Arc<Self>, entry: &PlaceRequest<'_>) -> Place {
-        loop {
-            let mut state = self.lock();
-            while !state.has_room_for_a_run(now()) && (entry.goes_on)() {
-                (entry.waits)();
-                let length = if state.left.is_empty() { Duration::MAX } else { LINGER };
-                state = wait_timeout(&self.changed, state, length);
-            }
-            if !state.needs_trial(now()) || !(entry.goes_on)() {
-                state.running += 1;
-                return Place { places: Arc::clone(self), used_for: Use::Running };
-            }
-            drop(state);
-            self.make_trial(entry.trial);
+    /// Takes a place for a run; waits while the daemon is known to have none to spare. `goes_on` tells whether to keep
+    /// waiting; `waits` is called when waiting begins.
+    pub fn enter(self: &Arc<Self>, goes_on: &dyn Fn() -> bool, waits: &dyn Fn()) -> Place {
+        let mut state = self.lock();
+        while !state.has_room_for_a_run(now()) && goes_on() {
+            waits();
+            let length = if state.left.is_empty() { Duration::MAX } else { LINGER };
+            state = wait_timeout(&self.changed, state, length);
         }
-    }
-
-    /// True when one more connection might leave no place to others: a trial has to show it.
-    pub fn needs_trial(&self) -> bool {
-        self.lock().needs_trial(now())
-    }
-
-    /// Makes a trial, unless another thread has just made it. The trial connects twice at once; if the daemon refuses one of
-    /// both, it returns how many clients the daemon serves.
-    pub fn make_trial(&self, trial: &dyn Fn() -> Option<usize>) {
-        let _trying = lock(&self.trying);
-        let before = {
-            let mut state = self.lock();
-            if !state.needs_trial(now()) {
-                return;
-            }
-            state.taken(now())
-        };
-        match trial() {
-            Some(allowed) => self.learn(allowed),
-            None => {
-                let mut state = self.lock();
-                state.served = state.served.max(before + TRIED);
-            }
-        }
+        state.running += 1;
+        Place { places: Arc::clone(self), used_for: Use::Running }
     }
 
     /// Takes a place for a ready session, if there is one to spare; `own`: how many sessions the remote already has.
@@ -147,8 +107,7 @@ impl Places {
 
     /// When a released place is free again for a session.
     pub fn next_free(&self) -> Option<Instant> {
-        let state = self.lock();
-        state.allowed.and_then(|_| state.left.front().map(|left| *left + LINGER))
+        self.lock().left.front().map(|left| *left + LINGER)
     }
 
     /// Notes that one more remote wants sessions.
@@ -178,22 +137,7 @@ impl Places {
     }
 }
 
-/// What a run that wants a place brings along.
-pub struct PlaceRequest<'a> {
-    /// Whether it still wants one.
-    pub goes_on: &'a dyn Fn() -> bool,
-    /// Called when it begins to wait.
-    pub waits: &'a dyn Fn(),
-    /// See [`Places::make_trial`].
-    pub trial: &'a dyn Fn() -> Option<usize>,
-}
-
 impl State {
-    /// True while nobody knows whether the daemon serves another client beside one connection more of ours.
-    fn needs_trial(&mut self, now: Instant) -> bool {
-        self.is_daemon && self.allowed.is_none() && self.taken(now) + TRIED > self.served
-    }
-
     /// How many places the daemon counts as taken by us.
     fn taken(&mut self, now: Instant) -> usize {
         while self.left.front().is_some_and(|left| now.saturating_duration_since(*left) >= LINGER) {
@@ -217,10 +161,7 @@ impl State {
             .allowed
             .map_or(READY_BESIDE, |allowed| allowed.saturating_sub(2).min(READY_BESIDE));
         let share = most / self.wanting.max(1);
-        // Without a known limit the next session does not wait until the daemon's child has left.
-        let taken =
-            if self.allowed.is_some() { self.taken(now) } else { self.ready + self.running };
-        taken < most && own < share.max(1)
+        self.taken(now) < most && own < share.max(1)
     }
 }
 
@@ -245,7 +186,7 @@ impl Drop for Place {
             Use::Ready => state.ready -= 1,
             Use::Running => state.running -= 1,
         }
-        if state.is_daemon {
+        if state.allowed.is_some() {
             state.left.push_back(now());
         }
         drop(state);
@@ -269,7 +210,7 @@ mod tests {
     }
 
     fn enter(places: &Arc<Places>) -> Place {
-        places.enter(&PlaceRequest { goes_on: &|| true, waits: &|| {}, trial: &|| None })
+        places.enter(&|| true, &|| {})
     }
 
     #[test]
@@ -325,41 +266,5 @@ mod tests {
         drop(run);
         // This waits until the first place is free again.
         drop(enter(&places));
-    }
-
-    #[test]
-    fn a_trial_shows_that_a_place_is_left_to_others_before_more_than_three_are_used() {
-        let places = Arc::new(Places::of_a_daemon());
-        let _three = [enter(&places), enter(&places), enter(&places)];
-        assert!(places.needs_trial());
-        let trials = std::cell::Cell::new(0);
-        let trial = || {
-            trials.set(trials.get() + 1);
-            None
-        };
-        let entry = PlaceRequest { goes_on: &|| true, waits: &|| {}, trial: &trial };
-        let _fourth = places.enter(&entry);
-        assert_eq!(trials.get(), 1);
-        assert!(places.needs_trial(), "the fifth might be the last");
-        places.make_trial(&|| Some(4));
-        places.make_trial(&trial);
-        assert_eq!(trials.get(), 1, "the limit is known");
-        assert!(!places.lock().has_room_for_a_run(now()));
-    }
-
-    #[test]
-    fn a_run_waits_for_its_place_when_the_trial_names_the_limit() {
-        let places = Arc::new(Places::of_a_daemon());
-        let held = std::cell::RefCell::new(vec![enter(&places), enter(&places), enter(&places)]);
-        // One of four is left to others, so a place must be given back before the run begins.
-        let trial = || {
-            held.borrow_mut().pop();
-            Some(4)
-        };
-        let entry = PlaceRequest { goes_on: &|| true, waits: &|| {}, trial: &trial };
-        let _run = places.enter(&entry);
-        let state = places.lock();
-        assert_eq!((state.running, state.allowed), (3, Some(4)));
-        assert!(state.left.is_empty(), "the daemon's child has left");
     }
 }

@@ -54,11 +54,6 @@ fn keep_ready(remotes: &RemoteTable, load_gate: &LoadGate) {
             Some((SessionDemand::Urgent, remote)) => remote.sessions().start_one(),
             Some((SessionDemand::Some, remote)) if now.is_calm => remote.sessions().start_one(),
             _ => {
-                let unsure = remotes.iter().find(|remote| remote.sessions().need_trial());
-                if let Some(remote) = unsure.filter(|_| !now.is_short) {
-                    remote.sessions().make_trial();
-                    continue;
-                }
                 let next = next_place(&remotes);
                 // Do not keep a replaced remote alive while waiting.
                 drop(remotes);

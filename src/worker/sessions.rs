@@ -2,20 +2,19 @@
 //! Does not know what a run delivers.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::load_gate::LoadGate;
-use super::places::{Place, PlaceRequest, Places};
+use super::places::{Place, Places};
 use super::running_job::RunningJob;
 use crate::failure::{Failure, FailureKind, code};
 use crate::ground::lock::lock;
 use crate::path::RelPath;
 use crate::rsync::exit::{Outcome, lacking, places_allowed, root_changed};
 use crate::rsync::run::{Killer, Limits, Need, RunReport, Session, StartError};
-use crate::rsync::{Abilities, Endpoint, PreviewAnswer, RunKind, RunSpec, deleted_names, input};
+use crate::rsync::{Abilities, Endpoint, PreviewAnswer, RunKind, RunSpec, deleted_names};
 use crate::source::Source;
 
 /// With this few sessions left, others are started at once, because changes often come in quick succession.
@@ -208,7 +207,7 @@ impl Sessions {
     }
 
     fn run_afresh(&self, request: &Request<'_>, job: &RunningJob<'_>) -> Outcome {
-        let _place = self.enter(request.abilities, &|| job.waits());
+        let _place = self.enter(job);
         if self.stopped.load(Ordering::Relaxed) {
             return Outcome::Stopped;
         }
@@ -230,56 +229,8 @@ impl Sessions {
     }
 
     /// Takes a place at the daemon; waits while the daemon is known to have none to spare.
-    pub fn enter(&self, abilities: Abilities, waits: &dyn Fn()) -> Place {
-        let goes_on = || !self.are_stopped();
-        self.places.enter(&PlaceRequest {
-            goes_on: &goes_on,
-            waits,
-            trial: &|| self.trial(abilities),
-        })
-    }
-
-    /// True when only a trial shows whether the sessions leave a place to others.
-    pub fn need_trial(&self) -> bool {
-        self.are_wanted() && !self.are_stopped() && self.places.needs_trial()
-    }
-
-    /// Finds out whether the sessions leave a place to others.
-    pub fn make_trial(&self) {
-        let abilities = lock(&self.pool).wanted.unwrap_or(Abilities::NONE);
-        self.places.make_trial(&|| self.trial(abilities));
-    }
-
-    /// Connects twice at once without any effect. If the daemon refuses one of both, returns how many clients it serves.
-    fn trial(&self, abilities: Abilities) -> Option<usize> {
-        // A connection has its cost there, such as a hook: without ready sessions none is made for our own sake.
-        if self.endpoint.ready() == 0 {
-            return None;
-        }
-        let spec = self.endpoint.plan(&RunKind::Probe, abilities);
-        let start = || Session::start(&spec, Some(self.source.identity())).ok();
-        let both = [start(), start()];
-        let limits = Limits { stall: STALL_CONTACT, output_max: 0 };
-        let list = input::probe(RandomState::new().hash_one(&spec.args));
-        // The first one stays connected until the second one has been served or refused.
-        let refused = both.into_iter().rev().flatten().filter_map(|session| {
-            let (id, killer) = (self.next.fetch_add(1, Ordering::Relaxed), session.killer());
-            self.note_run(id, killer);
-            let report = session.feed(&list, limits);
-            lock(&self.running).remove(&id);
-            places_allowed(&report.stderr)
-        });
-        refused.inspect(|allowed| self.note_allowed(*allowed)).last()
-    }
-
-    /// Notes how many clients the daemon serves.
-    fn note_allowed(&self, allowed: usize) {
-        log::debug!(
-            "{}: the daemon serves {allowed} clients at a time: one place is left to others",
-            self.endpoint.destination()
-        );
-        self.places.learn(allowed);
-        self.load_gate.notify();
+    fn enter(&self, job: &RunningJob<'_>) -> Place {
+        self.places.enter(&|| !self.are_stopped(), &|| job.waits())
     }
 
     /// What a run would delete.
@@ -297,7 +248,7 @@ impl Sessions {
             return Err(no_dry_run());
         }
         let spec = self.endpoint.plan_preview(kind, abilities);
-        self.listen(&spec, (kind, abilities), input, job).map(|output| deleted_names(&output))
+        self.listen(&spec, kind, input, job).map(|output| deleted_names(&output))
     }
 
     /// What a run would do.
@@ -315,19 +266,19 @@ impl Sessions {
             return Err(no_dry_run());
         }
         let spec = self.endpoint.plan_question(kind, abilities);
-        self.listen(&spec, (kind, abilities), input, job).map(|output| PreviewAnswer::read(&output))
+        self.listen(&spec, kind, input, job).map(|output| PreviewAnswer::read(&output))
     }
 
     /// Runs rsync and reads its standard output.
     fn listen(
         &self,
         spec: &RunSpec,
-        (kind, abilities): (&RunKind, Abilities),
+        kind: &RunKind,
         input: &[u8],
         job: &RunningJob<'_>,
     ) -> Result<Vec<u8>, Outcome> {
         let limits = Limits { stall: self.stall(kind), output_max: PREVIEW_MAX };
-        let _place = self.enter(abilities, &|| job.waits());
+        let _place = self.enter(job);
         if self.stopped.load(Ordering::Relaxed) {
             return Err(Outcome::Stopped);
         }
@@ -369,7 +320,7 @@ impl Sessions {
         if pool.wanted.is_none() || pool.starts_left == 0 || self.stopped.load(Ordering::Relaxed) {
             return SessionDemand::Nothing;
         }
-        self.drop_dead(&mut pool);
+        pool.ready.retain(|ready| ready.session.is_alive());
         let own = pool.ready.len() + pool.starting;
         if own >= self.endpoint.ready() || !self.places.can_keep_ready(own) {
             return SessionDemand::Nothing;
@@ -499,22 +450,10 @@ impl Sessions {
         self.note_run(PROBE, killer);
     }
 
-    /// Drops the sessions that have ended unused; a daemon that turned one away has said how many clients it serves.
-    fn drop_dead(&self, pool: &mut Pool) {
-        let limits = Limits { stall: STALL_CONTACT, output_max: 0 };
-        for dead in pool.ready.extract_if(.., |ready| !ready.session.is_alive()) {
-            if dead.session.has_ended() {
-                let report = dead.session.feed(&[], limits);
-                places_allowed(&report.stderr).inspect(|allowed| self.note_allowed(*allowed));
-            }
-        }
-    }
-
     /// A ready session that fits, and when it connected.
     fn take(&self, request: &Request<'_>) -> Option<(Ready, Connected)> {
         let mut pool = lock(&self.pool);
-        self.drop_dead(&mut pool);
-        pool.ready.retain(|ready| ready.since.elapsed() < AGE_MAX);
+        pool.ready.retain(|ready| ready.since.elapsed() < AGE_MAX && ready.session.is_alive());
         let fits = |ready: &Ready| *ready.session.spec() == request.spec;
         let (at, connected) = match request.kind {
             RunKind::Confirmation => {
@@ -554,7 +493,8 @@ impl Sessions {
             ));
         }
         if let Some(allowed) = places_allowed(&report.stderr).filter(|_| is_busy(&outcome)) {
-            self.note_allowed(allowed);
+            self.places.learn(allowed);
+            self.load_gate.notify();
         }
         outcome
     }

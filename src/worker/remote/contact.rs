@@ -30,7 +30,8 @@ impl RemoteContext {
         if let Some(abilities) = self.abilities() {
             return Ok(abilities);
         }
-        let _place = self.sessions.enter(Abilities::NONE, &|| {});
+        let goes_on = || !self.sessions.are_stopped();
+        let _place = self.sessions.places().enter(&goes_on, &|| {});
         self.endpoint.set_free();
         match self.probe() {
             Ok(Probed::Able(abilities)) => {
