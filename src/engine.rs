@@ -104,6 +104,8 @@ pub enum Event {
     FlushForgotten(FlushId),
     /// What the last run did not deliver (from the journal), or what the walk after downtime found.
     Restored(RemoteId, Vec<Item>),
+    /// The same for paths that are not there now, and whose deletion nobody has reported: perhaps their file system is not mounted.
+    RestoredAbsent(RemoteId, Vec<Item>),
     /// A worker has looked at its job: these paths are directories and are sent without their content. Paths below them need
     /// not wait for the job's end.
     JobOpened(JobId, Vec<RelPath>),
@@ -255,6 +257,13 @@ impl Engine {
                 let share = self.share();
                 if let Some(remote) = self.remotes.get_mut(remote.0) {
                     items.iter().for_each(|item| remote.restore(now, item));
+                    remote.limit(share, &mut actions);
+                }
+            }
+            Event::RestoredAbsent(remote, items) => {
+                let share = self.share();
+                if let Some(remote) = self.remotes.get_mut(remote.0) {
+                    items.iter().for_each(|item| remote.restore_absent(now, item));
                     remote.limit(share, &mut actions);
                 }
             }

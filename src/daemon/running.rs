@@ -1,11 +1,14 @@
 //! Starts every part of a mirror in the order of their dependencies, and ends them in reverse order.
 //! The main loop is `daemon/mirror.rs`.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::fs::{AtFlags, statat};
+use rustix::io::Errno;
 
 use super::BoxError;
 use super::catch_up::CatchUp;
@@ -29,6 +32,7 @@ use crate::banner;
 use crate::change::{Extent, RemoteId, RootId, Scope, WatchEvent};
 use crate::config::{self, Config, Loaded};
 use crate::control::server::ControlServer;
+use crate::directory::as_path;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::{Engine, EngineSetup, Event, Extraneous, FullSyncCause};
 use crate::filter::Filter;
@@ -201,6 +205,7 @@ impl RunningDaemon {
             let catch_up = CatchUp::new(records, exclude, guard, sender.clone());
             if args.full_sync { catch_up } else { catch_up.without_full_sync() }
         });
+        let restored_from = sources.clone();
         let trust = Trust::new(sources, teller.names.clone(), catch_up);
         let has_journal = journal.is_some();
         if let (Some(journal), Some(state)) = (&journal, holder.clone()) {
@@ -231,7 +236,7 @@ impl RunningDaemon {
         }
         mirror.distrust_changed_roots(catches_up);
         if has_journal {
-            mirror.restore(restored(replay, roots_of_remotes.len()));
+            mirror.restore(restored(replay, &roots_of_remotes, &restored_from));
         }
         if catches_up {
             mirror.look_for_changes_since_the_last_run(args.full_sync);
@@ -417,17 +422,31 @@ fn wait_for_watches(events: &Receiver<MainEvent>, roots: usize) -> Vec<MainEvent
 }
 
 /// What the last run did not finish, as events for the engine.
-fn restored(replay: Option<Replay>, remotes: usize) -> Vec<Event> {
+fn restored(replay: Option<Replay>, roots: &[RootId], sources: &[Arc<Source>]) -> Vec<Event> {
     let Some(replay) = replay else { return Vec::new() };
     let mut events = Vec::new();
-    for remote in (0..remotes).map(RemoteId) {
+    for (remote, root) in roots.iter().enumerate() {
+        let remote = RemoteId(remote);
         let items = restored_items(replay.pending(remote));
-        if !items.is_empty() {
-            log::info!("changes of the last run that are still to be delivered: {}", items.len());
-            events.push(Event::Restored(remote, items));
+        if items.is_empty() {
+            continue;
         }
+        log::info!("changes of the last run that are still to be delivered: {}", items.len());
+        let root = sources.get(root.0).and_then(|source| source.open_healthy().ok());
+        let (absent, present): (Vec<_>, Vec<_>) =
+            items.into_iter().partition(|item| is_absent_unreported(root.as_ref(), item));
+        events.push(Event::Restored(remote, present));
+        events.push(Event::RestoredAbsent(remote, absent));
     }
     events
+}
+
+/// True when the path is not there below the open root, and the journal holds no deletion of exactly this path.
+fn is_absent_unreported(root: Option<&OwnedFd>, item: &Item) -> bool {
+    let is_reported = item.mark.scope == Scope::Entry && !item.mark.additive;
+    let stat = |root| statat(root, as_path(&item.path), AtFlags::SYMLINK_NOFOLLOW);
+    let is_absent = |root| matches!(stat(root), Err(Errno::NOENT | Errno::NOTDIR));
+    !is_reported && root.is_some_and(is_absent)
 }
 
 /// The items of a restored journal. It is no longer known which files were sent while fresh, so single paths are

@@ -170,6 +170,10 @@ fn parse_event(text: &str) -> Event {
         ["deletions", "allowed"] => Event::Deletions(ROOT, Deletions::Allowed),
         ["deletions", "undecided"] => Event::Deletions(ROOT, Deletions::Undecided),
         ["deletions", "withheld"] => Event::Deletions(ROOT, Deletions::Withheld),
+        ["restored", "absent", items @ ..] => {
+            let items = items.iter().map(|item| parse_item(item)).collect();
+            Event::RestoredAbsent(RemoteId(0), items)
+        }
         ["restored", items @ ..] => {
             Event::Restored(RemoteId(0), items.iter().map(|item| parse_item(item)).collect())
         }

@@ -142,6 +142,15 @@ impl RemoteState {
         }
     }
 
+    /// The same for an item whose path is not there, although nobody has reported that it was deleted. The walk decides what is gone.
+    pub fn restore_absent(&mut self, now: Now, item: &Item) {
+        if self.permission.deletions.are_allowed() {
+            self.restore(now, item);
+        } else {
+            self.deferred.defer(Condition::Deletions, item);
+        }
+    }
+
     pub fn decide_deletions(&mut self, verdict: Deletions) {
         self.permission.deletions = verdict;
     }

@@ -204,6 +204,31 @@ fn a_subdirectory_that_is_unmounted_deletes_nothing_below_it() {
 }
 
 #[test]
+fn what_was_pending_in_a_subdirectory_that_is_not_mounted_at_the_next_start_is_not_deleted() {
+    let mut daemon = Rsyncd::start();
+    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+    let Some(disk) = Tmpfs::mount(&mirror.at("volume"), "size=4m") else { return };
+    mirror.launch();
+    mirror.wait_ready();
+    fill(&mirror);
+    mirror.write("volume/a/b", "x");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    mirror.wait_for_record();
+    let before = picture(&daemon.data).len();
+    daemon.stop();
+    mirror.write("volume/a/b", "changed");
+    mirror.write("d0/f0", "changed");
+    mirror.wait_for_output("is down");
+    mirror.kill();
+    drop(disk);
+    daemon.start_again();
+    mirror.launch();
+    mirror.wait_for_output("ALARM: volume in ");
+    wait_for_content(&daemon.at("d0/f0"), "changed");
+    nothing_is_deleted(&daemon, before);
+}
+
+#[test]
 fn a_subdirectory_that_is_not_mounted_at_the_start_deletes_nothing_before_that_is_confirmed() {
     let daemon = Rsyncd::start();
     let mut mirror = Mirror::prepare(&Setup { args: vec!["-r".into()], ..Setup::to(&daemon) });
