@@ -79,7 +79,8 @@ impl RemoteState {
         // Rechecks that became pending before the outage was noticed are no longer deferred. Late data may still arrive after them, so
         // defer them again.
         let at_once = flight.items.iter().cloned().chain(self.backlog.pending.iter());
-        let early: Vec<Item> = at_once.filter(|item| item.mark.recheck == Recheck::Only).collect();
+        let is_early = |item: &Item| matches!(item.mark.recheck, Recheck::Only | Recheck::Also);
+        let early: Vec<Item> = at_once.filter(is_early).collect();
         early.iter().for_each(|item| self.recheck(now, item));
         self.put_off_rechecks(now, outage.since);
         if outage.tries == 0 {
