@@ -104,7 +104,8 @@ pub enum Event {
     FlushForgotten(FlushId),
     /// What the last run did not deliver (from the journal), or what the walk after downtime found.
     Restored(RemoteId, Vec<Item>),
-    /// The same for paths that are not there now, and whose deletion nobody has reported: perhaps their file system is not mounted.
+    /// What the journal holds of paths that are absent now although no event reported their deletion. Their file system may not be
+    /// mounted, so they wait for the decision about deletions.
     RestoredAbsent(RemoteId, Vec<Item>),
     /// A worker has looked at its job: these paths are directories and are sent without their content. Paths below them need
     /// not wait for the job's end.
@@ -254,18 +255,13 @@ impl Engine {
             }
             Event::Remind => self.active().for_each(|remote| remote.remind_now(now)),
             Event::Restored(remote, items) => {
-                let share = self.share();
-                if let Some(remote) = self.remotes.get_mut(remote.0) {
-                    items.iter().for_each(|item| remote.restore(now, item));
-                    remote.limit(share, &mut actions);
-                }
+                let restore = |remote: &mut RemoteState, item: &Item| remote.restore(now, item);
+                self.restore(remote, &items, restore, &mut actions);
             }
             Event::RestoredAbsent(remote, items) => {
-                let share = self.share();
-                if let Some(remote) = self.remotes.get_mut(remote.0) {
-                    items.iter().for_each(|item| remote.restore_absent(now, item));
-                    remote.limit(share, &mut actions);
-                }
+                let restore =
+                    |remote: &mut RemoteState, item: &Item| remote.restore_absent(now, item);
+                self.restore(remote, &items, restore, &mut actions);
             }
             Event::JobOpened(job, directories) => {
                 self.remotes.iter_mut().for_each(|remote| remote.open(job, &directories));
@@ -580,6 +576,21 @@ impl Engine {
             Room::Short
         } else {
             Room::None
+        }
+    }
+
+    /// Adds each item to the remote by `restore`.
+    fn restore(
+        &mut self,
+        remote: RemoteId,
+        items: &[Item],
+        restore: impl Fn(&mut RemoteState, &Item),
+        actions: &mut Vec<Action>,
+    ) {
+        let share = self.share();
+        if let Some(remote) = self.remotes.get_mut(remote.0) {
+            items.iter().for_each(|item| restore(remote, item));
+            remote.limit(share, actions);
         }
     }
 

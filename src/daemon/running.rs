@@ -436,12 +436,14 @@ fn restored(replay: Option<Replay>, roots: &[RootId], sources: &[Arc<Source>]) -
         let (absent, present): (Vec<_>, Vec<_>) =
             items.into_iter().partition(|item| is_absent_unreported(root.as_ref(), item));
         events.push(Event::Restored(remote, present));
-        events.push(Event::RestoredAbsent(remote, absent));
+        if !absent.is_empty() {
+            events.push(Event::RestoredAbsent(remote, absent));
+        }
     }
     events
 }
 
-/// True when the path is not there below the open root, and the journal holds no deletion of exactly this path.
+/// True when the path is absent below the open root, and the journal holds no deletion of this very path.
 fn is_absent_unreported(root: Option<&OwnedFd>, item: &Item) -> bool {
     let is_reported = item.mark.scope == Scope::Entry && !item.mark.additive;
     let stat = |root| statat(root, as_path(&item.path), AtFlags::SYMLINK_NOFOLLOW);

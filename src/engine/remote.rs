@@ -142,7 +142,8 @@ impl RemoteState {
         }
     }
 
-    /// The same for an item whose path is not there, although nobody has reported that it was deleted. The walk decides what is gone.
+    /// Adds an item of the last run whose path is absent now although no event reported its deletion. It waits until a walk has found what
+    /// is gone.
     pub fn restore_absent(&mut self, now: Now, item: &Item) {
         if self.permission.deletions.are_allowed() {
             self.restore(now, item);

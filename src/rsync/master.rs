@@ -79,7 +79,7 @@ impl Master {
     }
 
     /// True when the connection is open.
-    pub fn stands(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         UnixStream::connect(&self.socket).is_ok()
     }
 

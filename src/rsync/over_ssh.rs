@@ -1,6 +1,6 @@
-//! Confines the runs of one remote over ssh: they go through the connection that stays between them.
-//! ssh has to read keys and may start programs, so the ssh that connects is not confined: a probe starts it, which reads no file of
-//! the mirror. The ssh of a later run only hands its pipes to the one that has connected.
+//! Confines the runs of one remote over ssh. They share a connection that stays open between runs.
+//! The ssh that connects reads keys and may start programs, so it cannot be confined. A probe starts it, and a probe reads no file below
+//! the watch path. The ssh of a later run only passes its pipes to that ssh.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::master::Master;
 use crate::ground::lock::lock;
 use crate::ground::program::{find_program, is_elf};
 
-/// After so many failures in a row, runs are confined no more.
+/// After so many failures in a row, the runs of this remote are not confined any more.
 const FAILURES_MAX: u32 = 3;
 
 /// What an ssh says when the other side allows no more sessions in one connection.
@@ -33,7 +33,7 @@ pub struct OverSsh {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Runs are confined. Otherwise each connects by itself where no connection stands.
+    /// Runs are confined. Otherwise each run connects by itself where no connection is open.
     is_on: bool,
     /// How often in a row something confined has failed.
     failures: u32,
@@ -79,14 +79,14 @@ impl OverSsh {
 }
 
 impl Endpoint {
-    /// True when runs are to be confined over ssh, and no connection stands for that: then a probe has to open one first.
+    /// True when runs over ssh can be confined, but no open connection serves them: a probe has to open one first.
     pub fn lacks_connection(&self) -> bool {
         let Some(over_ssh) = &self.over_ssh else { return false };
-        over_ssh.is_possible() && !(over_ssh.state().is_on && over_ssh.master.stands())
+        over_ssh.is_possible() && !(over_ssh.state().is_on && over_ssh.master.is_open())
     }
 
-    /// The next runs connect by themselves, and are not confined over ssh.
-    pub fn set_free(&self) {
+    /// From now on each run over ssh connects by itself and is not confined.
+    pub fn leave_unconfined(&self) {
         if let Some(over_ssh) = &self.over_ssh {
             over_ssh.state().is_on = false;
         }
@@ -98,8 +98,8 @@ impl Endpoint {
         if !over_ssh.is_possible() {
             return false;
         }
-        if !over_ssh.master.stands() {
-            self.note_confined_failure("no connection stays between the runs");
+        if !over_ssh.master.is_open() {
+            self.note_confined_failure("its connection does not stay open between runs");
             return false;
         }
         over_ssh.state().is_on = true;
@@ -116,19 +116,19 @@ impl Endpoint {
         }
     }
 
-    /// A confined run has failed; after some in a row the confinement is taken for the cause.
+    /// Counts a failed confined run. After some in a row, confinement counts as the cause and ends for this remote.
     pub fn note_confined_failure(&self, reason: &str) {
         let Some(over_ssh) = &self.over_ssh else { return };
         let mut state = over_ssh.state();
         state.is_on = false;
         state.failures += 1;
         if state.failures == FAILURES_MAX {
-            self.say_that_it_is_not(reason);
+            self.log_unconfined(reason);
         }
     }
 
-    /// What a confined run wrote shows that the server allows fewer sessions than the runs need: they are confined no more. False when it
-    /// shows no such thing.
+    /// Ends confinement when the output of a confined run shows that sshd allows too few sessions in one connection. False when the output
+    /// does not show that.
     pub fn give_up_refused_sessions(&self, stderr: &[u8]) -> bool {
         let Some(over_ssh) = &self.over_ssh else { return false };
         let mut state = over_ssh.state();
@@ -137,7 +137,7 @@ impl Endpoint {
             return false;
         }
         *state = State { is_on: false, failures: FAILURES_MAX };
-        self.say_that_it_is_not("its sshd allows too few sessions in one connection: \"MaxSessions 10\" there is enough");
+        self.log_unconfined("its sshd allows too few sessions in one connection: \"MaxSessions 10\" there is enough");
         true
     }
 
@@ -147,11 +147,11 @@ impl Endpoint {
     }
 
     /// True when the connection that stays between the runs is open.
-    pub fn connection_stands(&self) -> bool {
-        self.master.as_ref().is_some_and(Master::stands)
+    pub fn is_connection_open(&self) -> bool {
+        self.master.as_ref().is_some_and(Master::is_open)
     }
 
-    fn say_that_it_is_not(&self, reason: &str) {
+    fn log_unconfined(&self, reason: &str) {
         log::info!(
             "{}: rsync over ssh is not confined to the watch path: {reason}; an rsync before 3.4 may follow a link that somebody puts in the place of a directory",
             self.destination
@@ -200,7 +200,7 @@ mod tests {
             "ssh -F none -o BatchMode=yes -o LogLevel=ERROR -o ControlMaster=no -o ControlPath=/nowhere/socket -o ProxyCommand=false"
         );
         assert!(spec.confinement.is_some());
-        endpoint.set_free();
+        endpoint.leave_unconfined();
         assert!(plan().confinement.is_none() && plan() != spec);
     }
 

@@ -157,12 +157,12 @@ pub fn put_by_reserve() {
 static BEFORE_MAIN: extern "C" fn() = take_fault_signals;
 
 extern "C" fn take_fault_signals() {
-    extern "C" fn again(_: libc::c_int) {}
+    extern "C" fn do_nothing(_: libc::c_int) {}
     for signal in [libc::SIGSEGV, libc::SIGBUS] {
         // SAFETY: `again` does nothing and is called once. Then the access is repeated, and the signal ends the program.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = again as extern "C" fn(libc::c_int) as usize;
+            action.sa_sigaction = do_nothing as extern "C" fn(libc::c_int) as usize;
             action.sa_flags = libc::SA_RESETHAND;
             libc::sigaction(signal, &raw const action, null_mut());
         }

@@ -188,7 +188,7 @@ impl RemoteWorker {
     fn run_job(&self, job: &Job, known_until: Duration, running_job: &RunningJob<'_>) -> JobReport {
         // Each round gives up one more ability, and there are fewer than ten.
         for _ in 0..10 {
-            self.remote.mind_connection();
+            self.remote.require_connection();
             let known = self.remote.abilities();
             let is_trusted = known.is_none() && self.may_trust(job);
             let abilities = known.or(is_trusted.then_some(Abilities::ALL));

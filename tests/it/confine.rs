@@ -126,7 +126,7 @@ fn over_ssh_too_what_a_link_leads_to_is_not_sent() {
     wait_until("the connection is closed", || endpoint.lacks_connection());
     assert!([12, 255].contains(&run(&endpoint.plan(&kind, Abilities::ALL))));
     // The same run unconfined shows that the attack would succeed.
-    endpoint.set_free();
+    endpoint.leave_unconfined();
     assert_eq!(follow_links(), (0, false, true));
     endpoint.end_shared_connection();
 }

@@ -32,7 +32,7 @@ impl RemoteContext {
         }
         let goes_on = || !self.sessions.are_stopped();
         let _place = self.sessions.places().enter(&goes_on, &|| {});
-        self.endpoint.set_free();
+        self.endpoint.leave_unconfined();
         match self.probe() {
             Ok(Probed::Able(abilities)) => {
                 log::debug!("{}: {abilities:?}", self.endpoint.destination());
@@ -51,7 +51,7 @@ impl RemoteContext {
         run_probe(&self.endpoint, Some(self.source.identity()), nonce, started)
     }
 
-    /// The probe has opened the connection that stays between the runs: the runs go through it, confined, if a second probe can.
+    /// A probe has opened the shared connection. Runs use it confined if a second, confined probe succeeds.
     fn confine_over_ssh(&self) {
         if !self.endpoint.confine_over_ssh() {
             return;
@@ -61,18 +61,18 @@ impl RemoteContext {
             Ok(Probed::Failed(Outcome::Failed(failure))) => {
                 self.endpoint.note_confined_failure(&failure.reason);
             }
-            Ok(Probed::Failed(_)) | Err(_) => self.endpoint.set_free(),
+            Ok(Probed::Failed(_)) | Err(_) => self.endpoint.leave_unconfined(),
         }
     }
 
-    /// A run has not reached the remote. True when its connection is gone, which may have been closed after a rest: then the job begins again
-    /// with a probe, which opens another one.
+    /// Handles a run that did not reach the remote. True when the shared connection is closed, as after a long rest: the job starts again
+    /// with a probe, which opens another connection.
     pub(super) fn has_lost_connection(&self, failure: &Failure) -> bool {
         let was_confined = self.endpoint.is_confined_over_ssh();
-        let is_lost = was_confined && !self.endpoint.connection_stands();
+        let is_lost = was_confined && !self.endpoint.is_connection_open();
         self.endpoint.end_shared_connection();
         if is_lost {
-            self.endpoint.set_free();
+            self.endpoint.leave_unconfined();
             self.forget_abilities();
         } else if was_confined {
             self.endpoint.note_confined_failure(&failure.reason);
@@ -80,8 +80,8 @@ impl RemoteContext {
         is_lost
     }
 
-    /// Before a job: when runs are to be confined and no connection stands for that, a probe has to open one.
-    pub fn mind_connection(&self) {
+    /// Call it before a job: makes the job start with a probe if that has to open the shared connection.
+    pub fn require_connection(&self) {
         if self.endpoint.lacks_connection() {
             self.forget_abilities();
         }
