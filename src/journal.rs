@@ -1,5 +1,5 @@
 //! The journal: an append-only file of changes, each written before it is acted on, and cancelled after its delivery.
-//! Does not know what is pending now (the engine does); it restores it after a crash.
+//! The engine knows what is pending now; the journal restores that after a crash.
 
 use std::collections::HashMap;
 use std::fs;
@@ -56,14 +56,14 @@ pub enum JournalError {
 
 /// The open journal. Calls buffer in memory; [`Journal::commit`] writes.
 ///
-/// Invariant: unless the file is marked incomplete, every committed change is in it (and in its successor, while a
-/// compaction is on its way).
+/// Invariant: unless the file is marked incomplete, every committed change is in it (and in its successor, while a compaction is
+/// under way).
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     layout: JournalLayout,
     live: Volume,
-    /// The compacted journal until it has taken the old one's place.
+    /// The compacted journal, until it replaces the old one.
     successor: Option<Volume>,
     syncer: Syncer,
     buffer: Vec<u8>,
@@ -99,8 +99,8 @@ const RECENT_MAX: usize = 10_000;
 const GROUPS_BEFORE_MENDING: u64 = 256;
 
 impl Journal {
-    /// Opens (or creates) the journal in the state directory `dir`, and returns what was pending. This is already in
-    /// the new journal; problems that need no decision are logged.
+    /// Opens (or creates) the journal in the state directory `dir`. Returns what was pending; the new journal contains it
+    /// already. Logs problems that need no decision.
     pub fn open(dir: &Path, layout: JournalLayout) -> Result<(Self, Replay), JournalError> {
         let path = dir.join("journal");
         let io = |verb, source| JournalError::Io { verb, path: path.clone(), source };
@@ -250,7 +250,8 @@ impl Journal {
         self.write_anew(pending);
     }
 
-    /// Replaces the remotes: writes a new journal with `pending` by the new numbers. Returns when that is done.
+    /// Replaces the layout: writes a new journal, in which `pending` has the new numbers of the remotes. Returns when it is
+    /// written.
     pub fn change_layout(
         &mut self,
         layout: JournalLayout,
@@ -288,7 +289,7 @@ impl Journal {
                 }
             }
             Err(e) => {
-                // The remains may be what fills the disk.
+                // Free the space of the unfinished file.
                 let _ = fs::remove_file(&from);
                 log::debug!("cannot compact the journal {}: {e}", self.path.display());
                 if let Health::Incomplete { dropped } = &mut self.health {
@@ -303,7 +304,7 @@ impl Journal {
         self.syncer.after_each_sync(call);
     }
 
-    /// Writes the journal anew, with `pending`, where it is missing on the disk.
+    /// Writes the journal again, with `pending`, after its file has disappeared.
     pub fn make_again(&mut self, pending: impl IntoIterator<Item = (RemoteId, RelPath, Extent)>) {
         self.commit();
         // An unfinished successor is missing too, or will be.
@@ -327,7 +328,7 @@ impl Journal {
         }
     }
 
-    /// Switches to the compacted journal once it has the name.
+    /// Switches to the compacted journal after it has replaced the old file.
     fn adopt_successor(&mut self) {
         let Some(result) = self.syncer.take_promoted() else {
             return;
@@ -412,7 +413,7 @@ impl Recent {
     }
 }
 
-/// Logs what is unusual about the journal that was found.
+/// Warns of problems of the journal that was found.
 fn report(replay: &Replay, path: &Path) {
     let path = path.display();
     match replay.doubt {

@@ -297,7 +297,7 @@ impl Mirror {
         self.act_on(event);
         self.ledger.commit();
         self.ledger.compact(&self.engine);
-        memory::put_by_reserve();
+        memory::refill_reserve();
         self.count_time();
         if !self.ledger.is_comparing() {
             self.trust.walk_postponed();

@@ -9,12 +9,12 @@ use crossbeam_channel::Sender;
 
 use super::main_event::ProcessEvent;
 use crate::ground::thread::JoinedThread;
-use crate::sys::memory::Bell;
+use crate::sys::memory::ShortageSignal;
 
 /// The thread that waits for shortages; dropping it ends and joins the thread.
 #[derive(Debug)]
 pub struct ShortageWatch {
-    bell: Bell,
+    signal: ShortageSignal,
     stop: Arc<AtomicBool>,
     _thread: JoinedThread,
 }
@@ -25,11 +25,11 @@ impl ShortageWatch {
     /// # Errors
     /// When the thread or a descriptor cannot be created.
     pub fn start(events: Sender<ProcessEvent>) -> io::Result<Self> {
-        let (bell, stop) = (Bell::hang()?, Arc::new(AtomicBool::new(false)));
+        let (signal, stop) = (ShortageSignal::listen()?, Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let thread = JoinedThread::start_small("memory", 128 << 10, move || {
             loop {
-                bell.wait();
+                signal.wait();
                 if stopped.load(Ordering::Acquire) {
                     return;
                 }
@@ -37,13 +37,13 @@ impl ShortageWatch {
                 _ = events.try_send(ProcessEvent::MemoryShort);
             }
         })?;
-        Ok(Self { bell, stop, _thread: thread })
+        Ok(Self { signal, stop, _thread: thread })
     }
 }
 
 impl Drop for ShortageWatch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        self.bell.ring();
+        self.signal.send();
     }
 }

@@ -75,8 +75,8 @@ struct RemoteSetup {
     unrecorded: Extraneous,
 }
 
-/// Everything about one remote: what it lacks (`backlog`, `full_sync`, `deferred`, `failing`), what is under way (`flights`, `locks`),
-/// and what may start (`permission`, `contact`, `pace`).
+/// Everything about one remote: what it lacks (`backlog`, `full_sync`, `deferred`, `failing`), what is in flight (`flights`,
+/// `locks`), and what may start (`permission`, `contact`, `pace`).
 #[derive(Debug)]
 pub struct RemoteState {
     setup: RemoteSetup,
@@ -164,7 +164,7 @@ impl RemoteState {
     /// Its root is back.
     pub fn find_root(&mut self, now: Now) {
         self.permission.root_is_lost = false;
-        self.break_silence(now);
+        self.put_off_rechecks_after_standstill(now);
     }
 
     pub fn root_is_lost(&self) -> bool {
@@ -172,7 +172,7 @@ impl RemoteState {
     }
 
     /// Jobs may start again. While none ran, an outage of the remote went unnoticed, so rechecks wait as after one.
-    fn break_silence(&mut self, now: Now) {
+    fn put_off_rechecks_after_standstill(&mut self, now: Now) {
         self.put_off_rechecks(now, self.flights.last_end());
     }
 
@@ -311,7 +311,7 @@ impl RemoteState {
         self.locks.lock(mount, path, LockKind::Long);
     }
 
-    /// It is back: everything below it may differ.
+    /// The file system at `path` is back: everything below it may differ.
     pub fn find_again(&mut self, path: &RelPath) {
         if self.locks.drop_owner(&Owner::LostMount(path.clone())) {
             self.backlog.search_again();

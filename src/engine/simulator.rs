@@ -1,5 +1,6 @@
-//! The engine among model sources, workers and remotes on virtual time, driven by a seed: whatever happens, the invariants hold.
-//! Replay one seed, with everything it did: `SIMULATOR_SEED=17 cargo test simulator -- --nocapture`; more seeds: `SIMULATOR_SEEDS=100000`.
+//! Runs the engine on virtual time with models of sources, workers and remotes; a seed decides what happens.
+//! Checks the invariants. Replay one seed with a log of every step: `SIMULATOR_SEED=17 cargo test simulator -- --nocapture`; more
+//! seeds: `SIMULATOR_SEEDS=100000`.
 
 mod chance;
 mod checks;
@@ -25,22 +26,22 @@ const MS: Duration = Duration::from_millis(1);
 /// Seeds in a plain test run.
 const SEEDS: u64 = 1_000;
 
-/// What happens at some time.
+/// What happens at a time.
 #[derive(Debug, Clone)]
 enum Wake {
     Change,
     Hints(RootId),
     /// A worker looks at the disk.
     Look(JobId),
-    /// The engine hears which directories need not keep back what is below them.
+    /// The worker tells the engine which directories do not lock what is below them.
     Opened(JobId, Vec<RelPath>),
-    /// The engine hears that a job waits for its remote, or goes on.
+    /// The worker tells the engine that a job waits for its remote, or continues.
     Waits(JobId),
     Works(JobId),
     /// The effect of one item of a job becomes visible.
     Effect(JobId, usize),
     Done(JobId),
-    /// What an aborted run has sent takes effect.
+    /// Late data of an aborted run takes effect.
     Late(RemoteId, Vec<Op>),
     Health(RemoteId),
     Refuse(RemoteId),
@@ -70,7 +71,7 @@ enum Health {
 struct Flying {
     job: Job,
     began: Now,
-    /// It started while the remote was not known to answer.
+    /// The job started while the remote was not known to answer.
     is_trial: bool,
     /// The engine has been told that it waits for its remote.
     is_waiting: bool,
@@ -78,7 +79,7 @@ struct Flying {
     went_on: bool,
     /// How many swaps there had been when its session entered the remote's directory; `None` without a session.
     entered: Option<u32>,
-    /// The engine was told that others may be at work below these directories.
+    /// The engine was told that other jobs may run below these directories.
     opened: Vec<RelPath>,
     ops: Vec<Vec<Op>>,
     /// Paths where a directory may appear before rsync looks, while the remote still has another one there.
@@ -86,7 +87,7 @@ struct Flying {
     report: JobReport,
 }
 
-/// A remote as it really is, and as the engine has been told.
+/// A remote's real state, and what the engine was told of it.
 #[derive(Debug)]
 struct SimulatedRemote {
     root: RootId,
@@ -95,7 +96,7 @@ struct SimulatedRemote {
     told_down: bool,
     /// When the engine last learned that it was back.
     up_since: Now,
-    /// A job has ended since the engine started.
+    /// A job has ended since the engine's start.
     known: bool,
     sessions: bool,
     /// How often its directory was swapped.
@@ -110,9 +111,9 @@ struct World {
     sources: Vec<Source>,
     remotes: Vec<SimulatedRemote>,
     flying: BTreeMap<JobId, Flying>,
-    /// By root: the engine has been told that it is lost.
+    /// For each root: the engine has been told that it is lost.
     lost: Vec<bool>,
-    /// By root: what the engine has been told of deletions.
+    /// For each root: what the engine has been told about deletions.
     deletions: Vec<Deletions>,
     wakes: BTreeMap<(Now, u64), Wake>,
     next_wake: u64,
@@ -197,7 +198,7 @@ impl World {
         }
     }
 
-    /// Runs until that time, or until nothing is left to happen.
+    /// Runs until `end`, or until no event is left.
     fn run_until(&mut self, end: Now) {
         loop {
             self.steps += 1;
@@ -282,7 +283,7 @@ impl World {
         }
     }
 
-    /// Feeds an event to the engine; true when it acted.
+    /// Feeds an event to the engine; true if the engine returned actions.
     fn feed(&mut self, event: Event) -> bool {
         let actions = self.engine.handle(self.now, event);
         let acted = !actions.is_empty();
@@ -300,7 +301,7 @@ impl World {
         acted
     }
 
-    /// The faults are over: every copy must become equal by itself.
+    /// Ends the faults. From now on every copy must become equal by itself.
     fn calm_down(&mut self) {
         self.calm = true;
         for remote in &mut self.remotes {

@@ -20,7 +20,7 @@ pub const CLOSED_AT: u64 = 11;
 pub const YES: u8 = b'Y';
 /// The value of a marker byte that is not set.
 pub const NO: u8 = b'N';
-/// No frame that this program writes is longer; a longer one is cut into several.
+/// A frame that has this length gets no more items; a longer list is divided into several frames.
 pub const PAYLOAD_MAX: usize = 1 << 20;
 
 /// The content of the header.

@@ -1,5 +1,5 @@
-//! The names of all roots and remotes of a configuration, which identify the owner of a journal.
-//! Ignores options and filters; the catch-up walk finds what they change.
+//! The names of all roots and remotes of a configuration.
+//! They tell which configuration a journal belongs to. Ignores options and filters; the catch-up walk finds what they change.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -34,12 +34,12 @@ impl JournalLayout {
         layout
     }
 
-    /// The names of all remotes, each with its root: equal in two layouts when it is the same remote below the same root.
+    /// The names of all remotes, each with its root. Two layouts with the same roots have equal pairs for the same remote.
     pub fn names(&self) -> impl Iterator<Item = (RootId, &[u8])> {
         self.remotes.iter().map(|(root, name)| (*root, name.as_slice()))
     }
 
-    /// The same with other remotes, by their numbers; `None` is a number that no remote has now.
+    /// The same roots with these remotes, in the order of their numbers. `None`: no remote has this number now.
     #[must_use]
     pub fn with_remotes<'a>(
         &self,
@@ -77,13 +77,13 @@ impl JournalLayout {
         Some(earlier.iter().filter(|(r, _)| *r == root).count())
     }
 
-    /// The root here that `root` of the layout `other` is.
+    /// Finds the root with the path of root number `root` in `other`.
     pub fn find_root(&self, other: &JournalLayout, root: usize) -> Option<RootId> {
         let name = other.roots.get(root)?;
         self.roots.iter().position(|r| r == name).map(RootId)
     }
 
-    /// The remote here that `remote` of the layout `other` is: the same name below the same root.
+    /// Finds the remote with the name and root of remote number `remote` in `other`.
     pub fn find_remote(&self, other: &JournalLayout, remote: usize) -> Option<RemoteId> {
         let (root, name) = other.remotes.get(remote)?;
         self.has_remote(self.find_root(other, root.0)?, name)
@@ -113,7 +113,7 @@ impl JournalLayout {
         items.into_iter().map(|(scope, name)| (Extent::new(scope), name))
     }
 
-    /// Reads a table frame; `None` when it is none.
+    /// Reads a table frame; `None` if it is another kind of frame.
     pub(super) fn from_frame(frame: &Frame<'_>) -> Option<Self> {
         if frame.subject != FrameSubject::Table {
             return None;
@@ -136,7 +136,7 @@ impl JournalLayout {
     }
 }
 
-/// `name`, with a number behind it when it is taken: the same remote may be listed twice.
+/// Appends a number to `name` if it is taken, because the same remote may be listed twice.
 fn unique(name: &[u8], taken: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let mut candidate = name.to_vec();
     let mut number = 2;

@@ -35,7 +35,7 @@ pub enum Doubt {
 pub struct Replay {
     /// No journal was there: the first start with this configuration (or its state was deleted).
     pub fresh: bool,
-    /// Set when everything is pending for every remote, and why.
+    /// If everything is pending for every remote: the reason.
     pub doubt: Option<Doubt>,
     /// Remotes that the journal did not know: everything is pending for them.
     pub new_remotes: Vec<RemoteId>,
@@ -148,7 +148,7 @@ impl Replay {
         self.owe_everything(&self.new_remotes.clone());
     }
 
-    /// `None` when the frame cannot be ours although its checksum is right.
+    /// `None` if the frame is invalid although its checksum is right.
     fn apply(&mut self, frame: &Frame<'_>, map: &Map) -> Option<()> {
         if frame.items.iter().any(|(_, p)| RelPath::new(p).is_none()) {
             return None;
@@ -221,7 +221,7 @@ impl Replay {
     }
 }
 
-/// Where a journal's roots and remotes stand in this configuration; `None`: no longer in it.
+/// The numbers that a journal's roots and remotes have in this configuration; `None`: no longer in it.
 struct Map {
     roots: Vec<Option<RootId>>,
     remotes: Vec<Option<RemoteId>>,

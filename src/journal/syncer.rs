@@ -1,5 +1,5 @@
 //! The thread that makes the journal durable: at most one fdatasync in flight, always of the newest state.
-//! Does not write: written data already survives the end of the process; this protects against a power failure.
+//! Does not write. Written data survives the end of the process; fdatasync protects it against a power failure.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,14 +9,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::ground::lock::{lock, wait};
 use crate::ground::thread::JoinedThread;
 
-/// Handle of the thread; dropping it finishes what was asked for and joins.
+/// Handle of the thread; dropping it finishes all requests and joins the thread.
 #[derive(Debug)]
 pub struct Syncer {
     shared: Arc<Shared>,
     _thread: JoinedThread,
 }
 
-/// A complete new journal that is to take the old one's place.
+/// A complete new journal that will replace the old one.
 #[derive(Debug)]
 pub struct Promotion {
     /// The new file.
@@ -30,7 +30,7 @@ pub struct Promotion {
 #[derive(Debug, Default)]
 struct Shared {
     work: Mutex<Work>,
-    /// Something was asked for, or finished.
+    /// Signalled when a request arrives or is done.
     changed: Condvar,
     /// Called after each sync, on the thread.
     after_sync: Mutex<AfterSync>,
@@ -79,12 +79,12 @@ impl Syncer {
         self.shared.changed.notify_all();
     }
 
-    /// How the last promotion ended, once.
+    /// Takes the result of the last promotion, if it has ended since the last call.
     pub fn take_promoted(&self) -> Option<io::Result<()>> {
         self.shared.lock().promoted.take()
     }
 
-    /// An fdatasync that failed since the last call.
+    /// Takes the error of an fdatasync that failed since the last call.
     pub fn take_failure(&self) -> Option<io::Error> {
         self.shared.lock().failure.take()
     }
@@ -153,7 +153,8 @@ impl Shared {
 }
 
 impl Promotion {
-    /// Makes the new file durable *before* it gets the journal's name: that name never stands for half a journal.
+    /// Makes the new file durable *before* it gets the journal's name, so that no power failure leaves an incomplete journal
+    /// there.
     pub fn carry_out(self) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.from, &self.to)?;

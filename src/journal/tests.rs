@@ -62,7 +62,7 @@ fn pending(replay: &Replay, remote: RemoteId) -> Pending {
     replay.pending(remote).collect()
 }
 
-/// Opens the journal in `dir` as after a kill: the one before was neither closed nor finished.
+/// Opens the journal in `dir` as after a kill: the previous one was not closed.
 fn replay(dir: &Path) -> Replay {
     Journal::open(dir, two_roots()).unwrap().1
 }
@@ -244,7 +244,7 @@ fn garbage_in_the_middle_makes_everything_pending_and_is_kept_aside() {
         assert_eq!(pending(&damaged, remote), everything());
     }
     assert_eq!(fs::read(dir.path().join("journal.damaged")).unwrap(), bytes);
-    // The debt itself is in the new journal.
+    // The new journal contains what is pending.
     let again = replay(dir.path());
     assert_eq!((again.doubt, pending(&again, C)), (None, everything()));
 }
@@ -376,7 +376,7 @@ fn fifty_thousand_changes_cost_one_fdatasync_per_group_and_never_one_per_change(
         journal.commit();
     }
     journal.commit_durably();
-    // One for what is asked for last, whether anything was left to do or not.
+    // The durable commit costs one more, even if nothing is left to sync.
     assert!(journal.syncer.syncs() <= groups + 1, "{} syncs", journal.syncer.syncs());
     drop(journal);
     assert_eq!(pending(&replay(dir.path()), A).len() as u64, groups * per_group);

@@ -1,5 +1,5 @@
 //! One journal file on disk: how it is made, written and marked.
-//! Does not know which of several is the journal (journal.rs does).
+//! `journal.rs` knows which of several files is the current journal.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -24,12 +24,12 @@ pub struct Volume {
     pub len: u64,
     /// Length of header and table: what remains when nothing is pending.
     pub table_len: u64,
-    /// Length when it was new.
+    /// Length when it was created.
     pub base_len: u64,
 }
 
 impl Volume {
-    /// Writes a new file `path` with this as pending.
+    /// Writes a new journal to `path`, with `pending`.
     pub fn create(
         path: &Path,
         layout: &JournalLayout,
@@ -62,7 +62,8 @@ impl Volume {
         Ok(volume)
     }
 
-    /// The file in place of a journal that cannot be written: whatever is at `path`, marked incomplete. An empty file suffices.
+    /// Opens the file at `path` and marks it incomplete, because no new journal can be written. An empty file counts as
+    /// incomplete too.
     pub fn stand_in(path: &Path) -> io::Result<Self> {
         let file = Arc::new(options().open(path)?);
         let len = file.metadata()?.len();
@@ -122,12 +123,12 @@ pub fn renew(path: &Path, layout: &JournalLayout, replay: &Replay) -> io::Result
         Ok(volume)
     };
     create().inspect_err(|_| {
-        // What is left of it may be what fills the disk.
+        // Free the space of the unfinished file.
         let _ = fs::remove_file(&from);
     })
 }
 
-/// Where the next journal is written before it takes the name.
+/// Where the next journal is written before it replaces the current one.
 pub fn next_path(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
@@ -139,7 +140,7 @@ fn options() -> OpenOptions {
     options
 }
 
-/// A number for the running boot of this machine; zero when the kernel does not tell.
+/// A number for the running boot of this machine; zero if the kernel does not provide one.
 pub fn boot_number() -> u64 {
     fs::read("/proc/sys/kernel/random/boot_id").map_or(0, |id| stable_hash(&id))
 }

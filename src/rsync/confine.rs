@@ -1,8 +1,8 @@
 //! Confines an rsync with Landlock: it reads only the watch root and its own files, and writes only a local copy.
 //!
-//! Somebody may replace a directory by a link after rsync's check. An older rsync follows that link; a confined one cannot read there.
-//! The kernel confines a thread and what the thread starts. So a separate thread starts each rsync and then ends.
-//! No code of ours runs between fork and exec.
+//! Somebody may replace a directory by a link after rsync's check. An rsync before 3.4 follows that link; a confined one cannot
+//! read there. The kernel confines a thread and what the thread starts. So a separate thread starts each rsync and then ends. No
+//! code of ours runs between fork and exec.
 
 use std::ffi::OsString;
 use std::fs;
@@ -104,7 +104,7 @@ impl Endpoint {
         self.own_confinement()
     }
 
-    /// The same, whatever connects.
+    /// The same, regardless of the program that connects.
     pub(super) fn own_confinement(&self) -> Result<Confinement, String> {
         let is_local = matches!(self.destination, Destination::Local { .. });
         let leads = self.params.sender_leads_out.as_ref();
@@ -238,8 +238,8 @@ pub fn is_usable() -> bool {
     })
 }
 
-/// Logs once that an rsync was started unconfined although others are confined.
-pub fn say_once_that_a_start_is_not(reason: &str) {
+/// Warns, once, that an rsync was started unconfined although others are confined.
+pub fn warn_once_of_unconfined_start(reason: &str) {
     static SAID: Once = Once::new();
     SAID.call_once(|| {
         log::warn!(
@@ -248,7 +248,7 @@ pub fn say_once_that_a_start_is_not(reason: &str) {
     });
 }
 
-/// Checks that this machine's rsync can be confined and then starts.
+/// Checks that this machine's rsync can be confined and still starts.
 ///
 /// # Errors
 /// Why not; a clause.

@@ -15,7 +15,7 @@ use crate::ground::program::{find_program, is_elf};
 /// After so many failures in a row, the runs of this remote are not confined any more.
 const FAILURES_MAX: u32 = 3;
 
-/// What an ssh says when the other side allows no more sessions in one connection.
+/// ssh's message when the server allows no more sessions in one connection.
 const REFUSED: &[u8] = b"Session open refused by peer";
 
 /// How many sessions sshd allows in one connection, unless its configuration says otherwise (`MaxSessions`).
@@ -33,14 +33,14 @@ pub struct OverSsh {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Runs are confined. Otherwise each run connects by itself where no connection is open.
+    /// True while runs are confined. Otherwise a run connects by itself if no connection is open.
     is_on: bool,
-    /// How often in a row something confined has failed.
+    /// How many confined runs in a row have failed.
     failures: u32,
 }
 
 impl OverSsh {
-    /// Not confined yet. `shell`: the operator's `-e`.
+    /// Confinement is off at first. `shell` is the operator's `-e`.
     ///
     /// # Errors
     /// Why the runs cannot be confined; a clause.
@@ -127,7 +127,7 @@ impl Endpoint {
         }
     }
 
-    /// Ends confinement when the output of a confined run shows that sshd allows too few sessions in one connection. False when the output
+    /// Ends confinement if the output of a confined run shows that sshd allows too few sessions in one connection. False if it
     /// does not show that.
     pub fn give_up_refused_sessions(&self, stderr: &[u8]) -> bool {
         let Some(over_ssh) = &self.over_ssh else { return false };
@@ -227,6 +227,6 @@ mod tests {
             b"mux_client_request_session: session request failed: Session open refused by peer\n";
         assert!(endpoint.give_up_refused_sessions(words));
         assert!(!endpoint.is_confined_over_ssh() && !endpoint.lacks_connection());
-        assert!(!endpoint.give_up_refused_sessions(words), "runs that are free find another way");
+        assert!(!endpoint.give_up_refused_sessions(words), "unconfined runs connect by themselves");
     }
 }

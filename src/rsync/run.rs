@@ -421,7 +421,7 @@ fn spawn(
     let confined = confinement.and_then(|confinement| {
         let copy = destination.map(|destination| destination.as_fd());
         let started = confinement.start(&mut command, dir.as_fd(), copy);
-        started.inspect_err(|reason| confine::say_once_that_a_start_is_not(reason)).ok()
+        started.inspect_err(|reason| confine::warn_once_of_unconfined_start(reason)).ok()
     });
     let is_confined = confined.is_some();
     let started = confined.unwrap_or_else(|| command.spawn());

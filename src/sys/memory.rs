@@ -1,5 +1,5 @@
 //! The allocator: it survives a shortage of memory if possible, and returns free memory to the kernel.
-//! Does not decide what to release; the listener of the [`Bell`] does.
+//! The listener of the [`ShortageSignal`] decides what to release.
 
 #![expect(unsafe_code, reason = "allocators and malloc_trim are in no safe crate")]
 
@@ -21,7 +21,7 @@ const PAUSE_MS: i64 = 50;
 const TRIES: u32 = 1_200;
 
 /// The number of arenas: one for the first thread, one for all others. One thread often frees what another allocated in a scan or
-/// walk. With some twelve arenas, such pieces would prevent the return of a hundred kilobytes or more in each.
+/// walk. With a dozen arenas, remaining pieces would keep a hundred kilobytes or more in each.
 #[cfg(target_env = "gnu")]
 const ARENAS: libc::c_int = 2;
 
@@ -31,7 +31,7 @@ static ALLOCATOR: Patient = Patient;
 static RESERVED: AtomicPtr<u8> = AtomicPtr::new(null_mut());
 static SHORT: AtomicBool = AtomicBool::new(false);
 /// The descriptor that signals a shortage. It is never closed: a thread that has run out of memory may be about to write to it.
-static BELL: OnceLock<OwnedFd> = OnceLock::new();
+static SIGNAL: OnceLock<OwnedFd> = OnceLock::new();
 
 /// The C library's allocator. If it refuses memory, the thread releases the reserve; if that is gone, it waits and retries.
 struct Patient;
@@ -76,7 +76,7 @@ fn reserve_layout() -> Layout {
 /// Retries a refused allocation; null when it stays refused for a minute.
 #[cold]
 fn patiently(try_again: impl Fn() -> *mut u8) -> *mut u8 {
-    let bell = BELL.get().map(AsRawFd::as_raw_fd);
+    let signal = SIGNAL.get().map(AsRawFd::as_raw_fd);
     for _ in 0..TRIES {
         SHORT.store(true, Ordering::Release);
         let reserved = RESERVED.swap(null_mut(), Ordering::AcqRel);
@@ -84,13 +84,13 @@ fn patiently(try_again: impl Fn() -> *mut u8) -> *mut u8 {
             // SAFETY: only the thread that took the pointer out frees it, and the block was allocated with this layout.
             unsafe { System.dealloc(reserved, reserve_layout()) };
         }
-        if let Some(bell) = bell {
+        if let Some(signal) = signal {
             // SAFETY: writes eight bytes that outlive the call to a descriptor that stays open; allocates nothing.
-            unsafe { libc::write(bell, (&raw const ONE).cast(), 8) };
+            unsafe { libc::write(signal, (&raw const ONE).cast(), 8) };
         }
         let found = try_again();
-        // Without a bell there is no daemon that could release memory.
-        if !found.is_null() || bell.is_none() {
+        // Without a listener nothing would release memory.
+        if !found.is_null() || signal.is_none() {
             return found;
         }
         let pause = libc::timespec { tv_sec: 0, tv_nsec: PAUSE_MS * 1_000_000 };
@@ -102,29 +102,29 @@ fn patiently(try_again: impl Fn() -> *mut u8) -> *mut u8 {
 
 static ONE: u64 = 1;
 
-/// Signals a shortage of memory. There is only one bell.
+/// Signals a shortage of memory. The program has only one.
 #[derive(Debug, Clone, Copy)]
-pub struct Bell(&'static OwnedFd);
+pub struct ShortageSignal(&'static OwnedFd);
 
-impl Bell {
-    /// Sets the bell up: from now on a shortage is signalled and waited out. Allocates the reserve.
+impl ShortageSignal {
+    /// From now on a shortage is signalled and waited out. Allocates the reserve.
     ///
     /// # Errors
     /// When the system refuses a descriptor.
-    pub fn hang() -> io::Result<Self> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC)?;
-        let bell = BELL.get_or_init(|| bell);
-        put_by_reserve();
-        Ok(Self(bell))
+    pub fn listen() -> io::Result<Self> {
+        let signal = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let signal = SIGNAL.get_or_init(|| signal);
+        refill_reserve();
+        Ok(Self(signal))
     }
 
-    /// Ends the wait of [`Bell::wait`].
-    pub fn ring(&self) {
-        // Fails only when the bell has already been rung.
+    /// Ends [`ShortageSignal::wait`].
+    pub fn send(&self) {
+        // Fails only when a signal is already waiting.
         _ = rustix::io::write(self.0, &ONE.to_ne_bytes());
     }
 
-    /// Blocks until memory is short, or [`Bell::ring`] is called.
+    /// Blocks until memory is short, or [`ShortageSignal::send`] is called.
     pub fn wait(&self) {
         _ = rustix::io::read(self.0, &mut [0; 8]);
     }
@@ -136,7 +136,7 @@ pub fn take_shortage() -> bool {
 }
 
 /// Allocates the reserve again, if it is gone and there is room. It is never written to, so it takes only address space.
-pub fn put_by_reserve() {
+pub fn refill_reserve() {
     if !RESERVED.load(Ordering::Acquire).is_null() {
         return;
     }
@@ -159,7 +159,7 @@ static BEFORE_MAIN: extern "C" fn() = take_fault_signals;
 extern "C" fn take_fault_signals() {
     extern "C" fn do_nothing(_: libc::c_int) {}
     for signal in [libc::SIGSEGV, libc::SIGBUS] {
-        // SAFETY: `again` does nothing and is called once. Then the access is repeated, and the signal ends the program.
+        // SAFETY: `do_nothing` runs once. Then the access is repeated, and the signal ends the program.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = do_nothing as extern "C" fn(libc::c_int) as usize;

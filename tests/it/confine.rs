@@ -121,7 +121,7 @@ fn over_ssh_too_what_a_link_leads_to_is_not_sent() {
     assert!(endpoint.confine_over_ssh() && !endpoint.lacks_connection());
     assert_eq!(follow_links(), (23, true, false));
     assert_eq!(fs::read_to_string(dir.join("copy/file")).unwrap(), "content");
-    // Without a connection such a run fails, and leaves it to a probe to make another one.
+    // Without a connection a confined run fails; a probe then opens another connection.
     assert!(end_connection(&dir.join("state")));
     wait_until("the connection is closed", || endpoint.lacks_connection());
     assert!([12, 255].contains(&run(&endpoint.plan(&kind, Abilities::ALL))));
@@ -252,7 +252,7 @@ fn attack(mut setup: Setup, copy: &Path) {
         is_over.store(true, Ordering::Relaxed);
     });
     assert!(!holds_secret(copy));
-    // Confinement did not prevent mirroring: without the swaps everything arrives.
+    // Confinement does not prevent mirroring: after the swaps everything arrives.
     if fs::symlink_metadata(mirror.at("d")).unwrap().is_symlink() {
         renameat_with(CWD, mirror.at("d"), CWD, mirror.at("link"), RenameFlags::EXCHANGE).unwrap();
     }

@@ -13,7 +13,7 @@ use crate::support::wait_until;
 
 /// A daemon whose module lies on a file system that ignores case.
 struct Remote {
-    // Dropped in this order: the daemon's processes hold the file system.
+    // Fields are dropped in this order: end the daemon before the unmount, because its processes keep the file system busy.
     daemon: Rsyncd,
     _disk: Ntfs,
 }
@@ -134,7 +134,7 @@ fn what_was_renamed_in_its_case_while_nobody_looked_stays_too() {
     }
 }
 
-/// Only one of the two fits there: it is one that exists here, and nothing is sent again and again.
+/// The remote can hold only one of the two. It holds one that exists here, and nothing is sent again and again.
 #[test]
 fn of_two_names_that_differ_in_their_case_one_is_there_until_the_last_is_gone() {
     let Some(remote) = Remote::start() else { return };

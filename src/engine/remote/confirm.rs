@@ -13,8 +13,8 @@ use crate::engine::deferred::Condition;
 use crate::engine::pending::{Item, Mark, Recheck};
 use crate::path::RelPath;
 
-/// A delivery is confirmed after so long, together with all that follow it until then. Shortly before the sessions are closed:
-/// one of them is there for it, and none need take its place.
+/// How long a confirmation waits, so that all deliveries of this time share one. Shortly before the sessions are closed, it can
+/// use one of them, and nobody needs another afterwards.
 const CONFIRM_AFTER: Duration = SESSION_REST.saturating_sub(Duration::from_secs(1));
 
 impl RemoteState {

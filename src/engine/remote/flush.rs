@@ -17,7 +17,7 @@ impl RemoteState {
     /// Jobs may start again, and a remote that was down is tried at once.
     pub fn resume(&mut self, now: Now) {
         self.permission.is_paused = false;
-        self.break_silence(now);
+        self.put_off_rechecks_after_standstill(now);
         self.contact.try_soon();
     }
 

@@ -1,5 +1,5 @@
 //! Views of a remote for the status, the page and the metrics.
-//! Changes nothing.
+//! Decides nothing.
 
 use super::{Origin, RemoteState};
 use crate::change::{RootId, Scope};
@@ -64,7 +64,7 @@ pub enum Standing {
 }
 
 impl RemoteState {
-    /// The worst that is known of the path, and of what is below it.
+    /// The worst standing of the path and of everything below it.
     pub fn standing(&self, path: &RelPath) -> Standing {
         let concerns = |item: &Item| match item.mark.scope {
             Scope::Tree if path.is_within(&item.path) => true,
@@ -89,7 +89,7 @@ impl RemoteState {
         self.backlog.pending.holds(path)
     }
 
-    /// A view of it as it is now.
+    /// The remote's state now.
     pub fn observe(&self) -> RemoteView {
         let flights = || self.flights.values().filter(|flight| flight.origin == Origin::Pending);
         let flying: usize = flights().map(|flight| flight.items.len()).sum();

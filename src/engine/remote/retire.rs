@@ -24,7 +24,7 @@ impl RemoteState {
         self.start_full_sync(now, FullSyncCause::Requested, actions);
     }
 
-    /// It was removed from the configuration: everything but its jobs in flight is forgotten.
+    /// The remote was removed from the configuration: everything but its jobs in flight is forgotten.
     pub fn retire(&mut self, now: Now) {
         let flights = std::mem::take(&mut self.flights);
         let permission = Permission { is_retired: true, ..Permission::default() };
@@ -33,7 +33,7 @@ impl RemoteState {
         *self = Self { flights, permission, contact, ..Self::with(self.setup) };
     }
 
-    /// False when it was removed from the configuration.
+    /// False after the remote was removed from the configuration.
     pub fn is_active(&self) -> bool {
         !self.permission.is_retired
     }

@@ -23,7 +23,7 @@ use crate::path::RelPath;
 /// shorter outage they may still work.
 const CONNECTIONS_OUTLIVE: Duration = Duration::from_secs(5);
 
-/// What failed.
+/// The paths that failed, and how to retry them.
 #[derive(Default)]
 struct Blame {
     /// The paths that are not delivered.
@@ -97,7 +97,7 @@ impl RemoteState {
         if flight.kind.is_question() && self.has_undelivered() {
             self.contact.doubt(outage);
         } else {
-            self.say_over(&outage, waiting, actions);
+            self.notify_over(&outage, waiting, actions);
         }
     }
 
@@ -106,7 +106,7 @@ impl RemoteState {
     }
 
     /// Reports the end of each kind of failure in this outage.
-    fn say_over(&self, outage: &Outage, pending: usize, actions: &mut Vec<Action>) {
+    fn notify_over(&self, outage: &Outage, pending: usize, actions: &mut Vec<Action>) {
         let (remote, root) = (self.setup.id, self.setup.root);
         let after = self.contact.up_since() - outage.since;
         let mut said = Vec::new();
@@ -167,13 +167,13 @@ impl RemoteState {
         report: JobReport,
         actions: &mut Vec<Action>,
     ) {
-        // Only a trial ends an outage: another job in flight began before it.
+        // Only a trial ends an outage: any other job in flight began before the outage.
         if flight.is_trial {
             self.comes_up(now, &flight, actions);
         } else if !flight.kind.is_question()
             && let Some(outage) = self.contact.recover()
         {
-            self.say_over(&outage, self.waiting() + flight.items.len(), actions);
+            self.notify_over(&outage, self.waiting() + flight.items.len(), actions);
         }
         if report.aborted {
             self.recheck_aborted(now, &flight);

@@ -80,7 +80,7 @@ impl RemoteState {
         if long.is_some() || !may_batch {
             return long;
         }
-        // Batches leave alone what a full sync waits for, unless its wait is long.
+        // A batch takes nothing from a path that a full sync waits for, unless the full sync waits for a long job.
         let reserved = waits.filter(|(_, kind)| *kind == LockKind::Short);
         self.next_batch(reserved.map(|(path, _)| path), self.setup.limits.batch_paths)
     }
@@ -160,12 +160,12 @@ impl RemoteState {
         let kind = if is_first { JobKind::Knock } else { JobKind::Probe };
         let question = NextJob { kind, origin: Origin::Pending, items: Vec::new() };
         if !self.flights.is_empty() {
-            // Jobs that hang keep their paths locked. A question needs no path.
+            // Jobs that hang keep their paths locked. A knock or probe needs no path.
             return Some(question);
         }
         let paths = if outage.tries == 0 { self.setup.limits.batch_paths } else { TRIAL_PATHS };
         let job = self.next_batch(None, paths);
-        // If a question is cheap, prefer it to a long job: beside a long job no other trial could start.
+        // If a knock or probe may be repeated often, prefer it to a long job: beside a long job no other trial could start.
         let asks = outage.kind().is_none_or(|kind| kind.policy().retry == Retry::Often);
         let job = job.or_else(|| if asks { None } else { self.next_long_job(room).0 });
         job.or(Some(question))

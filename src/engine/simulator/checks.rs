@@ -1,4 +1,4 @@
-//! What must hold while the simulator runs, after every step, and at the end: the invariants of docs/ARCHITECTURE.md.
+//! Checks of the invariants of docs/ARCHITECTURE.md: at every job, after every step, and at the end.
 //! Changes nothing.
 
 use super::*;
@@ -6,7 +6,8 @@ use crate::engine::deferred::KINDS;
 use model::Tree;
 
 impl World {
-    /// A job may start: invariants 3 (no overlap), 4 (what is down holds one worker), 6 (nothing leaves a lost root).
+    /// Checks that a job may start: invariants 3 (no overlap), 4 (a remote that is down holds one worker), 6 (nothing is sent
+    /// from a lost root).
     pub(super) fn check_job(&self, job: &Job) {
         let workers = self.engine.setup.workers;
         assert!(self.at_work() < workers, "no worker is free for {job:?}");
@@ -58,7 +59,7 @@ impl World {
         self.remotes[remote.0].told_down || !self.remotes[remote.0].known
     }
 
-    /// After every step: no remote is starved, no wake-up is lost, each change of the fail log is announced.
+    /// Checks after every step that no remote starves, no wake-up is lost, and each change of the fail log is announced.
     pub(super) fn check_state(&self) {
         assert_eq!(self.fail_log, self.fail_log_now(), "the fail log changed without a word");
         for id in (0..self.remotes.len()).map(RemoteId) {
@@ -93,7 +94,7 @@ impl World {
         }
     }
 
-    /// Invariant 5.
+    /// Invariant 5: memory is bounded.
     pub(super) fn check_bounded(&self, root: RootId) {
         let share = (self.engine.setup.pending_max / self.remotes.len()).max(1);
         for remote in self.engine.remotes.iter().filter(|r| r.root() == root) {
@@ -105,7 +106,7 @@ impl World {
         }
     }
 
-    /// Invariant 2: whatever differs is marked, in flight, in the fail log, or still on its way to the engine.
+    /// Invariant 2: every difference is pending, in flight, in the fail log, or not reported to the engine yet.
     pub(super) fn check_nothing_is_forgotten(&self, id: RemoteId) {
         let remote = &self.remotes[id.0];
         let source = &self.sources[remote.root.0];
@@ -124,7 +125,7 @@ impl World {
         }
     }
 
-    /// Invariant 1.
+    /// Invariant 1: every copy is equal.
     pub(super) fn check_converged(&mut self) {
         for (index, remote) in self.remotes.iter().enumerate() {
             let id = RemoteId(index);
@@ -151,19 +152,19 @@ impl World {
 fn covers(item: &Item, path: &RelPath, source: &Tree) -> bool {
     let Item { path: at, mark } = item;
     if at == path || mark.scope == Scope::Tree && path.is_within(at) {
-        // What only the copy has stays where no deletion was reported.
+        // An additive item leaves alone what only the copy has.
         let is_gone = source.get(path).is_none() && source.in_the_way(path).is_none();
         return !(item.only_adds() && is_gone && source.is_dir(at));
     }
     if let Some(file) = source.in_the_way(at) {
-        // It has its turn then, with all that its copy holds.
+        // The file is delivered then, in place of the directory that its copy may hold.
         return path.is_within(&file);
     }
     if let Some(absent) = source.topmost_absent(at) {
         return path.is_within(&absent);
     }
     if at.is_within(path) {
-        // An implied directory.
+        // rsync sends it as an implied directory.
         return true;
     }
     if !path.is_within(at) {

@@ -1,10 +1,10 @@
-//! Changes and faults of sources, roots and remotes, as the seed plans them.
-//! What the workers do is in `workers.rs`.
+//! Changes and faults of sources, roots and remotes, which the seed plans.
+//! `workers.rs` has what the workers do.
 
 use super::*;
 
 impl World {
-    /// What will happen, and when; the seed also says how much of it.
+    /// Plans what happens, when, and how often.
     pub(super) fn plan_faults(&mut self) {
         let end = self.rng.ms(100, 60_000);
         self.end = end;

@@ -1,5 +1,5 @@
-//! The model of a tree, of what a worker reads from the source, and of what a run makes of a remote.
-//! Knows no time: the simulator says when a worker looks and when the effect shows.
+//! The models of a tree, of a worker's look at the source, and of a run's effect on a remote.
+//! They know no time; the simulator decides when they are used.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub enum Thing {
     Dir {
         mode: u64,
     },
-    /// Two versions with one stamp look equal to rsync's quick check.
+    /// rsync's quick check takes two versions with the same stamp for equal.
     File {
         version: u64,
         stamp: u64,
@@ -23,7 +23,7 @@ pub enum Thing {
     },
 }
 
-/// A file tree; the root is always there, and always a directory.
+/// A file tree. Its root always exists and is a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree(BTreeMap<RelPath, Thing>);
 
@@ -68,7 +68,7 @@ impl Tree {
         }
     }
 
-    /// Every path at which the two trees are not alike.
+    /// Every path at which the two trees differ.
     pub fn differences(&self, other: &Tree) -> Vec<RelPath> {
         let all: BTreeSet<&RelPath> = self.paths().chain(other.paths()).collect();
         let differ = all.into_iter().filter(|p| self.get(p) != other.get(p));
@@ -87,7 +87,7 @@ impl Tree {
         None
     }
 
-    /// From which path on `path` is absent; `None` when it is there.
+    /// The topmost absent ancestor of `path`, or `path` itself; `None` if it exists.
     pub fn topmost_absent(&self, path: &RelPath) -> Option<RelPath> {
         let mut at = RelPath::root();
         for name in path.components() {
@@ -102,7 +102,7 @@ impl Tree {
     }
 }
 
-/// One thing that rsync does on the remote.
+/// One operation of rsync on the remote.
 #[derive(Debug, Clone)]
 pub enum Op {
     Delete(RelPath),
@@ -116,7 +116,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// What it is about.
+    /// The path that it changes.
     pub fn path(&self) -> &RelPath {
         match self {
             Self::Delete(path) | Self::Put { path, .. } | Self::Only(path, _) => path,
@@ -127,7 +127,7 @@ impl Op {
 /// What a worker decides when it looks at the disk.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// Per item.
+    /// For each item.
     pub ops: Vec<Vec<Op>>,
     pub returned: Vec<Item>,
 }
@@ -171,7 +171,7 @@ impl SimulatedLook<'_> {
         items.iter().filter(is_plain).map(|item| item.path.clone()).collect()
     }
 
-    /// Where the worker found a file or nothing, and the copy may hold a directory.
+    /// Paths where the worker found a file or nothing, and the copy may hold a directory.
     pub fn open_ends(&self, items: &[Item], ops: &[Vec<Op>]) -> Vec<RelPath> {
         let mut ends = Vec::new();
         for (item, ops) in items.iter().zip(ops) {
@@ -201,7 +201,7 @@ impl SimulatedLook<'_> {
             path: path.clone(),
             mark: Mark { shard, large, scope, recheck: Recheck::No, ..*mark },
         };
-        // No job deletes anything above its items, and a long job not even its items: other jobs may be under way there.
+        // No job deletes anything above its items, and a long job not even its items: other jobs may be in flight there.
         let holds = |path: &RelPath| batch && all.iter().any(|own| path.is_within(&own.path));
         if let Some(file) = self.source.in_the_way(path) {
             if holds(&file) {
@@ -278,15 +278,15 @@ impl SimulatedLook<'_> {
     }
 }
 
-/// A copy, and what it refuses.
+/// A copy, with the paths that it refuses.
 #[derive(Debug, Clone, Default)]
 pub struct Copy {
     pub tree: Tree,
-    /// Paths that cannot be written or deleted, nor what is below them.
+    /// These paths and everything below them cannot be written or deleted.
     pub refused: BTreeSet<RelPath>,
     /// See [`SimulatedLook::fresh`].
     pub fresh: BTreeSet<RelPath>,
-    /// Stamps up to this are too old to be fresh.
+    /// Later stamps are fresh.
     pub aged: u64,
 }
 

@@ -1,5 +1,5 @@
 //! The model of a watch root: random changes of its tree, and the hints that the watch thread makes of them.
-//! Hints come late, twice, coarser or reordered, but never a child's before its parent's.
+//! Hints come late, twice, coarser or reordered, but a child's never before its parent's.
 
 use std::collections::VecDeque;
 
@@ -9,24 +9,24 @@ use crate::change::{Cause, Change, Scope};
 use crate::engine::pending::{Item, Mark};
 use crate::path::RelPath;
 
-/// A watch root and the hints that are still under way to the engine.
+/// A watch root and the hints that the engine has not got yet.
 #[derive(Debug, Default)]
 pub struct Source {
     pub tree: Tree,
     pub hints: VecDeque<Change>,
-    /// Hints were lost; the engine has not been told yet.
+    /// Hints were lost, and the engine does not know it yet.
     pub overflowed: bool,
-    /// Unmounted: workers find it unhealthy, and nothing is watched.
+    /// The root is unmounted: nothing is watched, and workers see that it is not the root.
     pub gone: bool,
-    /// It was gone since the watch thread looked last.
+    /// The root was gone for a time since the watch thread's last look.
     pub blinked: bool,
-    /// Stamps up to this are so old that the next write gets another one.
+    /// A file with such a stamp or an older one gets a new stamp at the next write.
     pub aged: u64,
     stamp: u64,
 }
 
 impl Source {
-    /// Changes something, as some user of the tree would.
+    /// Makes a random change, as a user of the tree would.
     pub fn change(&mut self, rng: &mut Rng) {
         match rng.below(12) {
             0..4 => {
@@ -58,7 +58,7 @@ impl Source {
         }
     }
 
-    /// The next hints in an order that the watch thread might send them in.
+    /// The next hints, in an order in which the watch thread may send them.
     pub fn take_hints(&mut self, rng: &mut Rng) -> Vec<Change> {
         let count = rng.below(self.hints.len() as u64 + 1) as usize;
         let mut taken: Vec<Change> = self.hints.drain(..count).collect();
@@ -85,7 +85,7 @@ impl Source {
         sent
     }
 
-    /// What the engine has not been told of, as a walk after downtime would find it: also the listings of the directories in which
+    /// What the engine does not know of, as a walk after downtime would find it: also the listings of the directories in which
     /// something changed.
     pub fn unreported(&self) -> impl Iterator<Item = Item> {
         self.hints.iter().flat_map(|hint| {
@@ -101,7 +101,7 @@ impl Source {
         self.overflowed || self.gone || self.blinked
     }
 
-    /// The program restarts: nothing that was written before is fresh.
+    /// The program restarts: the memory of fresh stamps is lost.
     pub fn restart(&mut self) {
         self.hints.clear();
         self.overflowed = false;
@@ -122,7 +122,7 @@ impl Source {
         paths.get(index).map(|p| (*p).clone())
     }
 
-    /// A name in some directory, taken or not.
+    /// A path in a random directory; it may exist.
     fn some_place(&self, rng: &mut Rng) -> RelPath {
         let dirs = self.tree.paths().filter(|p| self.tree.is_dir(p));
         let dirs: Vec<_> = dirs.filter(|p| p.components().count() < 4).collect();
@@ -212,7 +212,7 @@ impl Source {
         }
     }
 
-    /// Only the top is announced.
+    /// The kernel reports only the top of the moved tree.
     fn move_out_or_in(&mut self, rng: &mut Rng) {
         if rng.chance(1, 2) {
             let Some(path) = self.some_path(rng) else {

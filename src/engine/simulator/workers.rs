@@ -1,5 +1,5 @@
-//! The model of the worker pool: what a job does, when its effect shows, how it ends, and what a crash leaves of it.
-//! What it does to a tree is in `model.rs`.
+//! The model of the worker pool: what a job does, when it takes effect, how it ends, and what remains after a crash.
+//! `model.rs` has its effect on a tree.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ impl SimulatedRemote {
         if entered.is_none_or(|swaps| swaps == self.swaps) {
             return self.copy.apply(op);
         }
-        // Only the old directory changes, and it refuses nothing. The sender notes the fresh stamps all the same.
+        // Only the old directory changes, and it refuses nothing. The sender remembers the fresh stamps as after any delivery.
         let mut old = Copy { refused: BTreeSet::new(), ..self.copy.clone() };
         old.apply(op);
         self.copy.fresh = old.fresh;
@@ -67,7 +67,7 @@ impl World {
         is_ready.then(|| swaps.saturating_sub(self.rng.below(2) as u32))
     }
 
-    /// The worker decides what to do, and the seed when its effects show.
+    /// The worker decides what to do; the seed decides when it takes effect.
     pub(super) fn look(&mut self, id: JobId) {
         let aborted = |flying: &Flying| flying.report.verdict == Verdict::Stopped;
         if self.flying.get(&id).is_none_or(aborted) {
@@ -102,7 +102,7 @@ impl World {
         } else if remote.health == Health::Down {
             flying.report = JobReport::nothing(down());
         } else if !self.calm && self.rng.chance(1, 25) {
-            // The run is killed, but its first effects show.
+            // The run is killed after some of its effects.
             flying.report = JobReport::nothing(down());
             let keep = self.rng.below(flying.ops.len() as u64 + 1) as usize;
             late = flying.ops.split_off(keep);
@@ -170,7 +170,7 @@ impl World {
         }
     }
 
-    /// What the engine knows of a remote after this job.
+    /// Notes what the engine knows of a remote after this job.
     pub(super) fn note_health(&mut self, flying: &Flying) {
         let remote = &mut self.remotes[flying.job.remote.0];
         match flying.report.verdict {
@@ -186,7 +186,7 @@ impl World {
         }
     }
 
-    /// The jobs in flight for a remote do nothing more, and end soon.
+    /// Aborts the jobs in flight for a remote: they do nothing more and end soon.
     pub(super) fn abort(&mut self, remote: RemoteId) {
         let mut aborted = Vec::new();
         for (id, flying) in self.flying.iter_mut().filter(|(_, f)| f.job.remote == remote) {
@@ -265,7 +265,7 @@ impl World {
         }
     }
 
-    /// kill -9 and a new start: the journal holds what was not delivered, the walk finds what was not reported.
+    /// kill -9 and a restart: the journal restores what was not delivered, the walk finds what was not reported.
     pub(super) fn crash(&mut self) {
         for flying in std::mem::take(&mut self.flying).into_values() {
             let remote = &mut self.remotes[flying.job.remote.0];

@@ -1,11 +1,11 @@
-//! The journal on a disk without room: a small tmpfs, so these need the right to mount and are skipped without it.
-//! What a damaged file does is in the file above.
+//! The journal on a full disk, which is a small tmpfs.
+//! Without the right to mount one, these tests are skipped. Damaged files: `tests.rs`.
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::*;
 
-/// A small tmpfs, unmounted at the end; `None` where we may not mount.
+/// A small tmpfs, unmounted when it is dropped.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {

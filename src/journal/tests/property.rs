@@ -1,5 +1,5 @@
 //! Random histories of the journal, cut and damaged anywhere, against a plain model of what must come back.
-//! Single cases with names are in the file above.
+//! Single cases with names: `tests.rs`.
 
 use proptest::prelude::*;
 
@@ -9,13 +9,13 @@ use super::*;
 enum Step {
     Changed(usize, Vec<(RelPath, Extent)>),
     Begin,
-    /// The remote, which of the last jobs it was, what it held.
+    /// The remote, how many jobs ago its job began, the delivered items.
     Delivered(RemoteId, usize, Vec<(RelPath, Extent)>),
     Commit,
     Compact,
 }
 
-/// What must come back: per remote the youngest number of each path and scope.
+/// What must come back: for each remote, the youngest number of each path and extent.
 #[derive(Debug, Clone, Default)]
 struct Model([Vec<(RelPath, Extent, Seq)>; 3]);
 
@@ -113,7 +113,7 @@ proptest! {
                         .collect();
                     journal.compact(pending);
                     journal.commit_durably();
-                    // A compacted path has the number of the compaction: no older delivery counts for it.
+                    // A compacted path has the number of the compaction, so an older delivery does not cancel it.
                     for (_, _, seq) in model.0.iter_mut().flatten() {
                         *seq = journal.seq;
                     }
@@ -137,7 +137,7 @@ proptest! {
             }
         }
 
-        // Cut at any byte behind the table: everything of the last whole commit is there, unless delivered later.
+        // Cut at any byte behind the table: everything of the last complete commit is there, unless it was delivered later.
         let first = committed[0].0 as usize;
         let cut = first + cut.index(whole.len() - first + 1);
         let (_, last) = committed.iter().rfind(|(len, _)| *len as usize <= cut).unwrap();

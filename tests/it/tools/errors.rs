@@ -20,7 +20,7 @@ fn words(line: &str) -> Vec<String> {
 
 #[test]
 fn wrong_command_lines_are_refused_in_the_words_of_the_original() {
-    // Many of them wait for a second.
+    // Many of them take a second.
     const BESIDE_EACH_OTHER: usize = 12;
     std::thread::scope(|scope| {
         for nth in 0..BESIDE_EACH_OTHER {
