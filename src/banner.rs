@@ -1,5 +1,5 @@
 //! The lines that sersync2 prints at start, which operators compare with their tutorials.
-//! Pure: every function returns the lines (bytes, because paths are); nothing here prints or decides when.
+//! Pure: each function returns lines as bytes, because paths are bytes; the caller prints them.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::config::HostConfig;
 use crate::rsync::RunSpec;
 
-/// What the command line said.
+/// The options of the command line.
 #[derive(Debug, Clone, Copy)]
 pub struct BannerOptions<'a> {
     /// `-r`.
@@ -20,7 +20,7 @@ pub struct BannerOptions<'a> {
     pub workers: usize,
 }
 
-/// `set the system param`, and what was really done to the kernel's limits: (file, new value).
+/// `set the system param`, and the kernel's limits that were raised: (file, new value).
 pub fn system_limits(raised: &[(&str, u64)]) -> Vec<u8> {
     let mut text = "set the system param\n".to_owned();
     for (file, value) in raised {
@@ -59,7 +59,7 @@ pub fn host(host: &HostConfig) -> Vec<u8> {
     format!("host ip : {}     host port: {}\n", host.ip, host.port).into_bytes()
 }
 
-/// What the parent of `-d` says before it waits: the old line, and where to look from now on.
+/// What the parent of `-d` prints before it waits: sersync2's line, and where the log and the state are.
 pub fn background(log_file: &Path, state_dir: Option<&Path>) -> Vec<u8> {
     let mut text = "daemon start，sersync run behind the console\nlog file: ".as_bytes().to_vec();
     text.extend_from_slice(log_file.as_os_str().as_bytes());
@@ -71,8 +71,8 @@ pub fn background(log_file: &Path, state_dir: Option<&Path>) -> Vec<u8> {
     text
 }
 
-/// The configuration is valid. `workers` is what `-n` says; `helpers` counts the threads besides the
-/// primary one, the retry thread and the workers.
+/// Printed when the configuration is valid. `workers` is the number of `-n`; `helpers` counts the threads besides the primary
+/// one, the retry thread and the workers.
 pub fn threads(workers: usize, helpers: usize) -> Vec<u8> {
     let working = workers + 2;
     let all = working + helpers;
@@ -100,7 +100,7 @@ pub fn full_sync(runs: &[RunSpec]) -> Vec<u8> {
     text
 }
 
-/// `-r` with filter expressions that no rsync command can say.
+/// `-r` with filter expressions that rsync's options cannot express.
 pub fn full_sync_in_steps(expressions: &[String]) -> Vec<u8> {
     let mut text = full_sync(&[]);
     for expression in expressions {
@@ -113,7 +113,7 @@ pub fn full_sync_in_steps(expressions: &[String]) -> Vec<u8> {
     text
 }
 
-/// The watches stand: `run the sersync:` and one line for each watch root.
+/// Printed when the watches are set: `run the sersync:` and one line for each watch root.
 pub fn watching<'a>(roots: impl IntoIterator<Item = &'a Path>) -> Vec<u8> {
     let mut text = b"run the sersync:\n".to_vec();
     for root in roots {
@@ -138,7 +138,7 @@ mod tests {
         line.iter().map(Into::into).collect()
     }
 
-    /// docs/COMPAT.md's listing, with what differs: the number of this program's threads, and where its log is.
+    /// The listing in docs/COMPAT.md. It differs in the number of this program's threads and the path of its log.
     #[test]
     fn the_lines_are_those_of_the_tutorials() {
         let argv = words(&["-az", "-R", "--delete", "./", "-e", "ssh", "172.16.10.5:/tmp/www"]);

@@ -134,7 +134,7 @@ pub struct RemoteId(pub usize);
 pub enum RootLoss {
     /// It is gone, moved, unmounted, unreadable or suspiciously empty; with a clause for the log.
     Gone(String),
-    /// Another directory is in its place, such as after a link was switched. It is back as soon as it is trusted.
+    /// Another directory is in its place, such as after a link was switched. The root is back when that directory is trusted.
     Replaced,
 }
 
@@ -203,7 +203,7 @@ impl WatchEvent {
         Self::Changed { root, changes, known_until: Duration::ZERO }
     }
 
-    /// An event that is not a change of a path, for people: the root, the mount point if it is about one, and a clause.
+    /// Describes an event that is not a change of a path: the root, the mount point if it concerns one, and a clause for people.
     pub fn news(&self) -> Option<(RootId, Option<&RelPath>, String)> {
         let news = match self {
             Self::Ready { .. } | Self::Changed { .. } | Self::BarrierReached => return None,

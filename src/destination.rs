@@ -6,7 +6,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The port of an rsync daemon when nobody names another.
+/// The default port of an rsync daemon.
 pub const DAEMON_PORT: u16 = 873;
 
 /// A place that holds a copy. Its [`Display`](fmt::Display) is the way operators write it, without user and port.
@@ -33,7 +33,7 @@ pub enum Destination {
     },
 }
 
-/// Another machine, and who we are there.
+/// Another machine, and our user there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
     /// The user, in front of `@`.
@@ -44,7 +44,7 @@ pub struct Host {
     pub port: Option<u16>,
 }
 
-/// What makes two destinations the same place, whatever their options are.
+/// The key of a place: equal for two destinations that are the same directory, whatever their options are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationKey(Vec<u8>);
 
@@ -71,8 +71,8 @@ impl DestinationKey {
 }
 
 impl Destination {
-    /// What is equal for two destinations that hold the same directory. Neither the way in (a password, a shell) nor
-    /// the way of writing it (letter case of the host, doubled slashes) counts.
+    /// The key of the directory. It depends neither on the access (a password, a shell) nor on the spelling (letter case of the
+    /// host, doubled slashes).
     pub fn key(&self) -> DestinationKey {
         let mut key = Vec::new();
         match self {

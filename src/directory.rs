@@ -1,5 +1,5 @@
-//! What is in the directories below an open root, by relative path. Never follows a symbolic link below the root.
-//! Decides nothing; what is excluded is the caller's to say.
+//! Lists and counts what is below an open root.
+//! Never follows a symbolic link below the root. The caller decides what is excluded.
 
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
@@ -12,23 +12,24 @@ use crate::change::Scope;
 use crate::ground::directory::list;
 use crate::path::RelPath;
 
-/// Calls `each` with every name in the directory `path`, and whether it is a directory itself; with none when it cannot be read.
+/// Calls `each` with every name in the directory `path`, and whether it is a directory. A directory that cannot be read counts as
+/// empty.
 pub fn each_name(root: impl AsFd, path: &RelPath, each: impl FnMut(&[u8], bool)) {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if let Ok(directory) = openat(root, as_path(path), flags, Mode::empty()) {
-        // What was read before an error counts.
+        // Names that were read before an error count.
         _ = list(&directory, each);
     }
 }
 
-/// What is in the directory `path`, and whether it is a directory itself; nothing when it cannot be read.
+/// The entries of the directory `path`, each with whether it is a directory. A directory that cannot be read counts as empty.
 pub fn entries(root: impl AsFd, path: &RelPath) -> Vec<(RelPath, bool)> {
     let mut found = Vec::new();
     each_name(root, path, |name, is_dir| found.extend(path.join(name).map(|at| (at, is_dir))));
     found
 }
 
-/// Entries below `path`, counted no further than to `enough`; what is excluded is left out.
+/// Counts the entries below `path` that are not excluded; stops at `enough`.
 pub fn count(
     root: impl AsFd,
     path: &RelPath,
@@ -46,7 +47,7 @@ pub fn count(
     found
 }
 
-/// What is no directory in the directory `path`, and with [`Scope::Tree`] below it; what is excluded is left out.
+/// Counts what is not a directory and not excluded in the directory `path`, and with [`Scope::Tree`] also below it.
 pub fn count_files(
     root: impl AsFd,
     path: &RelPath,
@@ -61,7 +62,8 @@ pub fn count_files(
     files
 }
 
-/// Tells of each entry of the directory `path`, and with [`Scope::Tree`] below it, whether it is a directory, until `each` breaks.
+/// Calls `each` with every entry of the directory `path`, and whether it is a directory, until `each` breaks. With
+/// [`Scope::Tree`] it descends.
 fn walk(
     root: impl AsFd,
     path: &RelPath,

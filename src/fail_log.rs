@@ -1,8 +1,8 @@
-//! The fail log: a script of commands that an operator could run by hand for what is not delivered yet.
-//! It is generated from our state and never executed, nor read back, by this program.
+//! The fail log: a script with a command for each path that is not delivered, which an operator may run by hand.
+//! This program generates it from its state, and never executes it or reads it back.
 //!
-//! The file is always replaced as a whole, by renaming a new one over it: whatever is at its path (a link, a fifo,
-//! somebody else's file) is never opened for writing. Only devices and directories are left alone, with a warning.
+//! A new file is renamed over the old one, so nothing at its path (a link, a fifo, somebody else's file) is ever opened for
+//! writing. Devices and directories are left alone, with a warning.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::ground::printable::is_unprintable;
 
-/// How every fail log of ours begins; what begins otherwise is sersync2's.
+/// The beginning of every fail log of ours. A file that begins otherwise is from sersync2.
 const HEADER: &str = "#!/bin/sh\n# sersync fail log: what is not delivered yet. It is tried again by itself, and \
     this file is emptied then.\n# Nothing executes this file; a command may be run by hand.\n";
 
@@ -25,7 +25,7 @@ const HEADER: &str = "#!/bin/sh\n# sersync fail log: what is not delivered yet. 
 pub struct FailedCommand {
     /// rsync's exit code.
     pub code: i32,
-    /// Where the command is to be run.
+    /// The directory in which to run the command.
     pub root: PathBuf,
     /// Its words, `rsync` first.
     pub words: Vec<OsString>,
@@ -35,7 +35,7 @@ pub struct FailedCommand {
 #[derive(Debug)]
 pub struct FailLog {
     path: PathBuf,
-    /// What we wrote last; `None`: we do not know what is there.
+    /// What we wrote last; `None`: the content of the file is not known.
     written: Option<Vec<u8>>,
     warned: bool,
 }
@@ -60,7 +60,7 @@ impl FailLog {
         log
     }
 
-    /// Makes the fail log hold exactly these commands; none: it is emptied. A failure is a warning, once; work goes on.
+    /// Replaces the content of the fail log with these commands. Warns once if that fails.
     pub fn write(&mut self, failures: &[FailedCommand]) {
         let text = script(failures);
         if self.written.as_ref() == Some(&text) {
@@ -107,7 +107,7 @@ impl FailLog {
             _ => {}
         }
         DirBuilder::new().recursive(true).mode(0o750).create(self.dir())?;
-        // The error would name the temporary file, which no operator knows.
+        // The error contains the name of the temporary file, which would confuse operators.
         let bare = |e: io::Error| io::Error::from(e.kind());
         let file = tempfile::Builder::new().prefix(".sersync-fail-log-").tempfile_in(self.dir());
         let mut file = file.map_err(bare)?;
@@ -119,7 +119,7 @@ impl FailLog {
 
     /// Renames a non-empty script that is not ours; returns its new name.
     fn set_legacy_aside(&self) -> io::Result<Option<PathBuf>> {
-        // A fifo would block, and a link may lead anywhere: neither is opened.
+        // Open neither a fifo, which would block, nor a link, which may lead anywhere.
         let found = match fs::symlink_metadata(&self.path) {
             Ok(found) if found.is_file() && found.len() > 0 => found,
             Ok(_) => return Ok(None),
@@ -141,7 +141,7 @@ impl FailLog {
         Ok(Some(aside))
     }
 
-    /// Gives the file the first free of `.legacy`, `.legacy.1`, … and never replaces one that is there.
+    /// Appends `.legacy`, `.legacy.1`, … to the file's name: the first that is free. Never replaces a file.
     fn rename_aside(&self) -> io::Result<PathBuf> {
         for number in 0..100 {
             let mut name = self.path.clone().into_os_string();
@@ -165,10 +165,10 @@ impl FailLog {
     }
 }
 
-/// sersync2 left its script with mode 0777: nobody else may write in what an administrator may run.
+/// Removes the write permission for others. sersync2 left its script with mode 0777, and an administrator may run it.
 fn take_rights(file: &File) -> io::Result<()> {
     let found = file.metadata()?;
-    // With another name it may be any file of the system.
+    // A file with other hard links may be any file of the system.
     if found.is_file() && found.nlink() == 1 {
         file.set_permissions(Permissions::from_mode(0o640))?;
     }
@@ -196,7 +196,7 @@ fn script(failures: &[FailedCommand]) -> Vec<u8> {
 fn shell_command(failure: &FailedCommand) -> Option<Vec<u8>> {
     let mut text = b"cd ".to_vec();
     let root = failure.root.as_os_str().as_bytes();
-    // A directory called `-` or `-P` would be an option of cd, whatever the quotes.
+    // `cd` would take a directory called `-` or `-P` for an option, even in quotes.
     if root.starts_with(b"-") {
         text.extend_from_slice(b"./");
     }
@@ -209,8 +209,8 @@ fn shell_command(failure: &FailedCommand) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// `word`, quoted for a shell; `None` when no command can contain it. Characters that move the cursor or turn the text of the
-/// reader's terminal are written as octal escapes, which printf undoes.
+/// `word`, quoted for a shell; `None` when no command can contain it. Characters that move the cursor or change the direction of
+/// the text become octal escapes, which the shell's printf decodes.
 fn shell_word(word: &[u8]) -> Option<Vec<u8>> {
     let hides = |c: char| c != '\n' && is_unprintable(c);
     if !word.utf8_chunks().any(|chunk| chunk.valid().contains(hides)) {

@@ -3,16 +3,17 @@
 //!
 //! Where to begin, in the order of a change's life:
 //!
-//! 1. [`config`] says what is watched and where it goes; [`filter`] says what is left out.
+//! 1. [`config`] says what is watched and where it is sent; [`filter`] says what is excluded.
 //! 2. [`watch`] reports a [`change`]: a hint that a path may differ from its copy.
 //! 3. [`engine::Engine`] decides: events in, actions out; no clock, no I/O, no threads. It is the core.
-//! 4. [`worker`] looks at the disk, plans, and runs [`rsync`], which knows the words of a run and what its end means.
-//! 5. [`journal`] keeps what is pending over a crash, [`record`] what the tree was when nobody looked.
-//! 6. [`snapshot`] is what everything that tells reads: [`page`], [`metrics`], [`alert`], [`event_log`], [`control`].
+//! 4. [`worker`] looks at the disk, plans, and runs [`rsync`], which knows the options of a run and the meaning of its end.
+//! 5. [`journal`] keeps what is pending through a crash; [`record`] keeps the known state of the tree, so that a start finds what
+//! changed meanwhile.
+//! 6. [`snapshot`] is the state at one moment, which [`page`], [`metrics`], [`alert`] and `sersync2 status` (by [`control`])
+//! read.
 //! 7. [`daemon`] joins the parts.
 //!
-//! The modules stand in reading order, in groups: the words they share, the decisions, what carries them out, what tells, what
-//! joins.
+//! The modules below are in reading order, in groups: shared words, decisions, actions, reports, and what joins them.
 
 pub mod ground;
 

@@ -44,7 +44,7 @@ pub struct Page {
 
 /// What the thread, the main loop and the handle share.
 struct Shared {
-    bell: OwnedFd,
+    wake: OwnedFd,
     stop: AtomicBool,
     /// The latest snapshot, until the thread takes it.
     latest: Mutex<Option<Arc<Snapshot>>>,
@@ -52,14 +52,14 @@ struct Shared {
 
 impl Shared {
     /// Wakes the thread.
-    fn ring(&self) {
+    fn wake_up(&self) {
         // Fails only when the counter is full; then the thread is about to wake anyway.
-        _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     fn put(&self, snapshot: &Arc<Snapshot>) {
         *lock(&self.latest) = Some(Arc::clone(snapshot));
-        self.ring();
+        self.wake_up();
     }
 
     fn take(&self) -> Option<Arc<Snapshot>> {
@@ -99,9 +99,9 @@ impl Page {
         setup: PageSetup,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let stop = AtomicBool::new(false);
-        let shared = Arc::new(Shared { bell, stop, latest: Mutex::new(None) });
+        let shared = Arc::new(Shared { wake, stop, latest: Mutex::new(None) });
         let site = Site::new(setup.config, setup.log);
         let hosts = listen::hosts(host);
         let server = PageServer::new(listener, Arc::clone(&shared), reader, site, hosts);
@@ -118,6 +118,6 @@ impl Page {
 impl Drop for Page {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        self.shared.ring();
+        self.shared.wake_up();
     }
 }

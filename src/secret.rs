@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
-/// Longest secret that is read from a file; what is longer is no secret but a mistake.
+/// The longest secret that is read from a file; a longer one is a mistake.
 const LENGTH_MAX: u64 = 16 << 10;
 
 /// Where a secret is kept.
@@ -14,7 +14,7 @@ const LENGTH_MAX: u64 = 16 << 10;
 pub enum Secret {
     /// In the configuration file itself.
     Written(String),
-    /// On the first line of a file, which is read each time: whoever changes it need not restart anything.
+    /// On the first line of a file. The file is read at each use, so a changed secret needs no restart.
     File(PathBuf),
     /// In an environment variable.
     Environment(String),
@@ -84,7 +84,7 @@ impl Serialize for Secret {
     }
 }
 
-/// An address up to its host, for the rest may hold a token; of anything else nothing.
+/// Shortens an address to its host, because the rest may hold a token. Hides any other text.
 pub fn masked(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return "…".to_owned() };
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The state directory of one configuration: where it is, that it is private, and who holds it.
-//! Knows nothing of what is kept in it (journal, record).
+//! The state directory of one configuration: finds it, keeps it private, and locks it.
+//! Does not know the files in it (journal, record).
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -18,7 +18,8 @@ use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
 
 use crate::ground::lock::lock as lock_mutex;
 
-/// A killed holder's child has the lock until it has become rsync: so often it is tried again, at this distance.
+/// How often, and after which pause, the lock is tried again after its holder was killed. A child of the holder keeps the lock
+/// until it has become rsync.
 const ORPHAN_TRIES: u32 = 100;
 const ORPHAN_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
@@ -39,7 +40,7 @@ pub enum StateError {
         /// The holder's process id, when it could be read.
         holder: Option<u32>,
     },
-    /// The directory is there, but in someone else's hand.
+    /// The directory belongs to another user, or is a link.
     #[error("cannot use the state directory {}: {reason}; name another one with --state-dir DIR", path.display())]
     Unsafe {
         /// The directory.
@@ -47,14 +48,14 @@ pub enum StateError {
         /// A clause: what is wrong.
         reason: String,
     },
-    /// The system said no.
+    /// A system call failed.
     #[error("cannot {verb} {}: {source}; name another state directory with --state-dir DIR", path.display())]
     Io {
-        /// What was tried.
+        /// The attempted operation.
         verb: &'static str,
-        /// With what.
+        /// The file or directory.
         path: PathBuf,
-        /// The answer.
+        /// The error.
         source: io::Error,
     },
 }
@@ -65,7 +66,7 @@ impl StateError {
     }
 }
 
-/// What decides where state lives.
+/// What determines where state directories are.
 #[derive(Debug, Clone, Default)]
 pub struct StateBases {
     /// `--state-dir DIR`: holds one subdirectory per configuration.
@@ -79,7 +80,7 @@ pub struct StateBases {
 }
 
 impl StateBases {
-    /// The places of this process; `explicit` is the argument of `--state-dir`.
+    /// Those of this process; `explicit` is the argument of `--state-dir`.
     pub fn of_this_process(explicit: Option<PathBuf>) -> Self {
         Self {
             explicit,
@@ -97,7 +98,7 @@ impl StateBases {
         if self.is_root {
             return Ok(PathBuf::from("/var/lib/sersync"));
         }
-        // The XDG specification says that a relative path is to be ignored.
+        // The XDG specification says to ignore a relative path.
         let absolute = |text: &Option<OsString>| {
             text.as_ref().map(PathBuf::from).filter(|dir| dir.is_absolute())
         };
@@ -120,20 +121,20 @@ pub struct StateDir {
 /// What a start does while another process holds the directory.
 #[derive(Clone, Copy)]
 pub struct Patience<'a> {
-    /// How long a holder may take to end that does not say that it stops. Zero: nobody is waited for.
+    /// How long to wait for a holder that has not reported that it stops. Zero: do not wait for any holder.
     pub limit: Duration,
-    /// Called with the holder's process id before a wait for one that stops: that has no limit.
+    /// Called with the holder's process id before a wait for a holder that stops. This wait has no limit.
     pub waits: &'a dyn Fn(u32),
 }
 
 impl Patience<'_> {
-    /// Nobody is waited for.
+    /// Waits for no holder.
     pub const NONE: Self = Self { limit: Duration::ZERO, waits: &|_| {} };
 }
 
 impl StateDir {
-    /// Makes and locks the directory for the configuration file `config`. A restart script does not wait for the old process
-    /// to be gone, so while another process holds the directory and stops, this waits for it.
+    /// Creates and locks the directory for the configuration file `config`. Waits for a holder that is stopping, because restart
+    /// scripts do not wait for the end of the old process.
     pub fn open(
         config: &Path,
         places: &StateBases,
@@ -148,13 +149,13 @@ impl StateDir {
         lock_or_wait(&lock, &lock_path, patience)?;
         let state = Self { path, lock: Mutex::new(lock), is_reported: AtomicBool::new(false) };
         state.record_holder()?;
-        // The directory's name does not give the path back. Without the file the doctor knows less, and nothing else.
+        // The directory's name does not determine the path. Only the doctor needs this file, so ignore a failure.
         _ = fs::write(state.path.join(CONFIG_PATH), config.as_os_str().as_bytes());
         Ok(state)
     }
 
-    /// Calls `report` when the directory, its lock or its journal was deleted while this process holds it; no more once that
-    /// has returned true.
+    /// Calls `report` if the directory, its lock or its journal was deleted while this process holds it, until `report` has
+    /// returned true once.
     pub fn report_loss(&self, report: impl FnOnce() -> bool) {
         if !self.is_reported.load(Ordering::Relaxed) && self.is_lost() {
             self.is_reported.store(report(), Ordering::Relaxed);
@@ -169,11 +170,11 @@ impl StateDir {
             (_, Err(e)) => e.kind() != io::ErrorKind::NotFound,
             (Err(_), _) => true,
         };
-        // A compaction replaces the journal by another one: at no moment is there none.
+        // A compaction replaces the journal atomically, so it is never missing.
         !is_ours || is_missing(&self.path.join("journal"))
     }
 
-    /// Makes and locks the directory again after its loss.
+    /// Creates and locks the directory again after its loss.
     pub fn make_again(&self) -> Result<(), StateError> {
         make_private_dir(&self.path)?;
         let lock_path = self.path.join("lock");
@@ -190,16 +191,16 @@ impl StateDir {
         self.record_holder()
     }
 
-    /// Says in the lock file that this process is about to end, so that a start waits for it.
+    /// Writes to the lock file that this process is stopping, so that a new start waits for it.
     pub fn mark_stopping(&self) {
         let text = format!("{}{STOPPING}", std::process::id());
-        // Without the mark a start waits for a short time only.
+        // If this fails, a new start waits only for a short time.
         _ = lock_mutex(&self.lock).write_all_at(text.as_bytes(), 0);
     }
 
-    /// As [`StateDir::open`], but a directory that cannot be made is only worth a warning when the operator named none:
-    /// deployments in read-only containers run as they always did, without a journal. A locked one stays an error.
-    /// Without a directory the second value is the reason. The caller tells it: at this time there is no log yet.
+    /// As [`StateDir::open`], but if the operator named no directory and none can be created, the program works without one, as
+    /// in read-only containers. The second value is then the reason, which the caller logs later: there is no log yet. A locked
+    /// directory is still an error.
     pub fn open_if_possible(
         config: &Path,
         places: &StateBases,
@@ -218,7 +219,7 @@ impl StateDir {
         &self.path
     }
 
-    /// Writes this process's id into the lock file; call it again after a fork: the lock is inherited, the id is not.
+    /// Writes this process's id to the lock file. Call it again after a fork: the child inherits the lock but has another id.
     pub fn record_holder(&self) -> Result<(), StateError> {
         let text = format!("{}\n", std::process::id());
         let write = || {
@@ -227,7 +228,7 @@ impl StateDir {
             lock.write_all_at(text.as_bytes(), 0)
         };
         match write() {
-            // The id is for people; a full disk must not keep us from starting.
+            // The id is only information, so a full disk must not prevent the start.
             Err(e) if e.kind() == io::ErrorKind::StorageFull => Ok(()),
             other => other.map_err(|e| StateError::io("write", &self.path.join("lock"), e)),
         }
@@ -249,7 +250,7 @@ pub fn state_name(config: &Path) -> String {
     format!("{readable}-{:016x}", stable_hash(bytes))
 }
 
-/// FNV-1a: the same number in every version of this program, which std's hasher does not promise.
+/// FNV-1a. Unlike std's hasher, it gives the same number in every version of this program.
 pub(crate) fn stable_hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &b| {
         (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
@@ -271,10 +272,10 @@ pub fn abandoned(base: &Path) -> Vec<(PathBuf, PathBuf)> {
     found
 }
 
-/// Holds the path of the configuration file in the state directory.
+/// The file in the state directory that holds the path of the configuration file.
 const CONFIG_PATH: &str = "config-path";
 
-/// Stands behind the process id in the lock file while its holder stops.
+/// Follows the process id in the lock file while the holder is stopping.
 const STOPPING: &str = " stopping\n";
 
 fn open_lock(path: &Path) -> Result<File, StateError> {
@@ -293,8 +294,8 @@ fn is_missing(path: &Path) -> bool {
     fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }
 
-/// Makes `path` and the directory above it with mode 0700, and checks that nobody else can write in it. What is missing
-/// further up (`/var/lib`) belongs to the system, and everybody may look into that.
+/// Creates `path` and its parent with mode 0700, and checks that no other user can write to `path`. Missing directories further
+/// up (`/var/lib`) belong to the system and get mode 0755.
 fn make_private_dir(path: &Path) -> Result<(), StateError> {
     let make = |mode, dir: &Path| {
         let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
@@ -320,7 +321,7 @@ fn make_private_dir(path: &Path) -> Result<(), StateError> {
     Ok(())
 }
 
-/// The directory of a configuration, whether it is there or not.
+/// The directory of a configuration; it need not exist.
 ///
 /// # Errors
 /// When there is no such file, or no place for state.
@@ -329,7 +330,7 @@ pub fn directory_of(config: &Path, places: &StateBases) -> Result<PathBuf, State
     Ok(places.base()?.join(state_name(&config)))
 }
 
-/// The process that holds a state directory, or held it last.
+/// The process that holds a state directory, or was the last to hold it.
 pub fn holder(directory: &Path) -> Option<u32> {
     read_holder(&File::open(directory.join("lock")).ok()?).map(|holder| holder.pid)
 }
@@ -343,7 +344,7 @@ fn lock_or_wait(lock: &File, path: &Path, patience: Patience<'_>) -> Result<(), 
             if try_lock(lock, path)? {
                 return Ok(());
             }
-            // Nothing tells when a lock becomes free; this happens after a kill only, and is over at once.
+            // No event reports that the lock is free. This happens only after a kill, and ends within milliseconds.
             let _ = poll(&mut [], Some(&ORPHAN_PAUSE));
         }
     }
@@ -351,7 +352,7 @@ fn lock_or_wait(lock: &File, path: &Path, patience: Patience<'_>) -> Result<(), 
     Err(StateError::Locked { path: path.to_path_buf(), holder })
 }
 
-/// Who holds the lock, as the lock file says.
+/// The holder of the lock, from the lock file.
 #[derive(Debug, Clone, Copy)]
 struct Holder {
     pid: u32,
@@ -359,7 +360,7 @@ struct Holder {
 }
 
 impl Holder {
-    /// Waits for the end of this process; false when it goes on.
+    /// Waits for the end of this process; false if it does not end.
     fn ends(self, lock: &File, patience: Patience<'_>) -> bool {
         if patience.limit.is_zero() {
             return false;
@@ -367,7 +368,7 @@ impl Holder {
         if !self.is_stopping && has_ended(self.pid, Some(patience.limit)) {
             return true;
         }
-        // It may have been told to stop meanwhile.
+        // It may have begun to stop meanwhile.
         let is_stopping =
             read_holder(lock).is_some_and(|now| now.is_stopping && now.pid == self.pid);
         if is_stopping {
@@ -377,7 +378,7 @@ impl Holder {
     }
 }
 
-/// False when another process holds it.
+/// Takes the lock; false if another process holds it.
 fn try_lock(lock: &File, path: &Path) -> Result<bool, StateError> {
     match flock(lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
@@ -394,7 +395,7 @@ fn read_holder(lock: &File) -> Option<Holder> {
     Some(Holder { pid, is_stopping: text.ends_with(STOPPING) })
 }
 
-/// Waits until process `pid` has ended, at most `limit`; false when it goes on.
+/// Waits until process `pid` has ended, at most `limit`; false if it still runs.
 fn has_ended(pid: u32, limit: Option<Duration>) -> bool {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return true;

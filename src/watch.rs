@@ -142,8 +142,8 @@ impl Watcher {
         });
         let roots = Roots::new(roots.collect::<Result<_, _>>()?).map_err(WatchError::Inotify)?;
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let bell = || eventfd(0, flags).map(Arc::new).map_err(|e| WatchError::Inotify(e.into()));
-        let (wake, asked) = (bell()?, bell()?);
+        let new_fd = || eventfd(0, flags).map(Arc::new).map_err(|e| WatchError::Inotify(e.into()));
+        let (wake, asked) = (new_fd()?, new_fd()?);
         let status = Arc::new(WatchStatus::default());
         let batch = Batch::new(options.switches, options.exclude.clone(), sink);
         let ignored_hook = Arc::clone(batch.ignored_hook());

@@ -1,5 +1,5 @@
 //! An event below a watch path and its result, as sent to each client that follows `events`.
-//! Holds no behaviour; docs/CONTROL.md describes it for other programs.
+//! Data only; docs/CONTROL.md describes it for other programs.
 
 use serde::{Deserialize, Serialize};
 

@@ -104,7 +104,7 @@ impl Listener {
     fn send(&self, line: Vec<u8>) {
         // Fails only when the thread has ended.
         _ = self.to.send((self.client, 0, Said::Line(line)));
-        ring(&self.wake);
+        wake_up(&self.wake);
     }
 }
 
@@ -138,7 +138,7 @@ impl Reply {
         if let Some(to) = self.to.take() {
             // Fails only when the thread has ended.
             _ = to.send((self.client, self.request, Said::Answer(answer)));
-            ring(&self.wake);
+            wake_up(&self.wake);
         }
     }
 }
@@ -188,7 +188,7 @@ impl SocketMaker {
         let listener = listen_in(&self.directory)?;
         // Fails only when the thread has ended.
         _ = self.listeners.send(listener);
-        ring(&self.wake);
+        wake_up(&self.wake);
         Ok(())
     }
 }
@@ -236,15 +236,15 @@ impl Drop for ControlServer {
         if let Some(stop) = self.stop.take() {
             _ = stop.send((u64::MAX, 0, Said::Line(Vec::new())));
         }
-        ring(&self.wake);
+        wake_up(&self.wake);
         drop(self.thread.take());
         _ = std::fs::remove_file(self.directory.join(SOCKET));
     }
 }
 
-fn ring(bell: &OwnedFd) {
+fn wake_up(wake: &OwnedFd) {
     // Fails only when the counter is full, and then the thread is woken anyway.
-    _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+    _ = rustix::io::write(wake, &1u64.to_ne_bytes());
 }
 
 /// The state of the thread.
@@ -354,8 +354,8 @@ impl Room {
 
     /// Passes the main loop's answers to the clients; false when the thread must end.
     fn take_answers(&mut self) -> bool {
-        let mut bell = [0; 8];
-        _ = rustix::io::read(&self.wake, &mut bell);
+        let mut counter = [0; 8];
+        _ = rustix::io::read(&self.wake, &mut counter);
         let mut told = BTreeSet::new();
         while let Ok((id, request, said)) = self.answers.try_recv() {
             if id == u64::MAX {

@@ -1,5 +1,5 @@
 //! The events that can wake the main loop.
-//! Holds no behaviour.
+//! Data only.
 //!
 //! They arrive on two channels. The events of a mirror's threads end with that mirror, so that no other mirror handles
 //! them. Events for the process wait for the mirror that takes over.

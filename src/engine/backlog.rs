@@ -13,7 +13,7 @@ pub struct Backlog {
     pub pending: Pending,
     /// What was moved and is not delivered yet.
     pub moves: MoveHints,
-    /// No pending path has waited for longer. When a path is taken out, this stays.
+    /// No pending path has waited since before this time. It stays when paths are taken out.
     since: Option<Now>,
     /// Every pending small path is locked: a search finds nothing until a lock is dropped.
     is_locked: bool,

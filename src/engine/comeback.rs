@@ -1,5 +1,5 @@
-//! How soon a remote that was away has everything, on virtual time, so that the result does not depend on chance.
-//! The engine's part of the promise; real daemons are tried in `tests/it/faults/outages.rs`.
+//! Tests how soon a remote has everything after an outage.
+//! Virtual time makes the result exact. Covers the engine alone; `tests/it/faults/outages.rs` uses real daemons.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ const FOREVER: Duration = Duration::from_secs(1_000_000);
 /// How a remote fails while it is away.
 #[derive(Clone, Copy)]
 struct Fails {
-    /// What a job comes to.
+    /// The verdict of a job.
     verdict: fn() -> Verdict,
     /// How long that takes.
     takes: Duration,
 }
 
-/// A single remote; jobs end as it is at their beginning.
+/// One remote. The verdict of a job depends on the remote's state at the job's start.
 struct Rig {
     engine: Engine,
     now: Now,
@@ -98,7 +98,7 @@ impl Rig {
         self.now = end;
     }
 
-    /// How long after its return the remote has everything.
+    /// Lets the remote return; measures how long it takes until the remote has everything.
     fn comeback(&mut self) -> Duration {
         self.away = None;
         let back = self.now;

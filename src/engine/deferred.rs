@@ -19,7 +19,7 @@ pub enum Condition {
     Quiet,
     /// When deletions are allowed.
     Deletions,
-    /// A confirmation: at this time, or later when the remote answers. The first that is due takes all others along.
+    /// A confirmation: at this time, or later when the remote answers. When one is due, all are.
     Confirmed(Now),
 }
 
@@ -180,7 +180,7 @@ impl Deferred {
         true
     }
 
-    /// When something becomes pending, or may.
+    /// The earliest time at which something may become pending.
     pub fn next_due(&self, outlook: Outlook) -> Option<Now> {
         (0..KINDS).filter_map(|kind| self.due(kind, outlook)).min()
     }
@@ -198,7 +198,7 @@ impl Deferred {
         items
     }
 
-    /// Everything.
+    /// All deferred items.
     pub fn items(&self) -> impl Iterator<Item = Item> {
         let entries = self.kinds.iter().flat_map(|waiting| &waiting.paths);
         entries.map(|(path, entry)| Item { path: path.clone(), mark: entry.mark })

@@ -119,7 +119,7 @@ impl Flights {
         self.values().map(|flight| flight.items.len()).sum()
     }
 
-    /// Any job that satisfies the predicate.
+    /// A job for which `which` is true.
     pub fn find(&self, which: impl Fn(&Flight) -> bool) -> Option<JobId> {
         self.iter().find(|(_, flight)| which(flight)).map(|(job, _)| job)
     }

@@ -32,11 +32,11 @@ pub struct Refusal {
 /// The report after a job.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RefusalReport {
-    /// One by one.
+    /// The lines.
     pub refusals: Vec<Refusal>,
-    /// Further paths without a line,
+    /// The number of further paths, which get no line.
     pub more_paths: usize,
-    /// in so many directories.
+    /// The number of directories of these paths.
     pub more_directories: usize,
 }
 
@@ -54,7 +54,7 @@ struct Known {
 }
 
 impl Refusals {
-    /// Takes in paths that have just gone to the fail log, each with the time of its next try.
+    /// Adds paths that were just added to the fail log, each with the time of its next try. Returns what to report.
     pub fn add(&mut self, now: Now, logged: Vec<(PathFailure, Now)>) -> RefusalReport {
         let mut groups: BTreeMap<(RelPath, String), Refusal> = BTreeMap::new();
         for (example, due) in logged {

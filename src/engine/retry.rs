@@ -154,9 +154,9 @@ pub struct NextTry {
 /// Whether the fail log has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FailLogChange {
-    /// It does not.
+    /// It has not changed.
     Same,
-    /// It has.
+    /// It has changed.
     Changed,
 }
 
@@ -237,7 +237,7 @@ impl FailingPaths {
         (log, again.collect())
     }
 
-    /// What is to be said of paths that have just gone to the fail log, each with the time of its next try.
+    /// What to report about paths that were just added to the fail log, each with the time of its next try.
     pub fn complain(&mut self, now: Now, logged: Vec<(PathFailure, Now)>) -> RefusalReport {
         self.refusals.add(now, logged)
     }

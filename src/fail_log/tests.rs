@@ -1,5 +1,5 @@
-//! What stands in the fail log, and what an attacker at its path gets: nothing.
-//! Whoever reads the script here is a real shell's stand-in: shlex.
+//! Tests of the fail log's content, and that an attacker at its path gains nothing.
+//! Most tests parse the script with shlex instead of a real shell.
 
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{chown, symlink};
@@ -114,7 +114,7 @@ fn file_is_emptied_when_all_is_delivered_and_not_made_before_something_fails() {
     log.write(&[]);
     assert_eq!(bed.text(), b"");
     assert_eq!(bed.names(), ["fail.sh"]);
-    // An empty one is nothing to set aside.
+    // An empty file is not renamed.
     bed.write(&[b"y"]);
     assert_eq!(bed.names(), ["fail.sh"]);
 }
@@ -219,7 +219,7 @@ fn file_of_another_user_in_a_sticky_directory_is_not_written_to() {
     bed.write(&[b"x"]);
     bed.assert_is_ours();
     assert_eq!(fs::metadata(&bed.path).unwrap().uid(), 0);
-    // Whoever held the old file open writes into the old file.
+    // A process that still has the old file open writes to the old file.
     (&opened).write_all(b"evil\n").unwrap();
     assert!(!bed.text().ends_with(b"evil\n"));
     assert_eq!(bed.names(), ["fail.sh", "fail.sh.legacy"]);
@@ -235,7 +235,7 @@ fn missing_directory_is_made_and_an_impossible_one_is_a_warning() {
     let mut log = FailLog::open(&bed.path.join("fail.sh"));
     log.write(&[failure(b"x")]);
     assert!(log.warned);
-    // And it is tried again.
+    // The next write tries again.
     fs::remove_file(&bed.path).unwrap();
     log.write(&[failure(b"x")]);
     assert!(!log.warned && bed.path.join("fail.sh").is_file());

@@ -1,4 +1,4 @@
-//! Lists an open directory, whatever its length and whether its file system tells the types of entries.
+//! Lists an open directory of any length, on file systems that report the types of entries and on others.
 //! Does not descend.
 
 use std::ffi::CStr;
@@ -9,8 +9,8 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, RawDir, statat};
 use rustix::io::Errno;
 
-/// Calls `each` with every name in the open directory, and with its type if the file system tells it.
-/// Ends at the first error, including one of `each`.
+/// Calls `each` with every name in the open directory, and with its type if the file system reports it. Ends at the first error,
+/// including one of `each`.
 pub fn each_entry<E: From<Errno>>(
     dir: impl AsFd,
     mut each: impl FnMut(&CStr, FileType) -> Result<(), E>,

@@ -11,7 +11,7 @@ pub fn wall_ms() -> u64 {
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The time from `then_ms` to `now_ms` in words; `0 s` when it is the other way round.
+/// The time from `then_ms` to `now_ms` in words; `0 s` if `then_ms` is later.
 pub fn ago(now_ms: u64, then_ms: u64) -> String {
     duration(now_ms.saturating_sub(then_ms) / 1000)
 }

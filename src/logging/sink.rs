@@ -1,5 +1,5 @@
-//! Where the log's lines end: standard error, or a file that is opened anew on request.
-//! Neither blocks nor fails: lines that cannot be written are counted, and the count is a line later.
+//! Writes the log's lines to standard error, or to a file that can be reopened.
+//! Never blocks or fails: it counts lines that cannot be written, and logs the count later.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -15,11 +15,11 @@ use rustix::fs::OFlags;
 
 use super::{LogError, LogTarget, format_line};
 
-/// How long one line may wait for a slow reader of standard error, in nanoseconds; once a line is
-/// lost, nothing waits any more until the reader is back.
+/// How long one line may wait for a slow reader of standard error, in nanoseconds. After a lost line, no line waits until a write
+/// succeeds.
 const PATIENCE_NS: i64 = 20_000_000;
 
-/// How long a write may be waited for.
+/// How long a write may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteWait {
     /// [`PATIENCE_NS`].
@@ -28,7 +28,7 @@ pub(super) enum WriteWait {
     None,
 }
 
-/// Where lines end, and what became of those that could not.
+/// The destination of the lines, and the number of lost lines.
 #[derive(Debug)]
 pub(super) struct LogSink {
     path: Option<PathBuf>,
@@ -36,9 +36,9 @@ pub(super) struct LogSink {
     file: Option<File>,
     holds_streams: bool,
     lines_lost: u64,
-    /// Lines that move on the same terminal.
+    /// Progress bars on the same terminal.
     screen: Option<MultiProgress>,
-    /// The last line was written in part: the next one must not be glued to it.
+    /// The last line was written only in part, so the next one must begin with a newline.
     torn: bool,
 }
 
@@ -107,10 +107,10 @@ impl LogSink {
         self.screen = Some(screen);
     }
 
-    /// The same as `write_all`; what moves on the terminal is drawn again below it.
+    /// As `write_all`; redraws the progress bars below the text.
     fn write_beside_screen(&mut self, text: &[u8]) -> bool {
         let screen = self.screen.clone().filter(|_| self.file.is_none());
-        // To take the lines away would wait for a terminal that stands still.
+        // Removing the bars would wait while the terminal is stopped.
         match screen.filter(|_| is_writable(io::stderr().as_fd(), WriteWait::None)) {
             Some(screen) => screen.suspend(|| self.write_all(text)),
             None => self.write_all(text),
@@ -148,14 +148,14 @@ pub(super) fn is_writable(fd: BorrowedFd<'_>, patience: WriteWait) -> bool {
     matches!(poll(&mut fds, Some(&patience)), Ok(n) if n > 0)
 }
 
-/// Opens for appending, mode 0640, never through a symbolic link; missing directories are made.
+/// Opens for appending, with mode 0640, never through a symbolic link. Creates missing directories.
 pub(super) fn open_file(path: &Path) -> Result<File, LogError> {
     let open = || {
         OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o640)
-            // Without NONBLOCK a pipe that nobody reads would hold the start for ever.
+            // Without NONBLOCK, opening a pipe that nobody reads would block for ever.
             .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
             .open(path)
     };
@@ -174,7 +174,7 @@ pub(super) fn open_file(path: &Path) -> Result<File, LogError> {
     }
 }
 
-/// The system says "too many levels of symbolic links" when it means that the path is one.
+/// The kernel's message for a symbolic link is "too many levels of symbolic links".
 fn explain_link(e: io::Error) -> io::Error {
     if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
         return io::Error::other("it is a symbolic link");

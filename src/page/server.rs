@@ -109,7 +109,7 @@ impl PageServer {
             Some(_) => PollFlags::empty(),
             None => PollFlags::IN,
         };
-        fds.push(PollFd::new(&self.shared.bell, PollFlags::IN));
+        fds.push(PollFd::new(&self.shared.wake, PollFlags::IN));
         fds.push(PollFd::new(&self.listener, of_listener));
         for client in &self.clients {
             let flags = match client.wants() {
@@ -139,7 +139,7 @@ impl PageServer {
     fn take_snapshot(&mut self, now: Instant) {
         let mut number = [0; 8];
         // The result does not matter: a spurious wake-up finds no snapshot.
-        _ = rustix::io::read(&self.shared.bell, &mut number);
+        _ = rustix::io::read(&self.shared.wake, &mut number);
         let Some(snapshot) = self.shared.take() else { return };
         self.asked = None;
         self.last = Some((now, Rendered::new(snapshot)));

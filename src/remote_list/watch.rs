@@ -27,7 +27,7 @@ const CHANGES: WatchMask = WatchMask::CLOSE_WRITE
 /// The running thread; dropping it ends and joins it.
 #[derive(Debug)]
 pub struct ListWatch {
-    bell: Arc<OwnedFd>,
+    wake: Arc<OwnedFd>,
     _thread: JoinedThread,
 }
 
@@ -37,8 +37,8 @@ impl ListWatch {
     /// # Errors
     /// When the inotify instance or the thread cannot be created.
     pub fn start(files: Vec<PathBuf>, changed: impl Fn() + Send + 'static) -> io::Result<Self> {
-        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let mut follower = Follower { inotify: Inotify::init()?, files, bell: Arc::clone(&bell) };
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let mut follower = Follower { inotify: Inotify::init()?, files, wake: Arc::clone(&wake) };
         let thread = JoinedThread::start_small("remote-lists", 128 << 10, move || {
             loop {
                 follower.watch();
@@ -48,14 +48,14 @@ impl ListWatch {
                 }
             }
         })?;
-        Ok(Self { bell, _thread: thread })
+        Ok(Self { wake, _thread: thread })
     }
 }
 
 impl Drop for ListWatch {
     fn drop(&mut self) {
         // Fails only when the counter is full, and then the thread is woken anyway.
-        _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 }
 
@@ -68,7 +68,7 @@ enum Woken {
 struct Follower {
     inotify: Inotify,
     files: Vec<PathBuf>,
-    bell: Arc<OwnedFd>,
+    wake: Arc<OwnedFd>,
 }
 
 impl Follower {
@@ -115,7 +115,7 @@ impl Follower {
             tv_sec: i64::try_from(rest.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(rest.subsec_nanos()),
         });
-        let mut fds = vec![PollFd::new(&*self.bell, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
         let inotify = self.inotify.as_fd();
         if rest.is_none() {
             fds.push(PollFd::from_borrowed_fd(inotify, PollFlags::IN));
@@ -182,9 +182,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (file, other) = (dir.path().join("list"), dir.path().join("other"));
         fs::write(&file, "a\n").unwrap();
-        let bell = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
+        let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
         let inotify = Inotify::init().unwrap();
-        let mut follower = Follower { inotify, files: vec![file.clone()], bell };
+        let mut follower = Follower { inotify, files: vec![file.clone()], wake };
         follower.watch();
         fs::write(&other, "a\n").unwrap();
         let mut open = fs::File::options().append(true).open(&file).unwrap();

@@ -321,7 +321,7 @@ fn refuse_key<T>(name: &[u8]) -> Result<T, Refused> {
 struct Incoming {
     signals: std::cell::RefCell<Signals>,
     /// Readable when a signal has arrived.
-    bell: UnixStream,
+    wake: UnixStream,
 }
 
 /// What the user asks for by a signal.
@@ -336,19 +336,19 @@ impl Incoming {
     fn new() -> std::io::Result<Self> {
         let wanted = [SIGINT, SIGHUP, SIGTERM, SIGUSR1];
         let signals = std::cell::RefCell::new(Signals::new(wanted)?);
-        let (bell, ringer) = UnixStream::pair()?;
-        bell.set_nonblocking(true)?;
+        let (wake, waker) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
         for signal in wanted {
-            pipe::register(signal, ringer.try_clone()?)?;
+            pipe::register(signal, waker.try_clone()?)?;
         }
-        Ok(Self { signals, bell })
+        Ok(Self { signals, wake })
     }
 
     /// The request of the signals that arrived since the last call.
     fn take(&self) -> Request {
         let mut bytes = [0; 64];
         // This only empties the socket; `signals` says which signals arrived.
-        _ = rustix::io::read(&self.bell, &mut bytes);
+        _ = rustix::io::read(&self.wake, &mut bytes);
         let mut request = Request::None;
         for signal in self.signals.borrow_mut().pending() {
             match signal {
@@ -416,7 +416,7 @@ impl Counting {
             if left == Some(Duration::ZERO) {
                 return self.print();
             }
-            match self.watching.next(left, Some(self.signals.bell.as_fd())) {
+            match self.watching.next(left, Some(self.signals.wake.as_fd())) {
                 Ok(Next::Event(event)) => {
                     overflows.note(event.mask, &self.tool, Messages::StandardError);
                     self.count(&event);

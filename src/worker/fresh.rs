@@ -1,5 +1,5 @@
-//! Stamps of files that were sent just after a write. A later write could get the same size and time, and rsync's quick
-//! check would skip it. Does not look at the disk.
+//! Remembers the stamps of files that were sent just after a write. A later write could get the same size and time, and rsync's
+//! quick check would skip it. Does not look at the disk.
 
 use std::time::Duration;
 

@@ -153,7 +153,7 @@ fn is_settled(look: &Look) -> bool {
     look.present.iter().flat_map(|entry| entry.version).all(|version| version.is_settled(now))
 }
 
-/// Returns when the clock that stamps files has advanced, usually within 4 ms.
+/// Waits until the clock that stamps files has advanced, usually within 4 ms.
 #[expect(clippy::disallowed_methods, reason = "the clock of the files has nothing to wait for")]
 fn wait_for_tick() {
     let before = coarse_now();

@@ -13,7 +13,7 @@ use crate::path::RelPath;
 use crate::rsync::exit::Outcome;
 use crate::rsync::{Abilities, PreviewAnswer, RunKind, input};
 
-/// What one job does to its remote.
+/// Runs rsync for one job.
 pub struct Runs<'a> {
     remote: &'a RemoteContext,
     abilities: Abilities,

@@ -48,10 +48,10 @@ fn reader_with_room(dir: &TempDir, bytes: usize) -> (Reader, Receiver<WatchEvent
         let watch = InotifyWatch::new(&switches, Duration::from_secs(60))?;
         Ok(Box::new(InotifyWatch { queue, ..watch }) as Box<dyn Backend>)
     };
-    let bell = || Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
-    let asked = bell();
+    let new_eventfd = || Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
+    let asked = new_eventfd();
     let barrier = Barrier(asked.clone());
-    (Reader::new(Box::new(make), context, bell(), asked).unwrap(), events, barrier)
+    (Reader::new(Box::new(make), context, new_eventfd(), asked).unwrap(), events, barrier)
 }
 
 #[test]
