@@ -33,7 +33,7 @@ struct Command {
     words: Option<fn() -> clap::Command>,
 }
 
-/// Every command, in the order in which `sersync2 --help` lists them.
+/// Every command.
 const COMMANDS: &[Command] = &[
     Command { name: "inotifywait", run: inotifywait::run, words: None },
     Command { name: "inotifywatch", run: inotifywatch::run, words: None },
