@@ -47,8 +47,8 @@ use retry::Failing;
 
 /// Paths that the pending set of a remote may hold when memory is short.
 const PENDING_FEW: usize = 1_000;
-/// Items that a worker leaves alone are deferred for so long.
-pub const POSTPONED: Duration = Duration::from_secs(2);
+/// How long items that a worker left for later are deferred.
+pub const DEFERRED_FOR: Duration = Duration::from_secs(2);
 /// A shortage of memory is logged at most this often.
 const SHORT_AGAIN: Duration = Duration::from_secs(60);
 

@@ -300,7 +300,7 @@ impl Mirror {
         memory::refill_reserve();
         self.count_time();
         if !self.ledger.is_comparing() {
-            self.trust.walk_postponed();
+            self.trust.start_waiting_walks();
         }
     }
 

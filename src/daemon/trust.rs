@@ -183,8 +183,8 @@ impl Trust {
         events
     }
 
-    /// Starts the postponed walks. Call it when no comparison is running.
-    pub fn walk_postponed(&mut self) {
+    /// Starts the walks that waited. Call it when no comparison is running.
+    pub fn start_waiting_walks(&mut self) {
         for root in std::mem::take(&mut self.walk_later) {
             self.look_for_changes(root);
         }

@@ -81,8 +81,8 @@ pub struct JobReport {
     pub failed: Vec<PathFailure>,
     /// What the job left undone, perhaps divided into smaller items: it becomes pending again.
     pub returned: Vec<Item>,
-    /// Items that the worker skipped for now; they are deferred for a moment.
-    pub postponed: Vec<Item>,
+    /// Items that the worker left for later: they are deferred for [`DEFERRED_FOR`](super::DEFERRED_FOR).
+    pub deferred: Vec<Item>,
     /// Moves that it did not carry out: it touched neither name.
     pub undone: Vec<UndoneMove>,
     /// One of its runs was aborted, and another run did that work.
@@ -104,7 +104,7 @@ impl JobReport {
             verdict: Verdict::Done,
             failed: Vec::new(),
             returned: Vec::new(),
-            postponed: Vec::new(),
+            deferred: Vec::new(),
             undone: Vec::new(),
             aborted: false,
             deleted: Vec::new(),
@@ -123,7 +123,7 @@ impl JobReport {
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Everything is delivered except what the report lists as failed, returned or postponed.
+    /// Everything is delivered except what the report lists as failed, returned or deferred.
     Done,
     /// Nothing is known to be delivered.
     Failed(Failure),

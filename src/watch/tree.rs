@@ -210,17 +210,6 @@ impl Tree {
         unused
     }
 
-    /// The directory and all known directories below it, from the top down.
-    pub fn subtree(&self, dir: DirId) -> Vec<DirId> {
-        let mut found = vec![dir];
-        let mut at = 0;
-        while at < found.len() {
-            found.extend(self.children(found[at]));
-            at += 1;
-        }
-        found
-    }
-
     /// Releases reserved memory; worthwhile once, after the first scan.
     pub fn shrink(&mut self) {
         self.nodes.shrink_to_fit();

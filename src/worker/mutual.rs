@@ -122,7 +122,7 @@ impl Mutual {
             log::info!(
                 "{} mirrors back: what may come from there, and deletions, wait for {} s",
                 partner.label(),
-                crate::engine::POSTPONED.as_secs()
+                crate::engine::DEFERRED_FOR.as_secs()
             );
         }
         notices.give_back_changed(&mut looks.first, &partner.look().first);

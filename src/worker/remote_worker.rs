@@ -295,7 +295,7 @@ impl RemoteWorker {
         returned.extend(self.appeared(&looks, job)?);
         returned.extend(looks.after_moves.returned);
         returned.extend(looks.below_trees.returned);
-        let postponed = sending.resting.clone();
+        let deferred = sending.resting.clone();
         let unconfirmed = match self.mutual.is_pair() {
             // A mutual mirror needs no confirmation. This guards against a swapped directory on the remote; there, that swaps a
             // watch root, and the mirror compares everything itself.
@@ -307,7 +307,7 @@ impl RemoteWorker {
             compared,
             failed,
             returned,
-            postponed,
+            deferred,
             undone,
             aborted,
             deleted,

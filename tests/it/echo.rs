@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use sersync::engine::POSTPONED;
+use sersync::engine::DEFERRED_FOR;
 
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::{Options, Rsyncd};
@@ -78,7 +78,7 @@ fn know_each_other(a: &Side, b: &Side) {
 }
 
 /// Longer than an echo waits before the other side is asked about it; a shorter pause proves nothing.
-const QUIET: Duration = POSTPONED.saturating_add(Duration::from_secs(1));
+const QUIET: Duration = DEFERRED_FOR.saturating_add(Duration::from_secs(1));
 
 /// Waits until both daemons have been idle for a while.
 #[track_caller]

@@ -13,8 +13,8 @@ use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::retry::{FailLogChange, Outage};
 use crate::engine::trie::{Trie, TrieNode};
 use crate::engine::{
-    Action, Extraneous, FullSyncCause, FullSyncFilter, JobId, JobKind, JobReport, Notice, Now,
-    POSTPONED, PathFailure, Settled, Verdict,
+    Action, DEFERRED_FOR, Extraneous, FullSyncCause, FullSyncFilter, JobId, JobKind, JobReport,
+    Notice, Now, PathFailure, Settled, Verdict,
 };
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
@@ -149,7 +149,7 @@ impl RemoteState {
                     _ = full_sync.left.mark(&item.path, item.mark)
                 }
                 Some(_) if item.mark.scope == Scope::Tree => {
-                    self.deferred.defer(Condition::At(now + POSTPONED), item);
+                    self.deferred.defer(Condition::At(now + DEFERRED_FOR), item);
                 }
                 _ => _ = self.backlog.pending.mark(&item.path, item.mark),
             }
@@ -178,14 +178,14 @@ impl RemoteState {
         if report.aborted {
             self.recheck_aborted(now, &flight);
         }
-        let JobReport { failed, returned, postponed, unconfirmed, deleted, .. } = report;
+        let JobReport { failed, returned, deferred, unconfirmed, deleted, .. } = report;
         let undone_moves = report.undone;
         let names: BTreeSet<&RelPath> =
             undone_moves.iter().flat_map(|undone| [&undone.new, &undone.old]).collect();
         let left_alone = flight.items.iter().filter(|item| names.contains(&item.path));
         let left_alone: Vec<Item> = left_alone.cloned().collect();
         let mut back = Trie::default();
-        for item in returned.iter().chain(&postponed).chain(&left_alone) {
+        for item in returned.iter().chain(&deferred).chain(&left_alone) {
             back.insert(&item.path, item.mark);
         }
         let blame = self.blame(&flight.items, failed);
@@ -222,11 +222,11 @@ impl RemoteState {
         self.take_back(now, &flight, &returned);
         self.give_back(now, undone_moves, &left_alone);
         returned.iter().for_each(|item| self.wait_for_origin(now, &item.path));
-        for item in &postponed {
+        for item in &deferred {
             self.backlog.forget_moves(item);
-            self.deferred.defer(Condition::At(now + POSTPONED), item);
+            self.deferred.defer(Condition::At(now + DEFERRED_FOR), item);
         }
-        let mut returned = [returned, postponed, left_alone].concat();
+        let mut returned = [returned, deferred, left_alone].concat();
         returned.extend(self.confirm_later(now, unconfirmed, &flight.items, &deleted));
         self.flush_settled(job, &flight, undone, &returned, &withheld);
         if flight.origin == Origin::FullSync {

@@ -8,13 +8,13 @@ use super::super::delivered::Version;
 use super::super::look::{Look, Present};
 use super::notices::Notices;
 use super::ours::Ours;
-use crate::engine::POSTPONED;
+use crate::engine::DEFERRED_FOR;
 use crate::engine::pending::Item;
 use crate::path::RelPath;
 use crate::rsync::{Presence, PreviewAnswer};
 
 /// How long an echo waits in total if the remote lacks it after the first wait. The remote's own changes may be on their way.
-const REST_MAX: Duration = POSTPONED.saturating_mul(3);
+const REST_MAX: Duration = DEFERRED_FOR.saturating_mul(3);
 /// A file that keeps arriving is sent back after this time in any case.
 const REST_IN_A_STREAM: Duration = Duration::from_secs(60);
 /// After so many arrivals that the remote lacked, the remote counts as the next in a chain, not as a pair.
@@ -206,7 +206,7 @@ impl Echoes {
             let known = self.resting.remove(&path);
             let is_there = answer.may_have(&path);
             // A writer may use a temporary name twice. What still exists after two waits is not temporary.
-            let twice = known.is_none_or(|r| now.duration_since(r.first) >= POSTPONED * 2);
+            let twice = known.is_none_or(|r| now.duration_since(r.first) >= DEFERRED_FOR * 2);
             if is_there && twice {
                 continue;
             }
@@ -253,7 +253,7 @@ impl Echoes {
             *resting = Resting { first: resting.first, ..fresh };
         }
         resting.arrived |= arrived;
-        now.duration_since(resting.since) < POSTPONED
+        now.duration_since(resting.since) < DEFERRED_FOR
             && now.duration_since(resting.first) < REST_IN_A_STREAM
     }
 }

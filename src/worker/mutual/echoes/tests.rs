@@ -194,16 +194,16 @@ fn a_pair_stays_one_while_the_other_side_sends() {
     let (start, mut echoes) = (now(), pair());
     let (arrived, plain) = (job(&["f"], &[("f", ".f.aB3xY9")]), job(&["f"], &[]));
     let look = || Look { present: vec![file("f", 1, 2)], ..Look::default() };
-    let late = start + PAIR_FOR - POSTPONED;
+    let late = start + PAIR_FOR - DEFERRED_FOR;
     assert_eq!(resting(&sort(&mut echoes, &mut look(), &arrived, late)), ["f"]);
     // The job after the wait no longer knows that the file arrived.
-    let (later, mut look) = (late + POSTPONED, look());
+    let (later, mut look) = (late + DEFERRED_FOR, look());
     echoes.pair_seen = echoes.pair_seen.map(|seen| seen + Duration::from_secs(1));
     let sorted = sort(&mut echoes, &mut look, &plain, later);
     let asked = EchoCheck { answer: answer(&["f"], &[]), sorted, now: later };
     let (news, items) = conclude(&mut echoes, &mut look, &plain, asked);
     assert!(!news && items.is_empty() && look.present.is_empty());
-    assert!(echoes.is_pair(later + PAIR_FOR - POSTPONED));
+    assert!(echoes.is_pair(later + PAIR_FOR - DEFERRED_FOR));
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn the_next_in_a_chain_waits_twice_and_is_asked_less_and_less_often() {
             continue;
         }
         rested.push(arrival);
-        now += POSTPONED;
+        now += DEFERRED_FOR;
         let mut again = look();
         // The later job has no move hint any more.
         let sorted = sort(&mut echoes, &mut again, &plain, now);
@@ -311,7 +311,7 @@ fn in_a_pair_a_deletion_that_both_sides_have_is_over_and_another_one_is_made() {
     };
     let first = sort(&mut echoes, &mut look(), &job, start);
     assert_eq!(resting(&first), ["both", "d/a", "d/b", "d", "here"]);
-    let (later, mut again) = (start + POSTPONED, look());
+    let (later, mut again) = (start + DEFERRED_FOR, look());
     let sorted = sort(&mut echoes, &mut again, &job, later);
     assert_eq!((sorted.resting.len(), sorted.asked.len()), (0, 3));
     let there = || answer(&[], &["here", "d"]);
@@ -319,7 +319,7 @@ fn in_a_pair_a_deletion_that_both_sides_have_is_over_and_another_one_is_made() {
     let (_, items) = conclude(&mut echoes, &mut again, &job, asked);
     assert_eq!(names(items.iter().map(|i| &i.path)).len(), 4, "once may be a passing name");
     assert!(again.absent.is_empty());
-    let (last, mut again) = (later + POSTPONED, look());
+    let (last, mut again) = (later + DEFERRED_FOR, look());
     again.absent.remove(&path("both"));
     let sorted = sort(&mut echoes, &mut again, &job, last);
     let asked = EchoCheck { answer: there(), sorted, now: last };
@@ -335,7 +335,7 @@ fn in_a_pair_a_deletion_that_both_sides_have_is_over_and_another_one_is_made() {
 fn what_the_other_side_of_a_pair_lacks_is_sent_in_the_end() {
     let (start, mut echoes, job) = (now(), pair(), job(&["f"], &[]));
     let sent_after = (0..10).find(|round| {
-        let now = start + POSTPONED * *round;
+        let now = start + DEFERRED_FOR * *round;
         let mut look = Look { present: vec![file("f", 1, 2)], ..Look::default() };
         let sorted = sort(&mut echoes, &mut look, &job, now);
         let asked = EchoCheck { answer: answer(&[], &[]), sorted, now };
