@@ -119,7 +119,7 @@ const KINDS: [(FailureKind, Policy); 8] = [
             subject: Subject::Remote,
             retry: Retry::Often,
             word: "busy",
-            said: "remote {who} {reason}; {kept} sent when that is mended",
+            said: "remote {who} {reason}; {kept} sent when that is fixed",
             over: "remote {who} is back after {after} s; {sent}",
             advice: "raise \"max connections\" in its rsyncd.conf",
         },
@@ -130,9 +130,9 @@ const KINDS: [(FailureKind, Policy); 8] = [
             subject: Subject::Remote,
             retry: Retry::Rarely,
             word: "denied",
-            said: "remote {who} {reason}; {kept} sent when that is mended",
+            said: "remote {who} {reason}; {kept} sent when that is fixed",
             over: "remote {who} is back after {after} s; {sent}",
-            advice: "mend that on the remote",
+            advice: "fix that on the remote",
         },
     ),
     (
@@ -152,9 +152,9 @@ const KINDS: [(FailureKind, Policy); 8] = [
             subject: Subject::Program,
             retry: Retry::Rarely,
             word: "fault",
-            said: "a fault in sersync itself, at a job for remote {who}: {reason}; please report it with the `internal error` above \
+            said: "a fault in sersync itself, in a job for remote {who}: {reason}; please report it with the `internal error` above \
                    it in the log; {kept} tried again",
-            over: "remote {who}: the job at which sersync failed has gone through; please report the fault all the same",
+            over: "remote {who}: the job in which sersync failed has succeeded; please report the fault all the same",
             advice: "report it with the `internal error` in the log",
         },
     ),

@@ -436,6 +436,6 @@ fn report(replay: &Replay, path: &Path) {
         log::warn!("the journal {path} ends in an unfinished write: {bytes} bytes dropped");
     }
     if replay.power_lost {
-        log::warn!("the machine stopped without notice while this configuration was served");
+        log::warn!("the machine lost power or crashed while this configuration was mirrored");
     }
 }

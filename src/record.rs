@@ -291,7 +291,7 @@ impl Record {
         let len = self.delta_len + self.earlier_len;
         self.merge_above = len + deltas_max(self.snapshot_len());
         log::warn!(
-            "cannot merge the record of {}: {error}; it has {} KB and grows until that is mended",
+            "cannot merge the record of {}: {error}; it has {} KB and grows until that is fixed",
             self.root.display(),
             len >> 10
         );

@@ -1,4 +1,4 @@
-//! The positions in the file of everything that `preflight` checks on the machine.
+//! Where in the file the values stand that `preflight` checks on the machine.
 
 use crate::xml::text::Span;
 

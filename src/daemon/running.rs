@@ -341,7 +341,7 @@ fn open_records(config: &Config, state: Option<&StateDir>) -> Vec<Option<Record>
         let warn = |error| {
             log::error!(
                 "cannot open the record of {}: {error}; what changed while this program was down is not found, and \
-                 comparisons delete nothing: mend that and restart",
+                 comparisons delete nothing: fix that and restart",
                 watch.display()
             );
         };

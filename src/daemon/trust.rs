@@ -282,7 +282,7 @@ impl Trust {
         });
         if is_guarded && !is_confirmed {
             log::error!(
-                "{path}: {reason}; directories are sent and nothing in them is deleted: mend that and restart"
+                "{path}: {reason}; directories are sent and nothing in them is deleted: fix that and restart"
             );
             self.decide_deletions(root, Deletions::Withheld)
         } else {

@@ -27,10 +27,10 @@ const SESSIONS: usize = 4;
 const CLOCK_TOLERANCE_S: i64 = 2;
 
 /// Tests for an ability; what its absence means; what to do about it.
-type Lack = (fn(Abilities) -> bool, &'static str, &'static str);
+type NeededAbility = (fn(Abilities) -> bool, &'static str, &'static str);
 
 /// Abilities that matter only if deletions are on.
-const LACKS_OF_DELETION: &[Lack] = &[
+const NEEDED_TO_DELETE: &[NeededAbility] = &[
     (
         |it| it.delete,
         "it deletes nothing: what is deleted here stays there",
@@ -44,7 +44,7 @@ const LACKS_OF_DELETION: &[Lack] = &[
 ];
 
 /// Abilities that matter for every remote.
-const LACKS: &[Lack] = &[
+const NEEDED: &[NeededAbility] = &[
     (
         |it| it.nanoseconds,
         "it compares whole seconds: quick rewrites are compared by content",
@@ -77,8 +77,8 @@ const LACKS: &[Lack] = &[
     ),
 ];
 
-/// A warning for each row whose ability is missing.
-fn missing(rows: &'static [Lack], abilities: Abilities) -> impl Iterator<Item = Finding> {
+/// A warning for each missing ability.
+fn missing(rows: &'static [NeededAbility], abilities: Abilities) -> impl Iterator<Item = Finding> {
     let rows = rows.iter().filter(move |(has, ..)| !has(abilities));
     rows.map(|(_, means, advice)| Finding::warning("abilities", *means, *advice))
 }
@@ -236,9 +236,9 @@ impl Examination {
     fn tell_abilities(&mut self, abilities: Abilities) {
         let mut lacks = Vec::new();
         if self.endpoint.deletes() {
-            lacks.extend(missing(LACKS_OF_DELETION, abilities));
+            lacks.extend(missing(NEEDED_TO_DELETE, abilities));
         }
-        lacks.extend(missing(LACKS, abilities));
+        lacks.extend(missing(NEEDED, abilities));
         if lacks.is_empty() {
             self.found.push(Finding::ok("abilities", "it can do all that the mirror uses"));
         }
@@ -474,7 +474,7 @@ mod tests {
     #[test]
     fn what_is_lacking_is_said_with_what_it_means() {
         let lacking = |abilities: Abilities| {
-            let all = missing(LACKS_OF_DELETION, abilities).chain(missing(LACKS, abilities));
+            let all = missing(NEEDED_TO_DELETE, abilities).chain(missing(NEEDED, abilities));
             all.map(|it| it.text).collect::<Vec<_>>()
         };
         assert!(lacking(Abilities::ALL).is_empty());
@@ -483,7 +483,7 @@ mod tests {
         let refuses = Abilities { delete: false, delete_missing: false, ..Abilities::ALL };
         assert_eq!(lacking(refuses), ["it deletes nothing: what is deleted here stays there"]);
         assert_eq!(
-            missing(LACKS, refuses).count(),
+            missing(NEEDED, refuses).count(),
             0,
             "where nothing is deleted, nothing is lacking"
         );

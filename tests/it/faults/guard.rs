@@ -134,7 +134,7 @@ fn a_full_sync_at_start_deletes_nothing_when_nobody_can_tell_what_is_gone() {
     mirror.launch();
     mirror.wait_for_output("nothing was deleted (see the alarm)");
     mirror.wait_for_output(
-        "directories are sent and nothing in them is deleted: mend that and restart",
+        "directories are sent and nothing in them is deleted: fix that and restart",
     );
     wait_for_content(&daemon.at("d8/new"), "x");
     assert!((0..7).all(|dir| daemon.at(format!("d{dir}/f{dir}")).exists()), "deleted");
