@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forced_path_forces_the_tree_that_absorbs_it() {
+    fn a_tree_that_absorbs_a_path_compares_content_if_the_path_does() {
         let mut p = Pending::default();
         p.mark(&path("a/b"), Mark { compare_content: true, ..Mark::new(Scope::Entry) });
         p.mark(&path("a"), Mark::new(Scope::Tree));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_flies_keeps_its_relatives_back() {
+    fn a_path_in_flight_keeps_its_relatives_back() {
         let locks = locked("a/b", LockKind::Short);
         let all = [("a", Scope::Entry), ("a/b", Scope::Entry), ("a/b/c", Scope::Entry)];
         let mut p = pending(&all);
@@ -318,7 +318,7 @@ mod tests {
     proptest! {
         /// Whatever is marked stays covered by what is pending or taken, and batches never touch a locked path.
         #[test]
-        fn nothing_marked_is_lost_and_no_batch_overlaps_what_flies(
+        fn nothing_marked_is_lost_and_no_batch_overlaps_what_is_in_flight(
             marks in proptest::collection::vec((arb_path(), arb_scope()), 1..40),
             flying in proptest::collection::vec(arb_path(), 0..3),
             limit in 1usize..10,
