@@ -129,8 +129,10 @@ pub enum Event {
 pub enum Action {
     /// Give the job to a worker. There is always one free.
     Run(Job),
-    /// Close the remote's ready sessions: it is idle or down.
+    /// End the remote's ready sessions: it is down, or nothing may be sent to it.
     CloseSessions(RemoteId),
+    /// The remote is idle: end its ready sessions, except those that the configuration keeps for the next change.
+    ReduceSessions(RemoteId),
     /// Abort everything that is in flight for this remote.
     Abort(RemoteId),
     /// A job has ended: its items are delivered, deferred, or divided into smaller ones.
@@ -246,7 +248,7 @@ impl Engine {
             Event::Compare(remote, path) => {
                 self.of(remote).for_each(|remote| remote.compare(now, &path, &mut actions));
             }
-            Event::Pause(remote) => self.of(remote).for_each(RemoteState::pause),
+            Event::Pause(remote) => self.of(remote).for_each(|remote| remote.pause(now)),
             Event::Resume(remote) => self.of(remote).for_each(|remote| remote.resume(now)),
             Event::Flush(id, places) => self.flush(now, id, places),
             Event::FlushForgotten(id) => self.forget_flush(id),
@@ -398,7 +400,7 @@ impl Engine {
                 self.compare_root(now, root, FullSyncCause::Overflow, actions);
             }
             WatchEvent::RootLost { root, loss } => {
-                self.of_root(root).for_each(RemoteState::lose_root);
+                self.of_root(root).for_each(|remote| remote.lose_root(now));
                 actions.push(Action::Notify(Notice::RootLost { root, loss }));
             }
             WatchEvent::RootBack { root, replaced } => {

@@ -396,7 +396,12 @@ impl Endpoint {
 
     /// How many sessions are kept ready while changes come.
     pub fn ready(&self) -> usize {
-        self.options.ready.unwrap_or(READY)
+        self.options.sessions.ready.unwrap_or(READY)
+    }
+
+    /// How many of them stay connected while nothing changes.
+    pub fn idle(&self) -> usize {
+        self.options.sessions.idle.unwrap_or(0).min(self.ready())
     }
 
     /// False when nothing may be deleted on the remote.

@@ -23,6 +23,7 @@ pub mod shards;
 mod table;
 pub mod tally;
 mod threads;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::io;
@@ -49,6 +50,7 @@ enum Task {
     /// A job; the time up to which the kernel's events were read when it was made; where it counts what it sends.
     Job(Job, Duration, Arc<Tally>),
     CloseSessions(RemoteId),
+    ReduceSessions(RemoteId),
     Forget(RemoteId),
     /// This remote was replaced: its ready sessions end.
     Close(Arc<RemoteWorker>),
@@ -136,16 +138,22 @@ impl Workers {
         }
     }
 
-    /// From now on, a remote that has answered keeps sessions ready until [`Self::close_sessions`].
+    /// From now on, a remote that has answered keeps sessions ready until [`Self::close_sessions`] or
+    /// [`Self::reduce_sessions`].
     pub fn keep_sessions_ready(&self, remote: RemoteId) {
         if let Some(remote) = self.remotes.get(remote) {
             remote.keep_sessions_ready();
         }
     }
 
-    /// Ends the ready sessions of a remote that was idle for a while.
+    /// Ends the ready sessions of a remote.
     pub fn close_sessions(&mut self, remote: RemoteId) {
         self.give(Task::CloseSessions(remote));
+    }
+
+    /// Ends the ready sessions of an idle remote, except those that stay while it is idle.
+    pub fn reduce_sessions(&mut self, remote: RemoteId) {
+        self.give(Task::ReduceSessions(remote));
     }
 
     /// Forgets what only further jobs of the same burst would need. Called when everything is delivered and the remote is idle.
@@ -220,6 +228,11 @@ fn work(task: Task, remotes: &RemoteTable, tell: &impl Fn(WorkerEvent)) {
         Task::CloseSessions(remote) => {
             if let Some(remote) = remotes.get(remote) {
                 remote.close_sessions();
+            }
+        }
+        Task::ReduceSessions(remote) => {
+            if let Some(remote) = remotes.get(remote) {
+                remote.reduce_sessions();
             }
         }
         Task::Close(remote) => remote.close_sessions(),

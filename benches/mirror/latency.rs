@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::report::{Line, Target, Unit};
 use super::rig::{Reach, Rig};
-use super::tool::{LIMIT, Running, SETTLE_MS, Tool};
+use super::tool::{LIMIT, More, Running, SETTLE_MS, Tool};
 use super::{Bench, median, percentile, rest, until};
 
 const KILOBYTE: [u8; 1024] = [b'x'; 1024];
@@ -177,21 +177,32 @@ fn reached(bench: &mut Bench, reach: Reach, line: Line) -> io::Result<()> {
     Ok(())
 }
 
-/// After a long idle time, when no session is ready any more. Several mirrors are idle at the same time.
+/// After a long idle time, when no session is ready any more, or one that stays (`<session idle>`). Several mirrors are idle at the
+/// same time.
 pub fn rest_of_a_minute(bench: &mut Bench) -> io::Result<()> {
     let cold = |what, ms| line("rest", what, Target::AtMost(ms));
+    let stays = "<session idle=\"1\"/>";
     let lines = [
-        (Reach::Loopback, cold("1 KB file after a minute's rest (no session), median", 12.0)),
-        (Reach::Ssh, cold("the same over ssh, median", 20.0)),
-        (Reach::RoundTrip, cold("the same through a 40 ms round trip, median", 80.0)),
+        (Reach::Loopback, "", cold("1 KB file after a minute's rest (no session), median", 12.0)),
+        (Reach::Ssh, "", cold("the same over ssh, median", 20.0)),
+        (Reach::RoundTrip, "", cold("the same through a 40 ms round trip, median", 80.0)),
+        (Reach::Ssh, stays, cold("the same over ssh with a session that stays, median", 20.0)),
+        (
+            Reach::RoundTrip,
+            stays,
+            cold("... through a 40 ms round trip with a session that stays, median", 80.0),
+        ),
     ];
     let mut resting = Vec::new();
-    for (reach, line) in lines {
-        let rig = Rig::new(reach)?;
-        bench.report.add_time(line, Tool::Rsync, median(&by_hand(&rig, bench.size(5, 1))?));
+    for (reach, rsync, line) in lines {
+        if rsync.is_empty() {
+            let rig = Rig::new(reach)?;
+            bench.report.add_time(line, Tool::Rsync, median(&by_hand(&rig, bench.size(5, 1))?));
+        }
         for _ in 0..bench.size(3, 1) {
             let rig = Rig::new(reach)?;
-            let running = Running::start(Tool::Sersync, &rig)?;
+            let running = Running::launch(Tool::Sersync, &rig, &More { rsync, ..More::default() })?;
+            running.prove(&rig)?;
             // Do not measure the first contact.
             let since = write(&rig, "before the rest")?;
             visible(&rig, "before the rest", since);
@@ -199,7 +210,7 @@ pub fn rest_of_a_minute(bench: &mut Bench) -> io::Result<()> {
         }
     }
     rest(bench.options.rest_s * 1000);
-    for (_, line) in lines {
+    for (.., line) in lines {
         let mut times = Vec::new();
         for (_, rig, _) in resting.iter().filter(|(of, ..)| of.what == line.what) {
             let since = write(rig, "after the rest")?;

@@ -182,7 +182,7 @@ fn check_rsync(
         params: check_params(raw, values),
         password_file,
         timeout_s: switched(rsync.child("timeout"), "time", values, Values::seconds),
-        ready: rsync.child("session").and_then(|session| values.sessions(session)),
+        sessions: values.sessions(rsync.child("session")),
         deletes: changes.delete,
         // The other options exist on <remote> only.
         ..RsyncOptions::default()

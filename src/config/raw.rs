@@ -63,7 +63,7 @@ kind!(
     many
 );
 kind!(RSYNC, "rsync", [], [PARAMS, AUTH, USER_PORT, TIMEOUT, SSH, SESSION]);
-kind!(SESSION, "session", ["ready"]);
+kind!(SESSION, "session", ["ready", "idle"]);
 kind!(PARAMS, "commonParams", ["params"]);
 kind!(AUTH, "auth", ["start", "users", "passwordfile"]);
 kind!(USER_PORT, "userDefinedPort", ["start", "port"]);

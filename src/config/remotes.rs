@@ -80,10 +80,7 @@ pub(super) fn check_options(
             .and_then(|field| values.seconds(&field))
             .or(common.timeout_s),
         bwlimit: remote.written("bwlimit").and_then(|field| values.rate(&field)),
-        ready: remote
-            .child("session")
-            .and_then(|session| values.sessions(session))
-            .or(common.ready),
+        sessions: values.sessions(remote.child("session")).or(common.sessions),
         deletes: common.deletes,
     }
 }

@@ -8,9 +8,14 @@ use super::host::{check_host, check_user};
 use super::lists::ReadList;
 use crate::filter::expression_of;
 use crate::ground::words::{near_word, quoted};
+use crate::rsync::options::SessionCounts;
 use crate::xml::report::{Problem, Problems};
 use crate::xml::schema::{Field, Node};
 use crate::xml::text::SourceText;
+
+/// How many sessions may be kept ready for a remote, and how many of them while nothing changes.
+const READY_MAX: i64 = 16;
+const IDLE_MAX: i64 = 4;
 
 /// Reads values of one file.
 pub struct Values<'a> {
@@ -172,10 +177,18 @@ impl<'a> Values<'a> {
         u32::try_from(number).ok()
     }
 
-    /// `<session>`: how many sessions are kept ready; each costs memory on both sides.
-    pub fn sessions(&mut self, session: &Node) -> Option<usize> {
-        let number = self.number(&session.field("ready"), "a number of sessions", 0, 16)?;
-        usize::try_from(number).ok()
+    /// `<session>`: how many sessions are connected; each costs memory on both sides.
+    pub fn sessions(&mut self, session: Option<&Node>) -> SessionCounts {
+        const EXPECTED: &str = "a number of sessions";
+        let Some(session) = session else { return SessionCounts::default() };
+        let idle = session.written("idle");
+        let ready = session.written("ready").or(idle.is_none().then(|| session.field("ready")));
+        let ready = ready.and_then(|field| self.number(&field, EXPECTED, 0, READY_MAX));
+        let idle = idle.and_then(|field| {
+            self.number(&field, EXPECTED, 0, ready.unwrap_or(IDLE_MAX).min(IDLE_MAX))
+        });
+        let count = |number: Option<i64>| number.and_then(|number| usize::try_from(number).ok());
+        SessionCounts { ready: count(ready), idle: count(idle) }
     }
 
     /// A rate as rsync's `--bwlimit` takes it: `500`, `1.5m`, `0`.

@@ -14,7 +14,7 @@ use super::reload::{Reload, ReloadRequest};
 use super::stopping::{Due, Stopping};
 use super::teller::Teller;
 use super::trust::{Admission, Trust};
-use crate::change::WatchEvent;
+use crate::change::{RemoteId, WatchEvent};
 use crate::config::Loaded;
 use crate::control::server::SocketMaker;
 use crate::engine::{
@@ -321,9 +321,11 @@ impl Mirror {
             }
             Action::CloseSessions(remote) => {
                 self.workers.close_sessions(remote);
-                if self.engine.undelivered(remote).next().is_none() {
-                    self.workers.forget(remote);
-                }
+                self.forget_if_nothing_is_owed(remote);
+            }
+            Action::ReduceSessions(remote) => {
+                self.workers.reduce_sessions(remote);
+                self.forget_if_nothing_is_owed(remote);
             }
             Action::Abort(remote) => self.workers.abort(remote),
             Action::Settled(settled) => self.settled(&settled),
@@ -334,6 +336,12 @@ impl Mirror {
                 self.stopping.finish(self.now());
                 self.ledger.ask_for_barrier();
             }
+        }
+    }
+
+    fn forget_if_nothing_is_owed(&mut self, remote: RemoteId) {
+        if self.engine.undelivered(remote).next().is_none() {
+            self.workers.forget(remote);
         }
     }
 

@@ -7,7 +7,7 @@ use super::Now;
 use super::retry::Outage;
 use crate::failure::{Failure, FailureKind};
 
-/// Ready sessions are closed after so long without a run: they keep the mounts on both sides busy.
+/// The remote is idle after so long without a run. Then ready sessions end: they keep the mounts on both sides busy.
 pub const SESSION_REST: Duration = Duration::from_secs(5);
 
 /// Whether one remote is up, as far as is known.
@@ -18,7 +18,7 @@ pub struct Contact {
     recovering: Option<Outage>,
     /// When the last outage ended. A failure of a job that began earlier says nothing about the remote now.
     up_since: Now,
-    /// When the ready sessions are to be closed; `None`: there are none.
+    /// When the ready sessions are to end; `None`: only those are left that stay while the remote is idle.
     sessions_until: Option<Now>,
 }
 
@@ -113,12 +113,18 @@ impl Contact {
         self.sessions_until = Some(now + SESSION_REST);
     }
 
-    /// When the ready sessions are to be closed.
+    /// Ready sessions end as soon as no job is in flight.
+    pub fn end_sessions(&mut self, now: Now) {
+        self.sessions_until = Some(now);
+    }
+
+    /// When the ready sessions are to end.
     pub fn sessions_until(&self) -> Option<Now> {
         self.sessions_until
     }
 
-    pub fn close_sessions(&mut self) {
+    /// The ready sessions have been told to end.
+    pub fn forget_sessions(&mut self) {
         self.sessions_until = None;
     }
 }

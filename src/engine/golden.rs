@@ -238,6 +238,7 @@ fn show_action(action: &Action) -> String {
     match action {
         Action::Run(job) => show_job(job),
         Action::CloseSessions(remote) => format!("close the sessions of remote {}", remote.0),
+        Action::ReduceSessions(remote) => format!("reduce the sessions of remote {}", remote.0),
         Action::Abort(remote) => format!("abort what is in flight for remote {}", remote.0),
         Action::Settled(settled) => {
             let mut text = format!("settled {}", settled.job.0);

@@ -157,8 +157,9 @@ impl RemoteState {
     }
 
     /// Its root cannot be read: nothing starts.
-    pub fn lose_root(&mut self) {
+    pub fn lose_root(&mut self, now: Now) {
         self.permission.root_is_lost = true;
+        self.contact.end_sessions(now);
     }
 
     /// Its root is back.
@@ -330,8 +331,12 @@ impl RemoteState {
         self.remind(now, actions);
         let sessions_until = self.contact.sessions_until();
         if sessions_until.is_some_and(|until| until <= now && self.flights.is_empty()) {
-            self.contact.close_sessions();
-            actions.push(Action::CloseSessions(self.setup.id));
+            self.contact.forget_sessions();
+            let remote = self.setup.id;
+            actions.push(match self.permission.may_start() && self.contact.is_up() {
+                true => Action::ReduceSessions(remote),
+                false => Action::CloseSessions(remote),
+            });
         }
     }
 

@@ -291,7 +291,9 @@ impl World {
             self.say(|| format!("  -> {action:?}"));
             match action {
                 Action::Run(job) => self.start(job),
-                Action::CloseSessions(remote) => self.remotes[remote.0].sessions = false,
+                Action::CloseSessions(remote) | Action::ReduceSessions(remote) => {
+                    self.remotes[remote.0].sessions = false;
+                }
                 Action::Abort(remote) => self.abort(remote),
                 Action::FailLogChanged => self.fail_log = self.fail_log_now(),
                 _ => {}

@@ -78,6 +78,11 @@ impl Master {
         )
     }
 
+    /// False when the connection is certainly closed. Does not disturb the ssh that listens.
+    pub fn may_be_open(&self) -> bool {
+        self.socket.exists()
+    }
+
     /// True when the connection is open.
     pub fn is_open(&self) -> bool {
         UnixStream::connect(&self.socket).is_ok()

@@ -14,10 +14,27 @@ pub struct RsyncOptions {
     pub timeout_s: Option<u32>,
     /// `<remote bwlimit>`: a rate as rsync writes it; `0` is no limit.
     pub bwlimit: Option<String>,
-    /// `<session ready>`: how many sessions are connected before they are needed.
-    pub ready: Option<usize>,
+    /// `<session>`.
+    pub sessions: SessionCounts,
     /// `<delete start>`: what is deleted below the watch root is deleted on the remote too.
     pub deletes: bool,
+}
+
+/// How many sessions are connected before they are needed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionCounts {
+    /// `<session ready>`: while changes come.
+    pub ready: Option<usize>,
+    /// `<session idle>`: while nothing changes.
+    pub idle: Option<usize>,
+}
+
+impl SessionCounts {
+    /// These counts; those of `common` where these say nothing.
+    #[must_use]
+    pub fn or(self, common: Self) -> Self {
+        Self { ready: self.ready.or(common.ready), idle: self.idle.or(common.idle) }
+    }
 }
 
 /// One option of rsync.

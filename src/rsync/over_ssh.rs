@@ -79,10 +79,11 @@ impl OverSsh {
 }
 
 impl Endpoint {
-    /// True when runs over ssh can be confined, but no open connection serves them: a probe has to open one first.
+    /// True when runs over ssh can be confined, but no open connection serves them: a probe has to open one first. A connection that has died
+    /// without a trace is noticed by the run that uses it.
     pub fn lacks_connection(&self) -> bool {
         let Some(over_ssh) = &self.over_ssh else { return false };
-        over_ssh.is_possible() && !(over_ssh.state().is_on && over_ssh.master.is_open())
+        over_ssh.is_possible() && !(over_ssh.state().is_on && over_ssh.master.may_be_open())
     }
 
     /// From now on each run over ssh connects by itself and is not confined.

@@ -265,7 +265,12 @@ impl Session {
 
     /// False once it has ended by itself, or can no longer look up users and groups.
     pub fn is_alive(&self) -> bool {
-        !self.has_ended(Duration::ZERO) && !self.has_lost_accounts()
+        !self.has_ended() && !self.has_lost_accounts()
+    }
+
+    /// True once it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.ends_within(Duration::ZERO)
     }
 
     /// True when account files were replaced. A confined run cannot read the new ones, and would send numbers instead of names.
@@ -327,7 +332,7 @@ impl Session {
         sessions.iter_mut().for_each(|session| drop(session.child.stdin.take()));
         let end = now() + CLOSE_PATIENCE;
         for session in &sessions {
-            session.has_ended(end.saturating_duration_since(now()));
+            session.ends_within(end.saturating_duration_since(now()));
         }
     }
 
@@ -341,7 +346,7 @@ impl Session {
         code.map_or_else(|| Ending::Signal(signal.unwrap_or(0)), Ending::Code)
     }
 
-    fn has_ended(&self, patience: Duration) -> bool {
+    fn ends_within(&self, patience: Duration) -> bool {
         if self.reaped.is_some() {
             return true;
         }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use crate::destination::{DAEMON_PORT, Destination};
 use crate::ground::lock::{lock, wait_timeout};
 
-/// With this many connections (ready sessions and runs), no further session is made ready. Of the daemons with a limit, half
-/// allow ten connections or fewer, and few allow fewer than four.
-const READY_BESIDE: usize = 3;
+/// With this many connections (ready sessions and runs), no further session is made ready. `mkdir a a/b a/b/c; touch a/b/c/f` uses four.
+/// Of the daemons with a limit, half allow ten connections or fewer, and few allow fewer than four.
+const READY_BESIDE: usize = 4;
 
 /// The daemon's child process keeps its connection for some 50 ms after the run's end.
 const LINGER: Duration = Duration::from_millis(100);
@@ -219,9 +219,9 @@ mod tests {
         let one = daemons.places_of(&daemon("h", "a"));
         assert!(Arc::ptr_eq(&one, &daemons.places_of(&daemon("H", "b"))));
         assert!(!Arc::ptr_eq(&one, &daemons.places_of(&daemon("other", "a"))));
-        let held = [one.keep_ready(0), one.keep_ready(1), one.keep_ready(2)];
+        let held: Vec<_> = (0..4).map(|own| one.keep_ready(own)).collect();
         assert!(held.iter().all(Option::is_some));
-        assert!(one.keep_ready(0).is_none(), "a daemon of which nothing is known gets three");
+        assert!(one.keep_ready(0).is_none(), "a daemon of which nothing is known gets four");
     }
 
     #[test]

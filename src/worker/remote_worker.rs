@@ -91,6 +91,11 @@ impl RemoteWorker {
         self.remote.sessions().close();
     }
 
+    /// The remote is idle: ends the sessions that are ready, except those that stay.
+    pub fn reduce_sessions(&self) {
+        self.remote.sessions().reduce(self.remote.abilities());
+    }
+
     /// Its sessions.
     pub fn sessions(&self) -> &Sessions {
         self.remote.sessions()

@@ -5,9 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::load_gate::LoadGate;
+use super::load_gate::{LoadGate, Moment};
 use super::remote_worker::RemoteWorker;
-use super::sessions::{SessionDemand, Sessions};
+use super::sessions::{SessionDemand, Sessions, close_all};
 use super::table::RemoteTable;
 use crate::ground::thread::JoinedThread;
 
@@ -48,24 +48,37 @@ fn keep_ready(remotes: &RemoteTable, load_gate: &LoadGate) {
             Sessions::close_all(remotes.iter().map(|remote| remote.sessions()));
         }
         remotes.iter().for_each(|remote| remote.sessions().make_room());
-        let demands = remotes.iter().map(|remote| (remote.sessions().demand(), remote));
-        let demands = demands.filter(|_| !now.is_short);
-        match demands.max_by_key(|(demand, _)| *demand) {
-            Some((SessionDemand::Urgent, remote)) => remote.sessions().start_one(),
-            Some((SessionDemand::Some, remote)) if now.is_calm => remote.sessions().start_one(),
-            _ => {
-                let next = next_place(&remotes);
-                // Do not keep a replaced remote alive while waiting.
-                drop(remotes);
-                if !load_gate.wait(now, next) {
-                    return;
-                }
-            }
+        let outdated: Vec<_> =
+            remotes.iter().flat_map(|remote| remote.sessions().take_outdated()).collect();
+        let goes_on = start_most_urgent(&remotes, now) || !outdated.is_empty();
+        // The old sessions end while the new ones connect.
+        close_all(outdated);
+        if goes_on {
+            continue;
+        }
+        let next = next_start(&remotes);
+        // Do not keep a replaced remote alive while waiting.
+        drop(remotes);
+        if !load_gate.wait(now, next) {
+            return;
         }
     }
 }
 
-/// When a session may be started for which there is no place now.
-fn next_place(remotes: &[Arc<RemoteWorker>]) -> Option<Instant> {
-    remotes.iter().filter_map(|remote| remote.sessions().next_place()).min()
+/// Starts the session that is needed most. False when none is to be started now.
+fn start_most_urgent(remotes: &[Arc<RemoteWorker>], now: Moment) -> bool {
+    let demands = remotes.iter().map(|remote| (remote.sessions().demand(), remote));
+    let demands = demands.filter(|_| !now.is_short);
+    match demands.max_by_key(|(demand, _)| *demand) {
+        Some((SessionDemand::Urgent, remote)) => remote.sessions().start_one(),
+        Some((SessionDemand::Some, remote)) if now.is_calm => remote.sessions().start_one(),
+        _ => return false,
+    }
+    true
+}
+
+/// When a session is due for which there is no place or no need now.
+fn next_start(remotes: &[Arc<RemoteWorker>]) -> Option<Instant> {
+    let sessions = remotes.iter().map(|remote| remote.sessions());
+    sessions.flat_map(|it| [it.next_place(), it.next_renewal()]).flatten().min()
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::load_gate::LoadGate;
 use super::places::{Place, Places};
 use super::running_job::RunningJob;
+use super::upkeep::{RENEW_AFTER, Upkeep};
 use crate::failure::{Failure, FailureKind, code};
 use crate::ground::lock::lock;
 use crate::path::RelPath;
@@ -20,8 +21,9 @@ use crate::source::Source;
 /// With this few sessions left, others are started at once, because changes often come in quick succession.
 const SCARCE: usize = 1;
 
-/// An older session is not used: its receiver may have entered a directory that has been replaced since.
-const AGE_MAX: Duration = Duration::from_secs(60);
+/// An older session is not used: its receiver may have entered a directory that has been replaced since. Idle sessions are some seconds old
+/// when their remote becomes idle.
+const AGE_MAX: Duration = RENEW_AFTER.saturating_add(Duration::from_secs(15));
 
 /// The pauses before a run asks a busy remote again: a job of several runs must finish even if the remote has one place.
 const BUSY_PAUSES: [Duration; 5] = [
@@ -67,13 +69,11 @@ pub struct Sessions {
 struct Pool {
     ready: Vec<Ready>,
     starting: usize,
-    /// What the remote can do, while sessions are wanted. `None` before the first success and while idle.
-    wanted: Option<Abilities>,
-    /// How many sessions may be started before the next success. Sessions that end at once must not be restarted for ever.
-    starts_left: usize,
+    /// How many are kept.
+    upkeep: Upkeep,
     /// When a run last took a session that was ready.
     used: Option<Instant>,
-    /// How often all sessions were ended. A session whose start began before the last time is not wanted.
+    /// How often sessions were ended that were not used. A session whose start began before the last time is not wanted.
     ended: u64,
 }
 
@@ -88,8 +88,9 @@ pub enum SessionDemand {
     Urgent,
 }
 
+/// A session that waits for a run, and its place at the daemon.
 #[derive(Debug)]
-struct Ready {
+pub struct Ready {
     session: Session,
     /// The session connected after this moment.
     since: Instant,
@@ -301,28 +302,24 @@ impl Sessions {
     pub fn keep_ready(&self, abilities: Abilities) {
         {
             let mut pool = lock(&self.pool);
-            if pool.wanted.replace(abilities).is_none() {
-                self.places.note_wanting();
-            }
-            pool.starts_left = self.endpoint.ready();
+            self.want(&pool);
+            pool.upkeep.keep(abilities, self.endpoint.ready());
         }
         self.load_gate.notify();
     }
 
-    /// True while sessions are kept ready.
+    /// True while sessions are kept ready because changes come.
     pub fn are_wanted(&self) -> bool {
-        lock(&self.pool).wanted.is_some()
+        let pool = lock(&self.pool);
+        pool.upkeep.is_on() && !pool.upkeep.is_idle()
     }
 
     /// How badly sessions are needed.
     pub fn demand(&self) -> SessionDemand {
         let mut pool = lock(&self.pool);
-        if pool.wanted.is_none() || pool.starts_left == 0 || self.stopped.load(Ordering::Relaxed) {
-            return SessionDemand::Nothing;
-        }
-        pool.ready.retain(|ready| ready.session.is_alive());
+        self.drop_dead(&mut pool);
         let own = pool.ready.len() + pool.starting;
-        if own >= self.endpoint.ready() || !self.places.can_keep_ready(own) {
+        if !pool.upkeep.is_short(own) || self.are_stopped() || !self.places.can_keep_ready(own) {
             return SessionDemand::Nothing;
         }
         if own <= SCARCE { SessionDemand::Urgent } else { SessionDemand::Some }
@@ -332,12 +329,11 @@ impl Sessions {
     pub fn start_one(&self) {
         let (abilities, ended, place) = {
             let mut pool = lock(&self.pool);
-            let Some(abilities) = pool.wanted else { return };
-            let Some(place) = self.places.keep_ready(pool.ready.len() + pool.starting) else {
-                return;
-            };
+            let Some(abilities) = pool.upkeep.wanted() else { return };
+            let own = pool.ready.len() + pool.starting;
+            let Some(place) = self.places.keep_ready(own) else { return };
+            pool.upkeep.note_start();
             pool.starting += 1;
-            pool.starts_left = pool.starts_left.saturating_sub(1);
             (abilities, pool.ended, place)
         };
         let spec = self.endpoint.plan(&RunKind::Batch { ignore_times: false }, abilities);
@@ -374,6 +370,37 @@ impl Sessions {
         close_all(self.take_all());
     }
 
+    /// The remote is idle: ends the sessions that wait, except the youngest ones that stay while it is idle.
+    pub fn reduce(&self, abilities: Option<Abilities>) {
+        let count = self.endpoint.idle();
+        let Some(abilities) = abilities.filter(|_| count > 0) else { return self.close() };
+        let surplus = {
+            let mut pool = lock(&self.pool);
+            self.want(&pool);
+            pool.upkeep.keep_idle(abilities, count, now());
+            pool.ended += 1;
+            let surplus = pool.ready.len().saturating_sub(count);
+            pool.ready.drain(..surplus).collect()
+        };
+        close_all(surplus);
+        self.load_gate.notify();
+    }
+
+    /// Removes the sessions of an idle remote when they are due to be replaced.
+    pub fn take_outdated(&self) -> Vec<Ready> {
+        let mut pool = lock(&self.pool);
+        if !pool.upkeep.renew(now()) {
+            return Vec::new();
+        }
+        pool.ended += 1;
+        std::mem::take(&mut pool.ready)
+    }
+
+    /// When the sessions of an idle remote are due to be replaced.
+    pub fn next_renewal(&self) -> Option<Instant> {
+        lock(&self.pool).upkeep.next_renewal()
+    }
+
     /// Ends ready sessions if the daemon has fewer places than assumed.
     pub fn make_room(&self) {
         while self.places.are_too_many_ready() {
@@ -387,8 +414,7 @@ impl Sessions {
     pub fn next_place(&self) -> Option<Instant> {
         let is_short = {
             let pool = lock(&self.pool);
-            let own = pool.ready.len() + pool.starting;
-            pool.wanted.is_some() && pool.starts_left > 0 && own < self.endpoint.ready()
+            pool.upkeep.is_short(pool.ready.len() + pool.starting)
         };
         self.places.next_free().filter(|_| is_short)
     }
@@ -411,10 +437,17 @@ impl Sessions {
         std::mem::take(&mut pool.ready)
     }
 
+    fn want(&self, pool: &Pool) {
+        if !pool.upkeep.is_on() {
+            self.places.note_wanting();
+        }
+    }
+
     fn want_none(&self, pool: &mut Pool) {
-        if pool.wanted.take().is_some() {
+        if pool.upkeep.is_on() {
             self.places.note_resting();
         }
+        pool.upkeep.end();
     }
 
     /// True after [`Sessions::kill`].
@@ -450,10 +483,32 @@ impl Sessions {
         self.note_run(PROBE, killer);
     }
 
+    /// Drops the sessions that have ended unused. If the daemon has refused one, that one knows how many clients it serves.
+    fn drop_dead(&self, pool: &mut Pool) {
+        let limits = Limits { stall: STALL_CONTACT, output_max: 0 };
+        for dead in pool.ready.extract_if(.., |ready| !ready.session.is_alive()) {
+            if dead.session.has_ended() {
+                let report = dead.session.feed(&[], limits);
+                places_allowed(&report.stderr).inspect(|allowed| self.learn_places(*allowed));
+            }
+        }
+    }
+
+    /// Notes how many clients the daemon serves.
+    fn learn_places(&self, allowed: usize) {
+        log::debug!(
+            "{}: the daemon serves {allowed} clients at a time: one place is left to others",
+            self.endpoint.destination()
+        );
+        self.places.learn(allowed);
+        self.load_gate.notify();
+    }
+
     /// A ready session that fits, and when it connected.
     fn take(&self, request: &Request<'_>) -> Option<(Ready, Connected)> {
         let mut pool = lock(&self.pool);
-        pool.ready.retain(|ready| ready.since.elapsed() < AGE_MAX && ready.session.is_alive());
+        self.drop_dead(&mut pool);
+        pool.ready.retain(|ready| ready.since.elapsed() < AGE_MAX);
         let fits = |ready: &Ready| *ready.session.spec() == request.spec;
         let (at, connected) = match request.kind {
             RunKind::Confirmation => {
@@ -462,7 +517,7 @@ impl Sessions {
                 // Take the youngest: other runs, which take the oldest, are least likely to need it.
                 let at = pool.ready.iter().rposition(|ready| is_new(ready) && fits(ready))?;
                 // Often nothing follows a confirmation, so the next delivery asks for the session that is missing then.
-                pool.starts_left = 0;
+                pool.upkeep.start_none();
                 (at, Connected::Afterwards)
             }
             _ => {
@@ -493,8 +548,7 @@ impl Sessions {
             ));
         }
         if let Some(allowed) = places_allowed(&report.stderr).filter(|_| is_busy(&outcome)) {
-            self.places.learn(allowed);
-            self.load_gate.notify();
+            self.learn_places(allowed);
         }
         outcome
     }
@@ -550,7 +604,7 @@ impl Sessions {
 }
 
 /// Ends sessions, and then releases their places.
-fn close_all(sessions: Vec<Ready>) {
+pub fn close_all(sessions: Vec<Ready>) {
     let (sessions, places): (Vec<_>, Vec<_>) =
         sessions.into_iter().map(|ready| (ready.session, ready.place)).unzip();
     Session::close_all(sessions);

@@ -3,9 +3,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::support::crowd::visit;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::{Options, Rsyncd};
 use crate::support::sshd::Sshd;
@@ -188,35 +191,94 @@ fn runs(program: &str) -> bool {
 }
 
 /// Three watch paths are sent to three modules of one daemon, which share its four places.
-#[test]
-fn three_modules_behind_four_places_get_everything_and_nobody_is_blamed() {
-    let dir = TestDir::new();
-    let more: String = ["b", "c"]
-        .map(|name| {
-            let path = dir.dir(name).display().to_string();
-            format!("[{name}]\npath = {path}\nread only = no\nmax connections = 4\n")
-        })
-        .concat();
-    let module = format!("max connections = 4\n{more}");
-    let daemon = Rsyncd::start_with(&Options { module, ..Options::default() });
-    let copies = [daemon.data.clone(), dir.join("b"), dir.join("c")];
-    let (second, third) = (dir.dir("second"), dir.dir("third"));
-    let local = |watch: &Path, name: &str| {
-        let watch = watch.display();
-        format!(
-            "<localpath watch=\"{watch}\"><remote ip=\"127.0.0.1\" name=\"{name}\"/></localpath>"
-        )
-    };
-    let sersync = local(&second, "b") + &local(&third, "c");
-    let mirror = Mirror::start(&Setup { sersync, ..Setup::to(&daemon) });
-    let sources = [mirror.source.clone(), second, third];
-    for turn in 0..6 {
-        for (source, copy) in sources.iter().zip(&copies) {
-            fs::write(source.join("f"), turn.to_string()).unwrap();
-            wait_for_content(&copy.join("f"), turn.to_string());
+struct FourPlaces {
+    daemon: Rsyncd,
+    mirror: Mirror,
+    sources: [PathBuf; 3],
+    copies: [PathBuf; 3],
+    _dir: TestDir,
+}
+
+impl FourPlaces {
+    fn start() -> Self {
+        let dir = TestDir::new();
+        let more: String = ["b", "c"]
+            .map(|name| {
+                let path = dir.dir(name).display().to_string();
+                format!("[{name}]\npath = {path}\nread only = no\nmax connections = 4\n")
+            })
+            .concat();
+        let module = format!("max connections = 4\n{more}");
+        let daemon = Rsyncd::start_with(&Options { module, ..Options::default() });
+        let copies = [daemon.data.clone(), dir.join("b"), dir.join("c")];
+        let (second, third) = (dir.dir("second"), dir.dir("third"));
+        let local = |watch: &Path, name: &str| {
+            let watch = watch.display();
+            format!(
+                "<localpath watch=\"{watch}\"><remote ip=\"127.0.0.1\" name=\"{name}\"/></localpath>"
+            )
+        };
+        let sersync = local(&second, "b") + &local(&third, "c");
+        let env = vec![("RUST_LOG".into(), "debug".into())];
+        let mirror = Mirror::start(&Setup { sersync, env, ..Setup::to(&daemon) });
+        let sources = [mirror.source.clone(), second, third];
+        Self { daemon, mirror, sources, copies, _dir: dir }
+    }
+
+    /// One change in each watch path, one after the other.
+    fn change_in_turn(&self, content: &str) {
+        for (source, copy) in self.sources.iter().zip(&self.copies) {
+            fs::write(source.join("f"), content).unwrap();
+            wait_for_content(&copy.join("f"), content);
         }
     }
-    assert_no_error(&mirror, "four places");
+}
+
+#[test]
+fn three_modules_behind_four_places_get_everything_and_nobody_is_blamed() {
+    let four = FourPlaces::start();
+    (0..6).for_each(|turn| four.change_in_turn(&turn.to_string()));
+    assert_no_error(&four.mirror, "four places");
+}
+
+/// How other clients have fared.
+#[derive(Default)]
+struct Visits {
+    served: AtomicUsize,
+    refused: AtomicUsize,
+    is_over: AtomicBool,
+}
+
+#[test]
+fn a_foreign_client_is_always_served_once_the_first_changes_have_shown_the_limit() {
+    let four = FourPlaces::start();
+    let visits = Arc::new(Visits::default());
+    let visitor = {
+        let (visits, port) = (Arc::clone(&visits), four.daemon.port);
+        std::thread::spawn(move || {
+            while !visits.is_over.load(Ordering::Relaxed) {
+                let counter = if visit(port, "data") { &visits.served } else { &visits.refused };
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    };
+    // A session that takes the place of a used one comes before the daemon's child of that one has left, and is refused.
+    wait_until("the limit is known", || {
+        four.change_in_turn("first");
+        four.mirror.output().contains("the daemon serves 4 clients at a time")
+    });
+    let count = |counter: &AtomicUsize| counter.swap(0, Ordering::Relaxed);
+    wait_until("what was too much has been given back", || {
+        let (refused, before) = (count(&visits.refused), visits.served.load(Ordering::Relaxed));
+        wait_until("ten visits more", || visits.served.load(Ordering::Relaxed) >= before + 10);
+        eprintln!("{refused} visits were refused at the first contact");
+        visits.refused.load(Ordering::Relaxed) == 0
+    });
+    (0..20).for_each(|turn| four.change_in_turn(&turn.to_string()));
+    visits.is_over.store(true, Ordering::Relaxed);
+    visitor.join().unwrap();
+    let (served, refused) = (count(&visits.served), count(&visits.refused));
+    assert!(served > 20 && refused == 0, "{refused} of {} visits were refused", served + refused);
 }
 
 /// Each connection runs the daemon's hook. So without ready sessions it runs only for deliveries.
@@ -237,6 +299,27 @@ fn without_ready_sessions_a_hook_runs_only_for_what_is_sent() {
     wait_for_content(&daemon.at("f"), "2");
     wait_until("the run has ended", || crate::support::children_of(mirror.pid()).is_empty());
     assert_eq!(count(), 2);
+}
+
+/// New connections are refused, so only the session that stayed can carry the change.
+#[test]
+fn an_idle_session_stays_for_the_next_change_and_ends_when_the_watch_path_is_gone() {
+    let daemon = Rsyncd::start();
+    let rsync = "<session idle=\"1\"/>".into();
+    let mirror = Mirror::start(&Setup { rsync, ..Setup::to(&daemon) });
+    mirror.write("f", "1");
+    wait_for_content(&daemon.at("f"), "1");
+    let sessions = || crate::support::children_of(mirror.pid()).len();
+    wait_until("several sessions are ready after a change", || sessions() >= 2);
+    wait_until("one is left after a rest", || sessions() == 1);
+    let module = "hosts deny = *".into();
+    daemon.reconfigure(&Options { module, ..Options::default() });
+    mirror.write("f", "2");
+    wait_for_content(&daemon.at("f"), "2");
+    daemon.reconfigure(&Options::default());
+    wait_until("a session is ready again", || sessions() > 0);
+    fs::rename(&mirror.source, mirror.dir.join("elsewhere")).unwrap();
+    wait_until("none keeps the watch path busy", || sessions() == 0);
 }
 
 #[test]

@@ -30,6 +30,36 @@ fn options_of_one_remote_hold_for_it_alone() {
     assert!(!words[1].contains("bwlimit") && !words[1].contains("--port"), "{}", words[1]);
 }
 
+/// How many sessions are ready for each remote, and how many stay while it is idle.
+fn sessions(common: &str, remotes: &str) -> Vec<(usize, usize)> {
+    let text = stock_with("<ssh start=\"false\"/>", &format!("<ssh start=\"false\"/>{common}"));
+    let config = read(text.replace(REMOTE, remotes)).unwrap().config;
+    let counts = |remote: &sersync::config::Remote| {
+        let endpoint = Endpoint::new(Path::new("/w"), &remote.destination, &remote.options);
+        (endpoint.ready(), endpoint.idle())
+    };
+    config.mirrors[0].remotes.iter().map(counts).collect()
+}
+
+#[test]
+fn no_more_sessions_stay_than_are_ready() {
+    let of = |words: &str| format!("<remote ip=\"h\" name=\"m\">{words}</remote>");
+    assert_eq!(sessions("", &of("")), [(4, 0)]);
+    assert_eq!(sessions("<session idle=\"2\"/>", &of("")), [(4, 2)]);
+    assert_eq!(sessions("<session idle=\"2\"/>", &of("<session ready=\"1\"/>")), [(1, 1)]);
+    assert_eq!(sessions("<session idle=\"2\"/>", &of("<session ready=\"0\"/>")), [(0, 0)]);
+    assert_eq!(sessions("<session ready=\"6\"/>", &of("<session idle=\"1\"/>")), [(6, 1)]);
+    for (words, said) in [
+        ("idle=\"5\"", "<session idle>: expected a number of sessions, found `5`"),
+        ("ready=\"1\" idle=\"2\"", "write a number from 0 to 1"),
+        ("ready=\"17\"", "write a number from 0 to 16"),
+        ("", "<session ready>"),
+    ] {
+        let switch = "<ssh start=\"false\"/>";
+        refused(switch, &format!("{switch}<session {words}/>"), &[said]);
+    }
+}
+
 #[test]
 fn one_remote_may_be_reached_with_ssh() {
     let words = words("<remote ip=\"h\" name=\"/m\" ssh=\"true\" port=\"22\"/>");

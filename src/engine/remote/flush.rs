@@ -10,8 +10,9 @@ use crate::path::RelPath;
 
 impl RemoteState {
     /// No job starts from now on.
-    pub fn pause(&mut self) {
+    pub fn pause(&mut self, now: Now) {
         self.permission.is_paused = true;
+        self.contact.end_sessions(now);
     }
 
     /// Jobs may start again, and a remote that was down is tried at once.

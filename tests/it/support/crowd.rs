@@ -1,8 +1,8 @@
 //! Other clients of a daemon, which hold its connections.
 //! They speak just enough of the protocol to count towards `max connections`.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 
 use super::wait_until;
 
@@ -21,6 +21,14 @@ impl Crowd {
         });
         Self { _held: held }
     }
+}
+
+/// A client that comes and leaves. True when the daemon had room for it; by then the daemon no longer counts it.
+pub fn visit(port: u16, module: &str) -> bool {
+    let Some(mut stream) = enter(port, module) else { return false };
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = stream.read_to_end(&mut Vec::new());
+    true
 }
 
 /// A connection that the daemon counts for `module`; `None` when it has no room.

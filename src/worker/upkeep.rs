@@ -1,0 +1,126 @@
+//! How many sessions of one remote are kept, and when those of an idle remote are replaced.
+//! Starts and ends none; callers pass the time.
+
+use std::time::{Duration, Instant};
+
+use crate::rsync::Abilities;
+
+/// Idle sessions are replaced after this time: receivers may have entered directories that have been replaced since, and networks
+/// forget connections that carry nothing.
+pub const RENEW_AFTER: Duration = Duration::from_secs(60);
+
+/// How many sessions of one remote are kept.
+#[derive(Debug, Default)]
+pub struct Upkeep {
+    /// What the remote can do, while sessions are wanted.
+    wanted: Option<Abilities>,
+    count: usize,
+    /// How many may be started before the next success or renewal: sessions that end at once must not be restarted for ever.
+    starts_left: usize,
+    /// While the remote is idle: when its sessions are replaced.
+    renew_at: Option<Instant>,
+}
+
+impl Upkeep {
+    /// A run has succeeded: `count` sessions are kept from now on.
+    pub fn keep(&mut self, abilities: Abilities, count: usize) {
+        *self = Self { wanted: Some(abilities), count, starts_left: count, renew_at: None };
+    }
+
+    /// The remote is idle: `count` sessions are kept from now on.
+    pub fn keep_idle(&mut self, abilities: Abilities, count: usize, now: Instant) {
+        self.keep(abilities, count);
+        self.renew_at = Some(now + RENEW_AFTER);
+    }
+
+    /// None is kept before the next success.
+    pub fn end(&mut self) {
+        *self = Self::default();
+    }
+
+    /// None is started before the next success or renewal.
+    pub fn start_none(&mut self) {
+        self.starts_left = 0;
+    }
+
+    /// True while sessions are kept.
+    pub fn is_on(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// True while the remote is idle.
+    pub fn is_idle(&self) -> bool {
+        self.renew_at.is_some()
+    }
+
+    /// What the remote can do, while sessions are kept.
+    pub fn wanted(&self) -> Option<Abilities> {
+        self.wanted
+    }
+
+    /// True when one should be started beside these.
+    pub fn is_short(&self, own: usize) -> bool {
+        self.is_on() && self.starts_left > 0 && own < self.count
+    }
+
+    /// Notes that one is started.
+    pub fn note_start(&mut self) {
+        self.starts_left = self.starts_left.saturating_sub(1);
+    }
+
+    /// True, once, when the sessions of an idle remote are due to be replaced.
+    pub fn renew(&mut self, now: Instant) -> bool {
+        let is_due = self.renew_at.is_some_and(|at| at <= now);
+        if is_due {
+            self.starts_left = self.count;
+            self.renew_at = Some(now + RENEW_AFTER);
+        }
+        is_due
+    }
+
+    /// When they are due to be replaced.
+    pub fn next_renewal(&self) -> Option<Instant> {
+        self.renew_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "any moment will do: the rest is virtual")]
+    fn some_moment() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn sessions_of_an_idle_remote_are_replaced_once_a_minute() {
+        let rest = some_moment();
+        let mut upkeep = Upkeep::default();
+        upkeep.keep(Abilities::ALL, 4);
+        assert_eq!(upkeep.next_renewal(), None, "in use they are replaced as they are used");
+        upkeep.keep_idle(Abilities::ALL, 1, rest);
+        for minute in 1..5 {
+            let due = rest + RENEW_AFTER * minute;
+            assert_eq!(upkeep.next_renewal(), Some(due));
+            assert!(!upkeep.renew(due.checked_sub(Duration::from_secs(1)).unwrap()));
+            assert!(upkeep.renew(due) && !upkeep.renew(due));
+            assert!(upkeep.is_short(0) && !upkeep.is_short(1));
+            // It starts, and perhaps ends at once, as when the remote is down. It is not tried again before the next minute.
+            upkeep.note_start();
+            assert!(!upkeep.is_short(0));
+        }
+    }
+
+    #[test]
+    fn an_outage_ends_the_upkeep_until_the_next_success() {
+        let rest = some_moment();
+        let mut upkeep = Upkeep::default();
+        upkeep.keep_idle(Abilities::ALL, 1, rest);
+        upkeep.end();
+        assert!(!upkeep.is_short(0) && !upkeep.renew(rest + RENEW_AFTER));
+        assert_eq!((upkeep.next_renewal(), upkeep.wanted()), (None, None));
+        upkeep.keep(Abilities::ALL, 4);
+        assert!(upkeep.is_short(3) && !upkeep.is_short(4));
+    }
+}
