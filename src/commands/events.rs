@@ -22,10 +22,12 @@ use crate::sys::posix::end_on_closed_pipes;
 use crate::tools::live::{self, NOTHING_SHOWN, OutputStyle, name_in_json};
 use crate::tools::output::Output;
 
-/// Shows each change below the watch paths and what sersync does with it, until Ctrl-C.
+/// Show each change below the watch paths and what sersync does with it, until Ctrl-C.
 ///
 /// With a running instance it shows what the instance sees and does: whether a change is ignored and why, or pending, which
 /// job sends it, and how long the delivery took. Without one it watches by itself, and sends nothing.
+///
+/// Exit code: 2 nothing can be shown, or wrong usage; 3 the instance ends or does not answer.
 #[derive(Debug, Parser)]
 #[command(name = "events", bin_name = "sersync2 events")]
 struct EventsArgs {

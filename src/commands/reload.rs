@@ -16,9 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Read the configuration again, and apply what has changed in it.
 ///
 /// Remotes, their options, alerts, page, status file and times change at once: a new remote gets a full sync, a removed one gets
-/// nothing more, and the others are not affected. For anything else, such as watch paths, <filter> or <inotify>, the mirror restarts
-/// in the same process: it finishes what is in flight, keeps what is pending, and finds what changes meanwhile. Every change is
-/// printed. A file with errors is refused, with line and column, and the old configuration stays in force.
+/// nothing more, and the others are not affected. For anything else, such as watch paths, `<filter>` or `<inotify>`, the mirror
+/// restarts in the same process: it finishes what is in flight, keeps what is pending, and finds what changes meanwhile. Every
+/// change is printed. A file with errors is refused, with line and column, and the old configuration stays in force.
 ///
 /// Exit code: 0 done; 1 the file has errors; 3 not running, or no answer; 64 wrong usage.
 #[derive(Debug, Parser)]

@@ -7,32 +7,29 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use super::instance::parse;
 use crate::alert::send_test;
 use crate::config::{LoadOptions, load};
 use crate::ground::absolute::absolute;
 use crate::process::print;
 use crate::snapshot::Instance;
 
-/// Sends a test message over every channel of the <alert> elements of a configuration.
+/// Send a test message over every channel of the `<alert>` elements of a configuration.
 ///
-/// Exit code: 0 all were sent; 1 at least one was not; 2 wrong usage.
+/// Exit code: 0 all were sent; 1 at least one was not; 64 wrong usage.
 #[derive(Debug, Parser)]
-#[command(name = "sersync2 test-alert")]
+#[command(name = "sersync2 test-alert", bin_name = "sersync2 test-alert")]
 pub struct TestAlertArgs {
-    /// The configuration file.
+    /// The configuration
     #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
     config: PathBuf,
 }
 
 /// Runs the command; the first word is its name.
 pub fn run(words: Vec<OsString>) -> ExitCode {
-    let options = match TestAlertArgs::try_parse_from(words) {
+    let options: TestAlertArgs = match parse(words) {
         Ok(options) => options,
-        Err(error) => {
-            // Help goes to standard output, errors to standard error.
-            _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(code) => return code,
     };
     match send(&options) {
         Ok(true) => ExitCode::SUCCESS,

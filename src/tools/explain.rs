@@ -35,7 +35,9 @@ const STALL: Duration = Duration::from_secs(30);
 /// The most output that is kept of a dry run of rsync.
 const OUTPUT_MAX: usize = 1 << 20;
 
-/// Says whether paths are mirrored and which rule decides
+/// Show whether each path is mirrored, and which rule decides.
+///
+/// Exit code: 0 all are mirrored; 1 at least one is not; 2 the configuration is wrong, or wrong usage.
 #[derive(Parser)]
 #[command(name = "explain", bin_name = "sersync2 explain")]
 struct ExplainArgs {
