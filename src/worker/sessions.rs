@@ -483,7 +483,7 @@ impl Sessions {
         self.note_run(PROBE, killer);
     }
 
-    /// Drops the sessions that have ended unused. If the daemon has refused one, that one knows how many clients it serves.
+    /// Drops the sessions that have ended unused. If the daemon refused one, its last message names the limit.
     fn drop_dead(&self, pool: &mut Pool) {
         let limits = Limits { stall: STALL_CONTACT, output_max: 0 };
         for dead in pool.ready.extract_if(.., |ready| !ready.session.is_alive()) {
