@@ -9,7 +9,11 @@ use crate::control;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::ntfs::Ntfs;
 use crate::support::rsyncd::Rsyncd;
-use crate::support::wait_until;
+use crate::support::sshd::Sshd;
+use crate::support::{TestDir, wait_until};
+
+/// Modes, owners and nanoseconds are not kept there.
+const PARAMS: &str = "-rt --modify-window=1";
 
 /// A daemon whose module lies on a file system that ignores case.
 struct Remote {
@@ -26,8 +30,7 @@ impl Remote {
     }
 
     fn setup(&self) -> Setup {
-        // Modes, owners and nanoseconds are not kept there.
-        Setup { params: "-rt --modify-window=1".into(), ..Setup::to(&self.daemon) }
+        Setup { params: PARAMS.into(), ..Setup::to(&self.daemon) }
     }
 }
 
@@ -80,34 +83,63 @@ fn rename(mirror: &Mirror, old: &str, new: &str) {
 fn what_is_renamed_in_its_case_only_stays_on_a_remote_that_ignores_case() {
     let Some(remote) = Remote::start() else { return };
     let mirror = Mirror::start(&remote.setup());
-    let copy = &remote.daemon.data;
+    change_names(&mirror, &remote.daemon.data);
+}
+
+#[test]
+fn it_stays_in_a_directory_of_this_machine() {
+    let copy = TestDir::new();
+    let Some(_disk) = Ntfs::mount(copy.path()) else { return };
+    let more_remotes = format!("<remote path=\"{}\"/>", copy.path().display());
+    let mirror = Mirror::start(&Setup { more_remotes, params: PARAMS.into(), ..Setup::plain() });
+    change_names(&mirror, copy.path());
+}
+
+#[test]
+fn it_stays_on_a_remote_that_is_reached_over_ssh() {
+    let copy = TestDir::new();
+    let Some(_disk) = Ntfs::mount(copy.path()) else { return };
+    let sshd = Sshd::start();
+    let mirror = Mirror::start(&Setup {
+        remotes: vec![("127.0.0.1".into(), copy.path().display().to_string())],
+        params: PARAMS.into(),
+        port: sshd.port,
+        ssh: true,
+        env: vec![("PATH".into(), sshd.path_variable())],
+        ..Setup::plain()
+    });
+    change_names(&mirror, copy.path());
+}
+
+/// Renames files and directories in their case only, alone and among other changes.
+fn change_names(mirror: &Mirror, copy: &Path) {
     mirror.write("Big.iso", vec![7; 300_000]);
     mirror.write("Dir/f", "1");
     mirror.write("Dir/Below/g", "2");
     mirror.write("a", "3");
-    same(&mirror, copy, "creations");
-    rename(&mirror, "Big.iso", "big.iso");
-    same(&mirror, copy, "a renamed file");
-    rename(&mirror, "Dir", "dir");
-    same(&mirror, copy, "a renamed directory");
+    same(mirror, copy, "creations");
+    rename(mirror, "Big.iso", "big.iso");
+    same(mirror, copy, "a renamed file");
+    rename(mirror, "Dir", "dir");
+    same(mirror, copy, "a renamed directory");
     for number in 0..40 {
         mirror.write(format!("burst/{number}"), "x");
         if number == 20 {
-            rename(&mirror, "a", "A");
-            rename(&mirror, "dir/Below", "dir/below");
+            rename(mirror, "a", "A");
+            rename(mirror, "dir/Below", "dir/below");
         }
     }
-    same(&mirror, copy, "a burst");
-    rename(&mirror, "A", "a");
-    rename(&mirror, "a", "A");
-    rename(&mirror, "big.iso", "Big.iso");
-    rename(&mirror, "Big.iso", "BIG.iso");
-    same(&mirror, copy, "names that change twice");
-    rename(&mirror, "dir", "DIR");
+    same(mirror, copy, "a burst");
+    rename(mirror, "A", "a");
+    rename(mirror, "a", "A");
+    rename(mirror, "big.iso", "Big.iso");
+    rename(mirror, "Big.iso", "BIG.iso");
+    same(mirror, copy, "names that change twice");
+    rename(mirror, "dir", "DIR");
     mirror.write("DIR/f", "4");
     mirror.write("DIR/new", "5");
     fs::remove_file(mirror.at("DIR/below/g")).unwrap();
-    same(&mirror, copy, "changes in a directory that was renamed just now");
+    same(mirror, copy, "changes in a directory that was renamed just now");
 }
 
 #[test]
