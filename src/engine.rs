@@ -26,6 +26,7 @@ mod schedule;
 #[cfg(test)]
 mod simulator;
 mod taking;
+mod together;
 pub mod trie;
 
 use std::time::Duration;

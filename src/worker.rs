@@ -6,6 +6,7 @@ pub mod delivered;
 mod executor;
 pub mod fresh;
 mod known;
+pub mod links;
 pub mod load_gate;
 pub mod look;
 pub mod moves;

@@ -17,6 +17,7 @@ use crate::rsync::excludes::Excludes;
 use crate::rsync::{Endpoint, Presence, RunSpec};
 use crate::source::Source;
 use crate::watch::Exclude;
+use crate::worker::links::Links;
 use crate::worker::load_gate::LoadGate;
 use crate::worker::places::Daemons;
 use crate::worker::remote_worker::{RemoteWorker, RemoteWorkerSetup};
@@ -30,6 +31,8 @@ pub struct RemoteWorkers {
     /// Filter expressions that rsync's options cannot express.
     inexpressible: Vec<String>,
     sharding: Sharding,
+    /// For each root, the names of its files with several names.
+    links: Vec<Arc<Links>>,
 }
 
 impl RemoteWorkers {
@@ -72,6 +75,7 @@ impl RemoteWorkers {
             },
             inexpressible: filter.inexpressible().into_iter().map(str::to_owned).collect(),
             sharding: if are_whole { Sharding::Off } else { Sharding::On },
+            links: sources.iter().map(|_| Arc::default()).collect(),
         }
     }
 
@@ -143,13 +147,14 @@ impl RemoteWorkers {
         load_gate: &Arc<LoadGate>,
         daemons: &mut Daemons,
     ) -> Option<(RemoteWorker, Endpoint, Arc<Source>)> {
-        let (endpoint, source, _) = self.endpoints.get(index)?;
+        let (endpoint, source, root) = self.endpoints.get(index)?;
         let worker = RemoteWorker::new(RemoteWorkerSetup {
             places: daemons.places_of(endpoint.destination()),
             endpoint: endpoint.clone(),
             source: Arc::clone(source),
             rules: self.rules.clone(),
             sharding: self.sharding,
+            links: self.links.get(root.0).cloned().unwrap_or_default(),
             recorder,
             load_gate: Arc::clone(load_gate),
         });

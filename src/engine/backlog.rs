@@ -1,10 +1,14 @@
-//! What one remote lacks and no job has taken yet: pending paths, their age, and the old names of moved ones.
+//! What one remote lacks and no job has taken yet: pending paths, their age, the old names of moved ones, and which go together.
 //! Does not know what is deferred, nor why a path is locked.
+
+use std::collections::HashSet;
 
 use super::Now;
 use super::locks::PathLocks;
 use super::moves::MoveHints;
 use super::pending::{Item, Mark, Marked, Pending, Want};
+use super::together::Together;
+use crate::change::Scope;
 use crate::path::RelPath;
 
 /// The pending paths of one remote.
@@ -13,6 +17,8 @@ pub struct Backlog {
     pub pending: Pending,
     /// What was moved and is not delivered yet.
     pub moves: MoveHints,
+    /// Which paths one job has to send together.
+    pub together: Together,
     /// No pending path has waited since before this time. It stays when paths are taken out.
     since: Option<Now>,
     /// Every pending small path is locked: a search finds nothing until a lock is dropped.
@@ -37,14 +43,32 @@ impl Backlog {
             return Vec::new();
         }
         let mut items = self.pending.take(locks, Want::Batch(paths));
-        self.is_locked = items.is_empty();
         if items.iter().any(Item::only_adds) {
             // Additive directories get a job of their own, because it must not delete.
             for item in items.extract_if(.., |item| !item.only_adds()) {
                 self.pending.mark(&item.path, item.mark);
             }
         }
+        self.complete_groups(&mut items, locks);
+        self.is_locked = items.is_empty();
         items
+    }
+
+    /// Adds the other paths of the groups that these items belong to. If another job has one of them, the whole group waits.
+    fn complete_groups(&mut self, items: &mut Vec<Item>, locks: &PathLocks) {
+        if self.together.is_empty() {
+            return;
+        }
+        let taken: HashSet<RelPath> = items.iter().map(|item| item.path.clone()).collect();
+        let completion = self.together.complete(&taken, locks);
+        for item in items.extract_if(.., |item| completion.waiting.contains(&item.path)) {
+            self.pending.mark(&item.path, item.mark);
+        }
+        for path in completion.more {
+            let known = self.pending.remove(&path).unwrap_or(Mark::new(Scope::Entry));
+            let mark = Mark { large: false, shard: false, ..known };
+            items.push(Item { path, mark });
+        }
     }
 
     /// The moved ones of these items: (new, old).
@@ -64,10 +88,12 @@ impl Backlog {
     /// Keeps at most `max` paths. After a collapse, returns the numbers before and after it.
     pub fn limit(&mut self, max: usize) -> Option<(usize, usize)> {
         self.moves.limit(max);
+        self.together.limit(max);
         let from = self.pending.len();
         (from > max.max(1)).then(|| {
             self.pending.collapse(max / 2);
             self.moves.clear();
+            self.together.clear();
             self.is_locked = false;
             (from, self.pending.len())
         })
@@ -89,6 +115,7 @@ impl Backlog {
     pub fn note_age(&mut self, now: Now) {
         if self.pending.is_empty() {
             self.since = None;
+            self.together.clear();
         } else if self.since.is_none() {
             self.since = Some(now);
         }

@@ -81,6 +81,8 @@ pub struct JobReport {
     pub failed: Vec<PathFailure>,
     /// What the job left undone, perhaps divided into smaller items: it becomes pending again.
     pub returned: Vec<Item>,
+    /// Paths that one job has to send together. At least one of each group is among the returned items.
+    pub together: Vec<Vec<RelPath>>,
     /// Items that the worker left for later: they are deferred for [`DEFERRED_FOR`](super::DEFERRED_FOR).
     pub deferred: Vec<Item>,
     /// Moves that it did not carry out: it touched neither name.
@@ -104,6 +106,7 @@ impl JobReport {
             verdict: Verdict::Done,
             failed: Vec::new(),
             returned: Vec::new(),
+            together: Vec::new(),
             deferred: Vec::new(),
             undone: Vec::new(),
             aborted: false,

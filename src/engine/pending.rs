@@ -121,6 +121,15 @@ impl Pending {
         *self.trie.value_mut(at) = Some(merged);
     }
 
+    /// Takes this very path out, whatever its kind and whoever has locked it.
+    pub fn remove(&mut self, path: &RelPath) -> Option<Mark> {
+        let at = self.trie.find(path)?;
+        let mark = self.trie.value(at)?;
+        self.trie.remove_at(at);
+        self.tally.subtract(mark);
+        Some(mark)
+    }
+
     /// Takes a batch out: paths of the wanted kind that no lock keeps back.
     pub fn take(&mut self, locks: &PathLocks, want: Want) -> Vec<Item> {
         self.take_or_wait(locks, want).0

@@ -1,6 +1,8 @@
 //! A look at the disk for one job: which paths are present, absent, large files, small trees or large trees.
 //! Reads names and stamps below one open root; decides no run.
 
+mod linked;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -11,6 +13,7 @@ use rustix::io::Errno;
 
 use super::delivered::Version;
 use super::fresh::Stamp;
+use super::links::Linked;
 use super::moves::{Hints, Move, MoveOrigin, Moved, Mover, Moves};
 use super::shards::{Divided, Sharding, Shards, is_directory, is_short, stat};
 use crate::change::Scope;
@@ -21,6 +24,8 @@ use crate::path::{RelPath, fold};
 use crate::rsync::Presence;
 use crate::rsync::operator_rules::OperatorRules;
 use crate::watch::Exclude;
+
+pub use linked::HardLinks;
 
 /// A file of this size or more is a job of its own.
 const LARGE_FILE: u64 = 4 << 20;
@@ -46,10 +51,12 @@ pub struct Look {
     pub moves: Vec<Move>,
     /// Moves whose new names are gone: the old copies are left alone.
     pub undone: Vec<UndoneMove>,
-    /// At least one of the existing files has other hard links.
-    pub has_linked: bool,
+    /// Names of one file (`-H`) cannot be sent in one list: only a comparison of the whole tree links them.
+    pub has_scattered_links: bool,
     /// What other jobs have to do, divided where that helps.
     pub returned: Vec<Item>,
+    /// The names of one file each. A job that has all of them sends what is returned.
+    pub together: Vec<Vec<RelPath>>,
 }
 
 /// An entry that exists.
@@ -69,6 +76,8 @@ pub struct Present {
     pub moved: Option<Mover>,
     /// This job deletes a name that differs in case only. A remote that ignores case then has no copy.
     pub loses_copy: bool,
+    /// It is a name of a file with several names, all of which this job has (`-H`): one list has to hold them.
+    pub is_linked: bool,
 }
 
 impl Present {
@@ -82,6 +91,7 @@ impl Present {
             recheck: Recheck::No,
             moved: None,
             loses_copy: false,
+            is_linked: false,
         }
     }
 }
@@ -166,8 +176,9 @@ impl Look {
         self.present.extend(other.present);
         self.absent.extend(other.absent);
         self.absent_dirs.extend(other.absent_dirs);
-        self.has_linked |= other.has_linked;
+        self.has_scattered_links |= other.has_scattered_links;
         self.returned.extend(other.returned);
+        self.together.extend(other.together);
     }
 }
 
@@ -182,18 +193,22 @@ pub struct LookOptions<'a> {
     pub exclude: &'a Exclude,
     /// The operator's rules for rsync, and the watch root that they are relative to.
     pub operator: (&'a OperatorRules, &'a Path),
+    /// What is done about files with several names.
+    pub hard_links: HardLinks<'a>,
 }
 
 /// Looks at every item of `job` below `root`.
 pub fn look_at(root: &OwnedFd, job: &Job, options: LookOptions<'_>) -> Look {
     let own = job.items.iter().map(|item| &item.path).collect();
     let (moves, ways, look) = (Moves::of(job), HashMap::new(), Look::default());
-    let mut looking = Looking { root, job, own, options, moves, bytes: 0, ways, look };
+    let linked = Linked::default();
+    let mut looking = Looking { root, job, own, options, moves, bytes: 0, ways, linked, look };
     for item in &job.items {
         looking.item(item);
     }
     looking.undo_moves();
     looking.compare_namesakes();
+    looking.join_names();
     looking.look
 }
 
@@ -218,6 +233,8 @@ struct Looking<'a> {
     bytes: u64,
     /// For each directory, the state of its ancestors.
     ways: HashMap<RelPath, WayTo>,
+    /// The items that are names of files with several names.
+    linked: Linked,
     look: Look,
 }
 
@@ -339,6 +356,9 @@ impl Looking<'_> {
             }
         }
         let kind = FileType::from_raw_mode(stat.st_mode);
+        if self.keeps_links() {
+            self.linked.note(&item.path, stat);
+        }
         match (item.mark.scope, kind) {
             (Scope::Tree, FileType::Directory) => self.tree(item),
             (Scope::Listing, FileType::Directory) => self.look.listings.push(item.path.clone()),
@@ -350,13 +370,14 @@ impl Looking<'_> {
 
     fn file(&mut self, item: &Item, stat: &Stat) {
         let size = stat.st_size.max(0) as u64;
-        self.look.has_linked |= stat.st_nlink > 1;
-        if self.find_move(item, Moved::File(size)) {
+        // The names of one file stay in one job, whatever its size.
+        let is_linked = self.keeps_links() && stat.st_nlink > 1;
+        if !is_linked && self.find_move(item, Moved::File(size)) {
             return;
         }
         let large = size >= LARGE_FILE && self.job.kind != JobKind::Large;
         let full = self.bytes > 0 && self.bytes + size > BATCH_BYTES;
-        if large || full {
+        if !is_linked && (large || full) {
             let mark = Mark { scope: Scope::Entry, large, shard: false, ..item.mark };
             self.look.returned.push(Item { path: item.path.clone(), mark });
             return;
@@ -380,6 +401,7 @@ impl Looking<'_> {
             recheck,
             moved,
             loses_copy: false,
+            is_linked: false,
         });
     }
 

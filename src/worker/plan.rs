@@ -183,10 +183,21 @@ struct Sorted {
     compared: Vec<RelPath>,
     replacing: Vec<RelPath>,
     confirmed: Vec<RelPath>,
+    /// All names of files with several names, and how the one of them that needs most is sent.
+    linked: Vec<RelPath>,
+    linked_sending: Option<Sending>,
     patterns: Vec<(RelPath, Presence)>,
     /// At least one of the names that are sent by patterns must be compared by content.
     patterns_compared: bool,
     guarded: Vec<RelPath>,
+}
+
+impl Sorted {
+    /// Adds a name of a file with several names.
+    fn link(&mut self, path: &RelPath, sending: Sending) {
+        self.linked.push(path.clone());
+        self.linked_sending = self.linked_sending.max(Some(sending));
+    }
 }
 
 impl Planning<'_> {
@@ -207,8 +218,10 @@ impl Planning<'_> {
         self.push_steps(sorted);
         let mut sorted = Sorted::default();
         for entry in &look.present {
-            if let Some(sending) = self.sending(entry) {
-                self.sort(&mut sorted, &entry.path, entry.presence, sending);
+            match self.sending(entry) {
+                Some(sending) if entry.is_linked => sorted.link(&entry.path, sending),
+                Some(sending) => self.sort(&mut sorted, &entry.path, entry.presence, sending),
+                None => {}
             }
         }
         self.sort_absent(&mut sorted, rest, look);
@@ -256,6 +269,7 @@ impl Planning<'_> {
             (sorted.plain, Sending::Plain),
             (sorted.compared, Sending::CompareContent),
             (sorted.replacing, Sending::Replace),
+            (sorted.linked, sorted.linked_sending.unwrap_or(Sending::Plain)),
             // Last, because a change must not wait for it.
             (sorted.confirmed, Sending::Confirm),
         ];
@@ -283,6 +297,10 @@ impl Planning<'_> {
                 sorted.replacing.push(path.clone());
             }
             Way::Batch => match how {
+                // A moved name must not be missing meanwhile, so its old name goes with the list that brings it.
+                Sending::Plain if presence == Presence::Absent && !sorted.linked.is_empty() => {
+                    sorted.linked.push(path.clone());
+                }
                 Sending::Plain => sorted.plain.push(path.clone()),
                 Sending::CompareContent => sorted.compared.push(path.clone()),
                 Sending::Replace => sorted.replacing.push(path.clone()),
@@ -315,7 +333,8 @@ impl Planning<'_> {
         if !replaces {
             self.plan.stamps.push((path.clone(), stamp));
         }
-        let is_doubtful = entry.compare_content || entry.loses_copy;
+        // The remote may have the version of a linked file, but not the link.
+        let is_doubtful = entry.compare_content || entry.loses_copy || entry.is_linked;
         let is_trusted = !hidden && !is_doubtful && entry.recheck == Recheck::No;
         if is_trusted && facts.known.has(path, &version) {
             return None;
@@ -352,8 +371,8 @@ impl Planning<'_> {
     /// whole tree and corrects the other paths.
     fn compare_whole_tree(&mut self, looks: &Looks) {
         let endpoint = self.facts.endpoint;
-        let has_linked = || looks.all().iter().any(|look| look.has_linked);
-        let depends = endpoint.needs_whole_tree() || endpoint.keeps_hard_links() && has_linked();
+        let has_scattered_links = looks.all().iter().any(|look| look.has_scattered_links);
+        let depends = endpoint.needs_whole_tree() || has_scattered_links;
         let (path, mark) = (RelPath::root(), Mark::new(Scope::Tree));
         let is_whole = self.job.items.iter().any(|item| item.covers(&path, mark));
         if depends && !is_whole && !self.job.only_confirms() && looks.is_something() {

@@ -15,7 +15,8 @@ use super::executor::Executor;
 use super::fresh::coarse_now;
 use super::known::Known;
 use super::load_gate::LoadGate;
-use super::look::{Look, LookOptions, Looks, look_at};
+use super::links::Links;
+use super::look::{HardLinks, Look, LookOptions, Looks, look_at};
 use super::moves::{Hints, Move};
 use super::mutual::{Mutual, Partner};
 use super::places::Places;
@@ -44,6 +45,7 @@ use crate::sys::memory;
 pub struct RemoteWorker {
     remote: RemoteContext,
     sharding: Sharding,
+    links: Arc<Links>,
     recorder: Option<Recorder>,
     /// Set once a full sync has begun without a probe.
     was_trusted: AtomicBool,
@@ -63,6 +65,8 @@ pub struct RemoteWorkerSetup {
     pub rules: Rules,
     /// Whether trees may be divided.
     pub sharding: Sharding,
+    /// The names of files with several names; shared by all remotes of one watch root.
+    pub links: Arc<Links>,
     /// Takes the observations for the record, where one is kept.
     pub recorder: Option<Recorder>,
     /// Shared by all remotes.
@@ -74,11 +78,20 @@ pub struct RemoteWorkerSetup {
 impl RemoteWorker {
     /// A worker for a remote about which nothing is known yet.
     pub fn new(setup: RemoteWorkerSetup) -> Self {
-        let RemoteWorkerSetup { endpoint, source, rules, sharding, recorder, load_gate, places } =
-            setup;
+        let RemoteWorkerSetup {
+            endpoint,
+            source,
+            rules,
+            sharding,
+            links,
+            recorder,
+            load_gate,
+            places,
+        } = setup;
         Self {
             remote: RemoteContext::new(endpoint, source, rules, load_gate, places),
             sharding,
+            links,
             recorder,
             was_trusted: AtomicBool::default(),
             mutual: Mutual::new(),
@@ -294,6 +307,9 @@ impl RemoteWorker {
         let deletes = abilities.delete && (asks || looks.deletes());
         let owed =
             (deletes && running_job.answered.get()).then(|| self.remote.take_owed_deletions());
+        let mut together = std::mem::take(&mut looks.first.together);
+        together.append(&mut looks.after_moves.together);
+        together.append(&mut looks.below_trees.together);
         let mut returned = std::mem::take(&mut looks.first.returned);
         returned.extend(plan.returned);
         returned.extend(owed.flatten());
@@ -312,6 +328,7 @@ impl RemoteWorker {
             compared,
             failed,
             returned,
+            together,
             deferred,
             undone,
             aborted,
@@ -413,7 +430,18 @@ impl Attempt<'_> {
         let sharding = self.worker.sharding;
         let sharding = if is_scheduled { sharding.min(Sharding::Top) } else { sharding };
         let operator = (&self.operator, self.remote().endpoint().root());
-        LookOptions { sharding, hints, exclude: &rules.exclude, operator }
+        let hard_links = self.hard_links();
+        LookOptions { sharding, hints, exclude: &rules.exclude, operator, hard_links }
+    }
+
+    /// What is done about files with several names.
+    fn hard_links(&self) -> HardLinks<'_> {
+        let endpoint = self.remote().endpoint();
+        match endpoint.way(Presence::Other, self.abilities) {
+            _ if !endpoint.keeps_hard_links() => HardLinks::Ignore,
+            Way::Batch => HardLinks::Together(&self.worker.links),
+            Way::Fallback | Way::ListingOfParent => HardLinks::WholeTree,
+        }
     }
 
     /// Files below moved directories that may have been rewritten with the same stamp. They are compared by content.

@@ -273,6 +273,7 @@ fn run_crontab_sync(source: &Path, daemon: &Rsyncd, expressions: &[&str], patter
             crontab: patterns.iter().map(|pattern| pattern.as_bytes().to_vec()).collect(),
         },
         sharding: Sharding::On,
+        links: Arc::default(),
         recorder: None,
         load_gate: Arc::default(),
         places: Arc::default(),

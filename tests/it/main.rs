@@ -22,6 +22,7 @@ mod filter_rsync;
 mod filters;
 mod fuzz_corpus;
 mod habits;
+mod hard_links;
 mod ignored_case;
 mod legacy_files;
 mod local_remote;

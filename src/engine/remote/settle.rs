@@ -179,7 +179,7 @@ impl RemoteState {
             self.recheck_aborted(now, &flight);
         }
         let JobReport { failed, returned, deferred, unconfirmed, deleted, .. } = report;
-        let undone_moves = report.undone;
+        let (undone_moves, together) = (report.undone, report.together);
         let names: BTreeSet<&RelPath> =
             undone_moves.iter().flat_map(|undone| [&undone.new, &undone.old]).collect();
         let left_alone = flight.items.iter().filter(|item| names.contains(&item.path));
@@ -220,6 +220,7 @@ impl RemoteState {
         log = log.max(self.note_failures(now, blame, actions));
         self.retry_siblings(now, flight.began, &delivered);
         self.take_back(now, &flight, &returned);
+        self.backlog.together.note(together);
         self.give_back(now, undone_moves, &left_alone);
         returned.iter().for_each(|item| self.wait_for_origin(now, &item.path));
         for item in &deferred {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::change::{RemoteId, RootId};
 use crate::engine::JobId;
+use crate::worker::links::Links;
 use rustix::fs::{Mode, OFlags};
 use std::fs;
 
@@ -32,7 +33,8 @@ fn look_at_all(fd: &OwnedFd, job: &Job) -> Look {
 
 fn look_at_beside(fd: &OwnedFd, job: &Job, exclude: &Exclude, rules: &OperatorRules) -> Look {
     let operator = (rules, Path::new("/srv/www"));
-    let options = LookOptions { sharding: Sharding::On, hints: Hints::Use, exclude, operator };
+    let (sharding, hints, hard_links) = (Sharding::On, Hints::Use, HardLinks::Ignore);
+    let options = LookOptions { sharding, hints, exclude, operator, hard_links };
     look_at(fd, job, options)
 }
 
@@ -223,4 +225,57 @@ fn a_confirmation_does_not_delete_beside_a_name_that_differs_in_its_case_only() 
     let found = look(dir.path(), &job);
     assert_eq!(found.absent, [path("gone")].into());
     assert!(found.returned.is_empty() && found.present.is_empty());
+}
+
+/// A look with `-H`, as text: what is sent in one list, what leaves, and which names belong together.
+fn look_with_links(root: &Path, job: &Job) -> (String, String, String) {
+    let fd = rustix::fs::open(root, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let exclude: Exclude = std::sync::Arc::new(|_, _| false);
+    let (rules, links) = (OperatorRules::default(), Links::default());
+    let look = look_at(
+        &fd,
+        job,
+        LookOptions {
+            sharding: Sharding::Off,
+            hints: Hints::Use,
+            exclude: &exclude,
+            operator: (&rules, Path::new("/srv/www")),
+            hard_links: HardLinks::Together(&links),
+        },
+    );
+    let joined = |names: Vec<String>| names.join(" ");
+    let linked = look.present.iter().filter(|entry| entry.is_linked);
+    let linked = joined(linked.map(|entry| entry.path.to_string()).collect());
+    let mut back: Vec<_> = look.returned.iter().map(|item| item.path.to_string()).collect();
+    back.sort();
+    let group = |names: &Vec<RelPath>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let groups = look.together.iter().map(|names| joined(group(names))).collect::<Vec<_>>();
+    assert!(look.absent.iter().all(|path| !back.contains(&path.to_string())));
+    (linked, joined(back), groups.join(" | "))
+}
+
+#[test]
+fn the_names_of_a_linked_file_stay_in_one_job_or_leave_it() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("d")).unwrap();
+    fs::write(dir.path().join("o"), "").unwrap();
+    fs::write(dir.path().join("single"), "").unwrap();
+    for name in ["o2", "d/o3"] {
+        fs::hard_link(dir.path().join("o"), dir.path().join(name)).unwrap();
+    }
+    let entries =
+        |names: &[&'static str]| names.iter().map(|name| (*name, Scope::Entry)).collect::<Vec<_>>();
+    for (items, moves, expected) in [
+        (entries(&["o2", "single"]), &[][..], ("", "o2", "d/o3 o o2")),
+        (entries(&["o", "o2", "d/o3", "single"]), &[], ("o o2 d/o3", "", "")),
+        (vec![("d", Scope::Tree)], &[], ("", "d/o3", "d/o3 o o2")),
+        (vec![("d", Scope::Listing)], &[], ("", "d/o3", "d/o3 o o2")),
+        (vec![("", Scope::Tree)], &[], ("", "", "")),
+        // The old name leaves too, so that it is deleted when the new one arrives.
+        (entries(&["o2", "gone"]), &[("o2", "gone")], ("", "gone o2", "d/o3 o o2 | o2 gone")),
+    ] {
+        let found = look_with_links(dir.path(), &job(&items, moves));
+        let (linked, back, together) = expected;
+        assert_eq!(found, (linked.into(), back.into(), together.into()), "{items:?}");
+    }
 }

@@ -104,6 +104,8 @@ impl Echoes {
                 // A directory that a move needs must exist at once.
                 Presence::Directory => is_pair && in_place,
                 _ if !came_with_its_times(entry) || own.contains(&entry.path) => false,
+                // A new name changes the file's time of change too, and all names have to be sent together.
+                _ if entry.is_linked && !is_pair => false,
                 _ => {
                     let known = self.resting.get(&entry.path);
                     let rests = known.is_some_and(|resting| resting.version == entry.version);

@@ -233,6 +233,7 @@ fn see(look: &mut Look, words: &[&str]) {
                 ["moved", "here"] => entry.moved = Some(Mover::Somebody),
                 ["received", "here"] => entry.moved = Some(Mover::Receiver),
                 ["content", "may", "differ"] => entry.compare_content = true,
+                ["linked"] => entry.is_linked = true,
                 ["once", "more"] => entry.recheck = Recheck::Only,
                 ["to", "confirm"] => entry.recheck = Recheck::Confirm,
                 _ => panic!("what is {more:?}?"),

@@ -17,17 +17,17 @@ const NAMES_MAX: usize = 50_000;
 /// The bytes that an argument takes besides its name: a NUL, a pointer, and `./` in front.
 const WORD_BYTES: usize = 11;
 
-/// How rsync treats names that are sent one by one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How rsync treats names that are sent one by one. A later variant does what the ones before it do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sending {
+    /// rsync compares size and time of what was delivered, in a session that connects after the delivery.
+    Confirm,
     /// rsync compares size and time.
     Plain,
     /// rsync compares contents.
     CompareContent,
     /// rsync compares contents, and `-u` does not keep a newer copy.
     Replace,
-    /// rsync compares size and time of what was delivered, in a session that connects after the delivery.
-    Confirm,
 }
 
 /// A directory whose tree or listing is made equal.

@@ -185,9 +185,10 @@ impl Trial {
 /// The lines that name a path; the root's own times are ignored.
 fn lines(output: &Output) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stdout);
+    // The flags may be blanks: `hf          name => other`.
     let is_item = |line: &&str| {
-        let flags = line.split(' ').next().unwrap_or_default();
-        flags.len() == 11 && flags.starts_with(['<', '>', 'c', 'h', '.', '*'])
+        let is_column = line.get(11..12).is_some_and(|blank| blank == " ");
+        is_column && line.starts_with(['<', '>', 'c', 'h', '.', '*'])
     };
     text.lines()
         .filter(is_item)

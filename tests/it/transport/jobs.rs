@@ -28,6 +28,7 @@ fn link(rig: &Rig) -> RemoteWorker {
             crontab: Vec::new(),
         },
         sharding: Sharding::On,
+        links: Arc::default(),
         recorder: None,
         load_gate: Arc::default(),
         places: Arc::default(),
