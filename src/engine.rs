@@ -36,7 +36,9 @@ use crate::failure::{FailureKind, Subject};
 use crate::path::RelPath;
 pub use flush::FlushId;
 pub use full_sync::Extraneous;
-pub use job::{FullSyncFilter, Job, JobId, JobKind, JobReport, PathFailure, Settled, Verdict};
+pub use job::{
+    FullSyncFilter, Job, JobId, JobKind, JobReport, PathFailure, RemoteDeletions, Settled, Verdict,
+};
 pub use moves::UndoneMove;
 pub use notice::{FailLogEntry, Notice};
 use pending::Item;

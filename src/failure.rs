@@ -37,6 +37,9 @@ pub struct Failure {
     pub advice: Option<String>,
 }
 
+/// What to do when a remote refuses deletions.
+pub const DELETIONS_REFUSED_ADVICE: &str = "take \"delete\" out of \"refuse options\" in its rsyncd.conf, or set <delete start=\"false\"/>";
+
 /// Exit codes of rsync that this program uses itself.
 pub mod code {
     /// An internal error.

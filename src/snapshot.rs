@@ -168,6 +168,9 @@ pub struct RemoteStatus {
     pub failing: u64,
     /// The first [`FAILING_PATHS`] of them.
     pub failing_paths: Vec<FailingPath>,
+    /// True while it refuses deletions: what is deleted here stays there.
+    #[serde(default)]
+    pub refuses_deletions: bool,
     /// Sums since the start.
     pub total: Totals,
     /// Times from a change to its delivery, since the start.

@@ -16,6 +16,7 @@ use super::instance::{NOT_RUNNING, USAGE, Which, parse, parse_duration};
 use crate::control::client::{CallError, Connection, PATIENCE};
 use crate::control::instances;
 use crate::control::protocol::{Answer, Command};
+use crate::failure::DELETIONS_REFUSED_ADVICE;
 use crate::ground::counted::{counted, paths};
 use crate::ground::time::ago;
 use crate::snapshot::health::{Health, HealthThresholds, Level};
@@ -284,6 +285,11 @@ fn details(remote: &RemoteStatus, now_ms: u64) -> String {
     if let Some(sync) = &remote.full_sync {
         let since = ago(now_ms, sync.since_ms);
         let _ = writeln!(text, "        full sync for {since}: {}", sync.words(now_ms));
+    }
+    // Refused deletions of single paths stand among the failing paths, with the same advice.
+    if remote.refuses_deletions && remote.failing == 0 {
+        let _ = writeln!(text, "        refuses deletions: what only it has stays there");
+        let _ = writeln!(text, "        do:  {DELETIONS_REFUSED_ADVICE}");
     }
     if remote.failing > 0 {
         let _ = writeln!(text, "        {} cannot be delivered:", paths(remote.failing));

@@ -359,7 +359,7 @@ impl Mirror {
         if let Notice::FullSyncDone { remote, extraneous, .. } = notice {
             self.workers.keep_sessions_ready(*remote);
             // While deletions are withheld, the full sync stays pending in the journal.
-            if *extraneous != Extraneous::Withheld {
+            if !matches!(extraneous, Extraneous::Withheld | Extraneous::Refused) {
                 self.ledger.full_sync_done(*remote);
             }
         }

@@ -168,6 +168,9 @@ impl Names {
                 let but = match extraneous {
                     Extraneous::Deleted => "",
                     Extraneous::Withheld => "; nothing was deleted (see the alarm)",
+                    Extraneous::Refused => {
+                        "; it refuses deletions, so what only it has is still there"
+                    }
                     Extraneous::Kept => {
                         "; what only the remote has was left there: nobody can tell whether it was deleted here (a start with -r \
                          deletes it)"

@@ -232,6 +232,7 @@ impl Mirror {
             full_sync,
             failing: view.failing as u64,
             failing_paths: failing.map(|(path, it)| failing_path(clock, path, it)).collect(),
+            refuses_deletions: view.refuses_deletions,
             ..RemoteStatus::default()
         };
         self.observer.statistics.describe(clock, id, &mut remote);

@@ -17,6 +17,8 @@ pub enum Extraneous {
     Deleted,
     /// They are deleted once an operator has confirmed that.
     Withheld,
+    /// They stay until the remote allows deletions.
+    Refused,
     /// They stay: no deletion was reported there, and no operator asked for a full sync.
     Kept,
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::pending::{Item, Mark, Recheck};
 use super::{
     Action, Deletions, Engine, EngineSetup, Event, Extraneous, FlushId, FullSyncCause, Job, JobId,
-    JobReport, Notice, Now, PathFailure, Refusal, UndoneMove, Verdict,
+    JobReport, Notice, Now, PathFailure, Refusal, RemoteDeletions, UndoneMove, Verdict,
 };
 use crate::change::{Cause, Change, RemoteId, RootId, RootLoss, Scope, WatchEvent};
 use crate::failure::{Failure, FailureKind};
@@ -102,6 +102,8 @@ fn parse_report(words: &[&str]) -> JobReport {
         match *word {
             "failed" => failed = true,
             "unconfirmed" => unconfirmed = true,
+            "refuses-deletions" => report.remote_deletions = RemoteDeletions::Refused,
+            "makes-deletions" => report.remote_deletions = RemoteDeletions::Made,
             path if unconfirmed => report.unconfirmed.push(parse_item(path).path),
             // So many files below a directory, as `storm` makes them.
             storm if failed && storm.contains('*') => {

@@ -95,6 +95,8 @@ pub struct JobReport {
     pub bytes: u64,
     /// Files in the trees that it compared.
     pub compared: u64,
+    /// What it has shown about deletions on the remote.
+    pub remote_deletions: RemoteDeletions,
     /// What it delivered in a session that had connected before the job began, and so has to be confirmed.
     pub unconfirmed: Vec<RelPath>,
 }
@@ -113,6 +115,7 @@ impl JobReport {
             deleted: Vec::new(),
             bytes: 0,
             compared: 0,
+            remote_deletions: RemoteDeletions::Unknown,
             unconfirmed: Vec::new(),
         }
     }
@@ -121,6 +124,17 @@ impl JobReport {
     pub fn nothing(verdict: Verdict) -> Self {
         Self { verdict, ..Self::done() }
     }
+}
+
+/// Whether a remote deletes what sersync asks it to delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoteDeletions {
+    /// The job did not show it.
+    Unknown,
+    /// It does.
+    Made,
+    /// It refuses deletions.
+    Refused,
 }
 
 /// How a job ended.

@@ -1,4 +1,4 @@
-//! What a remote may do: an operator may pause or remove it, its root may be lost, and deletions may be held back.
+//! What a remote may do: an operator may pause or remove it, its root may be lost, and deletions may be held back or refused.
 //! Does not say when a job starts.
 
 /// Whether listings and trees may delete extraneous entries on the remotes.
@@ -26,6 +26,8 @@ impl Deletions {
 pub struct Permission {
     /// Whether its jobs may delete.
     pub deletions: Deletions,
+    /// The remote refuses deletions.
+    pub deletions_are_refused: bool,
     /// An operator has paused it.
     pub is_paused: bool,
     /// Its root cannot be read.
@@ -35,6 +37,11 @@ pub struct Permission {
 }
 
 impl Permission {
+    /// True when what is extraneous can be deleted.
+    pub fn may_delete(&self) -> bool {
+        self.deletions.are_allowed() && !self.deletions_are_refused
+    }
+
     /// True when jobs may start.
     pub fn may_start(&self) -> bool {
         !self.is_paused && !self.root_is_lost && !self.is_retired

@@ -373,7 +373,7 @@ impl RemoteState {
         Outlook {
             answers: answers.then_some(Now::ZERO),
             quiet: is_quiet.then_some(self.flights.last_end() + QUIET),
-            deletions: self.permission.deletions.are_allowed().then_some(Now::ZERO),
+            deletions: self.permission.may_delete().then_some(Now::ZERO),
         }
     }
 

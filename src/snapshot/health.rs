@@ -87,6 +87,10 @@ impl Snapshot {
                 }
                 _ => {}
             }
+            if remote.refuses_deletions {
+                let reason = format!("{name} refuses deletions: what is deleted here stays there");
+                found.push((Level::Behind, reason));
+            }
             if remote.failing > 0 {
                 let reason = format!("{name}: {} cannot be delivered", paths(remote.failing));
                 found.push((Level::Behind, reason));

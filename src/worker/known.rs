@@ -21,8 +21,6 @@ pub struct Known {
     pub abilities: Option<Abilities>,
     /// When it last refused deletions, and for how long sersync does not try again.
     pub refused_deletions: Option<(Instant, Duration)>,
-    /// Deletions were refused, so extraneous files may exist there.
-    pub owes_deletions: bool,
     fresh: FreshStamps,
     delivered: Delivered,
     /// What aborted runs were sending: their temporary files may still exist.

@@ -18,7 +18,7 @@ use super::rules::{Coverage, Rules};
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark, Recheck};
 use crate::engine::{FullSyncFilter, Job, JobKind, PathFailure};
-use crate::failure::{self, Failure, FailureKind};
+use crate::failure::{self, DELETIONS_REFUSED_ADVICE, Failure, FailureKind};
 use crate::path::RelPath;
 use crate::rsync::excludes::Excludes;
 use crate::rsync::{Abilities, DIRS_BYTES_MAX, Endpoint, Presence, Way};
@@ -29,9 +29,6 @@ const WITHHELD: &str = "not deleted while deletions are held back (see the alarm
 
 /// Why a name is not deleted on a remote that deletes nothing.
 const REFUSED: &str = "the remote refuses deletions";
-
-/// What to do about [`REFUSED`].
-const REFUSED_ADVICE: &str = "take \"delete\" out of \"refuse options\" in its rsyncd.conf, or set <delete start=\"false\"/>";
 
 /// A file younger than this was created after whatever it replaces.
 const YOUNG: Duration = Duration::from_secs(2);
@@ -69,8 +66,6 @@ pub struct Plan {
     pub returned: Vec<Item>,
     /// What cannot be done.
     pub failed: Vec<PathFailure>,
-    /// Directories are compared, and nothing is deleted in them, because the remote refuses deletions.
-    pub owes_deletions: bool,
 }
 
 /// Decides how a job becomes rsync runs.
@@ -89,7 +84,8 @@ pub fn plan(job: &Job, looks: &Looks, facts: Facts<'_>) -> Plan {
 }
 
 fn refused() -> Failure {
-    Failure::new(FailureKind::Denied, failure::code::STARTING, REFUSED).advising(REFUSED_ADVICE)
+    Failure::new(FailureKind::Denied, failure::code::STARTING, REFUSED)
+        .advising(DELETIONS_REFUSED_ADVICE)
 }
 
 /// A path that could not be delivered.
@@ -396,7 +392,6 @@ impl Planning<'_> {
         if paths.is_empty() {
             return;
         }
-        self.plan.owes_deletions |= self.facts.refuses_deletions() && self.job.deletes_below;
         let rules = self.facts.rules;
         let is_scheduled =
             self.job.kind == JobKind::Trees(FullSyncFilter::Crontab) && !rules.crontab.is_empty();

@@ -14,8 +14,8 @@ use super::delivered::Version;
 use super::executor::Executor;
 use super::fresh::coarse_now;
 use super::known::Known;
-use super::load_gate::LoadGate;
 use super::links::Links;
+use super::load_gate::LoadGate;
 use super::look::{HardLinks, Look, LookOptions, Looks, look_at};
 use super::moves::{Hints, Move};
 use super::mutual::{Mutual, Partner};
@@ -31,7 +31,9 @@ use super::tally::Tally;
 use crate::change::Scope;
 use crate::directory::count_files;
 use crate::engine::pending::{Item, Mark, Recheck};
-use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, PathFailure, Verdict};
+use crate::engine::{
+    FullSyncFilter, Job, JobKind, JobReport, PathFailure, RemoteDeletions, Verdict,
+};
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 use crate::record::{Observation, Recorder};
@@ -300,19 +302,15 @@ impl RemoteWorker {
         self.note_delivered(&looks, plan.versions, &failed);
         let deleted = self.deleted(job, &looks);
         let compared = self.compared(job, &looks);
-        if plan.owes_deletions {
-            self.remote.owe_deletions();
+        let remote_deletions = self.remote_deletions(&looks, abilities, running_job);
+        if remote_deletions == RemoteDeletions::Made {
+            self.remote.note_deletions();
         }
-        let asks = self.remote.endpoint().way(Presence::Absent, abilities) == Way::Batch;
-        let deletes = abilities.delete && (asks || looks.deletes());
-        let owed =
-            (deletes && running_job.answered.get()).then(|| self.remote.take_owed_deletions());
         let mut together = std::mem::take(&mut looks.first.together);
         together.append(&mut looks.after_moves.together);
         together.append(&mut looks.below_trees.together);
         let mut returned = std::mem::take(&mut looks.first.returned);
         returned.extend(plan.returned);
-        returned.extend(owed.flatten());
         returned.extend(self.appeared(&looks, job)?);
         returned.extend(looks.after_moves.returned);
         returned.extend(looks.below_trees.returned);
@@ -333,9 +331,27 @@ impl RemoteWorker {
             undone,
             aborted,
             deleted,
+            remote_deletions,
             unconfirmed,
             ..JobReport::done()
         })
+    }
+
+    /// What the job has shown about deletions on the remote.
+    fn remote_deletions(
+        &self,
+        looks: &Looks,
+        abilities: Abilities,
+        running_job: &RunningJob<'_>,
+    ) -> RemoteDeletions {
+        let endpoint = self.remote.endpoint();
+        let asks = endpoint.way(Presence::Absent, abilities) == Way::Batch || looks.deletes();
+        match () {
+            () if !endpoint.deletes() || !running_job.answered.get() => RemoteDeletions::Unknown,
+            () if !abilities.delete => RemoteDeletions::Refused,
+            () if asks => RemoteDeletions::Made,
+            () => RemoteDeletions::Unknown,
+        }
     }
 
     /// The job's absent items: after the delivery they are absent on the remote too.

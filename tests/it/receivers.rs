@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::control;
 use crate::support::crowd::visit;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::{Options, Rsyncd};
@@ -122,9 +123,36 @@ fn deletions_that_a_remote_refuses_are_made_when_it_allows_them() {
     wait_for_content(&daemon.data.join("f"), "1");
     fs::remove_file(mirror.at("f")).unwrap();
     mirror.wait_for_output("f could not be sent to");
+    let status = control::run(&mirror, "status", &[]);
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    for said in ["refuses deletions: what is deleted here stays there", "f: the remote refuses"] {
+        assert!(status.contains(said), "{status}");
+    }
     daemon.reconfigure(&Options::default());
     wait_until("what is gone is deleted", || tree(&mirror.source) == tree(&daemon.data));
     assert_no_error(&mirror, "refuse options = delete");
+}
+
+/// Only the journal knows after a restart that the full sync has left something there.
+#[test]
+fn what_a_full_sync_may_not_delete_is_said_and_deleted_after_a_restart() {
+    let daemon = refusing("delete");
+    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+    fs::write(daemon.data.join("extraneous"), "since before").unwrap();
+    mirror.write("f", "1");
+    mirror.launch_with(&["-r"]);
+    mirror.wait_ready();
+    mirror.wait_for_output("it refuses deletions, so what only it has is still there");
+    let status = control::run(&mirror, "status", &[]);
+    let said = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(said.contains("refuses deletions: what only it has stays there"), "{said}");
+    assert_eq!(status.status.code(), Some(1));
+    mirror.wait_for_record();
+    mirror.kill();
+    daemon.reconfigure(&Options::default());
+    mirror.launch_with(&[]);
+    mirror.wait_ready();
+    wait_until("what is extraneous is deleted", || tree(&mirror.source) == tree(&daemon.data));
 }
 
 #[test]

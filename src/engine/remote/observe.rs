@@ -31,6 +31,8 @@ pub struct RemoteView {
     pub full_sync: Option<FullSyncView>,
     /// Paths that rsync could not deliver.
     pub failing: usize,
+    /// The remote refuses deletions.
+    pub refuses_deletions: bool,
 }
 
 /// A full sync under way.
@@ -107,6 +109,7 @@ impl RemoteState {
             in_flight: self.flights.len(),
             full_sync: self.observe_full_sync(),
             failing: self.failing.len(),
+            refuses_deletions: self.permission.deletions_are_refused,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::engine::retry::{FailLogChange, Outage};
 use crate::engine::trie::{Trie, TrieNode};
 use crate::engine::{
     Action, DEFERRED_FOR, Extraneous, FullSyncCause, FullSyncFilter, JobId, JobKind, JobReport,
-    Notice, Now, PathFailure, Settled, Verdict,
+    Notice, Now, PathFailure, RemoteDeletions, Settled, Verdict,
 };
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
@@ -178,6 +178,11 @@ impl RemoteState {
         if report.aborted {
             self.recheck_aborted(now, &flight);
         }
+        let is_refused = report.remote_deletions == RemoteDeletions::Refused;
+        if report.remote_deletions != RemoteDeletions::Unknown {
+            self.permission.deletions_are_refused = is_refused;
+        }
+        let deleted_below = flight.deletes_below && !is_refused;
         let JobReport { failed, returned, deferred, unconfirmed, deleted, .. } = report;
         let (undone_moves, together) = (report.undone, report.together);
         let names: BTreeSet<&RelPath> =
@@ -205,7 +210,7 @@ impl RemoteState {
             }
             if piece.is_none() && !keep(&item.path) {
                 self.backlog.forget_moves(item);
-                let is_whole = flight.deletes_below || !item.deletes_below();
+                let is_whole = deleted_below || !item.deletes_below();
                 let to = match item.mark.recheck {
                     _ if !is_whole => &mut withheld,
                     Recheck::Only | Recheck::Confirm => &mut rechecked,
@@ -213,7 +218,7 @@ impl RemoteState {
                 };
                 to.push(item.clone());
             }
-            if unfiltered && !flight.deletes_below {
+            if unfiltered && !deleted_below {
                 self.compare_again(item);
             }
         }
@@ -231,7 +236,8 @@ impl RemoteState {
         returned.extend(self.confirm_later(now, unconfirmed, &flight.items, &deleted));
         self.flush_settled(job, &flight, undone, &returned, &withheld);
         if flight.origin == Origin::FullSync {
-            self.finish_full_sync(now, returned.len(), flight.deletes_below, actions);
+            self.note_extraneous(flight.deletes_below, report.remote_deletions);
+            self.finish_full_sync(now, returned.len(), actions);
         }
         returned.extend(self.recheck_sent(&flight.items));
         if log == FailLogChange::Changed {
@@ -249,7 +255,7 @@ impl RemoteState {
         if !item.deletes_below() {
             return;
         }
-        if self.permission.deletions.are_allowed() {
+        if self.permission.may_delete() {
             self.backlog.pending.mark(&item.path, item.mark);
         } else {
             self.deferred.defer(Condition::Deletions, item);
@@ -347,18 +353,21 @@ impl RemoteState {
         }
     }
 
-    fn finish_full_sync(
-        &mut self,
-        now: Now,
-        new_shards: usize,
-        deletes_below: bool,
-        actions: &mut Vec<Action>,
-    ) {
+    /// Notes what a job of the full sync has left on the remote.
+    fn note_extraneous(&mut self, deletes_below: bool, there: RemoteDeletions) {
+        let Some(full_sync) = &mut self.full_sync else { return };
+        match full_sync.extraneous {
+            Extraneous::Deleted if !deletes_below => full_sync.extraneous = Extraneous::Withheld,
+            Extraneous::Deleted if there == RemoteDeletions::Refused => {
+                full_sync.extraneous = Extraneous::Refused;
+            }
+            _ => {}
+        }
+    }
+
+    fn finish_full_sync(&mut self, now: Now, new_shards: usize, actions: &mut Vec<Action>) {
         let Some(full_sync) = &mut self.full_sync else { return };
         full_sync.shards += new_shards;
-        if !deletes_below && full_sync.extraneous == Extraneous::Deleted {
-            full_sync.extraneous = Extraneous::Withheld;
-        }
         if full_sync.is_done() && std::mem::take(&mut full_sync.again) {
             full_sync.restart(FullSyncCause::Overflow, self.setup.unrecorded);
         } else if full_sync.is_done() {

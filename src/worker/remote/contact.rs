@@ -100,19 +100,12 @@ impl RemoteContext {
         known.abilities
     }
 
-    /// Notes that extraneous files may remain, because the remote refuses deletions.
-    pub fn owe_deletions(&self) {
-        self.known().owes_deletions = true;
-    }
-
-    /// Called when the remote has deleted something: returns what has to be compared because of earlier refusals.
-    pub fn take_owed_deletions(&self) -> Option<Item> {
-        let mut known = self.known();
-        known.refused_deletions.take()?;
-        let owed = std::mem::take(&mut known.owes_deletions);
-        drop(known);
-        log::info!("{} allows deletions again", self.endpoint.destination());
-        owed.then(|| Item { path: RelPath::root(), mark: Mark::new(Scope::Tree) })
+    /// The remote has accepted deletions.
+    pub fn note_deletions(&self) {
+        let were_refused = self.known().refused_deletions.take().is_some();
+        if were_refused {
+            log::info!("{} allows deletions again", self.endpoint.destination());
+        }
     }
 
     /// Resolves the remote's host name. If it leads to another machine, forgets what is known of the remote and returns what has
