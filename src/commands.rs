@@ -14,7 +14,7 @@ mod steer;
 mod test_alert;
 mod verify;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -39,8 +39,8 @@ const COMMANDS: &[Command] = &[
     Command { name: "inotifywatch", run: inotifywatch::run, words: None },
     Command { name: "fsnotifywait", run: inotifywait::run, words: None },
     Command { name: "fsnotifywatch", run: inotifywatch::run, words: None },
-    Command { name: "explain", run: explain::run, words: None },
-    Command { name: "events", run: events::run, words: None },
+    Command { name: "explain", run: explain::run, words: Some(explain::ExplainArgs::command) },
+    Command { name: "events", run: events::run, words: Some(events::EventsArgs::command) },
     Command { name: "status", run: status::run, words: Some(status::StatusArgs::command) },
     Command { name: "flush", run: flush::run, words: Some(flush::FlushArgs::command) },
     Command { name: "sync-now", run: steer::sync_now, words: Some(steer::SyncNow::command) },
@@ -77,11 +77,22 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         return (command.run)(words);
     }
     match words.get(1).and_then(|word| find(word)) {
-        Some(command) => (command.run)(words.split_off(1)),
+        Some(command) => {
+            set_process_name(command.name);
+            (command.run)(words.split_off(1))
+        }
         None => {
             let names: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
             daemon::run(words, &names)
         }
+    }
+}
+
+/// Names the process after its command, so that `pkill -HUP -x sersync2` (log rotation, watchdogs) means mirrors only.
+fn set_process_name(command: &str) {
+    // The kernel keeps 15 bytes. Without a name of its own, a command works all the same.
+    if let Ok(name) = CString::new(format!("sersync2-{command}")) {
+        _ = rustix::thread::set_name(&name);
     }
 }
 

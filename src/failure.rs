@@ -35,6 +35,8 @@ pub struct Failure {
     pub reason: String,
     /// What the operator should do; `None` if the advice of the kind suffices.
     pub advice: Option<String>,
+    /// How the next try is scheduled; `None`: as the kind says.
+    pub retry: Option<Retry>,
 }
 
 /// What to do when a remote refuses deletions.
@@ -74,6 +76,8 @@ pub enum Retry {
     Often,
     /// Soon at first, later every minute, because a try is a transfer, or a line in the remote's log.
     Rarely,
+    /// Few times even at first, because machines ban who fails to log in again and again (fail2ban).
+    Sparingly,
 }
 
 impl Retry {
@@ -81,9 +85,21 @@ impl Retry {
     pub fn pauses(self) -> (Duration, Duration) {
         let longest = match self {
             Self::Often => Duration::from_millis(1200),
-            Self::Rarely => Duration::from_secs(60),
+            Self::Rarely | Self::Sparingly => Duration::from_secs(60),
         };
-        (Duration::from_secs(1), longest)
+        let shortest = match self {
+            Self::Often | Self::Rarely => Duration::from_secs(1),
+            Self::Sparingly => Duration::from_secs(3),
+        };
+        (shortest, longest)
+    }
+
+    /// The pause between two tries is the length of the outage divided by this, within the limits of [`pauses`](Self::pauses).
+    pub fn divisor(self) -> u32 {
+        match self {
+            Self::Often | Self::Rarely => 32,
+            Self::Sparingly => 2,
+        }
     }
 }
 
@@ -196,6 +212,12 @@ const KINDS: [(FailureKind, Policy); 8] = [
     ),
 ];
 
+/// The policy of every kind.
+#[cfg(test)]
+pub fn policies() -> impl Iterator<Item = &'static Policy> {
+    KINDS.iter().map(|(_, policy)| policy)
+}
+
 impl FailureKind {
     /// How this kind is retried and reported.
     pub fn policy(self) -> &'static Policy {
@@ -226,7 +248,7 @@ impl FailureKind {
 impl Failure {
     /// A failure of this kind.
     pub fn new(kind: FailureKind, code: i32, reason: impl Into<String>) -> Self {
-        Self { kind, code, reason: reason.into(), advice: None }
+        Self { kind, code, reason: reason.into(), advice: None, retry: None }
     }
 
     /// The same failure with its own advice.
@@ -238,6 +260,17 @@ impl Failure {
     /// What the operator should do.
     pub fn what_to_do(&self) -> &str {
         self.advice.as_deref().unwrap_or(self.kind.policy().advice)
+    }
+
+    /// The same failure, tried again in its own way.
+    #[must_use]
+    pub fn retried(self, retry: Retry) -> Self {
+        Self { retry: Some(retry), ..self }
+    }
+
+    /// How the next try is scheduled.
+    pub fn retry(&self) -> Retry {
+        self.retry.unwrap_or(self.kind.policy().retry)
     }
 
     /// The reason as one clause, with the failure's own advice if it has one.

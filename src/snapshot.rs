@@ -3,7 +3,7 @@
 //!
 //! As JSON it is a public format. Fields are added without notice; [`VERSION`] is raised when a field is removed or
 //! changes its meaning. Times are milliseconds since 1970 by the wall clock and end in `_ms`; durations end in `_us`
-//! (microseconds). File names are text; control characters and bytes that are not UTF-8 are octal escapes (`\012`).
+//! (microseconds). File names are text; control characters and bytes that are not UTF-8 are escaped (`\u{1b}`, `\xff`).
 
 pub mod full_sync;
 pub mod health;

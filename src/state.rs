@@ -113,6 +113,7 @@ impl StateBases {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
+    config: PathBuf,
     lock: Mutex<File>,
     /// Set when the loss of the directory was reported.
     is_reported: AtomicBool,
@@ -147,11 +148,17 @@ impl StateDir {
         let lock_path = path.join("lock");
         let lock = open_lock(&lock_path)?;
         lock_or_wait(&lock, &lock_path, patience)?;
-        let state = Self { path, lock: Mutex::new(lock), is_reported: AtomicBool::new(false) };
+        let (lock, is_reported) = (Mutex::new(lock), AtomicBool::new(false));
+        let state = Self { path, config, lock, is_reported };
         state.record_holder()?;
-        // The directory's name does not determine the path. Only the doctor needs this file, so ignore a failure.
-        _ = fs::write(state.path.join(CONFIG_PATH), config.as_os_str().as_bytes());
+        state.record_config();
         Ok(state)
+    }
+
+    /// Writes down the configuration's path, because the directory's name does not determine it.
+    fn record_config(&self) {
+        // Only the doctor and the list of instances need this file, so ignore a failure.
+        _ = fs::write(self.path.join(CONFIG_PATH), self.config.as_os_str().as_bytes());
     }
 
     /// Calls `report` if the directory, its lock or its journal was deleted while this process holds it, until `report` has
@@ -188,6 +195,7 @@ impl StateDir {
             *lock_mutex(&self.lock) = lock;
         }
         self.is_reported.store(false, Ordering::Relaxed);
+        self.record_config();
         self.record_holder()
     }
 
@@ -257,12 +265,17 @@ pub(crate) fn stable_hash(bytes: &[u8]) -> u64 {
     })
 }
 
+/// The configuration file that a state directory belongs to; `None` if it cannot be read.
+pub fn config_of(directory: &Path) -> Option<PathBuf> {
+    let config = fs::read(directory.join(CONFIG_PATH)).ok()?;
+    Some(PathBuf::from(OsString::from_vec(config)))
+}
+
 /// The state directories below `base` that nobody holds and whose configuration file is gone, each with that file's path.
 pub fn abandoned(base: &Path) -> Vec<(PathBuf, PathBuf)> {
     let directories = fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
     let abandoned = |directory: PathBuf| {
-        let config = fs::read(directory.join(CONFIG_PATH)).ok()?;
-        let config = PathBuf::from(OsString::from_vec(config));
+        let config = config_of(&directory)?;
         let lock = File::open(directory.join("lock")).ok()?;
         let is_free = flock(&lock, FlockOperation::NonBlockingLockShared).is_ok();
         (is_missing(&config) && is_free).then_some((directory, config))

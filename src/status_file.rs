@@ -33,12 +33,25 @@ impl StatusFile {
     /// Replaces the file with the current state.
     pub fn write(&mut self) {
         let outcome = match self.reader.now(PATIENCE) {
-            Ok(snapshot) => replace(&self.path, &snapshot).map_err(|error| {
-                format!("cannot be written: {error}; give this user the right to write in its directory, and room")
-            }),
+            Ok(snapshot) => {
+                replace(&self.path, &snapshot).map_err(|error| complaint(&self.path, &error))
+            }
             Err(error) => Err(format!("is not updated: {error}")),
         };
         self.complaint.note(outcome);
+    }
+}
+
+/// Why it cannot be written, and what to do. The error itself may name a temporary file that means nothing to the operator.
+fn complaint(path: &Path, error: &std::io::Error) -> String {
+    let dir = path.parent().unwrap_or(Path::new("/")).display();
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            format!("cannot be written: the directory {dir} does not exist; create it")
+        }
+        kind => format!(
+            "cannot be written: {kind}; give this user the right to write in {dir}, and room"
+        ),
     }
 }
 

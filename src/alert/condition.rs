@@ -121,8 +121,9 @@ fn of_instance(before: Option<&Snapshot>, now: &Snapshot, now_ms: u64, found: &m
     }
     if of.unwatched > 0 {
         let text = format!(
-            "{} directories cannot be watched and are rescanned every minute instead; raise fs.inotify.max_user_watches",
-            of.unwatched
+            "{} and compared every minute instead; the log names one and the cause: raise fs.inotify.max_user_watches, or \
+             make it readable",
+            counted(of.unwatched, "directory is not watched", "directories are not watched")
         );
         add(AlertKind::WatchLimit, text);
     }

@@ -12,7 +12,7 @@ use super::message::Message;
 use super::template::{Account, judge, post};
 use crate::complaint::Complaint;
 use crate::config::telling::{AlertRule, Template};
-use crate::ground::program::{self, Ended, RunError};
+use crate::ground::program::{self, Ended, RunError, SENDMAILS};
 use crate::secret::Secret;
 use crate::web::Web;
 
@@ -24,8 +24,6 @@ const QUEUE: usize = 20;
 const RETRY_MS_MIN: u64 = 10_000;
 /// The longest pause.
 const RETRY_MS_MAX: u64 = 600_000;
-/// Where to look for sendmail: first in `PATH`, then in the usual places.
-const SENDMAILS: [&str; 3] = ["sendmail", "/usr/sbin/sendmail", "/usr/lib/sendmail"];
 
 /// All channels of one `<alert>`.
 pub struct Channels(Vec<Channel>);

@@ -30,7 +30,7 @@ use crate::tools::output::Output;
 /// Exit code: 2 nothing can be shown, or wrong usage; 3 the instance ends or does not answer.
 #[derive(Debug, Parser)]
 #[command(name = "events", bin_name = "sersync2 events")]
-struct EventsArgs {
+pub struct EventsArgs {
     /// The configuration
     #[arg(short = 'o', long = "config", value_name = "FILE", default_value = "confxml.xml")]
     config: PathBuf,

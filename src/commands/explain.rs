@@ -9,6 +9,7 @@ use super::instance::{Which, absolute, ask};
 use crate::control::protocol::{Answer, Command, PathStatus};
 use crate::ground::counted::counted;
 use crate::ground::time::{ago, wall_ms};
+pub use crate::tools::explain::ExplainArgs;
 use crate::tools::explain::{self, InstanceWords, Stands};
 
 /// Runs the command; the first word is its name.

@@ -124,10 +124,13 @@ impl Which {
             several => {
                 let several: Vec<String> = several
                     .iter()
-                    .map(|directory| format!("\n  {}", directory.display()))
+                    .map(|directory| {
+                        let config = state::config_of(directory);
+                        format!("\n  -o {}", config.as_ref().unwrap_or(directory).display())
+                    })
                     .collect();
                 Err(Failed::Usage(format!(
-                    "several instances are running: say which one with -o FILE; their state is in{}",
+                    "several instances are running; say which one with:{}",
                     several.concat()
                 )))
             }

@@ -51,6 +51,9 @@ pub struct StatusArgs {
     max_pending: Option<u64>,
 }
 
+/// So many reasons are repeated in the last line; each is already at its remote or watch path.
+const REASONS: usize = 2;
+
 /// The answer of one instance.
 struct Told {
     directory: PathBuf,
@@ -135,10 +138,11 @@ fn show(args: &StatusArgs, all: &[Told]) -> String {
     if all.is_empty() {
         return "no sersync2 is running on this machine\n".into();
     }
+    let width = terminal_width();
     let all: Vec<String> = all
         .iter()
         .map(|told| match &told.snapshot {
-            Ok(snapshot) => text(snapshot, &told.health),
+            Ok(snapshot) => text(snapshot, &told.health, width),
             Err(error) => format!("{error}\n"),
         })
         .collect();
@@ -158,8 +162,16 @@ fn to_json(told: &Told) -> Value {
     value
 }
 
-/// One instance as text for people.
-fn text(snapshot: &Snapshot, health: &Health) -> String {
+/// The width of the terminal; none if the output goes elsewhere, and is not cut.
+fn terminal_width() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout());
+    // A pseudo-terminal that nobody has sized is 0 columns wide.
+    let width = size.map_or(0, |size| usize::from(size.ws_col));
+    if width == 0 { usize::MAX } else { width }
+}
+
+/// One instance as text for people, in lines of `width` characters if possible.
+fn text(snapshot: &Snapshot, health: &Health, width: usize) -> String {
     let instance = &snapshot.instance;
     let up = ago(snapshot.taken_ms, instance.started_ms);
     let mut text = format!("{}  (process {}, up {up}", instance.config, instance.pid);
@@ -167,21 +179,34 @@ fn text(snapshot: &Snapshot, health: &Health) -> String {
     if instance.journal_incomplete {
         text += "  STATE CANNOT BE WRITTEN: after a restart everything is compared; make room in its directory\n";
     }
+    if instance.unwatched > 0 {
+        let count = counted(instance.unwatched, "DIRECTORY IS", "DIRECTORIES ARE");
+        let _ = writeln!(
+            text,
+            "  {count} NOT WATCHED, and compared every minute: the log names one and the cause"
+        );
+    }
     for (index, root) in snapshot.roots.iter().enumerate() {
         text += &root_text(root, snapshot);
         let remotes = snapshot.remotes.iter().filter(|remote| remote.root == index as u64);
         let remotes: Vec<&RemoteStatus> = remotes.collect();
-        text += &remotes_text(&remotes, snapshot.taken_ms);
+        text += &remotes_text(&remotes, snapshot.taken_ms, width);
     }
+    let is_syncing = snapshot.remotes.iter().any(|remote| remote.full_sync.is_some());
     let verdict = match health.level {
+        Level::Ok if is_syncing => "all is well so far; a full sync is running",
         Level::Ok => "all is well",
         Level::Behind => "NOT ALL IS WELL",
         Level::Down => "DOWN",
     };
     text += verdict;
-    for (index, reason) in health.reasons.iter().enumerate() {
+    for (index, reason) in health.reasons.iter().take(REASONS).enumerate() {
         text += if index == 0 { ": " } else { "; " };
         text += reason;
+    }
+    let more = health.reasons.len().saturating_sub(REASONS);
+    if more > 0 {
+        let _ = write!(text, "; and {more} more, see above");
     }
     text + "\n"
 }
@@ -206,7 +231,10 @@ fn root_text(root: &RootStatus, snapshot: &Snapshot) -> String {
     text
 }
 
-fn remotes_text(remotes: &[&RemoteStatus], now_ms: u64) -> String {
+/// The columns of the table that go first when the terminal is narrow.
+const LESS_IMPORTANT: [&str; 5] = ["idle sessions", "rate", "p99", "p50", "oldest"];
+
+fn remotes_text(remotes: &[&RemoteStatus], now_ms: u64, width: usize) -> String {
     let head = [
         "remote",
         "state",
@@ -223,9 +251,16 @@ fn remotes_text(remotes: &[&RemoteStatus], now_ms: u64) -> String {
     let widths: Vec<usize> = (0..head.len())
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
+    let mut shown: Vec<usize> = (0..head.len()).collect();
+    for name in LESS_IMPORTANT {
+        let needed: usize = shown.iter().map(|column| widths[*column] + 2).sum();
+        if needed + 2 > width {
+            shown.retain(|column| head[*column] != name);
+        }
+    }
     let mut text = String::new();
     for (index, row) in rows.iter().enumerate() {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = shown.iter().map(|&column| format!("{:<1$}", row[column], widths[column]));
         let line = cells.collect::<Vec<_>>().join("  ");
         let _ = writeln!(text, "    {}", line.trim_end());
         if let Some(remote) = index.checked_sub(1).and_then(|index| remotes.get(index)) {
@@ -266,7 +301,7 @@ fn details(remote: &RemoteStatus, now_ms: u64) -> String {
     let mut text = String::new();
     if let Some(down) = &remote.down {
         let next = match down.next_try_ms {
-            Some(at) if at > now_ms => format!("again in {}", ago(at, now_ms)),
+            Some(at) if at > now_ms => format!("again in {}", ago(at.max(now_ms + 1000), now_ms)),
             _ => "one is under way".into(),
         };
         let code = match down.code {
@@ -284,7 +319,14 @@ fn details(remote: &RemoteStatus, now_ms: u64) -> String {
     }
     if let Some(sync) = &remote.full_sync {
         let since = ago(now_ms, sync.since_ms);
-        let _ = writeln!(text, "        full sync for {since}: {}", sync.words(now_ms));
+        let words = match remote.state {
+            SyncState::Down => format!("a full sync waits until it is back; begun {since} ago"),
+            SyncState::Paused => {
+                format!("a full sync waits until it is resumed; begun {since} ago")
+            }
+            _ => format!("full sync for {since}: {}", sync.words(now_ms)),
+        };
+        let _ = writeln!(text, "        {words}");
     }
     // Refused deletions of single paths stand among the failing paths, with the same advice.
     if remote.refuses_deletions && remote.failing == 0 {
@@ -311,7 +353,7 @@ fn details(remote: &RemoteStatus, now_ms: u64) -> String {
 
 fn failing_text(failing: &FailingPath, now_ms: u64) -> String {
     let next = match failing.next_try_ms {
-        Some(at) if at > now_ms => format!("again in {}", ago(at, now_ms)),
+        Some(at) if at > now_ms => format!("again in {}", ago(at.max(now_ms + 1000), now_ms)),
         Some(_) => "being tried".into(),
         None if failing.logged => "in the fail log; now with: sersync2 retry".into(),
         None => "being tried".into(),
@@ -353,7 +395,7 @@ mod tests {
 
     fn lines(snapshot: &Snapshot) -> Vec<String> {
         let health = snapshot.health(&HealthThresholds::default(), snapshot.taken_ms);
-        text(snapshot, &health).lines().map(str::to_owned).collect()
+        text(snapshot, &health, usize::MAX).lines().map(str::to_owned).collect()
     }
 
     #[test]
@@ -375,6 +417,19 @@ mod tests {
                 "all is well",
             ]
         );
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns_and_every_name() {
+        let remote = |name: &str| RemoteStatus { name: name.into(), ..RemoteStatus::default() };
+        let snapshot = snapshot(vec![remote("192.0.2.20::www"), remote("web-21.example.com::www")]);
+        let health = snapshot.health(&HealthThresholds::default(), snapshot.taken_ms);
+        let narrow = text(&snapshot, &health, 80);
+        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+        for kept in ["web-21.example.com::www", "pending", "last delivery"] {
+            assert!(narrow.contains(kept), "{narrow}");
+        }
+        assert!(!narrow.contains("idle sessions"), "{narrow}");
     }
 
     #[test]

@@ -14,9 +14,12 @@ use crate::ground::absolute::absolute;
 use crate::process::print;
 use crate::snapshot::Instance;
 
+/// Exit code: the configuration cannot be used, or has no alert.
+const UNUSABLE: u8 = 3;
+
 /// Send a test message over every channel of the `<alert>` elements of a configuration.
 ///
-/// Exit code: 0 all were sent; 1 at least one was not; 64 wrong usage.
+/// Exit code: 0 all were sent; 1 at least one was not; 3 the configuration cannot be used, or has no alert; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 test-alert", bin_name = "sersync2 test-alert")]
 pub struct TestAlertArgs {
@@ -36,7 +39,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::FAILURE
+            ExitCode::from(UNUSABLE)
         }
     }
 }

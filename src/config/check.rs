@@ -67,11 +67,14 @@ pub fn check_config(
         (None, None) => {}
     }
     anchor_password_files(&mut mirrors, &raw.rsync.part("auth"), values);
+    warn_of_whole_paths(raw, &mirrors, values);
     check_destinations(&mirrors, &spans, changes.delete, values);
     if changes.delete {
         warn_of_nested_destinations(&mirrors, &spans, values);
     }
     let telling = check_telling(raw, &mirrors, values);
+    spans.needs = std::mem::take(&mut values.needs);
+    spans.locals = std::mem::take(&mut values.locals);
     let config = Config {
         host: check_host(raw, values),
         debug: values.switch(raw.head.child("debug"), false),
@@ -138,11 +141,37 @@ fn check_filter(element: Option<&Node>, spans: &mut Spans, values: &mut Values<'
     rules
 }
 
+/// An expression that names the watch path matches nothing, because it sees the path below it. Who wrote it believes
+/// that these files stay here.
+fn warn_of_whole_paths(raw: &RawConfig, mirrors: &[MirrorConfig], values: &mut Values<'_>) {
+    let filter = raw.head.part("filter");
+    let is_on =
+        filter.field("start").text.is_some_and(|start| start.trim().eq_ignore_ascii_case("true"));
+    for exclude in filter.all("exclude").filter(|_| is_on) {
+        let field = exclude.field("expression");
+        let Some(text) = &field.text else { continue };
+        let (anchor, path) = match text.strip_prefix('^') {
+            Some(path) => ("^", path),
+            None => ("", text.as_str()),
+        };
+        let below = mirrors.iter().find_map(|mirror| {
+            path.strip_prefix(&*mirror.watch.to_string_lossy())?.strip_prefix('/')
+        });
+        if let Some(below) = below.filter(|below| !below.is_empty()) {
+            let found = format!(
+                "{} names the watch path, but it is compared with the path below it and matches nothing",
+                quoted(text)
+            );
+            values.warn(&field, &found, &format!("write {anchor}{below}"));
+        }
+    }
+}
+
 fn check_changes(raw: &RawConfig, values: &mut Values<'_>) -> ChangeSwitches {
     let default = ChangeSwitches::default();
     let inotify = raw.head.part("inotify");
     let mut switch = |name, absent| values.switch(inotify.child(name), absent);
-    ChangeSwitches {
+    let changes = ChangeSwitches {
         delete: switch("delete", default.delete),
         create_folder: switch("createFolder", default.create_folder),
         create_file: switch("createFile", default.create_file),
@@ -151,7 +180,13 @@ fn check_changes(raw: &RawConfig, values: &mut Values<'_>) -> ChangeSwitches {
         move_to: switch("moveTo", default.move_to),
         attrib: switch("attrib", default.attrib),
         modify: switch("modify", default.modify),
+    };
+    if !changes.close_write && !changes.modify {
+        let field = inotify.part("closeWrite").field("start");
+        let found = "<modify> is off too, so new content of a file is not sent before a full sync";
+        values.warn(&field, found, "switch on one of them");
     }
+    changes
 }
 
 /// `<rsync>`: the settings for all remotes.
@@ -307,6 +342,10 @@ fn check_crontab(element: &Node, values: &mut Values<'_>) -> Option<Crontab> {
     }
     for exclude in filter.into_iter().flat_map(|filter| filter.all("exclude")) {
         let field = &exclude.field("expression");
+        if field.text.is_none() {
+            values.refuse_unwritten(field, "excludes nothing");
+            continue;
+        }
         let Some(text) = field.text.clone().filter(|text| !text.trim().is_empty()) else {
             values.warn(field, "it is empty and excludes nothing", "write an rsync pattern");
             continue;

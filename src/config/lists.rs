@@ -8,6 +8,7 @@ use super::Remote;
 use super::check::RsyncSection;
 use super::raw::RawConfig;
 use super::remotes::{check_name, check_options, check_way};
+use super::spans::ReportNeed;
 use super::values::Values;
 use crate::xml::report::{Problem, Severity};
 use crate::xml::schema::{Field, Node};
@@ -62,6 +63,9 @@ fn check_origin(list: &Node, values: &mut Values<'_>) -> Option<(ListOrigin, Spa
         (None, Some(command)) => {
             values.text(&command, "a command that prints the remotes")?;
             let words = values.words(&command);
+            values.needs.extend(
+                words.first().map(|word| (command.clone(), ReportNeed::Program(word.clone()))),
+            );
             (!words.is_empty()).then_some((ListOrigin::Command(words), command.span))
         }
         (None, None) => {

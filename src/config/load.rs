@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Config;
 use super::check::{LoadOptions, check_config};
-use super::preflight::preflight;
+use super::preflight::{preflight, preflight_reports};
 use super::raw::read_elements;
 use super::spans::Spans;
 use super::values::Values;
@@ -167,7 +167,8 @@ fn read_source(
         match machine {
             Machine::NotLookedAt => {}
             Machine::Told => {
-                problems.append_unused(preflight(&checked.0, &checked.1), ON_THIS_MACHINE)
+                problems.append_unused(preflight(&checked.0, &checked.1), ON_THIS_MACHINE);
+                problems.append(preflight_reports(&checked.1));
             }
             Machine::Needed => problems.append(preflight(&checked.0, &checked.1)),
         }

@@ -78,7 +78,7 @@ fn check_words(words: &[String], field: &Field, values: &mut Values<'_>) {
             RemarkKind::NoOption => {
                 let found =
                     format!("{word} is no option; rsync would take it for a file or a remote");
-                values.refuse(field, &found, "write options only; quote a value that holds blanks");
+                values.refuse(field, &found, help_for_no_option(&shown));
             }
             RemarkKind::NoValue => {
                 let found = format!("the option {word} needs a value");
@@ -90,6 +90,17 @@ fn check_words(words: &[String], field: &Field, values: &mut Values<'_>) {
                 values.warn(field, &found, &help_for_unknown(&shown));
             }
         }
+    }
+}
+
+/// The dashes and signs that word processors, web pages and Chinese keyboards put in place of `-`.
+const OTHER_DASHES: [char; 6] =
+    ['\u{2010}', '\u{2011}', '\u{2013}', '\u{2014}', '\u{2212}', '\u{ff0d}'];
+
+fn help_for_no_option(word: &str) -> &'static str {
+    match word.starts_with(OTHER_DASHES) {
+        true => "its dash is not the - of the keyboard, but that of a web page; type - or --",
+        false => "write options only; quote a value that holds blanks",
     }
 }
 

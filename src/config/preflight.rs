@@ -1,6 +1,8 @@
 //! What a valid configuration needs on this machine: its directories, its password file, rsync and ssh.
 //! Looks only; repairs nothing and never reads a password.
 
+mod reports;
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
@@ -10,6 +12,8 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::Config;
 use super::spans::Spans;
+pub use reports::preflight_reports;
+
 use crate::destination::Destination;
 use crate::ground::octal::unescape;
 use crate::ground::program::find_program;
@@ -27,13 +31,15 @@ pub fn preflight(config: &Config, spans: &Spans) -> Problems {
             problems.push(Problem::error(span.clone(), sentence).help(help));
         }
     }
-    for (mirror, span) in config.mirrors.iter().zip(&spans.watches) {
-        for remote in &mirror.remotes {
-            if let Destination::Local { path } = &remote.destination
-                && let Err((sentence, help)) = look_at_local(path, &mirror.watch)
-            {
-                problems.push(Problem::error(span.clone(), sentence).help(help));
-            }
+    let locals = config.mirrors.iter().flat_map(|mirror| {
+        mirror.remotes.iter().filter_map(|remote| match &remote.destination {
+            Destination::Local { path } => Some((path, &mirror.watch)),
+            _ => None,
+        })
+    });
+    for ((path, watch), span) in locals.zip(&spans.locals) {
+        if let Err((sentence, help)) = look_at_local(path, watch) {
+            problems.push(Problem::error(span.clone(), sentence).help(help));
         }
     }
     look_at_password(config, spans, &mut problems);

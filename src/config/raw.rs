@@ -97,7 +97,7 @@ kind!(EVENT_LOG, "eventLog", ["path", "format", "what"]);
 kind!(PLUGIN, "plugin", ["start", "name"], [COMMAND_PARAM, INCLUDE_FILTER, PLUGIN_PATH], many);
 kind!(COMMAND_PARAM, "param", ["prefix", "suffix", "ignoreError"]);
 kind!(INCLUDE_FILTER, "filter", ["start"], [INCLUDE]);
-kind!(INCLUDE, "include", ["expression"], [], many);
+kind!(INCLUDE, "include", ["expression"], [], many, safety);
 kind!(PLUGIN_PATH, "localpath", ["watch"], [DEST_HOST, CDN_INFO, SEND_URL, REGEX_URL]);
 kind!(DEST_HOST, "deshost", ["ip", "url", "port", "format"]);
 kind!(CDN_INFO, "cdninfo", ["domainname", "port", "username", "passwd"]);
@@ -108,7 +108,7 @@ kind!(REGEX_URL, "regexurl", ["regex", "match"]);
 static CONTAINERS: [&ElementKind; 3] = [&HEAD, &SERSYNC, &RSYNC];
 
 /// Elements that have no effect while all filters are off.
-static EXPRESSIONS: [&ElementKind; 1] = [&EXCLUDE];
+static EXPRESSIONS: [&ElementKind; 2] = [&EXCLUDE, &INCLUDE];
 
 /// The root of all known elements; tests compare the example file and the manual with it.
 pub fn known_elements() -> &'static ElementKind {

@@ -48,6 +48,8 @@ pub fn check_remotes(
             values.problems.push(problem.help("it gets every change once; remove one of them"));
             continue;
         }
+        let is_local = matches!(destination, Destination::Local { .. });
+        values.locals.extend((is_local && watch.is_some()).then(|| remote.field("path").span));
         remotes.push(Remote { destination, options });
     }
     for list in local.all("remotes") {
@@ -189,6 +191,10 @@ pub(super) fn check_name(field: &Field, ssh: bool, values: &mut Values<'_>) -> O
             format!("{} begins with colons, which are written by the program", quoted(&name));
         values.refuse(field, &found, &format!("write name=\"{module}\""));
         return None;
+    }
+    if let Some(module) = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        let found = format!("{} has the brackets of rsyncd.conf", quoted(&name));
+        values.warn(field, &found, &format!("write name=\"{module}\""));
     }
     if !ssh && name.starts_with('/') {
         let found =

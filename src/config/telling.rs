@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::MirrorConfig;
 use super::raw::RawConfig;
+use super::spans::ReportNeed;
 use super::values::{Values, is_within};
 use crate::ground::words::{near_word, quoted};
 use crate::secret::Secret;
@@ -218,7 +219,11 @@ fn check_alert(element: &Node, values: &mut Values<'_>) -> Option<AlertRule> {
     }
     let command = element.written("command").and_then(|field| {
         values.text(&field, "a command")?;
-        Some(values.words(&field))
+        let words = values.words(&field);
+        values
+            .needs
+            .extend(words.first().map(|word| (field.clone(), ReportNeed::Program(word.clone()))));
+        Some(words)
     });
     let rule = AlertRule {
         command: command.unwrap_or_default(),
@@ -261,6 +266,7 @@ fn check_mail(field: &Field, values: &mut Values<'_>) -> Vec<String> {
         let found = format!("{} is no mail address", quoted(wrong));
         values.refuse(field, &found, "write addresses with a comma between them");
     }
+    values.needs.push((field.clone(), ReportNeed::Sendmail));
     addresses
 }
 
@@ -274,6 +280,7 @@ fn check_secret(field: &Field, values: &mut Values<'_>) -> Option<Secret> {
         values.refuse(field, "a secret does not belong into this file", help);
         return None;
     }
+    values.needs.push((field.clone(), ReportNeed::Secret(secret.clone())));
     Some(secret)
 }
 
@@ -292,6 +299,7 @@ fn address(field: &Field, values: &mut Values<'_>) -> Option<Secret> {
             return None;
         }
     }
+    values.needs.push((field.clone(), ReportNeed::Secret(secret.clone())));
     Some(secret)
 }
 
@@ -344,6 +352,7 @@ fn outside(
         values.refuse(field, &found, "write a path outside of what is mirrored");
         return None;
     }
+    values.needs.push((field.clone(), ReportNeed::File(path.clone())));
     Some(path)
 }
 

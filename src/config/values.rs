@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use super::host::{check_host, check_user};
 use super::lists::ReadList;
+use super::spans::ReportNeed;
 use crate::filter::expression_of;
 use crate::ground::words::{near_word, quoted};
 use crate::rsync::options::SessionCounts;
 use crate::xml::report::{Problem, Problems};
 use crate::xml::schema::{Field, Node};
-use crate::xml::text::SourceText;
+use crate::xml::text::{SourceText, Span};
 
 /// How many sessions may be kept ready for a remote, and how many of them while nothing changes.
 const READY_MAX: i64 = 16;
@@ -29,13 +30,18 @@ pub struct Values<'a> {
     pub damaged: bool,
     /// Reads a list of remotes that is kept elsewhere.
     pub read_list: Option<ReadList>,
+    /// The positions of the remotes that are directories of this machine.
+    pub locals: Vec<Span>,
+    /// What the attributes read so far need on this machine.
+    pub needs: Vec<(Field, ReportNeed)>,
 }
 
 impl<'a> Values<'a> {
     /// A reader without problems.
     pub fn new(source: &'a SourceText) -> Self {
         let (problems, of_machine) = (Problems::default(), Problems::default());
-        Self { source, problems, of_machine, damaged: false, read_list: None }
+        let (locals, needs) = (Vec::new(), Vec::new());
+        Self { source, problems, of_machine, damaged: false, read_list: None, locals, needs }
     }
 
     /// Adds an error at `field`.
@@ -291,8 +297,26 @@ impl<'a> Values<'a> {
         Some(text)
     }
 
+    /// Refuses an expression that is not in its attribute, such as `<exclude>(.*)\.log</exclude>`: the operator believes that
+    /// these files stay here.
+    pub fn refuse_unwritten(&mut self, field: &Field, what_follows: &str) {
+        let behind = self.source.text.get(field.span.end..).unwrap_or_default();
+        let text = &behind[..behind.find('<').unwrap_or(0)];
+        let meant = if text.trim().is_empty() { "..." } else { text.trim() };
+        let sentence =
+            format!("{}: the attribute is missing, so it {what_follows}", name_of(field));
+        let help = format!("write <{} {}=\"{meant}\"/>", field.element, field.key);
+        let end = field.span.end + text.len();
+        let problem = Problem::error(field.span.clone(), sentence).help(help);
+        self.problems.push_torn(problem, end);
+    }
+
     /// A regular expression; `None` when it is empty, missing or refused.
     pub fn expression(&mut self, field: &Field) -> Option<String> {
+        if field.text.is_none() {
+            self.refuse_unwritten(field, "matches nothing");
+            return None;
+        }
         let Some(text) = field.text.as_ref().filter(|text| !text.is_empty()) else {
             let help = "write a Perl-style expression, or remove the element";
             self.warn(field, "it is empty and matches nothing", help);

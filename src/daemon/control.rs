@@ -163,12 +163,19 @@ impl Mirror {
                 let targets = self.targets(remote.as_deref(), &[])?;
                 let failing: usize =
                     targets.iter().map(|(id, _)| self.engine.failing(*id).count()).sum();
+                let is_down = |id: RemoteId| {
+                    let outage = self.engine.observe(id).and_then(|view| view.outage);
+                    outage.is_some_and(|outage| outage.failure.is_some())
+                };
+                let down = targets.iter().filter(|(id, _)| is_down(*id)).count();
                 for (remote, _) in &targets {
                     self.handle(Event::Retry(*remote));
                 }
                 Ok(done([format!(
-                    "{} retried now",
-                    counted(failing as u64, "failed path is", "failed paths are")
+                    "{} and {} that {} down: retried now",
+                    counted(failing as u64, "failed path", "failed paths"),
+                    counted(down as u64, "remote", "remotes"),
+                    if down == 1 { "is" } else { "are" },
                 )]))
             }
             Command::Pause { remote, for_ms, while_connected } => {

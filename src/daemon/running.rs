@@ -394,13 +394,13 @@ fn start_plugins(config: &Config) -> Result<Option<Plugins>, BoxError> {
     Ok(Some(Plugins::new(plugin, config.changes, &roots, &remotes)))
 }
 
-/// Makes the function that reopens the log file at SIGHUP.
+/// Makes the function that reopens the log file: at SIGHUP, and when the state directory was deleted.
 pub fn reopen(log: &Log) -> Box<dyn Fn()> {
     let log = log.clone();
     Box::new(move || match log.reopen() {
-        Ok(Some(file)) => log::info!("SIGHUP: the log file {} is reopened", file.display()),
-        Ok(None) => log::info!("SIGHUP: the log goes to standard error, nothing is reopened"),
-        Err(error) => log::warn!("SIGHUP: {error}; the old file stays in use"),
+        Ok(Some(file)) => log::info!("the log file {} is reopened", file.display()),
+        Ok(None) => log::info!("the log goes to standard error, so there is no log file to reopen"),
+        Err(error) => log::warn!("{error}; the old log file stays in use"),
     })
 }
 

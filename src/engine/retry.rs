@@ -56,8 +56,8 @@ impl Outage {
         }
     }
 
-    /// The state after a failed try that began at `began`. The pause is 1/32 of the outage's length, within the limits of the kind of
-    /// failure; `salt` spreads the tries of many remotes.
+    /// The state after a failed try that began at `began`. The pause is a part of the outage's length (1/32, or 1/2 after a
+    /// refused login), within the limits of the failure; `salt` spreads the tries of many remotes.
     pub fn after_failure(
         before: Option<Self>,
         now: Now,
@@ -68,14 +68,14 @@ impl Outage {
         let known = before.as_ref().filter(|outage| outage.tries > 0);
         let since = known.map_or(now, |outage| outage.since);
         let kinds = known.map_or(0, |outage| outage.kinds) | failure.kind.bit();
-        let retry = failure.kind.policy().retry;
+        let retry = failure.retry();
         let (shortest, longest) = retry.pauses();
-        let pause = ((now - since) / 32).clamp(shortest, longest);
+        let pause = ((now - since) / retry.divisor()).clamp(shortest, longest);
         let jitter =
             pause.mul_f64((salt.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as f64 / 1024.0);
         let next = match retry {
             Retry::Often => (began + pause + jitter).max(now + BREATH),
-            Retry::Rarely => now + pause + jitter,
+            Retry::Rarely | Retry::Sparingly => now + pause + jitter,
         };
         let remind_at = known.map_or(now + REMINDER, |outage| outage.remind_at);
         let tries = before.map_or(0, |outage| outage.tries) + 1;
@@ -354,6 +354,17 @@ mod tests {
         assert!(longest_gap(FailureKind::Denied, quick, SHORT) < Duration::from_secs(2));
         let after_long = longest_gap(FailureKind::Denied, quick, LONG);
         assert!(after_long > MINUTE && after_long < MINUTE * 4 / 3, "{after_long:?}");
+    }
+
+    #[test]
+    fn a_refused_login_is_tried_less_than_ten_times_in_the_first_minute() {
+        let (mut outage, mut began, mut tries) = (Outage::unknown(), Now::ZERO, 0);
+        while began < MINUTE {
+            let failure = Failure::new(FailureKind::Denied, 5, "no").retried(Retry::Sparingly);
+            outage = Outage::after_failure(Some(outage), began, began, 7, failure);
+            (began, tries) = (outage.next, tries + 1);
+        }
+        assert!((6..10).contains(&tries), "{tries}");
     }
 
     #[test]

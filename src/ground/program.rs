@@ -13,6 +13,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+/// Where to look for sendmail: first in `PATH`, then in the usual places.
+pub const SENDMAILS: [&str; 3] = ["sendmail", "/usr/sbin/sendmail", "/usr/lib/sendmail"];
+
 /// How many bytes of a program's standard error are kept.
 const COMPLAINT_BYTES: u64 = 300;
 

@@ -225,6 +225,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_says_in_chinese_what_the_program_says_about_remotes() {
+        let kinds = crate::failure::policies().map(|policy| policy.advice.to_owned());
+        for words in crate::rsync::exit::advice::known_words().into_iter().chain(kinds) {
+            let key = format!("\n  [{}, ", serde_json::to_string(&words).unwrap());
+            assert!(PAGE.contains(&key), "{words} has no translation in SAID_ZH of page.html");
+        }
+    }
+
+    #[test]
     fn the_page_holds_one_script_and_one_style_and_nothing_from_elsewhere() {
         for element in ["script", "style"] {
             assert_eq!(PAGE.matches(&format!("<{element}")).count(), 1, "{element}");

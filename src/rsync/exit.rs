@@ -5,7 +5,7 @@ pub mod advice;
 mod lines;
 mod shortage;
 
-use crate::failure::{Failure, FailureKind, code};
+use crate::failure::{Failure, FailureKind, Retry, code};
 use crate::path::RelPath;
 use advice::{advice, hint};
 use lines::Line;
@@ -181,7 +181,11 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &RunPaths) 
         return denied(format!("has a hook that refuses us: {words}"), advice.into());
     }
     if let Some((reason, advice)) = advice(&text, code, places) {
-        return denied(reason, advice);
+        let failure = Failure::new(FailureKind::Denied, code, reason).advising(advice);
+        return Outcome::Failed(match advice::is_login(&text) {
+            true => failure.retried(Retry::Sparingly),
+            false => failure,
+        });
     }
     let reason = reason(&text, code);
     if is_full(&text) {

@@ -49,11 +49,26 @@ impl Snapshot {
     /// The verdict at `now_ms`, by these thresholds.
     pub fn health(&self, thresholds: &HealthThresholds, now_ms: u64) -> Health {
         let mut found = Vec::new();
+        self.judge_instance(&mut found);
         self.judge_roots(&mut found);
         self.judge_remotes(thresholds, now_ms, &mut found);
         found.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
         let level = found.first().map_or(Level::Ok, |(level, _)| *level);
         Health { level, reasons: found.into_iter().map(|(_, reason)| reason).collect() }
+    }
+
+    fn judge_instance(&self, found: &mut Vec<(Level, String)>) {
+        let of = &self.instance;
+        if of.unwatched > 0 {
+            let count =
+                counted(of.unwatched, "directory is not watched", "directories are not watched");
+            found.push((Level::Behind, format!("{count} and compared every minute instead")));
+        }
+        if of.journal_incomplete {
+            let reason =
+                "what is pending cannot be written down: the next start compares everything";
+            found.push((Level::Behind, reason.to_owned()));
+        }
     }
 
     fn judge_roots(&self, found: &mut Vec<(Level, String)>) {
@@ -96,7 +111,7 @@ impl Snapshot {
                 found.push((Level::Behind, reason));
             }
             let age = Duration::from_millis(remote.lag_ms(now_ms));
-            if age > thresholds.max_age {
+            if age > thresholds.max_age && remote.state != SyncState::Down {
                 let reason = format!("{name} is behind: a change waits for {} s", age.as_secs());
                 found.push((Level::Behind, reason));
             }
@@ -142,6 +157,18 @@ mod tests {
         assert_eq!(level(waits(39_000)), Level::Behind);
         assert_eq!(level(remote(SyncState::Paused)), Level::Behind);
         assert_eq!(level(remote(SyncState::Unknown)), Level::Ok);
+    }
+
+    #[test]
+    fn what_this_machine_lacks_is_not_called_well() {
+        let level = |change: fn(&mut Snapshot)| {
+            let mut snapshot = Snapshot::default();
+            change(&mut snapshot);
+            snapshot.health(&HealthThresholds::default(), 0).level
+        };
+        assert_eq!(level(|_| {}), Level::Ok);
+        assert_eq!(level(|it| it.instance.unwatched = 1), Level::Behind);
+        assert_eq!(level(|it| it.instance.journal_incomplete = true), Level::Behind);
     }
 
     #[test]

@@ -38,9 +38,9 @@ const OUTPUT_MAX: usize = 1 << 20;
 /// Show whether each path is mirrored, and which rule decides.
 ///
 /// Exit code: 0 all are mirrored; 1 at least one is not; 2 the configuration is wrong, or wrong usage.
-#[derive(Parser)]
+#[derive(Debug, Parser)]
 #[command(name = "explain", bin_name = "sersync2 explain")]
-struct ExplainArgs {
+pub struct ExplainArgs {
     #[command(flatten)]
     instance: InstanceWords,
 

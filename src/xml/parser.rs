@@ -30,6 +30,8 @@ pub struct Element {
     pub attributes: Vec<Attribute>,
     /// In the order of the file.
     pub children: Vec<Element>,
+    /// True when its end tag is missing, so that what follows it was read as its content.
+    pub is_unclosed: bool,
 }
 
 /// Parses `text`; reports broken parts and skips them.
@@ -125,6 +127,7 @@ impl<'a> Parser<'a> {
             span,
             attributes,
             children: Vec::new(),
+            is_unclosed: false,
         };
         if closed || self.open.len() >= DEPTH_MAX {
             self.place(element);
@@ -188,7 +191,8 @@ impl<'a> Parser<'a> {
 
     fn close_unclosed(&mut self, before: &str) {
         self.is_torn |= self.runaway.is_some();
-        if let Some(element) = self.open.last().filter(|_| self.runaway.is_none()) {
+        if let Some(element) = self.open.last_mut().filter(|_| self.runaway.is_none()) {
+            element.is_unclosed = true;
             let name = &element.name;
             let sentence = format!("<{name}> is not closed before {before}");
             self.problems.push(

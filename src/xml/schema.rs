@@ -151,7 +151,10 @@ impl SchemaWalk<'_> {
                 let taken = self.walk(child, child_kind);
                 node.add(taken, self.problems);
             } else if let Some((home, child_kind)) = find_home(self.containers, &child.name) {
-                self.problems.push(misplaced(child, child_kind, home, kind));
+                // In an unclosed element, the place of what follows it is a consequence.
+                if !element.is_unclosed {
+                    self.problems.push(misplaced(child, child_kind, home, kind));
+                }
                 let taken = self.walk(child, child_kind);
                 self.strays.push(taken);
             } else {
@@ -183,7 +186,7 @@ impl SchemaWalk<'_> {
         };
         let near = |names: &mut dyn Iterator<Item = &'static str>| near_word(&element.name, names);
         let (meant, help) = if let Some((home, kind)) = places.iter().find(is_it) {
-            (Some(*kind), Some(format!("it belongs into <{}>", home.name)))
+            (Some(*kind), Some(format!("it belongs into {}", place_of(home, parent, &places))))
         } else if let Some(name) = near(&mut here.clone().map(|(_, kind)| kind.name)) {
             (find(parent.children, name), Some(format!("did you mean <{name}>?")))
         } else if let Some(name) = near(&mut places.iter().map(|(_, kind)| kind.name)) {
@@ -215,6 +218,19 @@ impl SchemaWalk<'_> {
         };
         problem.help = help;
         self.problems.push(problem);
+    }
+}
+
+/// `<home>`; with its own parent where an element of the same name is the wrong one: `<filter>` in `<head>` and in `<plugin>`.
+fn place_of(
+    home: &ElementKind,
+    here: &ElementKind,
+    places: &[(&'static ElementKind, &'static ElementKind)],
+) -> String {
+    let outer = places.iter().find(|(_, kind)| std::ptr::eq(*kind, home));
+    match outer.filter(|_| home.name == here.name) {
+        Some((outer, _)) => format!("the <{}> of a <{}>", home.name, outer.name),
+        None => format!("<{}>", home.name),
     }
 }
 

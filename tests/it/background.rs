@@ -146,7 +146,7 @@ fn sighup_reopens_the_log_file() {
     setup.signal(Signal::HUP);
     wait_until("the log file is there again", || setup.log_file().exists());
     wait_until("it is said", || {
-        fs::read_to_string(setup.log_file()).is_ok_and(|log| log.contains("SIGHUP: the log file"))
+        fs::read_to_string(setup.log_file()).is_ok_and(|log| log.contains("is reopened"))
     });
     wait_until("standard error follows it", || open_file(setup.pid(), 2) == setup.log_file());
     setup.assert_mirrors(&remote, "after");

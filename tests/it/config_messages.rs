@@ -47,6 +47,8 @@ fn a_safety_switch_that_cannot_be_obeyed_is_refused() {
         "a_misspelt_section_of_switches",
         "a_filter_that_is_closed_before_its_expressions",
         "an_expression_that_lost_its_blank",
+        "an_expression_that_is_written_as_text",
+        "an_include_in_the_filter",
         "a_file_without_head",
         "a_section_behind_the_end_of_head",
     ] {

@@ -118,7 +118,9 @@ fn warnings_of(loaded: &Loaded) -> Finding {
 
 /// What would prevent the mirror from starting here.
 fn preflight_of(loaded: &Loaded) -> Vec<Finding> {
-    let problems = preflight::preflight(&loaded.config, &loaded.spans).into_sorted();
+    let mut problems = preflight::preflight(&loaded.config, &loaded.spans);
+    problems.append(preflight::preflight_reports(&loaded.spans));
+    let problems = problems.into_sorted();
     let finding = |problem: crate::xml::report::Problem| {
         let advice = problem.help.unwrap_or_default();
         match problem.severity {

@@ -13,7 +13,7 @@ const ADVICE: &[(&str, &str, &str)] = &[
     (
         "@ERROR: auth failed",
         "refuses {user}",
-        "compare <auth users passwordfile> with \"auth users\" and the secrets file of module {module} there, which nobody but its owner may read (chmod 600); its log says more",
+        "compare <auth users passwordfile> (the file here holds the password alone) with \"auth users\" and the secrets file of module {module} there (USER:PASSWORD, chmod 600); its log says more",
     ),
     (
         "@ERROR: access denied",
@@ -77,19 +77,24 @@ const ADVICE: &[(&str, &str, &str)] = &[
         "run chmod 600 on it",
     ),
     (
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "shows another ssh host key than before",
+        "if the machine was rebuilt, run ssh-keygen -R with its name as this user and connect once by hand; if it was not, somebody may be in between",
+    ),
+    (
         "Host key verification failed",
-        "shows an ssh host key that is unknown or has changed",
+        "shows an ssh host key that is unknown",
         "connect once by hand with ssh as this user",
     ),
     (
         "Permission denied (",
         "does not let {user} in with ssh",
-        "install the public key of the user who runs sersync there",
+        "install the public key of the user who runs sersync there; a key with a passphrase works only with an agent",
     ),
     (
         "Too many authentication failures",
         "does not let {user} in with ssh",
-        "install the public key of the user who runs sersync there",
+        "install the public key of the user who runs sersync there; a key with a passphrase works only with an agent",
     ),
     (
         "[Receiver] mkdir",
@@ -102,6 +107,15 @@ const ADVICE: &[(&str, &str, &str)] = &[
         "look at its mode and owner there",
     ),
 ];
+
+/// Messages about a refused login.
+const LOGINS: [&str; 3] =
+    ["@ERROR: auth failed", "Permission denied (", "Too many authentication failures"];
+
+/// True when the remote has refused the user or the password.
+pub(super) fn is_login(text: &str) -> bool {
+    LOGINS.iter().any(|words| text.contains(words))
+}
 
 /// What to check when nobody answers: a part of the message of rsync, ssh or the kernel, and the advice.
 const HINTS: &[(&str, &str)] = &[
@@ -176,6 +190,14 @@ pub(super) fn advice(text: &str, code: i32, places: &RunPaths) -> Option<(String
         words.replace("{user}", &user)
     };
     Some((fill(reason), fill(advice)))
+}
+
+/// Everything in the tables, for the test of its translation.
+#[cfg(test)]
+pub fn known_words() -> Vec<String> {
+    let reasons = ADVICE.iter().map(|(_, reason, _)| reason.replace("{user}", "user {user}"));
+    let advice = ADVICE.iter().map(|(_, _, advice)| (*advice).to_owned());
+    reasons.chain(advice).chain(HINTS.iter().map(|(_, hint)| (*hint).to_owned())).collect()
 }
 
 #[cfg(test)]

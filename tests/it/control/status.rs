@@ -190,6 +190,13 @@ fn every_instance_is_found_without_being_named() {
         let config = fs::canonicalize(&mirror.config).unwrap();
         wait_until("it is found", || everything().contains(&config.display().to_string()));
     }
+    let program = env!("CARGO_BIN_EXE_sersync2");
+    let output = std::process::Command::new(program).args(["flush"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(64), "{}", text(&output));
+    for mirror in &mirrors {
+        let option = format!("-o {}", fs::canonicalize(&mirror.config).unwrap().display());
+        assert!(text(&output).contains(&option), "{}", text(&output));
+    }
 }
 
 #[test]

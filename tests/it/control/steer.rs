@@ -51,6 +51,14 @@ fn flush_says_what_is_missing_and_why_when_the_remote_is_off() {
     for words in ["127.0.0.1::data", "missing", "it is down", "dir"] {
         assert!(text(&flushed).contains(words), "no {words:?} in {}", text(&flushed));
     }
+    // Log rotation sends SIGHUP to processes that are called sersync2, and means mirrors only.
+    let mut waits = command(&mirror, "flush", &["--timeout", "60"]).spawn().unwrap();
+    let name = format!("/proc/{}/comm", waits.id());
+    wait_until("a command has its own name", || {
+        fs::read_to_string(&name).is_ok_and(|name| name.trim() == "sersync2-flush")
+    });
+    waits.kill().unwrap();
+    waits.wait().unwrap();
     let elsewhere = run(&mirror, "flush", &["--timeout", "5", "/nowhere"]);
     assert_eq!(elsewhere.status.code(), Some(1));
     assert!(text(&elsewhere).contains("not below a watch path"), "{}", text(&elsewhere));

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use sersync::control::socket::connect_to;
+use sersync::state::config_of;
 
 use crate::control;
 use crate::support::mirror::{Mirror, Setup};
@@ -75,6 +76,7 @@ fn a_state_directory_that_is_deleted_is_made_again_with_all_that_is_pending() {
     mirror.wait_for_output("the state directory was deleted while this program runs");
     let state = journal(&mirror).parent().unwrap().to_path_buf();
     wait_until("the control socket answers again", || connect_to(&state).is_ok());
+    assert_eq!(config_of(&state), fs::canonicalize(&mirror.config).ok());
     mirror.write("later", "x");
     let written = || {
         let bytes = fs::read(journal(&mirror)).unwrap_or_default();

@@ -278,7 +278,7 @@ fn a_test_alert_says_what_came_of_each_way() {
         (output.status.code(), String::from_utf8_lossy(&said).into_owned())
     };
     let (code, said) = run();
-    assert!(code == Some(1) && said.contains("has no <alert start=\"true\">"), "{said}");
+    assert!(code == Some(3) && said.contains("has no <alert start=\"true\">"), "{said}");
     fs::write(&mirror.config, mirror.xml().replace("</sersync>", &elements)).unwrap();
     let (code, said) = run();
     assert_eq!(code, Some(1), "{said}");
