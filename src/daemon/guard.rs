@@ -80,7 +80,10 @@ impl Guard {
 
     /// Tells the operator how to confirm.
     pub fn advice(&self) -> String {
-        format!("if this is meant, create {} and restart", self.confirmation.display())
+        format!(
+            "if this is meant, run sersync2 confirm-deletions, or create {} and restart",
+            self.confirmation.display()
+        )
     }
 
     /// True once after the operator has confirmed: removes the file.

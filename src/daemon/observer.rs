@@ -197,11 +197,14 @@ impl Mirror {
             since_ms: clock.wall_of(*since),
             text: text.clone(),
         });
+        let withheld = self.trust.alarm(root);
+        let withheld =
+            withheld.map(|(since_ms, text)| Alarm { since_ms: *since_ms, text: text.clone() });
         RootStatus {
             path: self.teller.names.root(root),
             state,
             deletions,
-            alarms: alarms.collect(),
+            alarms: alarms.chain(withheld).collect(),
         }
     }
 

@@ -10,6 +10,7 @@ use super::main_event::{self, Counted, Walked};
 use super::notice::Names;
 use crate::change::{RootId, RootLoss, WatchEvent};
 use crate::engine::{Deletions, Event, FullSyncCause};
+use crate::ground::time::wall_ms;
 use crate::path::RelPath;
 use crate::record::{Merged, Observation};
 use crate::source::Source;
@@ -35,6 +36,8 @@ pub struct Trust {
     confirmed: BTreeSet<RootId>,
     /// Roots that are already being compared with the remotes, because they are another directory than before.
     compared: BTreeSet<RootId>,
+    /// Since when (wall clock, ms) and why the deletions of a root are withheld.
+    alarms: BTreeMap<RootId, (u64, String)>,
 }
 
 /// What to do with an event of the watch thread.
@@ -60,6 +63,7 @@ impl Trust {
             restrained: BTreeMap::new(),
             confirmed: BTreeSet::new(),
             compared: BTreeSet::new(),
+            alarms: BTreeMap::new(),
         }
     }
 
@@ -212,11 +216,11 @@ impl Trust {
                     lost.iter().take(PATHS_TOLD).map(RelPath::to_string).collect();
                 told.extend((lost.len() > PATHS_TOLD).then(|| "…".into()));
                 let lost = told.join(", ");
-                log::error!(
-                    "ALARM: {lost} in {path} is not mounted any more: directories are sent, and nothing in them is \
+                let sentence = format!(
+                    "{lost} in {path} is not mounted any more: directories are sent, and nothing in them is \
                      deleted on the remotes; mount it and restart; {advice}"
                 );
-                self.decide_deletions(root, Deletions::Withheld)
+                self.withhold_deletions(root, sentence)
             }
             // The watch thread handles lost mounts itself.
             WalkResult::All | WalkResult::Unmounted(_) | WalkResult::FirstStart => {
@@ -230,11 +234,11 @@ impl Trust {
             }
             WalkResult::TooMuchGone(Remains { known, gone }) => {
                 let (path, advice) = (self.names.root(root), self.advice());
-                log::error!(
-                    "ALARM: {gone} of {known} known entries below {path} are gone, and nobody saw them go: \
+                let sentence = format!(
+                    "{gone} of {known} known entries below {path} are gone, and nobody saw them go: \
                      they are not deleted on the remotes; {advice}"
                 );
-                self.decide_deletions(root, Deletions::Withheld)
+                self.withhold_deletions(root, sentence)
             }
             WalkResult::Unknown(_) | WalkResult::Listed(_) if is_compared => {
                 self.do_without_verdict(root)
@@ -355,6 +359,18 @@ impl Trust {
     /// Whether deletions below `root` may be made on the remotes.
     pub fn deletions(&self, root: RootId) -> Deletions {
         self.restrained.get(&root).copied().unwrap_or_default()
+    }
+
+    /// Since when (wall clock, ms) and why the deletions below `root` are withheld.
+    pub fn alarm(&self, root: RootId) -> Option<&(u64, String)> {
+        self.alarms.get(&root).filter(|_| self.deletions(root) == Deletions::Withheld)
+    }
+
+    /// Withholds the deletions below `root`. The sentence tells the operator why, in the log and in every snapshot.
+    fn withhold_deletions(&mut self, root: RootId, sentence: String) -> Vec<Event> {
+        log::error!("ALARM: {sentence}");
+        self.alarms.insert(root, (wall_ms(), sentence));
+        self.decide_deletions(root, Deletions::Withheld)
     }
 
     fn decide_deletions(&mut self, root: RootId, verdict: Deletions) -> Vec<Event> {

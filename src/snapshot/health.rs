@@ -79,7 +79,9 @@ impl Snapshot {
             }
             if root.deletions == DeletionState::Withheld {
                 let path = &root.path;
-                found.push((Level::Behind, format!("deletions below {path} are held back")));
+                found.push((Level::Behind, format!(
+                        "deletions below {path} are held back; if they are meant: sersync2 confirm-deletions"
+                    )));
             }
         }
     }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::control;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::same::{picture, wait_until_same};
@@ -41,6 +42,10 @@ fn half_a_tree_gone_during_downtime_is_deleted_only_when_that_is_confirmed() {
     for _ in 0..2 {
         mirror.launch();
         mirror.wait_for_output("ALARM: 707 of 12");
+        let told = control::text(&control::run(&mirror, "status", &[]));
+        for words in ["707 of 12", "run sersync2 confirm-deletions"] {
+            assert!(told.contains(words), "no {words:?} in {told}");
+        }
         // Everything else is still mirrored.
         wait_for_content(&daemon.at("d8/new"), "x");
         mirror.write("d9/later", "y");
