@@ -31,6 +31,14 @@ pub enum StateError {
         "no place for the state directory: neither XDG_STATE_HOME nor HOME is set; name one with --state-dir DIR"
     )]
     NoHome,
+    /// The configuration file cannot be found.
+    #[error("cannot find the configuration {}: {source}", path.display())]
+    NoConfig {
+        /// As the caller named it.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Another process works with this configuration.
     #[error("this configuration is already served by {}: stop it first, or use another configuration file (lock: {})",
         holder.map_or("another process".to_string(), |pid| format!("process {pid}")), path.display())]
@@ -61,6 +69,10 @@ pub enum StateError {
 }
 
 impl StateError {
+    fn no_config(path: &Path, source: io::Error) -> Self {
+        Self::NoConfig { path: path.to_path_buf(), source }
+    }
+
     fn io(verb: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Io { verb, path: path.to_path_buf(), source: source.into() }
     }
@@ -141,7 +153,7 @@ impl StateDir {
         places: &StateBases,
         patience: Patience<'_>,
     ) -> Result<Self, StateError> {
-        let config = fs::canonicalize(config).map_err(|e| StateError::io("find", config, e))?;
+        let config = fs::canonicalize(config).map_err(|e| StateError::no_config(config, e))?;
         let base = places.base()?;
         let path = base.join(state_name(&config));
         make_private_dir(&path)?;
@@ -339,7 +351,7 @@ fn make_private_dir(path: &Path) -> Result<(), StateError> {
 /// # Errors
 /// When there is no such file, or no place for state.
 pub fn directory_of(config: &Path, places: &StateBases) -> Result<PathBuf, StateError> {
-    let config = fs::canonicalize(config).map_err(|e| StateError::io("find", config, e))?;
+    let config = fs::canonicalize(config).map_err(|e| StateError::no_config(config, e))?;
     Ok(places.base()?.join(state_name(&config)))
 }
 

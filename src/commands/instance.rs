@@ -90,7 +90,11 @@ impl Which {
     /// Finds the state directory of a configuration. An instance that was started with another `--state-dir` is found by
     /// asking all running instances for their configuration.
     fn of_config(&self, config: &Path) -> Result<PathBuf, String> {
-        let directory = state::directory_of(config, &self.places()).map_err(|e| e.to_string())?;
+        let directory = match state::directory_of(config, &self.places()) {
+            Ok(directory) => directory,
+            // The file was moved away or removed: its instance still runs.
+            Err(error) => return self.running_of(config).ok_or_else(|| error.to_string()),
+        };
         if self.state_dir.is_some() || crate::control::socket::connect_to(&directory).is_ok() {
             return Ok(directory);
         }
@@ -98,6 +102,13 @@ impl Which {
         let same = |found: &PathBuf| found.file_name() == name.as_deref();
         let running = instances::find_all(&self.places()).into_iter().find(same);
         Ok(running.unwrap_or(directory))
+    }
+
+    /// The state directory of a running instance of a configuration file that is gone.
+    fn running_of(&self, config: &Path) -> Option<PathBuf> {
+        let config = ground::absolute::absolute(config);
+        let is_its = |directory: &PathBuf| state::config_of(directory).as_ref() == Some(&config);
+        instances::find_all(&self.places()).into_iter().find(is_its)
     }
 
     /// The state directory of the chosen instance.

@@ -191,9 +191,13 @@ fn retry_log_level_and_unknown_remotes_are_answered() {
 #[test]
 fn stop_returns_when_the_instance_has_ended() {
     let (_remote, mut mirror) = mirror_at_work();
+    // An instance whose configuration file was moved away can still be stopped by its name.
+    let away = mirror.config.with_extension("away");
+    fs::rename(&mirror.config, &away).unwrap();
     let stopped = run(&mirror, "stop", &[]);
     assert_eq!(stopped.status.code(), Some(0), "{}", text(&stopped));
     assert_eq!(mirror.wait().code(), Some(0));
+    fs::rename(&away, &mirror.config).unwrap();
     assert_eq!(run(&mirror, "stop", &[]).status.code(), Some(3));
 }
 
