@@ -2,6 +2,7 @@
 //! Does not know why a path is deferred.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Now;
 use super::mark::{Item, Mark, Recheck};
@@ -19,9 +20,13 @@ pub enum Condition {
     Quiet,
     /// When deletions are allowed.
     Deletions,
-    /// A confirmation: at this time, or later when the remote answers. When one is due, all are.
+    /// A confirmation: at this time, or later when the remote answers. All confirmations wait for the last one, but not longer
+    /// than [`CONFIRM_SPAN`] for it.
     Confirmed(Now),
 }
+
+/// The longest time by which later deliveries put off a confirmation.
+const CONFIRM_SPAN: Duration = Duration::from_secs(16);
 
 /// How many kinds of conditions there are.
 pub const KINDS: usize = 5;
@@ -70,6 +75,8 @@ struct Waiting {
     paths: BTreeMap<RelPath, Entry>,
     /// Nothing is due earlier.
     earliest: Option<Now>,
+    /// Nothing is due later.
+    latest: Option<Now>,
     /// There may be a tree among the marks.
     has_trees: bool,
 }
@@ -120,7 +127,7 @@ impl Deferred {
     pub fn put_off_rechecks(&mut self, due: Now) {
         let waiting = &mut self.kinds[ANSWERED];
         waiting.paths.values_mut().for_each(|entry| entry.due = entry.due.max(due));
-        waiting.find_earliest();
+        waiting.find_limits();
     }
 
     /// When the path, or the nearest one above it, is rechecked.
@@ -154,8 +161,10 @@ impl Deferred {
 
     /// Makes all confirmations due at `due` at the latest.
     pub fn confirm_soon(&mut self, due: Now) {
-        let earliest = &mut self.kinds[CONFIRMED].earliest;
-        *earliest = earliest.map(|earliest| earliest.min(due));
+        let Waiting { earliest, latest, .. } = &mut self.kinds[CONFIRMED];
+        for limit in [earliest, latest] {
+            *limit = limit.map(|limit| limit.min(due));
+        }
     }
 
     /// How many deliveries are to be confirmed.
@@ -230,10 +239,11 @@ impl Deferred {
     }
 
     fn due(&self, kind: usize, outlook: Outlook) -> Option<Now> {
-        let earliest = self.kinds[kind].earliest?;
+        let Waiting { earliest, latest, .. } = self.kinds[kind];
+        let due = if kind == CONFIRMED { latest?.min(earliest? + CONFIRM_SPAN) } else { earliest? };
         let Outlook { answers, quiet, deletions } = outlook;
         let met = [Some(Now::ZERO), answers, quiet, deletions, answers];
-        met[kind].map(|met| met.max(earliest))
+        met[kind].map(|met| met.max(due))
     }
 }
 
@@ -241,6 +251,7 @@ impl Waiting {
     /// Adds a path; returns the item that covers it now.
     fn insert(&mut self, path: RelPath, new: Entry) -> Item {
         self.earliest = self.earliest.into_iter().chain([new.due]).min();
+        self.latest = self.latest.max(Some(new.due));
         let path = self.tree_above(&path).unwrap_or(path);
         let entry = self.paths.entry(path.clone()).or_insert(new);
         entry.merge(new);
@@ -284,12 +295,13 @@ impl Waiting {
             std::mem::take(&mut self.paths).into_iter().partition(|(_, entry)| entry.due <= now);
         self.paths = later;
         self.has_trees &= !self.paths.is_empty();
-        self.find_earliest();
+        self.find_limits();
         items.extend(due.into_iter().map(|(path, entry)| Item { path, mark: entry.mark }));
     }
 
-    fn find_earliest(&mut self) {
-        self.earliest = self.paths.values().map(|entry| entry.due).min();
+    fn find_limits(&mut self) {
+        let due = || self.paths.values().map(|entry| entry.due);
+        (self.earliest, self.latest) = (due().min(), due().max());
     }
 
     /// Replaces the deepest paths by their directories' trees, until at most `limit` items are left.
@@ -350,6 +362,26 @@ mod tests {
     }
 
     #[test]
+    fn confirmations_wait_for_the_last_one_but_not_for_ever() {
+        let answers = Outlook { answers: Some(Now::ZERO), ..Outlook::default() };
+        let mut deferred = Deferred::default();
+        let confirm = |deferred: &mut Deferred, seconds, path| {
+            deferred.defer(Condition::Confirmed(SECOND * seconds), &entry(path));
+        };
+        confirm(&mut deferred, 4, "a");
+        confirm(&mut deferred, 7, "b");
+        assert_eq!(deferred.next_due(answers), Some(7 * SECOND));
+        (8..30).for_each(|seconds| confirm(&mut deferred, seconds, "c"));
+        let last = 4 * SECOND + CONFIRM_SPAN;
+        assert_eq!(deferred.next_due(answers), Some(last));
+        assert_eq!(names(&deferred.take_due(last, answers)), ["a", "b", "c"]);
+        confirm(&mut deferred, 40, "d");
+        assert_eq!(deferred.next_due(answers), Some(40 * SECOND));
+        deferred.confirm_soon(31 * SECOND);
+        assert_eq!(names(&deferred.take_due(31 * SECOND, answers)), ["d"]);
+    }
+
+    #[test]
     fn each_condition_holds_back_its_own_paths() {
         let mut deferred = Deferred::default();
         deferred.defer(Condition::Quiet, &entry("quiet"));
@@ -399,7 +431,7 @@ mod tests {
         /// Whatever is deferred, collapsed and taken: it stays covered, it is counted, and it comes exactly when it is said to.
         #[test]
         fn nothing_deferred_is_lost_and_the_answers_agree(
-            steps in proptest::collection::vec((arb_item(), 0u64..9, 0u8..5), 1..40),
+            steps in proptest::collection::vec((arb_item(), 0u64..9, 0u8..6), 1..40),
             max in 1usize..12,
         ) {
             let (mut deferred, mut now) = (Deferred::default(), Now::ZERO);
@@ -412,6 +444,7 @@ mod tests {
                     1 => _ = deferred.recheck(due, &item),
                     2 => deferred.defer(Condition::Quiet, &item),
                     3 => deferred.defer(Condition::Deletions, &item),
+                    4 => deferred.defer(Condition::Confirmed(due), &item),
                     _ => {
                         now = due;
                         let next = deferred.next_due(all);

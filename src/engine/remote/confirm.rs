@@ -13,7 +13,7 @@ use crate::engine::deferred::Condition;
 use crate::engine::pending::{Item, Mark, Recheck};
 use crate::path::RelPath;
 
-/// How long a confirmation waits, so that all deliveries of this time share one. Shortly before the sessions are closed, it can
+/// How long confirmations wait after the last delivery, so that many share one run. Shortly before the sessions are closed, it can
 /// use one of them, and nobody needs another afterwards.
 const CONFIRM_AFTER: Duration = SESSION_REST.saturating_sub(Duration::from_secs(1));
 
@@ -43,9 +43,11 @@ impl RemoteState {
             Item { path, mark }
         };
         let items: Vec<_> = delivered.into_iter().map(item).collect();
-        let wait = if self.flushes.is_empty() { CONFIRM_AFTER } else { Duration::ZERO };
         for item in &items {
-            self.deferred.defer(Condition::Confirmed(now + wait), item);
+            self.deferred.defer(Condition::Confirmed(now + CONFIRM_AFTER), item);
+        }
+        if !self.flushes.is_empty() {
+            self.deferred.confirm_soon(now);
         }
         items
     }
