@@ -139,14 +139,6 @@ impl Workers {
         }
     }
 
-    /// From now on, a remote that has answered keeps sessions ready until [`Self::close_sessions`] or
-    /// [`Self::reduce_sessions`].
-    pub fn keep_sessions_ready(&self, remote: RemoteId) {
-        if let Some(remote) = self.remotes.get(remote) {
-            remote.keep_sessions_ready();
-        }
-    }
-
     /// Ends the ready sessions of a remote.
     pub fn close_sessions(&mut self, remote: RemoteId) {
         self.give(Task::CloseSessions(remote));

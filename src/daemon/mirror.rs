@@ -357,7 +357,6 @@ impl Mirror {
 
     fn notify(&mut self, notice: &Notice) {
         if let Notice::FullSyncDone { remote, extraneous, .. } = notice {
-            self.workers.keep_sessions_ready(*remote);
             // While deletions are withheld, the full sync stays pending in the journal.
             if !matches!(extraneous, Extraneous::Withheld | Extraneous::Refused) {
                 self.ledger.full_sync_done(*remote);

@@ -124,7 +124,7 @@ impl RemoteWorker {
     }
 
     /// From now on sessions are kept ready, if the remote has answered.
-    pub fn keep_sessions_ready(&self) {
+    fn keep_sessions_ready(&self) {
         if let Some(abilities) = self.remote.abilities() {
             self.remote.sessions().keep_ready(abilities);
         }
