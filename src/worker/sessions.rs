@@ -486,11 +486,9 @@ impl Sessions {
     /// Drops the sessions that have ended unused. If the daemon refused one, its last message names the limit.
     fn drop_dead(&self, pool: &mut Pool) {
         let limits = Limits { stall: STALL_CONTACT, output_max: 0 };
-        for dead in pool.ready.extract_if(.., |ready| !ready.session.is_alive()) {
-            if dead.session.has_ended() {
-                let report = dead.session.feed(&[], limits);
-                places_allowed(&report.stderr).inspect(|allowed| self.learn_places(*allowed));
-            }
+        for dead in pool.ready.extract_if(.., |ready| ready.session.has_ended()) {
+            let report = dead.session.feed(&[], limits);
+            places_allowed(&report.stderr).inspect(|allowed| self.learn_places(*allowed));
         }
     }
 
@@ -508,7 +506,7 @@ impl Sessions {
     fn take(&self, request: &Request<'_>) -> Option<(Ready, Connected)> {
         let mut pool = lock(&self.pool);
         self.drop_dead(&mut pool);
-        pool.ready.retain(|ready| ready.since.elapsed() < AGE_MAX);
+        pool.ready.retain(|ready| ready.since.elapsed() < AGE_MAX && ready.session.is_alive());
         let fits = |ready: &Ready| *ready.session.spec() == request.spec;
         let (at, connected) = match request.kind {
             RunKind::Confirmation => {
@@ -522,7 +520,12 @@ impl Sessions {
             }
             _ => {
                 // Take the oldest, which has had the longest time to connect.
-                let at = pool.ready.iter().position(fits)?;
+                let Some(at) = pool.ready.iter().position(fits) else {
+                    if matches!(request.kind, RunKind::Batch { ignore_times: false }) {
+                        pool.upkeep.note_missing();
+                    }
+                    return None;
+                };
                 pool.used = Some(now());
                 (at, Connected::Before)
             }

@@ -9,11 +9,17 @@ use crate::rsync::Abilities;
 /// forget connections that carry nothing.
 pub const RENEW_AFTER: Duration = Duration::from_secs(60);
 
-/// How many sessions of one remote are kept.
+/// As many are kept at first: one for the next change, and one for a change right behind it.
+const FEWEST: usize = 2;
+
+/// How many sessions of one remote are kept: as many as its changes lately needed at once.
 #[derive(Debug, Default)]
 pub struct Upkeep {
     /// What the remote can do, while sessions are wanted.
     wanted: Option<Abilities>,
+    /// Grows with each change that found no session, and shrinks with each pause.
+    needed: usize,
+    /// How many are kept now.
     count: usize,
     /// How many may be started before the next success or renewal: sessions that end at once must not be restarted for ever.
     starts_left: usize,
@@ -22,20 +28,32 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    /// A run has succeeded: `count` sessions are kept from now on.
-    pub fn keep(&mut self, abilities: Abilities, count: usize) {
-        *self = Self { wanted: Some(abilities), count, starts_left: count, renew_at: None };
+    /// A run has succeeded: sessions are kept from now on, at most `max`.
+    pub fn keep(&mut self, abilities: Abilities, max: usize) {
+        self.needed = self.needed.clamp(FEWEST.min(max), max);
+        self.count = self.needed;
+        self.starts_left = self.count;
+        self.wanted = Some(abilities);
+        self.renew_at = None;
+    }
+
+    /// A change found no session, although some were kept.
+    pub fn note_missing(&mut self) {
+        if self.is_on() && !self.is_idle() {
+            self.needed += 1;
+        }
     }
 
     /// The remote is idle: `count` sessions are kept from now on.
     pub fn keep_idle(&mut self, abilities: Abilities, count: usize, now: Instant) {
-        self.keep(abilities, count);
-        self.renew_at = Some(now + RENEW_AFTER);
+        let needed = self.needed.saturating_sub(1);
+        let (wanted, renew_at) = (Some(abilities), Some(now + RENEW_AFTER));
+        *self = Self { wanted, needed, count, starts_left: count, renew_at };
     }
 
     /// None is kept before the next success.
     pub fn end(&mut self) {
-        *self = Self::default();
+        *self = Self { needed: self.needed.saturating_sub(1), ..Self::default() };
     }
 
     /// None is started before the next success or renewal.
@@ -121,6 +139,26 @@ mod tests {
         assert!(!upkeep.is_short(0) && !upkeep.renew(rest + RENEW_AFTER));
         assert_eq!((upkeep.next_renewal(), upkeep.wanted()), (None, None));
         upkeep.keep(Abilities::ALL, 4);
-        assert!(upkeep.is_short(3) && !upkeep.is_short(4));
+        assert!(upkeep.is_short(FEWEST - 1) && !upkeep.is_short(FEWEST));
+    }
+
+    #[test]
+    fn as_many_are_kept_as_changes_lately_needed_at_once() {
+        let mut upkeep = Upkeep::default();
+        let kept = |upkeep: &mut Upkeep, max| {
+            upkeep.keep(Abilities::ALL, max);
+            (0..9).find(|own| !upkeep.is_short(*own)).unwrap()
+        };
+        upkeep.note_missing();
+        assert_eq!(kept(&mut upkeep, 4), FEWEST, "the change after a pause finds none in any case");
+        upkeep.note_missing();
+        assert_eq!(kept(&mut upkeep, 4), 3);
+        (0..5).for_each(|_| upkeep.note_missing());
+        assert_eq!(kept(&mut upkeep, 4), 4);
+        upkeep.end();
+        assert_eq!(kept(&mut upkeep, 4), 3, "a pause may have ended the time of many changes");
+        (0..5).for_each(|_| upkeep.end());
+        assert_eq!(kept(&mut upkeep, 4), FEWEST);
+        assert_eq!((kept(&mut upkeep, 1), kept(&mut upkeep, 0)), (1, 0));
     }
 }
