@@ -59,11 +59,7 @@ impl Trial {
         (0..40).for_each(|_| operations.step());
         operations.count = 0;
         operations.log.clear();
-        operations.with_rule_files(
-            set.words
-                .iter()
-                .any(|word| word.contains('F') || word.contains(".rules") || word.contains('C')),
-        );
+        operations.with_rule_files(meaning.reads_rule_files);
         fs::create_dir(daemon.at("base")).unwrap();
         fs::write(daemon.at("base/x.c"), "base").unwrap();
         for copy in ["copy", "plain"] {
@@ -121,8 +117,9 @@ impl Trial {
         let end = Instant::now() + patience;
         loop {
             let mut wrong = self.meaning.differences(&plain, &copy);
-            // rsync by hand deletes nothing if part of the source is unreadable. The mirror deletes what was reported as deleted.
-            let is_there = |path: &str| self.mirror.source.join(path).symlink_metadata().is_ok();
+            // rsync by hand deletes nothing if part of the source is unreadable. The mirror deletes what was reported as deleted, also
+            // what a dangling link has replaced, which `-L` cannot read.
+            let is_there = |path: &str| self.mirror.source.join(path).exists();
             let stayed = |line: &String| {
                 line.strip_suffix(" is missing").is_some_and(|path| !is_there(path))
             };
@@ -226,10 +223,14 @@ struct Meaning {
     backs_up: bool,
     /// The first version stays.
     keeps_first: bool,
+    /// `--size-only`: of versions with equal sizes, the first one that was delivered stays.
+    compares_sizes: bool,
     /// Appending works as writing in place.
     appends: bool,
     /// `--max-delete` limits each run.
     limits_runs: bool,
+    /// Directories may hold files with rules.
+    reads_rule_files: bool,
 }
 
 impl Meaning {
@@ -238,8 +239,10 @@ impl Meaning {
         Self {
             backs_up: has("--backup"),
             keeps_first: has("--ignore-existing"),
+            compares_sizes: has("--size-only"),
             appends: has("--append"),
             limits_runs: has("--max-delete"),
+            reads_rule_files: has_rule_files(words),
         }
     }
 
@@ -248,7 +251,17 @@ impl Meaning {
             true => "--inplace".to_owned(),
             false => word.clone(),
         };
-        words.iter().map(word).collect()
+        let mut words: Vec<String> = words.iter().map(word).collect();
+        // Otherwise rsync deletes by the rules that the receiver has, before the new ones arrive.
+        if self.reads_rule_files && !words.iter().any(|word| word.starts_with("--delete-")) {
+            words.push("--delete-after".to_owned());
+        }
+        words
+    }
+
+    /// True when the older version `other` may stay instead of `content`.
+    fn may_stay(&self, other: &[u8], content: &[u8]) -> bool {
+        self.keeps_first || self.compares_sizes && other.len() == content.len()
     }
 
     fn is_backup(&self, path: &Path) -> bool {
@@ -258,7 +271,7 @@ impl Meaning {
 
     fn differences(&self, plain: &Path, copy: &Path) -> Vec<String> {
         let (plain, copy) = (picture(plain), picture(copy));
-        // A directory that holds backups cannot be deleted.
+        // A directory that holds backups can neither be deleted nor replaced by hand.
         let is_mine = |path: &PathBuf, whole: &BTreeMap<PathBuf, Vec<u8>>| {
             !whole.keys().any(|inner| inner.starts_with(path) && self.is_backup(inner))
         };
@@ -268,7 +281,11 @@ impl Meaning {
                 None if is_mine(path, &plain) => {
                     wrong.push(format!("{} is missing", path.display()))
                 }
-                Some(other) if other != content && !self.keeps_first => {
+                Some(other)
+                    if other != content
+                        && !self.may_stay(other, content)
+                        && is_mine(path, &plain) =>
+                {
                     wrong.push(format!("{} is stale", path.display()));
                 }
                 _ => {}
@@ -278,6 +295,12 @@ impl Meaning {
         wrong.extend(extra.map(|path| format!("{} is too many", path.display())));
         wrong
     }
+}
+
+/// True for `-F`, `-C` and `dir-merge`.
+fn has_rule_files(words: &[String]) -> bool {
+    let is_letter = |word: &String| !word.starts_with("--") && word.contains(['F', 'C']);
+    words.iter().any(|word| is_letter(word) || word.contains(".rules"))
 }
 
 fn skips_deletions(output: &Output) -> bool {
