@@ -73,7 +73,10 @@ pub fn run(words: Vec<OsString>, commands: &[&str]) -> ExitCode {
     if let Some(file) = &args.check {
         return check(file, &args);
     }
-    match start(&args) {
+    let started = start(&args);
+    // A reload may be reading lists of remotes.
+    remote_list::end_commands();
+    match started {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{error}");

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use log::Level;
+
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FailureKind {
@@ -110,6 +112,8 @@ pub struct Policy {
     pub subject: Subject,
     /// When it is retried.
     pub retry: Retry,
+    /// How grave it is in the log.
+    pub level: Level,
     /// The kind in one word, for machine-readable output.
     pub word: &'static str,
     /// The message. `{who}` is the remote or the root, `{reason}` the reason, `{kept}` how many changes are kept.
@@ -126,6 +130,7 @@ const KINDS: [(FailureKind, Policy); 8] = [
         Policy {
             subject: Subject::Remote,
             retry: Retry::Often,
+            level: Level::Error,
             word: "away",
             said: "remote {who} is down: {reason}; {kept} sent when it is back",
             over: "remote {who} is back after {after} s; {sent}",
@@ -137,8 +142,10 @@ const KINDS: [(FailureKind, Policy); 8] = [
         Policy {
             subject: Subject::Remote,
             retry: Retry::Often,
+            // It may be busy with clients of its own.
+            level: Level::Warn,
             word: "busy",
-            said: "remote {who} {reason}; {kept} sent when that is fixed",
+            said: "remote {who} {reason}; {kept} sent as soon as it has a free connection",
             over: "remote {who} is back after {after} s; {sent}",
             advice: "raise \"max connections\" in its rsyncd.conf",
         },
@@ -148,6 +155,7 @@ const KINDS: [(FailureKind, Policy); 8] = [
         Policy {
             subject: Subject::Remote,
             retry: Retry::Rarely,
+            level: Level::Error,
             word: "denied",
             said: "remote {who} {reason}; {kept} sent when that is fixed",
             over: "remote {who} is back after {after} s; {sent}",
@@ -159,6 +167,7 @@ const KINDS: [(FailureKind, Policy); 8] = [
         Policy {
             subject: Subject::Remote,
             retry: Retry::Rarely,
+            level: Level::Error,
             word: "options",
             said: "rsync refuses its options for remote {who}: {reason}; correct <commonParams> or the remote's rsync, the changes are kept",
             over: "remote {who} is back after {after} s; {sent}",
@@ -170,6 +179,7 @@ const KINDS: [(FailureKind, Policy); 8] = [
         Policy {
             subject: Subject::Program,
             retry: Retry::Rarely,
+            level: Level::Error,
             word: "fault",
             said: "a fault in sersync itself, in a job for remote {who}: {reason}; please report it with the `internal error` above \
                    it in the log; {kept} tried again",
@@ -182,6 +192,7 @@ const KINDS: [(FailureKind, Policy); 8] = [
         Policy {
             subject: Subject::Machine,
             retry: Retry::Often,
+            level: Level::Error,
             word: "shortage",
             said: "{reason}; what changes is kept, and sent when rsync can be started",
             over: "rsync can be started again: what waited is on its way",
@@ -193,6 +204,7 @@ const KINDS: [(FailureKind, Policy); 8] = [
         Policy {
             subject: Subject::Root,
             retry: Retry::Rarely,
+            level: Level::Error,
             word: "source",
             said: "ALARM: watch path {who}: {reason}; nothing is sent or deleted until it is as before",
             over: "watch path {who} can be read again: what waited is on its way",
@@ -204,6 +216,7 @@ const KINDS: [(FailureKind, Policy); 8] = [
         Policy {
             subject: Subject::Remote,
             retry: Retry::Rarely,
+            level: Level::Error,
             word: "path",
             said: "{who} could not be sent: {reason}",
             over: "",

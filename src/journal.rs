@@ -22,7 +22,7 @@ mod volume;
 pub use layout::JournalLayout;
 pub use replay::{Doubt, Replay};
 
-use frame::{CLOSED_AT, FrameSubject, PAYLOAD_MAX, YES, encode};
+use frame::{CLOSED_AT, Completeness, FrameSubject, PAYLOAD_MAX, YES, encode};
 use syncer::{Promotion, Syncer};
 use volume::{Volume, boot_number, next_path, renew};
 
@@ -43,7 +43,7 @@ pub enum JournalError {
         version: u16,
     },
     /// An I/O error.
-    #[error("cannot {verb} the journal {}: {source}", path.display())]
+    #[error("cannot {verb} the journal {}: {source}; fix that, or name another state directory with --state-dir DIR", path.display())]
     Io {
         /// The attempted operation.
         verb: &'static str,
@@ -71,6 +71,16 @@ pub struct Journal {
     /// Entries recorded since the last job began. They need not be recorded again.
     recent: Recent,
     health: Health,
+    walk: WalkState,
+}
+
+/// Whether a walk looks for changes that the journal lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WalkState {
+    /// None does.
+    Over,
+    /// The next start must not leave the walk out, unless this one ends.
+    Awaited,
 }
 
 /// Entries with their roots. A deletion is recorded even if an addition of the same path was.
@@ -115,13 +125,14 @@ impl Journal {
         let (live, health) = match renew(&path, &layout, &replay) {
             Ok(live) => (live, Health::Sound),
             Err(e) if is_full(&e) => {
-                warn_incomplete(&path, &e);
                 let live = Volume::stand_in(&path).map_err(|e| io("write", e))?;
+                warn_incomplete(&path, &e);
                 (live, Health::Incomplete { dropped: 0 })
             }
             Err(e) => return Err(io("write", e)),
         };
         let seq = replay.seq;
+        let walk = if replay.needs_walk() { WalkState::Awaited } else { WalkState::Over };
         let journal = Self {
             path,
             layout,
@@ -132,6 +143,7 @@ impl Journal {
             seq,
             recent: Recent::default(),
             health,
+            walk,
         };
         Ok((journal, replay))
     }
@@ -144,6 +156,35 @@ impl Journal {
     /// False while the file lacks changes, because it could not be written.
     pub fn is_complete(&self) -> bool {
         self.health == Health::Sound
+    }
+
+    /// Changes were missed, and a walk looks for them. Until [`Journal::walk_over`], the next start must do the same.
+    pub fn await_walk(&mut self) {
+        self.set_walk(WalkState::Awaited);
+    }
+
+    /// True while a walk looks for changes that the journal lacks.
+    pub fn awaits_walk(&self) -> bool {
+        self.walk == WalkState::Awaited
+    }
+
+    /// The walk is over. Call it when everything that it has found is in the journal on disk.
+    pub fn walk_over(&mut self) {
+        self.set_walk(WalkState::Over);
+    }
+
+    fn set_walk(&mut self, walk: WalkState) {
+        if std::mem::replace(&mut self.walk, walk) == walk || self.health != Health::Sound {
+            return;
+        }
+        self.adopt_successor();
+        let mut volumes = self.successor.iter().chain([&self.live]);
+        let marked = volumes.try_for_each(|volume| volume.mark(walk.completeness()));
+        drop(volumes);
+        match marked {
+            Ok(()) => self.syncer.sync(&self.live.file),
+            Err(e) => self.become_incomplete(&e),
+        }
     }
 
     /// A job begins. Returns the number of the last group of changes: the job delivers what changed up to it. Later changes are
@@ -275,7 +316,8 @@ impl Journal {
     fn write_anew(&mut self, pending: impl Iterator<Item = (RemoteId, RelPath, Extent)>) {
         self.seq.0 += 1;
         let from = next_path(&self.path);
-        match Volume::create(&from, &self.layout, self.seq, pending) {
+        let as_of = (self.seq, self.walk.completeness());
+        match Volume::create(&from, &self.layout, as_of, pending) {
             Ok(volume) => {
                 self.syncer.promote(Promotion {
                     file: Arc::clone(&volume.file),
@@ -377,6 +419,16 @@ impl Journal {
     }
 }
 
+impl WalkState {
+    /// What a journal that was written says of itself.
+    fn completeness(self) -> Completeness {
+        match self {
+            Self::Over => Completeness::Complete,
+            Self::Awaited => Completeness::UntilWalk,
+        }
+    }
+}
+
 fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded)
@@ -416,26 +468,30 @@ impl Recent {
 /// Warns of problems of the journal that was found.
 fn report(replay: &Replay, path: &Path) {
     let path = path.display();
-    match replay.doubt {
-        None => {}
-        Some(Doubt::Damaged) => {
-            log::warn!("the journal {path} is damaged: everything will be synced")
-        }
-        Some(Doubt::Incomplete) => {
-            log::warn!("the journal {path} lacks changes (full disk): everything will be synced")
-        }
-        Some(Doubt::Foreign) => {
-            log::warn!("the journal {path} is of another configuration: everything will be synced")
-        }
-        Some(Doubt::TooMany) => {
-            log::warn!("the journal {path} holds very many changes: everything will be synced")
-        }
+    let doubt = replay.doubt.map(|doubt| match doubt {
+        Doubt::Damaged => "is damaged",
+        Doubt::Incomplete => "lacks changes (full disk)",
+        Doubt::Foreign => "is of another configuration",
+        Doubt::TooMany => "holds very many changes",
+    });
+    if let Some(doubt) = doubt {
+        log::warn!(
+            "the journal {path} {doubt}: everything will be synced; a path that is gone here is deleted on the remotes if the \
+             journal or the record of the tree names it (any other only with -r)"
+        );
+    }
+    if replay.walk_unfinished {
+        log::warn!(
+            "the last run ended before it had found the changes that it missed: they are looked for now"
+        );
     }
     if replay.torn_bytes > 0 {
         let bytes = replay.torn_bytes;
         log::warn!("the journal {path} ends in an unfinished write: {bytes} bytes dropped");
     }
     if replay.power_lost {
-        log::warn!("the machine lost power or crashed while this configuration was mirrored");
+        log::warn!(
+            "the machine lost power or crashed while this configuration was mirrored: changes that were lost then are looked for"
+        );
     }
 }

@@ -11,11 +11,15 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
+use rustix::process::Pid;
+
 use crate::config::ListOrigin;
-use crate::ground::program::{self, Ended, read_up_to};
-use crate::sys::lease;
+use crate::ground::lock::lock;
+use crate::ground::program::{self, Ended, kill_group, read_up_to};
+use crate::sys::{self, lease};
 
 /// The maximum size of a list: a list has a few kilobytes, so a larger file is a mistake.
 const BYTES_MAX: u64 = 1 << 20;
@@ -78,10 +82,40 @@ fn check_length(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
     }
 }
 
+/// The process groups of running commands; `None` when the program is ending.
+static RUNNING: Mutex<Option<Vec<Pid>>> = Mutex::new(Some(Vec::new()));
+
+/// Ends running commands with everything that they have started, and starts no more. Call it at the program's end.
+pub fn end_commands() {
+    let groups = lock(&RUNNING).take();
+    groups.into_iter().flatten().for_each(|group| kill_group(Some(group)));
+}
+
+/// A command is running; dropping this says that it has ended.
+struct Noted(Option<Pid>);
+
+impl Noted {
+    fn start(command: Command) -> Result<(Self, program::Started), String> {
+        // Hold the lock until the group is noted, so that `end_commands` misses none.
+        let mut running = lock(&RUNNING);
+        let groups = running.as_mut().ok_or("sersync2 is ending")?;
+        let started = program::start(command).map_err(|error| format!("the program {error}"))?;
+        groups.extend(started.group());
+        Ok((Self(started.group()), started))
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        lock(&RUNNING).iter_mut().for_each(|groups| groups.retain(|group| Some(*group) != self.0));
+    }
+}
+
 /// Runs a command without a shell; returns its output, if it succeeds in time.
 fn run(words: &[String], limit: Duration) -> Result<Vec<u8>, String> {
     let (program, arguments) = words.split_first().ok_or("it names no program")?;
-    let ended = program::run(command(program, arguments), String::new(), BYTES_MAX, limit);
+    let (_noted, started) = Noted::start(command(program, arguments))?;
+    let ended = started.finish(String::new(), BYTES_MAX, limit);
     let Ended { status, printed, complaint } =
         ended.map_err(|error| format!("the program {error}"))?;
     if status.success() {
@@ -98,6 +132,8 @@ fn run(words: &[String], limit: Duration) -> Result<Vec<u8>, String> {
 fn command(program: &str, arguments: &[String]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // `end_commands` does not run when this program is killed.
+    sys::end_with_starter(&mut command);
     command
 }
 

@@ -60,6 +60,16 @@ pub fn lead_session(command: &mut std::process::Command) {
     unsafe { command.pre_exec(setsid) };
 }
 
+/// Makes the kernel kill the command when the thread that starts it ends, as it does when this program is killed.
+#[expect(unsafe_code, reason = "only the child itself can ask for that")]
+pub fn end_with_starter(command: &mut std::process::Command) {
+    use rustix::process::{Signal, set_parent_process_death_signal};
+    use std::os::unix::process::CommandExt;
+    let ask = || set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from);
+    // SAFETY: between fork and exec the child makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(ask) };
+}
+
 /// Lets only this command inherit the descriptor. The descriptor must stay open until the command runs.
 #[expect(unsafe_code, reason = "only the child itself can keep its descriptors")]
 pub fn inherit(command: &mut std::process::Command, descriptor: RawFd) {

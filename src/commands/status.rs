@@ -177,7 +177,7 @@ fn text(snapshot: &Snapshot, health: &Health, width: usize) -> String {
     let mut text = format!("{}  (process {}, up {up}", instance.config, instance.pid);
     text += if instance.stopping { ", stopping)\n" } else { ")\n" };
     if instance.journal_incomplete {
-        text += "  STATE CANNOT BE WRITTEN: after a restart everything is compared; make room in its directory\n";
+        text += "  STATE CANNOT BE WRITTEN: the next start compares everything, and may miss deletions that wait now\n";
     }
     if instance.unwatched > 0 {
         let count = counted(instance.unwatched, "DIRECTORY IS", "DIRECTORIES ARE");
@@ -245,6 +245,7 @@ fn remotes_text(remotes: &[&RemoteStatus], now_ms: u64, width: usize) -> String 
         "p99",
         "rate",
         "idle sessions",
+        "full sync",
     ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(remotes.iter().map(|remote| row(remote, now_ms)));
@@ -252,6 +253,9 @@ fn remotes_text(remotes: &[&RemoteStatus], now_ms: u64, width: usize) -> String 
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
     let mut shown: Vec<usize> = (0..head.len()).collect();
+    if remotes.iter().all(|remote| remote.last_full_sync_ms.is_none()) {
+        shown.retain(|column| head[*column] != "full sync");
+    }
     for name in LESS_IMPORTANT {
         let needed: usize = shown.iter().map(|column| widths[*column] + 2).sum();
         if needed + 2 > width {
@@ -270,7 +274,7 @@ fn remotes_text(remotes: &[&RemoteStatus], now_ms: u64, width: usize) -> String 
     text
 }
 
-fn row(remote: &RemoteStatus, now_ms: u64) -> [String; 9] {
+fn row(remote: &RemoteStatus, now_ms: u64) -> [String; 10] {
     let latency = |of: fn(&crate::snapshot::Latency) -> u64| {
         remote.latency.as_ref().map_or_else(|| "-".into(), |latency| micros(of(latency)))
     };
@@ -283,16 +287,19 @@ fn row(remote: &RemoteStatus, now_ms: u64) -> [String; 9] {
         (SyncState::Down, Some(down)) => format!("DOWN {}", ago(now_ms, down.since_ms)),
     };
     let since = |at: Option<u64>| at.map_or_else(|| "-".into(), |at| ago(now_ms, at));
+    let was =
+        |at: Option<u64>| at.map_or_else(|| "-".into(), |at| format!("{} ago", ago(now_ms, at)));
     [
         remote.name.clone(),
         state,
         remote.pending.to_string(),
         since(remote.oldest_pending_ms),
-        remote.last_delivery_ms.map_or_else(|| "-".into(), |at| format!("{} ago", ago(now_ms, at))),
+        was(remote.last_delivery_ms),
         latency(|it| it.p50_us),
         latency(|it| it.p99_us),
         format!("{:.1}/s", remote.paths_per_second),
         remote.sessions.to_string(),
+        was(remote.last_full_sync_ms),
     ]
 }
 
@@ -430,6 +437,19 @@ mod tests {
             assert!(narrow.contains(kept), "{narrow}");
         }
         assert!(!narrow.contains("idle sessions"), "{narrow}");
+    }
+
+    #[test]
+    fn the_last_full_sync_has_a_column_when_there_was_one() {
+        let remote = |last_full_sync_ms| RemoteStatus {
+            name: "h::m".into(),
+            last_full_sync_ms,
+            ..RemoteStatus::default()
+        };
+        let synced = remote(Some(1_000_000_000 - 5_700_000));
+        let lines = lines(&snapshot(vec![synced, remote(None)]));
+        let lasts: Vec<&str> = lines[2..5].iter().filter_map(|it| it.rsplit("  ").next()).collect();
+        assert_eq!(lasts, ["full sync", "1 h 35 min ago", "-"], "{lines:?}");
     }
 
     #[test]

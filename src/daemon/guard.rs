@@ -25,7 +25,9 @@ const COUNT_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Guard {
     share: Option<u64>,
-    /// The operator creates this file; it is removed when it has been read.
+    /// The command that confirms.
+    command: String,
+    /// The operator may create this file before a start; it is removed when it has been read.
     confirmation: PathBuf,
 }
 
@@ -46,10 +48,10 @@ pub struct Count {
 }
 
 impl Guard {
-    /// The guard of the configuration; `state` is the state directory.
-    pub fn new(guard: config::GuardConfig, state: &Path) -> Self {
+    /// The guard of the configuration. `command` is what an operator runs to confirm; `state` is the state directory.
+    pub fn new(guard: config::GuardConfig, command: String, state: &Path) -> Self {
         let share = guard.max_delete_percent.map(u64::from);
-        Self { share, confirmation: state.join("confirm-deletions") }
+        Self { share, command, confirmation: state.join("confirm-deletions") }
     }
 
     /// True when so much is gone that deletions need a confirmation.
@@ -80,10 +82,8 @@ impl Guard {
 
     /// Tells the operator how to confirm.
     pub fn advice(&self) -> String {
-        format!(
-            "if this is meant, run sersync2 confirm-deletions, or create {} and restart",
-            self.confirmation.display()
-        )
+        let (command, file) = (&self.command, self.confirmation.display());
+        format!("if this is meant: {command} (or create {file} and restart)")
     }
 
     /// True once after the operator has confirmed: removes the file.
@@ -138,7 +138,8 @@ mod tests {
     use super::*;
 
     fn guard(percent: Option<u8>, state: &Path) -> Guard {
-        Guard::new(config::GuardConfig { max_delete_percent: percent }, state)
+        let guard = config::GuardConfig { max_delete_percent: percent };
+        Guard::new(guard, "sersync2 confirm-deletions -o /etc/www.xml".into(), state)
     }
 
     #[test]
@@ -150,6 +151,8 @@ mod tests {
         assert!(!on.holds(Remains { known: 999, gone: 999 }));
         assert!(!guard(None, state.path()).holds(Remains { known: 9_999, gone: 9_999 }));
         assert!(on.guards(|enough| enough <= 1_000) && !on.guards(|enough| enough <= 999));
+        let advice = on.advice();
+        assert!(advice.contains(": sersync2 confirm-deletions -o /etc/www.xml "), "{advice}");
         fs::write(state.path().join("confirm-deletions"), "").unwrap();
         assert!(on.take_confirmation());
         assert!(!on.take_confirmation(), "a word counts once");

@@ -1,7 +1,7 @@
 //! What must be acknowledged: the journal, the jobs in flight, and the deliveries that wait for a barrier of the watch
 //! thread. Does not know what is pending (the engine does), and does not decide what is sent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::unacknowledged::{Acknowledgement, Unacknowledged};
@@ -35,6 +35,8 @@ pub struct Ledger {
     jobs: HashMap<JobId, InFlight>,
     /// For each remote, the full syncs that are owed: what each covers, and the journal's number when it was asked for.
     full_syncs: HashMap<RemoteId, BTreeMap<Extent, Seq>>,
+    /// Roots in which a walk looks for changes that the journal lacks.
+    awaited_walks: BTreeSet<RootId>,
     unacknowledged: Unacknowledged,
 }
 
@@ -46,7 +48,11 @@ impl Ledger {
         roots_of_remotes: Vec<RootId>,
         barrier: Barrier,
     ) -> Self {
+        // What the last run missed may be below any root.
+        let awaits_walks = journal.as_ref().is_some_and(Journal::awaits_walk);
+        let all_roots = roots_of_remotes.iter().copied().filter(|_| awaits_walks);
         Self {
+            awaited_walks: all_roots.collect(),
             journal,
             state,
             roots_of_remotes,
@@ -74,6 +80,7 @@ impl Ledger {
             // A scheduled full sync is not repeated after a crash: the next one comes on schedule.
             Event::FullSync(FullSyncCause::Schedule) => {}
             Event::FullSync(cause) => self.owe(engine, *cause, |_| true),
+            Event::Restored(remote, items) => self.note_restored(*remote, items),
             _ => {}
         }
         self.commit();
@@ -89,6 +96,28 @@ impl Ledger {
                 let seq = journal.append_pending(remote, &[(RelPath::root(), extent)]);
                 self.full_syncs.entry(remote).or_default().insert(extent, seq);
             }
+        }
+    }
+
+    /// The journal holds these items. If the whole tree is among them, the end of its full sync removes it.
+    fn note_restored(&mut self, remote: RemoteId, items: &[Item]) {
+        let Some(journal) = &mut self.journal else { return };
+        for item in items.iter().filter(|item| item.adds_everything()) {
+            let seq = journal.begin_job();
+            self.full_syncs.entry(remote).or_default().insert(item.mark.extent(), seq);
+        }
+    }
+
+    /// Notes that a walk looks for missed changes below `root`. If the program is killed before it ends, the next start walks, too.
+    pub fn walk_begins(&mut self, root: RootId) {
+        self.awaited_walks.insert(root);
+        self.journal.iter_mut().for_each(Journal::await_walk);
+    }
+
+    /// Notes that no walk of `root` is running or waiting. What the walks found is in the journal on disk.
+    pub fn walk_ends(&mut self, root: RootId) {
+        if self.awaited_walks.remove(&root) && self.awaited_walks.is_empty() {
+            self.journal.iter_mut().for_each(Journal::walk_over);
         }
     }
 

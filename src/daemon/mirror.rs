@@ -253,8 +253,13 @@ impl Mirror {
     fn caught_up(&mut self, walked: Walked) {
         // Write what it found to disk first: once the new record replaces the old one, no walk finds it again.
         self.ledger.commit_durably();
+        let root = walked.root;
         let events = self.trust.caught_up(walked);
         self.take_in_all(events);
+        // While deletions are withheld, the journal lacks them.
+        if !self.trust.is_looking(root) && self.trust.deletions(root).are_allowed() {
+            self.ledger.walk_ends(root);
+        }
     }
 
     /// Passes an event to the engine, unless a walk or a count must come first.
@@ -267,6 +272,7 @@ impl Mirror {
         match (self.trust.admit(&event), event) {
             (Admission::Passes, event) => self.take_in(event),
             (Admission::Walks, Event::Watch(WatchEvent::Overflow { root })) => {
+                self.ledger.walk_begins(root);
                 self.notify(&Notice::Overflow { root });
             }
             (Admission::Walks | Admission::Counts, _) => {}
@@ -438,8 +444,8 @@ impl Mirror {
     }
 
     /// Makes pending what the last run left in the journal, and retries what failed.
-    pub fn restore(&mut self, restored: Vec<Event>) {
-        restored.into_iter().for_each(|event| self.handle(event));
+    pub fn restore(&mut self, restored: impl Iterator<Item = Event>) {
+        restored.for_each(|event| self.handle(event));
         self.teller.write_fail_log(&self.engine);
     }
 

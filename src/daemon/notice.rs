@@ -66,7 +66,7 @@ impl Names {
     pub fn sentence(&self, notice: &Notice) -> (Level, String) {
         match notice {
             Notice::Failed { remote, root, failure, pending } => {
-                (Level::Error, self.failed(*remote, *root, failure, *pending))
+                (failure.kind.policy().level, self.failed(*remote, *root, failure, *pending))
             }
             Notice::Over { remote, root, kind, after, pending } => {
                 let policy = kind.policy();
@@ -253,6 +253,19 @@ mod tests {
         let said = "remote h::m is down: it is silent; 45 changes wait and are sent when it is back \
                     (this lasts for 2 h 5 min now; the next try is in 1 s)";
         assert_eq!(names.sentence(&notice), (Level::Warn, said.to_owned()));
+    }
+
+    #[test]
+    fn a_busy_remote_is_a_warning_with_the_remedy() {
+        let names = Names { roots: Vec::new(), remotes: vec!["h::m".into()] };
+        let reason = "serves as many clients as its `max connections` allows";
+        let failure = Failure::new(FailureKind::Busy, 5, reason).advising("raise it");
+        let (remote, root) = (RemoteId(0), RootId(0));
+        let notice = Notice::Failed { remote, root, failure, pending: 3 };
+        let said = format!(
+            "remote h::m {reason}: raise it; 3 changes wait and are sent as soon as it has a free connection"
+        );
+        assert_eq!(names.sentence(&notice), (Level::Warn, said));
     }
 
     #[test]

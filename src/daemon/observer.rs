@@ -138,7 +138,7 @@ impl Mirror {
             self.observer.tell(now, &snapshot);
             // A running full sync sends data between two events, so its figures change without one.
             let is_sending =
-                |remote: &RemoteStatus| remote.full_sync.is_some() && remote.in_flight > 0;
+                |remote: &RemoteStatus| remote.full_sync.is_some() && remote.running_jobs > 0;
             if snapshot.remotes.iter().any(is_sending) {
                 self.observer.note_news();
             }
@@ -230,7 +230,7 @@ impl Mirror {
             paused_until_ms: paused_until.map(|until| clock.wall_of(until)),
             pending: view.pending as u64,
             oldest_pending_ms: view.oldest.map(|since| clock.wall_of(since)),
-            in_flight: view.in_flight as u64,
+            running_jobs: view.running_jobs as u64,
             sessions: self.workers.sessions(id) as u64,
             full_sync,
             failing: view.failing as u64,

@@ -1,7 +1,7 @@
 //! Starts every part of a mirror in the order of their dependencies, and ends them in reverse order.
 //! The main loop is `daemon/mirror.rs`.
 
-use std::os::fd::OwnedFd;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -201,13 +201,12 @@ impl RunningDaemon {
         };
         let reload = Reload::new(origins, timers);
         let catch_up = state.map(|state| {
-            let guard = Guard::new(config.guard, state.path());
+            let guard = Guard::new(config.guard, confirm_command(args), state.path());
             let catch_up = CatchUp::new(records, exclude, guard, sender.clone());
             if args.full_sync { catch_up } else { catch_up.without_full_sync() }
         });
         let restored_from = sources.clone();
         let trust = Trust::new(sources, teller.names.clone(), catch_up);
-        let has_journal = journal.is_some();
         if let (Some(journal), Some(state)) = (&journal, holder.clone()) {
             let sender = sender.clone();
             journal.after_each_sync(move || {
@@ -222,7 +221,9 @@ impl RunningDaemon {
         let mut mirror = Mirror::new(parts, now());
         mirror.pause_again(&outside.pauses);
         let early = wait_for_watches(&events, config.mirrors.len());
-        let catches_up = !args.no_catch_up;
+        // Without a sound journal, only a walk finds what is gone.
+        let needs_walk = replay.as_ref().is_some_and(Replay::needs_walk);
+        let catches_up = !args.no_catch_up || needs_walk;
         if catches_up {
             mirror.doubt_recorded_roots();
         }
@@ -235,8 +236,8 @@ impl RunningDaemon {
             log::info!("watching {} with {}", mirror.watch.display(), watcher.backend());
         }
         mirror.distrust_changed_roots(catches_up);
-        if has_journal {
-            mirror.restore(restored(replay, &roots_of_remotes, &restored_from));
+        if let Some(replay) = replay {
+            mirror.restore(restored(&replay, &roots_of_remotes, &restored_from));
         }
         if catches_up {
             mirror.look_for_changes_since_the_last_run(args.full_sync);
@@ -279,6 +280,16 @@ fn end_orphans(state: Option<&StateDir>) {
     if ended > 0 {
         log::info!("ended {ended} rsync that the last run had left at work, because it was killed");
     }
+}
+
+/// The command that confirms deletions of this instance.
+fn confirm_command(args: &Args) -> String {
+    let shown = |path: &Path| absolute(path).display().to_string();
+    let mut command = format!("sersync2 confirm-deletions -o {}", shown(&args.config));
+    if let Some(state) = &args.state_dir {
+        command += &format!(" --state-dir {}", shown(state));
+    }
+    command
 }
 
 /// The constant facts about the process, for snapshots.
@@ -421,34 +432,41 @@ fn wait_for_watches(events: &Receiver<MainEvent>, roots: usize) -> Vec<MainEvent
     early
 }
 
-/// What the last run did not finish, as events for the engine.
-fn restored(replay: Option<Replay>, roots: &[RootId], sources: &[Arc<Source>]) -> Vec<Event> {
-    let Some(replay) = replay else { return Vec::new() };
-    let mut events = Vec::new();
-    for (remote, root) in roots.iter().enumerate() {
+/// What the last run did not finish, as events for the engine. They are made one remote after the other, because many remotes
+/// may lack the same paths.
+fn restored<'a>(
+    replay: &'a Replay,
+    roots: &'a [RootId],
+    sources: &[Arc<Source>],
+) -> impl Iterator<Item = Event> + 'a {
+    let ids = (0..sources.len()).map(RootId);
+    let absent: Vec<_> =
+        ids.zip(sources).map(|(id, root)| absent_paths(replay, id, root)).collect();
+    let of_remote = move |(remote, root): (usize, &RootId)| {
         let remote = RemoteId(remote);
         let items = restored_items(replay.pending(remote));
-        if items.is_empty() {
-            continue;
+        if !items.is_empty() {
+            log::info!("changes of the last run that are still to be delivered: {}", items.len());
         }
-        log::info!("changes of the last run that are still to be delivered: {}", items.len());
-        let root = sources.get(root.0).and_then(|source| source.open_healthy().ok());
-        let (absent, present): (Vec<_>, Vec<_>) =
-            items.into_iter().partition(|item| is_absent_unreported(root.as_ref(), item));
-        events.push(Event::Restored(remote, present));
-        if !absent.is_empty() {
-            events.push(Event::RestoredAbsent(remote, absent));
-        }
-    }
-    events
+        let is_absent = |item: &Item| {
+            let is_reported = item.mark.scope == Scope::Entry && !item.mark.additive;
+            !is_reported && absent[root.0].contains(&item.path)
+        };
+        let (absent, present): (Vec<_>, Vec<_>) = items.into_iter().partition(is_absent);
+        [Event::Restored(remote, present), Event::RestoredAbsent(remote, absent)]
+    };
+    let is_empty = |event: &Event| matches!(event, Event::Restored(_, items) | Event::RestoredAbsent(_, items) if items.is_empty());
+    roots.iter().enumerate().flat_map(of_remote).filter(move |event| !is_empty(event))
 }
 
-/// True when the path is absent below the open root, and the journal holds no deletion of this very path.
-fn is_absent_unreported(root: Option<&OwnedFd>, item: &Item) -> bool {
-    let is_reported = item.mark.scope == Scope::Entry && !item.mark.additive;
-    let stat = |root| statat(root, as_path(&item.path), AtFlags::SYMLINK_NOFOLLOW);
-    let is_absent = |root| matches!(stat(root), Err(Errno::NOENT | Errno::NOTDIR));
-    !is_reported && root.is_some_and(is_absent)
+/// The pending paths that are absent below a root; none if the root cannot be read.
+fn absent_paths(replay: &Replay, id: RootId, root: &Source) -> HashSet<RelPath> {
+    let Ok(root) = root.open_healthy() else { return HashSet::new() };
+    let is_absent = |path: &RelPath| {
+        let found = statat(&root, as_path(path), AtFlags::SYMLINK_NOFOLLOW);
+        matches!(found, Err(Errno::NOENT | Errno::NOTDIR))
+    };
+    replay.paths(id).filter(is_absent).collect()
 }
 
 /// The items of a restored journal. It is no longer known which files were sent while fresh, so single paths are

@@ -20,6 +20,8 @@ pub enum Condition {
     Quiet,
     /// When deletions are allowed.
     Deletions,
+    /// When it is decided whether deletions are allowed.
+    Decided,
     /// A confirmation: at this time, or later when the remote answers. All confirmations wait for the last one, but not longer
     /// than [`CONFIRM_SPAN`] for it.
     Confirmed(Now),
@@ -29,7 +31,7 @@ pub enum Condition {
 const CONFIRM_SPAN: Duration = Duration::from_secs(16);
 
 /// How many kinds of conditions there are.
-pub const KINDS: usize = 5;
+pub const KINDS: usize = 6;
 
 impl Condition {
     /// The index of its kind, and its time.
@@ -40,6 +42,7 @@ impl Condition {
             Self::Quiet => (QUIET, Now::ZERO),
             Self::Deletions => (DELETIONS, Now::ZERO),
             Self::Confirmed(due) => (CONFIRMED, due),
+            Self::Decided => (DECIDED, Now::ZERO),
         }
     }
 }
@@ -49,6 +52,7 @@ const ANSWERED: usize = 1;
 const QUIET: usize = 2;
 const DELETIONS: usize = 3;
 const CONFIRMED: usize = 4;
+const DECIDED: usize = 5;
 
 /// From when on each condition is met; `None` if another event has to come first.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,6 +63,8 @@ pub struct Outlook {
     pub quiet: Option<Now>,
     /// Deletions are allowed.
     pub deletions: Option<Now>,
+    /// It is decided whether deletions are allowed.
+    pub decided: Option<Now>,
 }
 
 /// Everything of one remote that waits for a condition.
@@ -226,7 +232,7 @@ impl Deferred {
 
     /// How many of them are undelivered changes. The others were delivered, and are only checked again.
     pub fn changes(&self) -> usize {
-        [AT, DELETIONS].into_iter().map(|kind| self.kinds[kind].paths.len()).sum()
+        [AT, DELETIONS, DECIDED].into_iter().map(|kind| self.kinds[kind].paths.len()).sum()
     }
 
     /// Keeps at most `max` items: the condition with the most paths replaces its deepest ones by their directories' trees.
@@ -241,8 +247,8 @@ impl Deferred {
     fn due(&self, kind: usize, outlook: Outlook) -> Option<Now> {
         let Waiting { earliest, latest, .. } = self.kinds[kind];
         let due = if kind == CONFIRMED { latest?.min(earliest? + CONFIRM_SPAN) } else { earliest? };
-        let Outlook { answers, quiet, deletions } = outlook;
-        let met = [Some(Now::ZERO), answers, quiet, deletions, answers];
+        let Outlook { answers, quiet, deletions, decided } = outlook;
+        let met = [Some(Now::ZERO), answers, quiet, deletions, answers, decided];
         met[kind].map(|met| met.max(due))
     }
 }
@@ -431,11 +437,16 @@ mod tests {
         /// Whatever is deferred, collapsed and taken: it stays covered, it is counted, and it comes exactly when it is said to.
         #[test]
         fn nothing_deferred_is_lost_and_the_answers_agree(
-            steps in proptest::collection::vec((arb_item(), 0u64..9, 0u8..6), 1..40),
+            steps in proptest::collection::vec((arb_item(), 0u64..9, 0u8..7), 1..40),
             max in 1usize..12,
         ) {
             let (mut deferred, mut now) = (Deferred::default(), Now::ZERO);
-            let all = Outlook { answers: Some(3 * SECOND), quiet: Some(2 * SECOND), deletions: Some(now) };
+            let all = Outlook {
+                answers: Some(3 * SECOND),
+                quiet: Some(2 * SECOND),
+                deletions: Some(now),
+                decided: Some(now),
+            };
             let mut owed: Vec<Item> = Vec::new();
             for (item, seconds, what) in steps {
                 let due = now + SECOND * seconds as u32;
@@ -445,6 +456,7 @@ mod tests {
                     2 => deferred.defer(Condition::Quiet, &item),
                     3 => deferred.defer(Condition::Deletions, &item),
                     4 => deferred.defer(Condition::Confirmed(due), &item),
+                    5 => deferred.defer(Condition::Decided, &item),
                     _ => {
                         now = due;
                         let next = deferred.next_due(all);

@@ -141,6 +141,10 @@ fn parse_event(text: &str) -> Event {
     };
     match words.as_slice() {
         ["changed", paths @ ..] => Event::Watch(WatchEvent::changed(ROOT, parse_changes(paths))),
+        ["gone", path] => {
+            let change = Change::entry(parse_item(path).path, Cause::Delete);
+            Event::Watch(WatchEvent::changed(ROOT, vec![change]))
+        }
         // So many files below a directory.
         ["storm", count, below] => {
             let names: Vec<String> =

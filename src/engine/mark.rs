@@ -106,6 +106,11 @@ impl Item {
         self.mark.extent().only_adds()
     }
 
+    /// True for the whole tree without deletions.
+    pub fn adds_everything(&self) -> bool {
+        self.path.is_root() && self.mark.scope == Scope::Tree && self.mark.additive
+    }
+
     /// True for a tree or a listing that deletes extraneous entries.
     pub fn deletes_below(&self) -> bool {
         !self.mark.additive && self.mark.scope != Scope::Entry

@@ -56,6 +56,11 @@ impl MoveHints {
         self.hints.get(new).filter(|hint| !hint.is_given_back).map(|hint| &hint.origin)
     }
 
+    /// Where the copy of `new` is, if a job has returned its move as undone.
+    pub fn given_back(&self, new: &RelPath) -> Option<&RelPath> {
+        self.hints.get(new).filter(|hint| hint.is_given_back).map(|hint| &hint.origin)
+    }
+
     /// Takes back an undone move. If the file was renamed again, returns its third name and where its copy is.
     pub fn give_back(&mut self, undone: UndoneMove) -> Option<(RelPath, RelPath)> {
         let UndoneMove { new, mut old } = undone;

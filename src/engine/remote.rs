@@ -134,9 +134,14 @@ impl RemoteState {
     /// Adds an item that the last run of the program did not deliver. No event reported what was deleted since then, so listings
     /// and trees wait for the decision about deletions.
     pub fn restore(&mut self, now: Now, item: &Item) {
+        if item.adds_everything() {
+            // A pending tree would absorb the deletions below it, and then delete what only the remote has. A full sync does not.
+            let full_sync = self.full_sync.get_or_insert_with(|| FullSync::new(now));
+            return full_sync.restart(FullSyncCause::Unrecorded, Extraneous::Kept);
+        }
         self.recheck(now, item);
         if self.permission.deletions == Deletions::Undecided && item.mark.scope != Scope::Entry {
-            self.deferred.defer(Condition::Deletions, item);
+            self.deferred.defer(Condition::Decided, item);
         } else {
             self.mark(&item.path, item.mark);
         }
@@ -195,6 +200,9 @@ impl RemoteState {
         let additive = scope == change.scope && change.extent().additive;
         let mark = Mark { compare_content, additive, ..Mark::new(scope) };
         let marked = self.mark(&change.path, mark);
+        if matches!(change.cause, Cause::Delete | Cause::MovedFrom) {
+            self.end_undone_move(now, &change.path);
+        }
         let Some(old) = &change.moved_from else {
             return;
         };
@@ -374,6 +382,7 @@ impl RemoteState {
             answers: answers.then_some(Now::ZERO),
             quiet: is_quiet.then_some(self.flights.last_end() + QUIET),
             deletions: self.permission.may_delete().then_some(Now::ZERO),
+            decided: (self.permission.deletions != Deletions::Undecided).then_some(Now::ZERO),
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -47,23 +47,71 @@ pub enum RunError {
     TooLong(Duration),
 }
 
-/// Runs a program in a process group of its own, and kills the group if the program runs longer than `limit`. Streams that are
-/// pipes are served: the program gets `input`, and at most `printed_max` bytes of its output are kept.
+/// A program that was started in a process group of its own.
+#[derive(Debug)]
+pub struct Started(Child);
+
+/// Starts a program in a process group of its own, and waits for its end: [`start`] and [`Started::finish`].
 ///
 /// # Errors
 /// It did not end by itself.
 pub fn run(
-    mut command: Command,
+    command: Command,
     input: String,
     printed_max: u64,
     limit: Duration,
 ) -> Result<Ended, RunError> {
-    let mut child = command.process_group(0).spawn().map_err(|error| match error.kind() {
+    start(command)?.finish(input, printed_max, limit)
+}
+
+/// Starts a program in a process group of its own.
+///
+/// # Errors
+/// It cannot be started.
+pub fn start(mut command: Command) -> Result<Started, RunError> {
+    let started = command.process_group(0).spawn();
+    started.map(Started).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => RunError::NotThere,
         _ => RunError::NotStarted(error),
-    })?;
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let kill = || group.map(|group| kill_process_group(group, Signal::KILL));
+    })
+}
+
+impl Started {
+    /// Its process group: the program and what it has started.
+    pub fn group(&self) -> Option<Pid> {
+        i32::try_from(self.0.id()).ok().and_then(Pid::from_raw)
+    }
+
+    /// Waits for its end, and kills its group if it runs longer than `limit`. Streams that are pipes are served: the program gets
+    /// `input`, and at most `printed_max` bytes of its output are kept.
+    ///
+    /// # Errors
+    /// It did not end by itself.
+    pub fn finish(
+        self,
+        input: String,
+        printed_max: u64,
+        limit: Duration,
+    ) -> Result<Ended, RunError> {
+        let group = self.group();
+        wait(self.0, input, printed_max, limit).inspect_err(|_| kill_group(group))
+    }
+}
+
+/// Ends all processes of a group.
+pub fn kill_group(group: Option<Pid>) {
+    if let Some(group) = group {
+        // Fails only when they have ended.
+        _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+fn wait(
+    mut child: Child,
+    input: String,
+    printed_max: u64,
+    limit: Duration,
+) -> Result<Ended, RunError> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (tell, ended) = bounded::<io::Result<(ExitStatus, Vec<u8>)>>(1);
     // Do not join these threads: a grandchild that has left the group may hold their pipes open.
@@ -78,10 +126,8 @@ pub fn run(
         // Fails only when the caller does not wait any more.
         _ = tell.send(ended);
     });
-    let complaint = waits.and_then(|_| stderr.map(first_bytes).transpose()).map_err(|error| {
-        kill();
-        RunError::NotWatched(error)
-    })?;
+    let complaint = waits.and_then(|_| stderr.map(first_bytes).transpose());
+    let complaint = complaint.map_err(RunError::NotWatched)?;
     match ended.recv_timeout(limit) {
         Ok(Ok((status, printed))) => {
             let complaint = complaint.filter(|_| !status.success());
@@ -93,10 +139,7 @@ pub fn run(
             Ok(Ended { status, printed, complaint: complaint.and_then(first_line) })
         }
         Ok(Err(error)) => Err(RunError::NotWatched(error)),
-        Err(_) => {
-            kill();
-            Err(RunError::TooLong(limit))
-        }
+        Err(_) => Err(RunError::TooLong(limit)),
     }
 }
 

@@ -11,8 +11,8 @@ const MAGIC: &[u8; 8] = b"sersyncJ";
 pub const VERSION: u16 = 2;
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 48;
-/// The offset of the byte that says whether every change is in the file. It is overwritten in place, because a full disk
-/// has no space for anything else.
+/// The offset of the byte that says whether every change is in the file ([`Completeness`]). It is overwritten in place, because a
+/// full disk has no space for anything else.
 pub const COMPLETE_AT: u64 = 10;
 /// The offset of the byte that says whether the journal was closed in order.
 pub const CLOSED_AT: u64 = 11;
@@ -20,14 +20,47 @@ pub const CLOSED_AT: u64 = 11;
 pub const YES: u8 = b'Y';
 /// The value of a marker byte that is not set.
 pub const NO: u8 = b'N';
+/// The value of the first marker byte for [`Completeness::UntilWalk`]. Older versions take it for [`NO`], which is safe.
+const UNTIL_WALK: u8 = b'W';
 /// A frame that has this length gets no more items; a longer list is divided into several frames.
 pub const PAYLOAD_MAX: usize = 1 << 20;
+
+/// Whether every change is in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completeness {
+    /// Every change is.
+    Complete,
+    /// Changes were missed, as when the kernel drops events, and the walk that finds them has not ended yet.
+    UntilWalk,
+    /// Changes were not written (full disk); anything may be pending.
+    Incomplete,
+}
+
+impl Completeness {
+    /// Its marker byte.
+    pub fn marker(self) -> u8 {
+        match self {
+            Self::Complete => YES,
+            Self::UntilWalk => UNTIL_WALK,
+            Self::Incomplete => NO,
+        }
+    }
+
+    fn of_marker(marker: u8) -> Self {
+        match marker {
+            YES => Self::Complete,
+            UNTIL_WALK => Self::UntilWalk,
+            // A damaged marker must not hide a loss.
+            _ => Self::Incomplete,
+        }
+    }
+}
 
 /// The content of the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalHeader {
-    /// False: changes were not written (full disk); anything may be pending.
-    pub complete: bool,
+    /// Whether every change is in the file.
+    pub completeness: Completeness,
     /// True: the writer ended in order.
     pub closed: bool,
     /// Which boot of the machine wrote it; zero when unknown.
@@ -40,8 +73,8 @@ impl JournalHeader {
         let mut bytes = [0; HEADER_LEN];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[COMPLETE_AT as usize] = marker(self.complete);
-        bytes[CLOSED_AT as usize] = marker(self.closed);
+        bytes[COMPLETE_AT as usize] = self.completeness.marker();
+        bytes[CLOSED_AT as usize] = if self.closed { YES } else { NO };
         bytes[16..24].copy_from_slice(&self.boot.to_le_bytes());
         bytes
     }
@@ -60,16 +93,11 @@ impl JournalHeader {
         let mut boot = [0; 8];
         boot.copy_from_slice(&bytes[16..24]);
         Ok(Self {
-            // Anything but a clear yes counts as no: a damaged marker must not hide a loss.
-            complete: bytes[COMPLETE_AT as usize] == YES,
+            completeness: Completeness::of_marker(bytes[COMPLETE_AT as usize]),
             closed: bytes[CLOSED_AT as usize] == YES,
             boot: u64::from_le_bytes(boot),
         })
     }
-}
-
-fn marker(set: bool) -> u8 {
-    if set { YES } else { NO }
 }
 
 /// What a frame says about a list of paths.
@@ -186,11 +214,15 @@ mod tests {
 
     #[test]
     fn header_comes_back_and_a_newer_one_is_named() {
-        let header = JournalHeader { complete: true, closed: false, boot: 7 };
+        use Completeness::{Complete, Incomplete, UntilWalk};
+        for completeness in [Incomplete, UntilWalk, Complete] {
+            let header = JournalHeader { completeness, closed: false, boot: 7 };
+            assert_eq!(JournalHeader::decode(&header.encode()), Ok(header));
+        }
+        let header = JournalHeader { completeness: Complete, closed: false, boot: 7 };
         let mut bytes = header.encode();
-        assert_eq!(JournalHeader::decode(&bytes), Ok(header));
         bytes[COMPLETE_AT as usize] = 0;
-        assert!(!JournalHeader::decode(&bytes).unwrap().complete);
+        assert_eq!(JournalHeader::decode(&bytes).unwrap().completeness, Incomplete);
         bytes[8] = 9;
         assert_eq!(JournalHeader::decode(&bytes), Err(Some(9)));
         assert_eq!(JournalHeader::decode(&bytes[..20]), Err(None));

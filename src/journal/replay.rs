@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::frame::{
-    Frame, FrameSubject, HEADER_LEN, JournalHeader, decode_extent, encode_extent, parse_frame,
+    Completeness, Frame, FrameSubject, HEADER_LEN, JournalHeader, decode_extent, encode_extent,
+    parse_frame,
 };
 use super::{JournalLayout, Seq};
 use crate::change::{Extent, RemoteId, RootId, Scope};
@@ -35,9 +36,12 @@ pub enum Doubt {
 pub struct Replay {
     /// No journal was there: the first start with this configuration (or its state was deleted).
     pub fresh: bool,
-    /// If everything is pending for every remote: the reason.
+    /// Set when everything is pending for every remote, and why. Nothing is deleted for that: only the deletions that can
+    /// be read are pending, and a walk finds what is gone of the recorded tree.
     pub doubt: Option<Doubt>,
-    /// Remotes that the journal did not know: everything is pending for them.
+    /// A walk was looking for missed changes when the program ended.
+    pub walk_unfinished: bool,
+    /// Remotes that the journal did not know: everything is pending for them. Nothing is deleted for that.
     pub new_remotes: Vec<RemoteId>,
     /// Bytes of an unfinished last write that were dropped.
     pub torn_bytes: usize,
@@ -66,6 +70,7 @@ impl Replay {
         Self {
             fresh: true,
             doubt: None,
+            walk_unfinished: false,
             new_remotes: Vec::new(),
             torn_bytes: 0,
             power_lost: false,
@@ -77,28 +82,64 @@ impl Replay {
 
     /// Reads a journal; `boot` is the running boot (zero: unknown). Fails with the version of a newer program's journal.
     pub fn read(bytes: &[u8], layout: &JournalLayout, boot: u64) -> Result<Self, u16> {
+        Self::read_up_to(bytes, layout, boot, MARKS_MAX)
+    }
+
+    /// The same, with at most about `marks_max` marks.
+    pub(super) fn read_up_to(
+        bytes: &[u8],
+        layout: &JournalLayout,
+        boot: u64,
+        marks_max: usize,
+    ) -> Result<Self, u16> {
         let mut replay = Self { fresh: false, ..Self::fresh(layout) };
         match JournalHeader::decode(bytes) {
             Err(Some(version)) => return Err(version),
             Err(None) => replay.doubt = Some(Doubt::Damaged),
             Ok(header) => {
                 replay.power_lost = !header.closed && header.boot != boot && boot != 0;
-                if !header.complete {
+                replay.walk_unfinished = header.completeness == Completeness::UntilWalk;
+                if header.completeness == Completeness::Incomplete {
                     replay.doubt = Some(Doubt::Incomplete);
                 }
-                replay.read_frames(&bytes[HEADER_LEN..]);
+                replay.read_frames(&bytes[HEADER_LEN..], marks_max);
             }
         }
         if replay.doubt.is_some() {
-            // The single hint covers everything; more hints would only cost memory.
-            replay.roots.iter_mut().for_each(Marks::clear);
+            replay.keep_deletions();
             let all: Vec<_> = replay.layout.remotes().collect();
-            replay.owe_everything(&all);
+            replay.owe_everything(&all, ADDITIONS);
         }
         Ok(replay)
     }
 
-    fn read_frames(&mut self, mut bytes: &[u8]) {
+    /// True when the next walk must not be left out: it finds changes that are not in the journal.
+    pub fn needs_walk(&self) -> bool {
+        self.doubt.is_some() || self.walk_unfinished || self.power_lost
+    }
+
+    /// Whether every change is in a journal that is made from this.
+    pub(super) fn completeness(&self) -> Completeness {
+        match self.needs_walk() {
+            true => Completeness::UntilWalk,
+            false => Completeness::Complete,
+        }
+    }
+
+    /// Replaces all marks by one for everything, with deletions: their names are lost.
+    fn forget_names(&mut self, remotes: &[RemoteId]) {
+        self.roots.iter_mut().for_each(Marks::clear);
+        self.owe_everything(remotes, Extent::new(Scope::Tree));
+    }
+
+    /// Drops what the one mark for everything covers.
+    fn keep_deletions(&mut self) {
+        for marks in &mut self.roots {
+            marks.retain(|key, _| !extent_of(key).is_some_and(|extent| ADDITIONS.covers(extent)));
+        }
+    }
+
+    fn read_frames(&mut self, mut bytes: &[u8], marks_max: usize) {
         let table = match parse_frame(bytes) {
             Ok((frame, len)) => {
                 bytes = &bytes[len..];
@@ -139,13 +180,21 @@ impl Replay {
                     break;
                 }
             }
-            if self.roots.iter().map(Marks::len).sum::<usize>() > MARKS_MAX {
+            if self.count() > marks_max {
                 self.doubt = self.doubt.or(Some(Doubt::TooMany));
-                self.roots.iter_mut().for_each(Marks::clear);
+                self.keep_deletions();
+                // Make room for many more, because this is slow.
+                if self.count() > marks_max / 2 {
+                    self.forget_names(&known);
+                }
             }
         }
         self.new_remotes = here.remotes().filter(|r| !known.contains(r)).collect();
-        self.owe_everything(&self.new_remotes.clone());
+        self.owe_everything(&self.new_remotes.clone(), ADDITIONS);
+    }
+
+    fn count(&self) -> usize {
+        self.roots.iter().map(Marks::len).sum()
     }
 
     /// `None` if the frame is invalid although its checksum is right.
@@ -199,13 +248,19 @@ impl Replay {
         }
     }
 
-    fn owe_everything(&mut self, remotes: &[RemoteId]) {
+    fn owe_everything(&mut self, remotes: &[RemoteId], extent: Extent) {
         for &remote in remotes {
             if let Some(root) = self.layout.root_of(remote) {
                 let bit = self.bit(remote);
-                self.owe(root, self.seq, bit, &[(Extent::new(Scope::Tree), b"")]);
+                self.owe(root, self.seq, bit, &[(extent, b"")]);
             }
         }
+    }
+
+    /// The paths that any remote of `root` lacks, sorted; a path may be there more than once.
+    pub fn paths(&self, root: RootId) -> impl Iterator<Item = RelPath> + '_ {
+        let marks = self.roots.get(root.0).into_iter().flatten();
+        marks.filter_map(|(key, _)| Some(split_key(key)?.0))
     }
 
     /// What is pending for `remote`, sorted by path.
@@ -227,12 +282,19 @@ struct Map {
     remotes: Vec<Option<RemoteId>>,
 }
 
+/// The tree below a root, without deletions. It covers every change that is no deletion.
+const ADDITIONS: Extent = Extent { scope: Scope::Tree, additive: true };
+
 fn clearable(bit: u64) -> u64 {
     bit & !(1 << RANK_SHARED)
 }
 
 fn key(path: &[u8], extent: Extent) -> Box<[u8]> {
     [path, &[0, encode_extent(extent)]].concat().into()
+}
+
+fn extent_of(key: &[u8]) -> Option<Extent> {
+    key.last().copied().and_then(decode_extent)
 }
 
 fn split_key(key: &[u8]) -> Option<(RelPath, Extent)> {
@@ -243,7 +305,7 @@ fn split_key(key: &[u8]) -> Option<(RelPath, Extent)> {
 /// Clears `bits` for everything that a delivery of `path` up to number `upto` covers.
 fn settle(marks: &mut Marks, path: &[u8], delivered: Extent, upto: Seq, bits: u64) {
     let stays = |key: &[u8], mark: &mut Mark| {
-        let extent = key.last().copied().and_then(decode_extent);
+        let extent = extent_of(key);
         extent.is_some_and(|extent| !delivered.covers(extent)) || mark.settle(upto, bits)
     };
     if delivered.scope == Scope::Tree && path.is_empty() {

@@ -45,8 +45,9 @@ fn additive_tree(text: &str) -> (RelPath, Extent) {
     (path(text), Extent { scope: Scope::Tree, additive: true })
 }
 
+/// What is pending in doubt: everything, but no deletion.
 fn everything() -> Pending {
-    [tree("")].into()
+    [additive_tree("")].into()
 }
 
 fn changed(journal: &mut Journal, root: usize, items: &[(RelPath, Extent)]) -> Seq {
@@ -250,6 +251,69 @@ fn garbage_in_the_middle_makes_everything_pending_and_is_kept_aside() {
 }
 
 #[test]
+fn in_doubt_the_deletions_that_can_be_read_are_pending_and_no_others() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
+    let delivered = deletion("delivered");
+    let upto = changed(&mut journal, 0, &[entry("x"), deletion("gone"), delivered.clone()]);
+    journal.append_delivered(A, upto, &[delivered.clone()]);
+    changed(&mut journal, 0, &[tree("moved"), deletion("unreadable")]);
+    journal.commit();
+    drop(journal);
+    let mut bytes = fs::read(file(&dir)).unwrap();
+    let damaged = bytes.windows(5).position(|name| name == b"moved").unwrap();
+    bytes[damaged] = b'M';
+    fs::write(file(&dir), &bytes).unwrap();
+    let found = replay(dir.path());
+    assert_eq!((found.doubt, found.needs_walk()), (Some(Doubt::Damaged), true));
+    assert_eq!(pending(&found, A), [additive_tree(""), deletion("gone")].into());
+    assert_eq!(pending(&found, B), [additive_tree(""), deletion("gone"), delivered].into());
+    assert_eq!(pending(&found, C), everything());
+}
+
+#[test]
+fn too_many_changes_become_one_and_so_do_too_many_deletions() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
+    (0..30).for_each(|i| _ = changed(&mut journal, 0, &[entry(&format!("f{i}"))]));
+    changed(&mut journal, 0, &[deletion("gone")]);
+    journal.commit();
+    let read =
+        |max| Replay::read_up_to(&fs::read(file(&dir)).unwrap(), &two_roots(), 0, max).unwrap();
+    assert_eq!(read(40).doubt, None);
+    let many = read(20);
+    assert_eq!(many.doubt, Some(Doubt::TooMany));
+    assert_eq!(pending(&many, A), [additive_tree(""), deletion("gone")].into());
+    (0..30).for_each(|i| _ = changed(&mut journal, 0, &[deletion(&format!("f{i}"))]));
+    journal.commit();
+    let found = pending(&read(20), A);
+    assert!(found.contains(&tree("")) && found.len() < 20, "{found:?}");
+}
+
+#[test]
+fn a_walk_that_a_kill_ends_is_owed_until_one_has_ended() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, first) = Journal::open(dir.path(), two_roots()).unwrap();
+    assert!(!first.needs_walk());
+    journal.await_walk();
+    changed(&mut journal, 0, &[deletion("x")]);
+    journal.commit();
+    drop(journal);
+    // A start that is killed, too, and one that compacts the journal.
+    assert!(replay(dir.path()).needs_walk());
+    let (mut journal, second) = Journal::open(dir.path(), two_roots()).unwrap();
+    assert!(second.needs_walk() && second.doubt.is_none() && journal.awaits_walk());
+    assert_eq!(pending(&second, A), [deletion("x")].into());
+    journal.change_layout(two_roots(), [(A, path("x"), deletion("x").1)]);
+    drop(journal);
+    let (mut journal, third) = Journal::open(dir.path(), two_roots()).unwrap();
+    assert!(third.needs_walk());
+    journal.walk_over();
+    drop(journal);
+    assert!(!replay(dir.path()).needs_walk());
+}
+
+#[test]
 fn empty_or_foreign_file_makes_everything_pending() {
     for bytes in [&b""[..], b"x", b"#!/bin/sh\n# no journal at all, but long enough for a header\n"]
     {
@@ -357,7 +421,9 @@ fn power_failure_is_told_from_an_orderly_end() {
         let mut bytes = fs::read(file(&dir)).unwrap();
         bytes[16] ^= 1;
         fs::write(file(&dir), &bytes).unwrap();
-        replay(dir.path()).power_lost
+        let found = replay(dir.path());
+        assert_eq!(found.needs_walk(), found.power_lost);
+        found.power_lost
     };
     assert!(!other_boot(true));
     assert!(other_boot(false));

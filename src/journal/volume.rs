@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::frame::{COMPLETE_AT, FrameSubject, JournalHeader, NO, PAYLOAD_MAX, encode};
+use super::frame::{COMPLETE_AT, Completeness, FrameSubject, JournalHeader, PAYLOAD_MAX, encode};
 use super::replay::{Doubt, Replay};
 use super::syncer::Promotion;
 use super::{JournalLayout, Seq};
@@ -33,11 +33,11 @@ impl Volume {
     pub fn create(
         path: &Path,
         layout: &JournalLayout,
-        seq: Seq,
+        (seq, completeness): (Seq, Completeness),
         pending: impl IntoIterator<Item = (RemoteId, RelPath, Extent)>,
     ) -> io::Result<Self> {
         let file = options().truncate(true).open(path)?;
-        let header = JournalHeader { complete: true, closed: false, boot: boot_number() };
+        let header = JournalHeader { completeness, closed: false, boot: boot_number() };
         let mut buffer = header.encode().to_vec();
         encode(&mut buffer, FrameSubject::Table, seq, layout.items());
         let mut volume =
@@ -79,10 +79,15 @@ impl Volume {
         Ok(())
     }
 
+    /// Marks in the header whether changes are missing.
+    pub fn mark(&self, completeness: Completeness) -> io::Result<()> {
+        self.file.write_all_at(&[completeness.marker()], COMPLETE_AT)
+    }
+
     /// Marks in the header that changes are missing. Overwriting one byte needs no space on most file systems; if it does,
     /// the file is truncated, which means the same.
     pub fn mark_incomplete(&self, path: &Path) {
-        let marked = match self.file.write_all_at(&[NO], COMPLETE_AT) {
+        let marked = match self.mark(Completeness::Incomplete) {
             Ok(()) => Ok(()),
             Err(_) => self.file.set_len(0),
         };
@@ -117,7 +122,7 @@ pub fn renew(path: &Path, layout: &JournalLayout, replay: &Replay) -> io::Result
         own.map(move |(path, extent)| (remote, path, extent))
     });
     let create = || {
-        let volume = Volume::create(&from, layout, replay.seq, pending)?;
+        let volume = Volume::create(&from, layout, (replay.seq, replay.completeness()), pending)?;
         Promotion { file: Arc::clone(&volume.file), from: from.clone(), to: path.to_path_buf() }
             .carry_out()?;
         Ok(volume)

@@ -25,8 +25,8 @@ pub struct RemoteView {
     pub pending: usize,
     /// Since when the oldest path has been pending, at the earliest.
     pub oldest: Option<Now>,
-    /// Jobs in flight.
-    pub in_flight: usize,
+    /// Jobs that are running, whatever they are for.
+    pub running_jobs: usize,
     /// The full sync under way.
     pub full_sync: Option<FullSyncView>,
     /// Paths that rsync could not deliver.
@@ -106,7 +106,7 @@ impl RemoteState {
             is_catching_up: self.full_sync.is_some() || has_backlog,
             pending: self.backlog.pending.len() + flying + self.deferred.changes(),
             oldest,
-            in_flight: self.flights.len(),
+            running_jobs: self.flights.len(),
             full_sync: self.observe_full_sync(),
             failing: self.failing.len(),
             refuses_deletions: self.permission.deletions_are_refused,

@@ -11,8 +11,9 @@ use crate::engine::pending::Item;
 use crate::engine::{JobKind, Now, UndoneMove};
 use crate::path::RelPath;
 
-/// How long an undone move waits for the report of a second rename.
-const MOVES_ON: Duration = Duration::from_millis(250);
+/// How long an undone move waits for a report of what became of its new name. It usually takes some milliseconds, but more when
+/// processors are short.
+const MOVES_ON: Duration = Duration::from_secs(1);
 
 impl RemoteState {
     /// Makes `moved` wait for the job that is sending its old name.
@@ -67,6 +68,14 @@ impl RemoteState {
             for item in items.iter().filter(|item| names.contains(&item.path)) {
                 self.deferred.defer(Condition::At(due), item);
             }
+        }
+    }
+
+    /// It was reported that `path` is gone. If it is the new name of an undone move, both of its names need not wait any longer.
+    pub fn end_undone_move(&mut self, now: Now, path: &RelPath) {
+        let origin = self.backlog.moves.given_back(path).cloned();
+        for name in origin.iter().chain([path]).filter(|_| origin.is_some()) {
+            self.deferred.bring_forward(now, name);
         }
     }
 

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::{command, run, snapshot, text};
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::{Options, Rsyncd};
-use crate::support::{TestDir, wait_for_content, wait_until};
+use crate::support::{TestDir, is_running, kill, wait_for_content, wait_until};
 
 /// Replaces words in the configuration.
 fn rewrite(mirror: &Mirror, from: &str, to: &str) {
@@ -177,7 +177,7 @@ fn what_is_asked_while_the_mirror_starts_again_is_done_by_the_next_one_and_a_pau
     assert_eq!(run(&mirror, "pause", &["--remote", &paused]).status.code(), Some(0));
     // This file is in flight for two seconds, and the ending mirror waits for it.
     mirror.write("large", crate::support::noise(2 << 20, 1));
-    wait_until("it is in flight", || snapshot(&mirror)["remotes"][1]["in_flight"] != 0);
+    wait_until("it is in flight", || snapshot(&mirror)["remotes"][1]["running_jobs"] != 0);
     let slow_name = snapshot(&mirror)["remotes"][1]["name"].as_str().unwrap().to_owned();
     let flush = command(&mirror, "flush", &["--remote", &slow_name, "--timeout", "60"])
         .stdout(Stdio::piped())
@@ -238,4 +238,37 @@ fn a_list_of_remotes_is_followed_and_one_that_is_empty_drops_nobody() {
     fs::write(&list, "127.0.0.1 second\n").unwrap();
     mirror.wait_for_output("remote 127.0.0.1::data is removed");
     wait_for_states(&mirror, &["up"]);
+}
+
+#[test]
+fn a_command_that_lists_remotes_ends_with_the_mirror_and_so_does_what_it_started() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let (first, other) = (Rsyncd::start(), TestDir::new());
+        // While the file `slow` is there, the command does not end.
+        let script = r#"
+            if [ -e "$0.slow" ]; then
+                sleep 1000 > "$0.out" &
+                echo $$ $! > "$0.new"; mv "$0.new" "$0.pids"; wait
+            fi
+            echo 127.0.0.1"#;
+        let script = other.file("list", script);
+        let mut setup = Setup::to(&first);
+        setup.remotes = Vec::new();
+        setup.more_remotes =
+            format!("<remotes command=\"sh {}\" name=\"data\"/>", script.display());
+        let mut mirror = Mirror::start(&setup);
+        wait_for_states(&mirror, &["up"]);
+        other.file("list.slow", "");
+        mirror.signal(Signal::HUP);
+        let file = other.join("list.pids");
+        wait_until("the command runs", || file.exists());
+        let pids = fs::read_to_string(file).unwrap();
+        let pids: Vec<u32> = pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        mirror.signal(signal);
+        mirror.wait();
+        // After a kill nobody is left who knows the children of the command.
+        let ends = if signal == Signal::TERM { &pids[..] } else { &pids[..1] };
+        wait_until("they have ended", || !ends.iter().any(|pid| is_running(*pid)));
+        kill(pids[1]);
+    }
 }

@@ -215,6 +215,74 @@ fn what_only_the_receiver_has_stays_when_changes_are_dropped_and_nothing_is_on_r
 }
 
 #[test]
+fn what_the_kernel_dropped_before_a_kill_is_found_by_the_next_start_even_with_no_catch_up() {
+    let daemon = Rsyncd::start();
+    let params = "-rltz".to_string();
+    let mut mirror = Mirror::prepare(&Setup { params, ..Setup::to(&daemon) });
+    for attempt in 0..6 {
+        if !mirror.launch_with_a_short_queue() {
+            return;
+        }
+        let name = |name: &str| format!("{attempt}/{name}");
+        for dir in 0..1_000 << attempt {
+            fs::create_dir_all(mirror.at(name(&format!("d{dir}")))).unwrap();
+        }
+        mirror.write(name("gone"), "x");
+        wait_for_content(&daemon.at(name("gone")), "x");
+        mirror.wait_for_record();
+        fs::write(daemon.at(name("own")), "x").unwrap();
+        mirror.signal(Signal::STOP);
+        // The kernel merges equal events that follow each other directly.
+        (0..17_000).for_each(|i| mirror.write(name(["a", "b"][i % 2]), "x"));
+        mirror.write(name("d7/unseen"), "x");
+        fs::remove_file(mirror.at(name("gone"))).unwrap();
+        mirror.signal(Signal::CONT);
+        mirror.wait_for_output("the kernel dropped events");
+        mirror.kill();
+        let journal = mirror.state_files().into_iter().find(|path| path.ends_with("journal"));
+        // The header says whether the walk was over. If so, try again with a larger tree.
+        let owes_walk = fs::read(journal.unwrap()).unwrap()[10] == b'W';
+        mirror.launch_with(&["--no-catch-up"]);
+        wait_for_content(&daemon.at(name("d7/unseen")), "x");
+        wait_until("what is gone is deleted", || !daemon.at(name("gone")).exists());
+        assert!(daemon.at(name("own")).exists(), "{}", mirror.output());
+        mirror.kill();
+        if owes_walk {
+            return;
+        }
+    }
+    panic!("the walk is always over already");
+}
+
+#[test]
+fn a_restart_without_its_state_deletes_nothing_without_r() {
+    let mut daemon = Rsyncd::start();
+    let mut mirror = Mirror::start(&Setup::to(&daemon));
+    for name in ["gone", "d/pending", "d/kept"] {
+        mirror.write(name, "x");
+        wait_for_content(&daemon.at(name), "x");
+    }
+    mirror.wait_for_record();
+    // This deletion was seen, but what has seen it is removed.
+    daemon.stop();
+    fs::remove_file(mirror.at("d/pending")).unwrap();
+    mirror.wait_for_output("is down");
+    mirror.kill();
+    fs::remove_dir_all(mirror.dir.join("state")).unwrap();
+    fs::remove_file(mirror.at("gone")).unwrap();
+    fs::write(daemon.at("d/own"), "x").unwrap();
+    daemon.start_again();
+    mirror.launch();
+    mirror.wait_ready();
+    mirror.write("d/marker", "end");
+    wait_for_content(&daemon.at("d/marker"), "end");
+    assert_eq!(crate::control::run(&mirror, "flush", &[]).status.code(), Some(0));
+    for name in ["gone", "d/pending", "d/kept", "d/own"] {
+        assert!(daemon.at(name).exists(), "{name}: {}", mirror.output());
+    }
+}
+
+#[test]
 #[ignore = "makes 200,000 files: scripts/soak runs it"]
 fn two_hundred_thousand_changes_that_nobody_reads_end_in_equal_trees() {
     overflow(200_000);

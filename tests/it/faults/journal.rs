@@ -27,6 +27,14 @@ fn journal(mirror: &Mirror) -> PathBuf {
     mirror.state_files().into_iter().find(is_journal).expect("there is a journal")
 }
 
+fn is_on_record(mirror: &Mirror, name: &str) -> bool {
+    let is_record =
+        |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("record-");
+    let files = mirror.state_files().into_iter().filter(is_record);
+    let mut contents = files.filter_map(|path| fs::read(path).ok());
+    contents.any(|bytes| bytes.windows(name.len()).any(|window| window == name.as_bytes()))
+}
+
 /// A killed mirror. Its remote has `old` and `kept`, and lacks `new/0` to `new/19` and the deletion of `old`.
 fn killed_while_the_remote_is_down(setup: &Setup, daemon: &mut Rsyncd) -> Mirror {
     let mut mirror = Mirror::start(setup);
@@ -34,6 +42,12 @@ fn killed_while_the_remote_is_down(setup: &Setup, daemon: &mut Rsyncd) -> Mirror
     mirror.write("kept", "x");
     wait_for_content(&daemon.at("old"), "x");
     wait_for_content(&daemon.at("kept"), "x");
+    if setup.args.is_empty() {
+        // A file is on record some time after it has arrived.
+        wait_until("both are on record", || {
+            ["old", "kept"].iter().all(|name| is_on_record(&mirror, name))
+        });
+    }
     daemon.stop();
     fs::remove_file(mirror.at("old")).unwrap();
     for i in 0..20 {
@@ -104,27 +118,41 @@ fn a_torn_tail_is_dropped_with_a_warning_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_damaged_journal_leads_to_a_full_comparison() {
+fn a_damaged_journal_leads_to_a_full_comparison_that_deletes_nothing_unknown_without_r() {
     let mut daemon = Rsyncd::start();
-    for (round, damage) in [0usize, 40].into_iter().enumerate() {
+    // The second start says that no walk is wanted. But only a walk finds what is gone.
+    for (damage, args) in [(0usize, &[][..]), (40, &["--no-catch-up"])] {
         daemon.start_again();
-        let mut mirror = killed_while_the_remote_is_down(&without_walk(&daemon), &mut daemon);
+        let mut mirror = killed_while_the_remote_is_down(&Setup::to(&daemon), &mut daemon);
         let path = journal(&mirror);
         let mut bytes = fs::read(&path).unwrap();
         let end = if damage == 0 { bytes.len() } else { bytes.len() / 2 };
         bytes[damage..end].iter_mut().for_each(|byte| *byte = byte.wrapping_mul(7) ^ 0x5A);
         fs::write(&path, bytes).unwrap();
+        fs::create_dir_all(daemon.at("new")).unwrap();
+        let own = ["own", "new/own"].map(|name| daemon.at(name));
+        own.iter().for_each(|own| fs::write(own, "of the receiver").unwrap());
         daemon.start_again();
+        mirror.set_args(args);
         mirror.launch();
         mirror.wait_for_output("is damaged: everything will be synced");
-        wait_until_same(&mirror.source, &daemon.data, SOON, &format!("damage {round}"));
+        wait_for_content(&daemon.at("new/19"), "19");
+        wait_until("what is gone is deleted", || !daemon.at("old").exists());
+        mirror.write("marker", "end");
+        wait_for_content(&daemon.at("marker"), "end");
+        assert!(own.iter().all(|own| own.exists()), "{}", mirror.output());
+        assert!(mirror.stop().success());
+        mirror.set_args(&["-r"]);
+        mirror.launch();
+        wait_until_same(&mirror.source, &daemon.data, SOON, "with -r");
+        assert!(mirror.stop().success());
     }
 }
 
 #[test]
 fn a_journal_of_other_remotes_leads_to_a_full_comparison() {
     let mut daemon = Rsyncd::start();
-    let mut mirror = killed_while_the_remote_is_down(&without_walk(&daemon), &mut daemon);
+    let mut mirror = killed_while_the_remote_is_down(&Setup::to(&daemon), &mut daemon);
     let xml = fs::read_to_string(&mirror.config).unwrap();
     fs::write(&mirror.config, xml.replace("ip=\"127.0.0.1\"", "ip=\"localhost\"")).unwrap();
     daemon.start_again();
@@ -184,7 +212,13 @@ fn a_full_disk_under_the_journal_stops_nothing_and_a_restart_compares_everything
     disk.empty();
     mirror.launch();
     mirror.wait_for_output("everything will be synced");
-    wait_until_same(&mirror.source, &daemon.data, SOON, "after the full disk");
+    wait_for_content(&daemon.at("unseen"), "x");
+    // Nobody has recorded it.
+    assert!(daemon.at("before").exists());
+    assert!(mirror.stop().success());
+    mirror.set_args(&["-r"]);
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "after the full disk, with -r");
 }
 
 #[test]
@@ -202,8 +236,11 @@ fn a_journal_that_cannot_be_written_is_shown_until_it_is_complete_again() {
     }
     mirror.wait_for_output("work goes on, but a restart will have to look at everything");
     wait_until("status shows it", || lacks() == true);
-    let told = control::text(&control::run(&mirror, "status", &[]));
+    let told = control::run(&mirror, "status", &[]);
+    assert_eq!(told.status.code(), Some(1), "{told:?}");
+    let told = control::text(&told);
     assert!(told.contains("STATE CANNOT BE WRITTEN"), "{told}");
+    assert!(told.contains("NOT ALL IS WELL: what is pending cannot be written down"), "{told}");
     disk.empty();
     // The next change triggers another try.
     mirror.write("after", "x");

@@ -183,8 +183,15 @@ fn a_browser_shows_what_is_wrong_first_and_with_words() {
         assert!(words.contains(text), "{text:?} is not in\n{words}");
     }
     assert!(document.contains("<title>Something is down – sersync</title>"), "{words}");
-    let document = shown(browser, &well(), DESK);
-    assert!(self::words(&document).contains("All is well"), "{document}");
+    let mut snapshot = well();
+    let document = shown(browser, &snapshot, DESK);
+    for text in ["All is well", "full sync 1 h 35 min ago"] {
+        assert!(self::words(&document).contains(text), "{document}");
+    }
+    snapshot.instance.journal_incomplete = true;
+    snapshot.instance.state_dir = Some("/var/lib/sersync/www".into());
+    let full = self::words(&shown(browser, &snapshot, DESK));
+    assert!(full.contains("what is pending cannot be written down"), "{full}");
     let alarms = document.split("id=\"alarms-card\"").next().unwrap_or_default();
     let alarms = alarms.rsplit('<').next().unwrap_or_default();
     assert!(alarms.contains("hidden"), "an empty list of alarms is shown: {alarms}");
