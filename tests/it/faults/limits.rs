@@ -87,7 +87,7 @@ fn with_few_open_files_each_of_twenty_remotes_gets_its_file() {
         setup.remotes.push((way.ip(), format!("data/r{number}")));
     }
     let mirror = Mirror::start(&setup);
-    // Twenty runs at once, with four ready sessions for each remote, need several times as many.
+    // Twenty runs at once, with up to four ready sessions for each remote, need several times as many.
     let open = std::fs::read_dir(format!("/proc/{}/fd", mirror.pid())).unwrap().count() as u64;
     limit(&mirror, Resource::Nofile, open + 40);
     for round in 0..3 {
