@@ -77,9 +77,9 @@ pub struct Journal {
 /// Whether a walk looks for changes that the journal lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WalkState {
-    /// None does.
+    /// No walk does.
     Over,
-    /// The next start must not leave the walk out, unless this one ends.
+    /// A walk does. If the program ends before the walk, the next start has to walk again.
     Awaited,
 }
 

@@ -8,9 +8,9 @@
 //! 3. [`engine::Engine`] decides: events in, actions out; no clock, no I/O, no threads. It is the core.
 //! 4. [`worker`] looks at the disk, plans, and runs [`rsync`], which knows the options of a run and the meaning of its end.
 //! 5. [`journal`] keeps what is pending through a crash; [`record`] keeps the known state of the tree, so that a start finds what
-//! changed meanwhile.
+//!    changed meanwhile.
 //! 6. [`snapshot`] is the state at one moment, which [`page`], [`metrics`], [`alert`] and `sersync2 status` (by [`control`])
-//! read.
+//!    read.
 //! 7. [`daemon`] joins the parts.
 //!
 //! The modules below are in reading order, in groups: shared words, decisions, actions, reports, and what joins them.

@@ -131,7 +131,7 @@ impl JobReport {
 pub enum RemoteDeletions {
     /// The job did not show it.
     Unknown,
-    /// It does.
+    /// It deletes.
     Made,
     /// It refuses deletions.
     Refused,

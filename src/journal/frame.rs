@@ -20,7 +20,7 @@ pub const CLOSED_AT: u64 = 11;
 pub const YES: u8 = b'Y';
 /// The value of a marker byte that is not set.
 pub const NO: u8 = b'N';
-/// The value of the first marker byte for [`Completeness::UntilWalk`]. Older versions take it for [`NO`], which is safe.
+/// The value of the byte at [`COMPLETE_AT`] for [`Completeness::UntilWalk`]. An older version reads it as [`NO`], which is safe.
 const UNTIL_WALK: u8 = b'W';
 /// A frame that has this length gets no more items; a longer list is divided into several frames.
 pub const PAYLOAD_MAX: usize = 1 << 20;

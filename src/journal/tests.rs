@@ -256,7 +256,7 @@ fn in_doubt_the_deletions_that_can_be_read_are_pending_and_no_others() {
     let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
     let delivered = deletion("delivered");
     let upto = changed(&mut journal, 0, &[entry("x"), deletion("gone"), delivered.clone()]);
-    journal.append_delivered(A, upto, &[delivered.clone()]);
+    journal.append_delivered(A, upto, std::slice::from_ref(&delivered));
     changed(&mut journal, 0, &[tree("moved"), deletion("unreadable")]);
     journal.commit();
     drop(journal);

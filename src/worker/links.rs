@@ -32,9 +32,9 @@ struct FileId {
 struct File {
     /// How many names it has.
     links: u64,
-    /// So many of them are excluded or outside the watch root.
+    /// How many of them are excluded or outside the watch root.
     elsewhere: u64,
-    /// The other ones, as far as they are known.
+    /// The known names that are neither.
     names: BTreeSet<RelPath>,
 }
 

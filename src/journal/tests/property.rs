@@ -158,7 +158,7 @@ proptest! {
         damaged[at] ^= 0x55;
         if let Ok(found) = read(&damaged) {
             for remote in 0..3 {
-                // In doubt, deletions that cannot be read are lost.
+                // When the journal is in doubt, everything is pending without deletions.
                 let additive = found.doubt.is_some();
                 let mut wanted = model.pending(remote).into_iter().map(|(path, extent)| {
                     (path, Extent { additive: extent.additive || additive, ..extent })
