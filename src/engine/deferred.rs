@@ -22,8 +22,8 @@ pub enum Condition {
     Deletions,
     /// When it is decided whether deletions are allowed.
     Decided,
-    /// A confirmation: at this time, or later when the remote answers. All confirmations wait for the last one, but not longer
-    /// than [`CONFIRM_SPAN`] for it.
+    /// A confirmation: at this time, or later when the remote answers. All confirmations wait for the last one, but at most
+    /// 16 s longer than the first one asks for.
     Confirmed(Now),
 }
 

@@ -44,7 +44,7 @@ impl File {
     }
 }
 
-/// Files with several names: at most [`NAMES_MAX`] of these.
+/// Files with several names: at most `NAMES_MAX` of these.
 #[derive(Debug, Default)]
 pub struct Linked {
     files: BTreeMap<FileId, File>,
