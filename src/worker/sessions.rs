@@ -520,13 +520,12 @@ impl Sessions {
             }
             _ => {
                 // Take the oldest, which has had the longest time to connect.
-                let Some(at) = pool.ready.iter().position(fits) else {
-                    if matches!(request.kind, RunKind::Batch { ignore_times: false }) {
-                        pool.upkeep.note_missing();
-                    }
-                    return None;
-                };
-                pool.used = Some(now());
+                let (at, now) = (pool.ready.iter().position(fits), now());
+                if matches!(request.kind, RunKind::Batch { ignore_times: false }) {
+                    pool.upkeep.note_run(now);
+                }
+                let at = at?;
+                pool.used = Some(now);
                 (at, Connected::Before)
             }
         };

@@ -12,13 +12,19 @@ pub const RENEW_AFTER: Duration = Duration::from_secs(60);
 /// As many are kept at first: one for the next change, and one for a change right behind it.
 const FEWEST: usize = 2;
 
+/// Runs that begin within this time of each other need a session each: a new session takes about as long to connect.
+const SUCCESSION: Duration = Duration::from_millis(100);
+
 /// How many sessions of one remote are kept: as many as its changes lately needed at once.
 #[derive(Debug, Default)]
 pub struct Upkeep {
     /// What the remote can do, while sessions are wanted.
     wanted: Option<Abilities>,
-    /// Grows with each change that found no session, and shrinks with each pause.
+    /// The longest succession of runs lately; shrinks with each pause.
     needed: usize,
+    /// How many runs have begun in quick succession, and when the last of them did.
+    succession: usize,
+    last_run: Option<Instant>,
     /// How many are kept now.
     count: usize,
     /// How many may be started before the next success or renewal: sessions that end at once must not be restarted for ever.
@@ -37,18 +43,21 @@ impl Upkeep {
         self.renew_at = None;
     }
 
-    /// A change found no session, although some were kept.
-    pub fn note_missing(&mut self) {
-        if self.is_on() && !self.is_idle() {
-            self.needed += 1;
-        }
+    /// A run begins that a session can serve.
+    pub fn note_run(&mut self, now: Instant) {
+        let follows = |last| now.saturating_duration_since(last) < SUCCESSION;
+        let before = if self.last_run.is_some_and(follows) { self.succession } else { 0 };
+        self.succession = before + 1;
+        self.needed = self.needed.max(self.succession);
+        self.last_run = Some(now);
     }
 
     /// The remote is idle: `count` sessions are kept from now on.
     pub fn keep_idle(&mut self, abilities: Abilities, count: usize, now: Instant) {
-        let needed = self.needed.saturating_sub(1);
-        let (wanted, renew_at) = (Some(abilities), Some(now + RENEW_AFTER));
-        *self = Self { wanted, needed, count, starts_left: count, renew_at };
+        self.end();
+        self.wanted = Some(abilities);
+        (self.count, self.starts_left) = (count, count);
+        self.renew_at = Some(now + RENEW_AFTER);
     }
 
     /// None is kept before the next success.
@@ -144,16 +153,23 @@ mod tests {
 
     #[test]
     fn as_many_are_kept_as_changes_lately_needed_at_once() {
+        let mut now = some_moment();
         let mut upkeep = Upkeep::default();
         let kept = |upkeep: &mut Upkeep, max| {
             upkeep.keep(Abilities::ALL, max);
             (0..9).find(|own| !upkeep.is_short(*own)).unwrap()
         };
-        upkeep.note_missing();
-        assert_eq!(kept(&mut upkeep, 4), FEWEST, "the change after a pause finds none in any case");
-        upkeep.note_missing();
-        assert_eq!(kept(&mut upkeep, 4), 3);
-        (0..5).for_each(|_| upkeep.note_missing());
+        let mut runs = |upkeep: &mut Upkeep, count, apart| {
+            for _ in 0..count {
+                now += apart;
+                upkeep.note_run(now);
+            }
+        };
+        runs(&mut upkeep, 20, SUCCESSION * 2);
+        assert_eq!(kept(&mut upkeep, 4), FEWEST, "one run after the other needs few");
+        runs(&mut upkeep, 3, SUCCESSION / 5);
+        assert_eq!(kept(&mut upkeep, 4), 4, "together with the last one before them");
+        runs(&mut upkeep, 20, SUCCESSION / 5);
         assert_eq!(kept(&mut upkeep, 4), 4);
         upkeep.end();
         assert_eq!(kept(&mut upkeep, 4), 3, "a pause may have ended the time of many changes");
