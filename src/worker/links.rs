@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rustix::fs::Stat;
 
+use super::fresh::coarse_now;
 use super::shards::{is_directory, stat};
 use crate::change::Scope;
 use crate::directory::entries;
@@ -32,13 +34,23 @@ struct FileId {
 struct File {
     /// How many names it has.
     links: u64,
-    /// How many of them are excluded or outside the watch root.
+    /// How many of them are excluded or outside the watch root, as far as is known.
     elsewhere: u64,
+    /// When it was last changed, as the time since 1970. A new name changes it, too.
+    changed: Duration,
     /// The known names that are neither.
     names: BTreeSet<RelPath>,
 }
 
 impl File {
+    /// A walk that began at `begin` has found all names that it can find. A file that got a name since then may have it where the
+    /// walk had been before: such a name is not elsewhere.
+    fn count_elsewhere(&mut self, begin: Duration) {
+        if self.changed < begin {
+            self.elsewhere = self.links.saturating_sub(self.names.len() as u64);
+        }
+    }
+
     fn is_complete(&self) -> bool {
         self.names.len() as u64 + self.elsewhere >= self.links
     }
@@ -62,6 +74,7 @@ impl Linked {
         if self.names <= NAMES_MAX {
             let file = self.files.entry(id(stat)).or_default();
             file.links = stat.st_nlink;
+            file.changed = file.changed.max(changed(stat));
             file.names.insert(path.clone());
         }
     }
@@ -90,6 +103,7 @@ impl Linked {
             self.names += file.names.len();
             let known = self.files.entry(id).or_default();
             known.links = file.links;
+            known.changed = known.changed.max(file.changed);
             known.names.extend(file.names);
         }
     }
@@ -182,6 +196,7 @@ fn search_beside(area: Area<'_>, wanted: &mut Linked) {
 
 /// Looks for the names in the whole tree. Returns the other files that it meets, so that a later job need not search again.
 fn search(area: Area<'_>, wanted: &mut Linked) -> Linked {
+    let begin = coarse_now();
     let mut others = Linked::default();
     walk(area, &RelPath::root(), Scope::Tree, |path, stat| {
         if !wanted.note_further(path, stat) {
@@ -191,9 +206,8 @@ fn search(area: Area<'_>, wanted: &mut Linked) -> Linked {
     if others.is_overfull() {
         others = Linked::default();
     }
-    for file in wanted.files.values_mut().chain(others.files.values_mut()) {
-        file.elsewhere = file.links.saturating_sub(file.names.len() as u64);
-    }
+    let files = wanted.files.values_mut().chain(others.files.values_mut());
+    files.for_each(|file| file.count_elsewhere(begin));
     others
 }
 
@@ -217,6 +231,12 @@ fn walk(area: Area<'_>, directory: &RelPath, scope: Scope, mut each: impl FnMut(
 /// True when this path is a name of the file.
 fn has(area: Area<'_>, path: &RelPath, file: FileId) -> bool {
     !(area.exclude)(path, false) && stat(area.root, path).is_ok_and(|found| id(&found) == file)
+}
+
+/// When the file was last changed; zero for a time before 1970.
+fn changed(stat: &Stat) -> Duration {
+    let seconds = u64::try_from(stat.st_ctime).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(stat.st_ctime_nsec).unwrap_or(0))
 }
 
 fn id(stat: &Stat) -> FileId {
@@ -311,6 +331,26 @@ mod tests {
         assert_eq!(disk.names(&["a/1"]), "a/1 b/1");
         assert_eq!(lock(&disk.links.known).len(), 2);
         assert_eq!(disk.names(&["b/2"]), "a/2 b/2");
+    }
+
+    #[test]
+    fn a_name_that_is_made_during_a_walk_is_found_later() {
+        let disk = Disk::new();
+        disk.write("a/o");
+        disk.link("a/o", "b/o");
+        let mut wanted = Linked::default();
+        // The walk met this file before it got its second name.
+        let found = RelPath::new(b"b/o").unwrap();
+        let stat = stat(&disk.root, &found).unwrap();
+        wanted.note(&found, &stat);
+        let id = id(&stat);
+        let mut elsewhere = |begin: Duration| {
+            let file = wanted.files.get_mut(&id).unwrap();
+            file.count_elsewhere(begin);
+            file.elsewhere
+        };
+        assert_eq!(elsewhere(changed(&stat)), 0, "it changed when the walk began, or later");
+        assert_eq!(elsewhere(changed(&stat) + Duration::from_nanos(1)), 1);
     }
 
     #[test]

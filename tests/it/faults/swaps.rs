@@ -71,6 +71,9 @@ fn swap_between_any_two_steps(mirror: &Mirror, place: &impl Place) {
     }
     wait_until_same(&mirror.source, &place.path(), LIMIT, "at first");
     let arrives = |what: &str, is_there: &dyn Fn(&Path) -> bool, change: &dyn Fn()| {
+        // A confirmation or a pause may have left no session: this change makes some ready.
+        mirror.write("before", what);
+        wait_until_same(&mirror.source, &place.path(), LIMIT, "before the swap");
         wait_until("sessions are ready", || children_of(mirror.pid()).len() >= 2);
         let old = place.swap();
         change();
