@@ -141,8 +141,13 @@ fn is_fresh(stamp: Stamp, now: Duration, granularity: Granularity) -> bool {
 /// The time since the epoch, by the clock that stamps files. It advances once per tick.
 pub fn coarse_now() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    let nanoseconds = u32::try_from(now.tv_nsec).unwrap_or(0);
-    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), nanoseconds)
+    since_epoch(now.tv_sec, u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// The time since 1970; zero for a time before it.
+pub fn since_epoch(seconds: i64, nanoseconds: u64) -> Duration {
+    let seconds = u64::try_from(seconds).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::Stat;
 
-use super::fresh::coarse_now;
+use super::fresh::{coarse_now, since_epoch};
 use super::shards::{is_directory, stat};
 use crate::change::Scope;
 use crate::directory::entries;
@@ -233,10 +233,8 @@ fn has(area: Area<'_>, path: &RelPath, file: FileId) -> bool {
     !(area.exclude)(path, false) && stat(area.root, path).is_ok_and(|found| id(&found) == file)
 }
 
-/// When the file was last changed; zero for a time before 1970.
 fn changed(stat: &Stat) -> Duration {
-    let seconds = u64::try_from(stat.st_ctime).unwrap_or(0);
-    Duration::new(seconds, u32::try_from(stat.st_ctime_nsec).unwrap_or(0))
+    since_epoch(stat.st_ctime, stat.st_ctime_nsec)
 }
 
 fn id(stat: &Stat) -> FileId {

@@ -6,13 +6,12 @@ mod linked;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::delivered::Version;
-use super::fresh::Stamp;
+use super::fresh::{Stamp, since_epoch};
 use super::links::Linked;
 use super::moves::{Hints, Move, MoveOrigin, Moved, Mover, Moves};
 use super::shards::{Divided, Sharding, Shards, is_directory, is_short, stat};
@@ -530,11 +529,6 @@ impl Looking<'_> {
     fn stat(&self, path: &RelPath) -> Result<Stat, Errno> {
         stat(self.root, path)
     }
-}
-
-fn since_epoch(seconds: i64, nanoseconds: u64) -> Duration {
-    let seconds = u64::try_from(seconds).unwrap_or(0);
-    Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0))
 }
 
 #[cfg(test)]
