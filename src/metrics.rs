@@ -169,8 +169,8 @@ fn states(
     each("remote_lag", help, Some(&Unit::Seconds), &lag)?;
     let help = "Paths that rsync could not deliver";
     each("remote_failing_paths", help, None, &|of| Some(of.failing as f64))?;
-    let help = "Jobs that are running, whatever they are for";
-    each("remote_running_jobs", help, None, &|of| Some(of.running_jobs as f64))?;
+    let help = "Jobs in flight, whatever they are for";
+    each("remote_running_jobs", help, None, &|of| Some(of.in_flight as f64))?;
     let help = "rsync sessions that are connected and wait for work";
     each("remote_sessions", help, None, &|of| Some(of.sessions as f64))?;
     let help = "When the last delivery ended, since 1970";

@@ -148,9 +148,8 @@ pub struct RemoteStatus {
     pub pending: u64,
     /// The age limit of the backlog: every pending path became pending at or after this time.
     pub oldest_pending_ms: Option<u64>,
-    /// The number of jobs that are running, whatever they are for.
-    #[serde(alias = "in_flight")]
-    pub running_jobs: u64,
+    /// The number of jobs in flight, whatever they are for.
+    pub in_flight: u64,
     /// The number of ready sessions.
     pub sessions: u64,
     /// When the last delivery ended.

@@ -51,7 +51,7 @@ pub struct StatusArgs {
     max_pending: Option<u64>,
 }
 
-/// So many reasons are repeated in the last line; each is already at its remote or watch path.
+/// How many reasons the last line repeats. Each stands at its remote or watch path, too.
 const REASONS: usize = 2;
 
 /// The answer of one instance.
@@ -232,7 +232,7 @@ fn root_text(root: &RootStatus, snapshot: &Snapshot) -> String {
 }
 
 /// The columns of the table that go first when the terminal is narrow.
-const LESS_IMPORTANT: [&str; 5] = ["idle sessions", "rate", "p99", "p50", "oldest"];
+const LESS_IMPORTANT: [&str; 5] = ["ready sessions", "rate", "p99", "p50", "oldest"];
 
 fn remotes_text(remotes: &[&RemoteStatus], now_ms: u64, width: usize) -> String {
     let head = [
@@ -244,7 +244,7 @@ fn remotes_text(remotes: &[&RemoteStatus], now_ms: u64, width: usize) -> String 
         "p50",
         "p99",
         "rate",
-        "idle sessions",
+        "ready sessions",
         "full sync",
     ];
     let mut rows = vec![head.map(str::to_owned)];
@@ -308,7 +308,7 @@ fn details(remote: &RemoteStatus, now_ms: u64) -> String {
     let mut text = String::new();
     if let Some(down) = &remote.down {
         let next = match down.next_try_ms {
-            Some(at) if at > now_ms => format!("again in {}", ago(at.max(now_ms + 1000), now_ms)),
+            Some(at) if at > now_ms => again_in(at, now_ms),
             _ => "one is under way".into(),
         };
         let code = match down.code {
@@ -358,9 +358,14 @@ fn details(remote: &RemoteStatus, now_ms: u64) -> String {
     text
 }
 
+/// When the next try is due: in a second at the earliest, because "0 s" would look stuck.
+fn again_in(at_ms: u64, now_ms: u64) -> String {
+    format!("again in {}", ago(at_ms.max(now_ms + 1000), now_ms))
+}
+
 fn failing_text(failing: &FailingPath, now_ms: u64) -> String {
     let next = match failing.next_try_ms {
-        Some(at) if at > now_ms => format!("again in {}", ago(at.max(now_ms + 1000), now_ms)),
+        Some(at) if at > now_ms => again_in(at, now_ms),
         Some(_) => "being tried".into(),
         None if failing.logged => "in the fail log; now with: sersync2 retry".into(),
         None => "being tried".into(),
@@ -419,7 +424,7 @@ mod tests {
             [
                 "/etc/sersync/www.xml  (process 7, up 3 h 12 min)",
                 "  /data/www  watched by fanotify",
-                "    remote           state  pending  oldest  last delivery  p50     p99    rate   idle sessions",
+                "    remote           state  pending  oldest  last delivery  p50     p99    rate   ready sessions",
                 "    192.0.2.20::www  up     0        -       3 s ago        1.8 ms  47 ms  0.0/s  0",
                 "all is well",
             ]
@@ -436,7 +441,7 @@ mod tests {
         for kept in ["web-21.example.com::www", "pending", "last delivery"] {
             assert!(narrow.contains(kept), "{narrow}");
         }
-        assert!(!narrow.contains("idle sessions"), "{narrow}");
+        assert!(!narrow.contains("ready sessions"), "{narrow}");
     }
 
     #[test]

@@ -8,7 +8,6 @@ use super::Remote;
 use super::check::RsyncSection;
 use super::raw::RawConfig;
 use super::remotes::{check_name, check_options, check_way};
-use super::spans::ReportNeed;
 use super::values::Values;
 use crate::xml::report::{Problem, Severity};
 use crate::xml::schema::{Field, Node};
@@ -63,9 +62,7 @@ fn check_origin(list: &Node, values: &mut Values<'_>) -> Option<(ListOrigin, Spa
         (None, Some(command)) => {
             values.text(&command, "a command that prints the remotes")?;
             let words = values.words(&command);
-            values.needs.extend(
-                words.first().map(|word| (command.clone(), ReportNeed::Program(word.clone()))),
-            );
+            values.needs_program(&command, &words);
             (!words.is_empty()).then_some((ListOrigin::Command(words), command.span))
         }
         (None, None) => {

@@ -220,9 +220,7 @@ fn check_alert(element: &Node, values: &mut Values<'_>) -> Option<AlertRule> {
     let command = element.written("command").and_then(|field| {
         values.text(&field, "a command")?;
         let words = values.words(&field);
-        values
-            .needs
-            .extend(words.first().map(|word| (field.clone(), ReportNeed::Program(word.clone()))));
+        values.needs_program(&field, &words);
         Some(words)
     });
     let rule = AlertRule {

@@ -311,6 +311,12 @@ impl<'a> Values<'a> {
         self.problems.push_torn(problem, end);
     }
 
+    /// Notes that the program of a command is needed on this machine.
+    pub fn needs_program(&mut self, field: &Field, command: &[String]) {
+        let need = command.first().map(|program| ReportNeed::Program(program.clone()));
+        self.needs.extend(need.map(|need| (field.clone(), need)));
+    }
+
     /// A regular expression; `None` when it is empty, missing or refused.
     pub fn expression(&mut self, field: &Field) -> Option<String> {
         if field.text.is_none() {

@@ -98,7 +98,7 @@ pub struct Counted {
 /// Whether a root holds enough entries to be trusted.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CountVerdict {
-    /// It may.
+    /// It holds enough.
     Enough,
     /// It holds too few: the found and the known number of entries. It will be counted again.
     TooFew(u64, u64),

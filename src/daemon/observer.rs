@@ -138,7 +138,7 @@ impl Mirror {
             self.observer.tell(now, &snapshot);
             // A running full sync sends data between two events, so its figures change without one.
             let is_sending =
-                |remote: &RemoteStatus| remote.full_sync.is_some() && remote.running_jobs > 0;
+                |remote: &RemoteStatus| remote.full_sync.is_some() && remote.in_flight > 0;
             if snapshot.remotes.iter().any(is_sending) {
                 self.observer.note_news();
             }
@@ -197,14 +197,11 @@ impl Mirror {
             since_ms: clock.wall_of(*since),
             text: text.clone(),
         });
-        let withheld = self.trust.alarm(root);
-        let withheld =
-            withheld.map(|(since_ms, text)| Alarm { since_ms: *since_ms, text: text.clone() });
         RootStatus {
             path: self.teller.names.root(root),
             state,
             deletions,
-            alarms: alarms.chain(withheld).collect(),
+            alarms: alarms.chain(self.trust.alarm(root).cloned()).collect(),
         }
     }
 
@@ -230,7 +227,7 @@ impl Mirror {
             paused_until_ms: paused_until.map(|until| clock.wall_of(until)),
             pending: view.pending as u64,
             oldest_pending_ms: view.oldest.map(|since| clock.wall_of(since)),
-            running_jobs: view.running_jobs as u64,
+            in_flight: view.in_flight as u64,
             sessions: self.workers.sessions(id) as u64,
             full_sync,
             failing: view.failing as u64,

@@ -453,10 +453,11 @@ fn restored<'a>(
             !is_reported && absent[root.0].contains(&item.path)
         };
         let (absent, present): (Vec<_>, Vec<_>) = items.into_iter().partition(is_absent);
-        [Event::Restored(remote, present), Event::RestoredAbsent(remote, absent)]
+        let present = (!present.is_empty()).then_some(Event::Restored(remote, present));
+        let absent = (!absent.is_empty()).then_some(Event::RestoredAbsent(remote, absent));
+        present.into_iter().chain(absent)
     };
-    let is_empty = |event: &Event| matches!(event, Event::Restored(_, items) | Event::RestoredAbsent(_, items) if items.is_empty());
-    roots.iter().enumerate().flat_map(of_remote).filter(move |event| !is_empty(event))
+    roots.iter().enumerate().flat_map(of_remote)
 }
 
 /// The pending paths that are absent below a root; none if the root cannot be read.

@@ -13,6 +13,7 @@ use crate::engine::{Deletions, Event, FullSyncCause};
 use crate::ground::time::wall_ms;
 use crate::path::RelPath;
 use crate::record::{Merged, Observation};
+use crate::snapshot::Alarm;
 use crate::source::Source;
 use crate::sys::memory;
 
@@ -36,8 +37,8 @@ pub struct Trust {
     confirmed: BTreeSet<RootId>,
     /// Roots that are already being compared with the remotes, because they are another directory than before.
     compared: BTreeSet<RootId>,
-    /// Since when (wall clock, ms) and why the deletions of a root are withheld.
-    alarms: BTreeMap<RootId, (u64, String)>,
+    /// Why the deletions of a root are withheld.
+    alarms: BTreeMap<RootId, Alarm>,
 }
 
 /// What to do with an event of the watch thread.
@@ -361,15 +362,15 @@ impl Trust {
         self.restrained.get(&root).copied().unwrap_or_default()
     }
 
-    /// Since when (wall clock, ms) and why the deletions below `root` are withheld.
-    pub fn alarm(&self, root: RootId) -> Option<&(u64, String)> {
+    /// Why the deletions below `root` are withheld.
+    pub fn alarm(&self, root: RootId) -> Option<&Alarm> {
         self.alarms.get(&root).filter(|_| self.deletions(root) == Deletions::Withheld)
     }
 
     /// Withholds the deletions below `root`. The sentence tells the operator why, in the log and in every snapshot.
     fn withhold_deletions(&mut self, root: RootId, sentence: String) -> Vec<Event> {
         log::error!("ALARM: {sentence}");
-        self.alarms.insert(root, (wall_ms(), sentence));
+        self.alarms.insert(root, Alarm { since_ms: wall_ms(), text: sentence });
         self.decide_deletions(root, Deletions::Withheld)
     }
 

@@ -274,7 +274,7 @@ impl Session {
     }
 
     /// True when account files were replaced. A confined run cannot read the new ones, and would send numbers instead of names.
-    fn has_lost_accounts(&self) -> bool {
+    pub fn has_lost_accounts(&self) -> bool {
         self.accounts.is_some_and(|accounts| accounts != Accounts::now())
     }
 

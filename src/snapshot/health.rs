@@ -79,9 +79,10 @@ impl Snapshot {
             }
             if root.deletions == DeletionState::Withheld {
                 let path = &root.path;
-                found.push((Level::Behind, format!(
-                        "deletions below {path} are held back; if they are meant: sersync2 confirm-deletions"
-                    )));
+                let command = "sersync2 confirm-deletions";
+                let reason =
+                    format!("deletions below {path} are held back; if they are meant: {command}");
+                found.push((Level::Behind, reason));
             }
         }
     }

@@ -56,12 +56,14 @@ impl File {
     }
 }
 
-/// Files with several names: at most `NAMES_MAX` of these.
+/// Files with several names: at most `NAMES_MAX` names.
 #[derive(Debug, Default)]
 pub struct Linked {
     files: BTreeMap<FileId, File>,
-    /// How many names were added, those that did not fit included.
+    /// How many names the files have.
     names: usize,
+    /// Some names did not fit.
+    is_overfull: bool,
 }
 
 impl Linked {
@@ -70,13 +72,14 @@ impl Linked {
         if stat.st_nlink < 2 || is_directory(stat) {
             return;
         }
-        self.names += 1;
-        if self.names <= NAMES_MAX {
-            let file = self.files.entry(id(stat)).or_default();
-            file.links = stat.st_nlink;
-            file.changed = file.changed.max(changed(stat));
-            file.names.insert(path.clone());
+        if self.names >= NAMES_MAX {
+            self.is_overfull = true;
+            return;
         }
+        let file = self.files.entry(id(stat)).or_default();
+        file.links = stat.st_nlink;
+        file.changed = file.changed.max(changed(stat));
+        self.names += usize::from(file.names.insert(path.clone()));
     }
 
     /// Adds a name of a file that it has already; false for another file.
@@ -95,22 +98,21 @@ impl Linked {
 
     /// Adds the files of `other` that have further names than those known in it.
     pub fn extend_incomplete(&mut self, other: Self) {
-        if other.is_overfull() {
-            self.names = other.names;
-        }
+        self.is_overfull |= other.is_overfull;
         let incomplete = other.files.into_iter().filter(|(_, file)| !file.is_complete());
         for (id, file) in incomplete {
-            self.names += file.names.len();
             let known = self.files.entry(id).or_default();
             known.links = file.links;
             known.changed = known.changed.max(file.changed);
-            known.names.extend(file.names);
+            self.names +=
+                file.names.into_iter().filter(|name| known.names.insert(name.clone())).count();
         }
+        self.is_overfull |= self.names > NAMES_MAX;
     }
 
     /// True when there are no files.
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && !self.is_overfull()
+        self.files.is_empty() && !self.is_overfull
     }
 
     /// The names of each file.
@@ -126,13 +128,8 @@ impl Linked {
         self.files.values().all(File::is_complete)
     }
 
-    /// True when some names did not fit.
-    fn is_overfull(&self) -> bool {
-        self.names > NAMES_MAX
-    }
-
     fn has_too_many(&self) -> bool {
-        self.is_overfull() || self.files.values().any(|file| file.links > NAMES_OF_ONE)
+        self.is_overfull || self.files.values().any(|file| file.links > NAMES_OF_ONE)
     }
 }
 
@@ -203,7 +200,7 @@ fn search(area: Area<'_>, wanted: &mut Linked) -> Linked {
             others.note(path, stat);
         }
     });
-    if others.is_overfull() {
+    if others.is_overfull {
         others = Linked::default();
     }
     let files = wanted.files.values_mut().chain(others.files.values_mut());

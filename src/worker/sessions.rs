@@ -302,7 +302,7 @@ impl Sessions {
     pub fn keep_ready(&self, abilities: Abilities) {
         {
             let mut pool = lock(&self.pool);
-            self.want(&pool);
+            self.note_wanted(&pool);
             pool.upkeep.keep(abilities, self.endpoint.ready());
         }
         self.load_gate.notify();
@@ -376,7 +376,7 @@ impl Sessions {
         let Some(abilities) = abilities.filter(|_| count > 0) else { return self.close() };
         let surplus = {
             let mut pool = lock(&self.pool);
-            self.want(&pool);
+            self.note_wanted(&pool);
             pool.upkeep.keep_idle(abilities, count, now());
             pool.ended += 1;
             let surplus = pool.ready.len().saturating_sub(count);
@@ -437,7 +437,8 @@ impl Sessions {
         std::mem::take(&mut pool.ready)
     }
 
-    fn want(&self, pool: &Pool) {
+    /// Notes that sessions are kept from now on; call it before the upkeep begins.
+    fn note_wanted(&self, pool: &Pool) {
         if !pool.upkeep.is_on() {
             self.places.note_wanting();
         }
@@ -506,7 +507,8 @@ impl Sessions {
     fn take(&self, request: &Request<'_>) -> Option<(Ready, Connected)> {
         let mut pool = lock(&self.pool);
         self.drop_dead(&mut pool);
-        pool.ready.retain(|ready| ready.since.elapsed() < AGE_MAX && ready.session.is_alive());
+        pool.ready
+            .retain(|ready| ready.since.elapsed() < AGE_MAX && !ready.session.has_lost_accounts());
         let fits = |ready: &Ready| *ready.session.spec() == request.spec;
         let (at, connected) = match request.kind {
             RunKind::Confirmation => {

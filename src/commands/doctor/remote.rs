@@ -20,7 +20,7 @@ use crate::rsync::{Abilities, Endpoint, RunKind, input, read_greeting};
 /// The stall limit of a dry run.
 const STALL: Duration = Duration::from_secs(15);
 
-/// How many connections are tried at once: as many as the mirror keeps ready for a remote.
+/// How many connections are tried at once: as many as the mirror keeps ready for a remote at most.
 const SESSIONS: usize = 4;
 
 /// A smaller difference of the clocks is harmless.

@@ -1,5 +1,5 @@
 //! What alerts, heartbeat, status file, event log and lists of remotes need on this machine: directories, programs, secrets.
-//! The mirror starts without it, so these are warnings; a start reports each when it is used.
+//! The mirror starts without them, so these are warnings.
 
 use std::path::Path;
 

@@ -25,8 +25,8 @@ pub struct RemoteView {
     pub pending: usize,
     /// Since when the oldest path has been pending, at the earliest.
     pub oldest: Option<Now>,
-    /// Jobs that are running, whatever they are for.
-    pub running_jobs: usize,
+    /// Jobs in flight, whatever they are for.
+    pub in_flight: usize,
     /// The full sync under way.
     pub full_sync: Option<FullSyncView>,
     /// Paths that rsync could not deliver.
@@ -106,7 +106,7 @@ impl RemoteState {
             is_catching_up: self.full_sync.is_some() || has_backlog,
             pending: self.backlog.pending.len() + flying + self.deferred.changes(),
             oldest,
-            running_jobs: self.flights.len(),
+            in_flight: self.flights.len(),
             full_sync: self.observe_full_sync(),
             failing: self.failing.len(),
             refuses_deletions: self.permission.deletions_are_refused,

@@ -11,11 +11,6 @@ const ADVICE: &[(&str, &str, &str)] = &[
         "correct name=\"…\" in <remote>, or add the module to its rsyncd.conf",
     ),
     (
-        "@ERROR: auth failed",
-        "refuses {user}",
-        "compare <auth users passwordfile> (the file here holds the password alone) with \"auth users\" and the secrets file of module {module} there (USER:PASSWORD, chmod 600); its log says more",
-    ),
-    (
         "@ERROR: access denied",
         "does not let this machine into module {module}",
         "look at \"hosts allow\" and \"hosts deny\" in its rsyncd.conf",
@@ -87,16 +82,6 @@ const ADVICE: &[(&str, &str, &str)] = &[
         "connect once by hand with ssh as this user",
     ),
     (
-        "Permission denied (",
-        "does not let {user} in with ssh",
-        "install the public key of the user who runs sersync there; a key with a passphrase works only with an agent",
-    ),
-    (
-        "Too many authentication failures",
-        "does not let {user} in with ssh",
-        "install the public key of the user who runs sersync there; a key with a passphrase works only with an agent",
-    ),
-    (
         "[Receiver] mkdir",
         "cannot make the directory of {module}",
         "create it there, and those above it",
@@ -108,13 +93,28 @@ const ADVICE: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Messages about a refused login.
-const LOGINS: [&str; 3] =
-    ["@ERROR: auth failed", "Permission denied (", "Too many authentication failures"];
+/// The same for refused logins: the remote has refused the user or the password.
+const LOGINS: &[(&str, &str, &str)] = &[
+    (
+        "@ERROR: auth failed",
+        "refuses {user}",
+        "compare <auth users passwordfile> (the file here holds the password alone) with \"auth users\" and the secrets file of module {module} there (USER:PASSWORD, chmod 600); its log says more",
+    ),
+    (
+        "Permission denied (",
+        "does not let {user} in with ssh",
+        "install the public key of the user who runs sersync there; a key with a passphrase works only with an agent",
+    ),
+    (
+        "Too many authentication failures",
+        "does not let {user} in with ssh",
+        "install the public key of the user who runs sersync there; a key with a passphrase works only with an agent",
+    ),
+];
 
-/// True when the remote has refused the user or the password.
+/// True for the message of a refused login.
 pub(super) fn is_login(text: &str) -> bool {
-    LOGINS.iter().any(|words| text.contains(words))
+    LOGINS.iter().any(|(words, ..)| text.contains(words))
 }
 
 /// What to check when nobody answers: a part of the message of rsync, ssh or the kernel, and the advice.
@@ -172,7 +172,8 @@ pub(super) fn advice(text: &str, code: i32, places: &RunPaths) -> Option<(String
         let advice = "install it there, or correct --rsync-path in <commonParams>";
         return Some((format!("has no {program}"), advice.into()));
     }
-    let (_, reason, advice) = ADVICE.iter().find(|(words, ..)| text.contains(words))?;
+    let mut known = ADVICE.iter().chain(LOGINS);
+    let (_, reason, advice) = known.find(|(words, ..)| text.contains(words))?;
     let file = places.password_file.map_or_else(String::new, |file| file.display().to_string());
     let password = if places.password_file.is_some() {
         format!(" with the password in {file}")
@@ -195,8 +196,9 @@ pub(super) fn advice(text: &str, code: i32, places: &RunPaths) -> Option<(String
 /// Everything in the tables, for the test of its translation.
 #[cfg(test)]
 pub fn known_words() -> Vec<String> {
-    let reasons = ADVICE.iter().map(|(_, reason, _)| reason.replace("{user}", "user {user}"));
-    let advice = ADVICE.iter().map(|(_, _, advice)| (*advice).to_owned());
+    let known = || ADVICE.iter().chain(LOGINS);
+    let reasons = known().map(|(_, reason, _)| reason.replace("{user}", "user {user}"));
+    let advice = known().map(|(_, _, advice)| (*advice).to_owned());
     reasons.chain(advice).chain(HINTS.iter().map(|(_, hint)| (*hint).to_owned())).collect()
 }
 

@@ -177,7 +177,7 @@ fn what_is_asked_while_the_mirror_starts_again_is_done_by_the_next_one_and_a_pau
     assert_eq!(run(&mirror, "pause", &["--remote", &paused]).status.code(), Some(0));
     // This file is in flight for two seconds, and the ending mirror waits for it.
     mirror.write("large", crate::support::noise(2 << 20, 1));
-    wait_until("it is in flight", || snapshot(&mirror)["remotes"][1]["running_jobs"] != 0);
+    wait_until("it is in flight", || snapshot(&mirror)["remotes"][1]["in_flight"] != 0);
     let slow_name = snapshot(&mirror)["remotes"][1]["name"].as_str().unwrap().to_owned();
     let flush = command(&mirror, "flush", &["--remote", &slow_name, "--timeout", "60"])
         .stdout(Stdio::piped())

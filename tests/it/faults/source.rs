@@ -176,15 +176,21 @@ fn what_is_written_where_a_root_is_not_mounted_is_not_taken_for_the_tree() {
     wait_until_same(&mirror.source, &daemon.data, SOON, "when it is confirmed");
 }
 
-#[test]
-fn a_subdirectory_that_is_unmounted_deletes_nothing_below_it() {
-    let daemon = Rsyncd::start();
-    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
-    let Some(disk) = Tmpfs::mount(&mirror.at("volume"), "size=4m") else { return };
+/// A mirror of a tree with a file system of its own at `volume`; `None` without the right to mount one.
+fn mirror_with_volume(daemon: &Rsyncd) -> Option<(Mirror, Tmpfs)> {
+    let mut mirror = Mirror::prepare(&Setup::to(daemon));
+    let disk = Tmpfs::mount(&mirror.at("volume"), "size=4m")?;
     mirror.launch();
     mirror.wait_ready();
     fill(&mirror);
     mirror.write("volume/a/b", "x");
+    Some((mirror, disk))
+}
+
+#[test]
+fn a_subdirectory_that_is_unmounted_deletes_nothing_below_it() {
+    let daemon = Rsyncd::start();
+    let Some((mut mirror, disk)) = mirror_with_volume(&daemon) else { return };
     mirror.write("volume/c", "x");
     wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
     let before = picture(&daemon.data).len();
@@ -206,12 +212,7 @@ fn a_subdirectory_that_is_unmounted_deletes_nothing_below_it() {
 #[test]
 fn what_was_pending_in_a_subdirectory_that_is_not_mounted_at_the_next_start_is_not_deleted() {
     let mut daemon = Rsyncd::start();
-    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
-    let Some(disk) = Tmpfs::mount(&mirror.at("volume"), "size=4m") else { return };
-    mirror.launch();
-    mirror.wait_ready();
-    fill(&mirror);
-    mirror.write("volume/a/b", "x");
+    let Some((mut mirror, disk)) = mirror_with_volume(&daemon) else { return };
     wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
     mirror.wait_for_record();
     let before = picture(&daemon.data).len();
