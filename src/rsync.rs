@@ -123,6 +123,8 @@ pub struct Endpoint {
     destination: Destination,
     options: RsyncOptions,
     params: Params,
+    /// sersync's own rules keep names on the remote, even in a directory that is deleted here.
+    keeps_names: bool,
     local: Option<LocalDirectory>,
     owner: Option<PathBuf>,
     confinement: Option<Confinement>,
@@ -182,7 +184,8 @@ pub enum RunKind {
         /// How far down.
         scope: Scope,
     },
-    /// Absent directories are deleted, except excluded names and the directories that contain them ([`input::guarded`]).
+    /// Directories that are absent, or in whose place something else is, are deleted, except excluded names and the directories that
+    /// contain them ([`input::guarded`]). What is in their place is sent.
     GuardedDeletion,
     /// A directory that moved: the remote makes it from hard links to its old copy ([`input::filters`], anchored at `new`).
     /// A later run deletes the old copy. The parent of `new` must exist on the remote.
@@ -205,6 +208,18 @@ pub enum RunKind {
     Probe,
     /// Removes rsync's own leftovers beside these names ([`input::temporary_names`]).
     CleanTemp,
+}
+
+impl RunKind {
+    /// True when the receiver gets every rule, so that it keeps what they protect. It gets none in a run without deletions, and of
+    /// sersync's own none in a run by a list or by patterns.
+    pub fn has_rules(&self) -> bool {
+        match self {
+            Self::Listing { deletes, .. } | Self::Trees { deletes, .. } => *deletes,
+            Self::Extraneous { .. } | Self::GuardedDeletion | Self::MoveDirectory { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// The kind of run that sends a path to this remote.
@@ -312,6 +327,7 @@ impl Endpoint {
             destination: destination.clone(),
             options: options.clone(),
             params: Params::parse(&options.params),
+            keeps_names: false,
             local: match destination {
                 Destination::Local { path } => Some(LocalDirectory::new(path)),
                 _ => None,
@@ -329,6 +345,12 @@ impl Endpoint {
     #[must_use]
     pub fn owned_by(self, state: Option<&Path>) -> Self {
         Self { owner: state.map(Path::to_path_buf), ..self }
+    }
+
+    /// This endpoint for rules of sersync's own that keep names on the remote, even in a directory that is deleted here.
+    #[must_use]
+    pub fn keeping_names(self) -> Self {
+        Self { keeps_names: true, ..self }
     }
 
     /// This endpoint with an ssh connection that is kept between runs, if that helps and the operator configured none.
@@ -433,6 +455,18 @@ impl Endpoint {
         self.params.filters != Filters::PerDirectory
     }
 
+    /// True when a run without rules may delete a directory with everything in it, because something else takes its place.
+    /// A receiver gets the operator's rules only in a run that deletes extraneous names, and sersync's own by other input than a list.
+    pub fn may_force(&self, abilities: Abilities) -> bool {
+        let deletes = self.options.deletes && abilities.delete;
+        abilities.force && (deletes || self.params.forces) && !self.has_rules()
+    }
+
+    /// True when rules may keep something on the remote.
+    fn has_rules(&self) -> bool {
+        self.keeps_names || self.params.filters != Filters::None
+    }
+
     /// The kind of run that sends a path.
     pub fn way(&self, presence: Presence, abilities: Abilities) -> Way {
         let filters = self.params.filters;
@@ -440,7 +474,8 @@ impl Endpoint {
             return Way::Fallback;
         }
         // Without --force only a run with --delete replaces or deletes a directory that is not empty.
-        if !abilities.force && self.options.deletes && abilities.delete {
+        let lacks_force = !abilities.force && !self.has_rules();
+        if lacks_force && self.options.deletes && abilities.delete {
             return Way::Fallback;
         }
         if presence != Presence::Absent || !self.options.deletes || !abilities.delete {

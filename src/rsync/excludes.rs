@@ -35,7 +35,12 @@ impl Excludes {
     pub fn rules(&self) -> Vec<u8> {
         let rule = |modifiers: &[u8], pattern: &[u8]| [modifiers, b" ", pattern, b"\0"].concat();
         let kept = self.kept.iter().flat_map(|pattern| rule(b"-sr", pattern));
-        kept.chain(self.perishable.iter().flat_map(|pattern| rule(b"-srp", pattern))).collect()
+        // Where a file takes the place of a directory, rsync asks the rules about the directory's content only.
+        let directories = self.kept.iter().filter(|pattern| pattern.ends_with(b"/"));
+        let content = directories.flat_map(|pattern| rule(b"-r", &[pattern, &b"**"[..]].concat()));
+        kept.chain(content)
+            .chain(self.perishable.iter().flat_map(|pattern| rule(b"-srp", pattern)))
+            .collect()
     }
 
     /// The rules as options, for commands that people repeat by hand.
@@ -58,6 +63,12 @@ mod tests {
         for place in ["/info", "a/b", "**x"] {
             assert!(!excludes(place).hold_anywhere(), "{place}");
         }
+    }
+
+    #[test]
+    fn an_excluded_directory_keeps_its_content_where_a_file_takes_its_place() {
+        let excludes = Excludes::default().with([b"/cache/".to_vec(), b"*.log".to_vec()]);
+        assert_eq!(excludes.rules(), b"-sr /cache/\0-sr *.log\0-r /cache/**\0");
     }
 
     #[test]

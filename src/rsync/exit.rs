@@ -5,6 +5,8 @@ pub mod advice;
 mod lines;
 mod shortage;
 
+use std::collections::HashSet;
+
 use crate::failure::{Failure, FailureKind, Retry, code};
 use crate::path::RelPath;
 use advice::{advice, hint};
@@ -58,6 +60,9 @@ pub enum Outcome {
     Partial {
         /// What failed. A directory may stand for its content.
         failed: Vec<(RelPath, String)>,
+        /// Those of them in whose place the remote has a directory that this run did not delete, for no other known reason than
+        /// that it may not, or that rules keep something in it.
+        blocked: Vec<RelPath>,
         /// True when rsync deleted nothing because it could not read all of the source.
         deletions_skipped: bool,
     },
@@ -333,6 +338,8 @@ fn reason(text: &str, code: i32) -> String {
 /// Code 23: the paths in the error lines have failed; all others are delivered.
 fn partial(stderr: &[u8], truncated: bool, places: &RunPaths) -> Outcome {
     let mut failed: Vec<(RelPath, String)> = Vec::new();
+    let mut named = HashSet::new();
+    let mut blocked: Vec<RelPath> = Vec::new();
     let mut unknown = None;
     let mut deletions_skipped = false;
     let mut harmless = false;
@@ -344,10 +351,19 @@ fn partial(stderr: &[u8], truncated: bool, places: &RunPaths) -> Outcome {
             Line::Nothing => {}
             Line::Harmless => harmless = true,
             Line::DeletionsSkipped => deletions_skipped = true,
-            Line::Failed(path, words) if failed.iter().all(|(known, _)| *known != path) => {
+            Line::Failed(path, _) | Line::Blocked(path, _) if named.contains(&path) => {}
+            Line::Failed(path, words) => {
+                named.insert(path.clone());
                 failed.push((path, words));
             }
-            Line::Failed(..) => {}
+            Line::Blocked(path, words) => {
+                // If something in the directory could not be deleted, that is the reason.
+                if !failed.iter().any(|(known, _)| known.is_within(&path)) {
+                    blocked.push(path.clone());
+                }
+                named.insert(path.clone());
+                failed.push((path, words));
+            }
             Line::Unknown(words) => unknown = unknown.or(Some(words)),
         }
     }
@@ -360,7 +376,7 @@ fn partial(stderr: &[u8], truncated: bool, places: &RunPaths) -> Outcome {
     match (failed.is_empty(), harmless) {
         (true, true) if !deletions_skipped => Outcome::Delivered,
         (true, _) => Outcome::Kept { reason: "some files could not be transferred".into() },
-        (false, _) => Outcome::Partial { failed, deletions_skipped },
+        (false, _) => Outcome::Partial { failed, blocked, deletions_skipped },
     }
 }
 
@@ -381,10 +397,14 @@ mod tests {
     fn described(outcome: &Outcome) -> String {
         match outcome {
             Outcome::Delivered => "delivered".into(),
-            Outcome::Partial { failed, deletions_skipped } => {
+            Outcome::Partial { failed, blocked, deletions_skipped } => {
                 let mut words: Vec<_> = failed.iter().map(|(path, _)| path.to_string()).collect();
                 words.sort();
-                let kind = if *deletions_skipped { "skipped" } else { "partial" };
+                let kind = match deletions_skipped {
+                    true => "skipped",
+                    false if blocked.is_empty() => "partial",
+                    false => "blocked",
+                };
                 format!("{kind} {}", words.join(" "))
             }
             Outcome::Kept { reason } => format!("kept {reason}"),
@@ -407,7 +427,7 @@ mod tests {
             let expected = fields.next().unwrap();
             let found = described(&judge(Ending::Code(code), text.as_bytes(), false, &PLACES));
             let (kind, words) = expected.split_once(' ').unwrap_or((expected, ""));
-            let exact = matches!(kind, "partial" | "skipped" | "refused" | "delivered");
+            let exact = matches!(kind, "partial" | "blocked" | "skipped" | "refused" | "delivered");
             let right = if exact {
                 found == expected
             } else {

@@ -47,16 +47,26 @@ pub fn probe(nonce: u64) -> Vec<u8> {
 
 /// The include patterns of a fallback run: each path, its parents, and what its old copy may contain.
 pub fn patterns<'a>(paths: impl IntoIterator<Item = (&'a RelPath, Presence)>) -> Vec<u8> {
+    // The content of a directory is sent by other paths; anything else replaces a directory with its content.
+    includes(paths.into_iter().map(|(path, presence)| (path, presence != Presence::Directory)))
+}
+
+/// The include patterns of a fallback run that leaves alone what a directory in the place of a path contains.
+pub fn exact_patterns<'a>(paths: impl IntoIterator<Item = &'a RelPath>) -> Vec<u8> {
+    includes(paths.into_iter().map(|path| (path, false)))
+}
+
+/// The include patterns of paths and their parents; of what is below a path if the path says so.
+fn includes<'a>(paths: impl Iterator<Item = (&'a RelPath, bool)>) -> Vec<u8> {
     let mut list = Vec::new();
     let mut parents = HashSet::new();
-    for (path, presence) in paths {
+    for (path, with_content) in paths {
         push_parents(&mut list, &mut parents, path);
         if path.is_root() {
             continue;
         }
         push_pattern(&mut list, path, b"");
-        // The content of a directory is sent by other paths; anything else replaces a directory with its content.
-        if presence != Presence::Directory {
+        if with_content {
             push_pattern(&mut list, path, b"/***");
         }
     }

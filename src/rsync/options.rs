@@ -81,6 +81,8 @@ pub enum Role {
     Update,
     /// Deletes extraneous names; only full syncs get it.
     Delete,
+    /// Deletes a directory with everything in it if something else takes its place. sersync decides which runs may do that.
+    Force,
     /// The remote shell.
     Shell,
     /// The time limit of a silent remote.
@@ -246,7 +248,7 @@ pub const OPTIONS: &[RsyncOption] = &[
     flag(&["ignore-missing-args"], None).left_out(WHAT_IS_DELETED),
     flag(&["delete-missing-args"], None).left_out(WHAT_IS_DELETED),
     flag(&["ignore-errors"], None).left_out(WHAT_IS_DELETED),
-    flag(&["force"], None),
+    flag(&["force"], None).shapes(Role::Force),
     value(&["max-delete"], None).differs(EACH_RUN),
     value(&["max-size"], None),
     value(&["min-size"], None),

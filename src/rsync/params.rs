@@ -17,6 +17,8 @@ pub struct Params {
     pub replacing: Vec<OsString>,
     /// `--delete*` words; they belong to full syncs.
     pub delete: Vec<OsString>,
+    /// True when the words hold `--force`.
+    pub forces: bool,
     /// Remarks for the operator: what is ignored, and what is unknown.
     pub remarks: Vec<Remark>,
     /// What kind of filter rules the words hold.
@@ -279,7 +281,8 @@ impl Params {
         let (delete, given): (Vec<_>, Vec<_>) =
             given.into_iter().partition(|option| is(option, Role::Delete));
         self.delete.extend(write(delete.iter()));
-        let common = || given.iter().filter(|option| !is(option, Role::Shell) && !option.is_cvs());
+        let is_apart = |option: &&Given| is(option, Role::Shell) || is(option, Role::Force);
+        let common = || given.iter().filter(|option| !is_apart(option) && !option.is_cvs());
         self.kept.extend(write(common()));
         self.replacing.extend(write(common().filter(|option| !is(option, Role::Update))));
     }
@@ -295,6 +298,7 @@ impl Params {
         let Meaning::Shapes(role) = option.meaning else { return };
         match role {
             Role::Update | Role::Delete => {}
+            Role::Force => self.forces = true,
             Role::Shell => self.rsh.clone_from(&option.value),
             Role::Timeout => self.timeout_s = Some(number(option.value.as_ref())),
             Role::ConnectTimeout => self.has_contimeout = true,

@@ -119,7 +119,7 @@ impl Endpoint {
             "--ignore-missing-args"
         };
         let delete: &[&str] = if deletes { &["--delete"] } else { &[] };
-        let force: &[&str] = if abilities.force { &["--force"] } else { &[] };
+        let force: &[&str] = if self.may_force(abilities) { &["--force"] } else { &[] };
         // Without this option every name would arrive at the top of the copy. A probe sends nothing, so it does not need it.
         let is_probe = *kind == RunKind::Probe;
         let is_top = matches!(kind, RunKind::Listing { dirs, .. } | RunKind::Trees { dirs, .. } if is_root(dirs));

@@ -1,11 +1,14 @@
 //! Runs the steps of a plan, and gives each step its preview, its listing, or the path that made its run fail.
 //! Decides nothing; `plan/step.rs` decides which steps follow.
 
+use std::collections::HashSet;
+
 use super::moves::Move;
-use super::plan::failure;
 use super::plan::step::{Bisected, Doing, Entry, Run, Step};
+use super::plan::{MakingWay, failure};
 use super::rules::Rules;
 use crate::change::Scope;
+use crate::engine::pending::{Item, Mark};
 use crate::engine::{PathFailure, UndoneMove};
 use crate::path::RelPath;
 use crate::rsync::{RunKind, Way};
@@ -13,11 +16,16 @@ use crate::rsync::{RunKind, Way};
 /// Why a path failed that kept a run from deleting.
 const NOTHING_DELETED: &str = "nothing is deleted there, because part of the source cannot be read";
 
+/// Why a directory stays in the place of something else; follows its name.
+const KEPT: &str = "is a directory, and rules keep something in it (<filter>, <commonParams> or its rsyncd.conf): move that away there, or change the rules";
+
 /// The result of an rsync run that did not end the job.
 #[derive(Debug, Default)]
 pub struct RunResult {
     /// What it could not deliver, each with the reason. A directory may stand for its content.
     pub failed: Vec<(RelPath, String)>,
+    /// Those of them in whose place the remote has a directory that the run did not delete.
+    pub blocked: Vec<RelPath>,
     /// Why all of its paths failed, if rsync named none.
     pub all_failed: Option<String>,
     /// It could not read all of the source, and has deleted nothing.
@@ -54,10 +62,14 @@ pub struct Executor<'a, E> {
     pub rules: &'a Rules,
     /// How absent names are deleted on this remote.
     pub absent_way: Way,
+    /// How a directory is deleted that a run without rules has left in the place of something else.
+    pub making_way: MakingWay,
     /// The access to the disk and the remote.
     pub effects: &'a mut E,
     /// What could not be delivered so far.
     pub failed: Vec<PathFailure>,
+    /// What other jobs have to do.
+    pub returned: Vec<Item>,
     /// Moves whose new names are gone: nothing is done at their old names.
     pub undone: Vec<UndoneMove>,
 }
@@ -84,9 +96,10 @@ impl<E: Effects> Executor<'_, E> {
     /// Makes a moved entry from its old copy. If it has moved again since, the old copy stays for the job that sends it.
     fn make_move(&mut self, step: Step, moved: Move, todo: &mut Vec<Step>) -> Result<(), E::Error> {
         let failed = self.failed.len();
-        // A move has one path, so no other steps replace it.
-        self.step(step)?;
-        if !self.effects.stands(&moved.new) {
+        let next = self.step(step)?;
+        if self.effects.stands(&moved.new) {
+            todo.extend(next.into_iter().rev());
+        } else {
             self.failed.truncate(failed);
             todo.iter_mut().for_each(|step| step.spare(&moved.old));
             todo.retain(|step| !step.names().is_empty());
@@ -122,7 +135,11 @@ impl<E: Effects> Executor<'_, E> {
         if let Some(reason) = ran.all_failed {
             self.failed.extend(run.names.iter().map(|name| failure(name, &reason)));
         }
-        for (path, reason) in ran.failed {
+        let blocked: HashSet<RelPath> = ran.blocked.into_iter().collect();
+        let (blocked, failed): (Vec<_>, Vec<_>) =
+            ran.failed.into_iter().partition(|(path, _)| blocked.contains(path));
+        let mut todo = self.make_way(&step, run, blocked);
+        for (path, reason) in failed {
             let path = self.path_to_retry(run, path);
             // If a directory fails, rsync also skips the listed names below it.
             let below = run.names.iter().filter(|name| name.is_within(&path) && **name != path);
@@ -130,16 +147,44 @@ impl<E: Effects> Executor<'_, E> {
             self.failed.push(failure(&path, &reason));
         }
         if !ran.deletions_skipped {
-            return Vec::new();
+            return todo;
         }
         match step.bisect() {
-            Bisected::Done => Vec::new(),
-            Bisected::Blamed(path) => {
-                self.failed.push(failure(&path, NOTHING_DELETED));
-                Vec::new()
-            }
-            Bisected::Halves(halves) => (*halves).into(),
+            Bisected::Done => {}
+            Bisected::Blamed(path) => self.failed.push(failure(&path, NOTHING_DELETED)),
+            Bisected::Halves(halves) => todo.extend(*halves),
         }
+        todo
+    }
+
+    /// Decides what follows for paths in whose place the remote has a directory. A run without rules leaves such a directory alone,
+    /// because it would also delete what the rules keep there. Returns the steps that have the rules.
+    fn make_way(&mut self, step: &Step, run: &Run, blocked: Vec<(RelPath, String)>) -> Vec<Step> {
+        let mut by_rules = Vec::new();
+        for (path, reason) in blocked {
+            match &self.making_way {
+                MakingWay::Never(why) => {
+                    self.failed.push(PathFailure { path, failure: why.clone() });
+                }
+                MakingWay::AtOnce => self.failed.push(failure(&path, &reason)),
+                _ if run.kind.has_rules() => {
+                    let words = format!("on the remote {path} {KEPT}");
+                    let path = self.path_to_retry(run, path);
+                    self.failed.push(failure(&path, &words));
+                }
+                MakingWay::ByRules => by_rules.push(path),
+                MakingWay::ByListing => {
+                    let item = Item {
+                        path: path.parent().unwrap_or_default(),
+                        mark: Mark::new(Scope::Listing),
+                    };
+                    if self.returned.last() != Some(&item) {
+                        self.returned.push(item);
+                    }
+                }
+            }
+        }
+        step.making_way(by_rules, self.rules)
     }
 
     /// The path to retry: the parent directory, if only a comparison of that directory can delete the name.

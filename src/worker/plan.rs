@@ -22,19 +22,19 @@ use crate::failure::{self, DELETIONS_REFUSED_ADVICE, Failure, FailureKind};
 use crate::path::RelPath;
 use crate::rsync::excludes::Excludes;
 use crate::rsync::{Abilities, DIRS_BYTES_MAX, Endpoint, Presence, Way};
-use step::{Dir, Sending, Step};
+use step::{Dir, PATTERNS_MAX, Sending, Step};
 
 /// Why a name is not deleted on a remote where only comparisons of whole directories can apply the rules.
 const WITHHELD: &str = "not deleted while deletions are held back (see the alarm in the log)";
+
+/// Why a directory is not replaced if nothing is ever deleted.
+const NEVER_DELETED: &str = "a directory that is not empty is in its place on the remote, and <delete> is off: move it away there";
 
 /// Why a name is not deleted on a remote that deletes nothing.
 const REFUSED: &str = "the remote refuses deletions";
 
 /// A file younger than this was created after whatever it replaces.
 const YOUNG: Duration = Duration::from_secs(2);
-
-/// Most names of one run by patterns: rsync tries every pattern on every entry that it reads.
-const PATTERNS_MAX: usize = 1_000;
 
 /// What a plan depends on besides the job and the look.
 #[derive(Clone, Copy)]
@@ -49,6 +49,20 @@ pub struct Facts<'a> {
     pub known: &'a Known,
     /// The clock that stamps files, read after the look.
     pub now: Duration,
+}
+
+/// How a directory is deleted that a run without rules has left in the place of something else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum MakingWay {
+    /// No rules keep anything, so the first run has tried to delete it.
+    #[default]
+    AtOnce,
+    /// In a run that has the rules.
+    ByRules,
+    /// By a comparison of its parent directory, which another job makes.
+    ByListing,
+    /// It is not deleted, for this reason.
+    Never(Failure),
 }
 
 /// What to do for a job.
@@ -66,11 +80,14 @@ pub struct Plan {
     pub returned: Vec<Item>,
     /// What cannot be done.
     pub failed: Vec<PathFailure>,
+    /// How a directory is deleted that a run without rules has left in the place of something else.
+    pub making_way: MakingWay,
 }
 
 /// Decides how a job becomes rsync runs.
 pub fn plan(job: &Job, looks: &Looks, facts: Facts<'_>) -> Plan {
     let mut planning = Planning { job, facts, plan: Plan::default() };
+    planning.plan.making_way = facts.making_way(job);
     planning.plan.open = planning.open_directories(&looks.first);
     planning.batch(&looks.first);
     planning.moves(&looks.first);
@@ -154,6 +171,19 @@ impl Facts<'_> {
     /// True when the remote refuses deletions that the configuration asks for.
     fn refuses_deletions(&self) -> bool {
         self.endpoint.deletes() && !self.abilities.delete
+    }
+
+    /// How a directory is deleted that a run without rules has left in the place of something else.
+    fn making_way(&self, job: &Job) -> MakingWay {
+        let withheld = |words| Failure::new(FailureKind::Path, failure::code::PARTIAL, words);
+        match self.way(Presence::Absent) {
+            _ if self.refuses_deletions() => MakingWay::Never(refused()),
+            _ if self.endpoint.may_force(self.abilities) => MakingWay::AtOnce,
+            _ if !self.endpoint.deletes() => MakingWay::Never(withheld(NEVER_DELETED)),
+            Way::ListingOfParent if job.deletes_below => MakingWay::ByListing,
+            Way::ListingOfParent => MakingWay::Never(withheld(WITHHELD)),
+            Way::Batch | Way::Fallback => MakingWay::ByRules,
+        }
     }
 
     /// True for an absent directory whose copy may contain something excluded.
@@ -275,7 +305,8 @@ impl Planning<'_> {
         let compare_content = sorted.patterns_compared;
         for paths in sorted.patterns.chunks(PATTERNS_MAX) {
             let paths = paths.to_vec();
-            self.plan.steps.push(Step::Patterns { paths, compare_content });
+            let spares_content = self.facts.rules.may_outlive_directories();
+            self.plan.steps.push(Step::Patterns { paths, compare_content, spares_content });
         }
         for dirs in sorted.guarded.chunks(PATTERNS_MAX) {
             self.delete_guarded(dirs.to_vec());
@@ -356,11 +387,8 @@ impl Planning<'_> {
 
     fn delete_guarded(&mut self, dirs: Vec<RelPath>) {
         let excludes = Arc::new(self.facts.rules.patterns.clone());
-        let step = Step::GuardedDeletion { dirs, excludes };
-        self.plan.steps.push(match self.facts.rules.coverage {
-            Coverage::Whole => step,
-            Coverage::Partial => Step::Preview(Box::new(step)),
-        });
+        let step = Step::deletion(dirs, excludes, self.facts.rules.coverage);
+        self.plan.steps.push(step);
     }
 
     /// Some options make the result for one path depend on other paths. So the change is sent at once, and another job compares the

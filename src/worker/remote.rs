@@ -50,6 +50,7 @@ impl RemoteContext {
         load_gate: Arc<LoadGate>,
         places: Arc<Places>,
     ) -> Self {
+        let endpoint = rules.guard(endpoint);
         Self {
             sessions: Sessions::new(endpoint.clone(), Arc::clone(&source), load_gate, places),
             endpoint,

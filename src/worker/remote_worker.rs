@@ -31,9 +31,7 @@ use super::tally::Tally;
 use crate::change::Scope;
 use crate::directory::count_files;
 use crate::engine::pending::{Item, Mark, Recheck};
-use crate::engine::{
-    FullSyncFilter, Job, JobKind, JobReport, PathFailure, RemoteDeletions, Verdict,
-};
+use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, RemoteDeletions, Verdict};
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 use crate::record::{Observation, Recorder};
@@ -287,19 +285,22 @@ impl RemoteWorker {
         let mut executor = Executor {
             rules: self.remote.rules(),
             absent_way: self.remote.endpoint().way(Presence::Absent, abilities),
+            making_way: plan.making_way,
             effects: &mut runs,
             failed: plan.failed,
+            returned: Vec::new(),
             undone: std::mem::take(&mut looks.first.undone),
         };
         let executed = executor.execute(plan.steps);
-        let (failed, undone) = (executor.failed, executor.undone);
+        let Executor { failed, undone, returned: divided, .. } = executor;
         self.remote.known().end_directories(&looks, coarse_now());
         executed?;
         self.clean_up(job, &runs);
         if running_job.answered.get() {
             self.remote.note_abilities(abilities);
         }
-        self.note_delivered(&looks, plan.versions, &failed);
+        let is_all_there = failed.is_empty() && divided.is_empty();
+        self.note_delivered(&looks, is_all_there.then_some(plan.versions));
         let deleted = self.deleted(job, &looks);
         let compared = self.compared(job, &looks);
         let remote_deletions = self.remote_deletions(&looks, abilities, running_job);
@@ -311,6 +312,7 @@ impl RemoteWorker {
         together.append(&mut looks.below_trees.together);
         let mut returned = std::mem::take(&mut looks.first.returned);
         returned.extend(plan.returned);
+        returned.extend(divided);
         returned.extend(self.appeared(&looks, job)?);
         returned.extend(looks.after_moves.returned);
         returned.extend(looks.below_trees.returned);
@@ -408,17 +410,12 @@ impl RemoteWorker {
         runs.clean_up();
     }
 
-    fn note_delivered(
-        &self,
-        looks: &Looks,
-        versions: Vec<(RelPath, Version)>,
-        failed: &[PathFailure],
-    ) {
+    /// Remembers the versions that the remote has now; `None`: something was not delivered.
+    fn note_delivered(&self, looks: &Looks, versions: Option<Vec<(RelPath, Version)>>) {
         let mut known = self.remote.known();
-        if failed.is_empty() {
-            known.delivered(looks, versions);
-        } else {
-            known.doubt();
+        match versions {
+            Some(versions) => known.delivered(looks, versions),
+            None => known.doubt(),
         }
     }
 }

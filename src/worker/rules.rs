@@ -1,6 +1,7 @@
 //! What is neither sent to a remote nor deleted there, as a predicate and, as far as possible, as rsync patterns.
 //! Runs nothing.
 
+use crate::rsync::Endpoint;
 use crate::rsync::excludes::Excludes;
 use crate::watch::Exclude;
 
@@ -36,6 +37,11 @@ impl Rules {
     /// True when a deleted directory may hold excluded files on the remote, which must stay.
     pub fn may_outlive_directories(&self) -> bool {
         self.coverage == Coverage::Partial || !self.patterns.kept.is_empty()
+    }
+
+    /// This endpoint, so that no run without these rules deletes what they keep.
+    pub fn guard(&self, endpoint: Endpoint) -> Endpoint {
+        if self.may_outlive_directories() { endpoint.keeping_names() } else { endpoint }
     }
 
     /// True when the rules mean the same in a run whose root is a directory below the watch root.

@@ -58,8 +58,8 @@ impl<'a> Runs<'a> {
     fn judge(&self, run: &Run, outcome: Outcome) -> Result<RunResult, Stop> {
         let ran = match outcome {
             Outcome::Delivered => RunResult::default(),
-            Outcome::Partial { failed, deletions_skipped } => {
-                RunResult { failed, deletions_skipped, ..RunResult::default() }
+            Outcome::Partial { failed, blocked, deletions_skipped } => {
+                RunResult { failed, blocked, deletions_skipped, all_failed: None }
             }
             Outcome::Kept { reason } => {
                 RunResult { all_failed: Some(reason), ..RunResult::default() }

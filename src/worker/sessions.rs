@@ -249,7 +249,15 @@ impl Sessions {
             return Err(no_dry_run());
         }
         let spec = self.endpoint.plan_preview(kind, abilities);
-        self.listen(&spec, kind, input, job).map(|output| deleted_names(&output))
+        let output = match self.listen(&spec, kind, input, job)? {
+            (Outcome::Delivered, output) => output,
+            // A directory that rules keep in the place of something else stays in the run, too.
+            (Outcome::Partial { failed, blocked, .. }, output) if failed.len() == blocked.len() => {
+                output
+            }
+            (outcome, _) => return Err(outcome),
+        };
+        Ok(deleted_names(&output))
     }
 
     /// What a run would do.
@@ -267,17 +275,20 @@ impl Sessions {
             return Err(no_dry_run());
         }
         let spec = self.endpoint.plan_question(kind, abilities);
-        self.listen(&spec, kind, input, job).map(|output| PreviewAnswer::read(&output))
+        match self.listen(&spec, kind, input, job)? {
+            (Outcome::Delivered, output) => Ok(PreviewAnswer::read(&output)),
+            (outcome, _) => Err(outcome),
+        }
     }
 
-    /// Runs rsync and reads its standard output.
+    /// Runs rsync and reads its standard output. If that is too long, the outcome says so.
     fn listen(
         &self,
         spec: &RunSpec,
         kind: &RunKind,
         input: &[u8],
         job: &RunningJob<'_>,
-    ) -> Result<Vec<u8>, Outcome> {
+    ) -> Result<(Outcome, Vec<u8>), Outcome> {
         let limits = Limits { stall: self.stall(kind), output_max: PREVIEW_MAX };
         let _place = self.enter(job);
         if self.stopped.load(Ordering::Relaxed) {
@@ -287,14 +298,14 @@ impl Sessions {
         let session = session.map_err(|error| self.not_started(&error))?;
         let report = self.watched(session, input, limits, job);
         match (self.judge(&report), report.output) {
-            (Outcome::Delivered, Some(output)) => Ok(output),
-            (Outcome::Delivered, None) => {
+            (outcome, Some(output)) => Ok((outcome, output)),
+            (Outcome::Delivered | Outcome::Partial { .. }, None) => {
                 let reason =
                     "too much would be deleted to check it against a filter that has no rsync pattern"
                         .into();
                 Err(Outcome::Kept { reason })
             }
-            (outcome, _) => Err(outcome),
+            (outcome, None) => Err(outcome),
         }
     }
 

@@ -24,6 +24,7 @@ mod fuzz_corpus;
 mod habits;
 mod hard_links;
 mod ignored_case;
+mod in_the_way;
 mod legacy_files;
 mod local_remote;
 mod mirror;

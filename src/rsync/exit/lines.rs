@@ -18,6 +18,8 @@ pub(super) enum Line {
     DeletionsSkipped,
     /// This path failed.
     Failed(RelPath, String),
+    /// In the place of this path is a directory that rsync did not delete.
+    Blocked(RelPath, String),
     /// An error that names no path we know.
     Unknown(String),
 }
@@ -35,6 +37,9 @@ const SUMMARIES: &[&str] = &[
 
 /// The daemon's message about a name that its own configuration excludes.
 const EXCLUDED: &[u8] = b"ERROR: daemon refused to receive ";
+
+/// The receiver's message about a directory that it did not delete. The kind of what should replace it follows.
+const BLOCKED: &[u8] = b"could not make way for new ";
 
 /// The advice for [`EXCLUDED`].
 const EXCLUDED_WORDS: &str = "its rsyncd.conf excludes this name: exclude it here too (<filter>), or take it out of \"exclude\" there";
@@ -60,6 +65,7 @@ pub(super) fn read(line: &[u8], places: &RunPaths) -> Line {
     }
     let words = if line.starts_with(EXCLUDED) { EXCLUDED_WORDS.into() } else { words(line) };
     match named(line).and_then(|shown| locate(shown, line, places)) {
+        Some(path) if line.starts_with(BLOCKED) => Line::Blocked(path, words),
         Some(path) => Line::Failed(path, words),
         None => Line::Unknown(words),
     }

@@ -145,3 +145,23 @@ fn where_names_cannot_carry_their_directories_only_the_root_is_a_source() {
         }
     }
 }
+
+#[test]
+fn a_run_that_carries_no_rules_forces_nothing_where_rules_keep_something() {
+    let excludes = |remote: &mut Options| remote.options.params.push("--exclude=*.o".into());
+    let forced = |remote: &mut Options| {
+        excludes(remote);
+        remote.options.params.push("--force".into());
+    };
+    let kinds = |endpoint: &Endpoint| {
+        let dirs = vec![RelPath::root()];
+        let additive = RunKind::Trees { dirs, checksum: false, deletes: false, at_once: true };
+        [BATCH, RunKind::Confirmation, RunKind::Replacement, additive]
+            .map(|kind| line(endpoint, &kind).contains(" --force "))
+    };
+    assert_eq!(kinds(&endpoint("h", "m", |_| {})), [true; 4]);
+    assert_eq!(kinds(&endpoint("h", "m", |_| {}).keeping_names()), [false; 4]);
+    assert_eq!(kinds(&endpoint("h", "m", excludes)), [false; 4]);
+    assert_eq!(kinds(&endpoint("h", "m", forced)), [false; 4]);
+    assert_eq!(kinds(&endpoint("h", "m", |remote| remote.options.deletes = false)), [false; 4]);
+}

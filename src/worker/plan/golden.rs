@@ -42,6 +42,10 @@ struct World {
     unreadable: BTreeSet<RelPath>,
     /// rsync cannot deliver these.
     fails: Vec<(RelPath, String)>,
+    /// The remote has directories in the place of these, which a run without rules does not delete.
+    blocked: BTreeSet<RelPath>,
+    /// Those of them that hold something that the rules keep.
+    kept: BTreeSet<RelPath>,
     /// Only the remote has these.
     extraneous: Vec<Entry>,
     /// These vanish after the look.
@@ -143,6 +147,13 @@ impl Script {
             ["fails", name, reason @ ..] => {
                 self.world.fails.push((path(name), reason.join(" ")));
             }
+            ["a", "directory", "is", "there", "at", name] => {
+                self.world.blocked.insert(path(name));
+            }
+            ["rules", "keep", "something", "there", "at", name] => {
+                self.world.blocked.insert(path(name));
+                self.world.kept.insert(path(name));
+            }
             ["only", "there", names @ ..] => self.world.extraneous.extend(entries(names)),
             ["disk", names @ ..] => self.world.disk.extend(entries(names)),
             ["vanishes", name] => self.world.vanished.push(path(name)),
@@ -158,7 +169,7 @@ impl Script {
         let destination = Destination::Daemon { host, module: "www".into() };
         let (params, deletes) = (self.params.clone(), self.deletes);
         let options = RsyncOptions { params, deletes, ..RsyncOptions::default() };
-        Endpoint::new(Path::new("/srv/www"), &destination, &options)
+        self.rules().guard(Endpoint::new(Path::new("/srv/www"), &destination, &options))
     }
 
     fn granularity(&self) -> Granularity {
@@ -188,16 +199,18 @@ impl Script {
         let mut executor = Executor {
             rules: &rules,
             absent_way: facts.way(Presence::Absent),
+            making_way: plan.making_way,
             effects: &mut self.world,
             failed: plan.failed,
+            returned: Vec::new(),
             undone: Vec::new(),
         };
         match executor.execute(plan.steps) {
             Ok(()) => {}
         }
-        let (failed, undone) = (executor.failed, executor.undone);
+        let (failed, undone, returned) = (executor.failed, executor.undone, executor.returned);
         let mut text = self.world.transcript;
-        for item in plan.returned {
+        for item in plan.returned.into_iter().chain(returned) {
             let _ = writeln!(text, "-> another job: {}", show(&item.path, item.mark.scope));
         }
         for failure in failed {
@@ -324,8 +337,14 @@ impl Effects for World {
         let is_met = |path: &RelPath| {
             run.names.iter().any(|name| path.is_within(name) || name.is_within(path))
         };
+        let stays = |path: &&RelPath| !run.kind.has_rules() || self.kept.contains(*path);
+        let blocked = self.blocked.iter().filter(|path| is_met(path)).filter(stays);
+        let blocked: Vec<_> = blocked.cloned().collect();
+        let block = |path: &RelPath| (path.clone(), "could not make way".to_owned());
+        let fails = self.fails.iter().filter(|(path, _)| is_met(path)).cloned();
         Ok(RunResult {
-            failed: self.fails.iter().filter(|(path, _)| is_met(path)).cloned().collect(),
+            failed: fails.chain(blocked.iter().map(block)).collect(),
+            blocked,
             all_failed: None,
             deletions_skipped: self.unreadable.iter().any(is_met),
         })

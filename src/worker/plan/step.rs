@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use super::super::moves::{Move, Moved};
-use super::super::rules::Rules;
+use super::super::rules::{Coverage, Rules};
 use crate::change::Scope;
 use crate::path::RelPath;
 use crate::rsync::excludes::Excludes;
 use crate::rsync::input::{self, exact_pattern};
 use crate::rsync::{DIRS_BYTES_MAX, LONG_BATCH_BYTES, Presence, RunKind};
+
+/// Most names of one run by patterns: rsync tries every pattern on every entry that it reads.
+pub const PATTERNS_MAX: usize = 1_000;
 
 /// Most names in one list.
 const NAMES_MAX: usize = 50_000;
@@ -57,8 +60,10 @@ pub enum Step {
         paths: Vec<(RelPath, Presence)>,
         /// rsync compares contents.
         compare_content: bool,
+        /// What a directory in the place of a path contains stays: the rules may keep something there.
+        spares_content: bool,
     },
-    /// Deletes absent directories, but not what the rules exclude in them.
+    /// Deletes directories that are absent or in the place of something else, but not what the rules exclude in them.
     GuardedDeletion {
         /// Which directories.
         dirs: Vec<RelPath>,
@@ -191,9 +196,11 @@ impl Step {
             Self::Move { moved, .. } => Bisected::Blamed(moved.new),
             Self::Preview(step) => step.bisect().map(|half| Self::Preview(Box::new(half))),
             Self::Hide(step) => step.bisect().map(|half| Self::Hide(Box::new(half))),
-            Self::Patterns { paths, compare_content } => {
-                halves(paths, |(path, _)| path, |paths| Self::Patterns { paths, compare_content })
-            }
+            Self::Patterns { paths, compare_content, spares_content } => halves(
+                paths,
+                |(path, _)| path,
+                |paths| Self::Patterns { paths, compare_content, spares_content },
+            ),
             Self::GuardedDeletion { dirs, excludes } => halves(
                 dirs,
                 |dir| dir,
@@ -212,6 +219,25 @@ impl Step {
                     Self::Directories { dirs, scope, deletes, excludes }
                 },
             ),
+        }
+    }
+
+    /// The steps that delete the directories in the place of these paths, and send the paths. They keep to the rules of this step.
+    pub fn making_way(&self, paths: Vec<RelPath>, rules: &Rules) -> Vec<Self> {
+        let excludes = self.excludes().cloned().unwrap_or_else(|| Arc::new(rules.patterns.clone()));
+        let step = |dirs: &[RelPath]| {
+            let excludes = Arc::clone(&excludes);
+            Self::deletion(dirs.to_vec(), excludes, rules.coverage)
+        };
+        paths.chunks(PATTERNS_MAX).map(step).collect()
+    }
+
+    /// The step that deletes directories, but not what the rules exclude in them.
+    pub fn deletion(dirs: Vec<RelPath>, excludes: Arc<Excludes>, coverage: Coverage) -> Self {
+        let step = Self::GuardedDeletion { dirs, excludes };
+        match coverage {
+            Coverage::Whole => step,
+            Coverage::Partial => Self::Preview(Box::new(step)),
         }
     }
 
@@ -272,9 +298,13 @@ impl Step {
         let names = self.names();
         let (kind, input) = match self {
             Self::Names { names, sending } => by_name(names, *sending),
-            Self::Patterns { paths, compare_content } => {
+            Self::Patterns { paths, compare_content, spares_content } => {
                 let kind = RunKind::Fallback { ignore_times: *compare_content };
-                (kind, input::patterns(paths.iter().map(|(path, presence)| (path, *presence))))
+                let list = match spares_content {
+                    true => input::exact_patterns(paths.iter().map(|(path, _)| path)),
+                    false => input::patterns(paths.iter().map(|(path, at)| (path, *at))),
+                };
+                (kind, list)
             }
             Self::GuardedDeletion { dirs, excludes } => {
                 (RunKind::GuardedDeletion, input::guarded(excludes, dirs))
@@ -322,6 +352,17 @@ impl Step {
             *excludes = Arc::new(excludes.with(paths.map(exact_pattern)));
         }
         self
+    }
+
+    fn excludes(&self) -> Option<&Arc<Excludes>> {
+        match self {
+            Self::GuardedDeletion { excludes, .. }
+            | Self::Move { excludes, .. }
+            | Self::Directories { excludes, .. }
+            | Self::Extraneous { excludes, .. } => Some(excludes),
+            Self::Preview(step) | Self::Hide(step) => step.excludes(),
+            Self::Names { .. } | Self::Patterns { .. } | Self::SendBelow { .. } => None,
+        }
     }
 
     fn excludes_mut(&mut self) -> Option<&mut Arc<Excludes>> {

@@ -116,12 +116,13 @@ impl Trial {
         let patience = if self.meaning.limits_runs { SETTLE_BY_RETRIES } else { SETTLE };
         let end = Instant::now() + patience;
         loop {
-            let mut wrong = self.meaning.differences(&plain, &copy);
-            // rsync by hand deletes nothing if part of the source is unreadable. The mirror deletes what was reported as deleted, also
-            // what a dangling link has replaced, which `-L` cannot read.
+            let mut wrong = self.meaning.differences(&plain, &copy, &self.mirror.source);
+            // rsync by hand deletes nothing from when it has found something unreadable in the source, a full sync nothing at all. The
+            // mirror deletes what was reported as deleted, also what a dangling link has replaced, which `-L` cannot read.
             let is_there = |path: &str| self.mirror.source.join(path).exists();
             let stayed = |line: &String| {
-                line.strip_suffix(" is missing").is_some_and(|path| !is_there(path))
+                let path = line.strip_suffix(" is missing").or(line.strip_suffix(" is too many"));
+                path.is_some_and(|path| !is_there(path))
             };
             wrong.retain(|line| !(skips_deletions && stayed(line)));
             if wrong.is_empty() {
@@ -130,7 +131,9 @@ impl Trial {
                     found
                         .into_iter()
                         .filter(|line| {
-                            !left.contains(line) && !self.meaning.is_backup(line.as_ref())
+                            let is_skipped = skips_deletions && line.starts_with("*deleting");
+                            let is_meant = self.meaning.is_backup(line.as_ref()) || is_skipped;
+                            !left.contains(line) && !is_meant
                         })
                         .map(|line| format!("by hand: {line}")),
                 );
@@ -225,6 +228,8 @@ struct Meaning {
     keeps_first: bool,
     /// `--size-only`: of versions with equal sizes, the first one that was delivered stays.
     compares_sizes: bool,
+    /// `--modify-window`: rsync by hand misses a rewrite within that time.
+    misses_rewrites: bool,
     /// Appending works as writing in place.
     appends: bool,
     /// `--max-delete` limits each run.
@@ -240,6 +245,7 @@ impl Meaning {
             backs_up: has("--backup"),
             keeps_first: has("--ignore-existing"),
             compares_sizes: has("--size-only"),
+            misses_rewrites: has("--modify-window"),
             appends: has("--append"),
             limits_runs: has("--max-delete"),
             reads_rule_files: has_rule_files(words),
@@ -269,8 +275,11 @@ impl Meaning {
         self.backs_up && (name.ends_with('~') || name.ends_with(".old") || name.contains(".bak"))
     }
 
-    fn differences(&self, plain: &Path, copy: &Path) -> Vec<String> {
+    fn differences(&self, plain: &Path, copy: &Path, source: &Path) -> Vec<String> {
         let (plain, copy) = (picture(plain), picture(copy));
+        let is_right = |path: &Path, content: &[u8]| {
+            self.misses_rewrites && fs::read(source.join(path)).is_ok_and(|it| it == content)
+        };
         // A directory that holds backups can neither be deleted nor replaced by hand.
         let is_mine = |path: &PathBuf, whole: &BTreeMap<PathBuf, Vec<u8>>| {
             !whole.keys().any(|inner| inner.starts_with(path) && self.is_backup(inner))
@@ -284,6 +293,7 @@ impl Meaning {
                 Some(other)
                     if other != content
                         && !self.may_stay(other, content)
+                        && !is_right(path, other)
                         && is_mine(path, &plain) =>
                 {
                     wrong.push(format!("{} is stale", path.display()));
