@@ -44,7 +44,7 @@ impl Endpoint {
         {
             args.extend(self.params.delete.iter().cloned());
         }
-        self.push_kind(&mut args, kind, abilities);
+        args.extend(self.kind_words(kind, abilities));
         let (shell, confinement) = self.connection();
         self.push_connection(&mut args, shell);
         self.push_tuning(&mut args, abilities);
@@ -108,118 +108,109 @@ impl Endpoint {
         spec
     }
 
-    /// Appends the options that `kind` needs.
-    fn push_kind(&self, args: &mut Vec<OsString>, kind: &RunKind, abilities: Abilities) {
-        // rsync deletes a missing listed name even if a filter excludes it. So with filters only a probe uses this option.
-        let unfiltered = self.params.filters == Filters::None || *kind == RunKind::Probe;
+    /// The options that make a run one of its kind.
+    fn kind_words(&self, kind: &RunKind, abilities: Abilities) -> Vec<OsString> {
+        let may_force = self.may_force(abilities)
+            && !matches!(kind, RunKind::Extraneous { .. } | RunKind::MoveFile { .. });
+        // A run that reads only part of the tree would see other directories as empty, and delete them.
+        let keeps_empty = self.params.needs_whole_tree && is_partial(kind);
+        let mut words = self.selection(kind, abilities);
+        words.extend(may_force.then_some("--force"));
+        words.extend(keeps_empty.then_some("--no-prune-empty-dirs"));
+        words.extend(compares_content(kind).then_some(match abilities.checksum {
+            true => "-c",
+            false => "-I",
+        }));
+        let words = words.into_iter().map(OsString::from);
+        words.chain(self.words_with_names(kind, abilities)).collect()
+    }
+
+    /// What rsync reads here and on the remote, and whether it deletes what only the remote has.
+    fn selection(&self, kind: &RunKind, abilities: Abilities) -> Vec<&'static str> {
+        const ENTRIES: &str = "--no-r";
+        const LISTING: &[&str] = &["--no-r", "-d"];
+        const TREE: &str = "-r";
+        // Down from the watch root, so that names need not carry their directories.
+        const FROM_ROOT: &[&str] = &["-r", "--no-R"];
+        const LIST: &[&str] = &["--from0", "--files-from=-"];
+        const PATTERNS: &[&str] = &["--from0", "--include-from=-", "--no-from0", "--exclude=*"];
+        const RULES: &[&str] = &["--from0", "--filter=. -", "--no-from0", "--exclude=*"];
+        const ONLY_DELETIONS: &[&str] = &["--existing", "--ignore-existing"];
+        const IGNORE_MISSING: &str = "--ignore-missing-args";
+
         let deletes = self.options.deletes && abilities.delete;
-        let missing = if deletes && abilities.delete_missing && unfiltered {
-            "--delete-missing-args"
-        } else {
-            "--ignore-missing-args"
-        };
-        let delete: &[&str] = if deletes { &["--delete"] } else { &[] };
-        let force: &[&str] = if self.may_force(abilities) { &["--force"] } else { &[] };
-        // Without this option every name would arrive at the top of the copy. A probe sends nothing, so it does not need it.
-        let is_probe = *kind == RunKind::Probe;
-        let is_top = matches!(kind, RunKind::Listing { dirs, .. } | RunKind::Trees { dirs, .. } if is_root(dirs));
-        let relative = if abilities.relative || !(is_probe || is_top) { "-R" } else { "--no-R" };
-        let mut push = |words: &[&str]| args.extend(words.iter().map(OsString::from));
+        let delete_if = |wanted: bool| if deletes && wanted { &["--delete"][..] } else { &[] };
+        let delete = delete_if(true);
+        let relative = self.relative(kind, abilities);
+        let missing = self.missing(kind, abilities);
         match kind {
             RunKind::Batch { .. }
             | RunKind::Confirmation
             | RunKind::Replacement
-            | RunKind::Probe => {
-                push(&["--no-r", relative, "--from0", "--files-from=-", missing]);
-            }
-            RunKind::LongBatch { .. } => push(&["--no-r", "-d", relative, missing]),
-            RunKind::Fallback { .. } | RunKind::CleanTemp => {
-                push(&["-r", "--no-R"]);
-                push(delete);
-                push(&["--from0", "--include-from=-", "--no-from0", "--exclude=*"]);
-            }
+            | RunKind::Probe => [&[ENTRIES, relative], LIST, &[missing]].concat(),
+            RunKind::LongBatch { .. } => [LISTING, &[relative, missing]].concat(),
+            RunKind::Fallback { .. } | RunKind::CleanTemp => [FROM_ROOT, delete, PATTERNS].concat(),
+            RunKind::GuardedDeletion => [FROM_ROOT, delete, RULES].concat(),
             // rsync reads the rules of parent directories only on its way down from the root.
             RunKind::Listing { dirs, deletes } | RunKind::Trees { dirs, deletes, .. }
                 if self.goes_down_from_root(dirs, abilities) =>
             {
-                push(&["-r", "--no-R"]);
-                push(if *deletes { delete } else { &[] });
+                [FROM_ROOT, delete_if(*deletes)].concat()
             }
             RunKind::Listing { deletes, .. } => {
-                push(&["--no-r", "-d", relative, "--ignore-missing-args"]);
-                push(if *deletes { delete } else { &[] });
+                [LISTING, &[relative, IGNORE_MISSING], delete_if(*deletes)].concat()
             }
             RunKind::Trees { deletes, at_once, .. } => {
-                push(&["-r", relative, "--ignore-missing-args"]);
-                push(if *at_once { &["--no-inc-recursive"] } else { &[] });
-                push(if *deletes { delete } else { &[] });
+                let list = if *at_once { &["--no-inc-recursive"][..] } else { &[] };
+                [&[TREE, relative, IGNORE_MISSING], list, delete_if(*deletes)].concat()
             }
             RunKind::Extraneous { scope, .. } => {
-                let depth =
-                    if *scope == Scope::Tree { ["-r"].as_slice() } else { &["--no-r", "-d"] };
-                push(depth);
-                push(&[relative, "--ignore-missing-args", "--existing", "--ignore-existing"]);
-                push(delete);
+                let depth = if *scope == Scope::Tree { &[TREE] } else { LISTING };
+                [depth, &[relative, IGNORE_MISSING], ONLY_DELETIONS, delete].concat()
             }
-            RunKind::GuardedDeletion => {
-                push(&["-r", "--no-R"]);
-                push(delete);
-                push(&["--from0", "--filter=. -", "--no-from0", "--exclude=*"]);
+            // `--delete` removes what was at the new name before.
+            RunKind::MoveDirectory { .. } => [FROM_ROOT, &["-s"], delete].concat(),
+            RunKind::MoveFile { .. } => {
+                [&[ENTRIES, "-s"], LIST, &[IGNORE_MISSING, "--fuzzy"]].concat()
             }
-            RunKind::MoveDirectory { .. } => {
-                push(&["-r", "--no-R", "-s"]);
-                // Deletes what was at the new name before.
-                push(delete);
-            }
-            RunKind::MoveFile { .. } => push(&[
-                "--no-r",
-                "-s",
-                "--from0",
-                "--files-from=-",
-                "--ignore-missing-args",
-                "--fuzzy",
-            ]),
         }
-        if !matches!(kind, RunKind::Extraneous { .. } | RunKind::MoveFile { .. }) {
-            push(force);
-        }
-        // A run that reads only part of the tree would see other directories as empty, and delete them.
-        let is_part = matches!(
-            kind,
-            RunKind::Fallback { .. }
-                | RunKind::CleanTemp
-                | RunKind::GuardedDeletion
-                | RunKind::Listing { .. }
-                | RunKind::Extraneous { .. }
-        );
-        if self.params.needs_whole_tree && is_part {
-            push(&["--no-prune-empty-dirs"]);
-        }
-        let compare = if abilities.checksum { "-c" } else { "-I" };
-        if matches!(kind, RunKind::Trees { checksum: true, .. }) {
-            push(&[compare]);
-        }
+    }
+
+    /// Whether names keep their directories. Without that every name would arrive at the top of the copy.
+    fn relative(&self, kind: &RunKind, abilities: Abilities) -> &'static str {
+        let needs_none = match kind {
+            // It sends nothing.
+            RunKind::Probe => true,
+            RunKind::Listing { dirs, .. } | RunKind::Trees { dirs, .. } => is_root(dirs),
+            _ => false,
+        };
+        if abilities.relative || !needs_none { "-R" } else { "--no-R" }
+    }
+
+    /// What happens to a listed name that is missing here.
+    fn missing(&self, kind: &RunKind, abilities: Abilities) -> &'static str {
+        // rsync deletes a missing listed name even if a filter excludes it. So with filters only a probe uses this option.
+        let unfiltered = self.params.filters == Filters::None || *kind == RunKind::Probe;
+        let deletes = self.options.deletes && abilities.delete && abilities.delete_missing;
+        if deletes && unfiltered { "--delete-missing-args" } else { "--ignore-missing-args" }
+    }
+
+    /// The options of a kind that contain names.
+    fn words_with_names(&self, kind: &RunKind, abilities: Abilities) -> Vec<OsString> {
         match kind {
-            RunKind::Batch { ignore_times: true }
-            | RunKind::LongBatch { ignore_times: true, .. }
-            | RunKind::Fallback { ignore_times: true }
-            | RunKind::Replacement => push(&[compare]),
-            RunKind::MoveDirectory { old, new, checksum } => {
-                args.push(link_dest(old, new));
-                args.extend(checksum.then(|| compare.into()));
-            }
+            RunKind::MoveDirectory { old, new, .. } => vec![link_dest(old, new)],
             RunKind::MoveFile { old, new } if old.name() == new.name() => {
                 let parent = |path: &RelPath| path.parent().unwrap_or_default();
-                args.extend(["--no-R".into(), link_dest(&parent(old), &parent(new))]);
+                vec!["--no-R".into(), link_dest(&parent(old), &parent(new))]
             }
-            RunKind::MoveFile { .. } => args.push("-R".into()),
+            RunKind::MoveFile { .. } => vec!["-R".into()],
             RunKind::Listing { dirs, .. } if self.goes_down_from_root(dirs, abilities) => {
-                args.extend(includes(dirs, b"/*"));
+                includes(dirs, b"/*")
             }
             RunKind::Trees { dirs, .. } if self.goes_down_from_root(dirs, abilities) => {
-                args.extend(includes(dirs, b"/***"));
+                includes(dirs, b"/***")
             }
-            _ => {}
+            _ => Vec::new(),
         }
     }
 
@@ -357,6 +348,31 @@ impl Endpoint {
             word.push("/");
         }
         args.push(word);
+    }
+}
+
+/// True for a run that reads only part of the tree between the watch root and its names.
+fn is_partial(kind: &RunKind) -> bool {
+    matches!(
+        kind,
+        RunKind::Fallback { .. }
+            | RunKind::CleanTemp
+            | RunKind::GuardedDeletion
+            | RunKind::Listing { .. }
+            | RunKind::Extraneous { .. }
+    )
+}
+
+/// True for a run that compares contents, because equal size and time prove nothing.
+fn compares_content(kind: &RunKind) -> bool {
+    match kind {
+        RunKind::Replacement => true,
+        RunKind::Batch { ignore_times: compares }
+        | RunKind::LongBatch { ignore_times: compares, .. }
+        | RunKind::Fallback { ignore_times: compares }
+        | RunKind::Trees { checksum: compares, .. }
+        | RunKind::MoveDirectory { checksum: compares, .. } => *compares,
+        _ => false,
     }
 }
 
