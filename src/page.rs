@@ -7,6 +7,8 @@ pub mod http;
 mod listen;
 pub mod routes;
 mod server;
+#[cfg(test)]
+pub mod words;
 
 use std::io;
 use std::os::fd::OwnedFd;

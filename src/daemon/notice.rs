@@ -6,9 +6,27 @@ use std::time::Duration;
 
 use log::Level;
 
+use super::guard::Remains;
 use crate::change::{RemoteId, RootId, RootLoss};
 use crate::engine::{Extraneous, FullSyncCause, Notice, PathFailure, Refusal};
 use crate::failure::{Failure, FailureKind, Subject};
+use crate::path::RelPath;
+
+/// The maximum number of mount points that an alarm lists.
+const PATHS_TOLD: usize = 5;
+
+/// Why the deletions below a root are held back.
+#[derive(Debug)]
+pub enum Withheld<'a> {
+    /// These mount points lost their file systems.
+    Unmounted(&'a [RelPath]),
+    /// Much is gone, and nobody saw it go.
+    TooMuchGone(Remains),
+    /// The tree could not be searched; the clause says why.
+    Unsearched(&'a str),
+    /// Its record cannot be opened.
+    Unrecorded,
+}
 
 /// The names behind the engine's ids.
 #[derive(Debug, Clone)]
@@ -60,6 +78,34 @@ impl Names {
              they are in the fail log, and are tried again in {next} and then until they are delivered; {}",
             FailureKind::Path.policy().advice
         )
+    }
+
+    /// The sentence that says why the deletions below a root are held back. `advice` says how to confirm them.
+    pub fn withheld(&self, root: RootId, why: &Withheld<'_>, advice: &str) -> String {
+        let path = self.root(root);
+        match why {
+            Withheld::Unmounted(lost) => {
+                let mut told: Vec<String> =
+                    lost.iter().take(PATHS_TOLD).map(RelPath::to_string).collect();
+                told.extend((lost.len() > PATHS_TOLD).then(|| "…".into()));
+                let lost = told.join(", ");
+                format!(
+                    "{lost} in {path} is not mounted any more: directories are sent, and nothing in them is \
+                     deleted on the remotes; mount it and restart; {advice}"
+                )
+            }
+            Withheld::TooMuchGone(Remains { known, gone }) => format!(
+                "{gone} of {known} known entries below {path} are gone, and nobody saw them go: \
+                 they are not deleted on the remotes; {advice}"
+            ),
+            Withheld::Unsearched(reason) => format!(
+                "{path}: {reason}; directories are sent and nothing in them is deleted: fix that and restart"
+            ),
+            Withheld::Unrecorded => format!(
+                "{path}: its record cannot be opened, the log says why; directories are sent and nothing in them is \
+                 deleted: fix that and restart"
+            ),
+        }
     }
 
     /// The level and the sentence of a notice.
@@ -283,6 +329,96 @@ mod tests {
         }
         for words in ["option", "commonParams", "correct"] {
             assert!(!sentence.contains(words), "{sentence}");
+        }
+    }
+
+    /// Which kind it is; a new kind needs an example in [`one_of_each`].
+    fn kind(notice: &Notice) -> usize {
+        match notice {
+            Notice::Failed { .. } => 0,
+            Notice::Over { .. } => 1,
+            Notice::MemoryShort => 2,
+            Notice::StillDown { .. } => 3,
+            Notice::PathsFailed { .. } => 4,
+            Notice::MorePathsFailed { .. } => 5,
+            Notice::RootLost { .. } => 6,
+            Notice::RootBack { .. } => 7,
+            Notice::SubtreeLost { .. } => 8,
+            Notice::SubtreeBack { .. } => 9,
+            Notice::Overflow { .. } => 10,
+            Notice::FullSyncStarted { .. } => 11,
+            Notice::FullSyncDone { .. } => 12,
+            Notice::FullSyncSkipped { .. } => 13,
+            Notice::Collapsed { .. } => 14,
+        }
+    }
+
+    fn one_of_each() -> Vec<Notice> {
+        let (remote, root) = (RemoteId(0), RootId(0));
+        let path = RelPath::new(b"a/b").unwrap();
+        let reason = "the file system there was unmounted".to_owned();
+        let after = Duration::from_secs(7);
+        let refusal = |paths| Refusal {
+            directory: path.clone(),
+            paths,
+            example: PathFailure::new(path.clone(), "Permission denied (13)"),
+            due: Duration::ZERO,
+        };
+        let mut all = vec![
+            Notice::MemoryShort,
+            Notice::PathsFailed { remote, refusal: refusal(1), next_try: after },
+            Notice::PathsFailed { remote, refusal: refusal(2), next_try: after },
+            Notice::MorePathsFailed { remote, paths: 5, directories: 2 },
+            Notice::RootLost { root, loss: RootLoss::Gone(reason.clone()) },
+            Notice::RootBack { root, replaced: false },
+            Notice::RootBack { root, replaced: true },
+            Notice::SubtreeLost { root, path: path.clone(), reason },
+            Notice::SubtreeBack { root, path },
+            Notice::Overflow { root },
+            Notice::FullSyncStarted { cause: FullSyncCause::Start },
+            Notice::FullSyncDone { remote, took: after, extraneous: Extraneous::Kept },
+            Notice::FullSyncSkipped { remote },
+            Notice::Collapsed { remote, from: 600_000, to: 9 },
+        ];
+        for kind in FailureKind::all().filter(|kind| *kind != FailureKind::Path) {
+            let failure = Failure::new(kind, 10, "it is silent").advising("look at it");
+            for (pending, next_try) in [(0, Duration::ZERO), (1, after), (45, after)] {
+                let failure = failure.clone();
+                all.push(Notice::Failed { remote, root, failure: failure.clone(), pending });
+                let lasts = Duration::from_secs(7_500);
+                all.push(Notice::StillDown { remote, root, failure, lasts, next_try, pending });
+                all.push(Notice::Over { remote, root, kind, after, pending });
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn the_page_has_every_warning_and_every_alarm_in_chinese() {
+        let names = Names { roots: vec!["/data/www".into()], remotes: vec!["h::m".into()] };
+        let notices = one_of_each();
+        let kinds: std::collections::BTreeSet<usize> = notices.iter().map(kind).collect();
+        assert_eq!(kinds, (0..=14).collect(), "a kind has no example");
+        let told = notices.iter().map(|notice| names.sentence(notice));
+        let mut said: Vec<String> =
+            told.filter(|(level, _)| *level <= Level::Warn).map(|(_, sentence)| sentence).collect();
+        let lost = [RelPath::new(b"mnt").unwrap()];
+        let advice = "if this is meant: sersync2 confirm-deletions -o F (or create C and restart)";
+        for why in [
+            Withheld::Unmounted(&lost),
+            Withheld::TooMuchGone(Remains { known: 9_000, gone: 8_000 }),
+            Withheld::Unsearched("nobody can tell what is gone"),
+            Withheld::Unrecorded,
+        ] {
+            said.push(names.withheld(RootId(0), &why, advice));
+        }
+        let os_error = |code| std::io::Error::from_raw_os_error(code);
+        said.extend([2, 20, 13, 5].map(|code| crate::watch::roots::reason_of(&os_error(code))));
+        said.extend([advice, waiting(0).as_str(), &waiting(1), &waiting(2)].map(str::to_owned));
+        said.extend([on_their_way(0), on_their_way(1), on_their_way(2)]);
+        said.extend([7, 300, 7_200, 7_500].map(|s| span(Duration::from_secs(s))));
+        for sentence in said {
+            assert!(crate::page::words::are_known(&sentence), "not in SAID_ZH: {sentence}");
         }
     }
 }

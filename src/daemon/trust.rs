@@ -5,20 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::catch_up::{CatchUp, WalkResult};
-use super::guard::{Count, Guard, Remains};
+use super::guard::{Count, Guard};
 use super::main_event::{self, Counted, Walked};
-use super::notice::Names;
+use super::notice::{Names, Withheld};
 use crate::change::{RootId, RootLoss, WatchEvent};
 use crate::engine::{Deletions, Event, FullSyncCause};
 use crate::ground::time::wall_ms;
-use crate::path::RelPath;
 use crate::record::{Merged, Observation};
 use crate::snapshot::Alarm;
 use crate::source::Source;
 use crate::sys::memory;
-
-/// The maximum number of mount points that an alarm lists.
-const PATHS_TOLD: usize = 5;
 
 /// How far each root is trusted. Its methods return the events that follow for the engine.
 pub struct Trust {
@@ -161,6 +157,8 @@ impl Trust {
             if catch_up.has_record(root) {
                 events.extend(self.decide_deletions(root, Deletions::Undecided));
             } else if !catch_up.can_record(root) {
+                // The log has told it already.
+                self.raise_alarm(root, &Withheld::Unrecorded);
                 events.extend(self.decide_deletions(root, Deletions::Withheld));
             }
         }
@@ -212,16 +210,7 @@ impl Trust {
             WalkResult::Unmounted(lost)
                 if !is_confirmed && self.deletions(root) != Deletions::Allowed =>
             {
-                let (path, advice) = (self.names.root(root), self.advice());
-                let mut told: Vec<String> =
-                    lost.iter().take(PATHS_TOLD).map(RelPath::to_string).collect();
-                told.extend((lost.len() > PATHS_TOLD).then(|| "…".into()));
-                let lost = told.join(", ");
-                let sentence = format!(
-                    "{lost} in {path} is not mounted any more: directories are sent, and nothing in them is \
-                     deleted on the remotes; mount it and restart; {advice}"
-                );
-                self.withhold_deletions(root, sentence)
+                self.withhold_deletions(root, &Withheld::Unmounted(&lost))
             }
             // The watch thread handles lost mounts itself.
             WalkResult::All | WalkResult::Unmounted(_) | WalkResult::FirstStart => {
@@ -233,13 +222,8 @@ impl Trust {
                 self.look_for_changes(root);
                 events
             }
-            WalkResult::TooMuchGone(Remains { known, gone }) => {
-                let (path, advice) = (self.names.root(root), self.advice());
-                let sentence = format!(
-                    "{gone} of {known} known entries below {path} are gone, and nobody saw them go: \
-                     they are not deleted on the remotes; {advice}"
-                );
-                self.withhold_deletions(root, sentence)
+            WalkResult::TooMuchGone(remains) => {
+                self.withhold_deletions(root, &Withheld::TooMuchGone(remains))
             }
             WalkResult::Unknown(_) | WalkResult::Listed(_) if is_compared => {
                 self.do_without_verdict(root)
@@ -280,17 +264,14 @@ impl Trust {
 
     /// Handles a root that cannot be walked: if it is guarded, its deletions are withheld.
     fn do_without_walk(&mut self, root: RootId, is_confirmed: bool, reason: &str) -> Vec<Event> {
-        let path = self.names.root(root);
         let is_guarded = self.catch_up.as_ref().is_some_and(|catch_up| {
             catch_up.lists_unrecorded()
                 || catch_up.is_guarded(root) && self.deletions(root) == Deletions::Undecided
         });
         if is_guarded && !is_confirmed {
-            log::error!(
-                "{path}: {reason}; directories are sent and nothing in them is deleted: fix that and restart"
-            );
-            self.decide_deletions(root, Deletions::Withheld)
+            self.withhold_deletions(root, &Withheld::Unsearched(reason))
         } else {
+            let path = self.names.root(root);
             log::warn!("{path}: {reason}; everything is compared with the remotes");
             self.do_without_verdict(root)
         }
@@ -367,11 +348,17 @@ impl Trust {
         self.alarms.get(&root).filter(|_| self.deletions(root) == Deletions::Withheld)
     }
 
-    /// Withholds the deletions below `root`. The sentence tells the operator why, in the log and in every snapshot.
-    fn withhold_deletions(&mut self, root: RootId, sentence: String) -> Vec<Event> {
+    /// Withholds the deletions below `root`, and tells the operator why: in the log and in every snapshot.
+    fn withhold_deletions(&mut self, root: RootId, why: &Withheld<'_>) -> Vec<Event> {
+        let sentence = self.raise_alarm(root, why);
         log::error!("ALARM: {sentence}");
-        self.alarms.insert(root, Alarm { since_ms: wall_ms(), text: sentence });
         self.decide_deletions(root, Deletions::Withheld)
+    }
+
+    fn raise_alarm(&mut self, root: RootId, why: &Withheld<'_>) -> String {
+        let text = self.names.withheld(root, why, &self.advice());
+        self.alarms.insert(root, Alarm { since_ms: wall_ms(), text: text.clone() });
+        text
     }
 
     fn decide_deletions(&mut self, root: RootId, verdict: Deletions) -> Vec<Event> {

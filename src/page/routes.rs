@@ -12,7 +12,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::health::{HealthThresholds, Level};
 
 /// The page: markup, style and script in one file.
-const PAGE: &str = include_str!("page.html");
+pub(super) const PAGE: &str = include_str!("page.html");
 
 /// The content type of JSON.
 pub const JSON: &str = "application/json; charset=utf-8";
@@ -226,11 +226,17 @@ mod tests {
 
     #[test]
     fn the_page_says_in_chinese_what_the_program_says_about_remotes() {
-        let kinds = crate::failure::policies().map(|policy| policy.advice.to_owned());
+        let policies = crate::failure::policies();
+        let kinds = policies.flat_map(|kind| [kind.said, kind.over, kind.advice]);
+        let kinds = kinds.filter(|words| !words.is_empty()).map(str::to_owned);
         for words in crate::rsync::exit::advice::known_words().into_iter().chain(kinds) {
-            let key = format!("\n  [{}, ", serde_json::to_string(&words).unwrap());
-            assert!(PAGE.contains(&key), "{words} has no translation in SAID_ZH of page.html");
+            assert!(
+                super::super::words::are_known(&words),
+                "{words} is not in SAID_ZH of page.html"
+            );
         }
+        let refused = serde_json::to_string(crate::failure::DELETIONS_REFUSED_ADVICE).unwrap();
+        assert!(PAGE.contains(&format!("const REFUSED_ADVICE = {refused};")));
     }
 
     #[test]

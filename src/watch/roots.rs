@@ -272,7 +272,8 @@ fn look(path: &Path) -> io::Result<Sight> {
     Ok(Sight { identity: Identity::of(path)?, real_path: path.canonicalize()? })
 }
 
-fn reason_of(error: &io::Error) -> String {
+/// Why a root cannot be opened any more, as a clause.
+pub(crate) fn reason_of(error: &io::Error) -> String {
     match Errno::from_io_error(error) {
         Some(Errno::NOENT) => "it was deleted or renamed".into(),
         Some(Errno::NOTDIR | Errno::LOOP) => "it is no directory any more".into(),

@@ -210,8 +210,8 @@ pub fn troubled() -> Snapshot {
         since_ms: now - 19 * MINUTE,
         kind: "away".into(),
         code: 10,
-        reason: "connection refused (192.0.2.21, port 873)".into(),
-        what_to_do: "look whether the machine runs and its rsync daemon or sshd listens".into(),
+        reason: "failed to connect to 192.0.2.21:873: Connection refused".into(),
+        what_to_do: "nobody listens there: start the daemon, or correct <userDefinedPort> or the remote's ip".into(),
         tries: 212,
         next_try_ms: Some(now + 2 * SECOND),
     });
@@ -244,8 +244,9 @@ pub fn troubled() -> Snapshot {
     ];
     snapshot.roots[0].alarms.push(Alarm {
         since_ms: now - 6 * MINUTE,
-        text: "12,044 of 18,400 entries below /data/www are gone at once: deletions are held back; `sersync2 \
-               confirm-deletions` confirms that this is meant"
+        text: "12044 of 18400 known entries below /data/www are gone, and nobody saw them go: they are not deleted on the \
+               remotes; if this is meant: sersync2 confirm-deletions -o /etc/sersync/confxml.xml (or create \
+               /var/lib/sersync/www/confirm-deletions and restart)"
             .into(),
     });
     snapshot.roots[0].deletions = sersync::snapshot::DeletionState::Withheld;
@@ -267,21 +268,21 @@ pub fn troubled() -> Snapshot {
         error(
             40,
             "error",
-            "remote 192.0.2.22::www is down: the daemon does not answer; 4 changes wait and are sent when it is back",
+            "remote 192.0.2.22::www is down: no progress for 60 s; 4 changes wait and are sent when it is back",
             Some(2),
             Some(now - 38 * MINUTE),
         ),
         error(
             19,
             "error",
-            "remote 192.0.2.21::www is down: connection refused; 3 changes wait and are sent when it is back",
+            "remote 192.0.2.21::www is down: failed to connect to 192.0.2.21:873: Connection refused (nobody listens there: start the daemon, or correct <userDefinedPort> or the remote's ip); 3 changes wait and are sent when it is back",
             Some(1),
             None,
         ),
         error(
             2,
             "error",
-            "upload/<script>document.title='owned'</script>.html could not be sent to backup@192.0.2.30:/srv/mirror/www (rsync exit code 23): Permission denied (13); it is in the fail log and will be tried again",
+            "upload/<script>document.title='owned'</script>.html could not be sent to backup@192.0.2.30:/srv/mirror/www (rsync exit code 23): Permission denied (13); it is in the fail log, and is tried again in 5 min and then until it is delivered",
             Some(3),
             None,
         ),
