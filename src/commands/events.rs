@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::instance::{NOT_RUNNING, Which};
+use super::instance::{Which, parse};
 use crate::control::client::{CallError, Connection, PATIENCE};
 use crate::control::event::{PathEvent, Stage};
 use crate::control::protocol::{Answer, Command, read_path};
@@ -27,7 +27,7 @@ use crate::tools::output::Output;
 /// With a running instance it shows what the instance sees and does: whether a change is ignored and why, or pending, which
 /// job sends it, and how long the delivery took. Without one it watches by itself, and sends nothing.
 ///
-/// Exit code: 2 nothing can be shown, or wrong usage; 3 the instance ends or does not answer.
+/// Exit code: 3 nothing can be shown, or the instance ends or does not answer; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "events", bin_name = "sersync2 events")]
 pub struct EventsArgs {
@@ -47,13 +47,9 @@ pub struct EventsArgs {
 /// Runs the command; the first word is its name.
 pub fn run(words: Vec<OsString>) -> ExitCode {
     end_on_closed_pipes();
-    let args = match EventsArgs::try_parse_from(words) {
+    let args = match parse::<EventsArgs>(words) {
         Ok(args) => args,
-        Err(error) => {
-            // Help goes to standard output, errors to standard error.
-            _ = error.print();
-            return ExitCode::from(if error.use_stderr() { NOTHING_SHOWN } else { 0 });
-        }
+        Err(code) => return code,
     };
     let layout = if args.json { OutputStyle::Json } else { OutputStyle::Text };
     match connect(&args) {
@@ -92,12 +88,9 @@ fn ended(result: Result<(), Ended>) -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Ended::Call(error)) => eprintln!("{error}"),
         Err(Ended::Refused(message)) => eprintln!("{message}"),
-        Err(Ended::Output(error)) => {
-            eprintln!("cannot write: {error}");
-            return ExitCode::from(NOTHING_SHOWN);
-        }
+        Err(Ended::Output(error)) => eprintln!("cannot write: {error}"),
     }
-    ExitCode::from(NOT_RUNNING)
+    ExitCode::from(NOTHING_SHOWN)
 }
 
 fn listen(mut connection: Connection, layout: OutputStyle) -> Result<(), Ended> {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::instance::{Which, absolute, ask};
+use super::instance::{Which, absolute, ask, parse};
 use crate::control::protocol::{Answer, Command, PathStatus};
 use crate::ground::counted::counted;
 use crate::ground::time::{ago, wall_ms};
@@ -14,7 +14,10 @@ use crate::tools::explain::{self, InstanceWords, Stands};
 
 /// Runs the command; the first word is its name.
 pub fn run(words: Vec<OsString>) -> ExitCode {
-    explain::run(words, &stands)
+    match parse::<ExplainArgs>(words) {
+        Ok(args) => explain::run(&args, &stands),
+        Err(code) => code,
+    }
 }
 
 /// The state of a path at each remote, as a name and a clause; `None` when no instance answers.

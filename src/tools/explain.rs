@@ -26,8 +26,8 @@ use crate::tools::rule_words::words_for;
 /// At least one path is not mirrored.
 const NOT_MIRRORED: u8 = 1;
 
-/// The question could not be answered: the command line or the configuration is wrong.
-const NO_ANSWER: u8 = 2;
+/// The question could not be answered: the configuration cannot be used.
+const NO_ANSWER: u8 = 3;
 
 /// The stall limit of a dry run of rsync.
 const STALL: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ const OUTPUT_MAX: usize = 1 << 20;
 
 /// Show whether each path is mirrored, and which rule decides.
 ///
-/// Exit code: 0 all are mirrored; 1 at least one is not; 2 the configuration is wrong, or wrong usage.
+/// Exit code: 0 all are mirrored; 1 at least one is not; 3 the configuration cannot be used; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "explain", bin_name = "sersync2 explain")]
 pub struct ExplainArgs {
@@ -82,16 +82,8 @@ pub type AskInstance = dyn Fn(&InstanceWords, &Path) -> Option<Stands>;
 /// The state of a path at each remote: the remote's name, and a clause for people.
 pub type Stands = Vec<(String, String)>;
 
-/// Runs the command; the first word is its name.
-pub fn run(words: Vec<OsString>, ask: &AskInstance) -> ExitCode {
-    let args = match ExplainArgs::try_parse_from(words) {
-        Ok(args) => args,
-        Err(error) => {
-            // Help goes to standard output, errors to standard error.
-            _ = error.print();
-            return ExitCode::from(if error.use_stderr() { NO_ANSWER } else { 0 });
-        }
-    };
+/// Runs the command.
+pub fn run(args: &ExplainArgs, ask: &AskInstance) -> ExitCode {
     let read_list = Some(remote_list::read_without_commands as ReadList);
     let options = LoadOptions { read_list, ..LoadOptions::default() };
     let loaded = match config::load(&args.instance.config, &options) {

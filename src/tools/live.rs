@@ -20,7 +20,7 @@ use crate::watch::steps::FreshPaths;
 use crate::watch::{WatchOptions, Watcher};
 
 /// The command line or the configuration is wrong, or nothing can be watched.
-pub const NOTHING_SHOWN: u8 = 2;
+pub const NOTHING_SHOWN: u8 = 3;
 
 /// How often directories without a watch are listed again.
 const RESCAN: std::time::Duration = std::time::Duration::from_secs(60);
