@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::change::{RemoteId, RootId};
 use crate::config::{Config, Remote};
 use crate::journal::JournalLayout;
+use crate::rsync::options::RsyncOptions;
 
 /// A remote of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,10 +137,13 @@ impl Changes {
                 name(id)
             ));
         }
-        for (id, _) in &self.replaced {
+        for (id, index) in &self.replaced {
+            let before = slots.get(id.0).and_then(Option::as_ref);
+            let differs = before.map(|before| differing(&before.remote, &wanted[*index].remote));
             sentences.push(format!(
-                "remote {} is reached in another way from its next run on; what is pending for it is kept",
-                name(id)
+                "remote {} has other settings from its next run on ({}); what is pending for it is kept",
+                name(id),
+                differs.unwrap_or_default().join(", ")
             ));
         }
         if self.tells_otherwise {
@@ -162,6 +166,24 @@ impl Changes {
         }
         sentences
     }
+}
+
+/// The settings in which a remote differs.
+fn differing(old: &Remote, new: &Remote) -> Vec<&'static str> {
+    // Names every field, so that a new one is not forgotten here.
+    let RsyncOptions { params, password_file, timeout_s, bwlimit, sessions, deletes } =
+        &old.options;
+    let of = &new.options;
+    let settings = [
+        ("address, port or user", old.destination != new.destination),
+        ("<commonParams>", *params != of.params),
+        ("<auth passwordfile>", *password_file != of.password_file),
+        ("<timeout>", *timeout_s != of.timeout_s),
+        ("bwlimit", *bwlimit != of.bwlimit),
+        ("<session>", *sessions != of.sessions),
+        ("<delete>", *deletes != of.deletes),
+    ];
+    settings.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
 #[cfg(test)]
@@ -211,6 +233,17 @@ mod tests {
         let slots: Vec<_> = slots_of(&old).into_iter().map(Some).collect();
         let sentences = changes.sentences(&slots, &slots_of(&new));
         assert!(sentences[0].starts_with("<filter> cannot be changed under way"), "{sentences:?}");
+    }
+
+    #[test]
+    fn a_remote_with_other_settings_is_told_with_what_differs() {
+        let old = config(&mirror(&["a"]), "");
+        let new = config(&mirror(&["a"]), "<inotify><delete start=\"false\"/></inotify>");
+        let slots: Vec<_> = slots_of(&old).into_iter().map(Some).collect();
+        let wanted = slots_of(&new);
+        let changes = Changes::between(&old, &slots, &new, &wanted);
+        let said = "remote a::m has other settings from its next run on (<delete>); what is pending for it is kept";
+        assert_eq!(changes.sentences(&slots, &wanted)[0], said);
     }
 
     #[test]
