@@ -32,6 +32,8 @@ pub struct Element {
     pub children: Vec<Element>,
     /// True when its end tag is missing, so that what follows it was read as its content.
     pub is_unclosed: bool,
+    /// Its end tag, if it is misspelt; that is already a problem.
+    pub misspelt_end: Option<Span>,
 }
 
 /// Parses `text`; reports broken parts and skips them.
@@ -128,6 +130,7 @@ impl<'a> Parser<'a> {
             attributes,
             children: Vec::new(),
             is_unclosed: false,
+            misspelt_end: None,
         };
         if closed || self.open.len() >= DEPTH_MAX {
             self.place(element);
@@ -172,7 +175,10 @@ impl<'a> Parser<'a> {
         match top.filter(|top| near_word(name, [top.as_str()]).is_some()) {
             Some(top) => {
                 let sentence = format!("{found} closes nothing; it is read as </{top}>");
-                self.problems.push(Problem::warning(span, sentence));
+                self.problems.push(Problem::warning(span.clone(), sentence));
+                if let Some(element) = self.open.last_mut() {
+                    element.misspelt_end = Some(span);
+                }
                 self.close_top();
             }
             None if self.runaway.is_some() => self.is_torn = true,

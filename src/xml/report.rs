@@ -103,6 +103,11 @@ impl Problems {
         self.list.push(problem);
     }
 
+    /// Removes the problem at exactly this place, because another one is its cause.
+    pub fn forget(&mut self, span: &Span) {
+        self.list.retain(|problem| problem.span.as_ref() != Some(span));
+    }
+
     /// Adds all problems of `other`.
     pub fn append(&mut self, other: Problems) {
         self.list.extend(other.list);

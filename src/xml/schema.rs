@@ -166,6 +166,8 @@ impl SchemaWalk<'_> {
 
     /// Reports an element that is unknown in `parent`, and suggests what it may have been meant for.
     fn unknown(&mut self, element: &Element, parent: &'static ElementKind) {
+        // `<fitler>...</filter>`: the end tag only follows the start tag.
+        element.misspelt_end.iter().for_each(|end| self.problems.forget(end));
         let found = quoted(&element.name);
         let places: Vec<_> = self.containers.iter().flat_map(|kind| places_below(kind)).collect();
         let here = parent.children.iter().map(|kind| (parent, *kind));

@@ -198,3 +198,11 @@ fn unknown_elements_are_ignored_with_a_suggestion() {
     }
     same_as_stock(format!("{STOCK}<extra/>"), "outside of <head>");
 }
+
+#[test]
+fn a_misspelt_element_is_told_once_and_not_again_for_its_end_tag() {
+    let text = stock_with("<inotify>", "<inotfy></inotify><inotify>");
+    let lines = read(text).warning_lines();
+    let told: Vec<&String> = lines.iter().filter(|line| line.contains("inotfy")).collect();
+    assert!(told.len() == 1 && told[0].contains("is not known"), "{lines:#?}");
+}
