@@ -18,6 +18,9 @@ use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
 
 use crate::ground::lock::lock as lock_mutex;
 
+/// The name of the lock file in a state directory.
+pub const LOCK: &str = "lock";
+
 /// How often, and after which pause, the lock is tried again after its holder was killed. A child of the holder keeps the lock
 /// until it has become rsync.
 const ORPHAN_TRIES: u32 = 100;
@@ -157,7 +160,7 @@ impl StateDir {
         let base = places.base()?;
         let path = base.join(state_name(&config));
         make_private_dir(&path)?;
-        let lock_path = path.join("lock");
+        let lock_path = path.join(LOCK);
         let lock = open_lock(&lock_path)?;
         lock_or_wait(&lock, &lock_path, patience)?;
         let (lock, is_reported) = (Mutex::new(lock), AtomicBool::new(false));
@@ -183,7 +186,7 @@ impl StateDir {
 
     fn is_lost(&self) -> bool {
         let held = lock_mutex(&self.lock).metadata();
-        let found = fs::symlink_metadata(self.path.join("lock"));
+        let found = fs::symlink_metadata(self.path.join(LOCK));
         let is_ours = match (held, found) {
             (Ok(held), Ok(found)) => (held.dev(), held.ino()) == (found.dev(), found.ino()),
             (_, Err(e)) => e.kind() != io::ErrorKind::NotFound,
@@ -196,7 +199,7 @@ impl StateDir {
     /// Creates and locks the directory again after its loss.
     pub fn make_again(&self) -> Result<(), StateError> {
         make_private_dir(&self.path)?;
-        let lock_path = self.path.join("lock");
+        let lock_path = self.path.join(LOCK);
         let lock = open_lock(&lock_path)?;
         let is_the_old_one = {
             let (held, found) = (lock_mutex(&self.lock).metadata(), lock.metadata());
@@ -250,7 +253,7 @@ impl StateDir {
         match write() {
             // The id is only information, so a full disk must not prevent the start.
             Err(e) if e.kind() == io::ErrorKind::StorageFull => Ok(()),
-            other => other.map_err(|e| StateError::io("write", &self.path.join("lock"), e)),
+            other => other.map_err(|e| StateError::io("write", &self.path.join(LOCK), e)),
         }
     }
 }
@@ -288,7 +291,7 @@ pub fn abandoned(base: &Path) -> Vec<(PathBuf, PathBuf)> {
     let directories = fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
     let abandoned = |directory: PathBuf| {
         let config = config_of(&directory)?;
-        let lock = File::open(directory.join("lock")).ok()?;
+        let lock = File::open(directory.join(LOCK)).ok()?;
         let is_free = flock(&lock, FlockOperation::NonBlockingLockShared).is_ok();
         (is_missing(&config) && is_free).then_some((directory, config))
     };
@@ -357,7 +360,7 @@ pub fn directory_of(config: &Path, places: &StateBases) -> Result<PathBuf, State
 
 /// The process that holds a state directory, or was the last to hold it.
 pub fn holder(directory: &Path) -> Option<u32> {
-    read_holder(&File::open(directory.join("lock")).ok()?).map(|holder| holder.pid)
+    read_holder(&File::open(directory.join(LOCK)).ok()?).map(|holder| holder.pid)
 }
 
 fn lock_or_wait(lock: &File, path: &Path, patience: Patience<'_>) -> Result<(), StateError> {
