@@ -27,6 +27,7 @@ mod telling;
 mod timers;
 mod trust;
 mod unacknowledged;
+mod watchdog;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

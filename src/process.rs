@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use sd_notify::NotifyState;
@@ -172,6 +173,16 @@ impl Readiness {
             None => _ = writeln!(io::stderr(), "{reason}"),
         }
     }
+}
+
+/// How often systemd wants a sign of life; `None`: it wants none.
+pub fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+}
+
+/// Gives systemd's watchdog a sign of life.
+pub fn tell_alive() {
+    tell_systemd(&[NotifyState::Watchdog]);
 }
 
 /// Notifies systemd that the mirror is stopping.

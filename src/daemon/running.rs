@@ -27,6 +27,7 @@ use super::teller::Teller;
 use super::telling::EventTeller;
 use super::timers::Timer;
 use super::trust::Trust;
+use super::watchdog::Watchdog;
 use crate::args::Args;
 use crate::banner;
 use crate::change::{Extent, RemoteId, RootId, Scope, WatchEvent};
@@ -73,6 +74,7 @@ pub struct Outside {
     control: Option<ControlServer>,
     /// Pauses that the next mirror continues.
     pauses: Vec<KeptPause>,
+    watchdog: Watchdog,
     /// Dropped late, because ending the other parts needs memory, too.
     _shortage: ShortageWatch,
     sender: Sender<ProcessEvent>,
@@ -95,8 +97,16 @@ impl Outside {
             }
             _ = to.send(ProcessEvent::Signal(signal));
         })?;
-        let (control, pauses) = (None, Vec::new());
-        Ok(Self { events, _signals: signals, control, pauses, _shortage: shortage, sender })
+        let (control, pauses, watchdog) = (None, Vec::new(), Watchdog::start());
+        Ok(Self {
+            events,
+            _signals: signals,
+            control,
+            pauses,
+            watchdog,
+            _shortage: shortage,
+            sender,
+        })
     }
 
     /// Ends these parts and the last mirror.
@@ -254,7 +264,9 @@ impl RunningDaemon {
 
     /// Mirrors until a signal ends it, or until a reload needs a restart; then returns the new configuration.
     pub fn work(&mut self, outside: &Outside) -> Option<Loaded> {
+        outside.watchdog.watch(self.mirror.reader());
         self.mirror.run(&self.events, &outside.events);
+        outside.watchdog.rest();
         self.mirror.take_successor()
     }
 

@@ -140,13 +140,17 @@ pub fn shown(config: &Config) -> String {
 }
 
 /// A thread that does something at once and then after each interval, and sleeps in the kernel in between.
-struct Every {
+pub struct Every {
     stop: Option<Sender<()>>,
     ended: Receiver<()>,
 }
 
 impl Every {
-    fn start(
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(
         name: &str,
         interval: Duration,
         mut tick: impl FnMut() + Send + 'static,

@@ -303,16 +303,24 @@ fn systemd_hears_that_the_mirror_stands() {
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(crate::support::LIMIT)).unwrap();
     let mut command = setup.command(PROGRAM, &["-o", setup.config.to_str().unwrap()]);
-    let mut running = setup.start_command(command.env("NOTIFY_SOCKET", &path));
+    // systemd's WatchdogSec=: three signs of life in this time.
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "600000");
+    let mut running = setup.start_command(&mut command);
     let hear = || {
         let mut message = [0; 1024];
         let length = socket.recv(&mut message).unwrap();
         text(&message[..length])
     };
-    let ready = hear();
-    assert!(ready.contains("READY=1\n"), "{ready}");
+    let hear_of = |word: &str| {
+        let heard = (0..100).map(|_| hear()).find(|heard| heard.contains(word));
+        heard.unwrap_or_else(|| panic!("systemd does not hear of {word}"))
+    };
+    let ready = hear_of("READY=1\n");
     assert!(ready.contains(&format!("MAINPID={}\n", running.child.id())), "{ready}");
+    for _ in 0..3 {
+        hear_of("WATCHDOG=1");
+    }
     setup.signal(Signal::TERM);
-    assert!(hear().contains("STOPPING=1"));
+    hear_of("STOPPING=1");
     assert_eq!(running.wait(), Some(0));
 }
