@@ -218,8 +218,8 @@ fn runs(program: &str) -> bool {
     Command::new(program).arg("--help").output().is_ok_and(|output| output.status.success())
 }
 
-/// Three watch paths are sent to three modules of one daemon, which share its four places.
-struct FourPlaces {
+/// Three watch paths are sent to three modules of one daemon, which share its few places.
+struct FewPlaces {
     daemon: Rsyncd,
     mirror: Mirror,
     sources: [PathBuf; 3],
@@ -227,16 +227,16 @@ struct FourPlaces {
     _dir: TestDir,
 }
 
-impl FourPlaces {
-    fn start() -> Self {
+impl FewPlaces {
+    fn start(places: usize) -> Self {
         let dir = TestDir::new();
         let more: String = ["b", "c"]
             .map(|name| {
                 let path = dir.dir(name).display().to_string();
-                format!("[{name}]\npath = {path}\nread only = no\nmax connections = 4\n")
+                format!("[{name}]\npath = {path}\nread only = no\nmax connections = {places}\n")
             })
             .concat();
-        let module = format!("max connections = 4\n{more}");
+        let module = format!("max connections = {places}\n{more}");
         let daemon = Rsyncd::start_with(&Options { module, ..Options::default() });
         let copies = [daemon.data.clone(), dir.join("b"), dir.join("c")];
         let (second, third) = (dir.dir("second"), dir.dir("third"));
@@ -264,9 +264,9 @@ impl FourPlaces {
 
 #[test]
 fn three_modules_behind_four_places_get_everything_and_nobody_is_blamed() {
-    let four = FourPlaces::start();
-    (0..6).for_each(|turn| four.change_in_turn(&turn.to_string()));
-    assert_no_error(&four.mirror, "four places");
+    let few = FewPlaces::start(4);
+    (0..6).for_each(|turn| few.change_in_turn(&turn.to_string()));
+    assert_no_error(&few.mirror, "four places");
 }
 
 /// How other clients have fared.
@@ -277,36 +277,46 @@ struct Visits {
     is_over: AtomicBool,
 }
 
+/// Nobody can know that one more place is free without taking it. So another client may be refused until the limit has shown.
 #[test]
 fn a_foreign_client_is_always_served_once_the_first_changes_have_shown_the_limit() {
-    let four = FourPlaces::start();
-    let visits = Arc::new(Visits::default());
-    let visitor = {
-        let (visits, port) = (Arc::clone(&visits), four.daemon.port);
-        std::thread::spawn(move || {
-            while !visits.is_over.load(Ordering::Relaxed) {
-                let counter = if visit(port, "data") { &visits.served } else { &visits.refused };
-                counter.fetch_add(1, Ordering::Relaxed);
-            }
-        })
-    };
-    // A session that takes the place of a used one comes before the daemon's child of that one has left, and is refused.
-    wait_until("the limit is known", || {
-        four.change_in_turn("first");
-        four.mirror.output().contains("the daemon serves 4 clients at a time")
-    });
-    let count = |counter: &AtomicUsize| counter.swap(0, Ordering::Relaxed);
-    wait_until("what was too much has been given back", || {
-        let (refused, before) = (count(&visits.refused), visits.served.load(Ordering::Relaxed));
-        wait_until("ten visits more", || visits.served.load(Ordering::Relaxed) >= before + 10);
-        eprintln!("{refused} visits were refused at the first contact");
-        visits.refused.load(Ordering::Relaxed) == 0
-    });
-    (0..20).for_each(|turn| four.change_in_turn(&turn.to_string()));
-    visits.is_over.store(true, Ordering::Relaxed);
-    visitor.join().unwrap();
-    let (served, refused) = (count(&visits.served), count(&visits.refused));
-    assert!(served > 20 && refused == 0, "{refused} of {} visits were refused", served + refused);
+    for (places, turns) in [(2, 4), (3, 8), (4, 20)] {
+        let few = FewPlaces::start(places);
+        let visits = Arc::new(Visits::default());
+        let visitor = {
+            let (visits, port) = (Arc::clone(&visits), few.daemon.port);
+            std::thread::spawn(move || {
+                while !visits.is_over.load(Ordering::Relaxed) {
+                    let counter =
+                        if visit(port, "data") { &visits.served } else { &visits.refused };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        // A session that takes the place of a used one comes before the daemon's child of that one has left, and is refused.
+        wait_until("the limit is known", || {
+            few.change_in_turn("first");
+            let limit = format!("the daemon serves {places} clients at a time");
+            few.mirror.output().contains(&limit)
+        });
+        let count = |counter: &AtomicUsize| counter.swap(0, Ordering::Relaxed);
+        wait_until("what was too much has been given back", || {
+            let (refused, before) = (count(&visits.refused), visits.served.load(Ordering::Relaxed));
+            wait_until("ten visits more", || visits.served.load(Ordering::Relaxed) >= before + 10);
+            eprintln!("{places} places: {refused} visits were refused at the first contact");
+            visits.refused.load(Ordering::Relaxed) == 0
+        });
+        (0..turns).for_each(|turn| few.change_in_turn(&turn.to_string()));
+        visits.is_over.store(true, Ordering::Relaxed);
+        visitor.join().unwrap();
+        let (served, refused) = (count(&visits.served), count(&visits.refused));
+        assert!(
+            served > 10 && refused == 0,
+            "{places} places: {refused} of {} visits were refused",
+            served + refused
+        );
+        assert_no_error(&few.mirror, &format!("{places} places"));
+    }
 }
 
 /// Each connection runs the daemon's hook. So without ready sessions it runs only for deliveries.
