@@ -339,7 +339,7 @@ fn reason(text: &str, code: i32) -> String {
 fn partial(stderr: &[u8], truncated: bool, places: &RunPaths) -> Outcome {
     let mut failed: Vec<(RelPath, String)> = Vec::new();
     let mut named = HashSet::new();
-    let mut blocked: Vec<RelPath> = Vec::new();
+    let (mut blocked, mut in_the_way) = (Vec::new(), Vec::new());
     let mut unknown = None;
     let mut deletions_skipped = false;
     let mut harmless = false;
@@ -357,12 +357,9 @@ fn partial(stderr: &[u8], truncated: bool, places: &RunPaths) -> Outcome {
                 failed.push((path, words));
             }
             Line::Blocked(path, words) => {
-                // If something in the directory could not be deleted, that is the reason.
-                if !failed.iter().any(|(known, _)| known.is_within(&path)) {
-                    blocked.push(path.clone());
-                }
                 named.insert(path.clone());
-                failed.push((path, words));
+                blocked.push(path.clone());
+                in_the_way.push((path, words));
             }
             Line::Unknown(words) => unknown = unknown.or(Some(words)),
         }
@@ -373,6 +370,9 @@ fn partial(stderr: &[u8], truncated: bool, places: &RunPaths) -> Outcome {
     if truncated {
         return Outcome::Kept { reason: "more errors than can be remembered".into() };
     }
+    // If something in the directory could not be deleted, that is the reason.
+    blocked.retain(|path| !failed.iter().any(|(known, _)| known.is_within(path)));
+    failed.append(&mut in_the_way);
     match (failed.is_empty(), harmless) {
         (true, true) if !deletions_skipped => Outcome::Delivered,
         (true, _) => Outcome::Kept { reason: "some files could not be transferred".into() },

@@ -11,8 +11,8 @@ use rustix::process::Pid;
 
 use super::{Ending, Limits, Need, Session};
 
-/// How much of standard error is kept, in bytes.
-const STDERR_MAX: usize = 256 * 1024;
+/// How much of standard error is kept, in bytes: enough if every path of a batch fails.
+const STDERR_MAX: usize = 1 << 20;
 
 /// The progress of a run is checked at least this often.
 const LOOK: Duration = Duration::from_secs(2);
