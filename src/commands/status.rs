@@ -178,6 +178,11 @@ fn text(snapshot: &Snapshot, health: &Health, width: usize) -> String {
     text += if instance.stopping { ", stopping)\n" } else { ")\n" };
     if instance.journal_incomplete {
         text += "  STATE CANNOT BE WRITTEN: the next start compares everything, and may miss deletions that wait now\n";
+        let directory = instance.state_dir.as_deref().unwrap_or("the state directory");
+        let _ = writeln!(
+            text,
+            "      do:  make room in {directory}, or see to it that this user may write there; then it mends itself"
+        );
     }
     if instance.unwatched > 0 {
         let count = counted(instance.unwatched, "DIRECTORY IS", "DIRECTORIES ARE");

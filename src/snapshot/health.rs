@@ -65,9 +65,11 @@ impl Snapshot {
             found.push((Level::Behind, format!("{count} and compared every minute instead")));
         }
         if of.journal_incomplete {
-            let reason =
-                "what is pending cannot be written down: the next start compares everything";
-            found.push((Level::Behind, reason.to_owned()));
+            let directory = of.state_dir.as_deref().unwrap_or("the state directory");
+            let reason = format!(
+                "what is pending cannot be written down: the next start compares everything; make room in {directory}"
+            );
+            found.push((Level::Behind, reason));
         }
     }
 

@@ -240,6 +240,7 @@ fn a_journal_that_cannot_be_written_is_shown_until_it_is_complete_again() {
     assert_eq!(told.status.code(), Some(1), "{told:?}");
     let told = control::text(&told);
     assert!(told.contains("STATE CANNOT BE WRITTEN"), "{told}");
+    assert!(told.contains("do:  make room in "), "{told}");
     assert!(told.contains("NOT ALL IS WELL: what is pending cannot be written down"), "{told}");
     disk.empty();
     // The next change triggers another try.

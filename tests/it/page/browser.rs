@@ -201,7 +201,7 @@ fn a_browser_shows_what_is_wrong_first_and_with_words() {
     snapshot.instance.journal_incomplete = true;
     snapshot.instance.state_dir = Some("/var/lib/sersync/www".into());
     let full = self::words(&shown(browser, &snapshot, DESK));
-    assert!(full.contains("what is pending cannot be written down"), "{full}");
+    assert!(full.contains("make room in /var/lib/sersync/www"), "{full}");
     let alarms = document.split("id=\"alarms-card\"").next().unwrap_or_default();
     let alarms = alarms.rsplit('<').next().unwrap_or_default();
     assert!(alarms.contains("hidden"), "an empty list of alarms is shown: {alarms}");
