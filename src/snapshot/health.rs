@@ -143,6 +143,20 @@ mod tests {
     }
 
     #[test]
+    fn how_much_may_wait_is_up_to_the_caller() {
+        let waits = RemoteStatus { pending: 3, ..remote(SyncState::Up) };
+        let snapshot = Snapshot { remotes: vec![waits], ..Snapshot::default() };
+        let judged = |max_pending| {
+            let thresholds = HealthThresholds { max_pending, ..HealthThresholds::default() };
+            snapshot.health(&thresholds, 0).level
+        };
+        assert_eq!(
+            [judged(None), judged(Some(3)), judged(Some(2))],
+            [Level::Ok, Level::Ok, Level::Behind]
+        );
+    }
+
+    #[test]
     fn the_worst_decides_and_stands_first() {
         let down = Down { reason: "it does not answer".into(), ..Down::default() };
         let failing = RemoteStatus { failing: 2, ..remote(SyncState::Up) };

@@ -1,7 +1,8 @@
 //! `sersync2 status` against real daemons: exit code and text show and explain what is wrong.
 
 use std::fs;
-use std::process::Output;
+use std::io::{BufRead, BufReader};
+use std::process::{Output, Stdio};
 
 use rustix::process::Signal;
 
@@ -41,6 +42,20 @@ fn all_is_well_when_everything_is_delivered() {
     assert_eq!(snapshot["remotes"][0]["total"]["deliveries"], 1);
     assert_eq!(snapshot["deliveries"][0]["path"], "a");
     assert!(snapshot["remotes"][0]["latency"]["p50_us"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn watch_prints_the_state_again_and_again() {
+    let remote = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&remote));
+    let mut command = command(&mirror, "status", &["--watch"]);
+    let mut watching = command.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(watching.stdout.take().unwrap()).lines().map_while(Result::ok);
+    // It never ends by itself, so this waits for a second state, or fails when it has ended.
+    let states = lines.filter(|line| line.starts_with("all is well")).take(2).count();
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    assert_eq!(states, 2);
 }
 
 #[test]
