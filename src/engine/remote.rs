@@ -253,8 +253,11 @@ impl RemoteState {
         full_sync.restart(cause, cause.extraneous(self.setup.unrecorded));
     }
 
-    /// Retries every failing path now.
+    /// Retries every failing path now. Asks a remote that refused deletions again, by comparing no more than the names at the top.
     pub fn retry_failing(&mut self, now: Now) {
+        if self.permission.deletions.are_allowed() && self.permission.deletions_are_refused {
+            self.backlog.pending.mark(&RelPath::root(), Mark::new(Scope::Listing));
+        }
         for path in self.failing.paths() {
             self.deferred.bring_forward(now, path);
         }

@@ -133,6 +133,23 @@ fn deletions_that_a_remote_refuses_are_made_when_it_allows_them() {
     assert_no_error(&mirror, "refuse options = delete");
 }
 
+#[test]
+fn a_retry_asks_a_remote_that_refused_deletions_although_nothing_changes() {
+    let daemon = refusing("delete");
+    let mut mirror = Mirror::prepare(&Setup::to(&daemon));
+    fs::create_dir(daemon.data.join("d")).unwrap();
+    fs::write(daemon.data.join("d/extraneous"), "since before").unwrap();
+    mirror.write("d/f", "1");
+    mirror.launch_with(&["-r"]);
+    mirror.wait_for_output("it refuses deletions, so what only it has is still there");
+    daemon.reconfigure(&Options::default());
+    // It is asked at most once a second.
+    wait_until("what is extraneous is deleted", || {
+        control::run(&mirror, "retry", &[]);
+        tree(&mirror.source) == tree(&daemon.data)
+    });
+}
+
 /// Only the journal knows after a restart that the full sync has left something there.
 #[test]
 fn what_a_full_sync_may_not_delete_is_said_and_deleted_after_a_restart() {

@@ -228,7 +228,7 @@ struct Meaning {
     keeps_first: bool,
     /// `--size-only`: of versions with equal sizes, the first one that was delivered stays.
     compares_sizes: bool,
-    /// `--modify-window`: rsync by hand misses a rewrite within that time.
+    /// `--modify-window`: rsync by hand misses a rewrite within that time. `-u`: it keeps a newer copy where an older file was moved.
     misses_rewrites: bool,
     /// Appending works as writing in place.
     appends: bool,
@@ -245,7 +245,7 @@ impl Meaning {
             backs_up: has("--backup"),
             keeps_first: has("--ignore-existing"),
             compares_sizes: has("--size-only"),
-            misses_rewrites: has("--modify-window"),
+            misses_rewrites: has("--modify-window") || keeps_newer(words),
             appends: has("--append"),
             limits_runs: has("--max-delete"),
             reads_rule_files: has_rule_files(words),
@@ -305,6 +305,11 @@ impl Meaning {
         wrong.extend(extra.map(|path| format!("{} is too many", path.display())));
         wrong
     }
+}
+
+/// True for `-u`.
+fn keeps_newer(words: &[String]) -> bool {
+    words.iter().any(|word| !word.starts_with("--") && word.contains('u'))
 }
 
 /// True for `-F`, `-C` and `dir-merge`.
