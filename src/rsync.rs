@@ -74,7 +74,7 @@ pub struct Abilities {
     pub force: bool,
     /// It says what a run would do (`--dry-run`). Without: sersync does not ask.
     pub dry_run: bool,
-    /// It makes moved entries from their old copies (`--link-dest`, `--fuzzy`, `--secluded-args`). Without: the data is sent.
+    /// It makes moved entries from their old copies (`--link-dest`, `--copy-dest`, `--fuzzy`, `--secluded-args`). Without: the data is sent.
     pub moves: bool,
     /// It deletes extraneous names (`--delete`). Without: nothing is deleted, and the deletions stay pending.
     pub delete: bool,
@@ -187,8 +187,8 @@ pub enum RunKind {
     /// Directories that are absent, or in whose place something else is, are deleted, except excluded names and the directories that
     /// contain them ([`input::guarded`]). What is in their place is sent.
     GuardedDeletion,
-    /// A directory that moved: the remote makes it from hard links to its old copy ([`input::filters`], anchored at `new`).
-    /// A later run deletes the old copy. The parent of `new` must exist on the remote.
+    /// A directory that moved: the remote makes it from its old copy ([`input::filters`], anchored at `new`).
+    /// A later run deletes or replaces the old copy. The parent of `new` must exist on the remote.
     MoveDirectory {
         /// The name of its copy.
         old: RelPath,
@@ -196,6 +196,8 @@ pub enum RunKind {
         new: RelPath,
         /// Compare contents: what was there before may have had the same size and time.
         checksum: bool,
+        /// How the files get there.
+        basis: Basis,
     },
     /// A file that moved, rebuilt from its old copy ([`input::moved_file`]). It may have changed its name or its directory, not both.
     MoveFile {
@@ -231,6 +233,15 @@ pub enum Way {
     Fallback,
     /// By a [`RunKind::Listing`] of the parent directory.
     ListingOfParent,
+}
+
+/// How a remote makes the files of a moved directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Basis {
+    /// As hard links to the old copy, which is deleted next.
+    Links,
+    /// As copies: another directory has taken the old name, and both must not share files.
+    Copies,
 }
 
 /// What exists at a path.

@@ -4,10 +4,11 @@
 use std::collections::HashSet;
 
 use super::Now;
-use super::locks::PathLocks;
+use super::deferred::Deferred;
+use super::locks::{LockKind, PathLocks};
 use super::moves::MoveHints;
 use super::pending::{Item, Mark, Marked, Pending, Want};
-use super::together::Together;
+use super::together::{Completion, Together};
 use crate::change::Scope;
 use crate::path::RelPath;
 
@@ -38,7 +39,12 @@ impl Backlog {
     }
 
     /// Takes the items of a batch that no lock keeps back.
-    pub fn take_batch(&mut self, locks: &PathLocks, paths: usize) -> Vec<Item> {
+    pub fn take_batch(
+        &mut self,
+        locks: &PathLocks,
+        deferred: &Deferred,
+        paths: usize,
+    ) -> Vec<Item> {
         if self.is_locked || self.pending.small() == 0 {
             return Vec::new();
         }
@@ -49,18 +55,19 @@ impl Backlog {
                 self.pending.mark(&item.path, item.mark);
             }
         }
-        self.complete_groups(&mut items, locks);
+        self.complete_groups(&mut items, locks, deferred);
         self.is_locked = items.is_empty();
         items
     }
 
     /// Adds the other paths of the groups that these items belong to. If another job has one of them, the whole group waits.
-    fn complete_groups(&mut self, items: &mut Vec<Item>, locks: &PathLocks) {
-        if self.together.is_empty() {
+    fn complete_groups(&mut self, items: &mut Vec<Item>, locks: &PathLocks, deferred: &Deferred) {
+        if self.together.is_empty() && self.moves.is_empty() {
             return;
         }
         let taken: HashSet<RelPath> = items.iter().map(|item| item.path.clone()).collect();
-        let completion = self.together.complete(&taken, locks);
+        let mut completion = self.together.complete(&taken, locks);
+        self.complete_moves(&taken, locks, deferred, &mut completion);
         for item in items.extract_if(.., |item| completion.waiting.contains(&item.path)) {
             self.pending.mark(&item.path, item.mark);
         }
@@ -69,6 +76,41 @@ impl Backlog {
             let mark = Mark { large: false, shard: false, ..known };
             items.push(Item { path, mark });
         }
+    }
+
+    /// The names of one file before and after a move leave together, so that its copy is used before another file replaces it.
+    fn complete_moves(
+        &self,
+        taken: &HashSet<RelPath>,
+        locks: &PathLocks,
+        deferred: &Deferred,
+        completion: &mut Completion,
+    ) {
+        let can_leave = |path: &RelPath| {
+            taken.contains(path) || self.pending.holds(path) && !locks.keeps_back(path)
+        };
+        // A short job has the new name, or the file was moved on, but not reported yet.
+        let is_late = |new: &RelPath| {
+            locks.keeps_back_by(new) == Some(LockKind::Short) || deferred.moves_on(new)
+        };
+        let is_needed_later = |path: &RelPath| self.moves.takers(path).any(is_late);
+        for path in taken {
+            if is_needed_later(path) {
+                completion.waiting.insert(path.clone());
+                continue;
+            }
+            let related = self.moves.takers(path).chain(self.moves.origins(path));
+            let joins = |path: &&RelPath| can_leave(path) && !is_needed_later(path);
+            completion.more.extend(related.filter(joins).cloned());
+        }
+        completion.more.retain(|path| !taken.contains(path));
+    }
+
+    /// Marks what a job returned. If something was moved there since, its size is unknown.
+    pub fn put_back(&mut self, item: &Item) {
+        let is_moved = self.pending.holds(&item.path) && self.moves.origin(&item.path).is_some();
+        let mark = Mark { large: item.mark.large && !is_moved, ..item.mark };
+        self.pending.mark(&item.path, mark);
     }
 
     /// The moved ones of these items: (new, old).

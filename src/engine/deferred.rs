@@ -22,6 +22,8 @@ pub enum Condition {
     Deletions,
     /// When it is decided whether deletions are allowed.
     Decided,
+    /// A name of an undone move: at this time, or when it is reported what became of its file.
+    MovedOn(Now),
     /// A confirmation: at this time, or later when the remote answers. All confirmations wait for the last one, but at most
     /// 16 s longer than the first one asks for.
     Confirmed(Now),
@@ -31,7 +33,7 @@ pub enum Condition {
 const CONFIRM_SPAN: Duration = Duration::from_secs(16);
 
 /// How many kinds of conditions there are.
-pub const KINDS: usize = 6;
+pub const KINDS: usize = 7;
 
 impl Condition {
     /// The index of its kind, and its time.
@@ -43,6 +45,7 @@ impl Condition {
             Self::Deletions => (DELETIONS, Now::ZERO),
             Self::Confirmed(due) => (CONFIRMED, due),
             Self::Decided => (DECIDED, Now::ZERO),
+            Self::MovedOn(due) => (MOVED_ON, due),
         }
     }
 }
@@ -53,6 +56,7 @@ const QUIET: usize = 2;
 const DELETIONS: usize = 3;
 const CONFIRMED: usize = 4;
 const DECIDED: usize = 5;
+const MOVED_ON: usize = 6;
 
 /// From when on each condition is met; `None` if another event has to come first.
 #[derive(Debug, Clone, Copy, Default)]
@@ -180,19 +184,19 @@ impl Deferred {
 
     /// When this very path is due, if it waits for a time.
     pub fn due_at(&self, path: &RelPath) -> Option<Now> {
-        self.kinds[AT].paths.get(path).map(|entry| entry.due)
+        let due = |kind: usize| self.kinds[kind].paths.get(path).map(|entry| entry.due);
+        [AT, MOVED_ON].into_iter().filter_map(due).min()
+    }
+
+    /// True for a name of an undone move, while it is not reported what became of its file.
+    pub fn moves_on(&self, path: &RelPath) -> bool {
+        self.kinds[MOVED_ON].paths.contains_key(path)
     }
 
     /// Makes a path that waits for a time due at `due` at the latest; false when it waits for none.
     pub fn bring_forward(&mut self, due: Now, path: &RelPath) -> bool {
-        let waiting = &mut self.kinds[AT];
-        let tree = waiting.tree_above(path);
-        let Some(entry) = waiting.paths.get_mut(tree.as_ref().unwrap_or(path)) else {
-            return false;
-        };
-        entry.due = entry.due.min(due);
-        waiting.earliest = waiting.earliest.into_iter().chain([due]).min();
-        true
+        let kinds = [AT, MOVED_ON].map(|kind| self.kinds[kind].bring_forward(due, path));
+        kinds.contains(&true)
     }
 
     /// The earliest time at which something may become pending.
@@ -232,7 +236,10 @@ impl Deferred {
 
     /// How many of them are undelivered changes. The others were delivered, and are only checked again.
     pub fn changes(&self) -> usize {
-        [AT, DELETIONS, DECIDED].into_iter().map(|kind| self.kinds[kind].paths.len()).sum()
+        [AT, DELETIONS, DECIDED, MOVED_ON]
+            .into_iter()
+            .map(|kind| self.kinds[kind].paths.len())
+            .sum()
     }
 
     /// Keeps at most `max` items: the condition with the most paths replaces its deepest ones by their directories' trees.
@@ -248,7 +255,8 @@ impl Deferred {
         let Waiting { earliest, latest, .. } = self.kinds[kind];
         let due = if kind == CONFIRMED { latest?.min(earliest? + CONFIRM_SPAN) } else { earliest? };
         let Outlook { answers, quiet, deletions, decided } = outlook;
-        let met = [Some(Now::ZERO), answers, quiet, deletions, answers, decided];
+        let any = Some(Now::ZERO);
+        let met = [any, answers, quiet, deletions, answers, decided, any];
         met[kind].map(|met| met.max(due))
     }
 }
@@ -267,6 +275,17 @@ impl Waiting {
         }
         let mark = self.paths.get(&path).map_or(new.mark, |entry| entry.mark);
         Item { path, mark }
+    }
+
+    /// Makes a path due at `due` at the latest; false when it does not wait.
+    fn bring_forward(&mut self, due: Now, path: &RelPath) -> bool {
+        let tree = self.tree_above(path);
+        let Some(entry) = self.paths.get_mut(tree.as_ref().unwrap_or(path)) else {
+            return false;
+        };
+        entry.due = entry.due.min(due);
+        self.earliest = self.earliest.into_iter().chain([due]).min();
+        true
     }
 
     /// The tree that covers the path, unless it is the path itself.

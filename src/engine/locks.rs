@@ -131,21 +131,33 @@ impl PathLocks {
 
     /// True when `path` must wait: it or something below it is locked, or something above it that is no open directory.
     pub fn keeps_back(&self, path: &RelPath) -> bool {
+        self.keeps_back_by(path).is_some()
+    }
+
+    /// As [`PathLocks::keeps_back`]; returns the kind of lock, a long one if there is one.
+    pub fn keeps_back_by(&self, path: &RelPath) -> Option<LockKind> {
         let mut at = self.root();
         for name in path.components() {
-            if at.value.is_some_and(|locks| locks.kind() != LockKind::Directory) {
-                return true;
+            let kind = at.value.map(Locks::kind);
+            if kind.is_some_and(|kind| kind != LockKind::Directory) {
+                return kind;
             }
-            let Some(child) = at.child(name) else { return false };
-            at = child;
+            at = at.child(name)?;
         }
-        !at.is_empty()
+        let kind = if has_long(&at) { LockKind::Long } else { LockKind::Short };
+        (!at.is_empty()).then_some(kind)
     }
 
     /// The locks as a tree, for a walk beside the pending set.
     pub fn root(&self) -> TrieNode<'_, Locks> {
         self.trie.root()
     }
+}
+
+/// True when a long lock is here or below.
+pub fn has_long(locked: &TrieNode<Locks>) -> bool {
+    locked.value.is_some_and(|locks| locks.kind() == LockKind::Long)
+        || locked.children().any(|(_, child)| has_long(&child))
 }
 
 #[cfg(test)]

@@ -121,6 +121,16 @@ impl Pending {
         *self.trie.value_mut(at) = Some(merged);
     }
 
+    /// Something else stands at this path now, so its size is unknown.
+    pub fn forget_size(&mut self, path: &RelPath) {
+        let at = self.trie.find(path);
+        let mark = at.and_then(|at| self.trie.value_mut(at).as_mut());
+        if let Some(mark) = mark.filter(|mark| mark.large) {
+            mark.large = false;
+            self.tally.large -= 1;
+        }
+    }
+
     /// Takes this very path out, whatever its kind and whoever has locked it.
     pub fn remove(&mut self, path: &RelPath) -> Option<Mark> {
         let at = self.trie.find(path)?;

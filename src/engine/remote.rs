@@ -203,6 +203,9 @@ impl RemoteState {
         if matches!(change.cause, Cause::Delete | Cause::MovedFrom) {
             self.end_undone_move(now, &change.path);
         }
+        if matches!(change.cause, Cause::Delete | Cause::MovedFrom | Cause::MovedTo) {
+            self.backlog.pending.forget_size(&change.path);
+        }
         let Some(old) = &change.moved_from else {
             return;
         };
@@ -236,6 +239,9 @@ impl RemoteState {
         if cause == FullSyncCause::Schedule && self.full_sync.is_some() {
             actions.push(Action::Notify(Notice::FullSyncSkipped { remote: self.setup.id }));
             return;
+        }
+        if cause.lost_changes() {
+            self.backlog.moves.clear();
         }
         if cause == FullSyncCause::RootBack {
             self.contact.try_by(now);

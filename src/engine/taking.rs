@@ -1,7 +1,7 @@
 //! Takes the items of one job out of a pending set.
 //! Leaves every path that a lock keeps back: two runs for one remote never overlap.
 
-use super::locks::{LockKind, Locks, PathLocks};
+use super::locks::{LockKind, Locks, PathLocks, has_long};
 use super::mark::{Item, Mark};
 use super::trie::{NodeId, Trie, TrieNode};
 use crate::path::RelPath;
@@ -54,7 +54,7 @@ impl<'a> Taking<'a> {
                 None if self.wants(mark) => self.keep(at, mark),
                 None => {}
                 Some(below) => {
-                    let long = any_long(below);
+                    let long = has_long(below);
                     if self.wants(mark) {
                         self.note_wait(if long { LockKind::Long } else { LockKind::Short });
                     }
@@ -113,9 +113,4 @@ impl<'a> Taking<'a> {
             Want::Large => !self.items.is_empty(),
         }
     }
-}
-
-fn any_long(locked: &TrieNode<Locks>) -> bool {
-    locked.value.is_some_and(|locks| locks.kind() == LockKind::Long)
-        || locked.children().any(|(_, child)| any_long(&child))
 }

@@ -69,6 +69,7 @@ mod tests {
     use super::*;
     use crate::change::Scope;
     use crate::engine::backlog::Backlog;
+    use crate::engine::deferred::Deferred;
     use crate::engine::locks::{LockKind, Owner};
     use crate::engine::pending::{Item, Mark};
 
@@ -97,9 +98,12 @@ mod tests {
     fn a_batch_takes_all_paths_of_a_group_however_far_apart_they_are() {
         let free = PathLocks::default();
         let mut backlog = backlog(&["a/1", "b/1", "z/o"], &[&["a/1", "z/o", "y/o"]]);
-        assert_eq!(names(&backlog.take_batch(&free, 1)), ["a/1", "y/o", "z/o"]);
+        assert_eq!(
+            names(&backlog.take_batch(&free, &Deferred::default(), 1)),
+            ["a/1", "y/o", "z/o"]
+        );
         assert!(backlog.together.is_empty());
-        assert_eq!(names(&backlog.take_batch(&free, 9)), ["b/1"]);
+        assert_eq!(names(&backlog.take_batch(&free, &Deferred::default(), 9)), ["b/1"]);
         assert!(backlog.pending.is_empty());
     }
 
@@ -108,11 +112,11 @@ mod tests {
         let mut backlog = backlog(&["a", "b", "c"], &[&["a", "d/o"]]);
         let mut locks = PathLocks::default();
         locks.lock(Owner::Reservation, &path("d"), LockKind::Short);
-        assert_eq!(names(&backlog.take_batch(&locks, 9)), ["b", "c"]);
-        assert_eq!(names(&backlog.take_batch(&locks, 9)), [""; 0]);
+        assert_eq!(names(&backlog.take_batch(&locks, &Deferred::default(), 9)), ["b", "c"]);
+        assert_eq!(names(&backlog.take_batch(&locks, &Deferred::default(), 9)), [""; 0]);
         locks.drop_owner(&Owner::Reservation);
         backlog.search_again();
-        assert_eq!(names(&backlog.take_batch(&locks, 9)), ["a", "d/o"]);
+        assert_eq!(names(&backlog.take_batch(&locks, &Deferred::default(), 9)), ["a", "d/o"]);
     }
 
     #[test]

@@ -107,6 +107,7 @@ const OURS: &[(&str, Ability)] = &[
     ("--force", Ability::Force),
     ("--dry-run", Ability::DryRun),
     ("--link-dest", Ability::Moves),
+    ("--copy-dest", Ability::Moves),
     ("--fuzzy", Ability::Moves),
     ("--secluded-args", Ability::Moves),
     ("--protect-args", Ability::Moves),

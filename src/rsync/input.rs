@@ -101,6 +101,17 @@ pub fn guarded<'a>(excludes: &Excludes, absent: impl IntoIterator<Item = &'a Rel
     rules
 }
 
+/// As [`guarded`], but the sender hides what stands under these names, so it is deleted, too.
+pub fn hidden(excludes: &Excludes, names: &[RelPath]) -> Vec<u8> {
+    let mut rules = Vec::new();
+    for name in names {
+        rules.extend_from_slice(b"-s ");
+        push_pattern(&mut rules, name, b"");
+    }
+    rules.extend(guarded(excludes, names));
+    rules
+}
+
 /// The include patterns that match rsync's temporary files (`.name.XXXXXX`) beside each path.
 pub fn temporary_names<'a>(paths: impl IntoIterator<Item = &'a RelPath>) -> Vec<u8> {
     let mut list = Vec::new();

@@ -8,7 +8,7 @@ use super::confine::Confinement;
 use super::excludes::Excludes;
 use super::input::{patterns, whole_directories};
 use super::params::{Filters, is_ssh};
-use super::{Abilities, CONNECT_TIMEOUT_S, Endpoint, Presence, RunKind, RunSpec};
+use super::{Abilities, Basis, CONNECT_TIMEOUT_S, Endpoint, Presence, RunKind, RunSpec};
 use crate::change::Scope;
 use crate::destination::Destination;
 use crate::path::RelPath;
@@ -198,10 +198,15 @@ impl Endpoint {
     /// The options of a kind that contain names.
     fn words_with_names(&self, kind: &RunKind, abilities: Abilities) -> Vec<OsString> {
         match kind {
-            RunKind::MoveDirectory { old, new, .. } => vec![link_dest(old, new)],
+            RunKind::MoveDirectory { old, new, basis: Basis::Links, .. } => {
+                vec![way_between("--link-dest", old, new)]
+            }
+            RunKind::MoveDirectory { old, new, basis: Basis::Copies, .. } => {
+                vec![way_between("--copy-dest", old, new)]
+            }
             RunKind::MoveFile { old, new } if old.name() == new.name() => {
                 let parent = |path: &RelPath| path.parent().unwrap_or_default();
-                vec!["--no-R".into(), link_dest(&parent(old), &parent(new))]
+                vec!["--no-R".into(), way_between("--link-dest", &parent(old), &parent(new))]
             }
             RunKind::MoveFile { .. } => vec!["-R".into()],
             RunKind::Listing { dirs, .. } if self.goes_down_from_root(dirs, abilities) => {
@@ -415,9 +420,10 @@ fn includes(dirs: &[RelPath], below: &[u8]) -> Vec<OsString> {
     words.chain(["--exclude=*".into()]).collect()
 }
 
-/// `--link-dest` from the copy of `new` to the copy of `old`. It is relative, so it works for a module and for ssh.
-fn link_dest(old: &RelPath, new: &RelPath) -> OsString {
-    let mut word = b"--link-dest=".to_vec();
+/// An option with the way from the copy of `new` to the copy of `old`. It is relative, so it works for a module and for ssh.
+fn way_between(option: &str, old: &RelPath, new: &RelPath) -> OsString {
+    let mut word = option.as_bytes().to_vec();
+    word.push(b'=');
     for _ in new.components() {
         word.extend_from_slice(b"../");
     }

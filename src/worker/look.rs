@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::delivered::Version;
 use super::fresh::{Stamp, since_epoch};
 use super::links::Linked;
-use super::moves::{Hints, Move, MoveOrigin, Moved, Mover, Moves};
+use super::moves::{Hints, Move, MoveOrigin, Moved, Mover, Moves, in_order};
 use super::shards::{Divided, Sharding, Shards, is_directory, is_short, stat};
 use crate::change::Scope;
 use crate::directory::each_name;
@@ -46,7 +46,7 @@ pub struct Look {
     pub trees: Vec<RelPath>,
     /// Those of `trees` whose file systems may hold too many entries for one list in memory.
     pub long_trees: HashSet<RelPath>,
-    /// What is made from its old copy.
+    /// What is made from its old copy, in this order.
     pub moves: Vec<Move>,
     /// Moves whose new names are gone: the old copies are left alone.
     pub undone: Vec<UndoneMove>,
@@ -170,6 +170,16 @@ impl Look {
         later
     }
 
+    /// Does nothing at this very path.
+    fn leave_alone(&mut self, path: &RelPath) {
+        self.absent.remove(path);
+        self.absent_dirs.remove(path);
+        self.present.retain(|entry| entry.path != *path);
+        self.listings.retain(|listing| listing != path);
+        self.trees.retain(|tree| tree != path);
+        self.returned.retain(|item| item.path != *path);
+    }
+
     /// Adds what another look found.
     pub fn extend(&mut self, other: Look) {
         self.present.extend(other.present);
@@ -205,6 +215,7 @@ pub fn look_at(root: &OwnedFd, job: &Job, options: LookOptions<'_>) -> Look {
     for item in &job.items {
         looking.item(item);
     }
+    looking.look.moves = in_order(std::mem::take(&mut looking.look.moves));
     looking.undo_moves();
     looking.compare_namesakes();
     looking.join_names();
@@ -433,6 +444,12 @@ impl Looking<'_> {
             _ => self.moves.find(&item.path, what, &self.look.moves, stat),
         };
         match found {
+            // Copies would not be hard links of each other.
+            MoveOrigin::Here(found)
+                if found.what == Moved::ReplacedDirectory && self.keeps_links() =>
+            {
+                return false;
+            }
             MoveOrigin::Here(found) => self.look.moves.push(found),
             MoveOrigin::Elsewhere if self.job.kind == JobKind::Batch => {
                 self.look.returned.push(item.clone());
@@ -443,7 +460,7 @@ impl Looking<'_> {
     }
 
     /// An entry that moved twice is now at a third name, which this job does not know. So the job does nothing at the first two
-    /// names. A later job can then make the third name from the copy at the first.
+    /// names, even where something new stands. A later job can then make the third name from the copy at the first.
     fn undo_moves(&mut self) {
         if self.options.hints == Hints::Ignore || self.job.kind != JobKind::Batch {
             return;
@@ -453,13 +470,15 @@ impl Looking<'_> {
             if !look.absent.contains(new) || !self.moves.is_undone(new, old, look.undone.len()) {
                 continue;
             }
-            // If something new exists at the old name, it is sent over the old copy.
-            if self.moves.is_owed(old) && !look.absent.remove(old) {
+            // The copy is deleted with a directory above it, or another move of this job replaces it.
+            let mut above = std::iter::successors(old.parent(), RelPath::parent);
+            if above.any(|path| look.absent.contains(&path))
+                || look.moves.iter().any(|moved| moved.new == *old)
+            {
                 continue;
             }
-            look.absent_dirs.remove(old);
-            look.absent.remove(new);
-            look.absent_dirs.remove(new);
+            look.leave_alone(old);
+            look.leave_alone(new);
             look.undone.push(UndoneMove { new: new.clone(), old: old.clone() });
         }
     }

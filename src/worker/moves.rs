@@ -30,6 +30,8 @@ pub enum Hints {
 pub enum Moved {
     /// A directory with everything below it.
     Directory,
+    /// A directory, and another one has taken its old name.
+    ReplacedDirectory,
     /// A file of so many bytes.
     File(u64),
 }
@@ -64,10 +66,22 @@ impl Move {
     /// The directory that must exist on the remote before this run.
     pub fn directory(&self) -> Option<RelPath> {
         match self.what {
-            Moved::Directory => Some(self.new.clone()),
+            Moved::Directory | Moved::ReplacedDirectory => Some(self.new.clone()),
             Moved::File(_) => self.new.parent(),
         }
     }
+}
+
+/// Orders moves so that each copy is used before another move replaces it: `c` is made from `b` before `b` is made from `a`. Names
+/// that were swapped have no such order.
+pub fn in_order(mut moves: Vec<Move>) -> Vec<Move> {
+    let mut ordered = Vec::new();
+    let is_next = |moves: &[Move], next: &Move| !moves.iter().any(|other| other.old == next.new);
+    while let Some(at) = moves.iter().position(|next| is_next(&moves, next)) {
+        ordered.push(moves.remove(at));
+    }
+    ordered.extend(moves);
+    ordered
 }
 
 /// How a moved entry is delivered.
@@ -106,11 +120,6 @@ impl<'a> Moves<'a> {
         self.owed.contains(new) && already < MOVES_MAX && !is_receivers(old, new)
     }
 
-    /// True when this path is an item of the job.
-    pub fn is_owed(&self, path: &RelPath) -> bool {
-        self.owed.contains(path)
-    }
-
     /// The move that made `new`, if it gets a run of its own; `stat` looks at the old name.
     pub fn find(
         &self,
@@ -121,9 +130,12 @@ impl<'a> Moves<'a> {
     ) -> MoveOrigin {
         let Some(old) = self.old_of.get(new).copied() else { return MoveOrigin::Unknown };
         let same_directory = old.parent() == new.parent();
+        let what = match what {
+            Moved::Directory if stat(old) != Some(Errno::NOENT) => Moved::ReplacedDirectory,
+            what => what,
+        };
         let serves = match what {
-            // During the move both names share their files on the remote, so nothing may exist at the old name here.
-            Moved::Directory => stat(old) == Some(Errno::NOENT),
+            Moved::Directory | Moved::ReplacedDirectory => true,
             Moved::File(size) if size < FILE_MIN => false,
             Moved::File(_) if same_directory => true,
             Moved::File(_) => old.name() == new.name() && stat(old) == Some(Errno::NOENT),
@@ -196,6 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_is_used_before_another_move_replaces_it() {
+        let moved =
+            |(old, new)| Move { new: path(new), old: path(old), what: Moved::File(FILE_MIN) };
+        let order = |moves: &[(&'static str, &'static str)]| {
+            let ordered = in_order(moves.iter().copied().map(moved).collect());
+            ordered.iter().map(|moved| moved.new.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(order(&[("a", "b"), ("b", "c"), ("x", "y"), ("c", "d")]), ["y", "d", "c", "b"]);
+        assert_eq!(order(&[("a", "b"), ("b", "a"), ("x", "y")]), ["y", "b", "a"]);
+    }
+
+    #[test]
     fn a_file_that_changed_name_and_directory_is_sent() {
         let both = job(&["x/a", "y/b"], &[("y/b", "x/a")]);
         assert!(!is_found(&both, "y/b", Moved::File(FILE_MIN), Some(Errno::NOENT)));
@@ -205,16 +229,17 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_whose_old_name_stands_again_is_sent_and_one_whose_old_name_is_busy_waits() {
+    fn a_directory_whose_old_name_stands_again_is_copied_and_one_whose_old_name_is_busy_waits() {
         let held = job(&["new"], &[("new", "old")]);
         let gone = Some(Errno::NOENT);
         assert_eq!(find(&held, "new", Moved::Directory, gone), MoveOrigin::Elsewhere);
         assert_eq!(find(&held, "new", Moved::File(FILE_MIN), None), MoveOrigin::Elsewhere);
         assert_eq!(find(&held, "new", Moved::File(FILE_MIN - 1), None), MoveOrigin::Unknown);
-        assert_eq!(find(&held, "new", Moved::Directory, None), MoveOrigin::Unknown);
+        assert_eq!(find(&held, "new", Moved::Directory, None), MoveOrigin::Elsewhere);
         let both = job(&["new", "old"], &[("new", "old")]);
         assert!(is_found(&both, "new", Moved::Directory, Some(Errno::NOENT)));
-        assert!(!is_found(&both, "new", Moved::Directory, None));
+        let copied = find(&both, "new", Moved::Directory, None);
+        assert!(matches!(copied, MoveOrigin::Here(it) if it.what == Moved::ReplacedDirectory));
         let case = job(&["Dir", "dir"], &[("dir", "Dir")]);
         assert_eq!(find(&case, "dir", Moved::Directory, gone), MoveOrigin::Unknown);
     }

@@ -13,7 +13,7 @@ use super::delivered::Version;
 use super::fresh::{Granularity, Stamp};
 use super::known::Known;
 use super::look::{Look, Looks, Present};
-use super::moves::{Hints, Mover};
+use super::moves::{Hints, Moved, Mover};
 use super::rules::{Coverage, Rules};
 use crate::change::Scope;
 use crate::engine::pending::{Item, Mark, Recheck};
@@ -407,7 +407,15 @@ impl Planning<'_> {
     /// Makes moved entries from their old copies.
     fn moves(&mut self, look: &Look) {
         let excludes = Arc::new(self.facts.rules.patterns.clone());
-        for moved in &look.moves {
+        for (at, moved) in look.moves.iter().enumerate() {
+            // rsync looks for another copy only where there is none under the new name. This one was moved away here, too.
+            let is_used = look.moves[..at].iter().any(|earlier| earlier.old == moved.new);
+            let is_whole = matches!(self.facts.rules.coverage, Coverage::Whole);
+            let may_delete = self.deletes_below() && self.facts.abilities.delete && is_whole;
+            if is_used && may_delete && matches!(moved.what, Moved::File(_)) {
+                let (dirs, excludes) = (vec![moved.new.clone()], Arc::clone(&excludes));
+                self.plan.steps.push(Step::GuardedDeletion { dirs, excludes, is_hidden: true });
+            }
             let compare_content = self.compares_content(&moved.new);
             let (moved, excludes) = (moved.clone(), Arc::clone(&excludes));
             self.plan.steps.push(Step::Move { moved, compare_content, excludes });

@@ -136,6 +136,71 @@ fn a_second_rename_in_the_same_burst_costs_no_data_either() {
     assert!(again < 1_000_000, "{again} bytes");
 }
 
+/// Starts a mirror with large files of these names, each sent once; returns the bytes that were sent so far.
+fn start_with_files(daemon: &Rsyncd, names: &[&str]) -> (Mirror, u64) {
+    let mirror = Mirror::start(&Setup {
+        params: "-a".into(),
+        head: "<debug start=\"true\"/>".into(),
+        ..Setup::to(daemon)
+    });
+    for (number, name) in names.iter().enumerate() {
+        let content = noise((5 << 20) + 4096 * number, 1 + number as u64);
+        // Move them in from outside, so that each is sent once.
+        let outside = mirror.dir.file("outside", content);
+        fs::create_dir_all(mirror.at(name).parent().unwrap()).unwrap();
+        fs::rename(outside, mirror.at(name)).unwrap();
+    }
+    wait_until_equal(&mirror, daemon);
+    let before = sent(&mirror);
+    assert!(before > (names.len() as u64) * (5 << 20), "{before} bytes");
+    (mirror, before)
+}
+
+#[test]
+fn a_log_that_is_rotated_twice_in_a_burst_costs_no_data() {
+    let daemon = Rsyncd::start();
+    let logs = ["log0", "log1", "log2", "log3", "log4"];
+    let (mirror, before) = start_with_files(&daemon, &logs);
+    for log in logs {
+        let (first, second) = (format!("{log}.1"), format!("{log}.2"));
+        rename(&mirror, log, &first);
+        mirror.write(log, "the first line of a new day");
+        rename(&mirror, &first, &second);
+        wait_until_equal(&mirror, &daemon);
+    }
+    let again = sent(&mirror) - before;
+    assert!(again < 1_000_000, "{again} bytes");
+}
+
+#[test]
+fn logs_that_move_up_in_a_burst_cost_no_data() {
+    let daemon = Rsyncd::start();
+    let (mirror, before) = start_with_files(&daemon, &["log", "log.1", "log.2"]);
+    for (old, new) in [("log.2", "log.3"), ("log.1", "log.2"), ("log", "log.1")] {
+        rename(&mirror, old, new);
+    }
+    mirror.write("log", "");
+    wait_until_equal(&mirror, &daemon);
+    let again = sent(&mirror) - before;
+    assert!(again < 1_000_000, "{again} bytes");
+}
+
+#[test]
+fn a_release_that_takes_the_name_of_another_costs_no_data() {
+    let daemon = Rsyncd::start();
+    let (mirror, before) = start_with_files(&daemon, &["www/large", "new/large"]);
+    for (dir, size) in [("www", 1_000), ("new", 1_001)] {
+        (0..20).for_each(|n| mirror.write(format!("{dir}/f{n}"), noise(size, n)));
+    }
+    wait_until_equal(&mirror, &daemon);
+    sent(&mirror);
+    rename(&mirror, "www", "old");
+    rename(&mirror, "new", "www");
+    wait_until_equal(&mirror, &daemon);
+    let again = sent(&mirror) - before;
+    assert!(again < 1_000_000, "{again} bytes");
+}
+
 #[test]
 fn what_moves_over_something_else_replaces_it_as_a_whole() {
     let daemon = Rsyncd::start();

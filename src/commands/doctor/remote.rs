@@ -67,7 +67,7 @@ const NEEDED: &[NeededAbility] = &[
     ),
     (
         |it| it.moves,
-        "it refuses --link-dest, --fuzzy or --secluded-args: renamed files are sent again",
+        "it refuses --link-dest, --copy-dest, --fuzzy or --secluded-args: renamed files are sent again",
         "take them out of \"refuse options\" in its rsyncd.conf",
     ),
     (

@@ -59,24 +59,27 @@ impl RemoteState {
     pub fn give_back(&mut self, now: Now, undone: Vec<UndoneMove>, items: &[Item]) {
         for undone in undone {
             let names = [undone.new.clone(), undone.old.clone()];
-            let went_on = self.backlog.moves.give_back(undone);
-            let went_on = went_on.filter(|(name, _)| !self.locks.keeps_back(name));
-            let due = if went_on.is_some() { now } else { now + MOVES_ON };
-            if let Some((_, origin)) = went_on {
+            // It is pending again if it was reported meanwhile what became of it.
+            let is_known = self.backlog.pending.holds(&undone.new);
+            if let Some((_, origin)) = self.backlog.moves.give_back(undone) {
                 self.deferred.bring_forward(now, &origin);
             }
             for item in items.iter().filter(|item| names.contains(&item.path)) {
-                self.deferred.defer(Condition::At(due), item);
+                match is_known {
+                    true => _ = self.mark(&item.path, item.mark),
+                    false => self.deferred.defer(Condition::MovedOn(now + MOVES_ON), item),
+                }
             }
         }
     }
 
     /// It was reported that `path` is gone. If it is the new name of an undone move, both of its names need not wait any longer.
     pub fn end_undone_move(&mut self, now: Now, path: &RelPath) {
-        let origin = self.backlog.moves.given_back(path).cloned();
+        let origin = self.backlog.moves.left(path).cloned();
         for name in origin.iter().chain([path]).filter(|_| origin.is_some()) {
             self.deferred.bring_forward(now, name);
         }
+        self.backlog.moves.leave(path);
     }
 
     /// True when the path itself is an item of a job in flight.

@@ -151,7 +151,7 @@ impl RemoteState {
                 Some(_) if item.mark.scope == Scope::Tree => {
                     self.deferred.defer(Condition::At(now + DEFERRED_FOR), item);
                 }
-                _ => _ = self.backlog.pending.mark(&item.path, item.mark),
+                _ => self.backlog.put_back(item),
             }
         }
         if !returned.is_empty() {

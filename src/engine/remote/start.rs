@@ -5,10 +5,9 @@ use std::collections::HashSet;
 
 use super::{Flight, Origin, RemoteState, Room};
 use crate::change::Scope;
-use crate::engine::backlog::Backlog;
 use crate::engine::deferred::Condition;
 use crate::engine::full_sync::shards_per_job;
-use crate::engine::locks::{LockKind, Owner, PathLocks};
+use crate::engine::locks::{LockKind, Owner};
 use crate::engine::mark::only_confirm;
 use crate::engine::parents::Parents;
 use crate::engine::pending::{Item, Mark, Want};
@@ -90,8 +89,9 @@ impl RemoteState {
     }
 
     fn next_batch(&mut self, reserved: Option<RelPath>, paths: usize) -> Option<NextJob> {
-        let items =
-            self.take_beside(reserved.as_ref(), |backlog, locks| backlog.take_batch(locks, paths));
+        let items = self.take_beside(reserved.as_ref(), |remote| {
+            remote.backlog.take_batch(&remote.locks, &remote.deferred, paths)
+        });
         NextJob::new(JobKind::Batch, Origin::Pending, items)
     }
 
@@ -113,10 +113,9 @@ impl RemoteState {
             }
             if self.backlog.pending.shards() > 0 {
                 let want = Want::Trees(shards_per_job(self.backlog.pending.shards(), 0, TREE_JOBS));
-                let items = self
-                    .take_beside(waits.as_ref().map(|(path, _)| path), |backlog, locks| {
-                        backlog.pending.take(locks, want)
-                    });
+                let items = self.take_beside(waits.as_ref().map(|(path, _)| path), |remote| {
+                    remote.backlog.pending.take(&remote.locks, want)
+                });
                 let kind = JobKind::Trees(FullSyncFilter::Off);
                 let job = NextJob::new(kind, Origin::Pending, items);
                 if job.is_some() {
@@ -127,8 +126,8 @@ impl RemoteState {
         if self.backlog.pending.large() > 0
             && self.flights.count(|flight| flight.kind == JobKind::Large) < LARGE_JOBS
         {
-            let items = self.take_beside(waits.as_ref().map(|(path, _)| path), |backlog, locks| {
-                backlog.pending.take(locks, Want::Large)
+            let items = self.take_beside(waits.as_ref().map(|(path, _)| path), |remote| {
+                remote.backlog.pending.take(&remote.locks, Want::Large)
             });
             return (NextJob::new(JobKind::Large, Origin::Pending, items), waits);
         }
@@ -139,12 +138,12 @@ impl RemoteState {
     fn take_beside(
         &mut self,
         reserved: Option<&RelPath>,
-        take: impl FnOnce(&mut Backlog, &PathLocks) -> Vec<Item>,
+        take: impl FnOnce(&mut Self) -> Vec<Item>,
     ) -> Vec<Item> {
         if let Some(path) = reserved {
             self.locks.lock(Owner::Reservation, path, LockKind::Short);
         }
-        let items = take(&mut self.backlog, &self.locks);
+        let items = take(self);
         self.locks.drop_owner(&Owner::Reservation);
         items
     }

@@ -84,7 +84,7 @@ impl World {
             let alone = self.flying.is_empty();
             let small = self.engine.remotes[index].has_small_work();
             if alone || free > 0 && small && !self.is_doubtful(id) {
-                let limit = if alone { 80_000 } else { 500 };
+                let limit = if alone { 80_000 } else { 1_000 };
                 assert!(
                     deadline.is_some_and(|at| at <= self.now + MS * limit),
                     "nothing will wake {id:?}: next deadline {deadline:?} at {:?}",

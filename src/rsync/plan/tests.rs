@@ -106,7 +106,8 @@ fn a_run_can_be_pasted_with_its_names() {
 #[test]
 fn moved_places_are_relative_to_each_other() {
     let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
-    assert_eq!(link_dest(&path("a/old"), &path("b/c/new")), "--link-dest=../../.././a/old");
+    let word = super::way_between("--link-dest", &path("a/old"), &path("b/c/new"));
+    assert_eq!(word, "--link-dest=../../.././a/old");
 }
 
 #[test]

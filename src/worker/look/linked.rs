@@ -90,7 +90,7 @@ impl Looking<'_> {
     /// Adds the files in directories of this job that have further names elsewhere.
     fn note_directories(&self, linked: &mut Linked) {
         let Look { listings, trees, moves, .. } = &self.look;
-        let moved = moves.iter().filter(|moved| moved.what == Moved::Directory).map(|it| &it.new);
+        let moved = moves.iter().filter(|it| !matches!(it.what, Moved::File(_))).map(|it| &it.new);
         let trees = trees.iter().chain(moved).map(|path| (path, Scope::Tree));
         let listings = listings.iter().map(|path| (path, Scope::Listing));
         for (path, scope) in trees.chain(listings) {

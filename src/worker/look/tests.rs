@@ -64,7 +64,9 @@ fn what_has_moved_on_leaves_its_old_name_alone() {
     assert_eq!(undone(&both, &[("bar", "foo")]), (vec!["bar".into()], vec![], 0));
     assert_eq!(undone(&both[1..], &[("bar", "foo")]), (vec!["bar".into()], vec![], 0));
     let log = [("log", Scope::Entry), ("log.1", Scope::Entry)];
-    assert_eq!(undone(&log, &[("log.1", "log")]), (vec![], vec!["log".into()], 1));
+    assert_eq!(undone(&log, &[("log.1", "log")]), (vec!["log.1".into()], vec![], 0));
+    let deleted = [("dir", Scope::Entry), ("dir/old", Scope::Entry), ("new", Scope::Entry)];
+    assert_eq!(undone(&deleted, &[("new", "dir/old")]), (vec![], vec![], 2));
     let received = [(".f.tXt012", Scope::Entry), ("f", Scope::Entry)];
     assert_eq!(undone(&received, &[("f", ".f.tXt012")]), (vec![], vec![], 2));
 }
@@ -143,17 +145,17 @@ fn what_holds_the_parts_of_a_large_tree_is_listed_before_they_go_by_themselves()
 }
 
 #[test]
-fn a_move_counts_only_when_the_old_name_is_gone() {
+fn a_moved_directory_is_copied_when_another_has_its_old_name() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("new")).unwrap();
     let items = [("old", Scope::Tree), ("new", Scope::Tree)];
     let job = job(&items, &[("new", "old")]);
     let moved = Move { new: path("new"), old: path("old"), what: Moved::Directory };
-    assert_eq!(look(dir.path(), &job).moves, [moved]);
+    assert_eq!(look(dir.path(), &job).moves, std::slice::from_ref(&moved));
     fs::create_dir(dir.path().join("old")).unwrap();
     let look = look(dir.path(), &job);
-    assert!(look.moves.is_empty());
-    assert_eq!(look.trees, [path("old"), path("new")]);
+    assert_eq!(look.moves, [Move { what: Moved::ReplacedDirectory, ..moved }]);
+    assert_eq!(look.trees, [path("old")]);
 }
 
 #[test]

@@ -17,8 +17,8 @@ use super::*;
 use crate::change::{RemoteId, RootId};
 use crate::destination::{Destination, Host};
 use crate::engine::{JobId, UndoneMove};
-use crate::rsync::RunKind;
 use crate::rsync::options::RsyncOptions;
+use crate::rsync::{Basis, RunKind};
 
 /// What has been read of a script so far.
 struct Script {
@@ -269,7 +269,11 @@ fn see(look: &mut Look, words: &[&str]) {
         }
         ["long", name] => drop(look.long_trees.insert(path(name))),
         ["moved", old, new] => {
-            let what = if new.ends_with('/') { Moved::Directory } else { Moved::File(1 << 30) };
+            let what = match (old.ends_with("//"), new.ends_with('/')) {
+                (true, _) => Moved::ReplacedDirectory,
+                (_, true) => Moved::Directory,
+                _ => Moved::File(1 << 30),
+            };
             look.moves.push(Move { new: path(new), old: path(old), what });
         }
         _ => panic!("what is {words:?}?"),
@@ -313,8 +317,9 @@ fn sentence(run: &Run) -> String {
             let what = if *scope == Scope::Tree { "trees" } else { "listings" };
             format!("only deletions in {what}: {names}{}", rules_of(run))
         }
-        RunKind::MoveDirectory { old, new, checksum } => {
-            format!("directory {new} from {old}{}{}", content(*checksum), rules_of(run))
+        RunKind::MoveDirectory { old, new, checksum, basis } => {
+            let copies = if *basis == Basis::Copies { ", as copies" } else { "" };
+            format!("directory {new} from {old}{copies}{}{}", content(*checksum), rules_of(run))
         }
         RunKind::MoveFile { old, new } => format!("file {new} from {old}"),
         RunKind::Probe | RunKind::CleanTemp => panic!("no plan has {:?}", run.kind),

@@ -9,7 +9,7 @@ use crate::change::Scope;
 use crate::path::RelPath;
 use crate::rsync::excludes::Excludes;
 use crate::rsync::input::{self, exact_pattern};
-use crate::rsync::{DIRS_BYTES_MAX, LONG_BATCH_BYTES, Presence, RunKind};
+use crate::rsync::{Basis, DIRS_BYTES_MAX, LONG_BATCH_BYTES, Presence, RunKind};
 
 /// Most names of one run by patterns: rsync tries every pattern on every entry that it reads.
 pub const PATTERNS_MAX: usize = 1_000;
@@ -69,6 +69,8 @@ pub enum Step {
         dirs: Vec<RelPath>,
         /// What stays.
         excludes: Arc<Excludes>,
+        /// What stands here under these names is not sent.
+        is_hidden: bool,
     },
     /// Makes something that moved from its old copy on the remote.
     Move {
@@ -201,10 +203,13 @@ impl Step {
                 |(path, _)| path,
                 |paths| Self::Patterns { paths, compare_content, spares_content },
             ),
-            Self::GuardedDeletion { dirs, excludes } => halves(
+            Self::GuardedDeletion { dirs, excludes, is_hidden } => halves(
                 dirs,
                 |dir| dir,
-                |dirs| Self::GuardedDeletion { dirs, excludes: Arc::clone(&excludes) },
+                |dirs| {
+                    let excludes = Arc::clone(&excludes);
+                    Self::GuardedDeletion { dirs, excludes, is_hidden }
+                },
             ),
             Self::Extraneous { dirs, scope, excludes } => halves(
                 dirs,
@@ -234,7 +239,7 @@ impl Step {
 
     /// The step that deletes directories, but not what the rules exclude in them.
     pub fn deletion(dirs: Vec<RelPath>, excludes: Arc<Excludes>, coverage: Coverage) -> Self {
-        let step = Self::GuardedDeletion { dirs, excludes };
+        let step = Self::GuardedDeletion { dirs, excludes, is_hidden: false };
         match coverage {
             Coverage::Whole => step,
             Coverage::Partial => Self::Preview(Box::new(step)),
@@ -306,7 +311,10 @@ impl Step {
                 };
                 (kind, list)
             }
-            Self::GuardedDeletion { dirs, excludes } => {
+            Self::GuardedDeletion { dirs, excludes, is_hidden: true } => {
+                (RunKind::GuardedDeletion, input::hidden(excludes, dirs))
+            }
+            Self::GuardedDeletion { dirs, excludes, .. } => {
                 (RunKind::GuardedDeletion, input::guarded(excludes, dirs))
             }
             Self::Move { moved, compare_content, excludes } => {
@@ -317,8 +325,13 @@ impl Step {
                         (RunKind::MoveFile { old, new }, input)
                     }
                     Moved::Directory => {
-                        let checksum = *compare_content;
-                        (RunKind::MoveDirectory { old, new, checksum }, excludes.rules())
+                        let (checksum, basis) = (*compare_content, Basis::Links);
+                        (RunKind::MoveDirectory { old, new, checksum, basis }, excludes.rules())
+                    }
+                    // The old copy may be of the other directory already, with files of the same size and time.
+                    Moved::ReplacedDirectory => {
+                        let (checksum, basis) = (true, Basis::Copies);
+                        (RunKind::MoveDirectory { old, new, checksum, basis }, excludes.rules())
                     }
                 }
             }

@@ -8,7 +8,7 @@ use super::{Rig, path};
 use crate::support::tree;
 use sersync::path::RelPath;
 use sersync::rsync::exit::Outcome;
-use sersync::rsync::{RunKind, input};
+use sersync::rsync::{Basis, RunKind, input};
 
 /// Names that are difficult for shells, lists and patterns.
 const ODD_NAMES: &[&[u8]] = &[
@@ -205,7 +205,12 @@ fn moved_directory_is_made_from_its_old_copy() {
         assert_eq!(rig.trees(&[""], &[]), Outcome::Delivered);
         let (old, new) = ("a/old [x]*", "b c/new $(x) [y]?");
         std::fs::rename(rig.source.join(old), rig.source.join(new)).unwrap();
-        let kind = RunKind::MoveDirectory { old: path(old), new: path(new), checksum: false };
+        let kind = RunKind::MoveDirectory {
+            old: path(old),
+            new: path(new),
+            checksum: false,
+            basis: Basis::Links,
+        };
         assert!(rig.endpoint().can_move(sersync::rsync::Abilities::ALL));
         assert_eq!(rig.run(&kind, b""), Outcome::Delivered);
         let copy = rig.daemon.at(place).join(new).join("deep/file");
