@@ -228,7 +228,8 @@ struct Meaning {
     keeps_first: bool,
     /// `--size-only`: of versions with equal sizes, the first one that was delivered stays.
     compares_sizes: bool,
-    /// `--modify-window`: rsync by hand misses a rewrite within that time. `-u`: it keeps a newer copy where an older file was moved.
+    /// `--modify-window`, `--protocol` (whole seconds): rsync by hand misses a rewrite within that time. `-u`: it keeps a newer copy where
+    /// an older file was moved.
     misses_rewrites: bool,
     /// Appending works as writing in place.
     appends: bool,
@@ -245,7 +246,7 @@ impl Meaning {
             backs_up: has("--backup"),
             keeps_first: has("--ignore-existing"),
             compares_sizes: has("--size-only"),
-            misses_rewrites: has("--modify-window") || keeps_newer(words),
+            misses_rewrites: has("--modify-window") || has("--protocol") || keeps_newer(words),
             appends: has("--append"),
             limits_runs: has("--max-delete"),
             reads_rule_files: has_rule_files(words),
