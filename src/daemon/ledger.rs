@@ -29,6 +29,8 @@ struct InFlight {
 pub struct Ledger {
     /// `None` if no state can be kept.
     journal: Option<Journal>,
+    /// The engine holds what the journal held at the start. Until then the journal must not be rewritten from the engine.
+    is_restored: bool,
     state: Option<Arc<StateDir>>,
     /// The root of each remote.
     roots_of_remotes: Vec<RootId>,
@@ -54,6 +56,7 @@ impl Ledger {
         Self {
             awaited_walks: all_roots.collect(),
             journal,
+            is_restored: false,
             state,
             roots_of_remotes,
             jobs: HashMap::new(),
@@ -97,6 +100,11 @@ impl Ledger {
                 self.full_syncs.entry(remote).or_default().insert(extent, seq);
             }
         }
+    }
+
+    /// Notes that the engine holds everything that the journal held at the start.
+    pub fn restored(&mut self) {
+        self.is_restored = true;
     }
 
     /// The journal holds these items. If the whole tree is among them, the end of its full sync removes it.
@@ -257,9 +265,7 @@ impl Ledger {
 
     /// Rewrites the journal when it has grown long.
     pub fn compact(&mut self, engine: &Engine) {
-        let Some(journal) = &mut self.journal else {
-            return;
-        };
+        let Some(journal) = self.journal.as_mut().filter(|_| self.is_restored) else { return };
         if !self.unacknowledged.is_empty() {
             // Deliveries wait for their acknowledgement: the engine has forgotten them, but the journal must not yet.
             return;

@@ -446,6 +446,7 @@ impl Mirror {
     /// Makes pending what the last run left in the journal, and retries what failed.
     pub fn restore(&mut self, restored: impl Iterator<Item = Event>) {
         restored.for_each(|event| self.handle(event));
+        self.ledger.restored();
         self.teller.write_fail_log(&self.engine);
     }
 

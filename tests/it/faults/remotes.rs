@@ -4,6 +4,8 @@
 use std::fs;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::support::forwarder::Forwarder;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::{Options, Rsyncd};
@@ -104,6 +106,24 @@ fn a_module_that_is_closed_is_said_once_and_made_good_when_it_is_open() {
     two.is_said_and_mended("is closed: \"max connections\" in its rsyncd.conf is negative", || {
         two.failing.reconfigure(&Options::default());
     });
+}
+
+/// So much is pending that the journal is worth rewriting as soon as nothing is.
+#[test]
+fn what_a_dead_remote_lacks_survives_many_restarts() {
+    let mut two = Two::start(26, Rsyncd::start(), "data", "");
+    two.mirror.wait_for_record();
+    two.failing.stop();
+    (0..1_500).for_each(|n| two.mirror.write(format!("{n:0100}"), "x"));
+    for end in [Signal::TERM, Signal::KILL, Signal::TERM] {
+        two.sound_one_is_served("meanwhile");
+        wait_until_same(&two.mirror.source, &two.sound.data, SOON, "beside a dead one");
+        two.mirror.signal(end);
+        two.mirror.wait();
+        two.mirror.launch();
+    }
+    two.failing.start_again();
+    two.both_become_equal();
 }
 
 #[test]
