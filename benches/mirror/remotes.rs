@@ -41,7 +41,8 @@ struct Found {
     resident_mib: f64,
     said_down: usize,
     stop: Option<Duration>,
-    /// The burst's directory by one `rsync -a` for each remote, twice as many at once as there are processors.
+    /// The same by one `rsync -a` for each remote, twice as many at once as there are processors.
+    one_by_hand: Option<Duration>,
     burst_by_hand: Option<Duration>,
 }
 
@@ -96,11 +97,14 @@ fn measure(bench: &Bench, count: usize, beside: Beside) -> io::Result<Found> {
     }
     let stop = running.stop(LIMIT);
     let is_compared = beside == Beside::Nothing;
-    let burst_by_hand = if is_compared { Some(by_hand(&rig, &machines)?) } else { None };
-    Ok(Found { one: median(&times), burst, resident_mib, said_down, stop, burst_by_hand })
+    let hand = |what| is_compared.then(|| by_hand(&rig, &machines, what)).transpose();
+    let (one_by_hand, burst_by_hand) = (hand("first")?, hand("burst/")?);
+    let one = median(&times);
+    Ok(Found { one, burst, resident_mib, said_down, stop, one_by_hand, burst_by_hand })
 }
 
-fn by_hand(rig: &Rig, machines: &[Machine]) -> io::Result<Duration> {
+/// How long one `rsync -a` of `what` to each remote takes.
+fn by_hand(rig: &Rig, machines: &[Machine], what: &str) -> io::Result<Duration> {
     let start = Instant::now();
     let at_once = 2 * available_parallelism()?.get();
     let mut running = VecDeque::new();
@@ -110,7 +114,7 @@ fn by_hand(rig: &Rig, machines: &[Machine]) -> io::Result<Duration> {
         }
         let destination = format!("rsync://{}:{}/m{n}/by-hand/", machine.ip(), rig.port());
         let mut rsync = rig.rsync(&["--sockopts=TCP_NODELAY"]);
-        running.push_back(rsync.args(["burst/", &destination]).spawn()?);
+        running.push_back(rsync.args([what, &destination]).spawn()?);
     }
     for mut child in running {
         child.wait()?;
@@ -132,6 +136,9 @@ fn add(bench: &mut Bench, count: usize, beside: Beside, found: &Found) {
     let report = &mut bench.report;
     let one = line("1 KB file on all", Unit::Ms, most(is_idle, 350.0));
     report.add_time(one, Tool::Sersync, found.one);
+    if found.one_by_hand.is_some() {
+        report.add_time(one, Tool::Rsync, found.one_by_hand);
+    }
     let burst = line("1,000 files on all", Unit::Seconds, most(is_idle, 8.0));
     report.add_time(burst, Tool::Sersync, found.burst);
     if found.burst_by_hand.is_some() {
