@@ -84,6 +84,41 @@ fn the_dashboard_is_one_that_grafana_loads() {
     }
 }
 
+/// The recipe of this tool in docs/OPERATING.md, with the script and the port as they are here.
+fn written_for(tool: &str, port: u16) -> String {
+    let text = std::fs::read_to_string(recipe("../OPERATING.md")).unwrap();
+    let row = text.lines().find(|line| line.starts_with(&format!("| {tool} |"))).unwrap();
+    let line = row.split('`').nth(1).unwrap();
+    let script = recipe("check_sersync").display().to_string();
+    line.replace("/usr/local/bin/check_sersync", &script).replace("8008", &port.to_string())
+}
+
+/// What zabbix_agentd does with a `UserParameter`: it gives the command to a shell, with the parameter for `$1`.
+#[test]
+fn zabbix_reads_the_code_of_each_state() {
+    for (of, code) in [(well(), "0"), (troubled(), "2")] {
+        let page = page(Fake::new(of).reader());
+        let port = page.address().port();
+        let line = written_for("Zabbix", port);
+        let command = line.strip_prefix("UserParameter=sersync.health[*],").unwrap();
+        let command = command.replace("$1", &port.to_string());
+        let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), code, "{command}");
+    }
+}
+
+/// What monit does with `check program`: it starts the words of the path.
+#[test]
+fn monit_sees_the_code_of_each_state() {
+    for (of, code) in [(well(), 0), (troubled(), 2)] {
+        let page = page(Fake::new(of).reader());
+        let line = written_for("monit", page.address().port());
+        let mut words = line.split('"').nth(1).unwrap().split(' ');
+        let status = Command::new(words.next().unwrap()).args(words).output().unwrap().status;
+        assert_eq!(status.code(), Some(code), "{line}");
+    }
+}
+
 #[test]
 fn the_check_of_nagios_ends_with_the_code_of_each_state() {
     let check = |of: Snapshot, age: &str| {
