@@ -2,6 +2,7 @@
 //! Does not know what the options mean.
 
 use std::fmt;
+use std::process::Command;
 
 use crate::support::storm::Chance;
 
@@ -141,7 +142,7 @@ pub fn named(name: &str) -> Set {
     set(SETS.iter().find(|(known, _)| *known == name).unwrap())
 }
 
-/// Random pairs of sets, each joined to one set.
+/// Random pairs of sets, each joined to one set; without those that rsync refuses.
 pub fn pairs(table: &[Set], count: usize, seed: u64) -> Vec<Set> {
     let mut chance = Chance::new(seed);
     let mut pick = || &table[chance.below(table.len() as u64) as usize];
@@ -150,5 +151,13 @@ pub fn pairs(table: &[Set], count: usize, seed: u64) -> Vec<Set> {
         let words = one.words.iter().chain(&other.words).cloned().collect();
         Set { name: format!("{}+{}", one.name, other.name), words }
     };
-    (0..count).map(pair).collect()
+    (0..count).map(pair).filter(is_accepted).collect()
+}
+
+/// False when rsync by hand refuses these words together.
+fn is_accepted(set: &Set) -> bool {
+    const SYNTAX_ERROR: i32 = 1;
+    let mut command = Command::new("rsync");
+    command.args(&set.words).args(["-n", "/no/such/source/", "/no/such/copy/"]);
+    command.output().unwrap().status.code() != Some(SYNTAX_ERROR)
 }
