@@ -65,9 +65,11 @@ impl Backlog {
         if self.together.is_empty() && self.moves.is_empty() {
             return;
         }
-        let taken: HashSet<RelPath> = items.iter().map(|item| item.path.clone()).collect();
-        let mut completion = self.together.complete(&taken, locks);
-        self.complete_moves(&taken, locks, deferred, &mut completion);
+        let mut taken: HashSet<RelPath> = items.iter().map(|item| item.path.clone()).collect();
+        let mut completion = self.complete_moves(&taken, locks, deferred);
+        taken.extend(completion.more.iter().cloned());
+        self.together.complete(&taken, locks, &mut completion);
+        completion.more.retain(|path| !completion.waiting.contains(path));
         for item in items.extract_if(.., |item| completion.waiting.contains(&item.path)) {
             self.pending.mark(&item.path, item.mark);
         }
@@ -84,8 +86,8 @@ impl Backlog {
         taken: &HashSet<RelPath>,
         locks: &PathLocks,
         deferred: &Deferred,
-        completion: &mut Completion,
-    ) {
+    ) -> Completion {
+        let mut completion = Completion::default();
         let can_leave = |path: &RelPath| {
             taken.contains(path) || self.pending.holds(path) && !locks.keeps_back(path)
         };
@@ -104,6 +106,7 @@ impl Backlog {
             completion.more.extend(related.filter(joins).cloned());
         }
         completion.more.retain(|path| !taken.contains(path));
+        completion
     }
 
     /// Marks what a job returned. If something was moved there since, its size is unknown.

@@ -17,7 +17,7 @@ pub struct Together {
 pub struct Completion {
     /// These join the batch.
     pub more: BTreeSet<RelPath>,
-    /// These leave it: another job has a path of their group.
+    /// These leave it: they, or a path of their group, have to wait.
     pub waiting: HashSet<RelPath>,
 }
 
@@ -32,15 +32,21 @@ impl Together {
         self.groups.extend(groups);
     }
 
-    /// Finds what a batch of the paths `taken` needs, and forgets the groups that it takes.
-    pub fn complete(&mut self, taken: &HashSet<RelPath>, locks: &PathLocks) -> Completion {
-        let mut completion = Completion::default();
+    /// Adds to `completion` what a batch of the paths `taken` needs, and forgets the groups that it takes. A group of which another
+    /// job has a path, or of which a path waits already, waits as a whole.
+    pub fn complete(
+        &mut self,
+        taken: &HashSet<RelPath>,
+        locks: &PathLocks,
+        completion: &mut Completion,
+    ) {
         self.groups.retain(|group| {
             if !group.iter().any(|path| taken.contains(path)) {
                 return true;
             }
             let missing = || group.iter().filter(|path| !taken.contains(*path));
-            let waits = missing().any(|path| locks.keeps_back(path));
+            let waits = missing().any(|path| locks.keeps_back(path))
+                || group.iter().any(|path| completion.waiting.contains(path));
             if waits {
                 completion.waiting.extend(group.iter().cloned());
             } else {
@@ -48,7 +54,6 @@ impl Together {
             }
             waits
         });
-        completion
     }
 
     /// Drops all groups when they have more than `max` paths.
@@ -114,6 +119,18 @@ mod tests {
         locks.lock(Owner::Reservation, &path("d"), LockKind::Short);
         assert_eq!(names(&backlog.take_batch(&locks, &Deferred::default(), 9)), ["b", "c"]);
         assert_eq!(names(&backlog.take_batch(&locks, &Deferred::default(), 9)), [""; 0]);
+        locks.drop_owner(&Owner::Reservation);
+        backlog.search_again();
+        assert_eq!(names(&backlog.take_batch(&locks, &Deferred::default(), 9)), ["a", "d/o"]);
+    }
+
+    #[test]
+    fn a_group_waits_while_the_copy_of_one_of_its_names_is_needed_for_a_move() {
+        let mut backlog = backlog(&["a", "b"], &[&["a", "d/o"]]);
+        backlog.moves.note(path("n"), path("a"));
+        let mut locks = PathLocks::default();
+        locks.lock(Owner::Reservation, &path("n"), LockKind::Short);
+        assert_eq!(names(&backlog.take_batch(&locks, &Deferred::default(), 9)), ["b"]);
         locks.drop_owner(&Owner::Reservation);
         backlog.search_again();
         assert_eq!(names(&backlog.take_batch(&locks, &Deferred::default(), 9)), ["a", "d/o"]);

@@ -123,6 +123,29 @@ fn so_they_are_where_lists_of_names_do_not_work() {
 }
 
 #[test]
+#[ignore = "many rounds, for a race that a busy machine shows in one of some twenty: scripts/soak runs it"]
+fn a_snapshot_by_links_beside_a_move_stays_linked() {
+    let daemon = Rsyncd::start();
+    let mirror = start(&daemon, "-aH");
+    for round in 0..10 {
+        let dir = |name: &str| format!("{round}/{name}");
+        (0..1_000).for_each(|n| mirror.write(format!("{}/{n}", dir("a")), n.to_string()));
+        fs::create_dir(mirror.at(dir("b"))).unwrap();
+        let linked = |to: &str| {
+            (0..1_000).for_each(|n| {
+                link(&mirror, &format!("{}/{n}", dir("a")), &format!("{}/{n}", dir(to)));
+            });
+        };
+        linked("b");
+        same(&mirror, &daemon, "a second name for each");
+        fs::create_dir(mirror.at(dir("snapshot"))).unwrap();
+        linked("snapshot");
+        rename(&mirror, &dir("b"), &dir("c"));
+        same(&mirror, &daemon, "a snapshot by links, and a moved directory");
+    }
+}
+
+#[test]
 fn a_thousand_linked_files_stay_linked() {
     let daemon = Rsyncd::start();
     let mirror = start(&daemon, "-aH");
@@ -137,6 +160,7 @@ fn a_thousand_linked_files_stay_linked() {
     same(&mirror, &daemon, "a write through each");
     fs::create_dir(mirror.at("snapshot")).unwrap();
     (0..1_000).for_each(|n| link(&mirror, &format!("a/{n}"), &format!("snapshot/{n}")));
+    same(&mirror, &daemon, "a snapshot by links");
     rename(&mirror, "b", "c");
-    same(&mirror, &daemon, "a snapshot by links, and a moved directory");
+    same(&mirror, &daemon, "a moved directory");
 }
