@@ -27,6 +27,7 @@ pub enum HardLinks<'a> {
 struct Sorted {
     /// The names that it sends one by one.
     files: BTreeSet<RelPath>,
+    /// The directories that it sends with everything below, moved ones among them.
     trees: HashSet<RelPath>,
     listings: HashSet<RelPath>,
     /// These names are sent in one list.
@@ -40,7 +41,7 @@ impl Sorted {
         let files = look.present.iter().filter(|entry| entry.presence == Presence::Other);
         Self {
             files: files.map(|entry| entry.path.clone()).collect(),
-            trees: look.trees.iter().cloned().collect(),
+            trees: look.trees.iter().chain(moved_directories(look)).cloned().collect(),
             listings: look.listings.iter().cloned().collect(),
             linked: HashSet::new(),
             leaving: HashSet::new(),
@@ -58,6 +59,12 @@ impl Sorted {
         let directories: HashSet<_> = names.iter().map(|name| self.directory_of(name)).collect();
         directories.len() == 1 && !directories.contains(&None)
     }
+}
+
+/// The new names of directories that are made from their old copies.
+fn moved_directories(look: &Look) -> impl Iterator<Item = &RelPath> {
+    let moved = look.moves.iter().filter(|it| !matches!(it.what, Moved::File(_)));
+    moved.map(|it| &it.new)
 }
 
 impl Looking<'_> {
@@ -89,8 +96,8 @@ impl Looking<'_> {
 
     /// Adds the files in directories of this job that have further names elsewhere.
     fn note_directories(&self, linked: &mut Linked) {
-        let Look { listings, trees, moves, .. } = &self.look;
-        let moved = moves.iter().filter(|it| !matches!(it.what, Moved::File(_))).map(|it| &it.new);
+        let Look { listings, trees, .. } = &self.look;
+        let moved = moved_directories(&self.look);
         let trees = trees.iter().chain(moved).map(|path| (path, Scope::Tree));
         let listings = listings.iter().map(|path| (path, Scope::Listing));
         for (path, scope) in trees.chain(listings) {
