@@ -4,6 +4,7 @@
 pub mod absolute;
 pub mod counted;
 pub mod directory;
+pub mod every;
 pub mod figures;
 pub mod generations;
 pub mod identity;

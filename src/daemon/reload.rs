@@ -30,7 +30,6 @@ use crate::logging::Log;
 use crate::process::signals::Signal;
 use crate::record::Recorder;
 use crate::remote_list::{self, ListWatch};
-use crate::snapshot::SnapshotReader;
 use crate::source::Source;
 use crate::worker::places::Daemons;
 use changes::{Changes, Slot, slots_of};
@@ -270,11 +269,6 @@ impl Renewal {
 }
 
 impl Mirror {
-    /// Makes a reader of this mirror's state.
-    pub fn reader(&self) -> SnapshotReader {
-        observer::reader(self.reload.origins.events.clone())
-    }
-
     /// Reads the configuration again. A mirror that is ending leaves that to the mirror that takes over.
     pub fn begin_reload(&mut self, asked: ReloadRequest) {
         let mut waiting = self.reload.asked.iter().skip(1);

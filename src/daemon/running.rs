@@ -17,7 +17,7 @@ use super::guard::Guard;
 use super::ledger::Ledger;
 use super::main_event::{MainEvent, ProcessEvent};
 use super::mirror::{Mirror, Parts};
-use super::observer::Observer;
+use super::observer::{self, Observer};
 use super::plugins::Plugins;
 use super::progress::ProgressDisplay;
 use super::reload::{Origins, Reload};
@@ -45,7 +45,7 @@ use crate::path::RelPath;
 use crate::process::signals::{Mode, Signal, Signals, start_signals};
 use crate::process::{orphans, print};
 use crate::record::{Record, Recorder};
-use crate::snapshot::Instance;
+use crate::snapshot::{Instance, SnapshotReader};
 use crate::source::Source;
 use crate::state::StateDir;
 use crate::watch::{Exclude, WatchOptions, Watcher};
@@ -140,6 +140,8 @@ pub struct RunningDaemon {
     events: Receiver<MainEvent>,
     _watcher: Watcher,
     mirror: Mirror,
+    /// Asks the main loop for its state.
+    reader: SnapshotReader,
 }
 
 impl RunningDaemon {
@@ -259,12 +261,12 @@ impl RunningDaemon {
         outside.open_control(state);
         mirror.controls.socket = outside.control.as_ref().map(ControlServer::socket_maker);
         mirror.controls.listeners.listen_to(Arc::clone(watcher.ignored_hook()));
-        Ok(Self { events, _watcher: watcher, mirror })
+        Ok(Self { events, _watcher: watcher, mirror, reader: observer::reader(sender) })
     }
 
     /// Mirrors until a signal ends it, or until a reload needs a restart; then returns the new configuration.
     pub fn work(&mut self, outside: &Outside) -> Option<Loaded> {
-        outside.watchdog.watch(self.mirror.reader());
+        outside.watchdog.watch(self.reader.clone());
         self.mirror.run(&self.events, &outside.events);
         outside.watchdog.rest();
         self.mirror.take_successor()

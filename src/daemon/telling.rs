@@ -1,12 +1,10 @@
 //! Starts the parts that report the state: page, status file, heartbeat, alerts; and feeds the event log.
 //! If one of them fails, that is one line in the log, and the mirror goes on.
 
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde_json::{Value, json};
 
 use crate::alert::Alerts;
@@ -15,6 +13,7 @@ use crate::config::telling::AlertRule;
 use crate::config::{self, Config};
 use crate::engine::{PathFailure, Settled};
 use crate::event_log::{EventLog, EventRecord, LoggedEvent};
+use crate::ground::every::Every;
 use crate::ground::lock::lock;
 use crate::heartbeat::Heartbeat;
 use crate::logging::Log;
@@ -26,9 +25,6 @@ use crate::status_file::StatusFile;
 use super::deliveries::Kinds;
 use super::notice::Names;
 use super::statistics::Clock;
-
-/// How long the end of the program waits for a thread, because a request to a web service may take longer.
-const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The running page, status file, heartbeat and alerts; dropping it ends them.
 #[derive(Default)]
@@ -137,44 +133,6 @@ pub fn shown(config: &Config) -> String {
         "event log": telling.event_log.as_ref().map(|it| it.path.to_string_lossy()),
     });
     value.to_string()
-}
-
-/// A thread that does something at once and then after each interval, and sleeps in the kernel in between.
-pub struct Every {
-    stop: Option<Sender<()>>,
-    ended: Receiver<()>,
-}
-
-impl Every {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When the system refuses a thread.
-    pub fn start(
-        name: &str,
-        interval: Duration,
-        mut tick: impl FnMut() + Send + 'static,
-    ) -> io::Result<Self> {
-        let (stop, stopped) = bounded::<()>(0);
-        let (alive, ended) = bounded(0);
-        std::thread::Builder::new().name(name.into()).spawn(move || {
-            // Dropped even if the thread panics; the handle waits for that.
-            let _alive = alive;
-            tick();
-            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                tick();
-            }
-        })?;
-        Ok(Self { stop: Some(stop), ended })
-    }
-}
-
-impl Drop for Every {
-    fn drop(&mut self) {
-        self.stop = None;
-        // Continue even if it has not ended: nothing depends on it.
-        _ = self.ended.recv_timeout(END_PATIENCE);
-    }
 }
 
 /// The event log, with the names that it needs.

@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::telling::Every;
 use crate::complaint::Complaint;
+use crate::ground::every::Every;
 use crate::ground::lock::lock;
 use crate::process;
 use crate::snapshot::SnapshotReader;

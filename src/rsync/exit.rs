@@ -60,8 +60,7 @@ pub enum Outcome {
     Partial {
         /// What failed. A directory may stand for its content.
         failed: Vec<(RelPath, String)>,
-        /// Those of them in whose place the remote has a directory that this run did not delete, for no other known reason than
-        /// that it may not, or that rules keep something in it.
+        /// Those of them in whose place a directory stands on the remote: this run may not delete it, or rules keep something in it.
         blocked: Vec<RelPath>,
         /// True when rsync deleted nothing because it could not read all of the source.
         deletions_skipped: bool,

@@ -410,7 +410,7 @@ impl Planning<'_> {
         for (at, moved) in look.moves.iter().enumerate() {
             // rsync looks for another copy only where there is none under the new name. This one was moved away here, too.
             let is_used = look.moves[..at].iter().any(|earlier| earlier.old == moved.new);
-            let is_whole = matches!(self.facts.rules.coverage, Coverage::Whole);
+            let is_whole = self.facts.rules.coverage == Coverage::Whole;
             let may_delete = self.deletes_below() && self.facts.abilities.delete && is_whole;
             if is_used && may_delete && matches!(moved.what, Moved::File(_)) {
                 let (dirs, excludes) = (vec![moved.new.clone()], Arc::clone(&excludes));

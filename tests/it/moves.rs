@@ -182,7 +182,7 @@ fn logs_that_move_up_in_a_burst_cost_at_most_one_of_them() {
     mirror.write("log", "");
     wait_until_equal(&mirror, &daemon);
     let again = sent(&mirror) - before;
-    // A job may look between two of the renames, and then sends one of the three logs.
+    // A job may begin between two of the renames. Then another one sends one of the three logs.
     assert!(again < 6_000_000, "{again} bytes");
 }
 
@@ -199,7 +199,7 @@ fn a_release_that_takes_the_name_of_another_costs_at_most_one_of_them() {
     rename(&mirror, "new", "www");
     wait_until_equal(&mirror, &daemon);
     let again = sent(&mirror) - before;
-    // A job may look between the two renames, and then sends one of the releases.
+    // A job may begin between the two renames. Then another one sends one of the releases.
     assert!(again < 6_000_000, "{again} bytes");
 }
 

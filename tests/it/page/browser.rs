@@ -451,6 +451,7 @@ fn pictures() {
         ("phone-troubled-dark", troubled(), dark(tall(PHONE, 2600))),
         ("phone-zh", troubled(), zh(tall(PHONE, 2600))),
         ("phone-all", troubled(), all(PHONE, 6000)),
+        ("phone-crowd-zh-dark", crowd(), zh(dark(tall(PHONE, 2600)))),
     ] {
         picture(browser, &snapshot, view, &file(name));
     }
