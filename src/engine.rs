@@ -22,6 +22,7 @@ mod permission;
 mod refusals;
 mod remote;
 pub mod retry;
+mod room;
 mod schedule;
 #[cfg(test)]
 mod simulator;
@@ -44,9 +45,10 @@ pub use notice::{FailLogEntry, Notice};
 use pending::Item;
 pub use permission::Deletions;
 pub use refusals::Refusal;
+use remote::RemoteState;
 pub use remote::{FullSyncView, RemoteView, Standing};
-use remote::{RemoteState, Room};
 use retry::Failing;
+use room::Usage;
 
 /// Paths that the pending set of a remote may hold when memory is short.
 const PENDING_FEW: usize = 1_000;
@@ -299,7 +301,8 @@ impl Engine {
         // Use the time of the last event: everything due by then has started. With the present time, what fell due since then
         // would count as started too, and nothing would wake it.
         let then = self.last_event;
-        self.remotes.iter().filter_map(|remote| remote.next_deadline(then, self.room(remote))).min()
+        let usage = self.usage();
+        self.remotes.iter().filter_map(|it| it.next_deadline(then, usage.room(it))).min()
     }
 
     /// A view of one remote.
@@ -538,12 +541,12 @@ impl Engine {
         let count = self.remotes.len();
         // Start one job per remote and round, so that each remote gets its share of scarce workers.
         let mut idle_rounds = 0;
+        let mut usage = self.usage();
         while self.busy < self.setup.workers && idle_rounds < count {
             let index = self.turn % count;
             self.turn = (self.turn + 1) % count;
-            let room = self.room(&self.remotes[index]);
             let remote = &mut self.remotes[index];
-            let Some(job) = remote.next_job(now, room) else {
+            let Some(job) = remote.next_job(now, usage.room(remote)) else {
                 idle_rounds += 1;
                 continue;
             };
@@ -552,36 +555,13 @@ impl Engine {
             self.next_job += 1;
             self.busy += 1;
             actions.push(Action::Run(remote.start_job(now, id, job)));
+            usage = self.usage();
         }
     }
 
-    /// What may start for `remote`. Up to half of the workers are reserved for batches of other remotes, one worker each, so
-    /// that no slow remote takes all workers. While a remote's batch waits for an answer, its reserved worker stays reserved.
-    fn room(&self, remote: &RemoteState) -> Room {
-        let half = self.setup.workers / 2;
-        // Jobs that continue after a wait may exceed the number of workers.
-        let free = self.setup.workers.saturating_sub(self.busy);
-        if free == 0 {
-            return Room::None;
-        }
-        let count = |which: fn(&RemoteState) -> bool| {
-            let some = self.remotes.iter().filter(|remote| which(remote));
-            some.count()
-        };
-        if remote.is_doubtful() && count(RemoteState::is_on_trial) >= half.max(1) {
-            return Room::None;
-        }
-        let kept = count(|remote| remote.is_active() && !remote.has_working_batch()).min(half);
-        // Long jobs cost memory even while they wait: when there are many, a remote that has one gets no second.
-        let long: usize = self.remotes.iter().map(RemoteState::long_jobs).sum();
-        let may_be_long = long < self.setup.workers || remote.long_jobs() == 0;
-        if free > kept.max(half.min(1)) && may_be_long {
-            Room::Any
-        } else if free > kept || !remote.has_working_batch() {
-            Room::Short
-        } else {
-            Room::None
-        }
+    /// How the workers are used now.
+    fn usage(&self) -> Usage {
+        Usage::count(&self.remotes, self.setup.workers, self.busy)
     }
 
     /// Adds each item to the remote by `restore`.

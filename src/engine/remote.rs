@@ -54,17 +54,6 @@ pub struct RemoteLimits {
     pub deferred_paths: usize,
 }
 
-/// What the workers have room for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
-    /// Any job.
-    Any,
-    /// Only short jobs: the last free worker is reserved for them.
-    Short,
-    /// No job: every worker is busy or reserved for another remote.
-    None,
-}
-
 /// What never changes for a remote.
 #[derive(Debug, Clone, Copy)]
 struct RemoteSetup {

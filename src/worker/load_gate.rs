@@ -3,21 +3,23 @@
 
 use crate::ground::lock::{lock, wait_timeout_while};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 /// How long no session is started after this machine lacked a resource that a run needs.
 const SHORT_FOR: Duration = Duration::from_secs(60);
 
 /// Shared by all remotes: they share the processors.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LoadGate {
+    processors: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    delivering: u32,
+    delivering: usize,
     /// Incremented at every change that a waiting thread must see.
     generation: u64,
     /// When this machine last lacked a resource.
@@ -34,15 +36,26 @@ pub struct Delivering {
 /// What a waiting thread sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// True when no run needs the processors.
-    pub is_calm: bool,
+    /// True when runs need all processors.
+    pub is_crowded: bool,
     /// True when this machine lacks a resource: sessions must leave it to the runs.
     pub is_short: bool,
     /// Passed to [`LoadGate::wait`].
     pub generation: u64,
 }
 
+impl Default for LoadGate {
+    fn default() -> Self {
+        Self::new(available_parallelism().map_or(1, usize::from))
+    }
+}
+
 impl LoadGate {
+    /// For a machine with so many processors.
+    pub fn new(processors: usize) -> Self {
+        Self { processors, state: Mutex::default(), changed: Condvar::new() }
+    }
+
     /// Notes that a delivery begins.
     pub fn delivering(self: &Arc<Self>) -> Delivering {
         self.lock().delivering += 1;
@@ -53,7 +66,8 @@ impl LoadGate {
     pub fn now(&self) -> Moment {
         let state = self.lock();
         let is_short = state.short_since.is_some_and(|since| since.elapsed() < SHORT_FOR);
-        Moment { is_calm: state.delivering == 0, is_short, generation: state.generation }
+        let is_crowded = state.delivering >= self.processors;
+        Moment { is_crowded, is_short, generation: state.generation }
     }
 
     /// Notes that this machine lacks a resource that a run needs.
@@ -90,7 +104,7 @@ impl Drop for Delivering {
     fn drop(&mut self) {
         let mut state = self.load_gate.lock();
         state.delivering -= 1;
-        if state.delivering == 0 {
+        if state.delivering + 1 == self.load_gate.processors {
             state.generation += 1;
             self.load_gate.changed.notify_all();
         }
@@ -107,16 +121,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_calm_again_when_the_last_delivery_is_over() {
-        let load_gate = Arc::new(LoadGate::default());
-        let (one, two) = (load_gate.delivering(), load_gate.delivering());
+    fn it_is_crowded_until_deliveries_leave_a_processor() {
+        let load_gate = Arc::new(LoadGate::new(2));
+        let (one, two, three) =
+            (load_gate.delivering(), load_gate.delivering(), load_gate.delivering());
         let before = load_gate.now();
-        assert!(!before.is_calm);
+        assert!(before.is_crowded);
         drop(one);
         assert_eq!(load_gate.now(), before, "nobody is woken for that");
         drop(two);
         assert!(load_gate.wait(before, None));
-        assert!(load_gate.now().is_calm);
+        assert!(!load_gate.now().is_crowded);
+        drop(three);
+        assert!(!load_gate.now().is_crowded);
     }
 
     #[test]

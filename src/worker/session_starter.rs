@@ -1,11 +1,12 @@
-//! The thread that starts sessions one by one, while no delivery needs the processors.
+//! The thread that starts sessions one by one, while deliveries leave a processor free.
 //! Starting a session takes more processor time than a small delivery, and is less urgent.
 
+use std::cmp::Reverse;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::load_gate::{LoadGate, Moment};
+use super::load_gate::LoadGate;
 use super::remote_worker::RemoteWorker;
 use super::sessions::{SessionDemand, Sessions, close_all};
 use super::table::RemoteTable;
@@ -50,7 +51,7 @@ fn keep_ready(remotes: &RemoteTable, load_gate: &LoadGate) {
         remotes.iter().for_each(|remote| remote.sessions().make_room());
         let outdated: Vec<_> =
             remotes.iter().flat_map(|remote| remote.sessions().take_outdated()).collect();
-        let goes_on = start_most_urgent(&remotes, now) || !outdated.is_empty();
+        let goes_on = start_missing(&remotes, load_gate) || !outdated.is_empty();
         // The old sessions end while the new ones connect.
         close_all(outdated);
         if goes_on {
@@ -65,16 +66,19 @@ fn keep_ready(remotes: &RemoteTable, load_gate: &LoadGate) {
     }
 }
 
-/// Starts the session that is needed most. False when none is to be started now.
-fn start_most_urgent(remotes: &[Arc<RemoteWorker>], now: Moment) -> bool {
+/// Starts a session for each remote that lacks one, in the order of need, until the runs need the processors. False when it
+/// started none.
+fn start_missing(remotes: &[Arc<RemoteWorker>], load_gate: &LoadGate) -> bool {
     let demands = remotes.iter().map(|remote| (remote.sessions().demand(), remote));
-    let demands = demands.filter(|_| !now.is_short);
-    match demands.max_by_key(|(demand, _)| *demand) {
-        Some((SessionDemand::Urgent, remote)) => remote.sessions().start_one(),
-        Some((SessionDemand::Some, remote)) if now.is_calm => remote.sessions().start_one(),
-        _ => return false,
-    }
-    true
+    let mut lacking: Vec<_> =
+        demands.filter(|(demand, _)| *demand != SessionDemand::Nothing).collect();
+    lacking.sort_by_key(|(demand, _)| Reverse(*demand));
+    let may_start = |_: &_| {
+        let now = load_gate.now();
+        !now.is_short && !now.is_crowded
+    };
+    let started = lacking.iter().take_while(may_start);
+    started.map(|(_, remote)| remote.sessions().start_one()).count() > 0
 }
 
 /// When a session is due for which there is no place or no need now.

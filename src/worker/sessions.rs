@@ -336,12 +336,15 @@ impl Sessions {
         if own <= SCARCE { SessionDemand::Urgent } else { SessionDemand::Some }
     }
 
-    /// Starts one session, if one is missing; does not wait until it is connected.
+    /// Starts one session, if one is still missing; does not wait until it is connected.
     pub fn start_one(&self) {
         let (abilities, ended, place) = {
             let mut pool = lock(&self.pool);
             let Some(abilities) = pool.upkeep.wanted() else { return };
             let own = pool.ready.len() + pool.starting;
+            if !pool.upkeep.is_short(own) || self.are_stopped() {
+                return;
+            }
             let Some(place) = self.places.keep_ready(own) else { return };
             pool.upkeep.note_start();
             pool.starting += 1;

@@ -9,8 +9,9 @@ use crate::rsync::Abilities;
 /// forget connections that carry nothing.
 pub const RENEW_AFTER: Duration = Duration::from_secs(60);
 
-/// As many are kept at first: one for the next change, and one for a change right behind it.
-const FEWEST: usize = 2;
+/// As many are kept while changes follow each other: one for the next change, and one for a change right behind it. After a change
+/// that comes alone one is kept.
+const FOLLOWING: usize = 2;
 
 /// Runs that begin within this time of each other need a session each: a new session takes about as long to connect.
 const SUCCESSION: Duration = Duration::from_millis(100);
@@ -36,7 +37,7 @@ pub struct Upkeep {
 impl Upkeep {
     /// A run has succeeded: sessions are kept from now on, at most `max`.
     pub fn keep(&mut self, abilities: Abilities, max: usize) {
-        self.needed = self.needed.clamp(FEWEST.min(max), max);
+        self.needed = self.needed.max(1).min(max);
         self.count = self.needed;
         self.starts_left = self.count;
         self.wanted = Some(abilities);
@@ -48,7 +49,8 @@ impl Upkeep {
         let follows = |last| now.saturating_duration_since(last) < SUCCESSION;
         let before = if self.last_run.is_some_and(follows) { self.succession } else { 0 };
         self.succession = before + 1;
-        self.needed = self.needed.max(self.succession);
+        let followed = if self.is_on() && !self.is_idle() { FOLLOWING } else { 1 };
+        self.needed = self.needed.max(self.succession).max(followed);
         self.last_run = Some(now);
     }
 
@@ -148,7 +150,7 @@ mod tests {
         assert!(!upkeep.is_short(0) && !upkeep.renew(rest + RENEW_AFTER));
         assert_eq!((upkeep.next_renewal(), upkeep.wanted()), (None, None));
         upkeep.keep(Abilities::ALL, 4);
-        assert!(upkeep.is_short(FEWEST - 1) && !upkeep.is_short(FEWEST));
+        assert!(upkeep.is_short(0) && !upkeep.is_short(1));
     }
 
     #[test]
@@ -165,8 +167,10 @@ mod tests {
                 upkeep.note_run(now);
             }
         };
+        runs(&mut upkeep, 1, SUCCESSION * 2);
+        assert_eq!(kept(&mut upkeep, 4), 1, "a change that comes alone");
         runs(&mut upkeep, 20, SUCCESSION * 2);
-        assert_eq!(kept(&mut upkeep, 4), FEWEST, "one run after the other needs few");
+        assert_eq!(kept(&mut upkeep, 4), FOLLOWING, "one run after the other needs few");
         runs(&mut upkeep, 3, SUCCESSION / 5);
         assert_eq!(kept(&mut upkeep, 4), 4, "together with the last one before them");
         runs(&mut upkeep, 20, SUCCESSION / 5);
@@ -174,7 +178,7 @@ mod tests {
         upkeep.end();
         assert_eq!(kept(&mut upkeep, 4), 3, "a pause may have ended the time of many changes");
         (0..5).for_each(|_| upkeep.end());
-        assert_eq!(kept(&mut upkeep, 4), FEWEST);
+        assert_eq!(kept(&mut upkeep, 4), 1);
         assert_eq!((kept(&mut upkeep, 1), kept(&mut upkeep, 0)), (1, 0));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::{Flight, Origin, RemoteState, Room};
+use super::{Flight, Origin, RemoteState};
 use crate::change::Scope;
 use crate::engine::deferred::Condition;
 use crate::engine::full_sync::shards_per_job;
@@ -13,6 +13,7 @@ use crate::engine::parents::Parents;
 use crate::engine::pending::{Item, Mark, Want};
 use crate::engine::permission::Deletions;
 use crate::engine::retry::Outage;
+use crate::engine::room::Room;
 use crate::engine::{FullSyncFilter, Job, JobId, JobKind, Now};
 use crate::failure::Retry;
 use crate::path::RelPath;
