@@ -178,19 +178,7 @@ impl RunningDaemon {
         let watcher = Watcher::start(watch_options(config, &exclude), sender.clone())?;
         let roots_of_remotes = remotes.roots();
         let (destinations, workers_count) = (remotes.destinations(), workers);
-        let names = remotes.names(&sources);
-        let teller = Teller {
-            event_log: EventTeller::start(config, &names, &roots_of_remotes),
-            names,
-            fail_log: remotes.fail_log(&config.fail_log.path),
-            progress: if args.daemon {
-                ProgressDisplay::in_log()
-            } else {
-                ProgressDisplay::on_terminal(log)
-            },
-            plugins: start_plugins(config)?,
-            reopen_log: reopen(log),
-        };
+        let teller = make_teller(args, config, &remotes, &sources, log)?;
         let engine = Engine::new(EngineSetup {
             roots: config.mirrors.len(),
             remotes: roots_of_remotes.clone(),
@@ -220,11 +208,7 @@ impl RunningDaemon {
         let restored_from = sources.clone();
         let trust = Trust::new(sources, teller.names.clone(), catch_up);
         if let (Some(journal), Some(state)) = (&journal, holder.clone()) {
-            let sender = sender.clone();
-            journal.after_each_sync(move || {
-                // Do not block here: the main loop may be waiting for this thread.
-                state.report_loss(|| sender.try_send(MainEvent::StateLost).is_ok());
-            });
+            report_loss_of_state(journal, state, sender.clone());
         }
         let ledger = Ledger::new(journal, holder, roots_of_remotes.clone(), watcher.barrier());
         let instance = instance(args, config, state, workers_count, watcher.backend());
@@ -232,31 +216,8 @@ impl RunningDaemon {
         let parts = Parts { engine, workers, ledger, trust, teller, observer, reload };
         let mut mirror = Mirror::new(parts, now());
         mirror.pause_again(&outside.pauses);
-        let early = wait_for_watches(&events, config.mirrors.len());
-        // Without a sound journal, only a walk finds what is gone.
-        let needs_walk = replay.as_ref().is_some_and(Replay::needs_walk);
-        let catches_up = !args.no_catch_up || needs_walk;
-        if catches_up {
-            mirror.doubt_recorded_roots();
-        }
-        mirror.wake_early(early);
-        if catches_up {
-            mirror.begin_records();
-        }
-        print(&banner::watching(config.mirrors.iter().map(|mirror| mirror.watch.as_path())));
-        for mirror in &config.mirrors {
-            log::info!("watching {} with {}", mirror.watch.display(), watcher.backend());
-        }
-        mirror.distrust_changed_roots(catches_up);
-        if let Some(replay) = replay {
-            mirror.restore(restored(&replay, &roots_of_remotes, &restored_from));
-        }
-        if catches_up {
-            mirror.look_for_changes_since_the_last_run(args.full_sync);
-        }
-        if args.full_sync {
-            mirror.handle(Event::FullSync(FullSyncCause::Start));
-        }
+        let found = Found { replay, sources: restored_from, roots_of_remotes };
+        begin(&mut mirror, args, config, &watcher, &events, found);
         mirror.start_tellers();
         outside.open_control(state);
         mirror.controls.socket = outside.control.as_ref().map(ControlServer::socket_maker);
@@ -286,6 +247,81 @@ impl RunningDaemon {
         }
         self.mirror.loaded().clone()
     }
+}
+
+/// What the last run has left, and where it belongs.
+struct Found {
+    replay: Option<Replay>,
+    sources: Vec<Arc<Source>>,
+    roots_of_remotes: Vec<RootId>,
+}
+
+/// Waits until the watches are set, and then makes the mirror do what the last run has left and what changed since.
+fn begin(
+    mirror: &mut Mirror,
+    args: &Args,
+    config: &Config,
+    watcher: &Watcher,
+    events: &Receiver<MainEvent>,
+    found: Found,
+) {
+    let early = wait_for_watches(events, config.mirrors.len());
+    let Found { replay, sources, roots_of_remotes } = found;
+    // Without a sound journal, only a walk finds what is gone.
+    let needs_walk = replay.as_ref().is_some_and(Replay::needs_walk);
+    let catches_up = !args.no_catch_up || needs_walk;
+    if catches_up {
+        mirror.doubt_recorded_roots();
+    }
+    mirror.wake_early(early);
+    if catches_up {
+        mirror.begin_records();
+    }
+    print(&banner::watching(config.mirrors.iter().map(|mirror| mirror.watch.as_path())));
+    for mirror in &config.mirrors {
+        log::info!("watching {} with {}", mirror.watch.display(), watcher.backend());
+    }
+    mirror.distrust_changed_roots(catches_up);
+    if let Some(replay) = replay {
+        mirror.restore(restored(&replay, &roots_of_remotes, &sources));
+    }
+    if catches_up {
+        mirror.look_for_changes_since_the_last_run(args.full_sync);
+    }
+    if args.full_sync {
+        mirror.handle(Event::FullSync(FullSyncCause::Start));
+    }
+}
+
+/// What tells the operator of the mirror's work.
+fn make_teller(
+    args: &Args,
+    config: &Config,
+    remotes: &RemoteWorkers,
+    sources: &[Arc<Source>],
+    log: &Log,
+) -> Result<Teller, BoxError> {
+    let names = remotes.names(sources);
+    Ok(Teller {
+        event_log: EventTeller::start(config, &names, &remotes.roots()),
+        names,
+        fail_log: remotes.fail_log(&config.fail_log.path),
+        progress: if args.daemon {
+            ProgressDisplay::in_log()
+        } else {
+            ProgressDisplay::on_terminal(log)
+        },
+        plugins: start_plugins(config)?,
+        reopen_log: reopen(log),
+    })
+}
+
+/// Tells the main loop when the state directory is gone.
+fn report_loss_of_state(journal: &Journal, state: Arc<StateDir>, sender: Sender<MainEvent>) {
+    journal.after_each_sync(move || {
+        // Do not block here: the main loop may be waiting for this thread.
+        state.report_loss(|| sender.try_send(MainEvent::StateLost).is_ok());
+    });
 }
 
 /// Ends rsync processes that a killed program left running, because they could overwrite new data with old data.
