@@ -376,6 +376,12 @@ impl Watching {
         self.live().find(|(_, watch)| *watch.name == *path).map(|(wd, _)| wd)
     }
 
+    /// True when the directory at this path, and no earlier one, is watched by this name.
+    fn is_watched(&self, path: &[u8]) -> bool {
+        let Ok(AddedWatch { wd, name, .. }) = self.walk().add(path) else { return false };
+        self.watches.get(&wd).is_some_and(|watch| !watch.is_gone && *watch.name == *name)
+    }
+
     fn follow_moved_from(&mut self, cookie: u32, from: Vec<u8>) {
         self.end_move();
         self.moving = self.find(&from).map(|wd| Moving { cookie, wd, from });
@@ -429,6 +435,10 @@ impl Watching {
     fn arrive(&mut self, path: Vec<u8>, arrival: Arrival) -> Result<(), (Vec<u8>, Errno)> {
         if !is_directory(path.strip_suffix(b"/").unwrap_or(&path)) || self.walk().is_excluded(&path)
         {
+            return Ok(());
+        }
+        if arrival == Arrival::Created && self.is_watched(&path) {
+            // The walk of a directory above has found it with its content, before its own event was read.
             return Ok(());
         }
         let begin = self.queue.end();
@@ -533,4 +543,41 @@ impl Watching {
 /// True when the event says that a directory was read.
 fn is_reading(event: &FileEvent) -> bool {
     event.mask & libc::IN_ISDIR != 0 && event.mask & READING != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_a_walk_has_found_is_not_told_again_when_its_event_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watching = Watching::new(Gone::Forgotten).unwrap();
+        watching.set_scope(libc::IN_CREATE, Vec::new());
+        watching.add_tree(&with_slash(dir.path().as_os_str().as_bytes())).unwrap();
+        std::fs::create_dir_all(dir.path().join("new/deep")).unwrap();
+        std::fs::write(dir.path().join("new/deep/file"), "").unwrap();
+        // Each event is followed twice, as if the kernel had told of what the walk had found already.
+        assert_eq!(told(&mut watching, 2), ["new", "deep", "file"]);
+        // Another directory of that name is not known.
+        std::fs::remove_dir_all(dir.path().join("new/deep")).unwrap();
+        std::fs::create_dir_all(dir.path().join("new/deep/other")).unwrap();
+        assert_eq!(told(&mut watching, 1), ["deep", "other"]);
+    }
+
+    /// The names of what is told to be created; each event is followed so often.
+    fn told(watching: &mut Watching, times: usize) -> Vec<String> {
+        let mut names = Vec::new();
+        while let Next::Event(event) = watching.next(Some(Duration::ZERO), None).unwrap() {
+            if event.mask & libc::IN_CREATE != 0 {
+                let name = watching.occurrence(&event).name;
+                names.push(String::from_utf8_lossy(name).into_owned());
+            }
+            (0..times).for_each(|_| watching.follow(&event).unwrap());
+            watching.forget_ended(&event);
+        }
+        names
+    }
 }
