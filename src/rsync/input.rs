@@ -159,6 +159,14 @@ fn push_parents(list: &mut Vec<u8>, known: &mut HashSet<RelPath>, path: &RelPath
 }
 
 /// `/path` and `end`. A backslash escapes only in a pattern with a wildcard; elsewhere it is an ordinary character.
+/// The pattern of everything below a directory.
+pub fn pattern_below(dir: &RelPath) -> Vec<u8> {
+    let mut list = Vec::new();
+    push_pattern(&mut list, dir, b"/**");
+    list.pop();
+    list
+}
+
 fn push_pattern(list: &mut Vec<u8>, path: &RelPath, end: &[u8]) {
     let is_wild = |b: &u8| matches!(b, b'*' | b'?' | b'[');
     let wild = path.as_bytes().iter().any(is_wild) || end.iter().any(is_wild);

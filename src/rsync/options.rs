@@ -105,6 +105,8 @@ pub enum Role {
     WholeTree,
     /// Uses directories of the operator as a source of data. rsync then accepts no `--link-dest` of ours.
     OtherCopies,
+    /// Where the receiver keeps backups.
+    BackupDirectory,
     /// A filter rule.
     Rule(RuleSource),
 }
@@ -186,7 +188,7 @@ pub const OPTIONS: &[RsyncOption] = &[
     flag(&["implied-dirs", "i-d"], None),
     flag(&["no-implied-dirs", "no-i-d"], None).left_out(NO_PARENTS),
     flag(&["backup"], Some('b')).differs(EACH_BACKUP),
-    value(&["backup-dir"], None),
+    value(&["backup-dir"], None).shapes(Role::BackupDirectory),
     value(&["suffix"], None),
     flag(&["update"], Some('u')).shapes(Role::Update),
     flag(&["inplace"], None).shapes(Role::InPlace),

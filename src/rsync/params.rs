@@ -45,6 +45,8 @@ pub struct Params {
     pub receiver_leads_out: Option<String>,
     /// True when hard links are kept (`-H`): then all names of a file must be in one list.
     pub keeps_hard_links: bool,
+    /// The directory of the copy where the receiver keeps backups.
+    pub backup_directory: Option<OsString>,
     /// True when the result for a path depends on other paths, so that the whole tree has to be compared.
     pub needs_whole_tree: bool,
     /// True when rsync uses directories of the operator as a source of data. It then accepts no `--link-dest` of ours.
@@ -309,6 +311,9 @@ impl Params {
             Role::HardLinks => self.keeps_hard_links = true,
             Role::WholeTree => self.needs_whole_tree = true,
             Role::OtherCopies => self.has_other_copies = true,
+            Role::BackupDirectory => {
+                self.backup_directory = option.value.clone().filter(|_| option.is_inside());
+            }
             Role::Rule(rule) => {
                 let name = option.shown.trim_start_matches('-');
                 self.rules.extend(match (name, &option.value) {
@@ -364,9 +369,13 @@ impl Given {
             "-M",
             "--remote-option",
         ];
+        NAMES.contains(&self.shown.as_str()) && !self.is_inside()
+    }
+
+    /// True when the value names a directory inside the copy.
+    fn is_inside(&self) -> bool {
         let value = self.value_text();
-        let is_inside = !value.is_empty() && !value.starts_with('/') && !value.contains("..");
-        NAMES.contains(&self.shown.as_str()) && !is_inside
+        !value.is_empty() && !value.starts_with('/') && !value.contains("..")
     }
 
     fn value_text(&self) -> String {

@@ -6,12 +6,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::confine::Confinement;
 use super::excludes::Excludes;
-use super::input::{patterns, whole_directories};
+use super::input::{pattern_below, patterns, whole_directories};
 use super::params::{Filters, is_ssh};
 use super::{Abilities, Basis, CONNECT_TIMEOUT_S, Endpoint, Presence, RunKind, RunSpec};
 use crate::change::Scope;
 use crate::destination::Destination;
 use crate::path::RelPath;
+
+/// Ends the rules of a run that reaches only some names.
+const EVERYTHING_ELSE: &str = "--exclude=*";
 
 impl Endpoint {
     /// The arguments of one run.
@@ -89,7 +92,7 @@ impl Endpoint {
         let mut args = self.params.kept.clone();
         self.push_connection(&mut args, self.shared_shell());
         self.push_tuning(&mut args, Abilities::NONE);
-        args.extend(["--list-only", "--no-r", "-d", "--exclude=*", "--"].map(OsString::from));
+        args.extend(["--list-only", "--no-r", "-d", EVERYTHING_ELSE, "--"].map(OsString::from));
         args.push(self.destination.word());
         self.spec(args)
     }
@@ -121,8 +124,21 @@ impl Endpoint {
             true => "-c",
             false => "-I",
         }));
-        let words = words.into_iter().map(OsString::from);
-        words.chain(self.words_with_names(kind, abilities)).collect()
+        let words = words.into_iter().map(OsString::from).collect();
+        let words = [words, self.words_with_names(kind, abilities)].concat();
+        let reaches_few = words.iter().any(|word| word == EVERYTHING_ELSE);
+        let backups = self.reach_backups().filter(|_| reaches_few);
+        backups.into_iter().chain(words).collect()
+    }
+
+    /// The option that lets a run that reaches only some names clear an older backup out of the way of a newer one.
+    fn reach_backups(&self) -> Option<OsString> {
+        let directory = self.params.backup_directory.as_ref()?;
+        let path = directory.as_bytes();
+        let path = path.strip_prefix(b"./").unwrap_or(path);
+        let path = RelPath::new(path.strip_suffix(b"/").unwrap_or(path));
+        let path = path.filter(|path| !path.is_root())?;
+        Some(OsString::from_vec([b"--filter=risk ", &*pattern_below(&path)].concat()))
     }
 
     /// What rsync reads here and on the remote, and whether it deletes what only the remote has.
@@ -133,8 +149,8 @@ impl Endpoint {
         // Down from the watch root, so that names need not carry their directories.
         const FROM_ROOT: &[&str] = &["-r", "--no-R"];
         const LIST: &[&str] = &["--from0", "--files-from=-"];
-        const PATTERNS: &[&str] = &["--from0", "--include-from=-", "--no-from0", "--exclude=*"];
-        const RULES: &[&str] = &["--from0", "--filter=. -", "--no-from0", "--exclude=*"];
+        const PATTERNS: &[&str] = &["--from0", "--include-from=-", "--no-from0", EVERYTHING_ELSE];
+        const RULES: &[&str] = &["--from0", "--filter=. -", "--no-from0", EVERYTHING_ELSE];
         const ONLY_DELETIONS: &[&str] = &["--existing", "--ignore-existing"];
         const IGNORE_MISSING: &str = "--ignore-missing-args";
 
@@ -300,8 +316,9 @@ impl Endpoint {
         let mut source = "./".into();
         if presence == Presence::Absent {
             args.extend(["-r".into(), "--force".into()]);
+            args.extend(self.reach_backups());
             args.extend(patterns_by_hand(path));
-            args.push("--exclude=*".into());
+            args.push(EVERYTHING_ELSE.into());
         } else {
             let depth: &[&str] =
                 if presence == Presence::Directory { &["-r"] } else { &["--no-r", "-d"] };
@@ -417,7 +434,7 @@ fn includes(dirs: &[RelPath], below: &[u8]) -> Vec<OsString> {
     let list = whole_directories(dirs, below);
     let patterns = list.split(|&b| b == 0).filter(|pattern| !pattern.is_empty());
     let words = patterns.map(|pattern| OsString::from_vec([b"--include=", pattern].concat()));
-    words.chain(["--exclude=*".into()]).collect()
+    words.chain([EVERYTHING_ELSE.into()]).collect()
 }
 
 /// An option with the way from the copy of `new` to the copy of `old`. It is relative, so it works for a module and for ssh.

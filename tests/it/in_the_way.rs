@@ -123,3 +123,20 @@ fn with_delete_off_a_file_replaces_no_directory_that_holds_something() {
     );
     wait_for_content(&daemon.at("d/f"), "x");
 }
+
+#[test]
+fn a_backup_takes_the_place_of_an_older_one_that_was_a_directory() {
+    let daemon = Rsyncd::start();
+    let params = "-a --backup --backup-dir=.bak --exclude=/.bak".into();
+    let mirror = Mirror::start(&Setup { params, ..Setup::to(&daemon) });
+    mirror.write("cache/own", "x");
+    wait_for_content(&daemon.at("cache/own"), "x");
+    fs::remove_dir_all(mirror.source.join("cache")).unwrap();
+    wait_for_content(&daemon.at(".bak/cache/own"), "x");
+    wait_until("the directory is gone", || !daemon.at("cache").exists());
+    mirror.write("cache", "a file");
+    wait_for_content(&daemon.at("cache"), "a file");
+    fs::remove_file(mirror.source.join("cache")).unwrap();
+    wait_until("the file is gone", || !daemon.at("cache").exists());
+    wait_for_content(&daemon.at(".bak/cache"), "a file");
+}

@@ -166,3 +166,23 @@ fn a_run_that_carries_no_rules_forces_nothing_where_rules_keep_something() {
     assert_eq!(kinds(&endpoint("h", "m", forced)), [false; 4]);
     assert_eq!(kinds(&endpoint("h", "m", |remote| remote.options.deletes = false)), [false; 4]);
 }
+
+#[test]
+fn a_run_that_reaches_few_names_may_clear_older_backups_out_of_the_way() {
+    let kinds = [RunKind::Fallback { ignore_times: false }, RunKind::GuardedDeletion, BATCH];
+    let reaching = |words: &[&str]| {
+        let words = words.iter().map(|word| (*word).to_owned());
+        let endpoint = endpoint("h", "m", |remote| remote.options.params.extend(words.clone()));
+        kinds.clone().map(|kind| {
+            let args = endpoint.plan(&kind, Abilities::ALL).args;
+            let mut words = args.iter().filter_map(|word| word.to_str());
+            words.find_map(|word| word.strip_prefix("--filter=risk ")).map(str::to_owned)
+        })
+    };
+    let few = |pattern: &str| [Some(pattern.to_owned()), Some(pattern.to_owned()), None];
+    assert_eq!(reaching(&["-b", "--backup-dir=.bak"]), few("/.bak/**"));
+    assert_eq!(reaching(&["-b", "--backup-dir", "./old/b[1]/"]), few("/old/b\\[1]/**"));
+    for outside in ["/var/bak", "../bak"] {
+        assert_eq!(reaching(&["-b", &format!("--backup-dir={outside}")]), [None, None, None]);
+    }
+}
