@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::control::snapshot;
+use crate::control::{run, snapshot};
 use crate::support::forwarder::{Forwarder, Network};
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::{Options, Rsyncd};
@@ -149,6 +149,7 @@ impl Trial {
         }
         let whose = format!("seed {}, {} changes, faults:{}", self.seed, storm.count, self.log);
         self.ways.iter_mut().for_each(|way| way.set(Network::Sound));
+        self.wait_for_deletions();
         for copy in [&self.daemon.data].into_iter().chain(&self.beside) {
             wait_until_same(&self.mirror.source, copy, SETTLE, &whose);
         }
@@ -233,15 +234,25 @@ impl Trial {
     /// Deletes the state directory, as a cleaner of temporary files does. The program notices it at the next change.
     /// It waits for the end of the walk at the start: until then only the state directory knows what was deleted.
     fn delete_state(&mut self, storm: &mut Storm) {
-        wait_until("the walk is over", || {
-            snapshot(&self.mirror)["roots"][0]["deletions"] == "allowed"
-        });
+        self.wait_for_deletions();
         let gone = self.mirror.dir.join("gone");
         fs::rename(self.mirror.dir.join("state"), &gone).unwrap();
         fs::remove_dir_all(&gone).unwrap();
         wait_until("the state is made again", || {
             storm.step();
             self.mirror.has_record()
+        });
+    }
+
+    /// Waits until the walk at the start is over and deletions are allowed. Nearly all of a large tree may go while the program is down;
+    /// then the guard holds the deletions back, and the operator confirms them.
+    fn wait_for_deletions(&self) {
+        wait_until("deletions are allowed", || {
+            let deletions = snapshot(&self.mirror)["roots"][0]["deletions"].clone();
+            if deletions == "withheld" {
+                run(&self.mirror, "confirm-deletions", &[]);
+            }
+            deletions == "allowed"
         });
     }
 
