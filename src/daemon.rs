@@ -24,7 +24,6 @@ mod statistics;
 mod stopping;
 mod teller;
 mod telling;
-mod timers;
 mod trust;
 mod unacknowledged;
 mod watchdog;

@@ -15,7 +15,6 @@ use super::observer;
 use super::remote_workers::RemoteWorkers;
 use super::running::start_timers;
 use super::telling::{EventTeller, Tellers, shown};
-use super::timers::Timer;
 use crate::change::{RemoteId, RootId};
 use crate::config::load::load_again;
 use crate::config::{self, Config, ListOrigin, LoadOptions, Loaded, ReadList};
@@ -23,6 +22,7 @@ use crate::control::protocol::{Answer, Command};
 use crate::control::server::{Call, Reply};
 use crate::engine::Event;
 use crate::filter::Filter;
+use crate::ground::every::Every;
 use crate::ground::lock::lock;
 use crate::ground::numbered::put;
 use crate::ground::thread::JoinedThread;
@@ -119,7 +119,7 @@ pub struct Reload {
     origins: Origins,
     /// The current remotes, by number.
     slots: Vec<Option<Slot>>,
-    timers: Vec<Timer>,
+    timers: Vec<Every>,
     /// Watches the files that list remotes.
     lists: Option<ListWatch>,
     /// The thread that restarts page, alerts and the like with new settings.
@@ -133,7 +133,7 @@ pub struct Reload {
 
 impl Reload {
     /// The state at the start of the mirror.
-    pub fn new(origins: Origins, timers: Vec<Timer>) -> Self {
+    pub fn new(origins: Origins, timers: Vec<Every>) -> Self {
         let slots = slots_of(&origins.loaded.config).into_iter().map(Some).collect();
         let shown = Arc::new(Mutex::new(shown(&origins.loaded.config)));
         let (renewing, tellers, asked) = (None, Arc::default(), Vec::new());
@@ -253,7 +253,7 @@ impl Reload {
 /// The parts to end, and what starts afterwards.
 #[derive(Default)]
 struct Renewal {
-    timers: Vec<Timer>,
+    timers: Vec<Every>,
     lists: Option<ListWatch>,
     event_log: Option<EventTeller>,
     tellers: Option<Box<dyn FnOnce() + Send>>,

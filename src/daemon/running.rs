@@ -25,7 +25,6 @@ use super::remote_workers::{RemoteWorkers, exclude_of};
 use super::shortage::ShortageWatch;
 use super::teller::Teller;
 use super::telling::EventTeller;
-use super::timers::Timer;
 use super::trust::Trust;
 use super::watchdog::Watchdog;
 use crate::args::Args;
@@ -38,6 +37,7 @@ use crate::engine::pending::{Item, Mark};
 use crate::engine::{Engine, EngineSetup, Event, Extraneous, FullSyncCause};
 use crate::filter::Filter;
 use crate::ground::absolute::absolute;
+use crate::ground::every::Every;
 use crate::ground::time::wall_ms;
 use crate::journal::{Journal, JournalLayout, Replay};
 use crate::logging::{self, Log};
@@ -216,8 +216,8 @@ impl RunningDaemon {
         let parts = Parts { engine, workers, ledger, trust, teller, observer, reload };
         let mut mirror = Mirror::new(parts, now());
         mirror.pause_again(&outside.pauses);
-        let found = Found { replay, sources: restored_from, roots_of_remotes };
-        begin(&mut mirror, args, config, &watcher, &events, found);
+        let last_run = LastRun { replay, sources: restored_from, roots_of_remotes };
+        begin(&mut mirror, args, config, &watcher, &events, last_run);
         mirror.start_tellers();
         outside.open_control(state);
         mirror.controls.socket = outside.control.as_ref().map(ControlServer::socket_maker);
@@ -249,8 +249,8 @@ impl RunningDaemon {
     }
 }
 
-/// What the last run has left, and where it belongs.
-struct Found {
+/// What the last run has left, and to whom it belongs.
+struct LastRun {
     replay: Option<Replay>,
     sources: Vec<Arc<Source>>,
     roots_of_remotes: Vec<RootId>,
@@ -263,10 +263,10 @@ fn begin(
     config: &Config,
     watcher: &Watcher,
     events: &Receiver<MainEvent>,
-    found: Found,
+    last_run: LastRun,
 ) {
     let early = wait_for_watches(events, config.mirrors.len());
-    let Found { replay, sources, roots_of_remotes } = found;
+    let LastRun { replay, sources, roots_of_remotes } = last_run;
     // Without a sound journal, only a walk finds what is gone.
     let needs_walk = replay.as_ref().is_some_and(Replay::needs_walk);
     let catches_up = !args.no_catch_up || needs_walk;
@@ -412,7 +412,7 @@ fn open_records(config: &Config, state: Option<&StateDir>) -> Vec<Option<Record>
 }
 
 /// Starts the retry timer, and then the crontab timer if it is configured.
-pub fn start_timers(config: &Config, sender: &Sender<MainEvent>) -> Result<Vec<Timer>, BoxError> {
+pub fn start_timers(config: &Config, sender: &Sender<MainEvent>) -> Result<Vec<Every>, BoxError> {
     let tick = |event: Event| {
         let sender = sender.clone();
         // Fails only when the main loop has ended.
@@ -420,10 +420,11 @@ pub fn start_timers(config: &Config, sender: &Sender<MainEvent>) -> Result<Vec<T
     };
     let minutes = |minutes: u32| Duration::from_secs(u64::from(minutes) * 60);
     let retry = minutes(config.fail_log.retry_minutes);
-    let mut timers = vec![Timer::start("retry", retry, tick(Event::RetryFailLog))?];
+    let mut timers = vec![Every::start("retry", retry, retry, tick(Event::RetryFailLog))?];
     if let Some(crontab) = &config.crontab {
         let event = Event::FullSync(FullSyncCause::Schedule);
-        timers.push(Timer::start("crontab", minutes(crontab.minutes), tick(event))?);
+        let interval = minutes(crontab.minutes);
+        timers.push(Every::start("crontab", interval, interval, tick(event))?);
     }
     Ok(timers)
 }

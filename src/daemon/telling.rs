@@ -68,7 +68,7 @@ impl Tellers {
     }
 
     fn every(&mut self, name: &str, interval_s: u32, tick: impl FnMut() + Send + 'static) {
-        match Every::start(name, Duration::from_secs(interval_s.into()), tick) {
+        match Every::start(name, Duration::ZERO, Duration::from_secs(interval_s.into()), tick) {
             Ok(every) => self._every.push(every),
             Err(error) => log::warn!("the {name} does not work: cannot start its thread: {error}"),
         }

@@ -31,7 +31,7 @@ impl Watchdog {
         let Some(interval) = process::watchdog_interval() else { return Self::default() };
         let watched: Arc<Mutex<Option<SnapshotReader>>> = Arc::default();
         let (asked, mut complaint) = (Arc::clone(&watched), Complaint::about("watchdog"));
-        let every = Every::start("watchdog", interval / SIGNS, move || {
+        let every = Every::start("watchdog", Duration::ZERO, interval / SIGNS, move || {
             let reader = lock(&asked).clone();
             let outcome = examine(reader.as_ref());
             if outcome.is_ok() {

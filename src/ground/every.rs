@@ -9,19 +9,21 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 /// How long the end of the program waits for a thread, because a request to a web service may take longer.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A thread that does something at once and then after each interval, and sleeps in the kernel in between. Dropping it ends it.
+/// A thread that does something after each interval, and sleeps in the kernel in between. Dropping it ends it.
+#[derive(Debug)]
 pub struct Every {
     stop: Option<Sender<()>>,
     ended: Receiver<()>,
 }
 
 impl Every {
-    /// Starts the thread.
+    /// Starts the thread. It calls `tick` after `first`, and then after each `interval`.
     ///
     /// # Errors
     /// When the system refuses a thread.
     pub fn start(
         name: &str,
+        first: Duration,
         interval: Duration,
         mut tick: impl FnMut() + Send + 'static,
     ) -> io::Result<Self> {
@@ -30,9 +32,10 @@ impl Every {
         std::thread::Builder::new().name(name.into()).spawn(move || {
             // Dropped even if the thread panics; the handle waits for that.
             let _alive = alive;
-            tick();
-            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            let mut pause = first;
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 tick();
+                pause = interval;
             }
         })?;
         Ok(Self { stop: Some(stop), ended })

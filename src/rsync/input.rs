@@ -158,7 +158,6 @@ fn push_parents(list: &mut Vec<u8>, known: &mut HashSet<RelPath>, path: &RelPath
     }
 }
 
-/// `/path` and `end`. A backslash escapes only in a pattern with a wildcard; elsewhere it is an ordinary character.
 /// The pattern of everything below a directory.
 pub fn pattern_below(dir: &RelPath) -> Vec<u8> {
     let mut list = Vec::new();
@@ -167,6 +166,7 @@ pub fn pattern_below(dir: &RelPath) -> Vec<u8> {
     list
 }
 
+/// `/path` and `end`. A backslash escapes only in a pattern with a wildcard; elsewhere it is an ordinary character.
 fn push_pattern(list: &mut Vec<u8>, path: &RelPath, end: &[u8]) {
     let is_wild = |b: &u8| matches!(b, b'*' | b'?' | b'[');
     let wild = path.as_bytes().iter().any(is_wild) || end.iter().any(is_wild);

@@ -1,9 +1,11 @@
 //! The operator's own rsync options (`<commonParams params>`), made safe for every run.
 //! Does not add options of ours, and reads no file.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 
 use super::options::{Arity, Meaning, Role, RuleSource, find, find_letter};
+use crate::path::RelPath;
 
 /// The remark about a remote shell other than ssh.
 const OWN_SHELL: &str = "is not ssh, so it gets neither <userDefinedPort> nor BatchMode and time limits: write them into it, and let it ask nothing, for it has no terminal";
@@ -45,8 +47,8 @@ pub struct Params {
     pub receiver_leads_out: Option<String>,
     /// True when hard links are kept (`-H`): then all names of a file must be in one list.
     pub keeps_hard_links: bool,
-    /// The directory of the copy where the receiver keeps backups.
-    pub backup_directory: Option<OsString>,
+    /// The directory inside the copy where the receiver keeps backups.
+    pub backup_directory: Option<RelPath>,
     /// True when the result for a path depends on other paths, so that the whole tree has to be compared.
     pub needs_whole_tree: bool,
     /// True when rsync uses directories of the operator as a source of data. It then accepts no `--link-dest` of ours.
@@ -312,7 +314,7 @@ impl Params {
             Role::WholeTree => self.needs_whole_tree = true,
             Role::OtherCopies => self.has_other_copies = true,
             Role::BackupDirectory => {
-                self.backup_directory = option.value.clone().filter(|_| option.is_inside());
+                self.backup_directory = option.value.as_ref().and_then(|value| inside_copy(value));
             }
             Role::Rule(rule) => {
                 let name = option.shown.trim_start_matches('-');
@@ -369,13 +371,9 @@ impl Given {
             "-M",
             "--remote-option",
         ];
-        NAMES.contains(&self.shown.as_str()) && !self.is_inside()
-    }
-
-    /// True when the value names a directory inside the copy.
-    fn is_inside(&self) -> bool {
         let value = self.value_text();
-        !value.is_empty() && !value.starts_with('/') && !value.contains("..")
+        let is_inside = !value.is_empty() && !value.starts_with('/') && !value.contains("..");
+        NAMES.contains(&self.shown.as_str()) && !is_inside
     }
 
     fn value_text(&self) -> String {
@@ -443,6 +441,13 @@ fn kind_of_rule(rule: &str) -> Filters {
 pub(super) fn is_ssh(shell: &str) -> bool {
     let program = shell.split_whitespace().next().unwrap_or_default();
     program.rsplit('/').next() == Some("ssh")
+}
+
+/// The directory inside the copy that a value names; `None` when it lies elsewhere.
+fn inside_copy(value: &OsStr) -> Option<RelPath> {
+    let path = value.as_bytes();
+    let path = path.strip_prefix(b"./").unwrap_or(path);
+    RelPath::new(path.strip_suffix(b"/").unwrap_or(path)).filter(|path| !path.is_root())
 }
 
 /// The number in a value; zero (which rsync reads as "never") when there is none.

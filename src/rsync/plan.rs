@@ -133,12 +133,8 @@ impl Endpoint {
 
     /// The option that lets a run that reaches only some names clear an older backup out of the way of a newer one.
     fn reach_backups(&self) -> Option<OsString> {
-        let directory = self.params.backup_directory.as_ref()?;
-        let path = directory.as_bytes();
-        let path = path.strip_prefix(b"./").unwrap_or(path);
-        let path = RelPath::new(path.strip_suffix(b"/").unwrap_or(path));
-        let path = path.filter(|path| !path.is_root())?;
-        Some(OsString::from_vec([b"--filter=risk ", &*pattern_below(&path)].concat()))
+        let pattern = pattern_below(self.params.backup_directory.as_ref()?);
+        Some(OsString::from_vec([b"--filter=risk ", &*pattern].concat()))
     }
 
     /// What rsync reads here and on the remote, and whether it deletes what only the remote has.

@@ -70,6 +70,8 @@ struct Watch {
     /// Its position when watches are listed.
     rank: u32,
     is_gone: bool,
+    /// Its content was told, or is told by its own events.
+    is_told: bool,
 }
 
 /// How a directory appeared.
@@ -342,7 +344,7 @@ impl Watching {
     fn note(&mut self, wd: i32, name: Vec<u8>) {
         let rank = self.ranks;
         self.ranks += 1;
-        self.watches.insert(wd, Watch { name: name.into(), rank, is_gone: false });
+        self.watches.insert(wd, Watch { name: name.into(), rank, is_gone: false, is_told: false });
     }
 
     /// Watches directories that were created after their parent was listed and before it was watched.
@@ -376,10 +378,12 @@ impl Watching {
         self.live().find(|(_, watch)| *watch.name == *path).map(|(wd, _)| wd)
     }
 
-    /// True when the directory at this path, and no earlier one, is watched by this name.
-    fn is_watched(&self, path: &[u8]) -> bool {
+    /// True when the content of the directory at this path, and not of an earlier one, was told. Watches it, because only the number
+    /// of the watch shows which directory this is.
+    fn is_told(&self, path: &[u8]) -> bool {
         let Ok(AddedWatch { wd, name, .. }) = self.walk().add(path) else { return false };
-        self.watches.get(&wd).is_some_and(|watch| !watch.is_gone && *watch.name == *name)
+        let is_told = |watch: &Watch| watch.is_told && !watch.is_gone && *watch.name == *name;
+        self.watches.get(&wd).is_some_and(is_told)
     }
 
     fn follow_moved_from(&mut self, cookie: u32, from: Vec<u8>) {
@@ -437,7 +441,7 @@ impl Watching {
         {
             return Ok(());
         }
-        if arrival == Arrival::Created && self.is_watched(&path) {
+        if arrival == Arrival::Created && self.is_told(&path) {
             // The walk of a directory above has found it with its content, before its own event was read.
             return Ok(());
         }
@@ -450,6 +454,9 @@ impl Watching {
         self.merge_events(begin);
         if arrival == Arrival::Created {
             self.tell_entries(entries);
+            for wd in new {
+                self.watches.entry(wd).and_modify(|watch| watch.is_told = true);
+            }
         }
         match result {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -565,6 +572,19 @@ mod tests {
         std::fs::remove_dir_all(dir.path().join("new/deep")).unwrap();
         std::fs::create_dir_all(dir.path().join("new/deep/other")).unwrap();
         assert_eq!(told(&mut watching, 1), ["deep", "other"]);
+    }
+
+    #[test]
+    fn what_only_a_walk_at_the_start_has_found_is_told_when_its_event_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| with_slash(dir.path().join(name).as_os_str().as_bytes());
+        let mut watching = Watching::new(Gone::Forgotten).unwrap();
+        watching.set_scope(libc::IN_CREATE, Vec::new());
+        watching.add_tree(&path("")).unwrap();
+        std::fs::create_dir(dir.path().join("new")).unwrap();
+        std::fs::write(dir.path().join("new/file"), "").unwrap();
+        watching.add_tree(&path("new")).unwrap();
+        assert_eq!(told(&mut watching, 1), ["new", "file"]);
     }
 
     /// The names of what is told to be created; each event is followed so often.

@@ -18,7 +18,7 @@ use crate::rsync::run::{Killer, Limits, Need, RunReport, Session, StartError};
 use crate::rsync::{Abilities, Endpoint, PreviewAnswer, RunKind, RunSpec, deleted_names};
 use crate::source::Source;
 
-/// With this few sessions left, others are started at once, because changes often come in quick succession.
+/// A remote with this few sessions left comes first, because changes often come in quick succession.
 const SCARCE: usize = 1;
 
 /// An older session is not used: its receiver may have entered a directory that has been replaced since. Idle sessions are some seconds old

@@ -21,7 +21,7 @@ const SUCCESSION: Duration = Duration::from_millis(100);
 pub struct Upkeep {
     /// What the remote can do, while sessions are wanted.
     wanted: Option<Abilities>,
-    /// The longest succession of runs lately; shrinks with each pause.
+    /// As many as the changes lately needed; shrinks with each pause.
     needed: usize,
     /// How many runs have begun in quick succession, and when the last of them did.
     succession: usize,
@@ -49,8 +49,8 @@ impl Upkeep {
         let follows = |last| now.saturating_duration_since(last) < SUCCESSION;
         let before = if self.last_run.is_some_and(follows) { self.succession } else { 0 };
         self.succession = before + 1;
-        let followed = if self.is_on() && !self.is_idle() { FOLLOWING } else { 1 };
-        self.needed = self.needed.max(self.succession).max(followed);
+        let least = if self.is_on() && !self.is_idle() { FOLLOWING } else { 1 };
+        self.needed = self.needed.max(self.succession).max(least);
         self.last_run = Some(now);
     }
 
