@@ -36,6 +36,18 @@ fn patterns(expressions: &[&str]) -> Option<Vec<String>> {
 }
 
 #[test]
+fn the_expression_for_one_file_in_the_documents_excludes_all_others() {
+    for document in ["docs/MIGRATING.md", "docs/MIGRATING.zh-CN.md"] {
+        let place = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+        let text = std::fs::read_to_string(place).unwrap();
+        let line = text.lines().find(|line| line.contains(r"app\.conf$")).unwrap();
+        let filter = filter(&[line.split('"').nth(1).unwrap()]);
+        assert!(!file(&filter, "app.conf"), "{document}");
+        assert!(file(&filter, "app.conf~") && file(&filter, "other") && dir(&filter, "sub"));
+    }
+}
+
+#[test]
 fn the_stock_expressions_mean_what_their_authors_meant() {
     let filter = filter(&[r"(.*)\.svn", r"(.*)\.gz", "^info/*", "^static/*"]);
     for excluded in ["a.gz", "d/e/a.gz", ".svn", "x/.svn/entries", "info", "info/a/b", "static/x"] {
