@@ -152,9 +152,10 @@ pub struct NextTry {
 }
 
 /// Whether the fail log has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum FailLogChange {
     /// It has not changed.
+    #[default]
     Same,
     /// It has changed.
     Changed,

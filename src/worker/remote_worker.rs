@@ -18,7 +18,7 @@ use super::links::Links;
 use super::load_gate::LoadGate;
 use super::look::{HardLinks, Look, LookOptions, Looks, look_at};
 use super::moves::{Hints, Move};
-use super::mutual::{Mutual, Partner};
+use super::mutual::{Mutual, MutualJob, Partner};
 use super::places::Places;
 use super::plan::{Facts, Plan, plan};
 use super::remote::{RemoteContext, Stop};
@@ -31,7 +31,9 @@ use super::tally::Tally;
 use crate::change::Scope;
 use crate::directory::count_files;
 use crate::engine::pending::{Item, Mark, Recheck};
-use crate::engine::{FullSyncFilter, Job, JobKind, JobReport, RemoteDeletions, Verdict};
+use crate::engine::{
+    FullSyncFilter, Job, JobKind, JobReport, PathFailure, RemoteDeletions, UndoneMove, Verdict,
+};
 use crate::failure::{Failure, FailureKind};
 use crate::path::RelPath;
 use crate::record::{Observation, Recorder};
@@ -52,6 +54,17 @@ pub struct RemoteWorker {
     mutual: Mutual,
     /// Set while it is unknown whether the remote answers.
     doubt: AtomicBool,
+}
+
+/// A job whose runs have ended.
+struct Delivery<'a> {
+    looks: Looks,
+    /// The mutual mirror's part in the job; it ends with this value.
+    mutual: MutualJob<'a>,
+    failed: Vec<PathFailure>,
+    undone: Vec<UndoneMove>,
+    /// What other jobs have to do.
+    returned: Vec<Item>,
 }
 
 /// What is needed to make a remote worker.
@@ -248,6 +261,7 @@ impl RemoteWorker {
         may_trust && !self.was_trusted.swap(true, Ordering::Relaxed)
     }
 
+    /// Does the job as far as the remote's abilities allow. If they are unknown, the remote is asked first.
     fn try_run(
         &self,
         job: &Job,
@@ -261,24 +275,36 @@ impl RemoteWorker {
         }
         let abilities = match abilities {
             Some(abilities) => abilities,
-            None => {
-                running_job.waits();
-                let abilities = self.remote.contact();
-                running_job.works();
-                let abilities = abilities?;
-                running_job.answered_afresh.set(true);
-                abilities
-            }
+            None => self.ask_abilities(running_job)?,
         };
         if job.kind.is_question() {
             return Ok(JobReport::done());
         }
+        let delivery = self.deliver(job, abilities, known_until, running_job)?;
+        self.report(job, abilities, delivery, running_job)
+    }
+
+    fn ask_abilities(&self, running_job: &RunningJob<'_>) -> Result<Abilities, Stop> {
+        running_job.waits();
+        let abilities = self.remote.contact();
+        running_job.works();
+        abilities.inspect(|_| running_job.answered_afresh.set(true))
+    }
+
+    /// Looks at the disk, plans, and executes the plan.
+    fn deliver<'a>(
+        &'a self,
+        job: &Job,
+        abilities: Abilities,
+        known_until: Duration,
+        running_job: &RunningJob<'_>,
+    ) -> Result<Delivery<'a>, Stop> {
         let mut runs = Runs::new(&self.remote, abilities, running_job);
         let root = self.remote.source().open_healthy().map_err(|error| unhealthy(&error))?;
         let operator = self.remote.endpoint().operator_rules();
         let attempt = Attempt { worker: self, job, abilities, root, operator, running_job };
         let mut looks = attempt.look();
-        let sending = self.mutual.before(job, known_until, &mut looks, &attempt)?;
+        let mutual = self.mutual.before(job, known_until, &mut looks, &attempt)?;
         drop(attempt);
         let plan = self.plan(job, &looks, abilities);
         running_job.open(plan.open);
@@ -301,37 +327,48 @@ impl RemoteWorker {
         }
         let is_all_there = failed.is_empty() && divided.is_empty();
         self.note_delivered(&looks, is_all_there.then_some(plan.versions));
+        let returned = [plan.returned, divided].concat();
+        Ok(Delivery { looks, mutual, failed, undone, returned })
+    }
+
+    /// What the engine has to know of a delivery.
+    fn report(
+        &self,
+        job: &Job,
+        abilities: Abilities,
+        delivery: Delivery<'_>,
+        running_job: &RunningJob<'_>,
+    ) -> Result<JobReport, Stop> {
+        let Delivery { looks, mutual, failed, undone, returned } = delivery;
         let deleted = self.deleted(job, &looks);
         let compared = self.compared(job, &looks);
         let remote_deletions = self.remote_deletions(&looks, abilities, running_job);
         if remote_deletions == RemoteDeletions::Made {
             self.remote.note_deletions();
         }
-        let mut together = std::mem::take(&mut looks.first.together);
-        together.append(&mut looks.after_moves.together);
-        together.append(&mut looks.below_trees.together);
-        let mut returned = std::mem::take(&mut looks.first.returned);
-        returned.extend(plan.returned);
-        returned.extend(divided);
-        returned.extend(self.appeared(&looks, job)?);
-        returned.extend(looks.after_moves.returned);
-        returned.extend(looks.below_trees.returned);
-        let deferred = sending.resting.clone();
+        let appeared = self.appeared(&looks, job)?;
+        let Looks { first, after_moves, below_trees } = looks;
         let unconfirmed = match self.mutual.is_pair() {
             // A mutual mirror needs no confirmation. This guards against a swapped directory on the remote; there, that swaps a
             // watch root, and the mirror compares everything itself.
             true => Vec::new(),
             false => running_job.unconfirmed.take(),
         };
-        let aborted = running_job.aborted.get();
         Ok(JobReport {
             compared,
             failed,
-            returned,
-            together,
-            deferred,
+            returned: [
+                first.returned,
+                returned,
+                appeared,
+                after_moves.returned,
+                below_trees.returned,
+            ]
+            .concat(),
+            together: [first.together, after_moves.together, below_trees.together].concat(),
+            deferred: mutual.resting.clone(),
             undone,
-            aborted,
+            aborted: running_job.aborted.get(),
             deleted,
             remote_deletions,
             unconfirmed,

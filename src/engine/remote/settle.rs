@@ -32,6 +32,16 @@ struct Blame {
     again: BTreeMap<RelPath, (Mark, PathFailure)>,
 }
 
+/// What became of the items of a job; what was divided or has failed is missing here.
+#[derive(Default)]
+struct Sorted {
+    delivered: Vec<Item>,
+    /// Delivered, but for the deletions below.
+    withheld: Vec<Item>,
+    rechecked: Vec<Item>,
+    log: FailLogChange,
+}
+
 impl RemoteState {
     /// Handles a worker's report.
     pub fn job_done(&mut self, now: Now, id: JobId, report: JobReport, actions: &mut Vec<Action>) {
@@ -167,14 +177,7 @@ impl RemoteState {
         report: JobReport,
         actions: &mut Vec<Action>,
     ) {
-        // Only a trial ends an outage: any other job in flight began before the outage.
-        if flight.is_trial {
-            self.comes_up(now, &flight, actions);
-        } else if !flight.kind.is_question()
-            && let Some(outage) = self.contact.recover()
-        {
-            self.notify_over(&outage, self.waiting() + flight.items.len(), actions);
-        }
+        self.end_outage(now, &flight, actions);
         if report.aborted {
             self.recheck_aborted(now, &flight);
         }
@@ -195,34 +198,9 @@ impl RemoteState {
         }
         let blame = self.blame(&flight.items, failed);
         let undone: Vec<RelPath> = blame.undone.iter().cloned().collect();
-        let mut log = FailLogChange::Same;
-        let (mut delivered, mut withheld, mut rechecked) = (Vec::new(), Vec::new(), Vec::new());
-        // A filtered sync may leave failing paths out, so it settles none.
-        let unfiltered = flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
-        for item in &flight.items {
-            let keep = |path: &RelPath| blame.undone.contains(path);
-            let piece = piece_of(item, &back);
-            if unfiltered {
-                log = log.max(match piece {
-                    Some(piece) => self.divide(item, piece),
-                    None => self.forget_failing(item, keep),
-                });
-            }
-            if piece.is_none() && !keep(&item.path) {
-                self.backlog.forget_moves(item);
-                let is_whole = deleted_below || !item.deletes_below();
-                let to = match item.mark.recheck {
-                    _ if !is_whole => &mut withheld,
-                    Recheck::Only | Recheck::Confirm => &mut rechecked,
-                    Recheck::No | Recheck::Also => &mut delivered,
-                };
-                to.push(item.clone());
-            }
-            if unfiltered && !deleted_below {
-                self.compare_again(item);
-            }
-        }
-        log = log.max(self.note_failures(now, blame, actions));
+        let Sorted { delivered, withheld, rechecked, log } =
+            self.sort(&flight, &back, &blame.undone, deleted_below);
+        let log = log.max(self.note_failures(now, blame, actions));
         self.retry_siblings(now, flight.began, &delivered);
         self.take_back(now, &flight, &returned);
         self.backlog.together.note(together);
@@ -248,6 +226,54 @@ impl RemoteState {
         let settled =
             Settled { job, remote, pending_since, delivered, withheld, rechecked, returned };
         actions.push(Action::Settled(settled));
+    }
+
+    /// Only a trial ends an outage: any other job in flight began before the outage.
+    fn end_outage(&mut self, now: Now, flight: &Flight, actions: &mut Vec<Action>) {
+        if flight.is_trial {
+            self.comes_up(now, flight, actions);
+        } else if !flight.kind.is_question()
+            && let Some(outage) = self.contact.recover()
+        {
+            self.notify_over(&outage, self.waiting() + flight.items.len(), actions);
+        }
+    }
+
+    /// Sorts the items of a job that has ended. `back` holds what was returned, `undone` what rsync could not deliver.
+    fn sort(
+        &mut self,
+        flight: &Flight,
+        back: &Trie<Mark>,
+        undone: &BTreeSet<RelPath>,
+        deleted_below: bool,
+    ) -> Sorted {
+        let mut sorted = Sorted::default();
+        // A filtered sync may leave failing paths out, so it settles none.
+        let unfiltered = flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
+        for item in &flight.items {
+            let keep = |path: &RelPath| undone.contains(path);
+            let piece = piece_of(item, back);
+            if unfiltered {
+                sorted.log = sorted.log.max(match piece {
+                    Some(piece) => self.divide(item, piece),
+                    None => self.forget_failing(item, keep),
+                });
+            }
+            if piece.is_none() && !keep(&item.path) {
+                self.backlog.forget_moves(item);
+                let is_whole = deleted_below || !item.deletes_below();
+                let to = match item.mark.recheck {
+                    _ if !is_whole => &mut sorted.withheld,
+                    Recheck::Only | Recheck::Confirm => &mut sorted.rechecked,
+                    Recheck::No | Recheck::Also => &mut sorted.delivered,
+                };
+                to.push(item.clone());
+            }
+            if unfiltered && !deleted_below {
+                self.compare_again(item);
+            }
+        }
+        sorted
     }
 
     /// Sends an item again with deletions, now or when they are allowed.
