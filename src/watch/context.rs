@@ -177,6 +177,11 @@ impl WatchContext {
         self.batch.push(root, Change::entry(place.1, cause));
     }
 
+    /// True when a modification counts for nothing once the file is closed, and nobody wants to see it.
+    pub fn waits_for_close(&self) -> bool {
+        !self.batch.switches().modify && !self.batch.ignored_hook().is_set() && !self.debug
+    }
+
     /// Handles a modified file. With `modify` on, that is a change. Otherwise the close counts as the change; a file that was
     /// truncated by its path is never closed, and is checked later.
     pub fn push_modified(&mut self, root: RootId, path: RelPath) {

@@ -183,7 +183,12 @@ impl Backend for InotifyWatch {
         });
         self.settled = events.first().map_or(u64::MAX, |event| event.position);
         self.last = events.last().map_or(self.last, |event| event.position);
-        for event in &events {
+        for (at, event) in events.iter().enumerate() {
+            let next = events.get(at + 1);
+            if context.waits_for_close() && next.is_some_and(|next| self.queue.closes(event, next))
+            {
+                continue;
+            }
             if self.apply(context, event) == ReadOutcome::Overflow {
                 outcome = ReadOutcome::Overflow;
             }

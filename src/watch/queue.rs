@@ -107,6 +107,14 @@ impl Queue {
         self.names.get(event.name.clone()).unwrap_or_default()
     }
 
+    /// True when `event` is a modification of a file, and `next` says that this file was closed.
+    pub fn closes(&self, event: &RawEvent, next: &RawEvent) -> bool {
+        event.mask == EventMask::MODIFY
+            && next.mask == EventMask::CLOSE_WRITE
+            && event.wd == next.wd
+            && self.name(event) == self.name(next)
+    }
+
     /// The position after the last event that was read.
     pub fn position(&self) -> u64 {
         self.position
@@ -129,6 +137,24 @@ mod tests {
     use rustix::fs::inotify::{WatchFlags, add_watch};
 
     use super::*;
+
+    #[test]
+    fn a_modification_belongs_to_the_close_right_behind_it() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut queue = Queue::new().unwrap();
+        let mask = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE;
+        add_watch(queue.fd(), dir.path(), mask).unwrap();
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        std::fs::write(&one, "x").unwrap();
+        let mut open = std::fs::File::create(&two).unwrap();
+        std::io::Write::write_all(&mut open, b"x").unwrap();
+        std::fs::write(&one, "y").unwrap();
+        drop(open);
+        let events = queue.read().unwrap();
+        let closes: Vec<_> = events.windows(2).map(|two| queue.closes(&two[0], &two[1])).collect();
+        // one: modified, closed; two: modified; one: modified, closed; two: closed.
+        assert_eq!(closes, [true, false, false, true, false], "{events:?}");
+    }
 
     #[test]
     fn positions_count_what_the_kernel_counts() {

@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use hashbrown::DefaultHashBuilder;
+
 use crate::change::RootedPath;
 
 /// Further steps on a path (new mode, new times) within this time after its content belong to the same change.
@@ -21,13 +23,16 @@ const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 /// Most files that are tracked as modified. Beyond that, only the next full sync finds a truncated file.
 const UNCLOSED_MAX: usize = 20_000;
 
+/// Paths that are looked up for each event: with a quick seeded hash.
+type Paths = HashSet<RootedPath, DefaultHashBuilder>;
+
 /// The paths whose content changed lately.
 ///
 /// Invariant: a path stays for at least `FRESH_FOR`, unless very many other paths change in that time.
 #[derive(Debug, Default)]
 pub struct FreshPaths {
-    young: HashSet<RootedPath>,
-    old: HashSet<RootedPath>,
+    young: Paths,
+    old: Paths,
     /// When the young generation began.
     since: Option<Instant>,
 }
@@ -47,7 +52,9 @@ impl FreshPaths {
             above = parent.1.parent();
             self.young.insert(parent);
         }
-        self.young.insert(place.clone());
+        if !self.young.contains(place) {
+            self.young.insert(place.clone());
+        }
         if self.young.len() >= FRESH_MAX {
             self.turn(now);
         }
@@ -80,7 +87,7 @@ impl FreshPaths {
             self.turn(now);
         }
         if age >= FRESH_FOR * 2 {
-            self.old = HashSet::new();
+            self.old = Paths::default();
         }
     }
 
@@ -93,8 +100,8 @@ impl FreshPaths {
 /// The files that were modified since they were last closed.
 #[derive(Debug, Default)]
 pub struct UnclosedFiles {
-    young: HashSet<RootedPath>,
-    old: HashSet<RootedPath>,
+    young: Paths,
+    old: Paths,
     /// When the young files become old, and the old ones are checked.
     due: Option<Instant>,
 }

@@ -11,7 +11,7 @@ const READS: u32 = 8;
 
 /// The pause between reads in a stream. Each read wakes three threads for some 20 µs each. In a stream, batches are sent
 /// only some ten times a second anyway.
-const REST: Duration = Duration::from_millis(2);
+const REST: Duration = Duration::from_millis(5);
 
 /// How close together the last reads were.
 #[derive(Debug, Default)]
