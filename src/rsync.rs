@@ -271,6 +271,13 @@ pub struct RunSpec {
 }
 
 impl RunSpec {
+    /// True when rsync starts other programs: a remote shell, a receiver on this machine.
+    fn has_helpers(&self) -> bool {
+        self.local.is_some()
+            || self.args.iter().any(|word| word == "-e")
+            || std::env::var_os("RSYNC_CONNECT_PROG").is_some()
+    }
+
     /// Inserts arguments after all options and before source and destination.
     pub fn insert(&mut self, words: &[&str]) {
         let end = self.args.iter().position(|word| word == "--").unwrap_or(self.args.len());

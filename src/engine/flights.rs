@@ -1,8 +1,6 @@
 //! The jobs of one remote that are in flight.
 //! Only keeps them: `remote/start.rs` starts jobs, `remote/settle.rs` handles their reports.
 
-use std::collections::HashMap;
-
 use super::parents::Parents;
 use super::pending::Item;
 use super::{JobId, JobKind, Now};
@@ -55,10 +53,10 @@ pub enum Origin {
     FullSync,
 }
 
-/// The jobs in flight, by number.
+/// The jobs in flight: a dozen at most, the oldest first.
 #[derive(Debug, Default)]
 pub struct Flights {
-    jobs: HashMap<JobId, Flight>,
+    jobs: Vec<(JobId, Flight)>,
     /// When the last job ended.
     last_end: Now,
     /// The last job that started was short. When both could start, short and long jobs alternate.
@@ -68,14 +66,14 @@ pub struct Flights {
 impl Flights {
     pub fn begin(&mut self, job: JobId, flight: Flight) {
         self.short_was_last = flight.is_short();
-        self.jobs.insert(job, flight);
+        self.jobs.push((job, flight));
     }
 
     /// A job has ended.
     pub fn end(&mut self, now: Now, job: JobId) -> Option<Flight> {
-        let flight = self.jobs.remove(&job)?;
+        let at = self.jobs.iter().position(|(id, _)| *id == job)?;
         self.last_end = now;
-        Some(flight)
+        Some(self.jobs.remove(at).1)
     }
 
     pub fn last_end(&self) -> Now {
@@ -95,15 +93,15 @@ impl Flights {
     }
 
     pub fn get(&self, job: JobId) -> Option<&Flight> {
-        self.jobs.get(&job)
+        self.jobs.iter().find(|(id, _)| *id == job).map(|(_, flight)| flight)
     }
 
     pub fn get_mut(&mut self, job: JobId) -> Option<&mut Flight> {
-        self.jobs.get_mut(&job)
+        self.jobs.iter_mut().find(|(id, _)| *id == job).map(|(_, flight)| flight)
     }
 
     pub fn values(&self) -> impl Iterator<Item = &Flight> {
-        self.jobs.values()
+        self.jobs.iter().map(|(_, flight)| flight)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (JobId, &Flight)> {
@@ -126,13 +124,13 @@ impl Flights {
 
     /// The job waits for its remote; true if it did not wait before.
     pub fn wait(&mut self, job: JobId) -> bool {
-        let flight = self.jobs.get_mut(&job).filter(|flight| !flight.is_waiting);
+        let flight = self.get_mut(job).filter(|flight| !flight.is_waiting);
         flight.map(|flight| flight.is_waiting = true).is_some()
     }
 
     /// The job continues; true if it waited before.
     pub fn work(&mut self, job: JobId) -> bool {
-        let flight = self.jobs.get_mut(&job).filter(|flight| flight.is_waiting);
+        let flight = self.get_mut(job).filter(|flight| flight.is_waiting);
         flight.map(|flight| flight.is_waiting = false).is_some()
     }
 }

@@ -30,18 +30,15 @@ pub struct Usage {
 impl Usage {
     /// Counts; `busy` of the workers are used.
     pub fn count(remotes: &[RemoteState], workers: usize, busy: usize) -> Self {
-        let count = |which: fn(&RemoteState) -> bool| {
-            let some = remotes.iter().filter(|remote| which(remote));
-            some.count()
-        };
-        Self {
-            workers,
-            // Jobs that continue after a wait may exceed the number of workers.
-            free: workers.saturating_sub(busy),
-            on_trial: count(RemoteState::is_on_trial),
-            without_batch: count(|remote| remote.is_active() && !remote.has_working_batch()),
-            long_jobs: remotes.iter().map(RemoteState::long_jobs).sum(),
+        // Jobs that continue after a wait may exceed the number of workers.
+        let free = workers.saturating_sub(busy);
+        let mut usage = Self { workers, free, on_trial: 0, without_batch: 0, long_jobs: 0 };
+        for remote in remotes {
+            usage.on_trial += usize::from(remote.is_on_trial());
+            usage.without_batch += usize::from(remote.is_active() && !remote.has_working_batch());
+            usage.long_jobs += remote.long_jobs();
         }
+        usage
     }
 
     /// What may start for `remote`. Up to half of the workers are reserved for batches of other remotes, one worker each, so

@@ -49,6 +49,14 @@ fn keep_ready(remotes: &RemoteTable, load_gate: &LoadGate) {
             Sessions::close_all(remotes.iter().map(|remote| remote.sessions()));
         }
         remotes.iter().for_each(|remote| remote.sessions().make_room());
+        if now.is_crowded {
+            // Nothing may start, so do not look at the sessions of hundreds of remotes now.
+            drop(remotes);
+            if load_gate.wait(now, None) {
+                continue;
+            }
+            return;
+        }
         let outdated: Vec<_> =
             remotes.iter().flat_map(|remote| remote.sessions().take_outdated()).collect();
         let goes_on = start_missing(&remotes, load_gate) || !outdated.is_empty();

@@ -14,6 +14,9 @@ use super::{Ending, Limits, Need, Session};
 /// How much of standard error is kept, in bytes: enough if every path of a batch fails.
 const STDERR_MAX: usize = 1 << 20;
 
+/// How much is read at a time, in bytes. Most runs say nothing.
+const READ_BYTES: usize = 8 << 10;
+
 /// The progress of a run is checked at least this often.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -111,6 +114,7 @@ pub(super) fn feed(
     let mut pipes = Pipes::of(session, input);
     let mut progress = Progress::start(session.pid(), limits.stall);
     let mut sample_at = SAMPLE_FIRST;
+    let has_helpers = session.spec.has_helpers();
     loop {
         if session.killer.is_hurried() {
             progress.hurry();
@@ -133,7 +137,7 @@ pub(super) fn feed(
         }
         let age = progress.age();
         if age >= sample_at {
-            let need = need_of(session.pid());
+            let need = need_of(session.pid(), has_helpers);
             needs(need);
             let pause = if need == Need::Remote { age.max(SAMPLE_WAITING) } else { age };
             sample_at = age + pause.min(LOOK);
@@ -168,7 +172,6 @@ struct Pipes<'a> {
     stderr: Option<std::process::ChildStderr>,
     rest: &'a [u8],
     deaf: bool,
-    buffer: Box<[u8]>,
 }
 
 impl<'a> Pipes<'a> {
@@ -180,7 +183,6 @@ impl<'a> Pipes<'a> {
             stderr: child.stderr.take().filter(|pipe| is_made_nonblocking(pipe.as_fd())),
             rest: input,
             deaf: false,
-            buffer: vec![0; 64 * 1024].into(),
         };
         // Most lists fit into the pipe, so they are written before the first wait.
         pipes.write();
@@ -213,11 +215,12 @@ impl<'a> Pipes<'a> {
 
     /// Reads once from each pipe; true when it read something.
     fn read(&mut self, fed: &mut Fed, output_max: usize) -> bool {
-        let stdout = read_once(&mut self.stdout, &mut self.buffer);
-        fed.keep_output(&self.buffer[..stdout], output_max);
-        fed.listen(&self.buffer[..stdout]);
-        let bytes = read_once(&mut self.stderr, &mut self.buffer);
-        fed.keep(&self.buffer[..bytes]);
+        let mut buffer = [0; READ_BYTES];
+        let stdout = read_once(&mut self.stdout, &mut buffer);
+        fed.keep_output(&buffer[..stdout], output_max);
+        fed.listen(&buffer[..stdout]);
+        let bytes = read_once(&mut self.stderr, &mut buffer);
+        fed.keep(&buffer[..bytes]);
         stdout > 0 || bytes > 0
     }
 }
@@ -342,13 +345,14 @@ fn waits_for_a_writer(pid: u32) -> bool {
     place == WAITS_FOR_A_WRITER || children(pid).into_iter().any(waits_for_a_writer)
 }
 
-/// What a process and its descendants need at this moment.
-fn need_of(pid: u32) -> Need {
+/// What a process needs at this moment, with its descendants if it has some.
+fn need_of(pid: u32, has_descendants: bool) -> Need {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name is in parentheses and may contain parentheses itself. The state follows it.
     let state = stat.iter().rposition(|&b| b == b')').and_then(|at| stat.get(at + 2));
+    let child_works = |child| need_of(child, true) == Need::Processor;
     let works = matches!(state, Some(b'R' | b'D'))
-        || children(pid).into_iter().any(|child| need_of(child) == Need::Processor);
+        || has_descendants && children(pid).into_iter().any(child_works);
     if works { Need::Processor } else { Need::Remote }
 }
 
@@ -390,7 +394,7 @@ mod tests {
     fn a_process_that_sleeps_needs_no_processor() {
         let mut sleeper = crate_sleeper();
         let (pid, mut tries) = (sleeper.id(), 0);
-        while need_of(pid) != Need::Remote {
+        while need_of(pid, true) != Need::Remote {
             tries += 1;
             assert!(tries < 1_000_000, "it never sleeps");
         }
