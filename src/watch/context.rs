@@ -126,7 +126,6 @@ impl WatchContext {
                     if self.batch.is_within_excluded(root, &path) => {}
                 RootNews::Lost { root, loss } => {
                     backend.forget(&(root, RelPath::root()));
-                    self.batch.lost_mut().retain(|(of, _)| *of != root);
                     self.batch.send(WatchEvent::RootLost { root, loss });
                 }
                 RootNews::Back { root, replaced } => {

@@ -148,9 +148,11 @@ impl Root {
             && !self.is_unmounted(&sight, mounts)
         {
             self.current = Some(sight.identity);
-            self.mounts = mounts.map(|mounts| mounts.below(&sight.real_path)).unwrap_or_default();
-            self.lost_mounts.clear();
             let replaced = replaced || sight.identity != self.first;
+            // Report what is missing below the root first: when the root is back, everything is compared.
+            if let Some(mounts) = mounts {
+                self.find_mounts(mounts.below(&sight.real_path), replaced, news);
+            }
             news.push(RootNews::Back { root, replaced });
         }
     }
@@ -168,6 +170,31 @@ impl Root {
     /// True when nothing exists at the path. After an unmount the mount point is still there.
     fn is_empty_place(&self, path: &RelPath) -> bool {
         stat(&self.path, path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Checks the mounts below a root that is back. Of these, only a missing one matters: the rest is compared with the root. If
+    /// another directory has taken the root's place, a file system is missing only where there is an empty directory.
+    fn find_mounts(
+        &mut self,
+        now: BTreeMap<RelPath, u64>,
+        replaced: bool,
+        news: &mut Vec<RootNews>,
+    ) {
+        let root = self.id;
+        let is_missing = |path: &RelPath| {
+            !now.contains_key(path) && (!replaced || is_empty_directory(&self.path, path))
+        };
+        let missing = self.mounts.iter().filter(|(path, _)| is_missing(path));
+        let missing = missing.map(|(path, id)| (path.clone(), *id));
+        let mounts = missing.chain(now.clone()).collect();
+        let is_over = |path: &&RelPath| !now.contains_key(path) && !is_missing(path);
+        let over: Vec<RelPath> = self.lost_mounts.iter().filter(is_over).cloned().collect();
+        for path in over {
+            self.lost_mounts.remove(&path);
+            news.push(RootNews::SubtreeBack { root, path });
+        }
+        self.mounts = mounts;
+        self.check_mounts(now, news);
     }
 
     fn check_mounts(&mut self, now: BTreeMap<RelPath, u64>, news: &mut Vec<RootNews>) {
@@ -270,6 +297,13 @@ fn look(path: &Path) -> io::Result<Sight> {
     }
     accessat(CWD, path, Access::READ_OK | Access::EXEC_OK, AtFlags::EACCESS)?;
     Ok(Sight { identity: Identity::of(path)?, real_path: path.canonicalize()? })
+}
+
+/// True for an empty directory, as an unmount leaves one, and for one that cannot be read. False for a link to one.
+fn is_empty_directory(root: &Path, path: &RelPath) -> bool {
+    let path = root.join(OsStr::from_bytes(path.as_bytes()));
+    path.symlink_metadata().is_ok_and(|found| found.is_dir())
+        && path.read_dir().map_or(true, |mut entries| entries.next().is_none())
 }
 
 /// Why a root cannot be opened any more, as a clause.

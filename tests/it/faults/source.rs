@@ -210,6 +210,40 @@ fn a_subdirectory_that_is_unmounted_deletes_nothing_below_it() {
 }
 
 #[test]
+fn a_root_that_comes_back_without_what_was_mounted_below_it_deletes_nothing_there() {
+    let daemon = Rsyncd::start();
+    let Some((mirror, _disk)) = mirror_with_volume(&daemon) else { return };
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    let before = picture(&daemon.data).len();
+    let aside = mirror.dir.join("aside");
+    fs::rename(&mirror.source, &aside).unwrap();
+    mirror.wait_for_output("ALARM");
+    rustix::mount::unmount(aside.join("volume"), rustix::mount::UnmountFlags::DETACH).unwrap();
+    fs::rename(&aside, &mirror.source).unwrap();
+    mirror.wait_for_output("ALARM: volume in ");
+    mirror.write("d0/f0", "changed");
+    wait_for_content(&daemon.at("d0/f0"), "changed");
+    nothing_is_deleted(&daemon, before);
+}
+
+#[test]
+fn what_was_unmounted_below_a_root_that_was_away_is_sent_when_it_is_mounted_again() {
+    let daemon = Rsyncd::start();
+    let Some((mirror, disk)) = mirror_with_volume(&daemon) else { return };
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    drop(disk);
+    mirror.wait_for_output("ALARM: volume in ");
+    let aside = mirror.dir.join("aside");
+    fs::rename(&mirror.source, &aside).unwrap();
+    mirror.wait_for_output("ALARM: watch path");
+    fs::write(aside.join("d0/unseen"), "x").unwrap();
+    fs::rename(&aside, &mirror.source).unwrap();
+    let Some(_disk) = Tmpfs::mount(&mirror.at("volume"), "size=4m") else { return };
+    mirror.write("volume/new", "x");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "with the file system mounted again");
+}
+
+#[test]
 fn what_was_pending_in_a_subdirectory_that_is_not_mounted_at_the_next_start_is_not_deleted() {
     let mut daemon = Rsyncd::start();
     let Some((mut mirror, disk)) = mirror_with_volume(&daemon) else { return };
