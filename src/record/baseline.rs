@@ -87,6 +87,8 @@ type Names = BTreeMap<Box<[u8]>, Vec<(u64, EntryState)>>;
 #[derive(Debug, Default)]
 pub struct Delta {
     dirs: BTreeMap<DirKey, Names>,
+    /// The order of the last observation of all names in a directory.
+    listed: BTreeMap<DirKey, u64>,
     /// The highest order of an observation.
     pub order: u64,
     /// When the last observation was written; 0 when there is none.
@@ -119,6 +121,11 @@ impl Delta {
 
     fn add(&mut self, order: u64, path: &RelPath, state: EntryState) {
         let key = DirKey::new(path);
+        if state == EntryState::Listed {
+            let last = self.listed.entry(key).or_default();
+            *last = order.max(*last);
+            return;
+        }
         let (dir, name) = key.split().unwrap_or_default();
         let states = self.dirs.entry(dir.clone()).or_default();
         states.entry(name.into()).or_default().push((order, state));
@@ -146,6 +153,9 @@ pub struct Baseline {
     snapshot: SnapshotFile,
     next: Option<Listing>,
     delta: Delta,
+    /// Directories that were missing at an observation, with the order of the last one. What was on record below is void: if the
+    /// directory comes back, its copy does not.
+    missing: BTreeMap<DirKey, u64>,
 }
 
 impl Baseline {
@@ -155,7 +165,7 @@ impl Baseline {
             states.sort_by_key(|(order, _)| *order);
         }
         let next = snapshot.next()?;
-        Ok(Self { snapshot, next, delta })
+        Ok(Self { snapshot, next, delta, missing: BTreeMap::new() })
     }
 
     /// The directory of the next listing.
@@ -179,20 +189,74 @@ impl Baseline {
             }
             _ => None,
         };
+        let void_before = self.void_before(&dir);
+        let base = base.filter(|_| void_before.is_none());
         let entries = base.map(|listing| listing.entries).unwrap_or_default();
-        let Some(states) = self.delta.dirs.remove(&dir) else {
+        let snapshot_order = self.snapshot.header.order;
+        let listed_at = self.delta.listed.remove(&dir).filter(|order| *order >= snapshot_order);
+        let states = self.delta.dirs.remove(&dir);
+        if states.is_none() && listed_at.is_none() {
             return Ok(Some(Listing { dir, entries }));
-        };
-        let mut merged: BTreeMap<_, _> = entries.into_iter().collect();
-        for (name, states) in states {
-            let old = merged.get(&name).copied();
-            match fold(old, self.snapshot.header.order, &states) {
-                Some(stamp) => merged.insert(name, stamp),
-                None => merged.remove(&name),
-            };
         }
-        Ok(Some(Listing { dir, entries: merged.into_iter().collect() }))
+        let mut names: BTreeMap<_, _> =
+            entries.into_iter().map(|(name, stamp)| (name, (Some(stamp), Vec::new()))).collect();
+        for (name, mut states) in states.into_iter().flatten() {
+            states.retain(|(order, _)| void_before.is_none_or(|void| void <= *order));
+            names.entry(name).or_default().1 = states;
+        }
+        let mut merged = Vec::new();
+        for (name, (old, states)) in names {
+            let mut missing_at = last_missing(old, snapshot_order, &states);
+            let mut stamp = fold(old, snapshot_order, &states);
+            let unlisted_at = listed_at.filter(|_| !name.is_empty());
+            if let Some(order) = unlisted_at.filter(|order| !is_seen_since(&states, *order)) {
+                // Its copy may be gone. The name stays on record, so that no deletion is missed.
+                stamp = stamp.map(EntryStamp::name_only);
+                missing_at = missing_at.max(stamp.filter(|it| it.has(DIR)).map(|_| order));
+            }
+            if let Some(order) = missing_at {
+                self.missing.insert(dir.join(&name), order);
+            }
+            merged.extend(stamp.map(|stamp| (name, stamp)));
+        }
+        Ok(Some(Listing { dir, entries: merged }))
     }
+
+    /// The order of the last observation at which the directory, or one above it, was missing.
+    fn void_before(&self, dir: &DirKey) -> Option<u64> {
+        let mut void = None;
+        let mut at = (!self.missing.is_empty()).then(|| dir.clone());
+        while let Some(key) = at {
+            void = void.max(self.missing.get(&key).copied());
+            at = key.split().map(|(above, _)| above);
+        }
+        void
+    }
+}
+
+/// True if the name was observed at that order or later.
+fn is_seen_since(states: &[(u64, EntryState)], order: u64) -> bool {
+    let is_seen = |state: &EntryState| !matches!(state, EntryState::Touched(_));
+    states.iter().any(|(seen, state)| *seen >= order && is_seen(state))
+}
+
+/// The order of the last observation at which a name that was a directory was none. Observations older than the snapshot do not
+/// count.
+fn last_missing(
+    old: Option<EntryStamp>,
+    snapshot_order: u64,
+    states: &[(u64, EntryState)],
+) -> Option<u64> {
+    let is_dir = |state: &EntryState| matches!(state, EntryState::Present(s) if s.has(DIR));
+    let was_dir = old.is_some_and(|stamp| stamp.has(DIR));
+    if !was_dir && !states.iter().any(|(_, state)| is_dir(state)) {
+        return None;
+    }
+    let is_missing =
+        |state: &EntryState| !matches!(state, EntryState::Touched(_)) && !is_dir(state);
+    let missing =
+        states.iter().filter(|(order, state)| *order >= snapshot_order && is_missing(state));
+    missing.map(|(order, _)| *order).max()
 }
 
 /// The state of one name after all its observations. In doubt the name stays on record, so that no deletion is missed.
@@ -215,6 +279,8 @@ fn fold(
             // The observation is older than the snapshot, although it was written later: trust the snapshot.
             EntryState::Absent if *order < snapshot_order => known,
             EntryState::Absent => None,
+            // It is kept for the directory, not for a name.
+            EntryState::Listed => known,
         }
     })
 }

@@ -79,6 +79,12 @@ impl EntryStamp {
     /// A directory of which only the name is known.
     pub const NAMED_DIR: Self = Self { flags: DIR | NAME_ONLY, ino: 0, ctime: 0 };
 
+    /// The same entry when its state is not known any more: any state counts as changed.
+    pub fn name_only(self) -> Self {
+        let flags = self.flags & (DIR | MOUNT | UNKNOWN_BELOW) | NAME_ONLY;
+        Self { flags, ino: 0, ctime: 0 }
+    }
+
     /// True when `flag` is set.
     pub fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -186,6 +192,8 @@ pub enum EntryState {
     Touched(EntryStamp),
     /// It does not exist, nor anything below it.
     Absent,
+    /// A directory that holds no other names than those in the same observation.
+    Listed,
 }
 
 /// Appends one entry to a delta frame's payload (which begins with the order and the time, 8 bytes each).
@@ -200,6 +208,7 @@ pub fn encode_entry(out: &mut Vec<u8>, path: &RelPath, state: EntryState) {
             put_stamp(out, stamp);
         }
         EntryState::Absent => out.push(b'a'),
+        EntryState::Listed => out.push(b'l'),
     }
     put_bytes(out, path.as_bytes());
 }
@@ -218,18 +227,24 @@ pub struct DeltaFrame {
 /// Reads a delta frame's payload.
 pub fn decode_delta_frame(payload: &[u8]) -> Option<DeltaFrame> {
     let mut bytes = Bytes(payload);
-    let mut frame =
-        DeltaFrame { order: bytes.u64()?, alive: bytes.u64()? as i64, entries: Vec::new() };
+    let (order, alive) = (bytes.u64()?, bytes.u64()? as i64);
+    Some(DeltaFrame { order, alive, entries: decode_entries(bytes.0)? })
+}
+
+/// Reads the entries that [`encode_entry`] has written.
+pub fn decode_entries(bytes: &[u8]) -> Option<Vec<(RelPath, EntryState)>> {
+    let (mut bytes, mut entries) = (Bytes(bytes), Vec::new());
     while let Some(kind) = bytes.u8() {
         let state = match kind {
             b'p' => EntryState::Present(bytes.stamp()?),
             b't' => EntryState::Touched(bytes.stamp()?),
             b'a' => EntryState::Absent,
+            b'l' => EntryState::Listed,
             _ => return None,
         };
-        frame.entries.push((RelPath::new(bytes.bytes()?)?, state));
+        entries.push((RelPath::new(bytes.bytes()?)?, state));
     }
-    Some(frame)
+    Some(entries)
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {

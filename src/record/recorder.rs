@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::format::{DIR, DirKey, EntryStamp, EntryState, NAME_ONLY, UNKNOWN_BELOW, encode_entry};
+use super::format::{
+    DIR, DirKey, EntryStamp, EntryState, NAME_ONLY, UNKNOWN_BELOW, decode_entries, encode_entry,
+};
 use super::walk::{Wanted, list, stamp_of};
 use crate::change::Scope;
 use crate::path::RelPath;
@@ -94,6 +96,7 @@ impl Recorder {
         let Ok(listing) = list(&self.root, &DirKey::new(path), wanted) else {
             return;
         };
+        encode_entry(entries, path, EntryState::Listed);
         for (name, stamp) in &listing.entries {
             if let Some(path) = path.join(name) {
                 let stamp =
@@ -113,8 +116,11 @@ impl Recorder {
         let start = entries.len();
         let mut todo = vec![DirKey::new(top)];
         while let Some(key) = todo.pop() {
-            let listing = list(&self.root, &key, wanted).ok();
-            for (name, stamp) in listing.into_iter().flat_map(|listing| listing.entries) {
+            let Ok(listing) = list(&self.root, &key, wanted) else { continue };
+            if let Some(directory) = key.path(b"") {
+                encode_entry(entries, &directory, EntryState::Listed);
+            }
+            for (name, stamp) in listing.entries {
                 if name.is_empty() {
                     continue;
                 }
@@ -136,6 +142,20 @@ impl Recorder {
 }
 
 impl Observation {
+    /// The same names without their states: they get on record if they are not, and nothing on record changes.
+    #[must_use]
+    pub fn names_only(&self) -> Self {
+        let mut entries = Vec::new();
+        for (path, state) in decode_entries(&self.entries).into_iter().flatten() {
+            if let EntryState::Present(stamp) = state {
+                let stamp =
+                    EntryStamp { flags: stamp.flags & DIR | NAME_ONLY, ..EntryStamp::default() };
+                encode_entry(&mut entries, &path, EntryState::Present(stamp));
+            }
+        }
+        Self { order: self.order, entries }
+    }
+
     /// Encodes the observation as a sealed frame of the delta.
     pub(super) fn seal(&self, now_ns: i64) -> Vec<u8> {
         let mut frame = Vec::with_capacity(seal::HEAD_LEN + 16 + self.entries.len());

@@ -110,6 +110,66 @@ fn first_start_knows_nothing_and_the_second_finds_nothing() {
 }
 
 #[test]
+fn what_is_below_a_directory_that_was_gone_and_came_back_is_named() {
+    for (is_replaced, is_merged) in [(false, false), (true, false), (false, true)] {
+        let bed = Bed::new(&["d/s/x", "d/y", "e"]);
+        let (_, _, mut record) = bed.start();
+        fs::rename(bed.at("d"), bed.at("aside")).unwrap();
+        if is_replaced {
+            bed.write("d", "a file");
+        }
+        bed.deliver(&mut record, &[("d", ENTRY), ("aside", TREE)]);
+        if is_replaced {
+            fs::remove_file(bed.at("d")).unwrap();
+        }
+        bed.write("d/new", "");
+        bed.deliver(&mut record, &[("d/new", ENTRY)]);
+        if is_merged {
+            record.merge_above = 0;
+            let merger = record.start_merge().unwrap();
+            record.merged(merger.run());
+        }
+        drop(record);
+        // Moving a directory does not change what is in it, but its copy is deleted.
+        fs::rename(bed.at("aside/s"), bed.at("d/s")).unwrap();
+        let found = bed.found();
+        assert!(found.contains(&("d/s/x".into(), ENTRY)), "{is_replaced} {is_merged} {found:?}");
+        assert!(!found.contains(&("d/new".into(), ENTRY)), "{is_replaced} {is_merged} {found:?}");
+    }
+}
+
+#[test]
+fn what_was_missing_in_a_delivered_tree_and_came_back_is_named() {
+    for scope in [TREE, Scope::Listing] {
+        let bed = Bed::new(&["d/s/x", "d/y"]);
+        let (_, _, mut record) = bed.start();
+        fs::rename(bed.at("d/s"), bed.at("aside")).unwrap();
+        bed.deliver(&mut record, &[("d", scope)]);
+        drop(record);
+        fs::rename(bed.at("aside"), bed.at("d/s")).unwrap();
+        let found = bed.found();
+        assert!(found.contains(&("d/s/x".into(), ENTRY)), "{scope:?} {found:?}");
+    }
+}
+
+#[test]
+fn a_name_that_is_recorded_without_its_state_is_gone_later_and_forgets_nothing() {
+    let bed = Bed::new(&["old"]);
+    let (_, _, mut record) = bed.start();
+    bed.write("new", "x");
+    fs::remove_file(bed.at("old")).unwrap();
+    let items = [(path("new"), ENTRY), (path("old"), ENTRY)];
+    let observation = record.recorder().observe(&items, &|_, _| true);
+    record.append(&observation.names_only());
+    drop(record);
+    fs::remove_file(bed.at("new")).unwrap();
+    let found = bed.found();
+    for gone in ["new", "old"] {
+        assert!(found.contains(&(gone.into(), ENTRY)), "{gone} {found:?}");
+    }
+}
+
+#[test]
 fn exactly_what_changed_during_the_downtime_is_named() {
     let names = ["same", "gone", "touched", "old-name", "link-to", "d/same", "d/gone"];
     let bed = Bed::new(&names);

@@ -25,7 +25,7 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let item = (name(), prop_oneof![3 => Just(ENTRY), 1 => Just(TREE)]);
+    let item = (name(), prop_oneof![4 => Just(ENTRY), 1 => Just(Scope::Listing), 1 => Just(TREE)]);
     prop_oneof![
         4 => name().prop_map(Step::Write),
         2 => name().prop_map(Step::MakeDir),
@@ -111,7 +111,7 @@ fn change_tree(bed: &Bed, step: &Step, version: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_start_names_all_that_differs(steps in prop::collection::vec(step(), 1..40)) {

@@ -36,6 +36,26 @@ fn received(daemon: &Rsyncd, from: usize) -> Vec<String> {
 }
 
 #[test]
+fn a_directory_that_is_moved_out_before_a_kill_and_back_after_it_is_sent_as_a_whole() {
+    let daemon = Rsyncd::start();
+    let mut mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("d/sub/file", "1");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    mirror.wait_for_record();
+    // What changed shortly before the end is sent in any case.
+    std::thread::sleep(Duration::from_millis(300));
+    let aside = mirror.dir.join("aside");
+    fs::rename(mirror.at("d"), &aside).unwrap();
+    wait_until("its copy is deleted", || !daemon.at("d").exists());
+    mirror.write("marker", "end");
+    assert_eq!(crate::control::run(&mirror, "flush", &[]).status.code(), Some(0));
+    mirror.kill();
+    fs::rename(&aside, mirror.at("d")).unwrap();
+    mirror.launch();
+    wait_until_same(&mirror.source, &daemon.data, SOON, "with the directory back");
+}
+
+#[test]
 fn changes_during_downtime_are_delivered_and_nothing_else_is_sent() {
     for end in [Signal::TERM, Signal::KILL] {
         let daemon = logging_daemon();
