@@ -252,6 +252,9 @@ impl Journal {
     /// As [`Journal::commit`], but returns only when it is durable.
     pub fn commit_durably(&mut self) {
         self.commit();
+        // A successor that takes the journal's place now holds what was appended after its own sync.
+        self.syncer.finish();
+        self.adopt_successor();
         self.syncer.sync(&self.live.file);
         self.syncer.finish();
         self.commit();

@@ -159,6 +159,11 @@ impl CatchUp {
         turn.is_some_and(|turn| !matches!(turn, Turn::Free | Turn::Merge(Next::Nothing)))
     }
 
+    /// True while a walk of `root` is running that nobody can confirm: what it finds is not known yet.
+    pub fn is_at_walk(&self, root: RootId) -> bool {
+        matches!(self.turns.get(root.0), Some(Turn::Walk(_)))
+    }
+
     /// Starts a walk of `root`; false when there is no record to compare with. `is_confirmed`: an operator has confirmed
     /// any deletions.
     pub fn start(&mut self, root: RootId, is_confirmed: bool) -> bool {

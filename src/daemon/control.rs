@@ -495,8 +495,14 @@ impl Mirror {
 
     /// Allows the deletions that the guard holds back, as an operator has confirmed them.
     fn confirm_deletions(&mut self) -> Vec<String> {
-        let (confirmed, events) = self.trust.confirm();
+        let (confirmed, at_walk, events) = self.trust.confirm();
         let mut notes = Vec::new();
+        for root in at_walk {
+            let path = self.teller.names.root(root);
+            notes.push(format!(
+                "{path} is being searched for changes: confirm again if the alarm is repeated"
+            ));
+        }
         for root in confirmed {
             let path = self.teller.names.root(root);
             log::warn!("deletions below {path} are confirmed by an operator");

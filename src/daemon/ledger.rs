@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::unacknowledged::{Acknowledgement, Unacknowledged};
 use crate::change::{Extent, RemoteId, RootId, Scope, WatchEvent};
 use crate::engine::pending::Item;
-use crate::engine::{Engine, Event, FlushId, FullSyncCause, Job, JobId, JobKind, Settled};
+use crate::engine::{
+    Engine, Event, FlushId, FullSyncCause, FullSyncFilter, Job, JobId, JobKind, Settled,
+};
 use crate::journal::{Journal, Seq};
 use crate::path::RelPath;
 use crate::record::Observation;
@@ -187,7 +189,9 @@ impl Ledger {
         }
         let delivered = settled.delivered.iter().chain(&settled.rechecked);
         let delivered: Vec<_> = delivered.map(pair).collect();
-        if !delivered.is_empty() {
+        // A scheduled sync is not in the journal, and it may have left out what is.
+        let is_scheduled = job.kind == JobKind::Trees(FullSyncFilter::Crontab);
+        if !delivered.is_empty() && !is_scheduled {
             self.unacknowledged.add(Acknowledgement::Delivered(settled.remote, job.seq, delivered));
         }
         Some(job.root)

@@ -159,6 +159,7 @@ impl Mirror {
         match event {
             ProcessEvent::Signal(signal) => self.signal(signal),
             ProcessEvent::Control(asked) => self.control(asked),
+            // Any event makes `take_in` read the shortage.
             ProcessEvent::MemoryShort => self.handle(Event::DeadlineReached),
         }
     }
@@ -232,7 +233,7 @@ impl Mirror {
     fn job_done(&mut self, job: JobId, report: JobReport, observation: Option<Observation>) {
         if let (Verdict::Done, Some(observation), Some(root)) =
             (&report.verdict, observation, self.ledger.root_of(job))
-            && self.trust.records(root)
+            && let Some(observation) = self.trust.recordable(root, observation)
         {
             self.ledger.observed(root, observation);
         }

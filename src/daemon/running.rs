@@ -165,7 +165,6 @@ impl RunningDaemon {
         let remotes = RemoteWorkers::new(config, &sources, &filter, state.map(StateDir::path));
         end_orphans(state);
         let exclude = exclude_of(&filter);
-        let (journal, replay) = open_journal(config, state)?;
         let records = open_records(config, state);
         let recorders: Vec<Option<Recorder>> =
             records.iter().map(|record| record.as_ref().map(Record::recorder)).collect();
@@ -180,7 +179,6 @@ impl RunningDaemon {
         let (destinations, workers_count) = (remotes.destinations(), workers);
         let teller = make_teller(args, config, &remotes, &sources, log)?;
         let engine = Engine::new(EngineSetup {
-            roots: config.mirrors.len(),
             remotes: roots_of_remotes.clone(),
             workers,
             pending_max: PENDING_MAX,
@@ -207,6 +205,8 @@ impl RunningDaemon {
         });
         let restored_from = sources.clone();
         let trust = Trust::new(sources, teller.names.clone(), catch_up);
+        // This renews the journal for these remotes. If anything before it fails, the old configuration goes on with its journal.
+        let (journal, replay) = open_journal(config, state)?;
         if let (Some(journal), Some(state)) = (&journal, holder.clone()) {
             report_loss_of_state(journal, state, sender.clone());
         }

@@ -104,10 +104,14 @@ impl Trust {
         }
     }
 
-    /// True when deliveries below `root` are recorded. Otherwise the record would forget entries that are gone here but
-    /// not deleted on the remotes yet.
-    pub fn records(&self, root: RootId) -> bool {
-        self.catch_up.is_some() && !self.restrained.contains_key(&root)
+    /// What of an observation below `root` is recorded. While deletions are undecided or withheld these are only new names: the record
+    /// must not forget entries that are gone here but not deleted on the remotes yet.
+    pub fn recordable(&self, root: RootId, observation: Observation) -> Option<Observation> {
+        self.catch_up.as_ref()?;
+        Some(match self.restrained.contains_key(&root) {
+            true => observation.names_only(),
+            false => observation,
+        })
     }
 
     /// Records the observation of a job that has succeeded.
@@ -376,15 +380,19 @@ impl Trust {
             || self.catch_up.as_ref().is_some_and(|catch_up| catch_up.is_walking(root))
     }
 
-    /// Handles an operator's confirmation at run time: returns the roots whose deletions were held back, and the events
-    /// that follow.
-    pub fn confirm(&mut self) -> (Vec<RootId>, Vec<Event>) {
-        let (mut confirmed, mut events) = (Vec::new(), Vec::new());
+    /// Handles an operator's confirmation at run time: returns the roots whose deletions were held back, those where a walk is
+    /// running, which must be confirmed again after its alarm, and the events that follow.
+    pub fn confirm(&mut self) -> (Vec<RootId>, Vec<RootId>, Vec<Event>) {
+        let (mut confirmed, mut at_walk, mut events) = (Vec::new(), Vec::new(), Vec::new());
         for root in self.roots() {
             if self.counts.contains_key(&root) {
                 let verdict = main_event::CountVerdict::Enough;
                 events.extend(self.counted(&Counted { root, verdict }));
             } else if self.deletions(root) == Deletions::Withheld {
+                if self.catch_up.as_ref().is_some_and(|catch_up| catch_up.is_at_walk(root)) {
+                    at_walk.push(root);
+                    continue;
+                }
                 self.confirmed.insert(root);
                 // A walk finds first what is gone. If it cannot start, compare whole directories.
                 if !self.look_for_changes(root) {
@@ -396,7 +404,7 @@ impl Trust {
             }
             confirmed.push(root);
         }
-        (confirmed, events)
+        (confirmed, at_walk, events)
     }
 
     /// Warns before a full sync about roots in which it will delete nothing.
