@@ -63,8 +63,6 @@ pub type Now = Duration;
 /// What never changes while the engine runs.
 #[derive(Debug, Clone)]
 pub struct EngineSetup {
-    /// How many watch roots there are.
-    pub roots: usize,
     /// For each remote, the root that it mirrors.
     pub remotes: Vec<RootId>,
     /// How many jobs may be at work (`-n`); those that wait for their remotes do not count.
@@ -107,7 +105,7 @@ pub enum Event {
     Flush(FlushId, Vec<(RemoteId, Vec<RelPath>)>),
     /// Nobody waits for this flush any longer.
     FlushForgotten(FlushId),
-    /// What the last run did not deliver (from the journal), or what the walk after downtime found.
+    /// What the journal says the last run did not deliver.
     Restored(RemoteId, Vec<Item>),
     /// What the journal holds of paths that are absent now although no event reported their deletion. Their file system may not be
     /// mounted, so they wait for the decision about deletions.
@@ -271,7 +269,9 @@ impl Engine {
                 self.restore(remote, &items, restore, &mut actions);
             }
             Event::JobOpened(job, directories) => {
-                self.remotes.iter_mut().for_each(|remote| remote.open(job, &directories));
+                let mut remotes = self.remotes.iter_mut();
+                let remote = remotes.find(|remote| remote.holds(job));
+                remote.into_iter().for_each(|remote| remote.open(job, &directories));
             }
             Event::JobWaits(job) => {
                 let mut remotes = self.remotes.iter_mut();
@@ -287,7 +287,12 @@ impl Engine {
             Event::Stop if self.life == Life::Working => self.life = Life::Stopping,
             Event::Stop => {}
         }
-        self.remotes.iter_mut().for_each(|remote| remote.note_age(now));
+        for remote in &mut self.remotes {
+            remote.note_age(now);
+            if remote.note_logged_outage() && !actions.contains(&Action::FailLogChanged) {
+                actions.push(Action::FailLogChanged);
+            }
+        }
         self.finish_flushes(&mut actions);
         self.dispatch(now, &mut actions);
         actions

@@ -62,7 +62,6 @@ fn processor_time() -> Duration {
 
 fn engine(pending_max: usize) -> Engine {
     Engine::new(EngineSetup {
-        roots: 1,
         remotes: vec![RootId(0)],
         workers: 10,
         pending_max,

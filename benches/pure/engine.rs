@@ -35,7 +35,6 @@ fn changes(count: usize, per_event: usize, order: Order, size: Size) -> Vec<Even
 
 fn engine() -> Engine {
     Engine::new(EngineSetup {
-        roots: 1,
         remotes: vec![RootId(0)],
         workers: 10,
         pending_max: usize::MAX,

@@ -36,7 +36,6 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let setup = EngineSetup {
-            roots: 1,
             remotes: vec![ROOT],
             workers: 10,
             pending_max: 100_000,

@@ -20,15 +20,8 @@ pub struct Contact {
     up_since: Now,
     /// When the ready sessions are to end; `None`: only those are left that stay while the remote is idle.
     sessions_until: Option<Now>,
-}
-
-/// What follows from a failure.
-#[derive(Debug, Clone, Copy)]
-pub struct WentDown {
-    /// It is the first failure of its kind in this outage.
-    pub is_first_of_kind: bool,
-    /// The outage was added to the fail log, or removed.
-    pub changes_fail_log: bool,
+    /// The fail log names the remote as down.
+    is_listed: bool,
 }
 
 impl Contact {
@@ -55,17 +48,21 @@ impl Contact {
         self.up_since
     }
 
-    /// A job that began at `began` has failed. `salt` spreads the tries of many remotes.
-    pub fn fail(&mut self, now: Now, began: Now, salt: u64, failure: Failure) -> WentDown {
-        let was_logged = self.outage.as_ref().is_some_and(Outage::is_logged);
+    /// A job that began at `began` has failed. `salt` spreads the tries of many remotes. True for the first failure of its kind in
+    /// this outage.
+    pub fn fail(&mut self, now: Now, began: Now, salt: u64, failure: Failure) -> bool {
         // If nothing was delivered since the remote answered, the outage was never over.
         let before = self.outage.take().or(self.recovering.take());
         let is_first_of_kind = before.as_ref().is_none_or(|before| !before.has_had(failure.kind));
         let outage = Outage::after_failure(before, now, began, salt, failure);
-        let changes_fail_log = outage.is_logged() != was_logged;
         self.outage = Some(outage);
         self.sessions_until = None;
-        WentDown { is_first_of_kind, changes_fail_log }
+        is_first_of_kind
+    }
+
+    /// Notes whether the fail log has to name the remote as down; true if that is new.
+    pub fn list(&mut self, is_listed: bool) -> bool {
+        std::mem::replace(&mut self.is_listed, is_listed) != is_listed
     }
 
     /// The remote has answered. Returns the outage that this ends.

@@ -16,7 +16,7 @@ pub enum Condition {
     At(Now),
     /// A recheck: at this time, or later when the remote answers.
     Answered(Now),
-    /// When nothing has been pending or in flight in batches for a moment.
+    /// When nothing has been pending, and no batch in flight, for a moment.
     Quiet,
     /// When deletions are allowed.
     Deletions,
@@ -63,7 +63,7 @@ const MOVED_ON: usize = 6;
 pub struct Outlook {
     /// The remote answers.
     pub answers: Option<Now>,
-    /// Nothing is pending or in flight.
+    /// Nothing is pending, and no batch is in flight.
     pub quiet: Option<Now>,
     /// Deletions are allowed.
     pub deletions: Option<Now>,

@@ -304,7 +304,6 @@ impl Script {
 
 fn run_script(text: &str) -> String {
     let mut setup = EngineSetup {
-        roots: 1,
         remotes: vec![ROOT],
         workers: 10,
         pending_max: 1_000_000,

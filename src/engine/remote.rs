@@ -24,7 +24,7 @@ use super::full_sync::FullSync;
 use super::locks::{LockKind, Owner, PathLocks};
 use super::pending::{Item, Mark, Marked};
 use super::permission::{Deletions, Permission};
-use super::retry::{FailingPaths, REMINDER};
+use super::retry::{FailingPaths, Outage, REMINDER};
 use super::schedule::Pace;
 use super::{
     Action, Extraneous, FailLogEntry, FullSyncCause, FullSyncFilter, JobId, JobKind, Notice, Now,
@@ -303,12 +303,21 @@ impl RemoteState {
 
     pub fn fail_log(&self) -> Vec<FailLogEntry> {
         let entry = |code, path| FailLogEntry { remote: self.setup.id, code, path };
-        let outage = self.contact.outage();
-        let down = outage.filter(|outage| outage.is_logged() && self.waiting() > 0);
-        let down = down.map(|outage| entry(outage.code(), None));
+        let down = self.logged_outage().map(|outage| entry(outage.code(), None));
         let logged = self.failing.logged();
         let paths = logged.map(|(path, f)| entry(f.failure.code, Some(path.clone())));
         down.into_iter().chain(paths).collect()
+    }
+
+    /// The outage, if it belongs in the fail log: the remote lacks changes.
+    fn logged_outage(&self) -> Option<&Outage> {
+        self.contact.outage().filter(|outage| outage.is_logged() && self.waiting() > 0)
+    }
+
+    /// Call it after each event; true when the outage has to be added to the fail log, or removed.
+    pub fn note_logged_outage(&mut self) -> bool {
+        let is_logged = self.logged_outage().is_some();
+        self.contact.list(is_logged)
     }
 
     /// The file system mounted at `path` is gone: nothing at or below it is sent until it is back.
@@ -373,8 +382,8 @@ impl RemoteState {
 
     /// When the conditions of deferred paths are met.
     fn outlook(&self) -> Outlook {
-        // A disputed directory is sent when no batch runs: beside another one it could be disputed again.
         let answers = self.contact.is_up() && self.permission.may_start();
+        // A disputed directory is sent when no batch runs: beside another one it could be disputed again.
         let is_quiet = self.backlog.pending.is_empty() && self.flights.count(Flight::is_short) == 0;
         Outlook {
             answers: answers.then_some(Now::ZERO),

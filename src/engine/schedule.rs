@@ -88,7 +88,6 @@ mod tests {
     fn a_change_that_fell_due_between_two_calls_is_not_forgotten() {
         let (root, remote) = (RootId(0), RemoteId(0));
         let mut engine = Engine::new(EngineSetup {
-            roots: 1,
             remotes: vec![root],
             workers: 4,
             pending_max: 100,

@@ -145,7 +145,6 @@ impl World {
         let remotes: Vec<RootId> =
             (0..roots as u64 + rng.below(3)).map(|i| RootId(i as usize % roots)).collect();
         let setup = EngineSetup {
-            roots,
             remotes: remotes.clone(),
             workers: 1 + rng.below(12) as usize,
             pending_max: [8, 40, 100_000][rng.below(3) as usize],

@@ -69,7 +69,6 @@ mod tests {
     /// An engine with one remote that answers.
     fn engine() -> Engine {
         let setup = EngineSetup {
-            roots: 1,
             remotes: vec![ROOT],
             workers: 9,
             pending_max: 100,

@@ -1,7 +1,7 @@
 //! Handles a job's report: what is delivered, failed, returned or put back, and whether the remote is up.
 //! Starts nothing.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry};
 use std::time::Duration;
 
 use super::{Flight, FlushMark, Origin, RemoteState};
@@ -42,6 +42,15 @@ struct Sorted {
     log: FailLogChange,
 }
 
+impl Blame {
+    /// What is retried below these items, which count as delivered: the journal has to name it, too.
+    fn items_below(&self, items: &[Item]) -> Vec<Item> {
+        let own: HashSet<&RelPath> = items.iter().map(|item| &item.path).collect();
+        let below = self.again.iter().filter(|(path, _)| !own.contains(path));
+        below.map(|(path, (mark, _))| Item { path: path.clone(), mark: *mark }).collect()
+    }
+}
+
 impl RemoteState {
     /// Handles a worker's report.
     pub fn job_done(&mut self, now: Now, id: JobId, report: JobReport, actions: &mut Vec<Action>) {
@@ -74,14 +83,10 @@ impl RemoteState {
     fn goes_down(&mut self, now: Now, began: Now, failure: Failure, out: &mut Vec<Action>) {
         let (remote, root, pending) = (self.setup.id, self.setup.root, self.waiting());
         let salt = remote.0 as u64 + 1;
-        let down = self.contact.fail(now, began, salt, failure.clone());
-        if down.is_first_of_kind {
+        if self.contact.fail(now, began, salt, failure.clone()) {
             out.push(Action::Notify(Notice::Failed { remote, root, failure, pending }));
         }
         out.push(Action::CloseSessions(remote));
-        if down.changes_fail_log {
-            out.push(Action::FailLogChanged);
-        }
     }
 
     fn comes_up(&mut self, now: Now, flight: &Flight, actions: &mut Vec<Action>) {
@@ -95,9 +100,6 @@ impl RemoteState {
         self.put_off_rechecks(now, outage.since);
         if outage.tries == 0 {
             return;
-        }
-        if outage.is_logged() {
-            actions.push(Action::FailLogChanged);
         }
         // Jobs that are still in flight have connections from before the outage.
         if !self.flights.is_empty() && now - outage.since >= CONNECTIONS_OUTLIVE {
@@ -200,6 +202,7 @@ impl RemoteState {
         let undone: Vec<RelPath> = blame.undone.iter().cloned().collect();
         let Sorted { delivered, withheld, rechecked, log } =
             self.sort(&flight, &back, &blame.undone, deleted_below);
+        let failed_below = blame.items_below(&flight.items);
         let log = log.max(self.note_failures(now, blame, actions));
         self.retry_siblings(now, flight.began, &delivered);
         self.take_back(now, &flight, &returned);
@@ -218,6 +221,7 @@ impl RemoteState {
             self.finish_full_sync(now, returned.len(), actions);
         }
         returned.extend(self.recheck_sent(&flight.items));
+        returned.extend(failed_below);
         if log == FailLogChange::Changed {
             actions.push(Action::FailLogChanged);
         }

@@ -71,6 +71,34 @@ fn what_a_remote_refuses_stands_in_the_fail_log_until_it_is_delivered() {
 }
 
 #[test]
+fn what_is_refused_in_the_middle_of_a_tree_is_sent_after_a_restart() {
+    for is_killed in [false, true] {
+        let daemon = Rsyncd::start();
+        fs::create_dir(daemon.at("locked")).unwrap();
+        let Some(lock) = Immutable::make(daemon.at("locked")) else { return };
+        // Without ready sessions nothing is confirmed later, which would note the path once more.
+        let rsync = "<session ready=\"0\"/>".into();
+        let setup = Setup { args: vec!["-r".into()], rsync, ..Setup::to(&daemon) };
+        let mut mirror = Mirror::prepare(&setup);
+        mirror.write("locked/refused", "x");
+        mirror.write("free", "y");
+        mirror.launch();
+        mirror.wait_for_output("is done in");
+        wait_for_content(&daemon.at("free"), "y");
+        wait_until("the refused path is in the fail log", || script(&mirror).contains("refused"));
+        mirror.wait_for_record();
+        match is_killed {
+            true => mirror.kill(),
+            false => assert!(mirror.stop().success()),
+        }
+        drop(lock);
+        mirror.set_args(&[]);
+        mirror.launch();
+        wait_until_same(&mirror.source, &daemon.data, SOON, "after the restart");
+    }
+}
+
+#[test]
 fn a_remote_that_stays_down_stands_in_the_fail_log() {
     let mut daemon = Rsyncd::start();
     let mirror = Mirror::start(&Setup::to(&daemon));
