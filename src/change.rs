@@ -62,7 +62,8 @@ pub struct Change {
     pub scope: Scope,
     /// Its old name in the same root, if the kernel reported a move. Only a hint: it may be wrong.
     pub moved_from: Option<RelPath>,
-    /// The kernel's event. Only a deletion affects what is sent; otherwise it is for plugins and the debug output.
+    /// The kernel's event. It decides whether something may have to be deleted or compared by content, and whether failing paths
+    /// are retried. Plugins and the debug output get it, too.
     pub cause: Cause,
     /// True when the kernel said that it is a directory.
     pub is_dir: bool,
@@ -111,7 +112,7 @@ impl Change {
         Self { path, scope: Scope::Tree, moved_from: None, cause, is_dir: true }
     }
 
-    /// What it covers. A listing or a tree may lack names that no event has reported.
+    /// How much it covers. Only an entry that was not deleted is additive: below a listing or a tree, a deletion may be unreported.
     pub fn extent(&self) -> Extent {
         let is_deletion = matches!(self.cause, Cause::Delete | Cause::MovedFrom);
         Extent { scope: self.scope, additive: self.scope == Scope::Entry && !is_deletion }
@@ -122,7 +123,7 @@ impl Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RootId(pub usize);
 
-/// A place below a root.
+/// A path below a root.
 pub type RootedPath = (RootId, RelPath);
 
 /// Index of a remote among all remotes of the configuration, in file order.

@@ -2,6 +2,7 @@
 //! Never follows a symbolic link below the root. The caller decides what is excluded.
 
 use std::ffi::OsStr;
+use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -12,21 +13,23 @@ use crate::change::Scope;
 use crate::ground::directory::list;
 use crate::path::RelPath;
 
-/// Calls `each` with every name in the directory `path`, and whether it is a directory. A directory that cannot be read counts as
-/// empty.
-pub fn each_name(root: impl AsFd, path: &RelPath, each: impl FnMut(&[u8], bool)) {
+/// Calls `each` with every name in the directory `path`, and whether it is a directory.
+///
+/// # Errors
+/// The directory cannot be read, or not to its end.
+pub fn each_name(root: impl AsFd, path: &RelPath, each: impl FnMut(&[u8], bool)) -> io::Result<()> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    if let Ok(directory) = openat(root, as_path(path), flags, Mode::empty()) {
-        // Names that were read before an error count.
-        _ = list(&directory, each);
-    }
+    list(openat(root, as_path(path), flags, Mode::empty())?, each)
 }
 
-/// The entries of the directory `path`, each with whether it is a directory. A directory that cannot be read counts as empty.
-pub fn entries(root: impl AsFd, path: &RelPath) -> Vec<(RelPath, bool)> {
+/// The entries of the directory `path`, each with whether it is a directory.
+///
+/// # Errors
+/// As for [`each_name`].
+pub fn entries(root: impl AsFd, path: &RelPath) -> io::Result<Vec<(RelPath, bool)>> {
     let mut found = Vec::new();
-    each_name(root, path, |name, is_dir| found.extend(path.join(name).map(|at| (at, is_dir))));
-    found
+    each_name(root, path, |name, is_dir| found.extend(path.join(name).map(|at| (at, is_dir))))?;
+    Ok(found)
 }
 
 /// Counts the entries below `path` that are not excluded; stops at `enough`.
@@ -63,7 +66,7 @@ pub fn count_files(
 }
 
 /// Calls `each` with every entry of the directory `path`, and whether it is a directory, until `each` breaks. With
-/// [`Scope::Tree`] it descends.
+/// [`Scope::Tree`] it descends. A directory that cannot be read counts as empty.
 fn walk(
     root: impl AsFd,
     path: &RelPath,
@@ -73,7 +76,7 @@ fn walk(
 ) {
     let mut todo = vec![path.clone()];
     while let Some(dir) = todo.pop() {
-        for (path, is_dir) in entries(&root, &dir) {
+        for (path, is_dir) in entries(&root, &dir).unwrap_or_default() {
             if exclude(&path, is_dir) {
                 continue;
             }

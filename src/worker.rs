@@ -173,9 +173,7 @@ impl Workers {
 
     /// Kills the running rsyncs of one remote; their jobs come back undone.
     pub fn abort(&self, remote: RemoteId) {
-        if let Some(remote) = self.remotes.get(remote) {
-            remote.abort();
-        }
+        self.remotes.at_work(remote).iter().for_each(|remote| remote.abort());
     }
 
     /// The program stops: a run may only go on while it makes progress.
@@ -210,10 +208,13 @@ impl Drop for Workers {
 fn work(task: Task, remotes: &RemoteTable, tell: &impl Fn(WorkerEvent)) {
     match task {
         Task::Job(job, known_until, tally) => {
-            let done_anyway = || (JobReport::done(), None);
+            let unknown = || {
+                let failure = fault(format!("there is no remote number {}", job.remote.0));
+                (JobReport::nothing(Verdict::Failed(failure)), None)
+            };
             let remote = remotes.get(job.remote);
             let told = |progress| tell(WorkerEvent::Progress(job.id, progress));
-            let (report, observation) = remote.map_or_else(done_anyway, |remote| {
+            let (report, observation) = remote.map_or_else(unknown, |remote| {
                 guarded(|| remote.run(&job, known_until, &told, &tally))
             });
             tell(WorkerEvent::Done(job.id, report, observation));

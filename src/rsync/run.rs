@@ -4,7 +4,7 @@
 mod feed;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -361,13 +361,6 @@ impl Session {
             self.reaped = self.child.wait().ok();
         }
         self.reaped
-    }
-}
-
-/// The descriptor becomes readable when the child has ended, so that callers can poll it.
-impl AsFd for Session {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
     }
 }
 

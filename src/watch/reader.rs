@@ -1,6 +1,7 @@
 //! The watch thread's loop: waits for events, for changes of the roots and for the order to stop.
 //! Does not interpret events, and does not know which backend it drives.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::change::WatchEvent;
+use crate::change::{RootId, WatchEvent};
 use crate::watch::context::{Backend, ReadOutcome, WatchContext};
 use crate::watch::set;
 use crate::watch::stream::Stream;
@@ -29,6 +30,8 @@ pub struct Reader {
     stream: Stream,
     in_overflow: bool,
     has_failed: bool,
+    /// The roots that were reported as ready.
+    ready: BTreeSet<RootId>,
 }
 
 /// What ended a wait.
@@ -69,6 +72,7 @@ impl Reader {
             stream: Stream::default(),
             in_overflow: false,
             has_failed: false,
+            ready: BTreeSet::new(),
         })
     }
 
@@ -104,10 +108,13 @@ impl Reader {
         for root in self.context.roots_there() {
             let directories = self.context.watch_root(root, &mut *self.backend);
             self.backend.tick(&mut self.context);
-            self.context.batch.send(match self.has_failed {
-                true => WatchEvent::Overflow { root },
-                false => WatchEvent::Ready { root, directories },
-            });
+            if self.has_failed {
+                self.context.batch.send(WatchEvent::Overflow { root });
+            }
+            // The start waits for each root once.
+            if self.ready.insert(root) {
+                self.context.batch.send(WatchEvent::Ready { root, directories });
+            }
         }
         self.context.check_roots(&mut *self.backend);
         // Answer a barrier from before a failure: everything is compared anyway.

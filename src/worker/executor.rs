@@ -53,7 +53,10 @@ pub trait Effects {
     fn stands(&mut self, path: &RelPath) -> bool;
 
     /// Lists directories on disk, parents first. With [`Scope::Tree`] it descends, but not into what the rules exclude.
-    fn list(&mut self, dirs: &[RelPath], scope: Scope) -> Vec<Entry>;
+    ///
+    /// # Errors
+    /// When the job ends here.
+    fn list(&mut self, dirs: &[RelPath], scope: Scope) -> Result<Vec<Entry>, Self::Error>;
 }
 
 /// Runs the steps of one job.
@@ -123,7 +126,7 @@ impl<E: Effects> Executor<'_, E> {
                 }
             },
             Doing::List(dirs, scope) => {
-                let found = self.effects.list(&dirs, scope);
+                let found = self.effects.list(&dirs, scope)?;
                 Ok(step.after_listing(found, self.rules))
             }
         }

@@ -208,11 +208,12 @@ fn search(area: Area<'_>, wanted: &mut Linked) -> Linked {
     others
 }
 
-/// Calls `each` with everything but directories in a directory, and with [`Scope::Tree`] below it.
+/// Calls `each` with everything but directories in a directory, and with [`Scope::Tree`] below it. A directory that cannot be read
+/// counts as empty.
 fn walk(area: Area<'_>, directory: &RelPath, scope: Scope, mut each: impl FnMut(&RelPath, &Stat)) {
     let mut todo = vec![directory.clone()];
     while let Some(directory) = todo.pop() {
-        for (path, is_dir) in entries(area.root, &directory) {
+        for (path, is_dir) in entries(area.root, &directory).unwrap_or_default() {
             if (area.exclude)(&path, is_dir) {
                 continue;
             }

@@ -69,7 +69,7 @@ pub struct Present {
     pub version: Option<Version>,
     /// The copy may have its size and time but other content.
     pub compare_content: bool,
-    /// An aborted run may have overwritten the copy since the delivery.
+    /// Whether it is a recheck or a confirmation.
     pub recheck: Recheck,
     /// Who moved it here, if it was moved: the previous file of this name may have had the same stamp.
     pub moved: Option<Mover>,
@@ -162,6 +162,7 @@ impl Look {
             ..Look::default()
         };
         absent.retain(|path| !later.absent.contains(path));
+        absent_dirs.retain(|path| !later.absent_dirs.contains(path));
         for path in moves.iter().filter_map(Move::directory).filter(|path| !path.is_root()) {
             if !present.iter().any(|entry| entry.path == path) {
                 present.push(Present::plain(path, Presence::Directory));
@@ -513,7 +514,8 @@ impl Looking<'_> {
         }
         let (mut found, mut folded) = (Vec::new(), Vec::new());
         for (parent, gone) in gone {
-            each_name(self.root, &parent, |name, is_directory| {
+            // Names that cannot be read are sent when they change.
+            _ = each_name(self.root, &parent, |name, is_directory| {
                 fold(name, &mut folded);
                 for gone in gone.get(&folded).into_iter().flatten() {
                     found.extend(

@@ -547,7 +547,7 @@ impl Partner for Attempt<'_> {
     }
 }
 
-fn unhealthy(error: &Unhealthy) -> Stop {
+pub(super) fn unhealthy(error: &Unhealthy) -> Stop {
     let reason = error.to_string();
     Stop::Failed(match error.lacking() {
         Some(lacking) => lacking.failure("cannot start rsync"),

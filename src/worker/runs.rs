@@ -4,13 +4,14 @@
 use super::executor::{Effects, RunResult};
 use super::plan::step::{Entry, Run};
 use super::remote::{RemoteContext, Stop};
+use super::remote_worker::unhealthy;
 use super::running_job::RunningJob;
 use super::sessions::Connected;
 use super::shards::stat;
 use crate::change::Scope;
 use crate::directory::entries;
 use crate::path::RelPath;
-use crate::rsync::exit::Outcome;
+use crate::rsync::exit::{Outcome, lacking};
 use crate::rsync::{Abilities, PreviewAnswer, RunKind, input};
 
 /// Runs rsync for one job.
@@ -108,12 +109,22 @@ impl Effects for Runs<'_> {
         root.map_or(true, |root| stat(&root, path).is_ok())
     }
 
-    fn list(&mut self, dirs: &[RelPath], scope: Scope) -> Vec<Entry> {
-        let Ok(root) = self.remote.source().open_healthy() else { return Vec::new() };
+    fn list(&mut self, dirs: &[RelPath], scope: Scope) -> Result<Vec<Entry>, Stop> {
+        let root = self.remote.source().open_healthy().map_err(|error| unhealthy(&error))?;
         let mut found = Vec::new();
         let mut queue = dirs.to_vec();
         while let Some(dir) = queue.pop() {
-            for (path, is_dir) in entries(&root, &dir) {
+            let entries = match entries(&root, &dir) {
+                Ok(entries) => entries,
+                Err(error) => match lacking(&error) {
+                    Some(lack) => {
+                        return Err(Stop::Failed(lack.failure("cannot list a directory")));
+                    }
+                    // rsync cannot read it either, and says so.
+                    None => continue,
+                },
+            };
+            for (path, is_dir) in entries {
                 let is_excluded = (self.remote.rules().exclude)(&path, is_dir);
                 if is_dir && !is_excluded && scope == Scope::Tree {
                     queue.push(path.clone());
@@ -121,7 +132,7 @@ impl Effects for Runs<'_> {
                 found.push((path, is_dir));
             }
         }
-        found
+        Ok(found)
     }
 }
 

@@ -220,7 +220,7 @@ impl Sessions {
         }
     }
 
-    /// Nothing could be started. Ends the ready sessions, which may hold what this machine lacks.
+    /// Nothing could be started. After a shortage the session starter ends the ready sessions, which may hold what this machine lacks.
     fn not_started(&self, error: &StartError) -> Outcome {
         let outcome = failure(error);
         if matches!(&outcome, Outcome::Failed(failure) if failure.kind == FailureKind::Shortage) {
@@ -491,9 +491,6 @@ impl Sessions {
 
     /// Notes a probe, so that it can be killed.
     pub fn note_probe(&self, killer: Killer) {
-        if self.stopped.load(Ordering::Relaxed) {
-            killer.kill();
-        }
         // At most one probe runs at a time, so the previous one is over.
         self.note_run(PROBE, killer);
     }
@@ -519,10 +516,14 @@ impl Sessions {
 
     /// A ready session that fits, and when it connected.
     fn take(&self, request: &Request<'_>) -> Option<(Ready, Connected)> {
+        // Declared before the lock, so that these are ended after it.
+        let _outdated: Vec<Ready>;
         let mut pool = lock(&self.pool);
         self.drop_dead(&mut pool);
-        pool.ready
-            .retain(|ready| ready.since.elapsed() < AGE_MAX && !ready.session.has_lost_accounts());
+        let is_outdated = |ready: &mut Ready| {
+            ready.since.elapsed() >= AGE_MAX || ready.session.has_lost_accounts()
+        };
+        _outdated = pool.ready.extract_if(.., is_outdated).collect();
         let fits = |ready: &Ready| *ready.session.spec() == request.spec;
         let (at, connected) = match request.kind {
             RunKind::Confirmation => {
@@ -576,6 +577,10 @@ impl Sessions {
         let mut running = lock(&self.running);
         if self.hurried.load(Ordering::Relaxed) {
             killer.hurry();
+        }
+        if self.stopped.load(Ordering::Relaxed) {
+            // `kill` has not found it among the running ones.
+            killer.kill();
         }
         running.insert(id, killer);
     }

@@ -1,6 +1,7 @@
 //! How a large tree is divided into parts that can be compared by several runs at once.
 //! Lists directories; does not know which jobs are in flight.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstatvfs, openat, statat};
@@ -52,11 +53,11 @@ pub struct Shards<'a> {
 }
 
 impl Shards<'_> {
-    /// The directories in `path` that are mirrored; none when it cannot be read.
-    fn directories(&self, path: &RelPath) -> Vec<RelPath> {
-        let mut entries = entries(self.root, path);
+    /// The directories in `path` that are mirrored.
+    fn directories(&self, path: &RelPath) -> io::Result<Vec<RelPath>> {
+        let mut entries = entries(self.root, path)?;
         entries.retain(|(path, is_dir)| *is_dir && !(self.exclude)(path, true));
-        entries.into_iter().map(|(path, _)| path).collect()
+        Ok(entries.into_iter().map(|(path, _)| path).collect())
     }
 
     /// True for a tree that is too small to be divided.
@@ -64,19 +65,29 @@ impl Shards<'_> {
         count(self.root, path, &**self.exclude, SMALL_TREE + 1) <= SMALL_TREE
     }
 
-    /// Divides a tree into directories near its top and trees below them.
+    /// Divides a tree into directories near its top and trees below them. A directory that cannot be read stays whole.
     pub fn divide(&self, path: &RelPath) -> Divided {
-        let (mut listings, mut level) = (Vec::new(), vec![path.clone()]);
+        let (mut divided, mut level) = (Divided::default(), vec![path.clone()]);
         let depth = if self.sharding == Sharding::Top { 1 } else { SHARD_DEPTH };
         for _ in 0..depth {
-            let below = level.iter().flat_map(|path| self.directories(path)).collect();
-            listings.append(&mut level);
+            let mut below = Vec::new();
+            for path in level {
+                match self.directories(&path) {
+                    Ok(directories) => {
+                        below.extend(directories);
+                        divided.listings.push(path);
+                    }
+                    // rsync reads it, or reports why not.
+                    Err(_) => divided.shards.push(path),
+                }
+            }
             level = below;
             if level.len() >= SHARDS || level.is_empty() {
                 break;
             }
         }
-        Divided { listings, shards: level }
+        divided.shards.append(&mut level);
+        divided
     }
 }
 
@@ -100,4 +111,25 @@ pub fn is_short(root: &OwnedFd, path: &RelPath) -> bool {
 /// True for a directory's stat.
 pub fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_read_stays_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(dir.path(), flags, Mode::empty()).unwrap();
+        let exclude: Exclude = std::sync::Arc::new(|_: &RelPath, _| false);
+        let shards = Shards { root: &root, sharding: Sharding::Top, exclude: &exclude };
+        let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+        let divided = Divided { listings: vec![path("a")], shards: vec![path("a/b")] };
+        assert_eq!(shards.divide(&path("a")), divided);
+        // Its entries are unknown, so it must not count as delivered when only its names were sent.
+        let whole = Divided { listings: vec![], shards: vec![path("unreadable")] };
+        assert_eq!(shards.divide(&path("unreadable")), whole);
+    }
 }

@@ -15,8 +15,8 @@ pub struct RemoteTable(Mutex<Remotes>);
 struct Remotes {
     /// By number.
     list: Vec<Arc<RemoteWorker>>,
-    /// Replaced remotes that still have a job in flight.
-    replaced: Vec<Weak<RemoteWorker>>,
+    /// Replaced remotes that still have a job in flight, with their numbers.
+    replaced: Vec<(RemoteId, Weak<RemoteWorker>)>,
 }
 
 impl RemoteTable {
@@ -38,8 +38,8 @@ impl RemoteTable {
         match remotes.list.get_mut(remote.0) {
             Some(taken) => {
                 let before = std::mem::replace(taken, worker);
-                remotes.replaced.retain(|old| old.strong_count() > 0);
-                remotes.replaced.push(Arc::downgrade(&before));
+                remotes.replaced.retain(|(_, old)| old.strong_count() > 0);
+                remotes.replaced.push((remote, Arc::downgrade(&before)));
                 Some(before)
             }
             None => {
@@ -57,7 +57,15 @@ impl RemoteTable {
     /// All remotes, and the replaced ones that still have jobs in flight.
     pub fn all_at_work(&self) -> Vec<Arc<RemoteWorker>> {
         let remotes = lock(&self.0);
-        let replaced = remotes.replaced.iter().filter_map(Weak::upgrade);
+        let replaced = remotes.replaced.iter().filter_map(|(_, old)| old.upgrade());
         remotes.list.iter().cloned().chain(replaced).collect()
+    }
+
+    /// The remote of this number, and the replaced ones of this number that still have jobs in flight.
+    pub fn at_work(&self, remote: RemoteId) -> Vec<Arc<RemoteWorker>> {
+        let remotes = lock(&self.0);
+        let of_number = remotes.replaced.iter().filter(|(number, _)| *number == remote);
+        let replaced = of_number.filter_map(|(_, old)| old.upgrade());
+        remotes.list.get(remote.0).cloned().into_iter().chain(replaced).collect()
     }
 }

@@ -105,7 +105,7 @@ fn in_another_directory_a_file_system_is_missing_only_where_an_empty_directory_i
             "empty" => {
                 assert!(matches!(&news[..], [RootNews::SubtreeLost { .. }, last] if *last == back));
             }
-            _ => assert_eq!(news, [back.clone()], "{name}"),
+            _ => assert_eq!(news, std::slice::from_ref(&back), "{name}"),
         }
     }
 }

@@ -51,7 +51,7 @@ impl Notices<'_> {
         items
     }
 
-    /// Removes from `look` what was written after the first look: the write's own event causes another job.
+    /// Returns to the engine what was written after the first look: the answer is about an older version.
     pub fn give_back_changed(&self, look: &mut Look, again: &Look) {
         let changed = |entry: &Present| {
             again.present.iter().any(|a| a.path == entry.path && a.version != entry.version)

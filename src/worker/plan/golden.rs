@@ -369,7 +369,7 @@ impl Effects for World {
         !self.vanished.contains(path)
     }
 
-    fn list(&mut self, dirs: &[RelPath], scope: Scope) -> Vec<Entry> {
+    fn list(&mut self, dirs: &[RelPath], scope: Scope) -> Result<Vec<Entry>, Self::Error> {
         let is_met = |path: &RelPath| match scope {
             Scope::Tree => dirs.iter().any(|dir| path.is_within(dir)),
             _ => path.parent().is_some_and(|parent| dirs.contains(&parent)),
@@ -387,7 +387,7 @@ impl Effects for World {
             false
         };
         let met = self.disk.iter().filter(|(path, _)| is_met(path) && !below_excluded(path));
-        met.cloned().collect()
+        Ok(met.cloned().collect())
     }
 }
 
