@@ -7,8 +7,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::null_mut;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -19,6 +20,9 @@ const RESERVE: usize = 4 << 20;
 /// aborts, as every Rust program does without memory. The journal keeps what is pending.
 const PAUSE_MS: i64 = 50;
 const TRIES: u32 = 1_200;
+
+/// The pause between two calls of [`release_unused_sometimes`] that do something.
+const RELEASE_PAUSE: Duration = Duration::from_millis(250);
 
 /// The number of arenas: one for the first thread, one for all others. One thread often frees what another allocated in a scan or
 /// walk. With a dozen arenas, remaining pieces would keep a hundred kilobytes or more in each.
@@ -193,6 +197,20 @@ pub fn release_unused() {
     // SAFETY: malloc_trim takes any number, touches only free memory, and may be called from any thread.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// As [`release_unused`], but at most a few times a second: many threads may call it at the end of their work.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how often it is called is a matter of the wall clock"
+)]
+pub fn release_unused_sometimes() {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let Ok(mut last) = LAST.try_lock() else { return };
+    if last.is_none_or(|last| last.elapsed() >= RELEASE_PAUSE) {
+        release_unused();
+        *last = Some(Instant::now());
     }
 }
 

@@ -42,6 +42,9 @@ use crate::rsync::{Abilities, Endpoint, Knock, Presence, PreviewAnswer, Way};
 use crate::source::{Source, Unhealthy};
 use crate::sys::memory;
 
+/// A job with so many items leaves memory behind that is worth returning, some 100 KB.
+const MANY_ITEMS: usize = 500;
+
 /// Does the jobs of one remote.
 #[derive(Debug)]
 pub struct RemoteWorker {
@@ -213,6 +216,10 @@ impl RemoteWorker {
             Verdict::Failed(failure) if failure.kind == FailureKind::Away
         );
         self.doubt.store(is_down, Ordering::Relaxed);
+        if job.items.len() >= MANY_ITEMS {
+            // In a burst to many remotes the lists of one job are not needed for the next.
+            memory::release_unused_sometimes();
+        }
         (report, observation)
     }
 
