@@ -61,7 +61,7 @@ impl Contact {
     }
 
     /// Notes whether the fail log has to name the remote as down; true if that is new.
-    pub fn list(&mut self, is_listed: bool) -> bool {
+    pub fn note_listed(&mut self, is_listed: bool) -> bool {
         std::mem::replace(&mut self.is_listed, is_listed) != is_listed
     }
 

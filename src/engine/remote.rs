@@ -317,7 +317,7 @@ impl RemoteState {
     /// Call it after each event; true when the outage has to be added to the fail log, or removed.
     pub fn note_logged_outage(&mut self) -> bool {
         let is_logged = self.logged_outage().is_some();
-        self.contact.list(is_logged)
+        self.contact.note_listed(is_logged)
     }
 
     /// The file system mounted at `path` is gone: nothing at or below it is sent until it is back.

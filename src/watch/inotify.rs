@@ -183,10 +183,11 @@ impl Backend for InotifyWatch {
         });
         self.settled = events.first().map_or(u64::MAX, |event| event.position);
         self.last = events.last().map_or(self.last, |event| event.position);
+        let waits_for_close = context.waits_for_close();
         for (at, event) in events.iter().enumerate() {
-            let next = events.get(at + 1);
-            if context.waits_for_close() && next.is_some_and(|next| self.queue.closes(event, next))
-            {
+            let next = events.get(at + 1).filter(|_| waits_for_close);
+            if next.is_some_and(|next| self.queue.closes(event, next)) {
+                // The close reports the change.
                 continue;
             }
             if self.apply(context, event) == ReadOutcome::Overflow {

@@ -45,6 +45,9 @@ struct Sorted {
 impl Blame {
     /// What is retried below these items, which count as delivered: the journal has to name it, too.
     fn items_below(&self, items: &[Item]) -> Vec<Item> {
+        if self.again.is_empty() {
+            return Vec::new();
+        }
         let own: HashSet<&RelPath> = items.iter().map(|item| &item.path).collect();
         let below = self.again.iter().filter(|(path, _)| !own.contains(path));
         below.map(|(path, (mark, _))| Item { path: path.clone(), mark: *mark }).collect()

@@ -229,7 +229,8 @@ fn a_journal_that_cannot_be_written_is_shown_until_it_is_complete_again() {
     mirror.launch();
     mirror.wait_ready();
     let lacks = || control::snapshot(&mirror)["instance"]["journal_incomplete"].clone();
-    wait_until("status answers", || lacks() == false);
+    wait_until("status answers", || !lacks().is_null());
+    assert_eq!(lacks(), false);
     disk.fill();
     for i in 0..500 {
         mirror.write(format!("during/a-rather-long-name-to-fill-pages-{i}"), "x");
