@@ -363,6 +363,19 @@ pub fn holder(directory: &Path) -> Option<u32> {
     read_holder(&File::open(directory.join(LOCK)).ok()?).map(|holder| holder.pid)
 }
 
+/// The process that holds a state directory now and is not stopping. Does not touch the lock: a start at this moment would take
+/// that for another instance.
+pub fn holder_now(directory: &Path) -> Option<u32> {
+    let lock = directory.join(LOCK);
+    let Holder { pid, is_stopping } = read_holder(&File::open(&lock).ok()?)?;
+    let lock = fs::metadata(lock).ok()?;
+    // The id alone proves nothing: the kernel may have given it to another process since.
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    let is_lock = |open: fs::Metadata| (open.dev(), open.ino()) == (lock.dev(), lock.ino());
+    let mut open = open.filter_map(|file| fs::metadata(file.path()).ok());
+    (!is_stopping && open.any(is_lock)).then_some(pid)
+}
+
 fn lock_or_wait(lock: &File, path: &Path, patience: Patience<'_>) -> Result<(), StateError> {
     if try_lock(lock, path)? {
         return Ok(());
@@ -495,6 +508,20 @@ mod tests {
         assert!(error.to_string().contains(&me), "{error}");
         drop(held);
         StateDir::open(&one, &places(&dir), Patience::NONE).unwrap();
+    }
+
+    #[test]
+    fn who_holds_it_now_is_known_without_its_lock() {
+        let dir = TempDir::new().unwrap();
+        let held = StateDir::open(&config(&dir, "one.xml"), &places(&dir), Patience::NONE).unwrap();
+        let directory = held.path().to_path_buf();
+        assert_eq!(holder_now(&directory), Some(std::process::id()));
+        held.mark_stopping();
+        assert_eq!(holder_now(&directory), None);
+        drop(held);
+        // The lock file still names this process.
+        fs::write(directory.join(LOCK), format!("{}\n", std::process::id())).unwrap();
+        assert_eq!(holder_now(&directory), None);
     }
 
     #[test]

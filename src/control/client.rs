@@ -25,6 +25,15 @@ pub enum CallError {
         /// The state directory.
         directory: PathBuf,
     },
+    /// An instance runs, but has not opened its socket yet.
+    #[error(
+        "{} is starting: it answers when its watches are set; see its log, and ask again",
+        process(Some(*pid))
+    )]
+    Starts {
+        /// Its process id.
+        pid: u32,
+    },
     /// There is a socket, but no process listens on it.
     #[error(
         "the sersync2 of {} is gone: it was killed or has crashed, and left its control socket; start it again",
@@ -94,11 +103,14 @@ impl Connection {
         let directory = directory.to_path_buf();
         match connect_to(&directory) {
             Ok(stream) => Ok(Self { directory, stream: BufReader::new(stream) }),
-            Err(error) => Err(match error.kind() {
-                ErrorKind::NotFound => CallError::NotRunning { directory },
-                ErrorKind::ConnectionRefused => CallError::Gone { directory },
-                ErrorKind::PermissionDenied => CallError::NotAllowed { directory },
-                ErrorKind::WouldBlock => CallError::Hangs { pid: state::holder(&directory) },
+            Err(error) => Err(match (error.kind(), state::holder_now(&directory)) {
+                (ErrorKind::NotFound | ErrorKind::ConnectionRefused, Some(pid)) => {
+                    CallError::Starts { pid }
+                }
+                (ErrorKind::NotFound, None) => CallError::NotRunning { directory },
+                (ErrorKind::ConnectionRefused, None) => CallError::Gone { directory },
+                (ErrorKind::PermissionDenied, _) => CallError::NotAllowed { directory },
+                (ErrorKind::WouldBlock, _) => CallError::Hangs { pid: state::holder(&directory) },
                 _ => CallError::Io { directory, source: error },
             }),
         }

@@ -67,6 +67,11 @@ impl Ledger {
         }
     }
 
+    /// A start from now on waits for the end of this process.
+    pub fn mark_stopping(&self) {
+        self.state.iter().for_each(|state| state.mark_stopping());
+    }
+
     /// Writes what an event makes pending to the journal. Call it before anything else handles the event.
     pub fn record(&mut self, event: &Event, engine: &Engine) {
         match event {

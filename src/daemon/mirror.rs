@@ -204,6 +204,7 @@ impl Mirror {
             Signal::Stop => {
                 log::info!("stopping: what is in flight is finished first");
                 crate::process::tell_stopping();
+                self.ledger.mark_stopping();
                 // If a restart is running, end instead.
                 self.successor = None;
                 self.order_end();

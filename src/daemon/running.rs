@@ -220,6 +220,8 @@ impl RunningDaemon {
         begin(&mut mirror, args, config, &watcher, &events, last_run);
         mirror.start_tellers();
         outside.open_control(state);
+        // Scripts wait for these lines: after them, commands are answered.
+        print(&banner::watching(config.mirrors.iter().map(|mirror| mirror.watch.as_path())));
         mirror.controls.socket = outside.control.as_ref().map(ControlServer::socket_maker);
         mirror.controls.listeners.listen_to(Arc::clone(watcher.ignored_hook()));
         Ok(Self { events, _watcher: watcher, mirror, reader: observer::reader(sender) })
@@ -277,7 +279,6 @@ fn begin(
     if catches_up {
         mirror.begin_records();
     }
-    print(&banner::watching(config.mirrors.iter().map(|mirror| mirror.watch.as_path())));
     for mirror in &config.mirrors {
         log::info!("watching {} with {}", mirror.watch.display(), watcher.backend());
     }

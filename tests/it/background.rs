@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -167,6 +168,25 @@ fn sigterm_ends_the_daemon_and_its_children() {
 
 #[test]
 fn a_start_waits_for_a_predecessor_that_is_stopping() {
+    starts_while_the_predecessor_stops(|setup| setup.signal(Signal::TERM));
+}
+
+#[test]
+fn a_start_waits_for_a_predecessor_that_a_command_stops() {
+    starts_while_the_predecessor_stops(|setup| {
+        let (config, state) = (&setup.config, setup.dir.join("state"));
+        let mut stop = Command::new(PROGRAM);
+        stop.arg("stop").arg("-o").arg(config).arg("--state-dir").arg(state);
+        let mut stop = stop.spawn().unwrap();
+        let log = || fs::read_to_string(setup.log_file()).unwrap_or_default();
+        wait_until("the command has arrived", || log().contains("stopping: what is in flight"));
+        // Who sends a command may not wait for its end.
+        stop.kill().unwrap();
+        stop.wait().unwrap();
+    });
+}
+
+fn starts_while_the_predecessor_stops(stop: impl FnOnce(&Installation)) {
     let remote = Rsyncd::start();
     let port = free_port();
     let forwarder = Forwarder::start(9, port, remote.port);
@@ -188,7 +208,7 @@ fn a_start_waits_for_a_predecessor_that_is_stopping() {
     fs::write(setup.source.join("large"), &large).unwrap();
     wait_until("the file is under way", || is_under_way(&remote, "large"));
     let old = setup.pid();
-    setup.signal(Signal::TERM);
+    stop(&setup);
     let config = setup.config.to_str().unwrap();
     let parent = setup.command(PROGRAM, &["-r", "-d", "-o", config]).output().unwrap();
     assert!(parent.status.success(), "{}", text(&parent.stderr));

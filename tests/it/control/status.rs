@@ -182,6 +182,29 @@ fn one_that_was_killed_hangs_or_never_ran_is_said_so() {
 }
 
 #[test]
+fn one_that_starts_is_not_said_to_be_gone() {
+    let remote = Rsyncd::start();
+    let mut mirror = Mirror::start(&Setup::to(&remote));
+    wait_for_status(&mirror, "all is well");
+    let is_socket = |path: &std::path::PathBuf| path.ends_with("control.sock");
+    let socket = mirror.state_files().into_iter().find(is_socket).unwrap();
+    // So it is while the watches are being set, without and with the socket of one that was killed.
+    let aside = socket.with_extension("aside");
+    std::fs::rename(&socket, &aside).unwrap();
+    let starts = format!("process {} is starting", mirror.pid());
+    for _ in 0..2 {
+        let said = status(&mirror);
+        assert_eq!(said.status.code(), Some(3));
+        assert!(text(&said).contains(&starts), "{}", text(&said));
+        // Nobody listens on it when it is bound and then dropped.
+        drop(std::os::unix::net::UnixListener::bind(&socket));
+    }
+    std::fs::rename(&aside, &socket).unwrap();
+    assert_eq!(status(&mirror).status.code(), Some(0));
+    mirror.stop();
+}
+
+#[test]
 fn ten_clients_at_once_are_all_answered() {
     let remote = Rsyncd::start();
     let mirror = Mirror::start(&Setup::to(&remote));
