@@ -244,7 +244,9 @@ impl Engine {
             Event::RemoteAdded(remote, root, deletions) => {
                 self.add_remote(now, (remote, root), deletions, &mut actions);
             }
-            Event::RemoteRemoved(remote) => self.of(remote).for_each(|remote| remote.retire(now)),
+            Event::RemoteRemoved(remote) => {
+                self.of(remote).for_each(|remote| remote.retire(now, &mut actions));
+            }
             Event::Retry(remote) => {
                 self.of(remote).for_each(|remote| remote.retry_failing(now));
             }
@@ -383,9 +385,14 @@ impl Engine {
         remote.observe_full_sync()
     }
 
-    /// Everything that a remote still lacks, for a compacted journal.
+    /// Everything that a remote still lacks.
     pub fn undelivered(&self, remote: RemoteId) -> impl Iterator<Item = Item> {
         self.remotes.get(remote.0).into_iter().flat_map(RemoteState::undelivered)
+    }
+
+    /// The same without the full sync, with the job that delivers it, for a journal that is written anew.
+    pub fn undelivered_by(&self, remote: RemoteId) -> impl Iterator<Item = (Option<JobId>, Item)> {
+        self.remotes.get(remote.0).into_iter().flat_map(RemoteState::undelivered_by)
     }
 
     fn watch(&mut self, now: Now, event: WatchEvent, actions: &mut Vec<Action>) {

@@ -30,6 +30,19 @@ use volume::{Volume, boot_number, next_path, renew};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub u64);
 
+/// What a remote lacks, for a journal that is written anew.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owed {
+    /// The remote.
+    pub remote: RemoteId,
+    /// The number up to which the delivery under way will cancel it; `None` if none is under way.
+    pub upto: Option<Seq>,
+    /// Which path.
+    pub path: RelPath,
+    /// How much of it.
+    pub extent: Extent,
+}
+
 /// Why the journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -280,33 +293,28 @@ impl Journal {
         }
     }
 
-    /// Starts a new journal that contains only `pending`: everything that any remote lacks now. It replaces the old one when it is
+    /// Starts a new journal that contains only `owed`: everything that any remote lacks now. It replaces the old one when it is
     /// durable, in the background. A failure leaves the old one unchanged. This also repairs an incomplete journal.
-    pub fn compact(&mut self, pending: impl IntoIterator<Item = (RemoteId, RelPath, Extent)>) {
+    pub fn compact(&mut self, owed: impl IntoIterator<Item = Owed>) {
         self.commit();
         if self.successor.is_some() {
             return;
         }
-        let mut pending = pending.into_iter().peekable();
-        if pending.peek().is_none() && self.health == Health::Sound {
+        let mut owed = owed.into_iter().peekable();
+        if owed.peek().is_none() && self.health == Health::Sound {
             return self.clear();
         }
-        self.write_anew(pending);
+        self.write_anew(owed);
     }
 
-    /// Replaces the layout: writes a new journal, in which `pending` has the new numbers of the remotes. Returns when it is
-    /// written.
-    pub fn change_layout(
-        &mut self,
-        layout: JournalLayout,
-        pending: impl IntoIterator<Item = (RemoteId, RelPath, Extent)>,
-    ) {
+    /// Replaces the layout: writes a new journal, in which `owed` has the new numbers of the remotes. Returns when it is written.
+    pub fn change_layout(&mut self, layout: JournalLayout, owed: impl IntoIterator<Item = Owed>) {
         self.commit();
         self.syncer.finish();
         self.adopt_successor();
         self.layout = layout;
         self.recent.clear();
-        self.write_anew(pending.into_iter());
+        self.write_anew(owed.into_iter());
         self.syncer.finish();
         let is_written = self.successor.is_some();
         self.adopt_successor();
@@ -316,11 +324,11 @@ impl Journal {
         }
     }
 
-    fn write_anew(&mut self, pending: impl Iterator<Item = (RemoteId, RelPath, Extent)>) {
+    fn write_anew(&mut self, owed: impl Iterator<Item = Owed>) {
         self.seq.0 += 1;
         let from = next_path(&self.path);
         let as_of = (self.seq, self.walk.completeness());
-        match Volume::create(&from, &self.layout, as_of, pending) {
+        match Volume::create(&from, &self.layout, as_of, owed) {
             Ok(volume) => {
                 self.syncer.promote(Promotion {
                     file: Arc::clone(&volume.file),
@@ -349,8 +357,8 @@ impl Journal {
         self.syncer.after_each_sync(call);
     }
 
-    /// Writes the journal again, with `pending`, after its file has disappeared.
-    pub fn make_again(&mut self, pending: impl IntoIterator<Item = (RemoteId, RelPath, Extent)>) {
+    /// Writes the journal again, with `owed`, after its file has disappeared.
+    pub fn make_again(&mut self, owed: impl IntoIterator<Item = Owed>) {
         self.commit();
         // An unfinished successor is missing too, or will be.
         self.syncer.finish();
@@ -358,7 +366,7 @@ impl Journal {
         self.successor = None;
         self.recent.clear();
         self.health = Health::Incomplete { dropped: 0 };
-        self.compact(pending);
+        self.compact(owed);
     }
 
     /// Cuts the journal: nothing is pending.

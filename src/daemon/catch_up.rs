@@ -122,8 +122,7 @@ impl CatchUp {
             return None;
         }
         let (exclude, events) = (Arc::clone(&self.exclude), self.events.clone());
-        let count = self.guard.start_count(root, path, (known, needed), exclude, events);
-        count.map_err(|error| log::error!("cannot start the thread that counts: {error}")).ok()
+        Some(self.guard.start_count(root, path, (known, needed), exclude, events))
     }
 
     /// Call it when the watches are set: from now on, the next start finds a change that is neither delivered nor in the
@@ -256,15 +255,17 @@ impl CatchUp {
         }
     }
 
-    /// Handles the result of a walk. Call it when everything that the walk found is durably in the journal.
-    pub fn finish(&mut self, walked: Walked) -> (RootId, WalkResult) {
+    /// Handles the result of a walk. Call it when everything that the walk found is durably in the journal. The last value is false
+    /// when another walk waited for it and cannot start.
+    pub fn finish(&mut self, walked: Walked) -> (RootId, WalkResult, bool) {
         let root = walked.root;
         let next = self.end_turn(root);
         let verdict = self.judge(walked, next != Next::Nothing);
-        if let Next::Walk { is_confirmed } = next {
-            self.start(root, is_confirmed);
-        }
-        (root, verdict)
+        let goes_on = match next {
+            Next::Walk { is_confirmed } => self.start(root, is_confirmed),
+            Next::Nothing => true,
+        };
+        (root, verdict, goes_on)
     }
 
     fn judge(&mut self, walked: Walked, again: bool) -> WalkResult {
@@ -379,7 +380,8 @@ fn walk(
         }
     });
     let is_held = survey.as_ref().is_ok_and(holds);
-    if !is_held {
+    // After a walk that failed, nobody knows whether they are too many.
+    if survey.is_ok() && !is_held {
         changes.append(&mut deleting);
     }
     changes.chunks(PORTION).for_each(|portion| send(portion.to_vec()));

@@ -40,11 +40,25 @@ pub struct Remains {
     pub gone: u64,
 }
 
-/// The running count of a root that came back; dropping it ends the count.
+/// The count of a root that came back, until the root is trusted; dropping it ends the count.
 #[derive(Debug)]
 pub struct Count {
     _stop: Sender<()>,
-    _thread: JoinedThread,
+    /// `None` if it could not be started: then only a confirmation helps.
+    _thread: Option<JoinedThread>,
+    is_alarmed: bool,
+}
+
+impl Count {
+    /// The operator was told that there are too few entries.
+    pub fn alarm(&mut self) {
+        self.is_alarmed = true;
+    }
+
+    /// True when the operator knows what a confirmation is for.
+    pub fn is_alarmed(&self) -> bool {
+        self.is_alarmed
+    }
 }
 
 impl Guard {
@@ -91,7 +105,8 @@ impl Guard {
         fs::remove_file(&self.confirmation).is_ok()
     }
 
-    /// Counts the entries below `path` until there are enough. Sends the first verdict, and every change of it.
+    /// Counts the entries below `path` until there are enough. Sends the first verdict, and every change of it. If that is not
+    /// possible, the log says what to do.
     pub fn start_count(
         &self,
         root: RootId,
@@ -99,9 +114,9 @@ impl Guard {
         (known, needed): (u64, u64),
         exclude: Exclude,
         events: Sender<MainEvent>,
-    ) -> std::io::Result<Count> {
+    ) -> Count {
         let (stop, stopped) = bounded::<()>(0);
-        let path = path.to_path_buf();
+        let (path, shown) = (path.to_path_buf(), path.display());
         let thread = JoinedThread::start("guard", move || {
             let mut told = false;
             loop {
@@ -121,8 +136,15 @@ impl Guard {
                     return;
                 }
             }
-        })?;
-        Ok(Count { _stop: stop, _thread: thread })
+        });
+        let thread = thread.map_err(|error| {
+            let advice = self.advice();
+            log::error!(
+                "ALARM: cannot count what {shown} holds, so nothing is sent from it: cannot start a thread: {error}; restart this \
+                 program when there is memory ({advice})"
+            );
+        });
+        Count { _stop: stop, is_alarmed: thread.is_err(), _thread: thread.ok() }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::engine::pending::Item;
 use crate::engine::{
     Engine, Event, FlushId, FullSyncCause, FullSyncFilter, Job, JobId, JobKind, Settled,
 };
-use crate::journal::{Journal, Seq};
+use crate::journal::{Journal, Owed, Seq};
 use crate::path::RelPath;
 use crate::record::Observation;
 use crate::state::{StateDir, StateError};
@@ -192,7 +192,7 @@ impl Ledger {
             let returned: Vec<_> = settled.returned.iter().map(pair).collect();
             journal.append_pending(settled.remote, &returned);
         }
-        let delivered = settled.delivered.iter().chain(&settled.rechecked);
+        let delivered = settled.delivered.iter().chain(&settled.rechecked).chain(&settled.divided);
         let delivered: Vec<_> = delivered.map(pair).collect();
         // A scheduled sync is not in the journal, and it may have left out what is.
         let is_scheduled = job.kind == JobKind::Trees(FullSyncFilter::Crontab);
@@ -208,7 +208,7 @@ impl Ledger {
         self.ask_for_barrier();
     }
 
-    /// Notes that a requested full sync of `remote` is done.
+    /// Notes that a full sync of `remote` is done. What it has left over is in the journal by itself.
     pub fn full_sync_done(&mut self, remote: RemoteId) {
         let done = self.full_syncs.remove(&remote).filter(|_| self.journal.is_some());
         for (extent, seq) in done.into_iter().flatten() {
@@ -262,9 +262,13 @@ impl Ledger {
         self.ask_for_barrier();
     }
 
-    /// Gives up the waiting deliveries after events were lost: they are never acknowledged.
-    pub fn give_up_waiting(&mut self) {
-        self.unacknowledged.give_up();
+    /// Gives up the waiting deliveries after events were lost: they are never acknowledged. Passes the names that they have sent to
+    /// `append`: if one was deleted by a lost event, only the record can tell.
+    pub fn give_up_waiting(&mut self, mut append: impl FnMut(RootId, &Observation)) {
+        for (root, observation) in self.unacknowledged.give_up() {
+            append(root, &observation.names_only());
+        }
+        self.ask_for_barrier();
     }
 
     /// True when every delivery is acknowledged.
@@ -274,17 +278,11 @@ impl Ledger {
 
     /// Rewrites the journal when it has grown long.
     pub fn compact(&mut self, engine: &Engine) {
-        let Some(journal) = self.journal.as_mut().filter(|_| self.is_restored) else { return };
-        if !self.unacknowledged.is_empty() {
-            // Deliveries wait for their acknowledgement: the engine has forgotten them, but the journal must not yet.
-            return;
-        }
-        let remotes = || (0..self.roots_of_remotes.len()).map(RemoteId);
-        let owed = remotes().map(|remote| engine.owed(remote)).sum();
-        if journal.is_worth_compacting(owed) {
-            let items = |remote| engine.undelivered(remote).map(move |item| (remote, item));
-            let all = remotes().flat_map(items);
-            journal.compact(all.map(|(remote, item)| (remote, item.path, item.mark.extent())));
+        let Some(journal) = self.journal.as_ref().filter(|_| self.is_restored) else { return };
+        let remotes = (0..self.roots_of_remotes.len()).map(RemoteId);
+        let owed: usize = remotes.map(|remote| engine.owed(remote)).sum();
+        if journal.is_worth_compacting(owed + self.unacknowledged.deliveries().count()) {
+            self.rewrite(|journal, ledger| journal.compact(ledger.owed(engine)));
         }
     }
 
@@ -292,8 +290,7 @@ impl Ledger {
     pub fn make_state_again(&mut self, engine: &Engine) -> Result<(), StateError> {
         let Some(state) = &self.state else { return Ok(()) };
         state.make_again()?;
-        let Some(journal) = &mut self.journal else { return Ok(()) };
-        journal.make_again(owed(&self.roots_of_remotes, &self.unacknowledged, engine));
+        self.rewrite(|journal, ledger| journal.make_again(ledger.owed(engine)));
         Ok(())
     }
 
@@ -308,11 +305,50 @@ impl Ledger {
     ) {
         self.roots_of_remotes = roots;
         let Some(journal) = &mut self.journal else { return };
-        let layout = journal.layout().with_remotes(names);
-        journal.change_layout(layout, owed(&self.roots_of_remotes, &self.unacknowledged, engine));
-        let seq = journal.begin_job();
-        let whole = BTreeMap::from([(Extent::new(Scope::Tree), seq)]);
+        let whole = BTreeMap::from([(Extent::new(Scope::Tree), journal.begin_job())]);
         self.full_syncs.extend(new.iter().map(|remote| (*remote, whole.clone())));
+        self.rewrite(|journal, ledger| {
+            let layout = journal.layout().with_remotes(names);
+            journal.change_layout(layout, ledger.owed(engine));
+        });
+    }
+
+    /// Writes the journal anew from what is owed.
+    fn rewrite(&mut self, write: impl FnOnce(&mut Journal, &Self)) {
+        if let Some(mut journal) = self.journal.take() {
+            write(&mut journal, self);
+            self.journal = Some(journal);
+        }
+    }
+
+    /// Everything that is pending or not acknowledged. The engine has forgotten what is not acknowledged, but the next start needs
+    /// it.
+    fn owed(&self, engine: &Engine) -> impl Iterator<Item = Owed> {
+        let remotes = (0..self.roots_of_remotes.len()).map(RemoteId);
+        let pending = remotes.flat_map(move |remote| {
+            engine.undelivered_by(remote).map(move |(job, item)| {
+                let upto = job.and_then(|job| self.jobs.get(&job)).map(|job| job.seq);
+                Owed { remote, upto, path: item.path, extent: item.mark.extent() }
+            })
+        });
+        let full_syncs = self.full_syncs.iter().flat_map(|(remote, asked)| {
+            let owed = |(extent, seq): (&Extent, &Seq)| Owed {
+                remote: *remote,
+                upto: Some(*seq),
+                path: RelPath::root(),
+                extent: *extent,
+            };
+            asked.iter().map(owed)
+        });
+        let full_syncs = full_syncs.filter(|owed| engine.full_sync(owed.remote).is_some());
+        let waiting = self.unacknowledged.deliveries();
+        let waiting = waiting.map(|(remote, seq, path, extent)| Owed {
+            remote,
+            upto: Some(seq),
+            path: path.clone(),
+            extent,
+        });
+        pending.chain(full_syncs).chain(waiting)
     }
 
     /// True while a job for this remote is in flight.
@@ -326,23 +362,4 @@ impl Ledger {
             journal.close();
         }
     }
-}
-
-/// Everything that is pending or not acknowledged, remote by remote. Unacknowledged deliveries are included although
-/// the engine has forgotten them, because the next start needs them.
-fn owed(
-    roots_of_remotes: &[RootId],
-    unacknowledged: &Unacknowledged,
-    engine: &Engine,
-) -> Vec<(RemoteId, RelPath, Extent)> {
-    let remotes = (0..roots_of_remotes.len()).map(RemoteId);
-    let pending = remotes.flat_map(|remote| {
-        let items = engine.undelivered(remote);
-        items.map(move |item| (remote, item.path, item.mark.extent()))
-    });
-    let waiting = unacknowledged.deliveries();
-    let waiting = waiting.map(|(remote, path, extent)| (remote, path.clone(), extent));
-    let mut all: Vec<_> = pending.chain(waiting).collect();
-    all.sort_by_key(|(remote, ..)| *remote);
-    all
 }

@@ -17,9 +17,7 @@ use super::trust::{Admission, Trust};
 use crate::change::{RemoteId, WatchEvent};
 use crate::config::Loaded;
 use crate::control::server::SocketMaker;
-use crate::engine::{
-    Action, Engine, Event, Extraneous, JobId, JobReport, Notice, Settled, Verdict,
-};
+use crate::engine::{Action, Engine, Event, JobId, JobReport, Notice, Settled, Verdict};
 use crate::process::signals::Signal;
 use crate::record::Observation;
 use crate::sys::memory;
@@ -268,7 +266,10 @@ impl Mirror {
     pub fn handle(&mut self, event: Event) {
         match &event {
             Event::Watch(WatchEvent::BarrierReached) => return self.barrier_reached(),
-            Event::Watch(WatchEvent::Overflow { .. }) => self.ledger.give_up_waiting(),
+            Event::Watch(WatchEvent::Overflow { .. }) => {
+                let trust = &mut self.trust;
+                self.ledger.give_up_waiting(|root, names| trust.append(root, names));
+            }
             _ => {}
         }
         match (self.trust.admit(&event), event) {
@@ -364,11 +365,8 @@ impl Mirror {
     }
 
     fn notify(&mut self, notice: &Notice) {
-        if let Notice::FullSyncDone { remote, extraneous, .. } = notice {
-            // While deletions are withheld, the full sync stays pending in the journal.
-            if !matches!(extraneous, Extraneous::Withheld | Extraneous::Refused) {
-                self.ledger.full_sync_done(*remote);
-            }
+        if let Notice::FullSyncDone { remote, .. } = notice {
+            self.ledger.full_sync_done(*remote);
         }
         let (level, sentence) = self.teller.notify(notice);
         self.count_notice(notice, level, &sentence);

@@ -500,8 +500,13 @@ fn restored<'a>(
         if !items.is_empty() {
             log::info!("changes of the last run that are still to be delivered: {}", items.len());
         }
+        // A path that was made again after its deletion is missing without a report.
+        let made =
+            items.iter().filter(|item| item.mark.scope == Scope::Entry && item.mark.additive);
+        let made: HashSet<RelPath> = made.map(|item| item.path.clone()).collect();
         let is_absent = |item: &Item| {
-            let is_reported = item.mark.scope == Scope::Entry && !item.mark.additive;
+            let is_deletion = item.mark.scope == Scope::Entry && !item.mark.additive;
+            let is_reported = is_deletion && !made.contains(&item.path);
             !is_reported && absent[root.0].contains(&item.path)
         };
         let (absent, present): (Vec<_>, Vec<_>) = items.into_iter().partition(is_absent);

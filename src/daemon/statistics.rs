@@ -360,6 +360,7 @@ mod tests {
             withheld: Vec::new(),
             rechecked: Vec::new(),
             returned: Vec::new(),
+            divided: Vec::new(),
         }
     }
 

@@ -105,10 +105,11 @@ impl Trust {
     }
 
     /// What of an observation below `root` is recorded. While deletions are undecided or withheld these are only new names: the record
-    /// must not forget entries that are gone here but not deleted on the remotes yet.
+    /// must not forget entries that are gone here but not deleted on the remotes yet. The same holds during a walk: it looks for
+    /// changes that no remote was told of, and one remote's delivery must not hide them from the others.
     pub fn recordable(&self, root: RootId, observation: Observation) -> Option<Observation> {
         self.catch_up.as_ref()?;
-        Some(match self.restrained.contains_key(&root) {
+        Some(match self.restrained.contains_key(&root) || self.is_looking(root) {
             true => observation.names_only(),
             false => observation,
         })
@@ -206,10 +207,25 @@ impl Trust {
     /// Handles the end of a walk. What it found is already pending, and durably in the journal.
     pub fn caught_up(&mut self, walked: Walked) -> Vec<Event> {
         let Some(catch_up) = &mut self.catch_up else { return Vec::new() };
-        let (root, verdict) = catch_up.finish(walked);
+        let (root, verdict, goes_on) = catch_up.finish(walked);
         memory::release_unused();
         let is_confirmed = self.confirmed.remove(&root);
         let is_compared = self.compared.remove(&root);
+        let mut events = self.walked(root, verdict, is_confirmed, is_compared);
+        if !goes_on {
+            events.extend(self.do_without_next_walk(root));
+        }
+        events
+    }
+
+    /// Handles the result of a walk.
+    fn walked(
+        &mut self,
+        root: RootId,
+        verdict: WalkResult,
+        is_confirmed: bool,
+        is_compared: bool,
+    ) -> Vec<Event> {
         match verdict {
             WalkResult::Unmounted(lost)
                 if !is_confirmed && self.deletions(root) != Deletions::Allowed =>
@@ -258,9 +274,14 @@ impl Trust {
     /// Handles the end of a merge; a walk may have waited for it.
     pub fn merged(&mut self, root: RootId, merged: Merged) -> Vec<Event> {
         let Some(catch_up) = &mut self.catch_up else { return Vec::new() };
-        if catch_up.merged(root, merged) {
-            return Vec::new();
+        match catch_up.merged(root, merged) {
+            true => Vec::new(),
+            false => self.do_without_next_walk(root),
         }
+    }
+
+    /// A walk that waited for its turn cannot start.
+    fn do_without_next_walk(&mut self, root: RootId) -> Vec<Event> {
         let mut events = self.do_without_walk(root, false, "nobody can tell what changed unseen");
         events.push(Event::CompareRoot(root, FullSyncCause::Unrecorded));
         events
@@ -315,12 +336,11 @@ impl Trust {
     /// Handles the result of a count: trusts the root, or keeps it lost.
     pub fn counted(&mut self, counted: &Counted) -> Vec<Event> {
         let root = counted.root;
-        if !self.counts.contains_key(&root) {
-            return Vec::new();
-        }
+        let Some(count) = self.counts.get_mut(&root) else { return Vec::new() };
         if let main_event::CountVerdict::TooFew(found, known) = counted.verdict
             && !self.confirmed.contains(&root)
         {
+            count.alarm();
             let advice = self.advice();
             let reason = format!("it holds {found} entries, and {known} are known ({advice})");
             return vec![Event::Watch(WatchEvent::RootLost { root, loss: RootLoss::Gone(reason) })];
@@ -385,7 +405,11 @@ impl Trust {
     pub fn confirm(&mut self) -> (Vec<RootId>, Vec<RootId>, Vec<Event>) {
         let (mut confirmed, mut at_walk, mut events) = (Vec::new(), Vec::new(), Vec::new());
         for root in self.roots() {
-            if self.counts.contains_key(&root) {
+            if let Some(count) = self.counts.get(&root) {
+                if !count.is_alarmed() {
+                    at_walk.push(root);
+                    continue;
+                }
                 let verdict = main_event::CountVerdict::Enough;
                 events.extend(self.counted(&Counted { root, verdict }));
             } else if self.deletions(root) == Deletions::Withheld {

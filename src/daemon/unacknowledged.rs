@@ -2,7 +2,7 @@
 //! before their end may be unread: a directory that was renamed away and back while rsync read it was not delivered,
 //! although rsync reports success.
 
-use crate::change::{Extent, RemoteId, RootId};
+use crate::change::{Extent, RemoteId, RootId, Scope};
 use crate::engine::FlushId;
 use crate::journal::Seq;
 use crate::path::RelPath;
@@ -78,21 +78,34 @@ impl Unacknowledged {
         self.waiting.drain(..count).collect()
     }
 
-    /// Drops all waiting deliveries after events were lost: an unread event might contradict them.
-    pub fn give_up(&mut self) {
-        self.waiting.clear();
+    /// Drops the waiting deliveries after events were lost: an unread event might contradict them. Returns what they observed. The
+    /// end of a full sync stays: what follows the loss compares everything once more, and a full sync that nothing cancels would be
+    /// repeated by each start.
+    pub fn give_up(&mut self) -> Vec<(RootId, Observation)> {
+        let (mut ends, mut observed) = (Vec::new(), Vec::new());
+        for delivery in self.waiting.drain(..) {
+            match delivery {
+                Acknowledgement::Observed(root, observation) => observed.push((root, observation)),
+                Acknowledgement::Delivered(_, _, ref paths) if is_full_sync(paths) => {
+                    ends.push(delivery);
+                }
+                Acknowledgement::Delivered(..) => {}
+            }
+        }
+        self.waiting = ends;
         self.asked_for = self.asked_for.map(|_| 0);
+        observed
     }
 
-    /// The delivered paths that are still in the journal.
-    pub fn deliveries(&self) -> impl Iterator<Item = (RemoteId, &RelPath, Extent)> {
+    /// The delivered paths that are still in the journal, with the numbers that will cancel them.
+    pub fn deliveries(&self) -> impl Iterator<Item = (RemoteId, Seq, &RelPath, Extent)> {
         let paths = |delivery| match delivery {
-            &Acknowledgement::Delivered(remote, _, ref paths) => Some((remote, paths)),
+            &Acknowledgement::Delivered(remote, seq, ref paths) => Some((remote, seq, paths)),
             Acknowledgement::Observed(..) => None,
         };
         let all = self.waiting.iter().filter_map(paths);
-        all.flat_map(|(remote, paths)| {
-            paths.iter().map(move |(path, extent)| (remote, path, *extent))
+        all.flat_map(|(remote, seq, paths)| {
+            paths.iter().map(move |(path, extent)| (remote, seq, path, *extent))
         })
     }
 
@@ -100,4 +113,8 @@ impl Unacknowledged {
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
+}
+
+fn is_full_sync(paths: &[(RelPath, Extent)]) -> bool {
+    paths.iter().all(|(path, extent)| path.is_root() && extent.scope == Scope::Tree)
 }

@@ -234,6 +234,11 @@ impl Deferred {
         self.kinds.iter().map(|waiting| waiting.paths.len()).sum()
     }
 
+    /// A directory in which deletions are owed that wait for the permission.
+    pub fn lacks_deletions(&self) -> Option<&RelPath> {
+        self.kinds[DELETIONS].paths.keys().next()
+    }
+
     /// How many of them are undelivered changes. The others were delivered, and are only checked again.
     pub fn changes(&self) -> usize {
         [AT, DELETIONS, DECIDED, MOVED_ON]

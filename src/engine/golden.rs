@@ -253,6 +253,7 @@ fn show_action(action: &Action) -> String {
                 ("withheld", &settled.withheld),
                 ("rechecked", &settled.rechecked),
                 ("returned", &settled.returned),
+                ("divided", &settled.divided),
             ] {
                 if !items.is_empty() {
                     let _ = write!(text, ", {what} {}", show_items(items));

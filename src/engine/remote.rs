@@ -26,9 +26,7 @@ use super::pending::{Item, Mark, Marked};
 use super::permission::{Deletions, Permission};
 use super::retry::{FailingPaths, Outage, REMINDER};
 use super::schedule::Pace;
-use super::{
-    Action, Extraneous, FailLogEntry, FullSyncCause, FullSyncFilter, JobId, JobKind, Notice, Now,
-};
+use super::{Action, Extraneous, FailLogEntry, FullSyncCause, FullSyncFilter, JobId, Notice, Now};
 use crate::change::{Cause, Change, RemoteId, RootId, Scope};
 use crate::failure::FailureKind;
 use crate::path::RelPath;
@@ -248,10 +246,13 @@ impl RemoteState {
         full_sync.restart(cause, cause.extraneous(self.setup.unrecorded));
     }
 
-    /// Retries every failing path now. Asks a remote that refused deletions again, by comparing no more than the names at the top.
+    /// Retries every failing path now. Asks a remote that refused deletions again, by comparing no more than the names in one directory
+    /// in which deletions are owed.
     pub fn retry_failing(&mut self, now: Now) {
-        if self.permission.deletions.are_allowed() && self.permission.deletions_are_refused {
-            self.backlog.pending.mark(&RelPath::root(), Mark::new(Scope::Listing));
+        let refused =
+            self.permission.deletions.are_allowed() && self.permission.deletions_are_refused;
+        if let Some(path) = self.deferred.lacks_deletions().filter(|_| refused) {
+            self.backlog.pending.mark(path, Mark::new(Scope::Listing));
         }
         for path in self.failing.paths() {
             self.deferred.bring_forward(now, path);
@@ -265,16 +266,23 @@ impl RemoteState {
 
     /// How many items [`RemoteState::undelivered`] has.
     pub fn owed(&self) -> usize {
-        let flying: usize = self.owing_flights().map(|flight| flight.items.len()).sum();
+        let flying: usize = self.owing_flights().map(|(_, flight)| flight.items.len()).sum();
         let whole = self.owed_full_sync().iter().count();
         self.backlog.pending.len() + flying + whole + self.deferred.count()
     }
 
     /// Everything that this remote owes.
     pub fn undelivered(&self) -> impl Iterator<Item = Item> {
-        let flying = self.owing_flights().flat_map(|flight| flight.items.iter().cloned());
-        let whole = self.owed_full_sync().into_iter();
-        self.backlog.pending.iter().chain(flying).chain(whole).chain(self.deferred.items())
+        self.undelivered_by().map(|(_, item)| item).chain(self.owed_full_sync())
+    }
+
+    /// The same without the full sync, with the job that delivers it.
+    pub fn undelivered_by(&self) -> impl Iterator<Item = (Option<JobId>, Item)> {
+        let waiting = self.backlog.pending.iter().chain(self.deferred.items());
+        let flying = self.owing_flights().flat_map(|(job, flight)| {
+            flight.items.iter().map(move |item| (Some(job), item.clone()))
+        });
+        waiting.map(|item| (None, item)).chain(flying)
     }
 
     /// How many changes the remote lacks, as an operator counts them: without rechecks and confirmations.
@@ -283,12 +291,13 @@ impl RemoteState {
         self.backlog.pending.len() + self.flights.items() + full_sync + self.deferred.changes()
     }
 
-    /// The jobs whose items are owed. A scheduled sync's are not: nothing changed there, and the next one comes by itself.
-    fn owing_flights(&self) -> impl Iterator<Item = &Flight> {
-        let owes = |flight: &&Flight| flight.kind != JobKind::Trees(FullSyncFilter::Crontab);
-        self.flights.values().filter(owes).filter(|_| self.is_active())
+    /// The jobs whose items are owed. A full sync's are not: it is owed as a whole.
+    fn owing_flights(&self) -> impl Iterator<Item = (JobId, &Flight)> {
+        let owes = |(_, flight): &(JobId, &Flight)| flight.origin != Origin::FullSync;
+        self.flights.iter().filter(owes).filter(|_| self.is_active())
     }
 
+    /// A scheduled sync is not owed: nothing changed there, and the next one comes by itself.
     fn owed_full_sync(&self) -> Option<Item> {
         let full_sync = self.full_sync.as_ref()?;
         let additive = full_sync.extraneous == Extraneous::Kept;
@@ -327,11 +336,10 @@ impl RemoteState {
         self.locks.lock(mount, path, LockKind::Long);
     }
 
-    /// The file system at `path` is back: everything below it may differ.
+    /// The file system at `path` is back. A change reports that everything below it may differ.
     pub fn find_again(&mut self, path: &RelPath) {
         if self.locks.drop_owner(&Owner::LostMount(path.clone())) {
             self.backlog.search_again();
-            self.mark(path, Mark::new(Scope::Tree));
         }
     }
 

@@ -56,12 +56,14 @@ pub struct Replay {
 /// Pending paths of one root. The key is the path, a NUL and the extent's letter, so a path's marks are neighbours.
 type Marks = BTreeMap<Box<[u8]>, Mark>;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Mark {
     /// The youngest change.
     seq: Seq,
     /// One bit for each remote of the root that lacks it.
     owed: u64,
+    /// The remotes whose youngest change is an older one. Most changes are recorded for all remotes at once.
+    older: Vec<(Seq, u64)>,
 }
 
 impl Replay {
@@ -240,11 +242,9 @@ impl Replay {
 
     fn owe(&mut self, root: RootId, seq: Seq, bits: u64, items: &[(Extent, &[u8])]) {
         for (extent, path) in items {
-            let none = Mark { seq: Seq(0), owed: 0 };
+            let none = Mark { seq: Seq(0), owed: 0, older: Vec::new() };
             let mark = self.roots[root.0].entry(key(path, *extent)).or_insert(none);
-            // Keep one number for all remotes, the youngest. An older delivery to one of them then cancels nothing.
-            mark.seq = mark.seq.max(seq);
-            mark.owed |= bits;
+            mark.owe(seq, bits);
         }
     }
 
@@ -271,7 +271,7 @@ impl Replay {
         marks
             .into_iter()
             .flatten()
-            .filter(move |(_, mark)| mark.owed & bit != 0)
+            .filter(move |(_, mark)| mark.all_owed() & bit != 0)
             .filter_map(|(key, _)| split_key(key))
     }
 }
@@ -325,11 +325,36 @@ fn settle(marks: &mut Marks, path: &[u8], delivered: Extent, upto: Seq, bits: u6
 }
 
 impl Mark {
+    /// Notes that these remotes lack the change `seq`. For each remote its youngest change counts.
+    fn owe(&mut self, seq: Seq, bits: u64) {
+        if seq >= self.seq && self.older.is_empty() && self.owed & !bits == 0 {
+            (self.seq, self.owed) = (seq, bits);
+            return;
+        }
+        let mut all = std::mem::take(&mut self.older);
+        all.push((self.seq, self.owed));
+        let younger = all.iter().filter(|(other, _)| *other > seq);
+        let bits = bits & !younger.fold(0, |all, (_, owed)| all | owed);
+        all.iter_mut().filter(|(other, _)| *other <= seq).for_each(|(_, owed)| *owed &= !bits);
+        all.push((seq, bits));
+        all.retain(|(_, owed)| *owed != 0);
+        all.sort_unstable();
+        (self.seq, self.owed) = all.pop().unwrap_or((seq, 0));
+        self.older = all;
+    }
+
     /// False when no remote lacks it any longer.
     fn settle(&mut self, upto: Seq, bits: u64) -> bool {
         if self.seq <= upto {
             self.owed &= !bits;
         }
-        self.owed != 0
+        let older = self.older.iter_mut().filter(|(seq, _)| *seq <= upto);
+        older.for_each(|(_, owed)| *owed &= !bits);
+        self.older.retain(|(_, owed)| *owed != 0);
+        self.all_owed() != 0
+    }
+
+    fn all_owed(&self) -> u64 {
+        self.older.iter().fold(self.owed, |all, (_, owed)| all | owed)
     }
 }

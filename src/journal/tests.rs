@@ -59,6 +59,11 @@ fn changed(journal: &mut Journal, root: usize, items: &[(RelPath, Extent)]) -> S
     journal.append_changes(RootId(root), &changes)
 }
 
+/// Something that no delivery under way will cancel.
+fn owed(remote: RemoteId, (path, extent): (RelPath, Extent)) -> Owed {
+    Owed { remote, upto: None, path, extent }
+}
+
 fn pending(replay: &Replay, remote: RemoteId) -> Pending {
     replay.pending(remote).collect()
 }
@@ -100,6 +105,45 @@ fn change_during_a_delivery_outlives_it() {
     journal.commit();
     drop(journal);
     assert_eq!(pending(&replay(dir.path()), A), [entry("x")].into());
+}
+
+#[test]
+fn what_remotes_owe_one_after_the_other_is_cancelled_for_each() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
+    let [of_a, of_b] = [A, B].map(|remote| journal.append_pending(remote, &[tree("")]));
+    journal.append_delivered(A, of_a, &[tree("")]);
+    journal.commit();
+    let replay = || Replay::read(&fs::read(file(&dir)).unwrap(), &two_roots(), 0).unwrap();
+    assert_eq!([A, B].map(|remote| pending(&replay(), remote)), [[].into(), [tree("")].into()]);
+    journal.append_delivered(B, of_b, &[tree("")]);
+    journal.commit();
+    assert_eq!([A, B].map(|remote| pending(&replay(), remote)), [[].into(), [].into()]);
+}
+
+#[test]
+fn what_is_under_way_during_a_compaction_is_cancelled_by_its_delivery() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), two_roots()).unwrap();
+    let whole = journal.append_pending(A, &[tree("")]);
+    let upto = changed(&mut journal, 0, &[entry("x"), entry("y")]);
+    journal.begin_job();
+    changed(&mut journal, 0, &[entry("y")]);
+    let under_way = |remote, seq, (path, extent)| Owed { remote, upto: Some(seq), path, extent };
+    journal.compact([
+        under_way(A, whole, tree("")),
+        under_way(A, upto, entry("x")),
+        under_way(A, upto, entry("y")),
+        owed(A, entry("y")),
+        owed(B, entry("x")),
+    ]);
+    journal.append_delivered(A, upto, &[entry("x"), entry("y")]);
+    journal.append_delivered(A, whole, &[tree("")]);
+    journal.commit_durably();
+    drop(journal);
+    let replay = replay(dir.path());
+    assert_eq!(pending(&replay, A), [entry("y")].into());
+    assert_eq!(pending(&replay, B), [entry("x")].into());
 }
 
 #[test]
@@ -304,7 +348,7 @@ fn a_walk_that_a_kill_ends_is_owed_until_one_has_ended() {
     let (mut journal, second) = Journal::open(dir.path(), two_roots()).unwrap();
     assert!(second.needs_walk() && second.doubt.is_none() && journal.awaits_walk());
     assert_eq!(pending(&second, A), [deletion("x")].into());
-    journal.change_layout(two_roots(), [(A, path("x"), deletion("x").1)]);
+    journal.change_layout(two_roots(), [owed(A, deletion("x"))]);
     drop(journal);
     let (mut journal, third) = Journal::open(dir.path(), two_roots()).unwrap();
     assert!(third.needs_walk());
@@ -372,8 +416,7 @@ fn compaction_keeps_what_is_pending_and_what_came_meanwhile() {
     journal.commit();
     assert!(journal.is_worth_compacting(2));
     let before = fs::metadata(file(&dir)).unwrap().len();
-    let whole = Extent::new(Scope::Tree);
-    journal.compact([(A, path("keep"), entry("").1), (C, path("c"), whole)]);
+    journal.compact([owed(A, entry("keep")), owed(C, tree("c"))]);
     changed(&mut journal, 0, &[entry("late")]);
     journal.commit_durably();
     assert!(!journal.is_worth_compacting(3));

@@ -10,9 +10,7 @@ use std::sync::Arc;
 use super::frame::{COMPLETE_AT, Completeness, FrameSubject, JournalHeader, PAYLOAD_MAX, encode};
 use super::replay::{Doubt, Replay};
 use super::syncer::Promotion;
-use super::{JournalLayout, Seq};
-use crate::change::{Extent, RemoteId};
-use crate::path::RelPath;
+use super::{JournalLayout, Owed, Seq};
 use crate::state::stable_hash;
 
 /// An open file and how much of it is written.
@@ -29,12 +27,12 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Writes a new journal to `path`, with `pending`.
+    /// Writes a new journal to `path`, with `owed`. What no delivery under way will cancel gets the number `seq`.
     pub fn create(
         path: &Path,
         layout: &JournalLayout,
         (seq, completeness): (Seq, Completeness),
-        pending: impl IntoIterator<Item = (RemoteId, RelPath, Extent)>,
+        owed: impl IntoIterator<Item = Owed>,
     ) -> io::Result<Self> {
         let file = options().truncate(true).open(path)?;
         let header = JournalHeader { completeness, closed: false, boot: boot_number() };
@@ -42,16 +40,16 @@ impl Volume {
         encode(&mut buffer, FrameSubject::Table, seq, layout.items());
         let mut volume =
             Self { file: Arc::new(file), len: 0, table_len: buffer.len() as u64, base_len: 0 };
-        let mut pending = pending.into_iter().peekable();
-        while let Some((remote, path, extent)) = pending.next() {
-            let mut group = vec![(extent, path)];
-            while let Some((_, path, extent)) =
-                pending.next_if(|next| next.0 == remote && group.len() < 4096)
-            {
-                group.push((extent, path));
+        let mut owed = owed.into_iter().peekable();
+        while let Some(first) = owed.next() {
+            let (remote, upto) = (first.remote, first.upto);
+            let is_alike = |next: &Owed| (next.remote, next.upto) == (remote, upto);
+            let mut group = vec![(first.extent, first.path)];
+            while let Some(next) = owed.next_if(|next| is_alike(next) && group.len() < 4096) {
+                group.push((next.extent, next.path));
             }
             let items = group.iter().map(|(extent, path)| (*extent, path.as_bytes()));
-            encode(&mut buffer, FrameSubject::Pending(remote.0 as u32), seq, items);
+            encode(&mut buffer, FrameSubject::Pending(remote.0 as u32), upto.unwrap_or(seq), items);
             if buffer.len() >= PAYLOAD_MAX {
                 volume.write(&buffer)?;
                 buffer.clear();
@@ -117,12 +115,12 @@ pub fn renew(path: &Path, layout: &JournalLayout, replay: &Replay) -> io::Result
         }
     }
     let from = next_path(path);
-    let pending = layout.remotes().flat_map(|remote| {
+    let owed = layout.remotes().flat_map(|remote| {
         let own = replay.pending(remote);
-        own.map(move |(path, extent)| (remote, path, extent))
+        own.map(move |(path, extent)| Owed { remote, upto: None, path, extent })
     });
     let create = || {
-        let volume = Volume::create(&from, layout, (replay.seq, replay.completeness()), pending)?;
+        let volume = Volume::create(&from, layout, (replay.seq, replay.completeness()), owed)?;
         Promotion { file: Arc::clone(&volume.file), from: from.clone(), to: path.to_path_buf() }
             .carry_out()?;
         Ok(volume)

@@ -140,6 +140,7 @@ impl WatchContext {
                 }
                 RootNews::SubtreeBack { root, path } => {
                     backend.watch(self, &(root, path.clone()));
+                    self.batch.push(root, Change::tree(path.clone(), Cause::Found));
                     self.batch.send(WatchEvent::SubtreeBack { root, path });
                 }
                 RootNews::Moved { root } => {

@@ -207,7 +207,8 @@ impl RemoteWorker {
         let observation = self.observe(job);
         let mut report = self.run_job(job, known_until, &running_job);
         // Resolve the name after the delivery, because a name service may be slow.
-        if running_job.answered_afresh.get() {
+        // After a job that failed, the next one asks: what is returned here would be lost.
+        if running_job.answered_afresh.get() && report.verdict == Verdict::Done {
             report.returned.extend(self.remote.look_at_address());
         }
         report.bytes = tally.sent();

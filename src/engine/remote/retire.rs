@@ -24,8 +24,12 @@ impl RemoteState {
         self.start_full_sync(now, FullSyncCause::Requested, actions);
     }
 
-    /// The remote was removed from the configuration: everything but its jobs in flight is forgotten.
-    pub fn retire(&mut self, now: Now) {
+    /// The remote was removed from the configuration: everything but its jobs in flight is forgotten, and these are aborted. If the
+    /// remote is added again, they would send old content over what its new jobs send.
+    pub fn retire(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if !self.flights.is_empty() {
+            actions.push(Action::Abort(self.setup.id));
+        }
         let flights = std::mem::take(&mut self.flights);
         let permission = Permission { is_retired: true, ..Permission::default() };
         let mut contact = Contact::default();

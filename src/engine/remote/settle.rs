@@ -32,19 +32,23 @@ struct Blame {
     again: BTreeMap<RelPath, (Mark, PathFailure)>,
 }
 
-/// What became of the items of a job; what was divided or has failed is missing here.
+/// What became of the items of a job; what has failed is missing here.
 #[derive(Default)]
 struct Sorted {
     delivered: Vec<Item>,
     /// Delivered, but for the deletions below.
     withheld: Vec<Item>,
     rechecked: Vec<Item>,
+    /// Trees of which only the returned parts are still owed.
+    divided: Vec<Item>,
+    /// Parts of a full sync that are compared again after it, for the deletions.
+    after: Vec<Item>,
     log: FailLogChange,
 }
 
 impl Blame {
-    /// What is retried below these items, which count as delivered: the journal has to name it, too.
-    fn items_below(&self, items: &[Item]) -> Vec<Item> {
+    /// What is retried but is none of these items, which the journal names: it has to name this, too.
+    fn items_beside(&self, items: &[Item]) -> Vec<Item> {
         if self.again.is_empty() {
             return Vec::new();
         }
@@ -203,9 +207,11 @@ impl RemoteState {
         }
         let blame = self.blame(&flight.items, failed);
         let undone: Vec<RelPath> = blame.undone.iter().cloned().collect();
-        let Sorted { delivered, withheld, rechecked, log } =
+        let Sorted { delivered, withheld, rechecked, divided, after, log } =
             self.sort(&flight, &back, &blame.undone, deleted_below);
-        let failed_below = blame.items_below(&flight.items);
+        // The journal names a full sync as a whole, and its end cancels that.
+        let named = if flight.origin == Origin::FullSync { &[] } else { &flight.items[..] };
+        let failed = blame.items_beside(named);
         let log = log.max(self.note_failures(now, blame, actions));
         self.retry_siblings(now, flight.began, &delivered);
         self.take_back(now, &flight, &returned);
@@ -222,16 +228,26 @@ impl RemoteState {
         if flight.origin == Origin::FullSync {
             self.note_extraneous(flight.deletes_below, report.remote_deletions);
             self.finish_full_sync(now, returned.len(), actions);
+            returned.retain(|item| !item.mark.shard);
+            returned.extend(after);
         }
         returned.extend(self.recheck_sent(&flight.items));
-        returned.extend(failed_below);
+        returned.extend(failed);
         if log == FailLogChange::Changed {
             actions.push(Action::FailLogChanged);
         }
         let remote = self.setup.id;
         let pending_since = flight.pending_since;
-        let settled =
-            Settled { job, remote, pending_since, delivered, withheld, rechecked, returned };
+        let settled = Settled {
+            job,
+            remote,
+            pending_since,
+            delivered,
+            withheld,
+            rechecked,
+            returned,
+            divided,
+        };
         actions.push(Action::Settled(settled));
     }
 
@@ -266,9 +282,14 @@ impl RemoteState {
                     None => self.forget_failing(item, keep),
                 });
             }
+            let is_whole = deleted_below || !item.deletes_below();
+            let of_full_sync = flight.origin == Origin::FullSync;
+            let is_divided = piece.is_some() && item.mark.scope == Scope::Tree;
+            if is_divided && is_whole && !of_full_sync && !keep(&item.path) {
+                sorted.divided.push(item.clone());
+            }
             if piece.is_none() && !keep(&item.path) {
                 self.backlog.forget_moves(item);
-                let is_whole = deleted_below || !item.deletes_below();
                 let to = match item.mark.recheck {
                     _ if !is_whole => &mut sorted.withheld,
                     Recheck::Only | Recheck::Confirm => &mut sorted.rechecked,
@@ -276,8 +297,9 @@ impl RemoteState {
                 };
                 to.push(item.clone());
             }
-            if unfiltered && !deleted_below {
+            if unfiltered && !is_whole {
                 self.compare_again(item);
+                sorted.after.extend(Some(item.clone()).filter(|_| of_full_sync));
             }
         }
         sorted
@@ -285,9 +307,6 @@ impl RemoteState {
 
     /// Sends an item again with deletions, now or when they are allowed.
     fn compare_again(&mut self, item: &Item) {
-        if !item.deletes_below() {
-            return;
-        }
         if self.permission.may_delete() {
             self.backlog.pending.mark(&item.path, item.mark);
         } else {

@@ -68,7 +68,7 @@ fn incomplete_journal_is_mended_when_there_is_room_again() {
         assert!(groups < 10_000);
     }
     disk.free();
-    journal.compact([(A, path("x"), entry("x").1)]);
+    journal.compact([owed(A, entry("x"))]);
     changed(&mut journal, 1, &[entry("y")]);
     journal.commit();
     drop(journal);

@@ -74,6 +74,47 @@ fn changes_that_wait_for_a_dead_remote_survive_a_kill() {
 }
 
 #[test]
+fn a_full_sync_that_is_done_is_not_repeated_by_a_start_without_r() {
+    let daemon = Rsyncd::start();
+    let own = tempfile::tempdir().unwrap();
+    let mut setup = Setup::to(&daemon);
+    setup.more_remotes = format!("<remote path=\"{}\"/>", own.path().display());
+    setup.args = vec!["-r".into()];
+    let mut mirror = Mirror::prepare(&setup);
+    // So many files and directories that a comparison is divided.
+    let fill = |top: &Path| {
+        for n in 0..2_100 {
+            let directory = top.join(format!("{}", n % 40));
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join(format!("{n}")), "").unwrap();
+        }
+    };
+    fill(&mirror.source);
+    mirror.launch();
+    mirror.wait_for_record();
+    let prepared = mirror.dir.join("large");
+    fill(&prepared);
+    fs::rename(&prepared, mirror.at("large")).unwrap();
+    let delivered = |mirror: &Mirror, name: &str| {
+        mirror.write(name, "x");
+        let flush = control::run(mirror, "flush", &[]);
+        assert!(flush.status.success(), "{flush:?}");
+        assert!(daemon.at(name).exists() && own.path().join(name).exists());
+    };
+    delivered(&mirror, "last");
+    assert!(mirror.stop().success());
+    let theirs =
+        ["of the remote", "1/of the remote", "large/of the remote", "large/1/of the remote"];
+    let theirs = || theirs.iter().flat_map(|name| [daemon.at(name), own.path().join(name)]);
+    theirs().for_each(|path| fs::write(path, "x").unwrap());
+    mirror.set_args(&[]);
+    mirror.launch();
+    mirror.wait_ready();
+    delivered(&mirror, "after the restart");
+    theirs().for_each(|path| assert!(path.exists(), "{} was deleted", path.display()));
+}
+
+#[test]
 fn a_state_directory_that_is_deleted_is_made_again_with_all_that_is_pending() {
     let mut daemon = Rsyncd::start();
     let mut mirror = Mirror::start(&Setup::to(&daemon));
