@@ -18,8 +18,9 @@ use crate::complaint::Complaint;
 use crate::config::telling::AlertRule;
 use crate::ground::lock::lock;
 use crate::ground::time::wall_ms;
+use crate::snapshot::reader::NoSnapshot;
 use crate::snapshot::{Instance, Snapshot, SnapshotReader};
-use condition::{AlertThresholds, conditions};
+use condition::{AlertThresholds, absence, conditions};
 use ledger::AlertLedger;
 use message::Message;
 use send::Channels;
@@ -111,10 +112,15 @@ struct Actor {
 impl Actor {
     fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        let followed = self.reader.follow(PAUSE, move |snapshot| shared.put(snapshot));
-        if let Err(error) = followed {
-            log::warn!("alerts: none will be sent: {error}; restart sersync2");
-            return;
+        loop {
+            let shared = Arc::clone(&shared);
+            match self.reader.follow(PAUSE, move |snapshot| shared.put(snapshot)) {
+                Ok(()) => break,
+                Err(NoSnapshot::Ended) => return,
+                // It has much to do at its start.
+                Err(NoSnapshot::Silent) if self.wait(Some(RECHECK)) => {}
+                Err(NoSnapshot::Silent) => return,
+            }
         }
         let mut wait = None;
         while self.wait(wait) {
@@ -143,7 +149,7 @@ impl Actor {
     fn look(&mut self, snapshot: &Snapshot) {
         let now = wall_ms();
         let found = conditions(self.before.as_deref(), snapshot, &self.limits, now);
-        self.ledger.note(found, now);
+        self.ledger.note(found, |key| absence(key, snapshot), now);
         self.channels.work(now);
         if let Some(alerts) = self.ledger.due(now) {
             self.channels.send(&Message::new(&snapshot.instance, alerts, now));

@@ -43,7 +43,7 @@ use crate::process::{self, Background, Readiness, print};
 use crate::state::{Patience, StateBases, StateDir, state_name};
 use crate::{banner, config, remote_list, sys};
 use plugin_alone::PluginAlone;
-use running::{Outside, RunningDaemon};
+use running::{Outside, RunningDaemon, StoppedEarly};
 
 /// How long to wait for a predecessor with the same configuration to end, or to report that it is stopping.
 const STATE_PATIENCE: Duration = Duration::from_secs(2);
@@ -237,6 +237,10 @@ fn work(
                 ExitCode::FAILURE
             }
         },
+        Err(error) if error.is::<StoppedEarly>() && !readiness.is_background() => {
+            log::info!("{error}");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             if readiness.is_background() {
                 log::error!("sersync2 -d did not start: {error}");
@@ -276,12 +280,16 @@ fn mirror(
     args.no_catch_up = false;
     args.full_sync &= state.is_none();
     while let Some(successor) = running.work(&outside) {
+        outside.set_starting(true);
         let before = running.end(&mut outside);
         let next = RunningDaemon::start(&args, &successor, state, log, &mut outside);
         if next.is_ok() {
             log::info!("reload: the mirror works with the new configuration");
         }
         let next = next.or_else(|error| {
+            if error.is::<StoppedEarly>() {
+                return Err(error);
+            }
             log::error!("reload: the mirror does not start with the new configuration: {error}; the old one goes on");
             RunningDaemon::start(&args, &before, state, log, &mut outside)
         });
@@ -290,7 +298,12 @@ fn mirror(
                 if state.is_none() && !args.full_sync {
                     running.compare_everything();
                 }
+                outside.set_starting(false);
                 running
+            }
+            Err(error) if error.is::<StoppedEarly>() => {
+                log::info!("reload: {error}");
+                return ExitCode::SUCCESS;
             }
             Err(error) => {
                 log::error!("reload: the mirror does not start again: {error}");

@@ -1,7 +1,6 @@
 //! A snapshot as metrics for Prometheus, in its classic text format and in OpenMetrics.
 //! Counts nothing itself; the names follow Prometheus' conventions and are a public format (docs/OPERATING.md).
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -230,17 +229,12 @@ fn latencies(remotes: &[(&Labels, &RemoteStatus)], writer: &mut Writer<'_>) -> f
 
 /// The labels of each remote. Remotes of one root with the same name also get their index.
 fn labels_of_remotes(snapshot: &Snapshot) -> Vec<Labels> {
-    let mut seen = HashSet::new();
-    let labels = |remote: &RemoteStatus| {
+    let labels = |(remote, name): (&RemoteStatus, String)| {
         let root = usize::try_from(remote.root).ok().and_then(|root| snapshot.roots.get(root));
         let root = root.map_or(String::new(), |root| root.path.clone());
-        let mut name = remote.name.clone();
-        if !seen.insert((root.clone(), name.clone())) {
-            name = format!("{name} ({})", remote.id);
-        }
         vec![("root", root), ("remote", name)]
     };
-    snapshot.remotes.iter().take(REMOTES_MAX).map(labels).collect()
+    snapshot.remotes.iter().zip(snapshot.remote_names()).take(REMOTES_MAX).map(labels).collect()
 }
 
 fn truth(is_so: bool) -> f64 {
@@ -249,6 +243,8 @@ fn truth(is_so: bool) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::snapshot::{Histogram, RootStatus};
 

@@ -377,6 +377,28 @@ pub struct Minute {
     pub lag_us: Option<u64>,
 }
 
+impl Snapshot {
+    /// A name for each remote, in their order, that no other one has: remotes that differ in port or user alone are written alike, and
+    /// the later ones get their number.
+    pub fn remote_names(&self) -> Vec<String> {
+        let mut seen = std::collections::HashSet::new();
+        let name = |remote: &RemoteStatus| {
+            let is_new = seen.insert((remote.root, remote.name.clone()));
+            if is_new { remote.name.clone() } else { format!("{} ({})", remote.name, remote.id) }
+        };
+        self.remotes.iter().map(name).collect()
+    }
+}
+
+impl RootStatus {
+    /// The alarms that something is gone: the path itself, or a file system below it.
+    pub fn missing(&self) -> &[Alarm] {
+        // The alarm of deletions that are held back is the last one.
+        let held = usize::from(self.deletions == DeletionState::Withheld);
+        &self.alarms[..self.alarms.len().saturating_sub(held)]
+    }
+}
+
 impl RemoteStatus {
     /// How long the oldest pending path has waited at `now_ms`, in milliseconds.
     pub fn lag_ms(&self, now_ms: u64) -> u64 {

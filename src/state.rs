@@ -184,7 +184,8 @@ impl StateDir {
         }
     }
 
-    fn is_lost(&self) -> bool {
+    /// True when the directory was deleted, or what this process holds in it.
+    pub fn is_lost(&self) -> bool {
         let held = lock_mutex(&self.lock).metadata();
         let found = fs::symlink_metadata(self.path.join(LOCK));
         let is_ours = match (held, found) {
@@ -196,7 +197,7 @@ impl StateDir {
         !is_ours || is_missing(&self.path.join("journal"))
     }
 
-    /// Creates and locks the directory again after its loss.
+    /// Creates and locks the directory again after its loss. Call [`StateDir::report_again`] when the journal is there, too.
     pub fn make_again(&self) -> Result<(), StateError> {
         make_private_dir(&self.path)?;
         let lock_path = self.path.join(LOCK);
@@ -209,9 +210,13 @@ impl StateDir {
             lock_or_wait(&lock, &lock_path, Patience::NONE)?;
             *lock_mutex(&self.lock) = lock;
         }
-        self.is_reported.store(false, Ordering::Relaxed);
         self.record_config();
         self.record_holder()
+    }
+
+    /// The directory holds everything again: another loss is reported.
+    pub fn report_again(&self) {
+        self.is_reported.store(false, Ordering::Relaxed);
     }
 
     /// Writes to the lock file that this process is stopping, so that a new start waits for it.
@@ -562,12 +567,16 @@ mod tests {
         held.report_loss(|| false);
         assert!(noticed() && !noticed(), "said once");
         held.make_again().unwrap();
+        assert!(!noticed(), "its journal is still being made");
         fs::write(&journal, "").unwrap();
+        held.report_again();
         assert!(!noticed());
         fs::remove_dir_all(held.path()).unwrap();
         assert!(noticed());
         held.make_again().unwrap();
+        assert!(!noticed(), "its journal is still being made");
         fs::write(&journal, "").unwrap();
+        held.report_again();
         assert!(!noticed());
         let error = StateDir::open(&one, &places(&dir), Patience::NONE).unwrap_err();
         assert!(error.to_string().contains("already served"), "{error}");

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::config::telling::AlertRule;
 use crate::ground::counted::{counted, paths};
 use crate::ground::figures::duration;
-use crate::snapshot::{DeletionState, RemoteStatus, RootState, Snapshot, SyncState};
+use crate::snapshot::{Alarm, DeletionState, RemoteStatus, RootState, Snapshot, SyncState};
 
 /// The kinds of problems that are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +87,9 @@ impl AlertThresholds {
     }
 }
 
+/// So long after the start of the program its first snapshot is compared with none.
+const NEW_MS: u64 = 60_000;
+
 /// All current problems. `before` is the previous snapshot, needed for single events.
 pub fn conditions(
     before: Option<&Snapshot>,
@@ -97,10 +100,43 @@ pub fn conditions(
     let mut found = BTreeMap::new();
     of_instance(before, now, now_ms, &mut found);
     of_roots(now, now_ms, &mut found);
-    for remote in &now.remotes {
-        of_remote(remote, limits, now_ms, &mut found);
+    for (remote, name) in now.remotes.iter().zip(now.remote_names()) {
+        of_remote(remote, &name, limits, now_ms, &mut found);
     }
     found
+}
+
+/// Why a problem that was there is not found any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// It is over.
+    Over,
+    /// Nobody can tell now whether it is over.
+    Unknown,
+    /// What had it is not in the configuration any more.
+    Removed,
+}
+
+/// Why the problem `key` is not among [`conditions`].
+pub fn absence((kind, subject): &AlertKey, now: &Snapshot) -> Absence {
+    match kind {
+        AlertKind::Down | AlertKind::Denied | AlertKind::Lag | AlertKind::FailLog => {}
+        AlertKind::SourceLost | AlertKind::DeletionsHeld => {
+            let is_there = now.roots.iter().any(|root| root.path == *subject);
+            return if is_there { Absence::Over } else { Absence::Removed };
+        }
+        _ => return Absence::Over,
+    }
+    let mut remotes = now.remotes.iter().zip(now.remote_names());
+    let Some((remote, _)) = remotes.find(|(_, name)| name == subject) else {
+        return Absence::Removed;
+    };
+    match remote.state {
+        // What fails stays known.
+        _ if *kind == AlertKind::FailLog => Absence::Over,
+        SyncState::Up | SyncState::CatchingUp => Absence::Over,
+        SyncState::Paused | SyncState::Down | SyncState::Unknown => Absence::Unknown,
+    }
 }
 
 type Found = BTreeMap<AlertKey, AlertCondition>;
@@ -110,7 +146,10 @@ fn of_instance(before: Option<&Snapshot>, now: &Snapshot, now_ms: u64, found: &m
     let mut add = |kind, text: String| {
         found.insert((kind, of.config.clone()), AlertCondition { since_ms: now_ms, text });
     };
-    let seen = before.map_or(0, |before| before.instance.overflows);
+    // After a reload there is no snapshot to compare with, and what was dropped long ago was told.
+    let is_new = now.taken_ms.saturating_sub(of.started_ms) < NEW_MS;
+    let seen = if is_new { 0 } else { of.overflows };
+    let seen = before.map_or(seen, |before| before.instance.overflows);
     if of.overflows > seen {
         add(
             AlertKind::Overflow,
@@ -146,12 +185,13 @@ fn of_instance(before: Option<&Snapshot>, now: &Snapshot, now_ms: u64, found: &m
 fn of_roots(now: &Snapshot, now_ms: u64, found: &mut Found) {
     for root in &now.roots {
         let since_ms = root.alarms.iter().map(|alarm| alarm.since_ms).min().unwrap_or(now_ms);
-        let said = |otherwise: &str| {
-            root.alarms.last().map_or(otherwise.to_owned(), |alarm| alarm.text.clone())
+        let said = |alarms: &[Alarm], otherwise: &str| {
+            alarms.last().map_or(otherwise.to_owned(), |alarm| alarm.text.clone())
         };
-        if root.state == RootState::Lost {
-            let text =
-                said("it is gone or cannot be read: nothing is sent or deleted until it is back");
+        if root.state == RootState::Lost || !root.missing().is_empty() {
+            let otherwise =
+                "it is gone or cannot be read: nothing is sent or deleted until it is back";
+            let text = said(root.missing(), otherwise);
             let text = format!("watch path {}: {text}", root.path);
             found.insert(
                 (AlertKind::SourceLost, root.path.clone()),
@@ -159,8 +199,9 @@ fn of_roots(now: &Snapshot, now_ms: u64, found: &mut Found) {
             );
         }
         if root.deletions == DeletionState::Withheld {
-            let text =
-                said("too much vanished at once: deletions are held back until you confirm them");
+            let otherwise =
+                "too much vanished at once: deletions are held back until you confirm them";
+            let text = said(&root.alarms, otherwise);
             let text = format!("watch path {}: {text}", root.path);
             found.insert(
                 (AlertKind::DeletionsHeld, root.path.clone()),
@@ -170,11 +211,16 @@ fn of_roots(now: &Snapshot, now_ms: u64, found: &mut Found) {
     }
 }
 
-fn of_remote(remote: &RemoteStatus, limits: &AlertThresholds, now_ms: u64, found: &mut Found) {
-    let name = &remote.name;
+fn of_remote(
+    remote: &RemoteStatus,
+    name: &str,
+    limits: &AlertThresholds,
+    now_ms: u64,
+    found: &mut Found,
+) {
     let pending = counted(remote.pending, "path is", "paths are");
     let mut add = |kind, since_ms, text| {
-        found.insert((kind, name.clone()), AlertCondition { since_ms, text });
+        found.insert((kind, name.to_owned()), AlertCondition { since_ms, text });
     };
     if let (SyncState::Down, Some(down)) = (remote.state, &remote.down) {
         let words = format!("{}; {}", down.reason, down.what_to_do);
@@ -212,7 +258,7 @@ fn of_remote(remote: &RemoteStatus, limits: &AlertThresholds, now_ms: u64, found
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Alarm, Down, FailingPath, Instance, RootStatus};
+    use crate::snapshot::{Down, FailingPath, Instance, RootStatus};
 
     const NOW: u64 = 1_000_000_000;
 
@@ -264,6 +310,34 @@ mod tests {
     }
 
     #[test]
+    fn a_trouble_is_over_only_when_its_remote_works() {
+        let of = |state| RemoteStatus { name: "r".into(), state, ..RemoteStatus::default() };
+        let why = |kind, state| absence(&(kind, "r".into()), &with(of(state)));
+        for kind in [AlertKind::Down, AlertKind::Denied, AlertKind::Lag] {
+            assert_eq!(why(kind, SyncState::Up), Absence::Over);
+            assert_eq!(why(kind, SyncState::CatchingUp), Absence::Over);
+            for state in [SyncState::Paused, SyncState::Down, SyncState::Unknown] {
+                assert_eq!(why(kind, state), Absence::Unknown, "{kind:?} {state:?}");
+            }
+        }
+        assert_eq!(why(AlertKind::FailLog, SyncState::Paused), Absence::Over);
+        let other = absence(&(AlertKind::Down, "other".into()), &with(of(SyncState::Up)));
+        assert_eq!(other, Absence::Removed);
+    }
+
+    #[test]
+    fn two_remotes_of_one_name_have_a_trouble_each() {
+        let mut first = down("away", 600);
+        first.name = "h::m".into();
+        let second = RemoteStatus { id: 1, ..first.clone() };
+        let snapshot = Snapshot { remotes: vec![first, second], ..Snapshot::default() };
+        let limits = AlertThresholds { down_ms: 60_000, lag_ms: 300_000 };
+        let found = conditions(None, &snapshot, &limits, NOW);
+        let of: Vec<_> = found.into_keys().filter(|(kind, _)| *kind == AlertKind::Down).collect();
+        assert_eq!(of.iter().map(|(_, name)| name).collect::<Vec<_>>(), ["h::m", "h::m (1)"]);
+    }
+
+    #[test]
     fn an_outage_is_not_told_as_a_wait_too() {
         let mut remote = down("away", 600);
         remote.oldest_pending_ms = Some(NOW - 600_000);
@@ -294,6 +368,10 @@ mod tests {
         after.instance.overflows = 1;
         assert_eq!(kinds(Some(&before), &after), [AlertKind::Overflow]);
         assert_eq!(kinds(Some(&after), &after), []);
+        assert_eq!(kinds(None, &after), [AlertKind::Overflow]);
+        // What was dropped long before a reload is told already.
+        after.taken_ms = 3_600_000;
+        assert_eq!(kinds(None, &after), []);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::condition::{AlertCondition, AlertKey, AlertKind};
+use super::condition::{Absence, AlertCondition, AlertKey, AlertKind};
 use crate::ground::figures::duration;
 
 /// How long alerts are collected before the first message, because one failed switch takes many remotes down within
@@ -70,6 +70,8 @@ struct Known {
     told_ms: Option<u64>,
     /// Since when it has been absent.
     gone_ms: Option<u64>,
+    /// Why it is absent.
+    absence: Absence,
 }
 
 /// All problems that are reported, or wait to be.
@@ -89,11 +91,18 @@ impl AlertLedger {
         Self { known: BTreeMap::new(), waiting: BTreeMap::new(), not_before_ms: 0, remind_ms }
     }
 
-    /// Updates the ledger with the problems at `now_ms`.
-    pub fn note(&mut self, found: BTreeMap<AlertKey, AlertCondition>, now_ms: u64) {
+    /// Updates the ledger with the problems at `now_ms`. `absence` says why a problem is not among them.
+    pub fn note(
+        &mut self,
+        found: BTreeMap<AlertKey, AlertCondition>,
+        absence: impl Fn(&AlertKey) -> Absence,
+        now_ms: u64,
+    ) {
         for (key, known) in &mut self.known {
-            if !found.contains_key(key) {
-                known.gone_ms.get_or_insert(now_ms);
+            known.absence = if found.contains_key(key) { Absence::Unknown } else { absence(key) };
+            match known.absence {
+                Absence::Over | Absence::Removed => known.gone_ms = known.gone_ms.or(Some(now_ms)),
+                Absence::Unknown => known.gone_ms = None,
             }
         }
         for (key, condition) in found {
@@ -111,7 +120,8 @@ impl AlertLedger {
         let remind_ms = self.remind_ms;
         let Some(known) = self.known.get_mut(&key) else {
             let told_ms = Some(now_ms);
-            let known = Known { condition: condition.clone(), told_ms, gone_ms: None };
+            let (gone_ms, absence) = (None, Absence::Unknown);
+            let known = Known { condition: condition.clone(), told_ms, gone_ms, absence };
             self.known.insert(key.clone(), known);
             let alert = alert(&key, AlertState::Raised, condition);
             self.wait(key, alert, now_ms);
@@ -144,7 +154,14 @@ impl AlertLedger {
                 self.waiting.remove(&key);
             }
             let lasted = known.gone_ms.unwrap_or(now_ms).saturating_sub(known.condition.since_ms);
-            let text = format!("{} (over after {})", over_words(&key), duration(lasted / 1_000));
+            let lasted = duration(lasted / 1_000);
+            let text = match known.absence {
+                Absence::Removed => format!(
+                    "{} is not in the configuration any more (it had this problem for {lasted})",
+                    key.1
+                ),
+                _ => format!("{} (over after {lasted})", over_words(&key)),
+            };
             let condition = AlertCondition { text, ..known.condition };
             let alert = alert(&key, AlertState::Over, condition);
             self.wait(key, alert, now_ms);
@@ -191,7 +208,7 @@ fn over_words((kind, subject): &AlertKey) -> String {
             format!("remote {subject}: every path of the fail log is delivered")
         }
         AlertKind::Lag => format!("remote {subject} has caught up"),
-        AlertKind::SourceLost => format!("watch path {subject} is back"),
+        AlertKind::SourceLost => format!("watch path {subject} is back as a whole"),
         AlertKind::DeletionsHeld => format!("deletions below {subject} are no longer held back"),
         AlertKind::WatchLimit => "every directory is watched again".to_owned(),
         AlertKind::State => "state can be kept again".to_owned(),
@@ -215,7 +232,7 @@ mod tests {
     fn run(ledger: &mut AlertLedger, script: &[(u64, &[&str])]) -> Vec<Vec<String>> {
         let mut said = Vec::new();
         for (seconds, names) in script {
-            ledger.note(found(names), seconds * 1_000);
+            ledger.note(found(names), |_| Absence::Over, seconds * 1_000);
             if let Some(due) = ledger.due(seconds * 1_000) {
                 let words = |alert: &Alert| format!("{} {}", alert.state.name(), alert.subject);
                 said.push(due.alerts.iter().map(words).collect());
@@ -279,11 +296,29 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_can_judge_is_not_over_and_what_is_removed_is_not_back() {
+        let mut ledger = AlertLedger::new(6);
+        let told = |ledger: &mut AlertLedger, absence, seconds: u64| {
+            ledger.note(BTreeMap::new(), |_| absence, seconds * 1_000);
+            ledger.due(seconds * 1_000).map(|message| message.alerts[0].text.clone())
+        };
+        ledger.note(found(&["a"]), |_| Absence::Over, 0);
+        assert!(ledger.due(5_000).is_some());
+        for seconds in [100, 200, 10_000] {
+            assert_eq!(told(&mut ledger, Absence::Unknown, seconds), None);
+        }
+        assert_eq!(told(&mut ledger, Absence::Removed, 10_010), None);
+        assert_eq!(told(&mut ledger, Absence::Removed, 10_041), None);
+        let text = told(&mut ledger, Absence::Removed, 10_045).unwrap();
+        assert!(text.starts_with("a is not in the configuration any more"), "{text}");
+    }
+
+    #[test]
     fn a_message_is_bounded_and_says_how_much_it_leaves_out() {
         let names: Vec<String> = (0..200).map(|n| format!("{n:03}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut ledger = AlertLedger::new(6);
-        ledger.note(found(&names), 0);
+        ledger.note(found(&names), |_| Absence::Over, 0);
         let due = ledger.due(10_000).unwrap();
         assert_eq!((due.alerts.len(), due.omitted), (ALERTS_MAX, 200 - ALERTS_MAX));
     }

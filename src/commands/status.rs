@@ -121,6 +121,8 @@ fn snapshot_of(directory: &Path) -> Result<Snapshot, CallError> {
     match connection.call(Command::Status, Some(PATIENCE))? {
         Answer::Status { snapshot } => Ok(*snapshot),
         Answer::Failed { kind, .. } if kind == "silent" => Err(CallError::Hangs { pid }),
+        Answer::Failed { kind, .. } if kind == "starting" => Err(CallError::Starts { pid }),
+        Answer::Failed { kind, .. } if kind == "ended" => Err(CallError::Ended { pid }),
         Answer::Failed { kind, .. } if kind == "refused" => {
             Err(CallError::NotAllowed { directory: directory.to_path_buf() })
         }

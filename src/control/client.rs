@@ -28,11 +28,11 @@ pub enum CallError {
     /// An instance runs, but has not opened its socket yet.
     #[error(
         "{} is starting: it answers when its watches are set; see its log, and ask again",
-        process(Some(*pid))
+        process(*pid)
     )]
     Starts {
         /// Its process id.
-        pid: u32,
+        pid: Option<u32>,
     },
     /// There is a socket, but no process listens on it.
     #[error(
@@ -105,7 +105,7 @@ impl Connection {
             Ok(stream) => Ok(Self { directory, stream: BufReader::new(stream) }),
             Err(error) => Err(match (error.kind(), state::holder_now(&directory)) {
                 (ErrorKind::NotFound | ErrorKind::ConnectionRefused, Some(pid)) => {
-                    CallError::Starts { pid }
+                    CallError::Starts { pid: Some(pid) }
                 }
                 (ErrorKind::NotFound, None) => CallError::NotRunning { directory },
                 (ErrorKind::ConnectionRefused, None) => CallError::Gone { directory },

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,9 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How long the main loop may take for a command that it answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long no connection is accepted when a descriptor is missing.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
 /// How many bytes of events may wait for a listener that does not read; further events are dropped.
 const EVENTS_MAX: usize = 1 << 20;
 
@@ -49,6 +53,8 @@ pub struct Reply {
     request: u64,
     to: Option<Sender<Answered>>,
     wake: Arc<OwnedFd>,
+    /// Set when the client was told that the main loop does not answer.
+    late: Arc<AtomicBool>,
     /// The client's queue of events, if the client asked for events.
     queue: Option<Arc<Mutex<Queue>>>,
 }
@@ -122,6 +128,11 @@ impl Reply {
         self.client
     }
 
+    /// True when the client was told that there is no answer: the command must not be carried out any more.
+    pub fn is_late(&self) -> bool {
+        self.late.load(Ordering::Acquire)
+    }
+
     /// Sends the answer.
     pub fn send(mut self, answer: Answer) {
         self.answer(answer);
@@ -158,8 +169,19 @@ pub enum ClientEvent {
     Gone(u64),
 }
 
-/// Passes a message to the main loop; false when the main loop accepts none.
-pub type Ask = Box<dyn Fn(ClientEvent) -> bool + Send>;
+/// Passes a message to the main loop.
+pub type Ask = Box<dyn Fn(ClientEvent) -> Asked + Send>;
+
+/// What became of a message to the main loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// It arrives.
+    Heard,
+    /// The main loop accepts none.
+    Silent,
+    /// There is no main loop any more.
+    Ending,
+}
 
 /// The running server. Dropping it stops and joins the thread, and removes the socket.
 #[derive(Debug)]
@@ -168,6 +190,7 @@ pub struct ControlServer {
     wake: Arc<OwnedFd>,
     stop: Option<Sender<Answered>>,
     listeners: Sender<UnixListener>,
+    starts: Arc<AtomicBool>,
     thread: Option<JoinedThread>,
 }
 
@@ -203,8 +226,11 @@ impl ControlServer {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (sender, answers) = unbounded();
         let (listeners, new_listeners) = unbounded();
+        let starts = Arc::new(AtomicBool::new(false));
         let mut room = Room {
             listener,
+            accepts_from: None,
+            starts: Arc::clone(&starts),
             new_listeners,
             ask,
             answers,
@@ -219,8 +245,14 @@ impl ControlServer {
             wake,
             stop: Some(sender),
             listeners,
+            starts,
             thread: Some(thread),
         })
+    }
+
+    /// Notes whether the mirror is being started again, so that there is no main loop for a time.
+    pub fn set_starting(&self, starts: bool) {
+        self.starts.store(starts, Ordering::Release);
     }
 
     /// Returns the means to create the socket again after it was deleted.
@@ -250,6 +282,10 @@ fn wake_up(wake: &OwnedFd) {
 /// The state of the thread.
 struct Room {
     listener: UnixListener,
+    /// No connection is accepted before, because a descriptor was missing.
+    accepts_from: Option<Instant>,
+    /// The mirror is being started again.
+    starts: Arc<AtomicBool>,
     /// New listening sockets; each replaces one whose file was deleted.
     new_listeners: Receiver<UnixListener>,
     ask: Ask,
@@ -268,6 +304,8 @@ struct Client {
     output: Vec<u8>,
     /// The number of the request that waits for its answer, and the time limit of the answer.
     waits: Option<(u64, Option<Instant>)>,
+    /// Set when the answer to that request came too late.
+    late: Arc<AtomicBool>,
     requests: u64,
     /// It holds a pause as long as it is connected.
     holds: bool,
@@ -305,14 +343,14 @@ impl Room {
     }
 
     /// Waits; returns which are ready: the listener, the wake-up descriptor, and each client.
-    fn wait(&self) -> Vec<bool> {
-        let mut fds = vec![
-            PollFd::new(&self.listener, PollFlags::IN),
-            PollFd::new(&self.wake, PollFlags::IN),
-        ];
+    fn wait(&mut self) -> Vec<bool> {
+        self.accepts_from = self.accepts_from.filter(|from| *from > now());
+        let accepts = self.accepts_from.map_or(PollFlags::IN, |_| PollFlags::empty());
+        let mut fds =
+            vec![PollFd::new(&self.listener, accepts), PollFd::new(&self.wake, PollFlags::IN)];
         fds.extend(self.clients.values().map(|client| {
             let mut events = PollFlags::empty();
-            if !client.is_silent && client.waits.is_none() {
+            if !client.is_silent && client.waits.is_none() && client.output.is_empty() {
                 events |= PollFlags::IN;
             }
             if !client.output.is_empty() {
@@ -320,7 +358,7 @@ impl Room {
             }
             PollFd::new(&client.stream, events)
         }));
-        let due = self.clients.values().filter_map(Client::due).min();
+        let due = self.clients.values().filter_map(Client::due).chain(self.accepts_from).min();
         let timeout = due.map(|due| due.saturating_duration_since(now()));
         // Round up, so that no second wait is needed for the rest of a millisecond.
         let timeout = timeout.map(|left| Timespec {
@@ -334,7 +372,13 @@ impl Room {
     }
 
     fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // It stays ready while a descriptor is missing.
+                Err(_) => return self.accepts_from = Some(now() + ACCEPT_PAUSE),
+            };
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
@@ -421,15 +465,19 @@ impl Room {
         let queue = queue.map(|(queue, _)| Arc::clone(queue));
         let takes_long = matches!(command, Command::Flush { .. } | Command::Reload { .. });
         client.waits = Some((client.requests, (!takes_long).then(|| now() + PATIENCE)));
+        client.late = Arc::default();
         let reply = Reply {
             client: id,
             request: client.requests,
+            late: Arc::clone(&client.late),
             to: Some(self.sender.clone()),
             wake: Arc::clone(&self.wake),
             queue,
         };
-        if !(self.ask)(ClientEvent::Call(Call { command, reply })) {
-            client.answer(silent());
+        match (self.ask)(ClientEvent::Call(Call { command, reply })) {
+            Asked::Heard => {}
+            Asked::Silent => client.answer(silent(&self.starts)),
+            Asked::Ending => client.answer(Answer::failed("ended", "the mirror is ending")),
         }
     }
 
@@ -441,7 +489,8 @@ impl Room {
         for id in late {
             match self.clients.get_mut(&id) {
                 Some(client) if client.waits.is_some() => {
-                    client.answer(silent());
+                    client.late.store(true, Ordering::Release);
+                    client.answer(silent(&self.starts));
                     self.go_on(id);
                 }
                 _ => self.drop_client(id),
@@ -465,6 +514,7 @@ impl Client {
             input: Vec::new(),
             output: Vec::new(),
             waits: None,
+            late: Arc::default(),
             requests: 0,
             holds: false,
             listens: None,
@@ -525,7 +575,7 @@ impl Client {
     fn read(&mut self) -> io::Result<()> {
         let mut buffer = [0; 4096];
         loop {
-            if self.waits.is_some() || self.is_silent {
+            if self.waits.is_some() || self.is_silent || !self.output.is_empty() {
                 // We do not expect input now, so `poll` reports a closed connection.
                 return self.look_for_hangup();
             }
@@ -593,7 +643,11 @@ fn is_allowed(stream: &UnixStream) -> bool {
     socket_peercred(stream.as_fd()).is_ok_and(|peer| peer.uid == own || peer.uid.is_root())
 }
 
-fn silent() -> Answer {
+fn silent(starts: &AtomicBool) -> Answer {
+    if starts.load(Ordering::Acquire) {
+        let message = "the mirror is starting again with another configuration; ask again";
+        return Answer::failed("starting", message);
+    }
     let message =
         "the main loop of this instance does not answer: it is overloaded or hangs; see its log";
     Answer::failed("silent", message)
@@ -612,10 +666,27 @@ mod tests {
     use crate::control::protocol::{Response, request_line};
     use crate::control::socket::connect_to;
 
+    #[test]
+    fn a_mirror_that_starts_again_is_not_said_to_hang() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = ControlServer::start(dir.path(), Box::new(|_| Asked::Silent)).unwrap();
+        let kind_of = || {
+            let mut client = BufReader::new(connect_to(dir.path()).unwrap());
+            client.get_mut().write_all(&request_line(Command::Status)).unwrap();
+            kind(answer(&mut client))
+        };
+        assert_eq!(kind_of(), "silent");
+        server.set_starting(true);
+        assert_eq!(kind_of(), "starting");
+        server.set_starting(false);
+        assert_eq!(kind_of(), "silent");
+    }
+
     /// A server, and the receiver of what it asks the main loop.
     fn server(dir: &Path) -> (ControlServer, Receiver<ClientEvent>) {
         let (sender, asked) = unbounded();
-        (ControlServer::start(dir, Box::new(move |it| sender.send(it).is_ok())).unwrap(), asked)
+        let ask = move |it| sender.send(it).map_or(Asked::Ending, |()| Asked::Heard);
+        (ControlServer::start(dir, Box::new(ask)).unwrap(), asked)
     }
 
     fn connect(dir: &Path) -> BufReader<UnixStream> {

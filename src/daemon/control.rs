@@ -75,7 +75,8 @@ struct Pause {
 #[derive(Debug, Clone)]
 pub struct KeptPause {
     root: PathBuf,
-    remote: String,
+    /// Its name in the journal.
+    remote: Vec<u8>,
     left: Option<Duration>,
     client: Option<u64>,
 }
@@ -99,6 +100,7 @@ impl Mirror {
     /// Executes a command.
     pub fn control(&mut self, asked: ClientEvent) {
         match asked {
+            ClientEvent::Call(Call { reply, .. }) if reply.is_late() => {}
             ClientEvent::Call(Call {
                 command: Command::Flush { remote, paths, timeout_ms },
                 reply,
@@ -302,7 +304,7 @@ impl Mirror {
             let root = self.ledger.roots_of_remotes().get(pause.remote.0)?;
             Some(KeptPause {
                 root: self.teller.names.roots.get(root.0)?.clone(),
-                remote: self.teller.names.remote(pause.remote).into(),
+                remote: self.reload.slot_name(pause.remote)?,
                 left: pause.until.map(|until| until.saturating_sub(now)),
                 client: pause.client,
             })
@@ -316,7 +318,7 @@ impl Mirror {
             let mut remotes = self.ledger.roots_of_remotes().iter().enumerate();
             let is_meant = |(id, root): &(usize, &RootId)| {
                 self.teller.names.roots.get(root.0) == Some(&pause.root)
-                    && self.teller.names.remote(RemoteId(*id)) == pause.remote
+                    && self.reload.slot_name(RemoteId(*id)).as_ref() == Some(&pause.remote)
             };
             let Some((id, _)) = remotes.find(is_meant) else { continue };
             let until = pause.left.map(|left| self.now() + left);
@@ -404,6 +406,26 @@ impl Mirror {
     pub fn flushed(&mut self, id: FlushId) {
         if let Some(flush) = self.controls.flushes.remove(&id) {
             flush.reply.send(Answer::Flushed { missing: Vec::new() });
+        }
+    }
+
+    /// A remote was removed from the configuration: a flush of it alone ends.
+    pub fn end_flushes_of(&mut self, remote: RemoteId) {
+        let flushes = self.controls.flushes.iter_mut();
+        let mut over = Vec::new();
+        for (id, flush) in flushes {
+            flush.targets.retain(|(target, _)| *target != remote);
+            if flush.targets.is_empty() {
+                over.push(*id);
+            }
+        }
+        for id in over {
+            if let Some(flush) = self.controls.flushes.remove(&id) {
+                let message =
+                    "the remote was removed from the configuration: what it lacks is not sent";
+                flush.reply.send(Answer::failed("refused", message));
+            }
+            self.handle(Event::FlushForgotten(id));
         }
     }
 

@@ -136,6 +136,11 @@ impl Ledger {
         }
     }
 
+    /// True when the state directory was deleted.
+    pub fn has_lost_its_state(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.is_lost())
+    }
+
     /// True while the journal lacks changes, because it cannot be written.
     pub fn lacks_changes(&self) -> bool {
         self.journal.as_ref().is_some_and(|journal| !journal.is_complete())
@@ -290,7 +295,9 @@ impl Ledger {
     pub fn make_state_again(&mut self, engine: &Engine) -> Result<(), StateError> {
         let Some(state) = &self.state else { return Ok(()) };
         state.make_again()?;
+        let state = Arc::clone(state);
         self.rewrite(|journal, ledger| journal.make_again(ledger.owed(engine)));
+        state.report_again();
         Ok(())
     }
 

@@ -145,6 +145,7 @@ impl Mirror {
             MainEvent::Merged(root, merged) => {
                 let events = self.trust.merged(root, merged);
                 self.take_in_all(events);
+                self.mark_flushes();
             }
             MainEvent::StateLost => self.state_lost(),
             MainEvent::Snapshot(request) => self.observer.add(request),
@@ -169,8 +170,12 @@ impl Mirror {
         self.teller.reopen_logs();
         match made {
             Ok(()) => {
+                let holds = match self.ledger.lacks_changes() {
+                    false => "with all that is pending",
+                    true => "but what is pending cannot be written there yet: make room",
+                };
                 log::error!(
-                    "the state directory was deleted while this program runs: it is made again, with all that is pending; \
+                    "the state directory was deleted while this program runs: it is made again, {holds}; \
                      keep cleaners of temporary files away from it (--state-dir DIR names another place)"
                 );
                 self.trust.start_records_anew();
@@ -184,7 +189,7 @@ impl Mirror {
             }
             Err(error) => log::error!(
                 "the state directory was deleted while this program runs, and cannot be made again: {error}; \
-                 what is pending is forgotten at exit"
+                 what is pending is forgotten at exit; correct that and send SIGHUP"
             ),
         }
     }
@@ -194,6 +199,9 @@ impl Mirror {
             Signal::Reopen => {
                 self.teller.reopen_logs();
                 // The operator who sends SIGHUP may have fixed a problem, so retry, and repeat warnings in the new log.
+                if self.ledger.has_lost_its_state() {
+                    self.state_lost();
+                }
                 self.handle(Event::Remind);
                 self.handle(Event::RetryFailLog);
                 self.reload_by_signal();

@@ -15,7 +15,7 @@ use super::statistics::{Clock, Statistics};
 use crate::change::{RemoteId, RootId, RootLoss};
 use crate::engine::retry::{Failing, Outage};
 use crate::engine::{Deletions, FullSyncView, Notice, Now, RemoteView};
-use crate::failure::FailureKind;
+use crate::failure::{FailureKind, Subject};
 use crate::ground::time::wall_ms;
 use crate::path::RelPath;
 use crate::snapshot::reader::NoSnapshot;
@@ -275,7 +275,17 @@ impl Mirror {
                 statistics.went_down(*remote);
                 of = Some(*remote);
             }
-            Notice::Over { remote, .. } => statistics.came_up(clock, *remote),
+            Notice::Over { remote, root, kind, .. } => {
+                // A failure that several remotes share is said once, and so is its end.
+                let of = self.ledger.roots_of_remotes().iter().enumerate();
+                let shares = |(id, of): &(usize, &RootId)| match kind.policy().subject {
+                    Subject::Remote | Subject::Program => RemoteId(*id) == *remote,
+                    Subject::Machine => true,
+                    Subject::Root => *of == root,
+                };
+                let of = of.filter(shares).map(|(id, _)| RemoteId(id));
+                of.for_each(|remote| statistics.came_up(clock, remote));
+            }
             Notice::PathsFailed { remote, .. }
             | Notice::MorePathsFailed { remote, .. }
             | Notice::StillDown { remote, .. }

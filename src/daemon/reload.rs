@@ -140,6 +140,11 @@ impl Reload {
         Self { origins, slots, timers, lists: None, renewing, tellers, shown, asked }
     }
 
+    /// A remote's name in the journal, which no other remote of its watch path has.
+    pub fn slot_name(&self, remote: RemoteId) -> Option<Vec<u8>> {
+        Some(self.slots.get(remote.0)?.as_ref()?.name.clone())
+    }
+
     /// Starts page, status file, heartbeat and alerts, and the watch on the lists of remotes.
     pub fn start_tellers(&mut self) {
         let Origins { loaded, events, log, .. } = &self.origins;
@@ -357,6 +362,7 @@ impl Mirror {
         }
         for &id in &changes.removed {
             self.reload.slots[id.0] = None;
+            self.end_flushes_of(id);
             self.take_in_all(vec![Event::RemoteRemoved(id)]);
             self.forget_pauses(id);
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded, select};
 use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
 
@@ -31,7 +31,7 @@ use crate::args::Args;
 use crate::banner;
 use crate::change::{Extent, RemoteId, RootId, Scope, WatchEvent};
 use crate::config::{self, Config, Loaded};
-use crate::control::server::ControlServer;
+use crate::control::server::{Asked, ControlServer};
 use crate::directory::as_path;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::{Engine, EngineSetup, Event, Extraneous, FullSyncCause};
@@ -112,16 +112,27 @@ impl Outside {
     /// Ends these parts and the last mirror.
     pub fn end_with(self, running: RunningDaemon) {
         let Self { events, _signals, control, _shortage, .. } = self;
-        drop((events, _signals, control));
+        drop((events, _signals));
         drop(running);
+        // The connection of `sersync2 stop` ends last: then nothing of us uses the watch path any more.
+        drop(control);
+    }
+
+    /// Notes whether the mirror is being started again: commands wait meanwhile.
+    pub fn set_starting(&self, starts: bool) {
+        self.control.iter().for_each(|control| control.set_starting(starts));
     }
 
     /// Opens the control socket. If that fails, the mirror works without it.
     fn open_control(&mut self, state: Option<&StateDir>) {
         let (Some(state), None) = (state, &self.control) else { return };
         let events = self.sender.clone();
-        let ask = move |asked| {
-            events.send_timeout(ProcessEvent::Control(asked), CONTROL_PATIENCE).is_ok()
+        let ask = move |asked| match events
+            .send_timeout(ProcessEvent::Control(asked), CONTROL_PATIENCE)
+        {
+            Ok(()) => Asked::Heard,
+            Err(SendTimeoutError::Timeout(_)) => Asked::Silent,
+            Err(SendTimeoutError::Disconnected(_)) => Asked::Ending,
         };
         let warn = |error| {
             log::warn!(
@@ -217,7 +228,12 @@ impl RunningDaemon {
         let mut mirror = Mirror::new(parts, now());
         mirror.pause_again(&outside.pauses);
         let last_run = LastRun { replay, sources: restored_from, roots_of_remotes };
-        begin(&mut mirror, args, config, &watcher, &events, last_run);
+        let begun = begin(&mut mirror, args, config, &watcher, (&events, outside), last_run);
+        if let Err(stopped) = begun {
+            // Setting watches can take minutes and cannot be interrupted: the end of the process ends it.
+            std::mem::forget(watcher);
+            return Err(stopped.into());
+        }
         mirror.start_tellers();
         outside.open_control(state);
         // Scripts wait for these lines: after them, commands are answered.
@@ -264,10 +280,10 @@ fn begin(
     args: &Args,
     config: &Config,
     watcher: &Watcher,
-    events: &Receiver<MainEvent>,
+    (events, outside): (&Receiver<MainEvent>, &Outside),
     last_run: LastRun,
-) {
-    let early = wait_for_watches(events, config.mirrors.len());
+) -> Result<(), StoppedEarly> {
+    let early = wait_for_watches(events, outside, config.mirrors.len())?;
     let LastRun { replay, sources, roots_of_remotes } = last_run;
     // Without a sound journal, only a walk finds what is gone.
     let needs_walk = replay.as_ref().is_some_and(Replay::needs_walk);
@@ -292,6 +308,7 @@ fn begin(
     if args.full_sync {
         mirror.handle(Event::FullSync(FullSyncCause::Start));
     }
+    Ok(())
 }
 
 /// What tells the operator of the mirror's work.
@@ -467,21 +484,41 @@ pub fn reopen(log: &Log) -> Box<dyn Fn()> {
     })
 }
 
+/// Somebody told the program to stop before its watches were set.
+#[derive(Debug, thiserror::Error)]
+#[error("it was told to stop before its watches were set")]
+pub struct StoppedEarly;
+
 /// Waits until the watches are set; returns the events that arrived meanwhile.
-fn wait_for_watches(events: &Receiver<MainEvent>, roots: usize) -> Vec<MainEvent> {
+fn wait_for_watches(
+    events: &Receiver<MainEvent>,
+    outside: &Outside,
+    roots: usize,
+) -> Result<Vec<MainEvent>, StoppedEarly> {
     let mut ready = 0;
-    let mut early = Vec::new();
+    let (mut early, mut later) = (Vec::new(), Vec::new());
     while ready < roots {
-        match events.recv() {
-            Ok(MainEvent::Event(Event::Watch(WatchEvent::Ready { root, directories }))) => {
-                log::debug!("{directories} directories are watched below root {}", root.0);
-                ready += 1;
-            }
-            Ok(event) => early.push(event),
-            Err(_) => break,
+        select! {
+            recv(events) -> event => match event {
+                Ok(MainEvent::Event(Event::Watch(WatchEvent::Ready { root, directories }))) => {
+                    log::debug!("{directories} directories are watched below root {}", root.0);
+                    ready += 1;
+                }
+                Ok(event) => early.push(event),
+                Err(_) => break,
+            },
+            recv(outside.events) -> event => match event {
+                Ok(ProcessEvent::Signal(Signal::Stop)) => return Err(StoppedEarly),
+                Ok(event) => later.push(event),
+                Err(_) => break,
+            },
         }
     }
-    early
+    for event in later {
+        // If the channel is full, the request is dropped, and its client is told that the mirror is ending.
+        _ = outside.sender.try_send(event);
+    }
+    Ok(early)
 }
 
 /// What the last run did not finish, as events for the engine. They are made one remote after the other, because many remotes

@@ -78,6 +78,8 @@ impl Snapshot {
             if root.state == RootState::Lost {
                 let path = &root.path;
                 found.push((Level::Down, format!("watch path {path} is lost")));
+            } else if let Some(alarm) = root.missing().first() {
+                found.push((Level::Behind, alarm.text.clone()));
             }
             if root.deletions == DeletionState::Withheld {
                 let path = &root.path;
@@ -131,7 +133,7 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Down, RemoteStatus, RootStatus};
+    use crate::snapshot::{Alarm, Down, RemoteStatus, RootStatus};
 
     fn remote(state: SyncState) -> RemoteStatus {
         RemoteStatus { name: "h::m".into(), state, ..RemoteStatus::default() }
@@ -188,6 +190,24 @@ mod tests {
         assert_eq!(level(|_| {}), Level::Ok);
         assert_eq!(level(|it| it.instance.unwatched = 1), Level::Behind);
         assert_eq!(level(|it| it.instance.journal_incomplete = true), Level::Behind);
+    }
+
+    #[test]
+    fn a_file_system_that_is_missing_below_a_watch_path_is_not_called_well() {
+        let alarm = |text: &str| Alarm { since_ms: 0, text: text.into() };
+        let held = (DeletionState::Withheld, vec![alarm("held")]);
+        let gone = (DeletionState::Allowed, vec![alarm("gone")]);
+        let both = (DeletionState::Withheld, vec![alarm("gone"), alarm("held")]);
+        let reasons = |(deletions, alarms)| {
+            let root = RootStatus { path: "/w".into(), deletions, alarms, ..RootStatus::default() };
+            let snapshot = Snapshot { roots: vec![root], ..Snapshot::default() };
+            let health = snapshot.health(&HealthThresholds::default(), 0);
+            assert_eq!(health.level, Level::Behind);
+            health.reasons
+        };
+        assert!(reasons(held).iter().all(|reason| reason.starts_with("deletions below /w")));
+        assert_eq!(reasons(gone), ["gone"]);
+        assert_eq!(reasons(both)[0], "gone");
     }
 
     #[test]

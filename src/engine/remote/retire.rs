@@ -102,7 +102,9 @@ mod tests {
         let mut engine = engine();
         let flying = changed(&mut engine, "f");
         changed(&mut engine, "waits");
-        engine.handle(NOW, Event::RemoteRemoved(RemoteId(0)));
+        // If it is added again, old content must not come after new.
+        let actions = engine.handle(NOW, Event::RemoteRemoved(RemoteId(0)));
+        assert_eq!(actions[0], Action::Abort(RemoteId(0)));
         assert!(engine.observe(RemoteId(0)).is_none() && !engine.is_free(RemoteId(0)));
         assert_eq!(changed(&mut engine, "g"), []);
         for job in flying {

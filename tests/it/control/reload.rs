@@ -1,11 +1,14 @@
 //! `sersync2 reload` and SIGHUP against real daemons: what is unchanged continues, what is pending is kept.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
+use sersync::control::protocol::{Command, request_line};
+use sersync::control::socket::connect_to;
 
 use super::{command, run, snapshot, text};
 use crate::support::mirror::{Mirror, Setup};
@@ -124,6 +127,33 @@ fn a_remote_that_is_removed_gets_nothing_more_and_everything_when_it_is_back() {
     let told = snapshot(&mirror);
     let numbers = told["remotes"].as_array().unwrap().iter().map(|it| it["id"].as_u64().unwrap());
     assert!(numbers.max() < Some(4), "{told}");
+}
+
+#[test]
+fn a_flush_of_a_remote_that_is_removed_does_not_say_that_it_is_delivered() {
+    let first = Rsyncd::start();
+    let mut second = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&first));
+    wait_for_states(&mirror, &["up"]);
+    let element = format!("<remote ip=\"127.0.0.1\" name=\"away\" port=\"{}\"/>", second.port);
+    second.stop();
+    rewrite(&mirror, "</localpath>", &format!("{element}</localpath>"));
+    reload(&mirror, &[]);
+    mirror.write("a", "a");
+    mirror.wait_for_output("is down");
+    let is_socket = |path: &PathBuf| path.ends_with("control.sock");
+    let socket = mirror.state_files().into_iter().find(is_socket).unwrap();
+    let mut client = connect_to(socket.parent().unwrap()).unwrap();
+    let remote = Some("127.0.0.1::away".into());
+    let flush = Command::Flush { remote, paths: Vec::new(), timeout_ms: None };
+    client.write_all(&request_line(flush)).unwrap();
+    // Requests are handled in their order.
+    assert_eq!(snapshot(&mirror)["remotes"].as_array().unwrap().len(), 2);
+    rewrite(&mirror, &element, "");
+    reload(&mirror, &[]);
+    let mut answer = String::new();
+    BufReader::new(client).read_line(&mut answer).unwrap();
+    assert!(answer.contains("was removed from the configuration"), "{answer}");
 }
 
 #[test]

@@ -202,6 +202,26 @@ fn stop_returns_when_the_instance_has_ended() {
 }
 
 #[test]
+fn who_stops_it_before_its_watches_are_set_does_not_wait_for_them() {
+    let remote = Rsyncd::start();
+    for attempt in 0..8 {
+        let mut mirror = Mirror::prepare(&Setup::to(&remote));
+        for directory in 0..1_000 << attempt {
+            fs::create_dir(mirror.at(format!("d{directory}"))).unwrap();
+        }
+        mirror.launch();
+        mirror.wait_for_output("sersync working thread");
+        mirror.signal(rustix::process::Signal::TERM);
+        assert_eq!(mirror.wait().code(), Some(0), "{}", mirror.output());
+        if mirror.output().contains("told to stop before its watches were set") {
+            assert!(!mirror.output().contains("watch path is:"), "{}", mirror.output());
+            return;
+        }
+    }
+    panic!("the watches are always set before it is stopped");
+}
+
+#[test]
 fn every_shell_gets_completions_for_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let program = env!("CARGO_BIN_EXE_sersync2");
