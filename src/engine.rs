@@ -30,6 +30,7 @@ mod taking;
 mod together;
 pub mod trie;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::change::{Change, RemoteId, RootId, WatchEvent};
@@ -383,6 +384,14 @@ impl Engine {
     pub fn full_sync(&self, remote: RemoteId) -> Option<FullSyncView> {
         let remote = self.remotes.get(remote.0).filter(|remote| remote.is_active())?;
         remote.observe_full_sync()
+    }
+
+    /// What the jobs in flight for the remotes of a root deliver, except comparisons that delete nothing.
+    pub fn in_flight(&self, root: RootId) -> BTreeSet<Item> {
+        let remotes = self.remotes.iter().filter(|remote| remote.root() == root);
+        let items = remotes.flat_map(RemoteState::undelivered_by);
+        let flying = items.filter_map(|(job, item)| job.map(|_| item));
+        flying.filter(|item| !item.only_adds()).collect()
     }
 
     /// Everything that a remote still lacks.

@@ -14,9 +14,10 @@ use super::reload::{Reload, ReloadRequest};
 use super::stopping::{Due, Stopping};
 use super::teller::Teller;
 use super::trust::{Admission, Trust};
-use crate::change::{RemoteId, WatchEvent};
+use crate::change::{Cause, Change, RemoteId, Scope, WatchEvent};
 use crate::config::Loaded;
 use crate::control::server::SocketMaker;
+use crate::engine::pending::Item;
 use crate::engine::{Action, Engine, Event, JobId, JobReport, Notice, Settled, Verdict};
 use crate::process::signals::Signal;
 use crate::record::Observation;
@@ -285,6 +286,9 @@ impl Mirror {
             (Admission::Walks, Event::Watch(WatchEvent::Overflow { root })) => {
                 self.ledger.walk_begins(root);
                 self.notify(&Notice::Overflow { root });
+                // A job in flight may have read what a lost event is about, and the record does not have it yet.
+                let changes = self.engine.in_flight(root).into_iter().map(again).collect();
+                self.take_in(Event::Watch(WatchEvent::changed(root, changes)));
             }
             (Admission::Walks | Admission::Counts, _) => {}
         }
@@ -389,6 +393,13 @@ impl Mirror {
         self.ledger.compact(&self.engine);
         self.flushes_told(&flushes);
     }
+}
+
+/// Reports an item once more.
+fn again(item: Item) -> Change {
+    let is_entry = item.mark.scope == Scope::Entry;
+    let cause = if is_entry && !item.mark.additive { Cause::Delete } else { Cause::Found };
+    Change { scope: item.mark.scope, is_dir: !is_entry, ..Change::entry(item.path, cause) }
 }
 
 /// The steps before the main loop, in this order, and those after it.

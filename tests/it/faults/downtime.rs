@@ -235,6 +235,35 @@ fn what_only_the_receiver_has_stays_when_changes_are_dropped_and_nothing_is_on_r
 }
 
 #[test]
+fn a_file_that_is_deleted_during_its_transfer_while_changes_are_dropped_is_deleted_there() {
+    let daemon = Rsyncd::start();
+    let params = "-rlt --bwlimit=1000".to_string();
+    // What a run that connects by itself has sent is not confirmed.
+    let rsync = "<session ready=\"0\"/>".to_string();
+    let mut mirror = Mirror::prepare(&Setup { params, rsync, ..Setup::to(&daemon) });
+    if !mirror.launch_with_a_short_queue() {
+        return;
+    }
+    mirror.write("first", "x");
+    wait_for_content(&daemon.at("first"), "x");
+    mirror.wait_for_record();
+    mirror.write("large", vec![1; 3_000_000]);
+    wait_until("the file is under way", || {
+        let mut names = fs::read_dir(&daemon.data).unwrap().map(|entry| entry.unwrap().file_name());
+        names.any(|name| name.to_string_lossy().starts_with(".large."))
+    });
+    mirror.signal(Signal::STOP);
+    // The kernel merges equal events that follow each other directly.
+    (0..17_000).for_each(|i| mirror.write(["a", "b"][i % 2], "x"));
+    fs::remove_file(mirror.at("large")).unwrap();
+    mirror.signal(Signal::CONT);
+    mirror.wait_for_output("the kernel dropped events");
+    let flush = crate::control::run(&mirror, "flush", &[]);
+    assert!(flush.status.success(), "{flush:?}");
+    assert_eq!(names(&daemon.data), names(&mirror.source), "{}", mirror.output());
+}
+
+#[test]
 fn what_the_kernel_dropped_before_a_kill_is_found_by_the_next_start_even_with_no_catch_up() {
     let daemon = Rsyncd::start();
     let params = "-rltz".to_string();

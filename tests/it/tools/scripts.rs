@@ -6,7 +6,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::ioctl_fionread;
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process_group, pidfd_getfd, pidfd_open,
+};
 
 use super::pair::bin;
 use crate::support::rsyncd::Rsyncd;
@@ -49,13 +52,14 @@ impl Script {
         script
     }
 
-    /// True when a tool below the script has set up its watches.
+    /// True when a tool below the script has set up its watches, has read every event, and waits.
     fn listens(&self) -> bool {
         children_of(self.child.id()).into_iter().any(|pid| {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            // A process that is woken still seems to wait until it gets a processor, so look at its events first.
+            let has_read = name.starts_with("inotifywait") && unread(pid) == Some(0);
             let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
-            name.starts_with("inotifywait")
-                && ["7 ", "271 ", "73 "].iter().any(|c| call.starts_with(c))
+            has_read && ["7 ", "271 ", "73 "].iter().any(|c| call.starts_with(c))
         })
     }
 
@@ -88,6 +92,17 @@ impl Drop for Script {
             eprintln!("{}", self.read("output"));
         }
     }
+}
+
+/// How many bytes of events a process has not read; `None` if it does not watch.
+fn unread(pid: u32) -> Option<u64> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    let is_queue = |link: &PathBuf| link.to_string_lossy().contains("inotify");
+    let is_its = |file: &fs::DirEntry| fs::read_link(file.path()).is_ok_and(|link| is_queue(&link));
+    let number = files.filter(is_its).find_map(|file| file.file_name().to_str()?.parse().ok())?;
+    let process = pidfd_open(Pid::from_raw(pid.try_into().ok()?)?, PidfdFlags::empty()).ok()?;
+    let queue = pidfd_getfd(process, number, PidfdGetfdFlags::empty()).ok()?;
+    ioctl_fionread(queue).ok()
 }
 
 fn path() -> String {
