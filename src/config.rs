@@ -186,5 +186,5 @@ pub struct Crontab {
     /// Minutes between two full syncs.
     pub minutes: u32,
     /// `<crontabfilter start="true">`: rsync `--exclude` patterns for the full sync.
-    pub excludes: Vec<String>,
+    pub excludes: Vec<Vec<u8>>,
 }

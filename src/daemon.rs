@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::args::{self, Args};
-use crate::config::{CheckVerdict, Loaded};
+use crate::config::{CheckVerdict, LoadError, Loaded};
 use crate::ground::absolute::absolute;
 use crate::ground::limits::Limit;
 use crate::logging::{self, Log, LogTarget};
@@ -81,7 +81,8 @@ pub fn run(words: Vec<OsString>, commands: &[&str]) -> ExitCode {
         Err(error) => {
             eprintln!("{error}");
             if args.daemon {
-                leave_trace(&args, &error.to_string());
+                let lines = error.downcast_ref::<LoadError>().map(LoadError::log_lines);
+                leave_trace(&args, &lines.map_or(error.to_string(), |lines| lines.join("; ")));
             }
             ExitCode::FAILURE
         }

@@ -408,7 +408,7 @@ impl Engine {
         match event {
             WatchEvent::Ready { .. } | WatchEvent::BarrierReached => {}
             WatchEvent::SubtreeLost { root, path, reason } => {
-                self.of_root(root).for_each(|remote| remote.lose(&path));
+                self.of_root(root).for_each(|remote| remote.lose(&path, actions));
                 actions.push(Action::Notify(Notice::SubtreeLost { root, path, reason }));
             }
             WatchEvent::SubtreeBack { root, path } => {

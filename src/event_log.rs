@@ -185,7 +185,9 @@ impl Writer {
     }
 
     fn open(&mut self) -> io::Result<()> {
-        let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        // A FIFO without a reader must not hold this thread for ever.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let flags = flags.bits().cast_signed();
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(MODE).custom_flags(flags);
         let file = options.open(&self.path)?;

@@ -12,7 +12,8 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::instance::{NOT_RUNNING, parse};
-use crate::config::{self, Config, MirrorConfig, Remote};
+use crate::config::{self, Config, MirrorConfig, Remote, preflight};
+use crate::destination::Destination;
 use crate::failure::FailureKind;
 use crate::filter::Filter;
 use crate::ground::absolute::absolute;
@@ -131,7 +132,8 @@ fn compare_all(args: &VerifyArgs) -> Result<Vec<Compared>, String> {
             let endpoint = endpoint_of(mirror, remote);
             let name = endpoint.destination().to_string();
             if args.remote.as_ref().is_none_or(|wanted| *wanted == name) {
-                let result = compare(args, &endpoint, &filter, &below);
+                let usable = usable(mirror, remote);
+                let result = usable.and_then(|()| compare(args, &endpoint, &filter, &below));
                 compared.push(Compared { root: mirror.watch.clone(), remote: name, result });
             }
         }
@@ -141,6 +143,13 @@ fn compare_all(args: &VerifyArgs) -> Result<Vec<Compared>, String> {
 
 fn endpoint_of(mirror: &MirrorConfig, remote: &Remote) -> Endpoint {
     Endpoint::new(&mirror.watch, &remote.destination, &remote.options)
+}
+
+/// A directory of this machine must be there, and mounted: otherwise a repair would fill the disk beneath its mount point.
+fn usable(mirror: &MirrorConfig, remote: &Remote) -> Result<(), String> {
+    let Destination::Local { path } = &remote.destination else { return Ok(()) };
+    let looked = preflight::look_at_local(path, &mirror.watch);
+    looked.map_err(|(sentence, help)| format!("{sentence}; {help}"))
 }
 
 fn nothing_meant(args: &VerifyArgs, config: &Config) -> String {
@@ -175,12 +184,16 @@ fn compare(
     if args.repair && !found.is_empty() {
         let is_gone = |it: &&Difference| it.aspects.contains(&Aspect::Extraneous);
         let gone = found.iter().filter(is_gone).count();
-        if !args.confirm_deletions
-            && (gone > DELETIONS_MAX || gone > 0 && is_empty(endpoint.root()))
-        {
+        let here = path.below(endpoint.root());
+        let is_doubtful = || {
+            is_empty(endpoint.root())
+                || here.is_dir() && is_empty(&here)
+                || preflight::unmounted_around(&here).is_some()
+        };
+        if !args.confirm_deletions && (gone > DELETIONS_MAX || gone > 0 && is_doubtful()) {
             return Err(format!(
                 "{gone} paths would be deleted there: is {} what it should be? If so, add --confirm-deletions",
-                endpoint.root().display()
+                here.display()
             ));
         }
         let repairs = Verification { comparison, effect: Effect::Repair };
@@ -189,9 +202,9 @@ fn compare(
     Ok(found)
 }
 
-/// True if the watch path is empty, as it is when its file system is not mounted.
-fn is_empty(root: &Path) -> bool {
-    std::fs::read_dir(root).map_or(true, |mut entries| entries.next().is_none())
+/// True for a directory that is empty, as a mount point is without its file system, or that cannot be read.
+fn is_empty(path: &Path) -> bool {
+    std::fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none())
 }
 
 fn run_verification(

@@ -357,7 +357,7 @@ fn check_crontab(element: &Node, values: &mut Values<'_>) -> Option<Crontab> {
             );
             values.warn(field, &found, "write it as for rsync --exclude, such as *.log");
         }
-        crontab.excludes.push(text);
+        crontab.excludes.push(values.source.bytes_of(&text));
     }
     Some(crontab)
 }

@@ -60,8 +60,7 @@ fn check_origin(list: &Node, values: &mut Values<'_>) -> Option<(ListOrigin, Spa
             Some((ListOrigin::File(path), file.span))
         }
         (None, Some(command)) => {
-            values.text(&command, "a command that prints the remotes")?;
-            let words = values.words(&command);
+            let words = values.command(&command, "a command that prints the remotes")?;
             values.needs_program(&command, &words);
             (!words.is_empty()).then_some((ListOrigin::Command(words), command.span))
         }
@@ -82,6 +81,10 @@ pub(super) fn check_list(
     let Some((origin, span)) = check_origin(list, values) else { return Vec::new() };
     let way = check_way(list, section, values);
     let common_name = list.written("name").and_then(|field| check_name(&field, way.ssh, values));
+    // They are checked even if the list is not read, and once for all its remotes: every remote of it is reached alike.
+    let (nobody, field) = ((None, "list".into()), list.field("name"));
+    let like = way.to(nobody, "list".into(), &field, values);
+    let options = like.map(|like| check_options(list, &like, &section.options, values));
     let refuse = |values: &mut Values<'_>, reason: String| {
         let sentence = format!("the list of remotes cannot be used: {reason}");
         values.of_machine.push(Problem::error(span.clone(), sentence));
@@ -111,11 +114,7 @@ pub(super) fn check_list(
         let host = of_list.host_with_user(&line.ip);
         let Some((host, name)) = host.zip(name) else { continue };
         let Some(destination) = way.to(host, name, &line.ip, &mut of_list) else { continue };
-        let options = match remotes.first() {
-            Some(first) => first.options.clone(),
-            None => check_options(list, &destination, &section.options, values),
-        };
-        remotes.push(Remote { destination, options });
+        remotes.extend(options.clone().map(|options| Remote { destination, options }));
     }
     let problems = of_list.problems.into_sorted();
     let (errors, warnings): (Vec<_>, Vec<_>) =
@@ -202,6 +201,16 @@ mod tests {
     }
 
     const FILE: &str = "file=\"/etc/web.list\" name=\"www\" port=\"8730\"";
+
+    #[test]
+    fn the_options_of_a_list_are_checked_even_if_it_is_not_read() {
+        let unread = |_: &ListOrigin| Ok(None);
+        let of = |wrong: &str| load(&format!("command=\"/bin/true\" name=\"www\" {wrong}"), unread);
+        assert!(of("timeout=\"60\"").is_ok());
+        for wrong in ["timeout=\"abc\"", "bwlimit=\"fast\"", "params=\"--dry-run\""] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn each_line_is_a_host_with_or_without_a_name_and_the_element_says_the_rest() {

@@ -64,7 +64,19 @@ pub enum LoadError {
         report: String,
         /// The problems as values.
         problems: Vec<Problem>,
+        /// The errors, a line each, without the text of the file: it may hold secrets.
+        lines: Vec<String>,
     },
+}
+
+impl LoadError {
+    /// The same for a log, which more people read than the file.
+    pub fn log_lines(&self) -> Vec<String> {
+        match self {
+            Self::Invalid { lines, .. } => lines.clone(),
+            error => vec![error.to_string()],
+        }
+    }
 }
 
 fn count(problems: &[Problem]) -> String {
@@ -131,14 +143,7 @@ fn read_bytes(
 /// What is wrong now, in one line.
 pub fn load_again(loaded: &Loaded, options: &LoadOptions) -> Result<Loaded, String> {
     let again = read_source(loaded.source.clone(), options, machine_of(options));
-    again.map_err(|error| match error {
-        LoadError::Invalid { problems, .. } => {
-            let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
-            let lines: Vec<String> = errors.map(|problem| problem.line(&loaded.source)).collect();
-            lines.join("; ")
-        }
-        error => error.to_string(),
-    })
+    again.map_err(|error| error.log_lines().join("; "))
 }
 
 fn read_source(
@@ -180,7 +185,11 @@ fn read_source(
         Some((config, spans)) if !has_errors => {
             Ok(Loaded { config, warnings: problems, path, source, spans })
         }
-        _ => Err(LoadError::Invalid { report: render(&source, &problems), problems }),
+        _ => {
+            let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+            let lines = errors.map(|problem| problem.line(&source)).collect();
+            Err(LoadError::Invalid { report: render(&source, &problems), problems, lines })
+        }
     }
 }
 

@@ -209,6 +209,9 @@ pub fn replace_watch(
     else {
         return;
     };
+    if check_watch(field, values).is_none() {
+        return;
+    }
     let [mirror] = mirrors else {
         let found = "it is ignored, because there are several <localpath>";
         return values.warn(field, found, "the plugin runs for all of them");

@@ -267,8 +267,7 @@ fn check_definition(
 fn check_command(plugin: &Node, values: &mut Values<'_>) -> Option<CommandPlugin> {
     let param = plugin.part("param");
     let prefix = param.field("prefix");
-    values.text(&prefix, "the command to run")?;
-    let prefix = values.words(&prefix);
+    let prefix = values.command(&prefix, "the command to run")?;
     let suffix = values.words(&param.field("suffix"));
     let ignore_error = values.truth(&param.field("ignoreError"), false);
     let filter = plugin.child("filter");
@@ -328,9 +327,9 @@ fn check_refresh_cdn(plugin: &Node, values: &mut Values<'_>) -> Option<RefreshCd
     let base = values
         .text(&path.part("sendurl").field("base"), "the address that stands for the watch path");
     let expression = match values.truth(&regex.field("regex"), false) {
-        true => values
-            .text(&regex.field("match"), "a regular expression")
-            .and_then(|_| values.expression(&regex.field("match"))),
+        // Braces and angle brackets have their own meaning in an expression.
+        true if regex.written("match").is_some() => values.expression(&regex.field("match")),
+        true => values.text(&regex.field("match"), "a regular expression"),
         false => None,
     };
     Some(RefreshCdnPlugin {

@@ -73,7 +73,10 @@ fn look_at_watch(watch: &Path) -> Result<(), (String, &'static str)> {
 }
 
 /// Checks a local target directory: it must exist, and be mounted if /etc/fstab lists its mount point.
-fn look_at_local(path: &Path, watch: &Path) -> Result<(), (String, &'static str)> {
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub fn look_at_local(path: &Path, watch: &Path) -> Result<(), (String, &'static str)> {
     let shown = path.display();
     if let Some(mount_point) = unmounted(path) {
         let sentence = format!(
@@ -104,13 +107,22 @@ fn look_at_local(path: &Path, watch: &Path) -> Result<(), (String, &'static str)
 
 /// The mount point in /etc/fstab that `path` needs and where nothing is mounted now.
 fn unmounted(path: &Path) -> Option<PathBuf> {
+    unmounted_of(|point| path.starts_with(point))
+}
+
+/// A mount point in /etc/fstab that `path` needs, or that lies below it, and where nothing is mounted now.
+pub fn unmounted_around(path: &Path) -> Option<PathBuf> {
+    unmounted_of(|point| path.starts_with(point) || point.starts_with(path))
+}
+
+fn unmounted_of(is_meant: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     let table = std::fs::read_to_string("/etc/fstab").unwrap_or_default();
-    unmounted_in(&table, path, |dir| std::fs::metadata(dir).ok().map(|meta| meta.dev()))
+    unmounted_in(&table, is_meant, |dir| std::fs::metadata(dir).ok().map(|meta| meta.dev()))
 }
 
 fn unmounted_in(
     table: &str,
-    path: &Path,
+    is_meant: impl Fn(&Path) -> bool,
     device: impl Fn(&Path) -> Option<u64>,
 ) -> Option<PathBuf> {
     let lines = table.lines().map(str::trim).filter(|line| !line.starts_with('#'));
@@ -119,7 +131,7 @@ fn unmounted_in(
     let points = lines.filter(is_own).filter_map(|line| line.split_whitespace().nth(1));
     let mut needed: Vec<PathBuf> = points
         .map(|point| PathBuf::from(OsString::from_vec(unescape(point.as_bytes(), b"\\"))))
-        .filter(|point| point.parent().is_some() && path.starts_with(point))
+        .filter(|point| point.parent().is_some() && is_meant(point))
         .collect();
     needed.sort();
     needed.into_iter().find(|point| {
@@ -243,7 +255,7 @@ mod tests {
         let table = "UUID=1 / ext4 defaults 0 1\n# /srv/old\nnas:/x  /mnt/my\\040nas\\134x nfs noauto 0 0\n";
         let find = |path: &str, mounted: bool| {
             let device = |dir: &Path| Some(u64::from(mounted && dir.starts_with("/mnt/my nas\\x")));
-            unmounted_in(table, Path::new(path), device)
+            unmounted_in(table, |point| Path::new(path).starts_with(point), device)
         };
         assert_eq!(find("/mnt/my nas\\x/www", false), Some("/mnt/my nas\\x".into()));
         assert_eq!(find("/mnt/my nas\\x/www", true), None);

@@ -181,6 +181,9 @@ impl RemoteAccess {
 pub(super) fn check_name(field: &Field, ssh: bool, values: &mut Values<'_>) -> Option<String> {
     let expected = if ssh { "a path on the remote" } else { "the name of an rsync module" };
     let name = values.text(field, expected)?;
+    if !values.is_as_meant(field, &name) {
+        return None;
+    }
     if name.starts_with('-') {
         let found = format!("{} begins with `-`, as an option does", quoted(&name));
         values.refuse(field, &found, &format!("write {expected}"));

@@ -218,8 +218,7 @@ fn check_alert(element: &Node, values: &mut Values<'_>) -> Option<AlertRule> {
         return None;
     }
     let command = element.written("command").and_then(|field| {
-        values.text(&field, "a command")?;
-        let words = values.words(&field);
+        let words = values.command(&field, "a command")?;
         values.needs_program(&field, &words);
         Some(words)
     });

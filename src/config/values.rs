@@ -121,8 +121,23 @@ impl<'a> Values<'a> {
         missing
     }
 
-    /// The trimmed text; refused when it is missing or empty.
+    /// The trimmed text; refused when it is missing or empty, or holds a placeholder.
     pub fn text(&mut self, field: &Field, expected: &str) -> Option<String> {
+        self.text_without(field, expected, placeholder)
+    }
+
+    /// The words of a command; refused when they are missing. Braces and angle brackets may be part of them.
+    pub fn command(&mut self, field: &Field, expected: &str) -> Option<Vec<String>> {
+        self.text_without(field, expected, template_mark)?;
+        Some(self.split(field))
+    }
+
+    fn text_without(
+        &mut self,
+        field: &Field,
+        expected: &str,
+        placeholder: fn(&str) -> Option<String>,
+    ) -> Option<String> {
         let Some(text) = &field.text else {
             let found = format!("the attribute is missing; expected {expected}");
             self.refuse(field, &found, &format!("add {}=\"...\"", field.key));
@@ -147,10 +162,20 @@ impl<'a> Values<'a> {
             return None;
         }
         if trimmed.len() != text.len() {
-            let found = format!("blanks around {} are dropped", quoted(trimmed));
-            self.warn(field, &found, "remove them");
+            // The value may be a secret, so do not repeat it.
+            self.warn(field, "blanks around the value are dropped", "remove them");
         }
         Some(trimmed.to_owned())
+    }
+
+    /// False, and refused, for letters outside of ASCII in a file that is not UTF-8: they would be handed on as UTF-8.
+    pub fn is_as_meant(&mut self, field: &Field, text: &str) -> bool {
+        if self.source.is_utf8() || text.is_ascii() {
+            return true;
+        }
+        let found = "its letters would be handed on as UTF-8, but the file is of another encoding";
+        self.refuse(field, found, "save the file as UTF-8, or use ASCII letters here");
+        false
     }
 
     /// A whole number from `min` to `max`.
@@ -349,6 +374,15 @@ impl<'a> Values<'a> {
             self.refuse(field, &found, "write the words themselves");
             return Vec::new();
         }
+        self.split(field)
+    }
+
+    /// Splits words as a shell would.
+    fn split(&mut self, field: &Field) -> Vec<String> {
+        let Some(text) = &field.text else { return Vec::new() };
+        if !self.is_as_meant(field, text) {
+            return Vec::new();
+        }
         let words = shlex::split(text).unwrap_or_else(|| {
             let found = format!("a quotation mark in {} is never closed", quoted(text));
             self.refuse(field, &found, "close it, or put a backslash before it");
@@ -376,9 +410,16 @@ fn found(text: &str) -> String {
 
 /// A placeholder in `text` that was copied from a template or a manual.
 pub fn placeholder(text: &str) -> Option<String> {
-    const PAIRS: [(&str, &str); 6] =
-        [("{{", "}}"), ("{%", "%}"), ("${", "}"), ("<", ">"), ("{", "}"), ("%(", ")")];
-    for (open, close) in PAIRS {
+    mark_of(text, &[("{{", "}}"), ("{%", "%}"), ("${", "}"), ("<", ">"), ("{", "}"), ("%(", ")")])
+}
+
+/// The first mark of a template.
+fn template_mark(text: &str) -> Option<String> {
+    mark_of(text, &[("{{", "}}"), ("{%", "%}"), ("${", "}")])
+}
+
+fn mark_of(text: &str, pairs: &[(&str, &str)]) -> Option<String> {
+    for (open, close) in pairs {
         let Some(start) = text.find(open) else {
             continue;
         };

@@ -33,10 +33,9 @@ impl FailLogWriter {
         let (endpoint, source) = self.remotes.get(entry.remote.0)?;
         let path = entry.path.clone().unwrap_or_else(RelPath::root);
         let presence = match path.below(source.path()).symlink_metadata() {
-            // A recursive command is wrong if rsync cannot express the whole filter: it would send excluded files.
-            Ok(found) if found.is_dir() && self.rules.coverage == Coverage::Whole => {
-                Presence::Directory
-            }
+            // If rsync cannot express the whole filter, a command that reaches what is below would send or delete excluded files.
+            _ if self.rules.coverage == Coverage::Partial => Presence::Other,
+            Ok(found) if found.is_dir() => Presence::Directory,
             Ok(_) => Presence::Other,
             Err(_) => Presence::Absent,
         };

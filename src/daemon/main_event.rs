@@ -5,7 +5,7 @@
 //! them. Events for the process wait for the mirror that takes over.
 
 use crate::change::{RootId, WatchEvent};
-use crate::config::Loaded;
+use crate::config::{LoadError, Loaded};
 use crate::control::server::{Call, ClientEvent};
 use crate::engine::{Event, JobId, JobReport};
 use crate::process::signals::Signal;
@@ -31,9 +31,30 @@ pub enum MainEvent {
     /// A request for snapshots.
     Snapshot(SnapshotRequest),
     /// The configuration was read again; the error is a sentence for people.
-    ConfigurationRead(Result<Box<Loaded>, String>),
+    ConfigurationRead(Result<Box<Loaded>, Unreadable>),
     /// A file that lists remotes may have changed.
     ListChanged,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// For the operator who asked, with lines of the file.
+    pub report: String,
+    /// For the log.
+    pub lines: Vec<String>,
+}
+
+impl From<LoadError> for Unreadable {
+    fn from(error: LoadError) -> Self {
+        Self { report: error.to_string(), lines: error.log_lines() }
+    }
+}
+
+impl From<String> for Unreadable {
+    fn from(error: String) -> Self {
+        Self { lines: vec![error.clone()], report: error }
+    }
 }
 
 /// Events for the process, whichever mirror runs in it.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::main_event::{MainEvent, ProcessEvent};
+use super::main_event::{MainEvent, ProcessEvent, Unreadable};
 use super::mirror::Mirror;
 use super::observer;
 use super::remote_workers::RemoteWorkers;
@@ -62,20 +62,20 @@ impl ReloadRequest {
 }
 
 /// Reports that the configuration cannot be read and nothing changes: to the client that asked, otherwise to the log.
-fn refuse(error: &str, purpose: Purpose, reply: Option<&Reply>) -> Answer {
-    let error = error.replace("; nothing was started", "");
+fn refuse(error: Unreadable, purpose: Purpose, reply: Option<&Reply>) -> Answer {
+    let Unreadable { report, lines } = error;
+    let report = report.replace("; nothing was started", "");
     let stays = match purpose {
         Purpose::Lists => "the remotes that were in force stay in force",
         Purpose::Apply | Purpose::DryRun => "the configuration that was in force stays in force",
     };
     if purpose == Purpose::Lists {
-        log::error!("reload: {}; {stays}", error.trim());
+        log::error!("reload: {}; {stays}", lines.join("; "));
     } else if reply.is_none() {
-        let lines = error.lines().filter(|line| !line.trim().is_empty());
-        lines.for_each(|line| log::error!("reload: {line}"));
+        lines.iter().for_each(|line| log::error!("reload: {line}"));
         log::error!("reload: {stays}");
     }
-    Answer::failed("refused", format!("{error}\n{stays}"))
+    Answer::failed("refused", format!("{report}\n{stays}"))
 }
 
 /// Keeps the settings in force except for the remotes.
@@ -194,12 +194,14 @@ impl Reload {
         let in_force = self.origins.loaded.clone();
         let thread = std::thread::Builder::new().name("reload".into()).spawn(move || {
             let read_list = Some(remote_list::read as ReadList);
-            let options = LoadOptions { plugin_alone: None, preflight: true, read_list };
+            // A list has nothing to do with what this machine lacks at the moment.
+            let preflight = purpose != Purpose::Lists;
+            let options = LoadOptions { plugin_alone: None, preflight, read_list };
             let loaded = match purpose {
                 Purpose::Apply | Purpose::DryRun => {
-                    config::load(&file, &options).map_err(|error| error.to_string())
+                    config::load(&file, &options).map_err(Unreadable::from)
                 }
-                Purpose::Lists => load_again(&in_force, &options),
+                Purpose::Lists => load_again(&in_force, &options).map_err(Unreadable::from),
             };
             for warning in loaded.iter().flat_map(Loaded::warning_lines) {
                 if purpose != Purpose::Lists {
@@ -294,19 +296,19 @@ impl Mirror {
             return;
         }
         if let Err(error) = self.reload.read(asked.purpose) {
-            self.configuration_read(Err(error));
+            self.configuration_read(Err(error.into()));
         }
     }
 
     /// Handles the configuration that was read.
-    pub fn configuration_read(&mut self, read: Result<Box<Loaded>, String>) {
+    pub fn configuration_read(&mut self, read: Result<Box<Loaded>, Unreadable>) {
         if self.reload.asked.is_empty() || self.stopping.is_ordered() {
             return;
         }
         let ReloadRequest { purpose, reply } = self.reload.asked.remove(0);
         let answer = match read {
             Ok(loaded) => self.heed_configuration(*loaded, purpose),
-            Err(error) => refuse(&error, purpose, reply.as_ref()),
+            Err(error) => refuse(error, purpose, reply.as_ref()),
         };
         if let Some(reply) = reply {
             reply.send(answer);

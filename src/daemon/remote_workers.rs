@@ -71,7 +71,7 @@ impl RemoteWorkers {
                     kept: translation.patterns,
                     perishable: translation.perishable,
                 },
-                crontab: crontab.into_iter().flatten().map(String::into_bytes).collect(),
+                crontab: crontab.unwrap_or_default(),
             },
             inexpressible: filter.inexpressible().into_iter().map(str::to_owned).collect(),
             sharding: if are_whole { Sharding::Off } else { Sharding::On },

@@ -170,6 +170,14 @@ fn parse_event(text: &str) -> Event {
         ["root", "lost"] => {
             Event::Watch(WatchEvent::RootLost { root: ROOT, loss: RootLoss::Gone(reason) })
         }
+        ["mount", "lost", path] => {
+            let path = parse_item(path).path;
+            Event::Watch(WatchEvent::SubtreeLost { root: ROOT, path, reason })
+        }
+        ["mount", "back", path] => {
+            let path = parse_item(path).path;
+            Event::Watch(WatchEvent::SubtreeBack { root: ROOT, path })
+        }
         ["root", "back"] => Event::Watch(WatchEvent::RootBack { root: ROOT, replaced: false }),
         ["full", "sync", "start"] => Event::FullSync(FullSyncCause::Start),
         ["full", "sync", "schedule"] => Event::FullSync(FullSyncCause::Schedule),

@@ -329,10 +329,14 @@ impl RemoteState {
         self.contact.note_listed(is_logged)
     }
 
-    /// The file system mounted at `path` is gone: nothing at or below it is sent until it is back.
-    pub fn lose(&mut self, path: &RelPath) {
+    /// The file system mounted at `path` is gone: nothing at or below it is sent until it is back. A job in flight would take the empty
+    /// directory for the truth, so it is aborted.
+    pub fn lose(&mut self, path: &RelPath, actions: &mut Vec<Action>) {
         let mount = Owner::LostMount(path.clone());
         self.locks.drop_owner(&mount);
+        if !self.flights.is_empty() && self.locks.touches(path) {
+            actions.push(Action::Abort(self.setup.id));
+        }
         self.locks.lock(mount, path, LockKind::Long);
     }
 

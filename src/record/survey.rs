@@ -18,6 +18,14 @@ use crate::path::RelPath;
 /// unseen. So it is reported as changed.
 const DOUBT_NS: i64 = 100_000_000;
 
+/// The same where the file system stamps files by whole seconds, or by every second one.
+const COARSE_DOUBT_NS: i64 = 2_000_000_000;
+
+/// How long before the end of the program a change of this time makes an entry doubtful.
+fn doubt_ns(ctime: i64) -> i64 {
+    if ctime % 1_000_000_000 == 0 { COARSE_DOUBT_NS } else { DOUBT_NS }
+}
+
 /// Why the record cannot show what changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unknown {
@@ -332,7 +340,7 @@ impl Surveyor<'_> {
     }
 
     fn is_same(&self, old: EntryStamp, new: EntryStamp) -> bool {
-        let recent = new.ctime >= self.alive.saturating_sub(DOUBT_NS);
+        let recent = new.ctime >= self.alive.saturating_sub(doubt_ns(new.ctime));
         !old.has(NAME_ONLY | UNKNOWN_BELOW)
             && !recent
             && old.has(DIR) == new.has(DIR)

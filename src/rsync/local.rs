@@ -1,15 +1,18 @@
 //! A directory of this machine that holds a copy, identified by device and inode.
 //! So an unmounted share is never filled beneath its mount point. Makes no directory and sends nothing.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::ground::identity::Identity;
+use crate::ground::lock::lock;
 use crate::sys;
 
 /// The directory, as it was when the program started.
@@ -24,10 +27,19 @@ pub struct LocalDirectory {
 #[derive(Debug)]
 pub struct OpenDirectory(OwnedFd);
 
+/// The directories that this process has accepted. A reload must not accept another one: the share may be unmounted at that moment.
+static ACCEPTED: Mutex<BTreeMap<PathBuf, Identity>> = Mutex::new(BTreeMap::new());
+
 impl LocalDirectory {
-    /// Accepts the directory that is at `path` now as the right one.
+    /// Accepts the directory that is at `path` now as the right one, unless this process has accepted one there before.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), identity: Identity::of(path).ok() }
+        let mut accepted = lock(&ACCEPTED);
+        let known = accepted.get(path).copied();
+        let identity = known.or_else(|| Identity::of(path).ok());
+        if let Some(identity) = identity {
+            accepted.insert(path.to_path_buf(), identity);
+        }
+        Self { path: path.to_path_buf(), identity }
     }
 
     /// Opens the directory, if it is still the one that was accepted.
@@ -123,5 +135,7 @@ mod tests {
         std::fs::rename(&path, dir.path().join("old")).unwrap();
         std::fs::create_dir(&path).unwrap();
         assert!(local.open().unwrap_err().contains("another directory is in its place"));
+        // A reload does not accept it either.
+        assert!(LocalDirectory::new(&path).open().is_err());
     }
 }

@@ -161,7 +161,8 @@ impl Endpoint {
             | RunKind::Replacement
             | RunKind::Probe => [&[ENTRIES, relative], LIST, &[missing]].concat(),
             RunKind::LongBatch { .. } => [LISTING, &[relative, missing]].concat(),
-            RunKind::Fallback { .. } | RunKind::CleanTemp => [FROM_ROOT, delete, PATTERNS].concat(),
+            RunKind::Fallback { .. } => [FROM_ROOT, delete, PATTERNS].concat(),
+            RunKind::CleanTemp => [FROM_ROOT, ONLY_DELETIONS, delete, RULES].concat(),
             RunKind::GuardedDeletion => [FROM_ROOT, delete, RULES].concat(),
             // rsync reads the rules of parent directories only on its way down from the root.
             RunKind::Listing { dirs, deletes } | RunKind::Trees { dirs, deletes, .. }
@@ -182,8 +183,10 @@ impl Endpoint {
             }
             // `--delete` removes what was at the new name before.
             RunKind::MoveDirectory { .. } => [FROM_ROOT, &["-s"], delete].concat(),
-            RunKind::MoveFile { .. } => {
-                [&[ENTRIES, "-s"], LIST, &[IGNORE_MISSING, "--fuzzy"]].concat()
+            RunKind::MoveFile { old, new } => {
+                // Another file may have been there before, of the same size and time. Only links need rsync's quick check.
+                let replaces = if old.parent() == new.parent() { &["-I"][..] } else { &[] };
+                [&[ENTRIES, "-s"], LIST, &[IGNORE_MISSING, "--fuzzy"], replaces].concat()
             }
         }
     }

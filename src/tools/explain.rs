@@ -108,6 +108,8 @@ struct Explainer<'a> {
     loaded: &'a Loaded,
     filter: Filter,
     excludes: Excludes,
+    /// Expressions that rsync has no pattern for.
+    inexpressible: Vec<String>,
     asks_remotes: bool,
     ask_instance: &'a dyn Fn(&Path) -> Option<Stands>,
 }
@@ -121,7 +123,8 @@ impl<'a> Explainer<'a> {
         let filter = Filter::new(&loaded.config.filter)?;
         let patterns = filter.to_rsync_patterns();
         let excludes = Excludes { kept: patterns.patterns, perishable: patterns.perishable };
-        Ok(Self { loaded, filter, excludes, asks_remotes, ask_instance })
+        let inexpressible = filter.inexpressible().into_iter().map(str::to_owned).collect();
+        Ok(Self { loaded, filter, excludes, inexpressible, asks_remotes, ask_instance })
     }
 
     fn explain_all(&self, paths: &[PathBuf]) -> ExitCode {
@@ -208,9 +211,23 @@ impl<'a> Explainer<'a> {
         let stands = (self.ask_instance)(&below.below(&mirror.watch)).unwrap_or_default();
         for remote in &mirror.remotes {
             let endpoint = Endpoint::new(&mirror.watch, &remote.destination, &remote.options);
-            let run = endpoint.plan_by_hand(below, presence, &self.excludes);
             line(out, 1, &[b"remote ", endpoint.destination().to_string().as_bytes()]);
-            line(out, 2, &[b"command: ", &run.shell_line()]);
+            // Such a command would send, or delete on the remote, what the filter excludes below the path.
+            let reaches_below = presence != Presence::Other && !self.inexpressible.is_empty();
+            let presence = if reaches_below { Presence::Other } else { presence };
+            let run = endpoint.plan_by_hand(below, presence, &self.excludes);
+            match self.inexpressible.first().filter(|_| reaches_below) {
+                Some(expression) => line(
+                    out,
+                    2,
+                    &[
+                        b"command: none does the same, because rsync has no pattern for the expression ",
+                        expression.as_bytes(),
+                        b"; `sersync2 sync-now` compares this path",
+                    ],
+                ),
+                None => line(out, 2, &[b"command: ", &run.shell_line()]),
+            }
             let name = endpoint.destination().to_string();
             for (_, clause) in stands.iter().filter(|(remote, _)| *remote == name) {
                 line(out, 2, &[b"now: ", clause.as_bytes()]);

@@ -170,11 +170,6 @@ impl Batch {
         }
     }
 
-    /// True when the path changed a moment ago.
-    pub fn is_fresh(&mut self, place: &RootedPath) -> bool {
-        self.fresh.contains(place, now())
-    }
-
     /// How long until [`forget_old`](Self::forget_old) has something to do.
     pub fn timeout(&self) -> Option<Duration> {
         self.fresh.due().map(|due| due.saturating_duration_since(now()))

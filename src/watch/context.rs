@@ -240,12 +240,9 @@ impl WatchContext {
             return Ok(());
         };
         let place = (id, path);
-        match has_writer(file.as_fd()) {
-            Ok(true) => return Err(place),
-            Ok(false) => {}
-            // This file system has no leases. A file that changed a moment ago is probably still being saved.
-            Err(_) if self.batch.is_fresh(&place) => {}
-            Err(_) => return Ok(()),
+        // If nobody can tell, because there are no leases here or not for us, its end is reported again.
+        if has_writer(file.as_fd()).is_ok_and(|has_writer| has_writer) {
+            return Err(place);
         }
         self.batch.push_step(id, Change::entry(place.1, Cause::Modify));
         Ok(())

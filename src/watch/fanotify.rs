@@ -93,7 +93,7 @@ impl FanotifyWatch {
         };
         match watch.views.renew(context, watch.group.as_fd(), watch.mask).into_iter().next() {
             Some((_, error)) => Err(error),
-            None => Ok(watch),
+            None => watch.views.may_open().map(|()| watch),
         }
     }
 

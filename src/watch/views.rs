@@ -123,6 +123,22 @@ impl Views {
         view.open(dir).ok().flatten()
     }
 
+    /// Checks that this process may open the directories of events: some containers may watch, but lack that permission.
+    ///
+    /// # Errors
+    /// EPERM without CAP_DAC_READ_SEARCH.
+    pub fn may_open(&mut self) -> io::Result<()> {
+        // The kernel checks the permission before it looks for the directory, which does not exist.
+        let mut nothing = [0; 24];
+        nothing[8..16].copy_from_slice(&[8_u32.to_ne_bytes(), 1_u32.to_ne_bytes()].concat());
+        for view in &mut self.0 {
+            if let Err(Errno::PERM) = view.open(&nothing) {
+                return Err(Errno::PERM.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Closes the directories that were kept open for speed.
     pub fn close(&mut self) {
         self.0.iter_mut().for_each(|view| view.mount = None);

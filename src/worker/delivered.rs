@@ -5,7 +5,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use super::fresh::Stamp;
+use super::fresh::{Stamp, is_coarse_and_new};
 use crate::ground::generations::Generations;
 use crate::path::RelPath;
 
@@ -28,7 +28,7 @@ impl Version {
     /// The kernel may give a stamp equal to `now` again, but never an older one. A stamp ahead of `now` comes from a newer kernel,
     /// which never gives a stamp again after it was read.
     pub fn is_settled(&self, now: Duration) -> bool {
-        self.changed != now && self.stamp.modified != now
+        self.changed != now && self.stamp.modified != now && !is_coarse_and_new(self.changed, now)
     }
 }
 

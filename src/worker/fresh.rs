@@ -95,12 +95,25 @@ impl FreshStamps {
     }
 
     /// Notes that `path` is about to be sent with this stamp. `now` is [`coarse_now`], read after the file's stamp.
-    pub fn note(&mut self, path: &RelPath, stamp: Stamp, now: Duration, granularity: Granularity) {
-        if is_fresh(stamp, now, granularity) {
+    /// Returns whether the stamp is fresh. If it is not, call [`FreshStamps::trust`] when the file has arrived, and not earlier: the
+    /// copy keeps the older content if the run fails.
+    pub fn note(
+        &mut self,
+        path: &RelPath,
+        stamp: Stamp,
+        now: Duration,
+        granularity: Granularity,
+    ) -> bool {
+        let is_fresh = is_fresh(stamp, now, granularity);
+        if is_fresh {
             self.files.insert(path.clone(), stamp);
-        } else {
-            self.files.remove(path);
         }
+        is_fresh
+    }
+
+    /// Forgets the stamp of a path whose content has arrived with a stamp that no other content can get.
+    pub fn trust(&mut self, path: &RelPath) {
+        self.files.remove(path);
     }
 
     /// True when a newer version was sent or was about to be sent.
@@ -133,9 +146,15 @@ fn same(a: Stamp, b: Stamp, granularity: Granularity) -> bool {
 /// the coarse clock comes from Linux 6.13 or later, which never gives a stamp again after it was read.
 fn is_fresh(stamp: Stamp, now: Duration, granularity: Granularity) -> bool {
     match granularity {
-        Granularity::Nanoseconds => now == stamp.modified,
+        Granularity::Nanoseconds => now == stamp.modified || is_coarse_and_new(stamp.modified, now),
         Granularity::Seconds => now.as_secs() <= stamp.modified.as_secs(),
     }
+}
+
+/// True for a time without a fraction that is less than two seconds old: the file system may stamp files by whole seconds, as ext3 and
+/// ext4 with small inodes do, or by every second one (vfat), and give the stamp again.
+pub fn is_coarse_and_new(time: Duration, now: Duration) -> bool {
+    time.subsec_nanos() == 0 && now < time + Duration::from_secs(2)
 }
 
 /// The time since the epoch, by the clock that stamps files. It advances once per tick.
@@ -171,7 +190,9 @@ mod tests {
         granularity: Granularity,
     ) -> bool {
         let hidden = fresh.hides(&path(name), stamp, granularity);
-        fresh.note(&path(name), stamp, now, granularity);
+        if !fresh.note(&path(name), stamp, now, granularity) {
+            fresh.trust(&path(name));
+        }
         hidden
     }
 
@@ -192,6 +213,30 @@ mod tests {
         assert!(!is_hidden(&mut fresh, "f", stamp(1_000, 4), now, Granularity::Nanoseconds));
         assert!(is_hidden(&mut fresh, "f", stamp(1_000, 4), now, Granularity::Nanoseconds));
         assert!(!is_hidden(&mut fresh, "f", stamp(1_004, 4), now, Granularity::Nanoseconds));
+    }
+
+    #[test]
+    fn a_rewrite_within_the_second_is_forced_where_files_have_stamps_of_whole_seconds() {
+        let mut fresh = FreshStamps::default();
+        let at = |ms| Duration::from_millis(ms);
+        let of = Granularity::Nanoseconds;
+        assert!(!is_hidden(&mut fresh, "f", stamp(1_000, 4), at(1_500), of));
+        assert!(is_hidden(&mut fresh, "f", stamp(1_000, 4), at(1_900), of));
+        assert!(is_hidden(&mut fresh, "f", stamp(1_000, 4), at(3_000), of));
+        assert!(!is_hidden(&mut fresh, "f", stamp(1_000, 4), at(3_100), of));
+    }
+
+    #[test]
+    fn what_hides_a_rewrite_is_remembered_until_the_rewrite_has_arrived() {
+        let mut fresh = FreshStamps::default();
+        let of = Granularity::Seconds;
+        let at = |ms| Duration::from_millis(ms);
+        assert!(fresh.note(&path("f"), stamp(1_100, 4), at(1_100), of));
+        assert!(fresh.hides(&path("f"), stamp(1_600, 4), of));
+        assert!(!fresh.note(&path("f"), stamp(1_600, 4), at(2_100), of));
+        assert!(fresh.hides(&path("f"), stamp(1_600, 4), of), "the run may have failed");
+        fresh.trust(&path("f"));
+        assert!(!fresh.hides(&path("f"), stamp(1_600, 4), of));
     }
 
     #[test]
@@ -231,10 +276,10 @@ mod tests {
     #[test]
     fn an_echo_between_two_mirrors_dies_down() {
         let mut fresh = FreshStamps::default();
-        let written = stamp(1_000, 4);
+        let written = stamp(1_001, 4);
         let at = |ms| Duration::from_millis(ms);
-        assert!(!is_hidden(&mut fresh, "f", written, at(1_000), Granularity::Nanoseconds));
-        assert!(is_hidden(&mut fresh, "f", written, at(1_004), Granularity::Nanoseconds));
-        assert!(!is_hidden(&mut fresh, "f", written, at(1_008), Granularity::Nanoseconds));
+        assert!(!is_hidden(&mut fresh, "f", written, at(1_001), Granularity::Nanoseconds));
+        assert!(is_hidden(&mut fresh, "f", written, at(1_005), Granularity::Nanoseconds));
+        assert!(!is_hidden(&mut fresh, "f", written, at(1_009), Granularity::Nanoseconds));
     }
 }

@@ -55,8 +55,13 @@ impl Known {
         stamp: Stamp,
         now: Duration,
         granularity: Granularity,
-    ) {
-        self.fresh.note(path, stamp, now, granularity);
+    ) -> bool {
+        self.fresh.note(path, stamp, now, granularity)
+    }
+
+    /// These files have arrived, with stamps that were not fresh.
+    pub fn trust(&mut self, paths: &[(RelPath, Stamp)]) {
+        paths.iter().for_each(|(path, _)| self.fresh.trust(path));
     }
 
     /// Remembers that directories are about to be sent, if the receiver compares whole seconds: only such a receiver can miss a rewrite.

@@ -334,6 +334,9 @@ impl RemoteWorker {
             self.remote.note_abilities(abilities);
         }
         let is_all_there = failed.is_empty() && divided.is_empty();
+        if is_all_there {
+            self.remote.known().trust(&plan.stamps);
+        }
         self.note_delivered(&looks, is_all_there.then_some(plan.versions));
         let returned = [plan.returned, divided].concat();
         Ok(Delivery { looks, mutual, failed, undone, returned })
@@ -425,16 +428,14 @@ impl RemoteWorker {
         files(&looks.first.listings, Scope::Listing) + files(&looks.first.trees, Scope::Tree)
     }
 
-    /// Makes the plan, and remembers the stamps of what is about to be sent.
+    /// Makes the plan, and remembers the fresh stamps of what is about to be sent; the plan keeps the others.
     fn plan(&self, job: &Job, looks: &Looks, abilities: Abilities) -> Plan {
         let mut known = self.remote.known();
         let facts = self.facts(&known, abilities);
         let (now, granularity) = (facts.now, facts.granularity());
-        let plan = plan(job, looks, facts);
+        let mut plan = plan(job, looks, facts);
         known.begin_directories(looks, now, granularity);
-        for (path, stamp) in &plan.stamps {
-            known.remember(path, *stamp, now, granularity);
-        }
+        plan.stamps.retain(|(path, stamp)| !known.remember(path, *stamp, now, granularity));
         plan
     }
 

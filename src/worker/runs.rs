@@ -45,7 +45,7 @@ impl<'a> Runs<'a> {
         if names.is_empty() {
             return;
         }
-        let list = input::temporary_names(names.iter());
+        let list = input::temporary_names(&self.remote.rules().patterns, names.iter());
         let sessions = self.remote.sessions();
         let outcome = sessions.run(&RunKind::CleanTemp, self.abilities, &list, self.job).outcome;
         let label = self.remote.endpoint().destination();

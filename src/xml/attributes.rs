@@ -104,8 +104,9 @@ impl Scanner<'_> {
             return start..self.at;
         }
         let span = self.take_while(|c| !is_blank(c));
-        let found = quoted(&self.text[span.clone()]).to_string();
-        let sentence = format!("the value of {name} has no quotation marks; it is read as {found}");
+        // The value may be a secret, so do not repeat it.
+        let sentence =
+            format!("the value of {name} has no quotation marks; it ends at the next blank");
         self.problems.push(
             Problem::warning(span.clone(), sentence)
                 .help(format!("write {name}=\"...\" around it")),

@@ -98,6 +98,13 @@ fn a_started_plugin_is_checked_and_socket_replaces_the_watch_path() {
     assert_eq!(cdn.config.mirrors[0].watch, Path::new("/data0/htdocs/cms.xoyo.com/site"));
     assert!(cdn.warning_lines()[0].contains("it replaces the watch path /opt/tongbu"));
     assert!(read(start("comand")).unwrap_err().contains("did you mean command?"));
+    // Braces belong to the language of expressions, and no plugin may watch the whole machine.
+    let cdn = start("refreshCDN");
+    let counted = cdn.replace("regex=\"false\" match=\"cms", "regex=\"true\" match=\"s([a-z]{2})");
+    assert_ne!(counted, cdn);
+    read(counted).unwrap();
+    let everything = cdn.replace("watch=\"/data0/htdocs/cms.xoyo.com/site", "watch=\"/");
+    assert!(read(everything).unwrap_err().contains("/ is the whole machine"));
 }
 
 /// The text of a configuration on real directories; `auth` goes into `<rsync>`.

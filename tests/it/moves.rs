@@ -281,6 +281,25 @@ fn make_old(path: &Path) {
 }
 
 #[test]
+fn a_large_file_that_takes_the_place_of_one_of_its_size_and_time_arrives() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup { params: "-a".into(), ..Setup::to(&daemon) });
+    for (name, is_sent_before) in [("f", false), ("g", true)] {
+        mirror.write(name, noise(2 << 20, 1));
+        make_old(&mirror.at(name));
+        wait_until_equal(&mirror, &daemon);
+        let temporary = format!("{name}.tmp");
+        mirror.write(&temporary, noise(2 << 20, 2));
+        make_old(&mirror.at(&temporary));
+        if is_sent_before {
+            wait_until_equal(&mirror, &daemon);
+        }
+        rename(&mirror, &temporary, name);
+        wait_until_equal(&mirror, &daemon);
+    }
+}
+
+#[test]
 fn an_older_file_that_takes_the_place_of_a_newer_one_arrives_in_spite_of_u() {
     let daemon = Rsyncd::start();
     let mirror = Mirror::start(&Setup::to(&daemon));

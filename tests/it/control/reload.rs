@@ -157,6 +157,23 @@ fn a_flush_of_a_remote_that_is_removed_does_not_say_that_it_is_delivered() {
 }
 
 #[test]
+fn what_a_wrong_file_holds_is_not_written_into_the_log() {
+    let remote = Rsyncd::start();
+    let mirror = Mirror::start(&Setup::to(&remote));
+    wait_for_states(&mirror, &["up"]);
+    let alert = r#"<alert start="true" webhook=" https://h.example/access_token=TOKEN " template="dingtak"/>"#;
+    rewrite(&mirror, "</sersync>", &format!("{alert}</sersync>"));
+    mirror.signal(Signal::HUP);
+    mirror.wait_for_output("reload: the configuration that was in force stays in force");
+    let said = mirror.output();
+    assert!(said.contains("confxml.xml:") && said.contains("dingtak"), "{said}");
+    assert!(!said.contains("TOKEN"), "{said}");
+    // Who asks for it sees the line.
+    let refused = run(&mirror, "reload", &[]);
+    assert!(text(&refused).contains("TOKEN"), "{}", text(&refused));
+}
+
+#[test]
 fn a_file_with_errors_is_refused_with_line_and_column_and_the_old_one_stays() {
     let remote = Rsyncd::start();
     let mirror = Mirror::start(&Setup::to(&remote));

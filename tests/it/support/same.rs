@@ -2,6 +2,7 @@
 //! Reports which paths differ, and how.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
@@ -11,6 +12,21 @@ use std::time::{Duration, Instant};
 /// One line per entry, by path.
 type Lines = BTreeMap<PathBuf, String>;
 
+/// True for a temporary file whose random end looks as if people had chosen it, as one in fifty does. An aborted run may leave it:
+/// sersync does not delete it, because it may be somebody's.
+pub fn is_left_alone(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let end = name.strip_prefix('.').and_then(|name| Some(name.rsplit_once('.')?.1));
+    let kind = |c: char| match c {
+        'a'..='z' => 'a',
+        'A'..='Z' => 'A',
+        '0'..='9' => '0',
+        _ => '?',
+    };
+    let kinds: String = end.unwrap_or_default().chars().map(kind).collect();
+    ["aaaaaa", "Aaaaaa", "AAAAAA", "000000", "aaaaa0", "aaaa00"].contains(&kinds.as_str())
+}
+
 /// Everything below `root` that a mirror has to reproduce.
 pub fn picture(root: &Path) -> Lines {
     let mut lines = Lines::new();
@@ -19,6 +35,9 @@ pub fn picture(root: &Path) -> Lines {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             let path = entry.path();
             let Ok(meta) = path.symlink_metadata() else { continue };
+            if is_left_alone(&entry.file_name()) {
+                continue;
+            }
             let what = if meta.is_dir() {
                 todo.push(path.clone());
                 String::from("directory")

@@ -59,6 +59,21 @@ fn the_rule_that_keeps_a_path_back_is_named_with_its_place() {
 }
 
 #[test]
+fn no_command_is_offered_that_would_send_what_the_filter_excludes() {
+    let daemon = Rsyncd::start();
+    let head = "<filter start=\"true\"><exclude expression=\"^(?!/?app\\.conf$).*\"/></filter>";
+    let mirror = Mirror::prepare(&Setup { head: head.into(), ..Setup::to(&daemon) });
+    for name in ["app.conf", "secret"] {
+        fs::write(mirror.at(name), "").unwrap();
+    }
+    let root = mirror.source.to_str().unwrap();
+    let (code, text) = explain(&mirror, &[root]);
+    assert!(code == 0 && text.contains("command: none does the same"), "{text}");
+    let (_, text) = explain(&mirror, &["app.conf"]);
+    assert!(text.contains("command: cd "), "{text}");
+}
+
+#[test]
 fn a_mirrored_path_has_its_command_and_its_copy_can_be_asked_for() {
     let daemon = Rsyncd::start();
     let mirror = prepare(&daemon, "-artz");

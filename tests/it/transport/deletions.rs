@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use super::{Rig, path};
 use crate::support::tree;
 use sersync::path::RelPath;
+use sersync::rsync::excludes::Excludes;
 use sersync::rsync::exit::Outcome;
 use sersync::rsync::{Basis, RunKind, input};
 
@@ -269,15 +270,31 @@ fn leftovers_of_a_killed_receiver_are_removed_and_nothing_else() {
     let rig = Rig::new(&["-a"]);
     rig.source.file("d/file", "1");
     rig.source.file("d/.file.backup", "1");
+    // What is excluded never leaves, whatever its name looks like.
+    rig.source.file("d/.env.SecReT", "1");
     for name in ["d/.file.AbCdEf", "d/.file.AbCdEfg", "d/.other.AbCdEf", "d/extra", "d/file"] {
         rig.remote_file(name);
     }
+    let own = [
+        ".file.server",
+        ".file.Docker",
+        ".file.202611",
+        ".file.SERVER",
+        ".file.table2",
+        ".file.prod01",
+        ".env.KeepMe",
+    ];
+    own.iter().for_each(|name| rig.remote_file(&format!("d/{name}")));
     // rsync's temporary name of a dotfile begins with one dot, not with two.
     rig.remote_file("d/.env.AbCdEf");
-    let list = input::temporary_names(&[path("d/file"), path("d/.env")]);
+    let kept = vec![b"/d/.env.SecReT".to_vec(), b"/d/.env.KeepMe".to_vec()];
+    let excludes = Excludes { kept, ..Excludes::default() };
+    let list = input::temporary_names(&excludes, &[path("d/file"), path("d/.env")]);
     assert_eq!(rig.run(&RunKind::CleanTemp, &list), Outcome::Delivered);
-    let left = rig.remote_names("d");
-    assert_eq!(left, [".file.AbCdEfg", ".file.backup", ".other.AbCdEf", "extra", "file"]);
+    let mut left = vec![".file.AbCdEfg", ".other.AbCdEf", "extra", "file"];
+    left.extend(own);
+    left.sort_unstable();
+    assert_eq!(rig.remote_names("d"), left);
 }
 
 #[test]
