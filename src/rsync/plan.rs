@@ -183,10 +183,8 @@ impl Endpoint {
             }
             // `--delete` removes what was at the new name before.
             RunKind::MoveDirectory { .. } => [FROM_ROOT, &["-s"], delete].concat(),
-            RunKind::MoveFile { old, new } => {
-                // Another file may have been there before, of the same size and time. Only links need rsync's quick check.
-                let replaces = if old.parent() == new.parent() { &["-I"][..] } else { &[] };
-                [&[ENTRIES, "-s"], LIST, &[IGNORE_MISSING, "--fuzzy"], replaces].concat()
+            RunKind::MoveFile { .. } => {
+                [&[ENTRIES, "-s"], LIST, &[IGNORE_MISSING, "--fuzzy"]].concat()
             }
         }
     }
@@ -388,6 +386,8 @@ fn is_partial(kind: &RunKind) -> bool {
 fn compares_content(kind: &RunKind) -> bool {
     match kind {
         RunKind::Replacement => true,
+        // Another file may have been there before, of the same size and time. A link to the old copy needs rsync's quick check.
+        RunKind::MoveFile { old, new } => old.parent() == new.parent(),
         RunKind::Batch { ignore_times: compares }
         | RunKind::LongBatch { ignore_times: compares, .. }
         | RunKind::Fallback { ignore_times: compares }

@@ -131,7 +131,9 @@ impl Mutual {
 
     /// Forgets what only a burst needs. Called when everything is delivered and nothing has happened for a while.
     pub fn rest(&self) {
-        self.lock().ours().rest(coarse_now());
+        let mut echoes = self.lock();
+        echoes.rest(now());
+        echoes.ours().rest(coarse_now());
     }
 
     /// A panic elsewhere leaves the state consistent, because each change to it is one call.

@@ -77,6 +77,11 @@ impl Echoes {
         self.pair_seen.is_some_and(|seen| now.saturating_duration_since(seen) < PAIR_FOR)
     }
 
+    /// Forgets items that did not come back after their wait, because a directory above them was deleted.
+    pub fn rest(&mut self, now: Instant) {
+        self.resting.retain(|_, item| now.saturating_duration_since(item.since) < PAIR_FOR);
+    }
+
     /// What we may have sent to the remote.
     pub fn ours(&mut self) -> &mut Ours {
         &mut self.ours
