@@ -63,11 +63,12 @@ impl Shared {
 }
 
 impl Alerts {
-    /// Starts the thread. It asks for snapshots itself, so the main loop need not run yet.
+    /// Starts the thread. It asks for snapshots itself, so the main loop need not run yet. `overflows` is how often the kernel has
+    /// dropped events before: that was told.
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(rule: &AlertRule, reader: SnapshotReader) -> io::Result<Self> {
+    pub fn start(rule: &AlertRule, reader: SnapshotReader, overflows: u64) -> io::Result<Self> {
         let (news, heard) = bounded(1);
         let shared =
             Arc::new(Shared { latest: Mutex::default(), stop: AtomicBool::new(false), news });
@@ -79,6 +80,7 @@ impl Alerts {
             shared: Arc::clone(&shared),
             heard,
             before: None,
+            overflows,
         };
         let (alive, ended) = bounded(0);
         std::thread::Builder::new().name("alerts".into()).spawn(move || {
@@ -107,6 +109,8 @@ struct Actor {
     shared: Arc<Shared>,
     heard: Receiver<()>,
     before: Option<Arc<Snapshot>>,
+    /// So many overflows are told.
+    overflows: u64,
 }
 
 impl Actor {
@@ -148,7 +152,8 @@ impl Actor {
 
     fn look(&mut self, snapshot: &Snapshot) {
         let now = wall_ms();
-        let found = conditions(self.before.as_deref(), snapshot, &self.limits, now);
+        let found = conditions(self.overflows, snapshot, &self.limits, now);
+        self.overflows = snapshot.instance.overflows;
         self.ledger.note(found, |key| absence(key, snapshot), now);
         self.channels.work(now);
         if let Some(alerts) = self.ledger.due(now) {

@@ -386,7 +386,7 @@ impl Engine {
         remote.observe_full_sync()
     }
 
-    /// What the jobs in flight for the remotes of a root deliver, except comparisons that delete nothing.
+    /// What the jobs in flight for the remotes of a root deliver, except full syncs and comparisons that delete nothing.
     pub fn in_flight(&self, root: RootId) -> BTreeSet<Item> {
         let remotes = self.remotes.iter().filter(|remote| remote.root() == root);
         let items = remotes.flat_map(RemoteState::undelivered_by);

@@ -383,7 +383,7 @@ impl Snapshot {
     pub fn remote_names(&self) -> Vec<String> {
         let mut seen = std::collections::HashSet::new();
         let name = |remote: &RemoteStatus| {
-            let is_new = seen.insert((remote.root, remote.name.clone()));
+            let is_new = seen.insert(remote.name.clone());
             if is_new { remote.name.clone() } else { format!("{} ({})", remote.name, remote.id) }
         };
         self.remotes.iter().map(name).collect()

@@ -87,8 +87,8 @@ pub struct Workers {
     session_starter: Option<SessionStarter>,
     /// For each root, the time up to which the kernel's events have been read.
     known_until: HashMap<RootId, Duration>,
-    /// What the jobs in flight have sent.
-    tallies: HashMap<JobId, Arc<Tally>>,
+    /// What is shared with the jobs in flight, and their remotes.
+    tallies: HashMap<JobId, (RemoteId, Arc<Tally>)>,
 }
 
 impl Workers {
@@ -116,7 +116,7 @@ impl Workers {
     pub fn run(&mut self, job: Job) {
         let known_until = self.known_until.get(&job.root).copied().unwrap_or_default();
         let tally = Arc::new(Tally::default());
-        self.tallies.insert(job.id, Arc::clone(&tally));
+        self.tallies.insert(job.id, (job.remote, Arc::clone(&tally)));
         self.give(Task::Job(job, known_until, tally));
     }
 
@@ -127,7 +127,7 @@ impl Workers {
 
     /// How many bytes these jobs in flight have sent so far.
     pub fn sent(&self, jobs: &[JobId]) -> u64 {
-        jobs.iter().filter_map(|job| self.tallies.get(job)).map(|tally| tally.sent()).sum()
+        jobs.iter().filter_map(|job| self.tallies.get(job)).map(|(_, tally)| tally.sent()).sum()
     }
 
     /// Notes that this root's events were read up to `time`, by the clock that stamps files. Jobs that start later use it.
@@ -171,8 +171,11 @@ impl Workers {
         self.remotes.get(remote).map_or(0, |remote| remote.sessions().count())
     }
 
-    /// Kills the running rsyncs of one remote; their jobs come back undone.
+    /// The jobs of one remote come back undone: its running rsyncs are killed, and a job that waits for a worker, looks at the disk or
+    /// pauses between two runs begins none.
     pub fn abort(&self, remote: RemoteId) {
+        let of = self.tallies.values().filter(|(of, _)| *of == remote);
+        of.for_each(|(_, tally)| tally.abort());
         self.remotes.at_work(remote).iter().for_each(|remote| remote.abort());
     }
 

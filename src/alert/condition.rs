@@ -87,18 +87,15 @@ impl AlertThresholds {
     }
 }
 
-/// So long after the start of the program its first snapshot is compared with none.
-const NEW_MS: u64 = 60_000;
-
-/// All current problems. `before` is the previous snapshot, needed for single events.
+/// All current problems. So many overflows are `told` already.
 pub fn conditions(
-    before: Option<&Snapshot>,
+    told: u64,
     now: &Snapshot,
     limits: &AlertThresholds,
     now_ms: u64,
 ) -> BTreeMap<AlertKey, AlertCondition> {
     let mut found = BTreeMap::new();
-    of_instance(before, now, now_ms, &mut found);
+    of_instance(told, now, now_ms, &mut found);
     of_roots(now, now_ms, &mut found);
     for (remote, name) in now.remotes.iter().zip(now.remote_names()) {
         of_remote(remote, &name, limits, now_ms, &mut found);
@@ -141,16 +138,12 @@ pub fn absence((kind, subject): &AlertKey, now: &Snapshot) -> Absence {
 
 type Found = BTreeMap<AlertKey, AlertCondition>;
 
-fn of_instance(before: Option<&Snapshot>, now: &Snapshot, now_ms: u64, found: &mut Found) {
+fn of_instance(told: u64, now: &Snapshot, now_ms: u64, found: &mut Found) {
     let of = &now.instance;
     let mut add = |kind, text: String| {
         found.insert((kind, of.config.clone()), AlertCondition { since_ms: now_ms, text });
     };
-    // After a reload there is no snapshot to compare with, and what was dropped long ago was told.
-    let is_new = now.taken_ms.saturating_sub(of.started_ms) < NEW_MS;
-    let seen = if is_new { 0 } else { of.overflows };
-    let seen = before.map_or(seen, |before| before.instance.overflows);
-    if of.overflows > seen {
+    if of.overflows > told {
         add(
             AlertKind::Overflow,
             "the kernel dropped events: everything below is compared; raise \
@@ -264,7 +257,8 @@ mod tests {
 
     fn kinds(before: Option<&Snapshot>, now: &Snapshot) -> Vec<AlertKind> {
         let limits = AlertThresholds { down_ms: 60_000, lag_ms: 300_000 };
-        conditions(before, now, &limits, NOW).into_keys().map(|(kind, _)| kind).collect()
+        let told = before.map_or(0, |before| before.instance.overflows);
+        conditions(told, now, &limits, NOW).into_keys().map(|(kind, _)| kind).collect()
     }
 
     fn instance() -> Instance {
@@ -332,7 +326,7 @@ mod tests {
         let second = RemoteStatus { id: 1, ..first.clone() };
         let snapshot = Snapshot { remotes: vec![first, second], ..Snapshot::default() };
         let limits = AlertThresholds { down_ms: 60_000, lag_ms: 300_000 };
-        let found = conditions(None, &snapshot, &limits, NOW);
+        let found = conditions(0, &snapshot, &limits, NOW);
         let of: Vec<_> = found.into_keys().filter(|(kind, _)| *kind == AlertKind::Down).collect();
         assert_eq!(of.iter().map(|(_, name)| name).collect::<Vec<_>>(), ["h::m", "h::m (1)"]);
     }
@@ -368,10 +362,6 @@ mod tests {
         after.instance.overflows = 1;
         assert_eq!(kinds(Some(&before), &after), [AlertKind::Overflow]);
         assert_eq!(kinds(Some(&after), &after), []);
-        assert_eq!(kinds(None, &after), [AlertKind::Overflow]);
-        // What was dropped long before a reload is told already.
-        after.taken_ms = 3_600_000;
-        assert_eq!(kinds(None, &after), []);
     }
 
     #[test]
@@ -385,7 +375,7 @@ mod tests {
         };
         let snapshot = Snapshot { roots: vec![root], instance: instance(), ..Snapshot::default() };
         let limits = AlertThresholds { down_ms: 0, lag_ms: 1 };
-        let found = conditions(None, &snapshot, &limits, NOW);
+        let found = conditions(0, &snapshot, &limits, NOW);
         let condition = &found[&(AlertKind::SourceLost, "/w".to_owned())];
         assert_eq!(condition.since_ms, 7);
         assert_eq!(condition.text, "watch path /w: the disk is not mounted; mount it");

@@ -55,7 +55,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
     match connect(&args) {
         Ok(connection) => ended(listen(connection, layout)),
         // This reports an error of the configuration, if there is one.
-        Err(CallError::NotRunning { .. } | CallError::Gone { .. }) => {
+        Err(CallError::NotRunning { .. } | CallError::Gone { .. } | CallError::Starts { .. }) => {
             match live::watch(&args.config, layout) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {

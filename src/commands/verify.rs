@@ -132,7 +132,7 @@ fn compare_all(args: &VerifyArgs) -> Result<Vec<Compared>, String> {
             let endpoint = endpoint_of(mirror, remote);
             let name = endpoint.destination().to_string();
             if args.remote.as_ref().is_none_or(|wanted| *wanted == name) {
-                let usable = usable(mirror, remote);
+                let usable = usable(args, mirror, remote);
                 let result = usable.and_then(|()| compare(args, &endpoint, &filter, &below));
                 compared.push(Compared { root: mirror.watch.clone(), remote: name, result });
             }
@@ -146,9 +146,11 @@ fn endpoint_of(mirror: &MirrorConfig, remote: &Remote) -> Endpoint {
 }
 
 /// A directory of this machine must be there, and mounted: otherwise a repair would fill the disk beneath its mount point.
-fn usable(mirror: &MirrorConfig, remote: &Remote) -> Result<(), String> {
+fn usable(args: &VerifyArgs, mirror: &MirrorConfig, remote: &Remote) -> Result<(), String> {
     let Destination::Local { path } = &remote.destination else { return Ok(()) };
     let looked = preflight::look_at_local(path, &mirror.watch);
+    let looked =
+        if args.repair { looked.and_then(|()| preflight::may_write(path)) } else { looked };
     looked.map_err(|(sentence, help)| format!("{sentence}; {help}"))
 }
 

@@ -268,7 +268,9 @@ fn check_command(plugin: &Node, values: &mut Values<'_>) -> Option<CommandPlugin
     let param = plugin.part("param");
     let prefix = param.field("prefix");
     let prefix = values.command(&prefix, "the command to run")?;
-    let suffix = values.words(&param.field("suffix"));
+    let suffix = param.field("suffix");
+    let is_written = suffix.text.as_ref().is_some_and(|text| !text.trim().is_empty());
+    let suffix = if is_written { values.command(&suffix, "words")? } else { Vec::new() };
     let ignore_error = values.truth(&param.field("ignoreError"), false);
     let filter = plugin.child("filter");
     let filtered = values.switch(filter, false);
@@ -328,7 +330,9 @@ fn check_refresh_cdn(plugin: &Node, values: &mut Values<'_>) -> Option<RefreshCd
         .text(&path.part("sendurl").field("base"), "the address that stands for the watch path");
     let expression = match values.truth(&regex.field("regex"), false) {
         // Braces and angle brackets have their own meaning in an expression.
-        true if regex.written("match").is_some() => values.expression(&regex.field("match")),
+        true if regex.field("match").text.is_some_and(|text| !text.trim().is_empty()) => {
+            values.expression(&regex.field("match"))
+        }
         true => values.text(&regex.field("match"), "a regular expression"),
         false => None,
     };

@@ -38,7 +38,7 @@ pub fn preflight(config: &Config, spans: &Spans) -> Problems {
         })
     });
     for ((path, watch), span) in locals.zip(&spans.locals) {
-        if let Err((sentence, help)) = look_at_local(path, watch) {
+        if let Err((sentence, help)) = look_at_local(path, watch).and_then(|()| may_write(path)) {
             problems.push(Problem::error(span.clone(), sentence).help(help));
         }
     }
@@ -99,8 +99,16 @@ pub fn look_at_local(path: &Path, watch: &Path) -> Result<(), (String, &'static 
         let sentence = format!("the remote {shown} and its watch path lie within each other");
         return Err((sentence, "name a directory outside of what is watched"));
     }
+    Ok(())
+}
+
+/// Checks that a local target directory can be written.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub fn may_write(path: &Path) -> Result<(), (String, &'static str)> {
     accessat(CWD, path, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(|error| {
-        let error = std::io::Error::from(error).kind();
+        let (shown, error) = (path.display(), std::io::Error::from(error).kind());
         (format!("the remote {shown} cannot be written: {error}"), "make it writable for this user")
     })
 }

@@ -150,19 +150,17 @@ impl<'a> Values<'a> {
             return None;
         }
         if let Some(mark) = placeholder(trimmed) {
-            let found =
-                format!("{} holds {mark}, a placeholder that was never filled in", quoted(trimmed));
+            // The values may be secrets, so do not repeat them.
+            let found = format!("it holds {mark}, a placeholder that was never filled in");
             self.refuse(field, &found, &format!("write {expected}"));
             return None;
         }
         if let Some(c) = trimmed.chars().find(|c| c.is_control()) {
-            let found =
-                format!("{} holds the control character {}", quoted(trimmed), c.escape_default());
+            let found = format!("it holds the control character {}", c.escape_default());
             self.refuse(field, &found, &format!("write {expected}"));
             return None;
         }
         if trimmed.len() != text.len() {
-            // The value may be a secret, so do not repeat it.
             self.warn(field, "blanks around the value are dropped", "remove them");
         }
         Some(trimmed.to_owned())
@@ -369,8 +367,7 @@ impl<'a> Values<'a> {
             return Vec::new();
         };
         if let Some(mark) = placeholder(text).filter(|mark| !mark.contains(',')) {
-            let found =
-                format!("{} holds {mark}, a placeholder that was never filled in", quoted(text));
+            let found = format!("it holds {mark}, a placeholder that was never filled in");
             self.refuse(field, &found, "write the words themselves");
             return Vec::new();
         }
@@ -384,8 +381,8 @@ impl<'a> Values<'a> {
             return Vec::new();
         }
         let words = shlex::split(text).unwrap_or_else(|| {
-            let found = format!("a quotation mark in {} is never closed", quoted(text));
-            self.refuse(field, &found, "close it, or put a backslash before it");
+            let found = "a quotation mark is never closed";
+            self.refuse(field, found, "close it, or put a backslash before it");
             Vec::new()
         });
         if text.contains(['$', '`']) {

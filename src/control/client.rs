@@ -27,7 +27,7 @@ pub enum CallError {
     },
     /// An instance runs, but has not opened its socket yet.
     #[error(
-        "{} is starting: it answers when its watches are set; see its log, and ask again",
+        "{} is starting, or could not open its control socket: ask again, and see its log",
         process(*pid)
     )]
     Starts {

@@ -1,6 +1,8 @@
 //! Turns the engine's failures into the commands of the fail log, which an operator can repeat.
 //! `crate::fail_log` writes the file.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use crate::engine::FailLogEntry;
@@ -32,14 +34,19 @@ impl FailLogWriter {
     fn failure(&self, entry: &FailLogEntry) -> Option<FailedCommand> {
         let (endpoint, source) = self.remotes.get(entry.remote.0)?;
         let path = entry.path.clone().unwrap_or_else(RelPath::root);
+        // If rsync cannot express the whole filter, a command that reaches what is below would send or delete excluded files.
+        let is_partial = self.rules.coverage == Coverage::Partial;
         let presence = match path.below(source.path()).symlink_metadata() {
-            // If rsync cannot express the whole filter, a command that reaches what is below would send or delete excluded files.
-            _ if self.rules.coverage == Coverage::Partial => Presence::Other,
-            Ok(found) if found.is_dir() => Presence::Directory,
+            Ok(found) if found.is_dir() && !is_partial => Presence::Directory,
             Ok(_) => Presence::Other,
             Err(_) => Presence::Absent,
         };
-        let run = endpoint.plan_by_hand(&path, presence, &self.rules.patterns);
+        let mut run = endpoint.plan_by_hand(&path, presence, &self.rules.patterns);
+        if is_partial && presence == Presence::Absent {
+            let reaches_below =
+                |word: &OsString| word == "--force" || word.as_bytes().ends_with(b"/***");
+            run.args.retain(|word| !reaches_below(word));
+        }
         let words = std::iter::once("rsync".into()).chain(run.args).collect();
         Some(FailedCommand { code: entry.code, root: run.root, words })
     }

@@ -283,7 +283,13 @@ impl Mirror {
                     Subject::Machine => true,
                     Subject::Root => *of == root,
                 };
-                let of = of.filter(shares).map(|(id, _)| RemoteId(id));
+                let of: Vec<_> = of.filter(shares).map(|(id, _)| RemoteId(id)).collect();
+                // One of them may be down for another reason.
+                let is_down = |id: &RemoteId| {
+                    let view = self.engine.observe(*id);
+                    view.and_then(|view| view.outage).is_some_and(|outage| outage.failure.is_some())
+                };
+                let of = of.into_iter().filter(|id| id == remote || !is_down(id));
                 of.for_each(|remote| statistics.came_up(clock, remote));
             }
             Notice::PathsFailed { remote, .. }

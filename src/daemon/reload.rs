@@ -5,6 +5,7 @@
 mod changes;
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Sender, bounded};
@@ -149,7 +150,7 @@ impl Reload {
     pub fn start_tellers(&mut self) {
         let Origins { loaded, events, log, .. } = &self.origins;
         *lock(&self.tellers) =
-            Tellers::start(&loaded.config, &observer::reader(events.clone()), log, &self.shown);
+            Tellers::start(&loaded.config, &observer::reader(events.clone()), log, &self.shown, 0);
         self.lists = self.watch_lists(&loaded.config);
     }
 
@@ -217,7 +218,7 @@ impl Reload {
     }
 
     /// Returns a function that restarts page, status file, heartbeat and alerts with the configuration in force.
-    fn tellers_anew(&self) -> Box<dyn FnOnce() + Send> {
+    fn tellers_anew(&self, overflows: u64) -> Box<dyn FnOnce() + Send> {
         let Origins { loaded, events, log, .. } = &self.origins;
         let (config, reader) = (loaded.config.clone(), observer::reader(events.clone()));
         let log = log.clone();
@@ -226,7 +227,7 @@ impl Reload {
             let mut tellers = lock(&tellers);
             // End the old ones first, to free the port and the files.
             *tellers = Tellers::default();
-            *tellers = Tellers::start(&config, &reader, &log, &shown);
+            *tellers = Tellers::start(&config, &reader, &log, &shown, overflows);
         })
     }
 
@@ -436,7 +437,8 @@ impl Mirror {
         *lock(&self.reload.shown) = shown(&loaded.config);
         self.reload.origins.loaded = loaded;
         if let Some((thread, mut renewal)) = renewing {
-            renewal.tellers = changes.tells_otherwise.then(|| self.reload.tellers_anew());
+            let overflows = self.observer.watch.overflows.load(Ordering::Relaxed) as u64;
+            renewal.tellers = changes.tells_otherwise.then(|| self.reload.tellers_anew(overflows));
             // Cannot fail: the channel has room, and the thread waits for this.
             _ = thread.send(renewal);
         }

@@ -230,6 +230,7 @@ impl RunningDaemon {
         let last_run = LastRun { replay, sources: restored_from, roots_of_remotes };
         let begun = begin(&mut mirror, args, config, &watcher, (&events, outside), last_run);
         if let Err(stopped) = begun {
+            mirror.ledger.close();
             // Setting watches can take minutes and cannot be interrupted: the end of the process ends it.
             std::mem::forget(watcher);
             return Err(stopped.into());
@@ -514,6 +515,8 @@ fn wait_for_watches(
             },
         }
     }
+    // What came after them stays behind them.
+    later.extend(outside.events.try_iter());
     for event in later {
         // If the channel is full, the request is dropped, and its client is told that the mirror is ending.
         _ = outside.sender.try_send(event);

@@ -35,12 +35,13 @@ pub struct Tellers {
 }
 
 impl Tellers {
-    /// Starts what the configuration asks for; `shown` is the configuration without secrets.
+    /// Starts what the configuration asks for; `shown` is the configuration without secrets, and so many `overflows` were told.
     pub fn start(
         config: &Config,
         reader: &SnapshotReader,
         log: &Log,
         shown: &Arc<Mutex<String>>,
+        overflows: u64,
     ) -> Self {
         let mut tellers = Self::default();
         let (of_log, shown) = (log.clone(), Arc::clone(shown));
@@ -57,7 +58,7 @@ impl Tellers {
             tellers.every("heartbeat", of.interval_s, move || heartbeat.beat());
         }
         for rule in &telling.alerts {
-            match Alerts::start(rule, reader.clone()) {
+            match Alerts::start(rule, reader.clone(), overflows) {
                 Ok(alerts) => tellers._alerts.push(alerts),
                 Err(error) => {
                     log::warn!("an <alert> does not work: cannot start its thread: {error}")

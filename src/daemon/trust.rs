@@ -77,7 +77,10 @@ impl Trust {
     /// Examines an event before the engine gets it.
     pub fn admit(&mut self, event: &Event) -> Admission {
         match event {
-            Event::Watch(WatchEvent::Overflow { root }) if self.look_for_changes(*root) => {
+            // As long as a first full sync runs, a walk would take what is there now for what was sent: the full sync starts over.
+            Event::Watch(WatchEvent::Overflow { root })
+                if !self.walk_later.contains(root) && self.look_for_changes(*root) =>
+            {
                 Admission::Walks
             }
             Event::Watch(WatchEvent::RootLost { root, .. }) => {

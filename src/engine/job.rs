@@ -180,8 +180,8 @@ pub struct Settled {
     pub withheld: Vec<Item>,
     /// Rechecks and confirmations that are done. Plugins are not told of them.
     pub rechecked: Vec<Item>,
-    /// Still owed: not delivered, parts of divided items, or to be rechecked or confirmed. Parts of a full sync are missing: it is
-    /// owed as a whole until it is done.
+    /// Still owed: not delivered, parts of divided items, or to be rechecked or confirmed. The parts into which a full sync is divided
+    /// are missing: it is owed as a whole until it is done. Those that failed, or were sent without their deletions, are here.
     pub returned: Vec<Item>,
     /// Trees of which only the parts in `returned` are still owed.
     pub divided: Vec<Item>,

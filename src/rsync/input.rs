@@ -115,45 +115,38 @@ pub fn hidden(excludes: &Excludes, names: &[RelPath]) -> Vec<u8> {
 /// The end of a temporary name: six random letters and digits.
 const RANDOM: &[u8] = b".[0-9A-Za-z][0-9A-Za-z][0-9A-Za-z][0-9A-Za-z][0-9A-Za-z][0-9A-Za-z]";
 
-/// Ends that people give to their own files, such as `.backup`, `.Backup`, `.BACKUP`, `.202611`, `.table2` and `.prod01`.
-/// One in fifty random ends looks like them, and is left alone.
+/// Rules for names with ends that people give to their own files, such as `.backup`, `.Backup`, `.BACKUP`, `.202611`, `.table2` and
+/// `.prod01`. One in fifty random ends looks like them, and is left alone.
 const CHOSEN: [&[u8]; 6] = [
-    b".[a-z][a-z][a-z][a-z][a-z][a-z]",
-    b".[A-Z][a-z][a-z][a-z][a-z][a-z]",
-    b".[A-Z][A-Z][A-Z][A-Z][A-Z][A-Z]",
-    b".[0-9][0-9][0-9][0-9][0-9][0-9]",
-    b".[a-z][a-z][a-z][a-z][a-z][0-9]",
-    b".[a-z][a-z][a-z][a-z][0-9][0-9]",
+    b"- .*.[a-z][a-z][a-z][a-z][a-z][a-z]\0",
+    b"- .*.[A-Z][a-z][a-z][a-z][a-z][a-z]\0",
+    b"- .*.[A-Z][A-Z][A-Z][A-Z][A-Z][A-Z]\0",
+    b"- .*.[0-9][0-9][0-9][0-9][0-9][0-9]\0",
+    b"- .*.[a-z][a-z][a-z][a-z][a-z][0-9]\0",
+    b"- .*.[a-z][a-z][a-z][a-z][0-9][0-9]\0",
 ];
 
 /// Filter rules that reach rsync's temporary files (`.name.XXXXXX`) beside each path, but none that is excluded or that may have been
-/// made by people.
+/// made by people. That dotfiles are not mirrored does not concern them: rsync made them.
 pub fn temporary_names<'a>(
     excludes: &Excludes,
     paths: impl IntoIterator<Item = &'a RelPath>,
 ) -> Vec<u8> {
-    let mut rules = excludes.rules();
+    let mut excludes = excludes.clone();
+    excludes.kept.retain(|pattern| pattern != b".*");
+    let (mut above, mut names) = (Vec::new(), Vec::new());
     let mut parents = HashSet::new();
-    let mut add = |sign: &[u8], list: &[u8]| {
-        for pattern in list.split_inclusive(|&b| b == 0) {
-            rules.extend_from_slice(sign);
-            rules.extend_from_slice(pattern);
-        }
-    };
     for path in paths {
-        let mut above = Vec::new();
         push_parents(&mut above, &mut parents, path);
-        add(b"+ ", &above);
         if let Some(temporary) = temporary::beginning(path) {
-            let ends = CHOSEN.iter().map(|end| (&b"- "[..], *end)).chain([(&b"+ "[..], RANDOM)]);
-            for (sign, end) in ends {
-                let mut pattern = Vec::new();
-                push_pattern(&mut pattern, &temporary, end);
-                add(sign, &pattern);
-            }
+            push_pattern(&mut names, &temporary, RANDOM);
         }
     }
-    rules
+    let include = |list: Vec<u8>| -> Vec<u8> {
+        let patterns = list.split_inclusive(|&b| b == 0);
+        patterns.flat_map(|pattern| [b"+ ", pattern].concat()).collect()
+    };
+    [excludes.rules(), include(above), CHOSEN.concat(), include(names)].concat()
 }
 
 /// Filter rules: names that match `excludes` (rsync patterns, anchored by a leading slash) are neither sent nor deleted.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::load_gate::LoadGate;
 use super::places::{Place, Places};
 use super::running_job::RunningJob;
+use super::tally::Tally;
 use super::upkeep::{RENEW_AFTER, Upkeep};
 use crate::failure::{Failure, FailureKind, code};
 use crate::ground::lock::lock;
@@ -484,7 +485,7 @@ impl Sessions {
         lock(&self.running).values().for_each(Killer::hurry);
     }
 
-    /// Kills what is running; later runs may start.
+    /// Kills what is running; later runs may start, but not those of a job whose [`Tally`] is aborted.
     pub fn abort(&self) {
         lock(&self.running).values().for_each(Killer::kill);
     }
@@ -492,7 +493,7 @@ impl Sessions {
     /// Notes a probe, so that it can be killed.
     pub fn note_probe(&self, killer: Killer) {
         // At most one probe runs at a time, so the previous one is over.
-        self.note_run(PROBE, killer);
+        self.note_run(PROBE, killer, None);
     }
 
     /// Drops the sessions that have ended unused. If the daemon refused one, its last message names the limit.
@@ -572,14 +573,14 @@ impl Sessions {
         outcome
     }
 
-    /// Notes a run, so that it can be ended.
-    fn note_run(&self, id: u64, killer: Killer) {
+    /// Notes a run of a job, so that it can be ended.
+    fn note_run(&self, id: u64, killer: Killer, job: Option<&Tally>) {
         let mut running = lock(&self.running);
         if self.hurried.load(Ordering::Relaxed) {
             killer.hurry();
         }
-        if self.stopped.load(Ordering::Relaxed) {
-            // `kill` has not found it among the running ones.
+        if self.stopped.load(Ordering::Relaxed) || job.is_some_and(Tally::is_aborted) {
+            // `kill` or `abort` has not found it among the running ones.
             killer.kill();
         }
         running.insert(id, killer);
@@ -595,7 +596,7 @@ impl Sessions {
     ) -> RunReport {
         job.works();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.note_run(id, session.killer());
+        self.note_run(id, session.killer(), Some(job.tally));
         job.tally.run_begins(session.killer());
         let mut delivering = Some(self.load_gate.delivering());
         let report = session.feed_and(input, limits, &mut |need| match need {

@@ -1,14 +1,18 @@
-//! What one job has sent so far, for reports while it is running.
+//! What the main loop shares with one job: what it has sent so far, and whether it is aborted.
 //! Costs nothing between reports: the kernel counts.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::ground::lock::lock;
 use crate::rsync::run::Killer;
 
-/// What one job has sent.
+/// What one job has sent, and whether it is aborted.
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<Sums>);
+pub struct Tally {
+    sums: Mutex<Sums>,
+    is_aborted: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Sums {
@@ -21,19 +25,29 @@ struct Sums {
 impl Tally {
     /// Notes that a run of the job begins.
     pub fn run_begins(&self, run: Killer) {
-        lock(&self.0).run = Some(run);
+        lock(&self.sums).run = Some(run);
     }
 
     /// Notes that the run is over and has sent so many bytes.
     pub fn run_ended(&self, sent: u64) {
-        let mut sums = lock(&self.0);
+        let mut sums = lock(&self.sums);
         sums.run = None;
         sums.ended += sent;
     }
 
+    /// The job must come back undone: no run of it may begin any more.
+    pub fn abort(&self) {
+        self.is_aborted.store(true, Ordering::SeqCst);
+    }
+
+    /// True after [`Tally::abort`].
+    pub fn is_aborted(&self) -> bool {
+        self.is_aborted.load(Ordering::SeqCst)
+    }
+
     /// How many bytes the job has sent so far.
     pub fn sent(&self) -> u64 {
-        let sums = lock(&self.0);
+        let sums = lock(&self.sums);
         sums.ended + sums.run.as_ref().map_or(0, Killer::sent)
     }
 }

@@ -287,7 +287,8 @@ fn leftovers_of_a_killed_receiver_are_removed_and_nothing_else() {
     own.iter().for_each(|name| rig.remote_file(&format!("d/{name}")));
     // rsync's temporary name of a dotfile begins with one dot, not with two.
     rig.remote_file("d/.env.AbCdEf");
-    let kept = vec![b"/d/.env.SecReT".to_vec(), b"/d/.env.KeepMe".to_vec()];
+    // That dotfiles are not mirrored does not keep rsync's own.
+    let kept = [&b"/d/.env.SecReT"[..], b"/d/.env.KeepMe", b".*"].map(<[u8]>::to_vec).to_vec();
     let excludes = Excludes { kept, ..Excludes::default() };
     let list = input::temporary_names(&excludes, &[path("d/file"), path("d/.env")]);
     assert_eq!(rig.run(&RunKind::CleanTemp, &list), Outcome::Delivered);

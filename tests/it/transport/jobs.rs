@@ -66,6 +66,23 @@ fn named(rig: &Rig, items: Vec<Item>) -> BTreeSet<String> {
 }
 
 #[test]
+fn a_job_that_is_aborted_while_it_has_no_run_begins_none() {
+    let rig = Rig::new(&["-a"]);
+    rig.source.file("new", "x");
+    rig.remote_file("gone");
+    let mark = Mark::new(Scope::Entry);
+    let items = ["new", "gone"].map(|name| Item { path: path(name), mark }).to_vec();
+    let aborted = Tally::default();
+    aborted.abort();
+    let (report, _) = link(&rig).run(&batch(items.clone()), Duration::ZERO, &|_| {}, &aborted);
+    assert_eq!(report.verdict, Verdict::Stopped);
+    assert_eq!(rig.remote_names(""), ["gone"]);
+    let (report, _) = link(&rig).run(&batch(items), Duration::ZERO, &|_| {}, &Tally::default());
+    assert_eq!(report.verdict, Verdict::Done);
+    assert_eq!(rig.remote_names(""), ["new"]);
+}
+
+#[test]
 fn directories_of_a_batch_are_named_before_they_are_sent() {
     let rig = Rig::new(&["-a"]);
     rig.source.file("a/b/file", "1");
