@@ -235,6 +235,32 @@ fn what_only_the_receiver_has_stays_when_changes_are_dropped_and_nothing_is_on_r
 }
 
 #[test]
+fn what_is_dropped_during_the_first_full_sync_is_compared_once_more() {
+    let daemon = Rsyncd::start();
+    let params = "-rlt --bwlimit=1000".to_string();
+    let mut mirror = Mirror::prepare(&Setup { params, ..Setup::to(&daemon) });
+    // So many that the comparison is divided. The part with the large file takes some seconds.
+    (0..2_100).for_each(|n| mirror.write(format!("d{}/f{n}", n % 40), "old"));
+    mirror.write("d39/large", vec![1; 4_000_000]);
+    mirror.set_args(&["-r"]);
+    if !mirror.launch_with_a_short_queue() {
+        return;
+    }
+    wait_for_content(&daemon.at("d0/f0"), "old");
+    mirror.signal(Signal::STOP);
+    // The kernel merges equal events that follow each other directly.
+    (0..17_000).for_each(|i| mirror.write(["a", "b"][i % 2], "x"));
+    mirror.write("d0/f0", "later");
+    fs::remove_file(mirror.at("d0/f40")).unwrap();
+    mirror.signal(Signal::CONT);
+    mirror.wait_for_output("the kernel dropped events");
+    let flush = crate::control::run(&mirror, "flush", &[]);
+    assert!(flush.status.success(), "{flush:?}");
+    assert_eq!(fs::read_to_string(daemon.at("d0/f0")).unwrap(), "later", "{}", mirror.output());
+    assert!(!daemon.at("d0/f40").exists());
+}
+
+#[test]
 fn a_file_that_is_deleted_during_its_transfer_while_changes_are_dropped_is_deleted_there() {
     let daemon = Rsyncd::start();
     let params = "-rlt --bwlimit=1000".to_string();
