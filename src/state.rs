@@ -179,8 +179,12 @@ impl StateDir {
     /// Calls `report` if the directory, its lock or its journal was deleted while this process holds it, until `report` has
     /// returned true once.
     pub fn report_loss(&self, report: impl FnOnce() -> bool) {
-        if !self.is_reported.load(Ordering::Relaxed) && self.is_lost() {
-            self.is_reported.store(report(), Ordering::Relaxed);
+        // Mark it first: once it is reported, the directory may be whole, and the mark gone, before this goes on.
+        if self.is_reported.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        if !self.is_lost() || !report() {
+            self.is_reported.store(false, Ordering::SeqCst);
         }
     }
 
@@ -216,7 +220,7 @@ impl StateDir {
 
     /// The directory holds everything again: another loss is reported.
     pub fn report_again(&self) {
-        self.is_reported.store(false, Ordering::Relaxed);
+        self.is_reported.store(false, Ordering::SeqCst);
     }
 
     /// Writes to the lock file that this process is stopping, so that a new start waits for it.
@@ -578,6 +582,17 @@ mod tests {
         fs::write(&journal, "").unwrap();
         held.report_again();
         assert!(!noticed());
+        // It is made again before the report returns.
+        fs::remove_file(&journal).unwrap();
+        held.report_loss(|| {
+            held.make_again().unwrap();
+            fs::write(&journal, "").unwrap();
+            held.report_again();
+            true
+        });
+        fs::remove_file(&journal).unwrap();
+        assert!(noticed(), "the next loss is noticed");
+        fs::write(&journal, "").unwrap();
         let error = StateDir::open(&one, &places(&dir), Patience::NONE).unwrap_err();
         assert!(error.to_string().contains("already served"), "{error}");
         drop(held);
