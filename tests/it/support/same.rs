@@ -35,9 +35,6 @@ pub fn picture(root: &Path) -> Lines {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             let path = entry.path();
             let Ok(meta) = path.symlink_metadata() else { continue };
-            if is_left_alone(&entry.file_name()) {
-                continue;
-            }
             let what = if meta.is_dir() {
                 todo.push(path.clone());
                 String::from("directory")
@@ -73,6 +70,7 @@ pub fn differences(source: &Path, copy: &Path) -> Vec<String> {
         }
     }
     let extra = theirs.iter().filter(|(path, _)| !ours.contains_key(*path));
+    let extra = extra.filter(|(path, _)| !path.file_name().is_some_and(is_left_alone));
     differences.extend(extra.map(|(path, line)| format!("{path:?} is too many: {line}")));
     differences
 }
