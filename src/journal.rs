@@ -281,7 +281,7 @@ impl Journal {
         }
     }
 
-    /// True when [`Journal::compact`] would pay; `pending` is the number of paths that it would be given.
+    /// True when [`Journal::compact`] would pay; `pending` is 0 when it would be given nothing.
     pub fn is_worth_compacting(&self, pending: usize) -> bool {
         if self.successor.is_some() {
             return false;

@@ -286,7 +286,7 @@ impl Ledger {
         let Some(journal) = self.journal.as_ref().filter(|_| self.is_restored) else { return };
         let remotes = (0..self.roots_of_remotes.len()).map(RemoteId);
         let owed: usize = remotes.map(|remote| engine.owed(remote)).sum();
-        if journal.is_worth_compacting(owed + self.unacknowledged.deliveries().count()) {
+        if journal.is_worth_compacting(owed + usize::from(!self.unacknowledged.is_empty())) {
             self.rewrite(|journal, ledger| journal.compact(ledger.owed(engine)));
         }
     }
