@@ -103,7 +103,7 @@ pub fn conditions(
     found
 }
 
-/// Why a problem that was there is not found any more.
+/// Why a problem that was found before is not found any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absence {
     /// It is over.

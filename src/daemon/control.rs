@@ -521,9 +521,8 @@ impl Mirror {
         let mut notes = Vec::new();
         for root in at_walk {
             let path = self.teller.names.root(root);
-            notes.push(format!(
-                "{path} is being searched for changes: confirm again if the alarm is repeated"
-            ));
+            notes
+                .push(format!("{path} is still being searched: confirm again if an alarm follows"));
         }
         for root in confirmed {
             let path = self.teller.names.root(root);

@@ -31,27 +31,27 @@ pub enum MainEvent {
     /// A request for snapshots.
     Snapshot(SnapshotRequest),
     /// The configuration was read again; the error is a sentence for people.
-    ConfigurationRead(Result<Box<Loaded>, Unreadable>),
+    ConfigurationRead(Result<Box<Loaded>, RefusedConfiguration>),
     /// A file that lists remotes may have changed.
     ListChanged,
 }
 
 /// Why a configuration cannot be used.
 #[derive(Debug)]
-pub struct Unreadable {
+pub struct RefusedConfiguration {
     /// For the operator who asked, with lines of the file.
     pub report: String,
     /// For the log.
     pub lines: Vec<String>,
 }
 
-impl From<LoadError> for Unreadable {
+impl From<LoadError> for RefusedConfiguration {
     fn from(error: LoadError) -> Self {
         Self { report: error.to_string(), lines: error.log_lines() }
     }
 }
 
-impl From<String> for Unreadable {
+impl From<String> for RefusedConfiguration {
     fn from(error: String) -> Self {
         Self { lines: vec![error.clone()], report: error }
     }

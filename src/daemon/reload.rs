@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::main_event::{MainEvent, ProcessEvent, Unreadable};
+use super::main_event::{MainEvent, ProcessEvent, RefusedConfiguration};
 use super::mirror::Mirror;
 use super::observer;
 use super::remote_workers::RemoteWorkers;
@@ -63,8 +63,8 @@ impl ReloadRequest {
 }
 
 /// Reports that the configuration cannot be read and nothing changes: to the client that asked, otherwise to the log.
-fn refuse(error: Unreadable, purpose: Purpose, reply: Option<&Reply>) -> Answer {
-    let Unreadable { report, lines } = error;
+fn refuse(error: RefusedConfiguration, purpose: Purpose, reply: Option<&Reply>) -> Answer {
+    let RefusedConfiguration { report, lines } = error;
     let report = report.replace("; nothing was started", "");
     let stays = match purpose {
         Purpose::Lists => "the remotes that were in force stay in force",
@@ -200,9 +200,11 @@ impl Reload {
             let options = LoadOptions { plugin_alone: None, preflight, read_list };
             let loaded = match purpose {
                 Purpose::Apply | Purpose::DryRun => {
-                    config::load(&file, &options).map_err(Unreadable::from)
+                    config::load(&file, &options).map_err(RefusedConfiguration::from)
                 }
-                Purpose::Lists => load_again(&in_force, &options).map_err(Unreadable::from),
+                Purpose::Lists => {
+                    load_again(&in_force, &options).map_err(RefusedConfiguration::from)
+                }
             };
             for warning in loaded.iter().flat_map(Loaded::warning_lines) {
                 if purpose != Purpose::Lists {
@@ -302,7 +304,7 @@ impl Mirror {
     }
 
     /// Handles the configuration that was read.
-    pub fn configuration_read(&mut self, read: Result<Box<Loaded>, Unreadable>) {
+    pub fn configuration_read(&mut self, read: Result<Box<Loaded>, RefusedConfiguration>) {
         if self.reload.asked.is_empty() || self.stopping.is_ordered() {
             return;
         }

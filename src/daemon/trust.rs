@@ -77,7 +77,8 @@ impl Trust {
     /// Examines an event before the engine gets it.
     pub fn admit(&mut self, event: &Event) -> Admission {
         match event {
-            // As long as a first full sync runs, a walk would take what is there now for what was sent: the full sync starts over.
+            // A walk that waits for the end of a full sync would take what is there by then for what was sent. So the full sync is told
+            // of the loss, and starts over at its end.
             Event::Watch(WatchEvent::Overflow { root })
                 if !self.walk_later.contains(root) && self.look_for_changes(*root) =>
             {
@@ -403,8 +404,8 @@ impl Trust {
             || self.catch_up.as_ref().is_some_and(|catch_up| catch_up.is_walking(root))
     }
 
-    /// Handles an operator's confirmation at run time: returns the roots whose deletions were held back, those where a walk is
-    /// running, which must be confirmed again after its alarm, and the events that follow.
+    /// Handles an operator's confirmation at run time: returns the roots whose deletions were held back, those where a walk or a count
+    /// is running, which must be confirmed again after its alarm, and the events that follow.
     pub fn confirm(&mut self) -> (Vec<RootId>, Vec<RootId>, Vec<Event>) {
         let (mut confirmed, mut at_walk, mut events) = (Vec::new(), Vec::new(), Vec::new());
         for root in self.roots() {

@@ -234,8 +234,8 @@ impl Deferred {
         self.kinds.iter().map(|waiting| waiting.paths.len()).sum()
     }
 
-    /// A directory in which deletions are owed that wait for the permission.
-    pub fn lacks_deletions(&self) -> Option<&RelPath> {
+    /// A directory with deletions that wait until they are allowed.
+    pub fn owes_deletions(&self) -> Option<&RelPath> {
         self.kinds[DELETIONS].paths.keys().next()
     }
 

@@ -251,7 +251,7 @@ impl RemoteState {
     pub fn retry_failing(&mut self, now: Now) {
         let refused =
             self.permission.deletions.are_allowed() && self.permission.deletions_are_refused;
-        if let Some(path) = self.deferred.lacks_deletions().filter(|_| refused) {
+        if let Some(path) = self.deferred.owes_deletions().filter(|_| refused) {
             self.backlog.pending.mark(path, Mark::new(Scope::Listing));
         }
         for path in self.failing.paths() {
