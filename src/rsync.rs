@@ -70,6 +70,8 @@ pub struct Abilities {
     pub nanoseconds: bool,
     /// It compares contents (`--checksum`). Without: what must be compared is sent (`--ignore-times`).
     pub checksum: bool,
+    /// It sends what looks equal (`--ignore-times`). Without: a large file that was renamed is compared by contents.
+    pub ignore_times: bool,
     /// It replaces directories that are not empty (`--force`). Without: patterns.
     pub force: bool,
     /// It says what a run would do (`--dry-run`). Without: sersync does not ask.
@@ -88,6 +90,7 @@ impl Abilities {
         delete_missing: true,
         nanoseconds: true,
         checksum: true,
+        ignore_times: true,
         force: true,
         dry_run: true,
         moves: true,
@@ -107,6 +110,7 @@ impl Abilities {
             Ability::DeleteMissing => &mut self.delete_missing,
             Ability::Nanoseconds => &mut self.nanoseconds,
             Ability::Checksum => &mut self.checksum,
+            Ability::IgnoreTimes => &mut self.ignore_times,
             Ability::Force => &mut self.force,
             Ability::DryRun => &mut self.dry_run,
             Ability::Moves => &mut self.moves,

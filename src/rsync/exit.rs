@@ -73,7 +73,12 @@ pub enum Outcome {
     /// Nothing is known to be delivered.
     Failed(Failure),
     /// The remote lacks this ability; the batch is sent again at once without it.
-    Refused(Ability),
+    Refused {
+        /// What it lacks.
+        ability: Ability,
+        /// The option that it refuses.
+        option: &'static str,
+    },
     /// We ended the run.
     Stopped,
 }
@@ -90,6 +95,7 @@ pub enum Ability {
     DeleteMissing,
     Nanoseconds,
     Checksum,
+    IgnoreTimes,
     Force,
     DryRun,
     Moves,
@@ -103,6 +109,7 @@ const OURS: &[(&str, Ability)] = &[
     ("--modify-window", Ability::Nanoseconds),
     ("-@-1", Ability::Nanoseconds),
     ("--checksum", Ability::Checksum),
+    ("--ignore-times", Ability::IgnoreTimes),
     ("--force", Ability::Force),
     ("--dry-run", Ability::DryRun),
     ("--link-dest", Ability::Moves),
@@ -164,8 +171,10 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &RunPaths) 
     if code == 23 && !is_full(&text) {
         return partial(stderr, truncated, places);
     }
-    if let Some(ability) = refused_ability(&text).filter(|_| matches!(code, 1 | 2 | 4 | 10 | 12)) {
-        return Outcome::Refused(ability);
+    if matches!(code, 1 | 2 | 4 | 10 | 12)
+        && let Some((option, ability)) = refused_ability(&text)
+    {
+        return Outcome::Refused { ability, option };
     }
     if let Some(failure) = full_house(&text) {
         return Outcome::Failed(failure);
@@ -237,20 +246,20 @@ pub fn silent(code: i32, reason: String) -> Failure {
     }
 }
 
-/// The ability that the receiver (or our own rsync) lacks, as its refusal shows.
-fn refused_ability(text: &str) -> Option<Ability> {
+/// The option that the receiver (or our own rsync) refuses, and the ability that it lacks.
+fn refused_ability(text: &str) -> Option<(&'static str, Ability)> {
     if text.contains("invalid file mode 00") || text.contains("invalid path from sender") {
-        return Some(Ability::DeleteMissing);
+        return Some(("--delete-missing-args", Ability::DeleteMissing));
     }
     // rrsync accepts only digits for a time window, and does not name the option.
     if text.contains("rrsync error: invalid rsync-command syntax or options") {
-        return Some(Ability::Nanoseconds);
+        return Some(("--modify-window", Ability::Nanoseconds));
     }
     let mut refusals =
         text.lines().filter(|line| REFUSALS.iter().any(|words| line.contains(words)));
     refusals.find_map(|line| {
         let words = || line.split([' ', ':', '(', ')', '=']);
-        OURS.iter().find(|(option, _)| words().any(|word| word == *option)).map(|(_, own)| *own)
+        OURS.iter().find(|(option, _)| words().any(|word| word == *option)).copied()
     })
 }
 
@@ -411,7 +420,7 @@ mod tests {
             Outcome::Failed(failure) => {
                 format!("{} {}", failure.kind.policy().word, failure.clause())
             }
-            Outcome::Refused(ability) => format!("refused {ability:?}"),
+            Outcome::Refused { ability, .. } => format!("refused {ability:?}"),
             Outcome::Stopped => "ended".into(),
         }
     }

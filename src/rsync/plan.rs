@@ -120,10 +120,7 @@ impl Endpoint {
         let mut words = self.selection(kind, abilities);
         words.extend(may_force.then_some("--force"));
         words.extend(keeps_empty.then_some("--no-prune-empty-dirs"));
-        words.extend(compares_content(kind).then_some(match abilities.checksum {
-            true => "-c",
-            false => "-I",
-        }));
+        words.extend(compares_content(kind, abilities));
         let words = words.into_iter().map(OsString::from).collect();
         let words = [words, self.words_with_names(kind, abilities)].concat();
         let reaches_few = words.iter().any(|word| word == EVERYTHING_ELSE);
@@ -382,9 +379,9 @@ fn is_partial(kind: &RunKind) -> bool {
     )
 }
 
-/// True for a run that compares contents, because equal size and time prove nothing.
-fn compares_content(kind: &RunKind) -> bool {
-    match kind {
+/// The option of a run that compares contents, because equal size and time prove nothing.
+fn compares_content(kind: &RunKind, abilities: Abilities) -> Option<&'static str> {
+    let compares = match kind {
         RunKind::Replacement => true,
         // Another file may have been there before, of the same size and time. A link to the old copy needs rsync's quick check.
         RunKind::MoveFile { old, new } => old.parent() == new.parent(),
@@ -394,7 +391,14 @@ fn compares_content(kind: &RunKind) -> bool {
         | RunKind::Trees { checksum: compares, .. }
         | RunKind::MoveDirectory { checksum: compares, .. } => *compares,
         _ => false,
-    }
+    };
+    // rsync rebuilds a renamed file from its old copy anyway. A checksum would make both sides read it once more.
+    let is_rebuilt = matches!(kind, RunKind::MoveFile { .. });
+    let word = match is_rebuilt && abilities.ignore_times || !abilities.checksum {
+        true => "-I",
+        false => "-c",
+    };
+    compares.then_some(word)
 }
 
 /// ssh's command line: it never asks, and it notices a dead connection by itself.

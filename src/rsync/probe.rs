@@ -61,6 +61,7 @@ pub fn run_full_probe(
             words.extend((abilities.delete && !abilities.delete_missing).then_some("--delete"));
         }
         words.extend(abilities.checksum.then_some("-c"));
+        words.extend(abilities.ignore_times.then_some("-I"));
         words.extend(abilities.moves.then_some(["-s", "--fuzzy"]).into_iter().flatten());
         words
     };
@@ -141,7 +142,7 @@ fn next(asked: Abilities, outcome: &Outcome) -> Next {
         Outcome::Delivered | Outcome::Partial { .. } | Outcome::Kept { .. } => {
             return Next::Settled;
         }
-        Outcome::Refused(ability) => match asked.without(*ability) {
+        Outcome::Refused { ability, .. } => match asked.without(*ability) {
             Some(fewer) => fewer,
             None => return Next::Failed,
         },
@@ -173,7 +174,8 @@ mod tests {
 
     #[test]
     fn refusals_lead_to_a_smaller_question() {
-        let refused = Outcome::Refused(Ability::DeleteMissing);
+        let option = "--delete-missing-args";
+        let refused = Outcome::Refused { ability: Ability::DeleteMissing, option };
         let fewer = Abilities { delete_missing: false, ..Abilities::ALL };
         assert_eq!(next(Abilities::ALL, &refused), Next::Ask(fewer));
         assert_eq!(next(fewer, &refused), Next::Failed);

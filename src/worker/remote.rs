@@ -91,15 +91,17 @@ impl RemoteContext {
     pub fn stop(&self, outcome: Outcome, asked: Option<Abilities>) -> Stop {
         match outcome {
             // Another job may have learned this already.
-            Outcome::Refused(ability)
-                if self.forget(ability)
+            Outcome::Refused { ability, option }
+                if self.forget(ability, option)
                     || asked.is_some_and(|asked| asked.without(ability).is_some()) =>
             {
                 Stop::Again
             }
-            Outcome::Refused(ability) => {
-                let reason = format!("{ability:?}, which <commonParams> need, is refused there");
-                Stop::Failed(Failure::new(FailureKind::Options, code::STARTING, reason))
+            Outcome::Refused { option, .. } => {
+                let reason = format!("refuses {option}, without which this run cannot be made");
+                let advice = "take it out of <commonParams>, or out of \"refuse options\" in its rsyncd.conf";
+                let failure = Failure::new(FailureKind::Denied, code::STARTING, reason);
+                Stop::Failed(failure.advising(advice))
             }
             Outcome::Stopped => Stop::Stopped,
             Outcome::Failed(failure) => {

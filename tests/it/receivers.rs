@@ -97,6 +97,22 @@ fn no_refused_option_of_ours_costs_a_delivery() {
 }
 
 #[test]
+fn a_remote_that_refuses_every_way_to_compare_contents_is_told_so_and_catches_up() {
+    let daemon = refusing("checksum ignore-times");
+    let mirror = Mirror::start(&Setup { params: "-a".into(), ..Setup::to(&daemon) });
+    let equal = || tree(&mirror.source) == tree(&daemon.data);
+    mirror.write("large", vec![1; 2 << 20]);
+    wait_until("the file is there", equal);
+    mirror.write("large.tmp", vec![2; 2 << 20]);
+    let stamp = fs::metadata(mirror.at("large")).unwrap().modified().unwrap();
+    fs::File::open(mirror.at("large.tmp")).unwrap().set_modified(stamp).unwrap();
+    fs::rename(mirror.at("large.tmp"), mirror.at("large")).unwrap();
+    mirror.wait_for_output("refuses --ignore-times, without which this run cannot be made");
+    daemon.reconfigure(&Options::default());
+    wait_until("the copy is equal", equal);
+}
+
+#[test]
 fn a_remote_that_refuses_deletions_gets_everything_else() {
     for options in ["delete", "delete*"] {
         let daemon = refusing(options);

@@ -56,6 +56,11 @@ const NEEDED: &[NeededAbility] = &[
         "take \"checksum\" out of \"refuse options\" in its rsyncd.conf",
     ),
     (
+        |it| it.ignore_times,
+        "it refuses --ignore-times: large files that are renamed are compared by content",
+        "take \"ignore-times\" out of \"refuse options\" in its rsyncd.conf",
+    ),
+    (
         |it| it.force,
         "it refuses --force: replacing a directory by a file takes additional runs",
         "take \"force\" out of \"refuse options\" in its rsyncd.conf",

@@ -167,7 +167,7 @@ pub fn run(endpoint: &Endpoint, spec: &RunSpec, input: &[u8]) -> Result<String, 
         Outcome::Partial { failed, .. } => {
             Err(failed.first().map_or_else(|| "a path failed".into(), |(_, why)| why.clone()))
         }
-        Outcome::Refused(ability) => Err(format!("it refuses {ability:?}")),
+        Outcome::Refused { option, .. } => Err(format!("it refuses {option}")),
         Outcome::Stopped => Err("it was ended".into()),
     })
 }

@@ -186,3 +186,30 @@ fn a_run_that_reaches_few_names_may_clear_older_backups_out_of_the_way() {
         assert_eq!(reaching(&["-b", &format!("--backup-dir={outside}")]), [None, None, None]);
     }
 }
+
+#[test]
+fn what_equal_size_and_time_do_not_prove_is_compared_in_the_way_that_the_receiver_accepts() {
+    let endpoint = endpoint("h", "m", |_| {});
+    let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+    let renamed = RunKind::MoveFile { old: path("d/old"), new: path("d/new") };
+    let moved = RunKind::MoveFile { old: path("d/f"), new: path("e/f") };
+    let words = |ignore_times, checksum| {
+        let abilities = Abilities { ignore_times, checksum, ..Abilities::ALL };
+        [&RunKind::Replacement, &renamed, &moved, &BATCH].map(|kind| {
+            let args = endpoint.plan(kind, abilities).args;
+            args.iter()
+                .filter_map(|word| word.to_str())
+                .find(|word| ["-c", "-I"].contains(word))
+                .map(str::to_owned)
+        })
+    };
+    let each = |words: [&str; 2]| {
+        let [replacement, renamed] = words.map(|word| Some(word.to_owned()));
+        [replacement, renamed, None, None]
+    };
+    assert_eq!(words(true, true), each(["-c", "-I"]));
+    assert_eq!(words(false, true), each(["-c", "-c"]));
+    assert_eq!(words(true, false), each(["-I", "-I"]));
+    // The refusal that follows says that there is no other way.
+    assert_eq!(words(false, false), each(["-I", "-I"]));
+}

@@ -145,8 +145,8 @@ impl RemoteContext {
         self.known().abilities.get_or_insert(abilities);
     }
 
-    /// Removes an ability. False if it was removed before: then the refused option is one of the operator's own.
-    pub(super) fn forget(&self, ability: Ability) -> bool {
+    /// Removes an ability, because `option` was refused. False if it was removed before: then the refused option is one of the operator's own.
+    pub(super) fn forget(&self, ability: Ability, option: &str) -> bool {
         let mut known = self.known();
         let Some(fewer) = known.abilities.unwrap_or(Abilities::ALL).without(ability) else {
             return false;
@@ -159,7 +159,7 @@ impl RemoteContext {
         drop(known);
         let label = self.endpoint.destination();
         if fewer.delete {
-            log::info!("{label}: works without {ability:?} from now on");
+            log::info!("{label}: works without {option} from now on");
         } else if !was_said {
             log::warn!(
                 "{label} refuses deletions: what is deleted here stays there until it allows them; take \"delete\" out of \"refuse options\" in its rsyncd.conf, or set <delete start=\"false\"/> if this is meant"

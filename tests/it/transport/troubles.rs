@@ -7,6 +7,9 @@ use sersync::rsync::exit::{Ability, Outcome};
 use sersync::rsync::probe::{Probed, run_probe};
 use sersync::rsync::run::Session;
 
+const REFUSED: Outcome =
+    Outcome::Refused { ability: Ability::DeleteMissing, option: "--delete-missing-args" };
+
 fn denied(outcome: Outcome) -> String {
     match outcome {
         Outcome::Failed(failure) if failure.kind == FailureKind::Denied => failure.clause(),
@@ -33,7 +36,7 @@ fn remote_that_refuses_to_delete_missing_names_is_recognised() {
         Probed::Able(found) => assert_eq!(found, expected),
         Probed::Failed(outcome) => panic!("{outcome:?}"),
     }
-    assert_eq!(rig.batch(&["gone"]), Outcome::Refused(Ability::DeleteMissing));
+    assert_eq!(rig.batch(&["gone"]), REFUSED);
     rig.remote_file("gone");
     assert_eq!(rig.fallback(&["gone"]), Outcome::Delivered);
     assert!(!rig.holds("gone"));
@@ -53,7 +56,7 @@ fn old_rsync_is_recognised_and_still_served() {
     rig.remote_file("a/gone/below");
     rig.remote_file("a/bystander");
     rig.source.file("a/new", "1");
-    assert_eq!(rig.batch(&["a/gone"]), Outcome::Refused(Ability::DeleteMissing));
+    assert_eq!(rig.batch(&["a/gone"]), REFUSED);
     assert_eq!(rig.fallback(&["a/gone", "a/new"]), Outcome::Delivered);
     assert_eq!(rig.remote_names("a"), ["bystander", "new"]);
     assert_eq!(rig.trees(&["a"], &[]), Outcome::Delivered);
