@@ -168,7 +168,8 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &RunPaths) 
     };
     let text = String::from_utf8_lossy(stderr);
     // Do not search code 23 for other messages: these lines name paths, and a path may look like any message.
-    if code == 23 && !is_full(&text) {
+    // A file system that is full or read-only may be one inside the copy, so only the named paths have failed.
+    if code == 23 {
         return partial(stderr, truncated, places);
     }
     if matches!(code, 1 | 2 | 4 | 10 | 12)

@@ -15,6 +15,9 @@ use crate::support::{free_port, wait_for_content, wait_until};
 
 const SOON: Duration = Duration::from_secs(15);
 
+/// The longest pause before a refused path is tried again, and some more.
+const A_MINUTE: Duration = Duration::from_secs(90);
+
 /// A healthy remote, and a failing one whose module is `name`.
 struct Two {
     sound: Rsyncd,
@@ -163,6 +166,46 @@ fn a_full_remote_is_said_once_and_made_good_when_there_is_room() {
     two.is_said_and_mended("cannot store anything: ", || disk.empty());
     assert!(two.mirror.output().contains("No space left on device"));
     drop(disk);
+}
+
+#[test]
+fn a_read_only_file_system_inside_the_copy_keeps_nothing_else_back() {
+    let daemon = Rsyncd::start();
+    let uploads = daemon.at("uploads");
+    let Some(disk) = Tmpfs::mount(&uploads, "size=1m") else { return };
+    disk.make_read_only(true);
+    let mirror = Mirror::start(&Setup { params: "-a".into(), ..Setup::to(&daemon) });
+    for i in 0..5 {
+        mirror.write(format!("uploads/{i}"), "x");
+        mirror.wait_for_output("uploads/0 could not be sent to");
+        mirror.write(format!("beside/{i}"), "x");
+        wait_for_content(&daemon.at(format!("beside/{i}")), "x");
+    }
+    let output = mirror.output();
+    assert!(output.contains("Read-only file system (30); it is in the fail log"), "{output}");
+    assert_eq!(output.matches("ERROR").count(), 1, "{output}");
+    disk.make_read_only(false);
+    wait_until_same(&mirror.source, &daemon.data, A_MINUTE, "when it is writable");
+}
+
+#[test]
+fn a_remote_whose_file_system_is_read_only_gets_everything_soon_after() {
+    let daemon = Rsyncd::start();
+    let Some(disk) = Tmpfs::mount(&daemon.data, "size=4m") else { return };
+    let mirror = Mirror::start(&Setup::to(&daemon));
+    mirror.write("d/f", "1");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "before");
+    disk.make_read_only(true);
+    for i in 0..200 {
+        mirror.write(format!("d/{i}"), "x");
+        mirror.write(format!("e{i}/f"), "x");
+    }
+    fs::remove_file(mirror.at("d/f")).unwrap();
+    mirror.wait_for_output("Read-only file system");
+    disk.make_read_only(false);
+    wait_until_same(&mirror.source, &daemon.data, A_MINUTE, "when it is writable");
+    let output = mirror.output();
+    assert!(output.matches("could not be sent").count() < 100, "{output}");
 }
 
 #[test]

@@ -37,6 +37,12 @@ impl Tmpfs {
         }
     }
 
+    /// Allows no changes on it, or allows them again.
+    pub fn make_read_only(&self, is: bool) {
+        let flags = if is { MountFlags::RDONLY } else { MountFlags::empty() };
+        rustix::mount::mount_remount(&self.0, flags, "").unwrap();
+    }
+
     /// Fills all free space.
     pub fn fill(&self) {
         let mut ballast = fs::File::create(self.ballast()).unwrap();
