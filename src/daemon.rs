@@ -179,11 +179,9 @@ fn start(args: &Args) -> Result<ExitCode, BoxError> {
     } else {
         Readiness::foreground()
     };
-    let destination = if args.daemon || args.log_file.is_some() {
-        LogTarget::File(log_file)
-    } else {
-        LogTarget::Stderr
-    };
+    let is_logged_to_a_file = args.daemon || args.log_file.is_some();
+    let destination =
+        if is_logged_to_a_file { LogTarget::File(log_file) } else { LogTarget::Stderr };
     let level = if loaded.config.debug { log::LevelFilter::Debug } else { log::LevelFilter::Info };
     let log = match logging::start(destination, level) {
         Ok(log) => log,
@@ -198,6 +196,11 @@ fn start(args: &Args) -> Result<ExitCode, BoxError> {
         std::process::id(),
         absolute(&args.config).display()
     );
+    // Standard error has them already.
+    let warnings = loaded.warning_lines();
+    for warning in warnings.iter().filter(|_| is_logged_to_a_file) {
+        log::warn!("{warning}");
+    }
     if let Some(without) = without {
         log::warn!("{without}");
     }

@@ -335,7 +335,10 @@ impl Engine {
     }
 
     /// Every path that rsync could not deliver to one remote.
-    pub fn failing(&self, remote: RemoteId) -> impl Iterator<Item = (&RelPath, &Failing)> {
+    pub fn failing(
+        &self,
+        remote: RemoteId,
+    ) -> impl Iterator<Item = (&RelPath, &Failing, Option<Now>)> {
         self.remotes.get(remote.0).into_iter().flat_map(RemoteState::failing)
     }
 

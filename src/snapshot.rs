@@ -238,7 +238,7 @@ pub struct FailingPath {
     pub what_to_do: String,
     /// Failed tries so far.
     pub tries: u64,
-    /// When it is retried; `None`: with the next run of the fail log.
+    /// When it is retried; `None`: it is being tried.
     pub next_try_ms: Option<u64>,
     /// True when it is in the fail log.
     pub logged: bool,

@@ -40,7 +40,7 @@ pub enum PageAccess {
 }
 
 /// Everything that reports the mirror's state to others. By default nothing does.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Telling {
     /// `<statusFile>`.
     pub status_file: Option<StatusFileConfig>,
@@ -53,7 +53,7 @@ pub struct Telling {
 }
 
 /// `<statusFile path interval>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusFileConfig {
     /// The file that is written anew each time.
     pub path: PathBuf,
@@ -62,7 +62,7 @@ pub struct StatusFileConfig {
 }
 
 /// `<heartbeat url interval failUrl>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeartbeatConfig {
     /// Requested as long as all is well.
     pub url: Secret,
@@ -73,7 +73,7 @@ pub struct HeartbeatConfig {
 }
 
 /// `<alert start="true">`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertRule {
     /// The program to run, and its arguments; empty: none.
     pub command: Vec<String>,
@@ -123,7 +123,7 @@ impl Template {
 }
 
 /// `<eventLog path format what>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventLogConfig {
     /// The file that lines are appended to.
     pub path: PathBuf,
@@ -134,8 +134,7 @@ pub struct EventLogConfig {
 }
 
 /// The format of a line of the event log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named after the XML values")]
 pub enum EventFormat {
     #[default]
@@ -144,7 +143,7 @@ pub enum EventFormat {
 }
 
 /// Which events get a line in the event log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named after the XML values")]
 pub struct EventKinds {
     pub deliveries: bool,

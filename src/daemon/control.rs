@@ -482,13 +482,13 @@ impl Mirror {
             Standing::InFlight(at) => {
                 protocol::PathStatus { state: "in_flight".into(), since_ms: since(at), ..known }
             }
-            Standing::Failing(failing) => protocol::PathStatus {
+            Standing::Failing(failing, due) => protocol::PathStatus {
                 state: "failing".into(),
                 since_ms: since(Some(failing.since)),
                 reason: Some(failing.failure.reason.clone()),
                 what_to_do: Some(failing.failure.what_to_do().into()),
                 tries: failing.tries.into(),
-                next_try_ms: (failing.due > clock.now).then(|| clock.wall_of(failing.due)),
+                next_try_ms: due.filter(|due| *due > clock.now).map(|due| clock.wall_of(due)),
                 ..known
             },
         })
@@ -499,7 +499,7 @@ impl Mirror {
         let view = self.engine.observe(remote)?;
         let down = view.outage.as_ref().and_then(|outage| outage.failure.as_ref());
         let failing = || {
-            let (path, failing) = self.engine.failing(remote).next()?;
+            let (path, failing, _) = self.engine.failing(remote).next()?;
             Some(format!("{path}: {}", failing.failure.reason))
         };
         match () {

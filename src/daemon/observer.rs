@@ -231,7 +231,7 @@ impl Mirror {
             sessions: self.workers.sessions(id) as u64,
             full_sync,
             failing: view.failing as u64,
-            failing_paths: failing.map(|(path, it)| failing_path(clock, path, it)).collect(),
+            failing_paths: failing.map(|it| failing_path(clock, it)).collect(),
             refuses_deletions: view.refuses_deletions,
             ..RemoteStatus::default()
         };
@@ -344,14 +344,17 @@ fn full_sync_of(clock: Clock, view: &FullSyncView) -> FullSyncStatus {
     }
 }
 
-fn failing_path(clock: Clock, path: &RelPath, failing: &Failing) -> FailingPath {
+fn failing_path(
+    clock: Clock,
+    (path, failing, due): (&RelPath, &Failing, Option<Now>),
+) -> FailingPath {
     FailingPath {
         path: path.to_string(),
         code: failing.failure.code,
         reason: failing.failure.reason.clone(),
         what_to_do: failing.failure.what_to_do().into(),
         tries: u64::from(failing.tries),
-        next_try_ms: Some(clock.wall_of(failing.due)),
+        next_try_ms: due.map(|due| clock.wall_of(due)),
         logged: failing.logged,
     }
 }

@@ -188,6 +188,12 @@ impl Deferred {
         [AT, MOVED_ON].into_iter().filter_map(due).min()
     }
 
+    /// When the path, or the tree that covers it, becomes pending by its time.
+    pub fn due_above(&self, path: &RelPath) -> Option<Now> {
+        let due = |kind: usize| self.kinds[kind].covering(path).map(|entry| entry.due);
+        [AT, MOVED_ON].into_iter().filter_map(due).min()
+    }
+
     /// True for a name of an undone move, while it is not reported what became of its file.
     pub fn moves_on(&self, path: &RelPath) -> bool {
         self.kinds[MOVED_ON].paths.contains_key(path)
@@ -303,6 +309,11 @@ impl Waiting {
             above = path.parent();
         }
         None
+    }
+
+    /// The entry of the path, or of the tree that covers it.
+    fn covering(&self, path: &RelPath) -> Option<&Entry> {
+        self.paths.get(self.tree_above(path).as_ref().unwrap_or(path))
     }
 
     fn absorb_below(&mut self, tree: &RelPath) {

@@ -295,6 +295,18 @@ impl Script {
         }
     }
 
+    /// What the status says of failing paths.
+    fn look(&mut self, at: &str) {
+        let _ = writeln!(self.transcript, "{at} look");
+        for (path, _, due) in self.engine.failing(RemoteId(0)) {
+            let next = match due {
+                Some(due) => format!("next try in {:.1?}", due.saturating_sub(self.now)),
+                None => "being tried".to_owned(),
+            };
+            let _ = writeln!(self.transcript, "    -> failing: {path}, {next}");
+        }
+    }
+
     fn pass_time(&mut self, until: Now) {
         while let Some(deadline) = self.engine.next_deadline().filter(|at| *at < until) {
             self.now = self.now.max(deadline);
@@ -332,6 +344,7 @@ fn run_script(text: &str) -> String {
             ([at, event @ ..], Some(script)) if at.starts_with(|c: char| c.is_ascii_digit()) => {
                 script.pass_time(Duration::from_micros((number::<f64>(at) * 1e6).round() as u64));
                 match event {
+                    ["look"] => script.look(at),
                     ["end"] => {
                         let _ = writeln!(script.transcript, "{at} end");
                     }

@@ -124,8 +124,8 @@ pub struct Failing {
     pub since: Now,
     /// When it failed last.
     pub failed: Now,
-    /// When the next retry is due; in the past while it is pending or in flight.
-    pub due: Now,
+    /// How long the retry after the last failure waits. A change or a success beside it may bring the retry forward.
+    pub pause: Duration,
     /// True once it is in the fail log.
     pub logged: bool,
     /// Why the last try failed.
@@ -169,7 +169,7 @@ impl FailingPaths {
             tries: 0,
             since: now,
             failed: now,
-            due: now,
+            pause: Duration::ZERO,
             logged: false,
             failure: failure.clone(),
         });
@@ -178,14 +178,14 @@ impl FailingPaths {
         entry.failed = now;
         entry.failure = failure;
         let quick = QUICK.get(entry.tries as usize - 1).filter(|_| !entry.logged);
-        entry.due = now + quick.copied().unwrap_or_else(|| pause(entry.mark, now - entry.since));
+        entry.pause = quick.copied().unwrap_or_else(|| pause(entry.mark, now - entry.since));
         let log = if quick.is_some() || entry.logged {
             FailLogChange::Same
         } else {
             FailLogChange::Changed
         };
         entry.logged |= quick.is_none();
-        NextTry { item: Item { mark: entry.mark, ..item }, due: entry.due, log }
+        NextTry { item: Item { mark: entry.mark, ..item }, due: now + entry.pause, log }
     }
 
     /// Forgets the paths that `item` has delivered, except those to `keep`. Returns the forgotten ones.
@@ -256,8 +256,7 @@ impl FailingPaths {
         siblings.retain(|path| path.parent().as_ref() == Some(directory));
         let sooner = |path: RelPath| {
             let failing = self.paths.get(&path).filter(|failing| failing.failed < began)?;
-            let pause = failing.due.saturating_sub(failing.failed);
-            Some((path, failing.failed + pause / 4))
+            Some((path, failing.failed + failing.pause / 4))
         };
         siblings.into_iter().filter_map(sooner).collect()
     }

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::ground::counted::{counted, paths};
 
 use super::{DeletionState, RootState, Snapshot, SyncState};
@@ -25,8 +23,7 @@ impl Default for HealthThresholds {
 }
 
 /// The severity; its numbers are the exit codes of `sersync2 status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Everything is delivered, or will be soon.
     Ok = 0,
@@ -37,7 +34,7 @@ pub enum Level {
 }
 
 /// The verdict.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// The worst level of all reasons.
     pub level: Level,

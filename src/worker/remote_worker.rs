@@ -185,7 +185,7 @@ impl RemoteWorker {
         told: &dyn Fn(Progress),
         tally: &Tally,
     ) -> (JobReport, Option<Observation>) {
-        let running_job = RunningJob::new(told, tally);
+        let running_job = RunningJob::new(told, tally, known_until);
         if self.sessions().are_stopped() {
             return (JobReport::nothing(Verdict::Stopped), None);
         }
@@ -205,7 +205,7 @@ impl RemoteWorker {
             }
         }
         let observation = self.observe(job);
-        let mut report = self.run_job(job, known_until, &running_job);
+        let mut report = self.run_job(job, &running_job);
         // Resolve the name after the delivery, because a name service may be slow.
         // After a job that failed, the next one asks: what is returned here would be lost.
         if running_job.answered_afresh.get() && report.verdict == Verdict::Done {
@@ -224,14 +224,14 @@ impl RemoteWorker {
         (report, observation)
     }
 
-    fn run_job(&self, job: &Job, known_until: Duration, running_job: &RunningJob<'_>) -> JobReport {
+    fn run_job(&self, job: &Job, running_job: &RunningJob<'_>) -> JobReport {
         // Each round gives up one more ability, and there are fewer than ten.
         for _ in 0..10 {
             self.remote.require_connection();
             let known = self.remote.abilities();
             let is_trusted = known.is_none() && self.may_trust(job);
             let abilities = known.or(is_trusted.then_some(Abilities::ALL));
-            match self.try_run(job, abilities, known_until, running_job) {
+            match self.try_run(job, abilities, running_job) {
                 Ok(report) => {
                     // Keep no sessions ready for a full sync, which needs the processors itself, or for a confirmation, which nothing follows.
                     // Changes that arrive request sessions themselves.
@@ -274,7 +274,6 @@ impl RemoteWorker {
         &self,
         job: &Job,
         abilities: Option<Abilities>,
-        known_until: Duration,
         running_job: &RunningJob<'_>,
     ) -> Result<JobReport, Stop> {
         if job.kind.is_question() {
@@ -288,7 +287,7 @@ impl RemoteWorker {
         if job.kind.is_question() {
             return Ok(JobReport::done());
         }
-        let delivery = self.deliver(job, abilities, known_until, running_job)?;
+        let delivery = self.deliver(job, abilities, running_job)?;
         self.report(job, abilities, delivery, running_job)
     }
 
@@ -304,7 +303,6 @@ impl RemoteWorker {
         &'a self,
         job: &Job,
         abilities: Abilities,
-        known_until: Duration,
         running_job: &RunningJob<'_>,
     ) -> Result<Delivery<'a>, Stop> {
         let mut runs = Runs::new(&self.remote, abilities, running_job);
@@ -312,7 +310,7 @@ impl RemoteWorker {
         let operator = self.remote.endpoint().operator_rules();
         let attempt = Attempt { worker: self, job, abilities, root, operator, running_job };
         let mut looks = attempt.look();
-        let mutual = self.mutual.before(job, known_until, &mut looks, &attempt)?;
+        let mutual = self.mutual.before(job, running_job.known_until, &mut looks, &attempt)?;
         drop(attempt);
         let plan = self.plan(job, &looks, abilities);
         running_job.open(plan.open);

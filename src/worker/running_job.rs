@@ -2,6 +2,7 @@
 //! Runs nothing.
 
 use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use super::Progress;
 use super::tally::Tally;
@@ -19,13 +20,15 @@ pub struct RunningJob<'a> {
     pub answered_afresh: Cell<bool>,
     /// Counts what its runs have sent.
     pub tally: &'a Tally,
+    /// [`super::Workers::know_until`] when the job was made.
+    pub known_until: Duration,
     /// What was delivered in a session that may have connected before the change.
     pub unconfirmed: RefCell<Vec<RelPath>>,
 }
 
 impl<'a> RunningJob<'a> {
     /// A job that begins; `told` receives its progress, and `tally` counts what it sends.
-    pub fn new(told: &'a dyn Fn(Progress), tally: &'a Tally) -> Self {
+    pub fn new(told: &'a dyn Fn(Progress), tally: &'a Tally, known_until: Duration) -> Self {
         Self {
             told,
             is_waiting: Cell::default(),
@@ -33,6 +36,7 @@ impl<'a> RunningJob<'a> {
             answered: Cell::default(),
             answered_afresh: Cell::default(),
             tally,
+            known_until,
             unconfirmed: RefCell::default(),
         }
     }
@@ -69,7 +73,7 @@ mod tests {
         let said = RefCell::new(Vec::new());
         let told = |progress| said.borrow_mut().push(progress);
         let tally = Tally::default();
-        let job = RunningJob::new(&told, &tally);
+        let job = RunningJob::new(&told, &tally, Duration::ZERO);
         job.works();
         job.open(Vec::new());
         job.waits();

@@ -61,8 +61,8 @@ pub enum Standing {
     Pending(Option<Now>),
     /// It is in flight.
     InFlight(Option<Now>),
-    /// rsync could not deliver it.
-    Failing(Box<Failing>),
+    /// rsync could not deliver it. With when it is retried; `None` while it is pending or in flight.
+    Failing(Box<Failing>, Option<Now>),
 }
 
 impl RemoteState {
@@ -73,8 +73,9 @@ impl RemoteState {
             Scope::Listing if path.parent().as_ref() == Some(&item.path) => true,
             _ => item.path.is_within(path),
         };
-        if let Some((_, failing)) = self.failing().find(|(failed, _)| failed.is_within(path)) {
-            return Standing::Failing(Box::new(failing.clone()));
+        let mut failing = self.failing();
+        if let Some((_, failing, due)) = failing.find(|(failed, ..)| failed.is_within(path)) {
+            return Standing::Failing(Box::new(failing.clone()), due);
         }
         let mut flights = self.flights.values();
         if let Some(flight) = flights.find(|flight| flight.items.iter().any(concerns)) {
@@ -127,9 +128,10 @@ impl RemoteState {
         })
     }
 
-    /// Every path that rsync could not deliver.
-    pub fn failing(&self) -> impl Iterator<Item = (&RelPath, &Failing)> {
-        self.failing.iter()
+    /// Every path that rsync could not deliver, with when it is retried; `None` while it is pending or in flight.
+    pub fn failing(&self) -> impl Iterator<Item = (&RelPath, &Failing, Option<Now>)> {
+        let paths = self.failing.iter();
+        paths.map(|(path, failing)| (path, failing, self.deferred.due_above(path)))
     }
 
     /// Notes since when something has been pending. Call it after each event, before jobs start.

@@ -64,6 +64,11 @@ impl World {
         assert_eq!(self.fail_log, self.fail_log_now(), "the fail log changed without a word");
         for id in (0..self.remotes.len()).map(RemoteId) {
             assert_eq!(self.engine.owed(id), self.engine.undelivered(id).count());
+            for (path, failing, due) in self.engine.failing(id) {
+                let mut undelivered = self.engine.undelivered(id);
+                let is_tried = undelivered.any(|item| item.covers(path, failing.mark));
+                assert!(due.is_some() || is_tried, "{path} fails and is not tried again");
+            }
         }
         let workers = self.engine.setup.workers;
         let free = workers.saturating_sub(self.at_work());
