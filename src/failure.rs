@@ -46,6 +46,8 @@ pub const DELETIONS_REFUSED_ADVICE: &str = "take \"delete\" out of \"refuse opti
 
 /// Exit codes of rsync that this program uses itself.
 pub mod code {
+    /// A file could not be read or written, or the directory of the run could not be made.
+    pub const FILE_IO: i32 = 11;
     /// An internal error.
     pub const DIAGNOSTICS: i32 = 13;
     /// A process or a pipe could not be created.

@@ -11,6 +11,7 @@ pub mod load_gate;
 pub mod look;
 pub mod moves;
 mod mutual;
+mod names;
 pub mod places;
 pub mod plan;
 mod remote;

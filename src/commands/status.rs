@@ -498,8 +498,8 @@ mod tests {
                 "        why: it does not answer (rsync exit code 10; 1 try, again in 1 s)",
                 "        do:  start its rsync daemon",
                 "        2 paths cannot be delivered:",
-                "          a/b: permission denied (4 tries, in the fail log; now with: sersync2 retry)",
-                "          a/c: permission denied (4 tries, in the fail log; now with: sersync2 retry)",
+                "          a/b: permission denied (4 tries, being tried)",
+                "          a/c: permission denied (4 tries, being tried)",
                 "          do:  look at its mode",
                 "DOWN: h::m is down: it does not answer; h::m: 2 paths cannot be delivered",
             ]

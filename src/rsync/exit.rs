@@ -58,7 +58,7 @@ pub enum Outcome {
     Delivered,
     /// Everything but these paths is on the remote; each has rsync's message.
     Partial {
-        /// What failed. A directory may stand for its content.
+        /// What failed, as rsync names it. A directory may stand for its content, and a temporary file for its target.
         failed: Vec<(RelPath, String)>,
         /// Those of them in whose place a directory stands on the remote: this run may not delete it, or rules keep something in it.
         blocked: Vec<RelPath>,

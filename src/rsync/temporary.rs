@@ -16,9 +16,16 @@ pub fn beginning(path: &RelPath) -> Option<RelPath> {
     path.parent()?.join(&[b".", name.strip_prefix(b".").unwrap_or(name)].concat())
 }
 
-/// The file that `path` becomes, if `path` is the name of a temporary file.
-pub fn target_of(path: &RelPath) -> Option<RelPath> {
-    path.parent()?.join(stem(path.name()?)?)
+/// True when `path` may be the name of a temporary file.
+pub fn is_temporary(path: &RelPath) -> bool {
+    path.name().and_then(stem).is_some()
+}
+
+/// The two files that `path` may become, if it may be the name of a temporary file: `NAME` and `.NAME`.
+/// `NAME` is cut if the file's name is very long.
+pub fn targets_of(path: &RelPath) -> Option<[RelPath; 2]> {
+    let (parent, stem) = (path.parent()?, stem(path.name()?)?);
+    Some([parent.join(stem)?, parent.join(&[b".", stem].concat())?])
 }
 
 /// True when `path` is a name under which rsync receives `target`.
@@ -49,8 +56,10 @@ mod tests {
 
     #[test]
     fn a_temporary_name_leads_to_its_file_and_back() {
-        assert_eq!(target_of(&path("d/.f.txt.a1B2c3")), Some(path("d/f.txt")));
-        assert_eq!(target_of(&path("d/.f.txt")), None);
+        let both = [path("d/f.txt"), path("d/.f.txt")];
+        assert_eq!(targets_of(&path("d/.f.txt.a1B2c3")), Some(both));
+        assert_eq!(targets_of(&path("d/.f.txt")), None);
+        assert!(is_temporary(&path("d/.f.txt.a1B2c3")) && !is_temporary(&path("d/.f.txt")));
         assert_eq!(beginning(&path("d/f")), Some(path("d/.f")));
         assert_eq!(beginning(&path("d/.f")), Some(path("d/.f")));
         assert_eq!(beginning(&RelPath::root()), None);

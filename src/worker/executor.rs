@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use super::moves::Move;
+use super::names::RunNames;
 use super::plan::step::{Bisected, Doing, Entry, Run, Step};
 use super::plan::{MakingWay, failure};
 use super::rules::Rules;
@@ -22,7 +23,8 @@ const KEPT: &str = "is a directory, and rules keep something in it (<filter>, <c
 /// The result of an rsync run that did not end the job.
 #[derive(Debug, Default)]
 pub struct RunResult {
-    /// What it could not deliver, each with the reason. A directory may stand for its content.
+    /// What it could not deliver, as rsync names it, each with the reason. A directory may stand for its content, and a temporary file for
+    /// its target.
     pub failed: Vec<(RelPath, String)>,
     /// Those of them in whose place the remote has a directory that the run did not delete.
     pub blocked: Vec<RelPath>,
@@ -142,12 +144,14 @@ impl<E: Effects> Executor<'_, E> {
         let (blocked, failed): (Vec<_>, Vec<_>) =
             ran.failed.into_iter().partition(|(path, _)| blocked.contains(path));
         let mut todo = self.make_way(&step, run, blocked);
-        for (path, reason) in failed {
-            let path = self.path_to_retry(run, path);
-            // If a directory fails, rsync also skips the listed names below it.
-            let below = run.names.iter().filter(|name| name.is_within(&path) && **name != path);
-            self.failed.extend(below.map(|name| failure(name, &reason)));
-            self.failed.push(failure(&path, &reason));
+        let names = RunNames::of(run);
+        for (shown, reason) in failed {
+            for path in names.meant(shown, |path| self.effects.stands(path)) {
+                let path = self.path_to_retry(run, path);
+                // If a directory fails, rsync also skips the listed names below it.
+                self.failed.extend(names.below(&path).map(|name| failure(name, &reason)));
+                self.failed.push(failure(&path, &reason));
+            }
         }
         if !ran.deletions_skipped {
             return todo;

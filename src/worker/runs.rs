@@ -10,6 +10,7 @@ use super::sessions::Connected;
 use super::shards::stat;
 use crate::change::Scope;
 use crate::directory::entries;
+use crate::failure::code;
 use crate::path::RelPath;
 use crate::rsync::exit::{Outcome, lacking};
 use crate::rsync::{Abilities, PreviewAnswer, RunKind, input};
@@ -63,6 +64,11 @@ impl<'a> Runs<'a> {
                 RunResult { failed, blocked, deletions_skipped, all_failed: None }
             }
             Outcome::Kept { reason } => {
+                RunResult { all_failed: Some(reason), ..RunResult::default() }
+            }
+            // rsync ends when it cannot make the directory in which a moved entry is received. The remote itself works.
+            Outcome::Failed(failure) if is_move(&run.kind) && failure.code == code::FILE_IO => {
+                let reason = "the remote cannot receive it in its directory there".to_owned();
                 RunResult { all_failed: Some(reason), ..RunResult::default() }
             }
             outcome => {
@@ -134,6 +140,11 @@ impl Effects for Runs<'_> {
         }
         Ok(found)
     }
+}
+
+/// True for a run that receives in a directory of its own, below the remote's.
+fn is_move(kind: &RunKind) -> bool {
+    matches!(kind, RunKind::MoveDirectory { .. } | RunKind::MoveFile { .. })
 }
 
 /// True when a run may have left something unfinished on the remote.

@@ -278,6 +278,8 @@ impl RemoteState {
             let piece = piece_of(item, back);
             if unfiltered {
                 sorted.log = sorted.log.max(match piece {
+                    // It is retried as a whole, so its tries are counted on.
+                    Some(_) if keep(&item.path) => FailLogChange::Same,
                     Some(piece) => self.divide(item, piece),
                     None => self.forget_failing(item, keep),
                 });

@@ -5,7 +5,7 @@ use super::RunPaths;
 use crate::ground::octal::unescape;
 use crate::path::RelPath;
 use crate::rsync::RSYNC_ESCAPE;
-use crate::rsync::temporary::target_of;
+use crate::rsync::temporary::is_temporary;
 
 /// What a line says.
 #[derive(Debug, PartialEq, Eq)]
@@ -138,7 +138,9 @@ fn locate(shown: &[u8], line: &[u8], places: &RunPaths) -> Option<RelPath> {
         strip(&name, places.root.strip_suffix(b"/").unwrap_or(places.root))?
     };
     let path = RelPath::new(&clean(below))?;
-    if receiver && contains(line, b"mkstemp ") { target_of(&path) } else { Some(path) }
+    // With --temp-dir the name says nothing of its target.
+    let is_lost = receiver && contains(line, b"mkstemp ") && !is_temporary(&path);
+    (!is_lost).then_some(path)
 }
 
 /// A name on the receiver: absolute below the destination, or already relative to it.

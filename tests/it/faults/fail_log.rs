@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::control;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::Rsyncd;
 use crate::support::same::wait_until_same;
@@ -68,6 +69,62 @@ fn what_a_remote_refuses_stands_in_the_fail_log_until_it_is_delivered() {
     mirror.launch();
     wait_until_same(&mirror.source, &daemon.data, SOON, "after the kill");
     wait_until("the fail log is empty", || !script(&mirror).contains("rsync"));
+}
+
+#[test]
+fn a_hidden_or_long_name_that_is_refused_stands_in_the_fail_log_under_its_own_name() {
+    let daemon = Rsyncd::start();
+    fs::create_dir(daemon.at("locked")).unwrap();
+    let Some(lock) = Immutable::make(daemon.at("locked")) else { return };
+    let mirror = Mirror::start(&Setup { params: "-a".into(), ..Setup::to(&daemon) });
+    let long = "n".repeat(250);
+    let names = [".htaccess", &long];
+    for name in names {
+        mirror.write(format!("locked/{name}"), "x");
+    }
+    for name in names {
+        wait_until("it is in the fail log", || script(&mirror).contains(&format!("/{name}")));
+    }
+    drop(lock);
+    control::run(&mirror, "retry", &[]);
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when it is accepted");
+    wait_until("the fail log is empty", || !script(&mirror).contains("rsync"));
+}
+
+#[test]
+fn a_deleted_directory_that_the_remote_cannot_delete_stands_in_the_fail_log() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup { params: "-a".into(), ..Setup::to(&daemon) });
+    mirror.write("www/up/f", "x");
+    mirror.write("www/g", "x");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    let Some(lock) = Immutable::make(daemon.at("www/up")) else { return };
+    fs::remove_dir_all(mirror.at("www")).unwrap();
+    mirror.wait_for_output("www could not be sent to");
+    wait_until("it is in the fail log", || script(&mirror).contains("www"));
+    drop(lock);
+    control::run(&mirror, "retry", &[]);
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when it can be deleted");
+}
+
+#[test]
+fn a_directory_that_moves_where_the_remote_refuses_it_keeps_nothing_else_back() {
+    let daemon = Rsyncd::start();
+    let mirror = Mirror::start(&Setup { params: "-a".into(), ..Setup::to(&daemon) });
+    for i in 0..20 {
+        mirror.write(format!("d/{i}"), "x");
+    }
+    mirror.write("locked/f", "x");
+    wait_until_same(&mirror.source, &daemon.data, SOON, "at first");
+    let Some(lock) = Immutable::make(daemon.at("locked")) else { return };
+    fs::rename(mirror.at("d"), mirror.at("locked/d")).unwrap();
+    mirror.wait_for_output("locked/d could not be sent to");
+    mirror.write("beside", "x");
+    wait_for_content(&daemon.at("beside"), "x");
+    drop(lock);
+    control::run(&mirror, "retry", &[]);
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when it is accepted");
+    assert!(!mirror.output().contains("cannot make the directory"), "{}", mirror.output());
 }
 
 #[test]
