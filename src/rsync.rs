@@ -40,7 +40,7 @@ use over_ssh::OverSsh;
 use params::{Filters, Params};
 
 pub use knock::{Greeting, Knock, read_greeting};
-pub use plan::patterns_by_hand;
+pub use plan::include_words;
 pub use preview::{PreviewAnswer, deleted_names};
 
 /// `--timeout` in seconds, unless the operator sets one: long enough for the checksum of a very large file.
@@ -259,6 +259,17 @@ pub enum Presence {
     Absent,
 }
 
+impl Presence {
+    /// What exists at `path`; links are not followed.
+    pub fn of(path: &Path) -> Self {
+        match path.symlink_metadata() {
+            Ok(found) if found.is_dir() => Self::Directory,
+            Ok(_) => Self::Other,
+            Err(_) => Self::Absent,
+        }
+    }
+}
+
 /// One run: the arguments of `rsync`, and the directory it runs in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSpec {
@@ -284,7 +295,9 @@ impl RunSpec {
 
     /// Inserts arguments after all options and before source and destination.
     pub fn insert(&mut self, words: &[&str]) {
-        let end = self.args.iter().position(|word| word == "--").unwrap_or(self.args.len());
+        // An operator's option may have `--` for a value.
+        let places = self.args.iter().rposition(|word| word == "--");
+        let end = places.unwrap_or(self.args.len());
         self.args.splice(end..end, words.iter().map(Into::into));
     }
 

@@ -1,10 +1,9 @@
 //! Turns the engine's failures into the commands of the fail log, which an operator can repeat.
 //! `crate::fail_log` writes the file.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
+use crate::change::Scope;
 use crate::engine::FailLogEntry;
 use crate::fail_log::{FailLog, FailedCommand};
 use crate::path::RelPath;
@@ -35,18 +34,12 @@ impl FailLogWriter {
         let (endpoint, source) = self.remotes.get(entry.remote.0)?;
         let path = entry.path.clone().unwrap_or_else(RelPath::root);
         // If rsync cannot express the whole filter, a command that reaches what is below would send or delete excluded files.
-        let is_partial = self.rules.coverage == Coverage::Partial;
-        let presence = match path.below(source.path()).symlink_metadata() {
-            Ok(found) if found.is_dir() && !is_partial => Presence::Directory,
-            Ok(_) => Presence::Other,
-            Err(_) => Presence::Absent,
+        let reach = match self.rules.coverage {
+            Coverage::Whole => Scope::Tree,
+            Coverage::Partial => Scope::Entry,
         };
-        let mut run = endpoint.plan_by_hand(&path, presence, &self.rules.patterns);
-        if is_partial && presence == Presence::Absent {
-            let reaches_below =
-                |word: &OsString| word == "--force" || word.as_bytes().ends_with(b"/***");
-            run.args.retain(|word| !reaches_below(word));
-        }
+        let presence = Presence::of(&path.below(source.path()));
+        let run = endpoint.plan_by_hand(&path, presence, &self.rules.patterns, reach);
         let words = std::iter::once("rsync".into()).chain(run.args).collect();
         Some(FailedCommand { code: entry.code, root: run.root, words })
     }

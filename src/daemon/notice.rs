@@ -65,18 +65,20 @@ impl Names {
 
     fn refused(&self, remote: RemoteId, refusal: &Refusal, next_try: Duration) -> String {
         let Refusal { directory, paths, example, .. } = refusal;
-        let PathFailure { path, failure: Failure { code, reason, .. } } = example;
+        let PathFailure { path, failure } = example;
+        let Failure { code, reason, .. } = failure;
         let (remote, next) = (self.remote(remote), span(next_try));
         if *paths == 1 {
             return format!(
-                "{path} could not be sent to {remote} (rsync exit code {code}): {reason}; it is in the fail log, and is tried \
-                 again in {next} and then until it is delivered"
+                "{path} could not be sent to {remote} (rsync exit code {code}): {}; it is in the fail log, and is tried \
+                 again in {next} and then until it is delivered",
+                failure.clause()
             );
         }
         format!(
             "{paths} paths in {directory} could not be sent to {remote}, {path} for one (rsync exit code {code}): {reason}; \
              they are in the fail log, and are tried again in {next} and then until they are delivered; {}",
-            FailureKind::Path.policy().advice
+            failure.what_to_do()
         )
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::fail_log::FailLogWriter;
 use super::notice::Names;
 use crate::banner;
-use crate::change::RootId;
+use crate::change::{RootId, Scope};
 use crate::config::{Config, Remote};
 use crate::fail_log::FailLog;
 use crate::filter::Filter;
@@ -86,7 +86,7 @@ impl RemoteWorkers {
         }
         let root = RelPath::root();
         let run = |(endpoint, ..): &(Endpoint, _, _)| {
-            endpoint.plan_by_hand(&root, Presence::Directory, &self.rules.patterns)
+            endpoint.plan_by_hand(&root, Presence::Directory, &self.rules.patterns, Scope::Tree)
         };
         let runs: Vec<RunSpec> = self.endpoints.iter().map(run).collect();
         banner::full_sync(&runs)

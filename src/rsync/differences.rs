@@ -3,6 +3,7 @@
 
 use super::excludes::Excludes;
 use super::{Endpoint, Presence, RunSpec};
+use crate::change::Scope;
 use crate::ground::octal::unescape;
 use crate::path::RelPath;
 use crate::rsync::RSYNC_ESCAPE;
@@ -89,20 +90,12 @@ impl Endpoint {
         excludes: &Excludes,
         verification: Verification,
     ) -> RunSpec {
-        let mut spec = self.plan_by_hand(path, presence, excludes);
-        // With -u a newer copy would count as equal.
-        let own = spec.args.windows(self.params.kept.len().max(1));
-        let start = own.into_iter().position(|words| words == self.params.kept.as_slice());
-        if let Some(start) = start {
-            let end = start + self.params.kept.len();
-            spec.args.splice(start..end, self.params.replacing.iter().cloned());
-        }
-        let at = spec.args.iter().rposition(|word| word == "--").unwrap_or(spec.args.len());
-        let mut words = vec![format!("--out-format={MARK}%i %n").into()];
-        words.extend((verification.effect == Effect::Nothing).then(|| "--dry-run".into()));
-        words
-            .extend((verification.comparison == Comparison::Checksum).then(|| "--checksum".into()));
-        spec.args.splice(at..at, words);
+        let mut spec = self.comparing().plan_by_hand(path, presence, excludes, Scope::Tree);
+        let format = format!("--out-format={MARK}%i %n");
+        let mut words = vec![format.as_str()];
+        words.extend((verification.effect == Effect::Nothing).then_some("--dry-run"));
+        words.extend((verification.comparison == Comparison::Checksum).then_some("--checksum"));
+        spec.insert(&words);
         spec
     }
 }

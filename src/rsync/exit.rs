@@ -11,6 +11,7 @@ use crate::failure::{Failure, FailureKind, Retry, code};
 use crate::path::RelPath;
 use advice::{advice, hint};
 use lines::Line;
+pub use lines::{EXCLUDED_ADVICE, EXCLUDED_THERE};
 pub use shortage::{Lack, lacking};
 
 /// How a run ended.

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::confine::Confinement;
 use super::excludes::Excludes;
-use super::input::{pattern_below, patterns, whole_directories};
+use super::input::{exact_patterns, pattern_below, patterns, whole_directories};
 use super::params::{Filters, is_ssh};
 use super::{Abilities, Basis, CONNECT_TIMEOUT_S, Endpoint, Presence, RunKind, RunSpec};
 use crate::change::Scope;
@@ -99,15 +99,8 @@ impl Endpoint {
 
     fn plan_without_effect(&self, kind: &RunKind, abilities: Abilities, words: &[&str]) -> RunSpec {
         let mut spec = self.plan(kind, abilities);
-        let end = spec.args.iter().position(|word| word == "--").unwrap_or(spec.args.len());
-        let to_stderr = |word: &OsString| {
-            let word = word.to_string_lossy();
-            word.starts_with("--stderr") || word == "--msgs2stderr"
-        };
-        // The answer comes on standard output. An rsync that supports the operator's option supports this one too.
-        let stdout = spec.args.iter().any(to_stderr).then_some("--stderr=errors");
-        let words = ["-n"].into_iter().chain(stdout).chain(words.iter().copied());
-        spec.args.splice(end..end, words.map(OsString::from));
+        spec.insert(&["-n"]);
+        spec.insert(words);
         spec
     }
 
@@ -298,8 +291,28 @@ impl Endpoint {
         }
     }
 
+    /// The same endpoint for runs that only compare: with `-u` a newer copy would count as equal.
+    #[must_use]
+    pub fn comparing(&self) -> Self {
+        let mut endpoint = self.clone();
+        endpoint.params.kept.clone_from(&self.params.replacing);
+        endpoint
+    }
+
     /// A run for one path that an operator can repeat by hand: it needs no standard input.
-    pub fn plan_by_hand(&self, path: &RelPath, presence: Presence, excludes: &Excludes) -> RunSpec {
+    /// With [`Scope::Entry`] it leaves alone what is below the path, here and on the remote.
+    pub fn plan_by_hand(
+        &self,
+        path: &RelPath,
+        presence: Presence,
+        excludes: &Excludes,
+        reach: Scope,
+    ) -> RunSpec {
+        let reaches_below = reach == Scope::Tree;
+        let presence = match presence {
+            Presence::Directory if !reaches_below => Presence::Other,
+            presence => presence,
+        };
         let mut args = Vec::new();
         if presence != Presence::Other {
             args.extend(excludes.words());
@@ -309,9 +322,13 @@ impl Endpoint {
         args.extend(delete.then(|| "--delete".into()));
         let mut source = "./".into();
         if presence == Presence::Absent {
-            args.extend(["-r".into(), "--force".into()]);
+            args.push("-r".into());
+            args.extend(reaches_below.then(|| "--force".into()));
             args.extend(self.reach_backups());
-            args.extend(patterns_by_hand(path));
+            args.extend(include_words(&match reaches_below {
+                true => patterns([(path, Presence::Absent)]),
+                false => exact_patterns([path]),
+            }));
             args.push(EVERYTHING_ELSE.into());
         } else {
             let depth: &[&str] =
@@ -425,19 +442,17 @@ fn source_word(path: &RelPath, end: &str) -> OsString {
     OsString::from_vec(word)
 }
 
-/// `--include` options for a deleted path and for what was below it.
-pub fn patterns_by_hand(path: &RelPath) -> Vec<OsString> {
-    let list = patterns([(path, Presence::Absent)]);
-    let words = list.split(|&b| b == 0).filter(|pattern| !pattern.is_empty());
-    words.map(|pattern| OsString::from_vec([b"--include=", pattern].concat())).collect()
+/// A list of patterns as `--include` options.
+pub fn include_words(list: &[u8]) -> Vec<OsString> {
+    let patterns = list.split(|&b| b == 0).filter(|pattern| !pattern.is_empty());
+    patterns.map(|pattern| OsString::from_vec([b"--include=", pattern].concat())).collect()
 }
 
 /// Options that let rsync reach only `dirs` from the root, and `below` in them.
 fn includes(dirs: &[RelPath], below: &[u8]) -> Vec<OsString> {
-    let list = whole_directories(dirs, below);
-    let patterns = list.split(|&b| b == 0).filter(|pattern| !pattern.is_empty());
-    let words = patterns.map(|pattern| OsString::from_vec([b"--include=", pattern].concat()));
-    words.chain([EVERYTHING_ELSE.into()]).collect()
+    let mut words = include_words(&whole_directories(dirs, below));
+    words.push(EVERYTHING_ELSE.into());
+    words
 }
 
 /// An option with the way from the copy of `new` to the copy of `old`. It is relative, so it works for a module and for ssh.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::change::Scope;
 use crate::config::load::Loaded;
 use crate::config::{self, LoadOptions, MirrorConfig, ReadList};
 use crate::filter::{Filter, Rule};
@@ -18,9 +19,10 @@ use crate::process::print;
 use crate::remote_list;
 use crate::rsync::excludes::Excludes;
 use crate::rsync::exit::{Ending, Outcome};
+use crate::rsync::input::exact_patterns;
 use crate::rsync::params::Params;
 use crate::rsync::run::{Limits, Session};
-use crate::rsync::{Endpoint, Presence, RunSpec, patterns_by_hand, quoted};
+use crate::rsync::{Endpoint, Presence, RunSpec, include_words, quoted};
 use crate::tools::rule_words::words_for;
 
 /// At least one path is not mirrored.
@@ -187,7 +189,7 @@ impl<'a> Explainer<'a> {
         below: &RelPath,
         out: &mut Vec<u8>,
     ) -> bool {
-        let presence = presence_of(&below.below(&mirror.watch));
+        let presence = Presence::of(&below.below(&mirror.watch));
         let obstacle = self.obstacle(mirror, below, presence);
         let verdict: &[u8] = if obstacle.is_none() { b": mirrored" } else { b": not mirrored" };
         line(out, 0, &[&quoted(path.as_os_str()), verdict]);
@@ -215,7 +217,9 @@ impl<'a> Explainer<'a> {
             // Such a command would send, or delete on the remote, what the filter excludes below the path.
             let reaches_below = presence != Presence::Other && !self.inexpressible.is_empty();
             let presence = if reaches_below { Presence::Other } else { presence };
-            let run = endpoint.plan_by_hand(below, presence, &self.excludes);
+            let plan = |endpoint: &Endpoint| {
+                endpoint.plan_by_hand(below, presence, &self.excludes, Scope::Tree)
+            };
             match self.inexpressible.first().filter(|_| reaches_below) {
                 Some(expression) => line(
                     out,
@@ -226,14 +230,14 @@ impl<'a> Explainer<'a> {
                         b"; `sersync2 sync-now` compares this path",
                     ],
                 ),
-                None => line(out, 2, &[b"command: ", &run.shell_line()]),
+                None => line(out, 2, &[b"command: ", &plan(&endpoint).shell_line()]),
             }
             let name = endpoint.destination().to_string();
             for (_, clause) in stands.iter().filter(|(remote, _)| *remote == name) {
                 line(out, 2, &[b"now: ", clause.as_bytes()]);
             }
             if self.asks_remotes {
-                line(out, 2, &[b"its copy: ", &ask(&endpoint, run, below)]);
+                line(out, 2, &[b"its copy: ", &ask(&endpoint, plan(&endpoint.comparing()), below)]);
             }
         }
         true
@@ -268,14 +272,6 @@ impl<'a> Explainer<'a> {
                     .to_vec()
             }
         }
-    }
-}
-
-fn presence_of(path: &Path) -> Presence {
-    match path.symlink_metadata() {
-        Ok(found) if found.is_dir() => Presence::Directory,
-        Ok(_) => Presence::Other,
-        Err(_) => Presence::Absent,
     }
 }
 
@@ -332,9 +328,7 @@ fn would_send(
     let mut args = Params::parse(params).kept;
     args.extend(["-n", "-r", "--out-format=@%n"].map(OsString::from));
     // The content of the directory does not matter here.
-    args.extend(
-        patterns_by_hand(path).into_iter().filter(|word| !word.as_bytes().ends_with(b"/***")),
-    );
+    args.extend(include_words(&exact_patterns([path])));
     args.extend(["--exclude=*".into(), "--".into(), "./".into(), nowhere.to_owned()]);
     let spec =
         RunSpec { args, root: root.to_path_buf(), local: None, owner: None, confinement: None };

@@ -12,6 +12,7 @@ use crate::change::Scope;
 use crate::engine::pending::{Item, Mark};
 use crate::engine::{PathFailure, UndoneMove};
 use crate::path::RelPath;
+use crate::rsync::exit::EXCLUDED_THERE;
 use crate::rsync::{RunKind, Way};
 
 /// Why a path failed that kept a run from deleting.
@@ -147,6 +148,10 @@ impl<E: Effects> Executor<'_, E> {
         let names = RunNames::of(run);
         for (shown, reason) in failed {
             for path in names.meant(shown, |path| self.effects.stands(path)) {
+                // What a daemon excludes it also protects, so there is nothing to delete.
+                if reason == EXCLUDED_THERE && !self.effects.stands(&path) {
+                    continue;
+                }
                 let path = self.path_to_retry(run, path);
                 // If a directory fails, rsync also skips the listed names below it.
                 self.failed.extend(names.below(&path).map(|name| failure(name, &reason)));

@@ -21,6 +21,7 @@ use crate::engine::{FullSyncFilter, Job, JobKind, PathFailure};
 use crate::failure::{self, DELETIONS_REFUSED_ADVICE, Failure, FailureKind};
 use crate::path::RelPath;
 use crate::rsync::excludes::Excludes;
+use crate::rsync::exit::{EXCLUDED_ADVICE, EXCLUDED_THERE};
 use crate::rsync::{Abilities, DIRS_BYTES_MAX, Endpoint, Presence, Way};
 use step::{Dir, PATTERNS_MAX, Sending, Step};
 
@@ -107,7 +108,12 @@ fn refused() -> Failure {
 
 /// A path that could not be delivered.
 pub fn failure(path: &RelPath, message: &str) -> PathFailure {
-    PathFailure::new(path.clone(), message)
+    let PathFailure { path, failure } = PathFailure::new(path.clone(), message);
+    let failure = match message == EXCLUDED_THERE {
+        true => failure.advising(EXCLUDED_ADVICE),
+        false => failure,
+    };
+    PathFailure { path, failure }
 }
 
 impl Facts<'_> {

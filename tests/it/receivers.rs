@@ -198,6 +198,15 @@ fn what_a_daemon_excludes_fails_alone() {
     mirror.write("d/f", "1");
     wait_for_content(&daemon.data.join("d/f"), "1");
     mirror.wait_for_output("its rsyncd.conf excludes this name");
+    mirror.wait_for_output("exclude it here too (<filter>), or take it out of \"exclude\" there");
+    // What is neither here nor there is no trouble.
+    fs::remove_file(mirror.at("a.tmp")).unwrap();
+    fs::remove_dir_all(mirror.at("cache")).unwrap();
+    mirror.write("b.tmp", "excluded there");
+    fs::remove_file(mirror.at("b.tmp")).unwrap();
+    wait_until("nothing fails any longer", || {
+        control::run(&mirror, "status", &[]).status.code() == Some(0)
+    });
     fs::rename(mirror.at("d/f"), mirror.at("d/g")).unwrap();
     wait_for_content(&daemon.data.join("d/g"), "1");
     wait_until("the old name is gone", || !daemon.data.join("d/f").exists());

@@ -41,8 +41,12 @@ const EXCLUDED: &[u8] = b"ERROR: daemon refused to receive ";
 /// The receiver's message about a directory that it did not delete. The kind of what should replace it follows.
 const BLOCKED: &[u8] = b"could not make way for new ";
 
-/// The advice for [`EXCLUDED`].
-const EXCLUDED_WORDS: &str = "its rsyncd.conf excludes this name: exclude it here too (<filter>), or take it out of \"exclude\" there";
+/// Why a name fails that the daemon's own configuration excludes.
+pub const EXCLUDED_THERE: &str = "its rsyncd.conf excludes this name";
+
+/// The advice for it.
+pub const EXCLUDED_ADVICE: &str =
+    "exclude it here too (<filter>), or take it out of \"exclude\" there";
 
 /// Messages of the sending side that do not contain the word "sender".
 const SENDERS: &[&str] = &["symlink has no referent: ", "cannot send long-named file "];
@@ -63,7 +67,7 @@ pub(super) fn read(line: &[u8], places: &RunPaths) -> Line {
     if contains(line, b"failed to set times on \"") || line.starts_with(b"file has vanished: ") {
         return Line::Harmless;
     }
-    let words = if line.starts_with(EXCLUDED) { EXCLUDED_WORDS.into() } else { words(line) };
+    let words = if line.starts_with(EXCLUDED) { EXCLUDED_THERE.into() } else { words(line) };
     match named(line).and_then(|shown| locate(shown, line, places)) {
         Some(path) if line.starts_with(BLOCKED) => Line::Blocked(path, words),
         Some(path) => Line::Failed(path, words),

@@ -76,7 +76,8 @@ fn commands_for_operators_need_no_standard_input() {
     let excludes = Excludes::default().with([b"/*.log".to_vec()]);
     let by_hand = |path: &str, presence| {
         let path = RelPath::new(path.as_bytes()).unwrap();
-        String::from_utf8(endpoint.plan_by_hand(&path, presence, &excludes).shell_line()).unwrap()
+        let run = endpoint.plan_by_hand(&path, presence, &excludes, Scope::Tree);
+        String::from_utf8(run.shell_line()).unwrap()
     };
     assert_eq!(
         by_hand("", Presence::Directory),
@@ -90,6 +91,20 @@ fn commands_for_operators_need_no_standard_input() {
         by_hand("a/gone", Presence::Absent),
         "cd /srv/www && rsync '--exclude=/*.log' -artuz --delete -r --force --include=/a/ --include=/a/gone \
          '--include=/a/gone/***' '--exclude=*' -- ./ host::m/"
+    );
+    let gone = RelPath::new(b"a/gone").unwrap();
+    let alone = |presence| {
+        let run = endpoint.plan_by_hand(&gone, presence, &excludes, Scope::Entry);
+        String::from_utf8(run.shell_line()).unwrap()
+    };
+    assert_eq!(
+        alone(Presence::Absent),
+        "cd /srv/www && rsync '--exclude=/*.log' -artuz --delete -r --include=/a/ --include=/a/gone \
+         '--exclude=*' -- ./ host::m/"
+    );
+    assert_eq!(
+        alone(Presence::Directory),
+        "cd /srv/www && rsync -artuz --no-r -d -R -- ./a/gone host::m/"
     );
 }
 
