@@ -4,6 +4,7 @@
 mod machine;
 mod remote;
 mod report;
+mod same_place;
 mod trial;
 
 use std::ffi::OsString;
@@ -116,7 +117,9 @@ fn examine_remotes(args: &DoctorArgs, mirrors: &[MirrorConfig]) -> Vec<Section> 
     let next = || lock(&waiting).next();
     let work = || {
         while let Some(task) = next() {
-            _ = task.findings.set(remote::examine(args, task.mirror, task.remote));
+            let mut findings = remote::examine(args, task.mirror, task.remote);
+            findings.extend(same_place::examine(mirrors, task.mirror, task.remote));
+            _ = task.findings.set(findings);
         }
     };
     std::thread::scope(|scope| {

@@ -163,3 +163,19 @@ fn state_of_a_configuration_that_is_gone_is_named_with_the_command_that_removes_
     let gone = format!("belongs to {}, which is gone", mirror.config.display());
     assert!(text.contains(&gone) && text.contains("do: rm -r "), "{text}");
 }
+
+#[test]
+fn two_watch_paths_with_one_module_are_found_although_their_hosts_are_written_differently() {
+    let remote = Rsyncd::start();
+    let dir = TestDir::new();
+    let first = Setup { remotes: vec![("127.0.0.1".into(), "data".into())], ..Setup::to(&remote) };
+    let second = format!("</localpath>\n<localpath watch=\"{}\">", dir.dir("second").display());
+    let second = format!("{second}<remote ip=\"localhost\" name=\"data\"/>");
+    let output = examine(&Setup { more_remotes: second, ..first });
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(
+        text(&output).contains("goes to the same module of the same machine"),
+        "{}",
+        text(&output)
+    );
+}
