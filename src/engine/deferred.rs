@@ -35,28 +35,66 @@ const CONFIRM_SPAN: Duration = Duration::from_secs(16);
 /// How many kinds of conditions there are.
 pub const KINDS: usize = 7;
 
+/// A condition without its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ConditionKind {
+    At,
+    Answered,
+    Quiet,
+    Deletions,
+    Decided,
+    MovedOn,
+    Confirmed,
+}
+
 impl Condition {
-    /// The index of its kind, and its time.
-    fn parts(self) -> (usize, Now) {
+    /// Its kind, and its time.
+    fn parts(self) -> (ConditionKind, Now) {
         match self {
-            Self::At(due) => (AT, due),
-            Self::Answered(due) => (ANSWERED, due),
-            Self::Quiet => (QUIET, Now::ZERO),
-            Self::Deletions => (DELETIONS, Now::ZERO),
-            Self::Confirmed(due) => (CONFIRMED, due),
-            Self::Decided => (DECIDED, Now::ZERO),
-            Self::MovedOn(due) => (MOVED_ON, due),
+            Self::At(due) => (ConditionKind::At, due),
+            Self::Answered(due) => (ConditionKind::Answered, due),
+            Self::Quiet => (ConditionKind::Quiet, Now::ZERO),
+            Self::Deletions => (ConditionKind::Deletions, Now::ZERO),
+            Self::Decided => (ConditionKind::Decided, Now::ZERO),
+            Self::MovedOn(due) => (ConditionKind::MovedOn, due),
+            Self::Confirmed(due) => (ConditionKind::Confirmed, due),
         }
     }
 }
 
-const AT: usize = 0;
-const ANSWERED: usize = 1;
-const QUIET: usize = 2;
-const DELETIONS: usize = 3;
-const CONFIRMED: usize = 4;
-const DECIDED: usize = 5;
-const MOVED_ON: usize = 6;
+impl ConditionKind {
+    const ALL: [Self; KINDS] = [
+        Self::At,
+        Self::Answered,
+        Self::Quiet,
+        Self::Deletions,
+        Self::Decided,
+        Self::MovedOn,
+        Self::Confirmed,
+    ];
+
+    /// The kinds whose items wait for a time alone, unless something is reported earlier.
+    const TIMED: [Self; 2] = [Self::At, Self::MovedOn];
+
+    /// From when on it is met; `None` if another event has to come first.
+    fn met(self, outlook: Outlook) -> Option<Now> {
+        match self {
+            Self::At | Self::MovedOn => Some(Now::ZERO),
+            Self::Answered | Self::Confirmed => outlook.answers,
+            Self::Quiet => outlook.quiet,
+            Self::Deletions => outlook.deletions,
+            Self::Decided => outlook.decided,
+        }
+    }
+
+    /// True when what waits is an undelivered change. The other items were delivered, and are only checked again.
+    fn is_change(self) -> bool {
+        match self {
+            Self::At | Self::Deletions | Self::Decided | Self::MovedOn => true,
+            Self::Answered | Self::Quiet | Self::Confirmed => false,
+        }
+    }
+}
 
 /// From when on each condition is met; `None` if another event has to come first.
 #[derive(Debug, Clone, Copy, Default)]
@@ -112,12 +150,12 @@ impl Deferred {
     pub fn defer(&mut self, condition: Condition, item: &Item) {
         let (kind, due) = condition.parts();
         let entry = Entry { due, mark: item.mark, is_parent: false };
-        self.kinds[kind].insert(item.path.clone(), entry);
+        self.of_mut(kind).insert(item.path.clone(), entry);
     }
 
     /// Defers a recheck of the item and of the directories above it, which rsync sends along. Returns the item that covers it.
     pub fn recheck(&mut self, due: Now, item: &Item) -> Item {
-        let waiting = &mut self.kinds[ANSWERED];
+        let waiting = self.of_mut(ConditionKind::Answered);
         let only = |mark| Mark { recheck: Recheck::Only, ..mark };
         let entry = Entry { due, mark: only(item.mark), is_parent: false };
         let covered_by = waiting.insert(item.path.clone(), entry);
@@ -135,14 +173,14 @@ impl Deferred {
 
     /// Lets all rechecks wait until `due` at least.
     pub fn put_off_rechecks(&mut self, due: Now) {
-        let waiting = &mut self.kinds[ANSWERED];
+        let waiting = self.of_mut(ConditionKind::Answered);
         waiting.paths.values_mut().for_each(|entry| entry.due = entry.due.max(due));
         waiting.find_limits();
     }
 
     /// When the path, or the nearest one above it, is rechecked.
     pub fn recheck_due_above(&self, path: &RelPath) -> Option<Now> {
-        let waiting = &self.kinds[ANSWERED];
+        let waiting = self.of(ConditionKind::Answered);
         let mut above = (!waiting.paths.is_empty()).then(|| path.clone());
         while let Some(path) = above {
             if let Some(entry) = waiting.paths.get(&path).filter(|entry| !entry.is_parent) {
@@ -155,7 +193,7 @@ impl Deferred {
 
     /// The rechecks of the path and below it, each with when it is due.
     pub fn rechecks_within(&self, path: &RelPath) -> Vec<(Now, Item)> {
-        let within = self.kinds[ANSWERED].within(path);
+        let within = self.of(ConditionKind::Answered).within(path);
         let own = within.filter(|(_, entry)| !entry.is_parent);
         own.map(|(path, entry)| (entry.due, Item { path: path.clone(), mark: entry.mark }))
             .collect()
@@ -163,7 +201,7 @@ impl Deferred {
 
     /// Forgets the retry of the path if `item`, which was delivered, covers it.
     pub fn delivered(&mut self, item: &Item, path: &RelPath) {
-        let waiting = &mut self.kinds[AT];
+        let waiting = self.of_mut(ConditionKind::At);
         if waiting.paths.get(path).is_some_and(|entry| item.covers(path, entry.mark)) {
             waiting.paths.remove(path);
         }
@@ -171,7 +209,7 @@ impl Deferred {
 
     /// Makes all confirmations due at `due` at the latest.
     pub fn confirm_soon(&mut self, due: Now) {
-        let Waiting { earliest, latest, .. } = &mut self.kinds[CONFIRMED];
+        let Waiting { earliest, latest, .. } = self.of_mut(ConditionKind::Confirmed);
         for limit in [earliest, latest] {
             *limit = limit.map(|limit| limit.min(due));
         }
@@ -179,45 +217,45 @@ impl Deferred {
 
     /// How many deliveries are to be confirmed.
     pub fn unconfirmed(&self) -> usize {
-        self.kinds[CONFIRMED].paths.len()
+        self.of(ConditionKind::Confirmed).paths.len()
     }
 
     /// When this very path is due, if it waits for a time.
     pub fn due_at(&self, path: &RelPath) -> Option<Now> {
-        let due = |kind: usize| self.kinds[kind].paths.get(path).map(|entry| entry.due);
-        [AT, MOVED_ON].into_iter().filter_map(due).min()
+        let due = |kind| self.of(kind).paths.get(path).map(|entry| entry.due);
+        ConditionKind::TIMED.into_iter().filter_map(due).min()
     }
 
     /// When the path, or the tree that covers it, becomes pending by its time.
     pub fn due_above(&self, path: &RelPath) -> Option<Now> {
-        let due = |kind: usize| self.kinds[kind].covering(path).map(|entry| entry.due);
-        [AT, MOVED_ON].into_iter().filter_map(due).min()
+        let due = |kind| self.of(kind).covering(path).map(|entry| entry.due);
+        ConditionKind::TIMED.into_iter().filter_map(due).min()
     }
 
     /// True for a name of an undone move, while it is not reported what became of its file.
     pub fn moves_on(&self, path: &RelPath) -> bool {
-        self.kinds[MOVED_ON].paths.contains_key(path)
+        self.of(ConditionKind::MovedOn).paths.contains_key(path)
     }
 
     /// Makes a path that waits for a time due at `due` at the latest; false when it waits for none.
     pub fn bring_forward(&mut self, due: Now, path: &RelPath) -> bool {
-        let kinds = [AT, MOVED_ON].map(|kind| self.kinds[kind].bring_forward(due, path));
+        let kinds = ConditionKind::TIMED.map(|kind| self.of_mut(kind).bring_forward(due, path));
         kinds.contains(&true)
     }
 
     /// The earliest time at which something may become pending.
     pub fn next_due(&self, outlook: Outlook) -> Option<Now> {
-        (0..KINDS).filter_map(|kind| self.due(kind, outlook)).min()
+        ConditionKind::ALL.into_iter().filter_map(|kind| self.due(kind, outlook)).min()
     }
 
     /// Takes out what is due.
     pub fn take_due(&mut self, now: Now, outlook: Outlook) -> Vec<Item> {
         let mut items = Vec::new();
-        for kind in 0..KINDS {
+        for kind in ConditionKind::ALL {
             if self.due(kind, outlook).is_some_and(|due| due <= now) {
                 // One run confirms everything that was delivered before it.
-                let until = if kind == CONFIRMED { Now::MAX } else { now };
-                self.kinds[kind].take_due(until, &mut items);
+                let until = if kind == ConditionKind::Confirmed { Now::MAX } else { now };
+                self.of_mut(kind).take_due(until, &mut items);
             }
         }
         items
@@ -231,8 +269,8 @@ impl Deferred {
 
     /// What a flush waits for: everything but rechecks.
     pub fn unsettled(&self) -> impl Iterator<Item = &RelPath> {
-        let kinds = self.kinds.iter().enumerate().filter(|(kind, _)| *kind != ANSWERED);
-        kinds.flat_map(|(_, waiting)| waiting.paths.keys())
+        let kinds = ConditionKind::ALL.into_iter().filter(|kind| *kind != ConditionKind::Answered);
+        kinds.flat_map(|kind| self.of(kind).paths.keys())
     }
 
     /// How many items there are.
@@ -242,15 +280,13 @@ impl Deferred {
 
     /// A directory with deletions that wait until they are allowed.
     pub fn owes_deletions(&self) -> Option<&RelPath> {
-        self.kinds[DELETIONS].paths.keys().next()
+        self.of(ConditionKind::Deletions).paths.keys().next()
     }
 
-    /// How many of them are undelivered changes. The others were delivered, and are only checked again.
+    /// How many of them are undelivered changes.
     pub fn changes(&self) -> usize {
-        [AT, DELETIONS, DECIDED, MOVED_ON]
-            .into_iter()
-            .map(|kind| self.kinds[kind].paths.len())
-            .sum()
+        let kinds = ConditionKind::ALL.into_iter().filter(|kind| kind.is_change());
+        kinds.map(|kind| self.of(kind).paths.len()).sum()
     }
 
     /// Keeps at most `max` items: the condition with the most paths replaces its deepest ones by their directories' trees.
@@ -262,13 +298,21 @@ impl Deferred {
         }
     }
 
-    fn due(&self, kind: usize, outlook: Outlook) -> Option<Now> {
-        let Waiting { earliest, latest, .. } = self.kinds[kind];
-        let due = if kind == CONFIRMED { latest?.min(earliest? + CONFIRM_SPAN) } else { earliest? };
-        let Outlook { answers, quiet, deletions, decided } = outlook;
-        let any = Some(Now::ZERO);
-        let met = [any, answers, quiet, deletions, answers, decided, any];
-        met[kind].map(|met| met.max(due))
+    fn due(&self, kind: ConditionKind, outlook: Outlook) -> Option<Now> {
+        let Waiting { earliest, latest, .. } = *self.of(kind);
+        let due = match kind {
+            ConditionKind::Confirmed => latest?.min(earliest? + CONFIRM_SPAN),
+            _ => earliest?,
+        };
+        kind.met(outlook).map(|met| met.max(due))
+    }
+
+    fn of(&self, kind: ConditionKind) -> &Waiting {
+        &self.kinds[kind as usize]
+    }
+
+    fn of_mut(&mut self, kind: ConditionKind) -> &mut Waiting {
+        &mut self.kinds[kind as usize]
     }
 }
 

@@ -1,5 +1,5 @@
 //! Runs the steps of a plan, and gives each step its preview, its listing, or the path that made its run fail.
-//! Decides nothing; `plan/step.rs` decides which steps follow.
+//! Decides only what has failed, and who clears a directory out of the way; `plan/step.rs` decides which steps follow.
 
 use std::collections::HashSet;
 
