@@ -132,6 +132,13 @@ pub struct Failing {
     pub failure: Failure,
 }
 
+impl Failing {
+    /// When it is retried if its cause may be gone.
+    fn sooner(&self) -> Now {
+        self.failed + self.pause / 4
+    }
+}
+
 /// The paths of one remote that failed, by path.
 #[derive(Debug, Default)]
 pub struct FailingPaths {
@@ -256,9 +263,14 @@ impl FailingPaths {
         siblings.retain(|path| path.parent().as_ref() == Some(directory));
         let sooner = |path: RelPath| {
             let failing = self.paths.get(&path).filter(|failing| failing.failed < began)?;
-            Some((path, failing.failed + failing.pause / 4))
+            Some((path, failing.sooner()))
         };
         siblings.into_iter().filter_map(sooner).collect()
+    }
+
+    /// All entries, each with an earlier time for its retry.
+    pub fn all_sooner(&self) -> Vec<(RelPath, Now)> {
+        self.paths.iter().map(|(path, failing)| (path.clone(), failing.sooner())).collect()
     }
 
     /// Failing paths at or below the path.

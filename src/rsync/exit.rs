@@ -205,7 +205,7 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &RunPaths) 
     }
     let reason = reason(&text, code);
     if is_full(&text) {
-        return denied(format!("cannot store anything: {reason}"), "look at its disk".into());
+        return denied(format!("{NO_ROOM}: {reason}"), "look at its disk".into());
     }
     if let (5 | 10 | 12 | 35, Some(proxy)) = (code, places.proxy) {
         let advice = format!(
@@ -221,6 +221,14 @@ pub fn judge(ending: Ending, stderr: &[u8], truncated: bool, places: &RunPaths) 
             Outcome::Failed(Failure::new(FailureKind::Options, code, reason))
         }
     }
+}
+
+/// Begins the reason of a failure of a full disk.
+const NO_ROOM: &str = "cannot store anything";
+
+/// True when a run ended because the remote's disk has no room for a file.
+pub fn lacks_room(failure: &Failure) -> bool {
+    failure.reason.starts_with(NO_ROOM)
 }
 
 /// True when the operator's `--max-delete` stopped the receiver's deletions.

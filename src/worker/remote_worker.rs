@@ -185,7 +185,7 @@ impl RemoteWorker {
         told: &dyn Fn(Progress),
         tally: &Tally,
     ) -> (JobReport, Option<Observation>) {
-        let running_job = RunningJob::new(told, tally, known_until);
+        let running_job = RunningJob::new(job.kind, told, tally, known_until);
         if self.sessions().are_stopped() {
             return (JobReport::nothing(Verdict::Stopped), None);
         }

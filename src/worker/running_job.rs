@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use super::Progress;
 use super::tally::Tally;
+use crate::engine::JobKind;
 use crate::path::RelPath;
 
 /// One running job.
 pub struct RunningJob<'a> {
+    /// What it does.
+    pub kind: JobKind,
     told: &'a dyn Fn(Progress),
     is_waiting: Cell<bool>,
     /// A run was aborted, and another run did its work.
@@ -28,8 +31,14 @@ pub struct RunningJob<'a> {
 
 impl<'a> RunningJob<'a> {
     /// A job that begins; `told` receives its progress, and `tally` counts what it sends.
-    pub fn new(told: &'a dyn Fn(Progress), tally: &'a Tally, known_until: Duration) -> Self {
+    pub fn new(
+        kind: JobKind,
+        told: &'a dyn Fn(Progress),
+        tally: &'a Tally,
+        known_until: Duration,
+    ) -> Self {
         Self {
+            kind,
             told,
             is_waiting: Cell::default(),
             aborted: Cell::default(),
@@ -73,7 +82,7 @@ mod tests {
         let said = RefCell::new(Vec::new());
         let told = |progress| said.borrow_mut().push(progress);
         let tally = Tally::default();
-        let job = RunningJob::new(&told, &tally, Duration::ZERO);
+        let job = RunningJob::new(JobKind::Batch, &told, &tally, Duration::ZERO);
         job.works();
         job.open(Vec::new());
         job.waits();

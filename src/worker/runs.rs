@@ -10,22 +10,25 @@ use super::sessions::Connected;
 use super::shards::stat;
 use crate::change::Scope;
 use crate::directory::entries;
+use crate::engine::JobKind;
 use crate::failure::code;
 use crate::path::RelPath;
-use crate::rsync::exit::{Outcome, lacking};
+use crate::rsync::exit::{Outcome, lacking, lacks_room};
 use crate::rsync::{Abilities, PreviewAnswer, RunKind, input};
 
 /// Runs rsync for one job.
 pub struct Runs<'a> {
     remote: &'a RemoteContext,
     abilities: Abilities,
+    /// The job sends one large file.
+    is_large: bool,
     job: &'a RunningJob<'a>,
 }
 
 impl<'a> Runs<'a> {
     /// Nothing has run yet.
     pub fn new(remote: &'a RemoteContext, abilities: Abilities, job: &'a RunningJob<'a>) -> Self {
-        Self { remote, abilities, job }
+        Self { remote, abilities, is_large: job.kind == JobKind::Large, job }
     }
 
     /// Asks which of these the remote lacks, and which are extraneous there; changes nothing.
@@ -70,6 +73,10 @@ impl<'a> Runs<'a> {
             Outcome::Failed(failure) if is_move(&run.kind) && failure.code == code::FILE_IO => {
                 let reason = "the remote cannot receive it in its directory there".to_owned();
                 RunResult { all_failed: Some(reason), ..RunResult::default() }
+            }
+            // There may still be room for small files.
+            Outcome::Failed(failure) if self.is_large && lacks_room(&failure) => {
+                RunResult { all_failed: Some(failure.reason), ..RunResult::default() }
             }
             outcome => {
                 // When a comparison of whole directories is repeated, it removes leftovers.

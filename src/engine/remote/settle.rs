@@ -112,6 +112,9 @@ impl RemoteState {
         if !self.flights.is_empty() && now - outage.since >= CONNECTIONS_OUTLIVE {
             actions.push(Action::Abort(self.setup.id));
         }
+        for (path, due) in self.failing.all_sooner() {
+            self.deferred.bring_forward(due.max(now), &path);
+        }
         let waiting = self.waiting() + flight.items.len();
         if flight.kind.is_question() && self.has_undelivered() {
             self.contact.doubt(outage);

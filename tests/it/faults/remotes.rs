@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::control;
 use crate::support::forwarder::Forwarder;
 use crate::support::mirror::{Mirror, Setup};
 use crate::support::rsyncd::{Options, Rsyncd};
@@ -166,6 +167,25 @@ fn a_full_remote_is_said_once_and_made_good_when_there_is_room() {
     two.is_said_and_mended("cannot store anything: ", || disk.empty());
     assert!(two.mirror.output().contains("No space left on device"));
     drop(disk);
+}
+
+#[test]
+fn a_file_that_is_larger_than_the_free_space_keeps_nothing_else_back() {
+    let daemon = Rsyncd::start();
+    let Some(disk) = Tmpfs::mount(&daemon.data, "size=4m") else { return };
+    let mirror = Mirror::start(&Setup { params: "-a".into(), ..Setup::to(&daemon) });
+    mirror.write("large", vec![b'x'; 8 << 20]);
+    mirror.wait_for_output("large could not be sent to");
+    for i in 0..10 {
+        mirror.write(format!("beside/{i}"), "x");
+        wait_for_content(&daemon.at(format!("beside/{i}")), "x");
+    }
+    let output = mirror.output();
+    assert!(output.contains("No space left on device"), "{output}");
+    assert_eq!(output.matches("ERROR").count(), 1, "{output}");
+    disk.resize("16m");
+    control::run(&mirror, "retry", &[]);
+    wait_until_same(&mirror.source, &daemon.data, SOON, "when there is room");
 }
 
 #[test]

@@ -43,6 +43,12 @@ impl Tmpfs {
         rustix::mount::mount_remount(&self.0, flags, "").unwrap();
     }
 
+    /// Gives it another size.
+    pub fn resize(&self, size: &str) {
+        let data = std::ffi::CString::new(format!("size={size}")).unwrap();
+        rustix::mount::mount_remount(&self.0, MountFlags::empty(), data.as_c_str()).unwrap();
+    }
+
     /// Fills all free space.
     pub fn fill(&self) {
         let mut ballast = fs::File::create(self.ballast()).unwrap();
