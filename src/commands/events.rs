@@ -178,10 +178,13 @@ fn sentence(told: &PathEvent) -> String {
         }
         Stage::Delivered => {
             let took = told.took_ms.map_or_else(String::new, |ms| format!(" after {ms} ms"));
-            format!("delivered to {remote}{took}")
+            format!("delivered to {remote}{took}{}", why(", and "))
         }
         Stage::Failed => format!("could not be sent to {remote}{}", why(": ")),
-        Stage::Returned => format!("not done by this job: pending for {remote} again"),
+        Stage::Returned => {
+            let why = told.why.as_deref().unwrap_or("not done by this job");
+            format!("{why}: pending for {remote} again")
+        }
         Stage::Dropped => {
             let dropped = counted(told.dropped.unwrap_or(0), "event is", "events are");
             format!("{dropped} left out{}", why(": "))
@@ -253,6 +256,15 @@ mod tests {
         assert_eq!(text(&job), "job 7        '/w/a b': leaves for h::m with everything below it");
         let delivered = PathEvent { took_ms: Some(31), ..told(Stage::Delivered) };
         assert_eq!(text(&delivered), "job 7        '/w/a b': delivered to h::m after 31 ms");
+        let confirmed = PathEvent { why: Some("pending again: to confirm it".into()), ..delivered };
+        let line = "job 7        '/w/a b': delivered to h::m after 31 ms, and pending again: to confirm it";
+        assert_eq!(text(&confirmed), line);
+        let returned = told(Stage::Returned);
+        let line = "job 7        '/w/a b': not done by this job: pending for h::m again";
+        assert_eq!(text(&returned), line);
+        let returned = PathEvent { why: Some("to be confirmed".into()), ..returned };
+        let line = "job 7        '/w/a b': to be confirmed: pending for h::m again";
+        assert_eq!(text(&returned), line);
         let why = Some("they came faster than they were read".into());
         let dropped =
             PathEvent { what: Stage::Dropped, dropped: Some(3), why, ..PathEvent::default() };

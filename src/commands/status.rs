@@ -17,6 +17,7 @@ use crate::control::client::{CallError, Connection, PATIENCE};
 use crate::control::instances;
 use crate::control::protocol::{Answer, Command};
 use crate::failure::DELETIONS_REFUSED_ADVICE;
+use crate::failure::code::UNKNOWN;
 use crate::ground::counted::{counted, paths};
 use crate::ground::time::ago;
 use crate::snapshot::health::{Health, HealthThresholds, Level};
@@ -319,7 +320,7 @@ fn details(remote: &RemoteStatus, now_ms: u64) -> String {
             _ => "one is under way".into(),
         };
         let code = match down.code {
-            0 => String::new(),
+            0 | UNKNOWN => String::new(),
             code => format!("rsync exit code {code}; "),
         };
         let tries = counted(down.tries, "try", "tries");
@@ -460,6 +461,16 @@ mod tests {
         let lines = lines(&snapshot(vec![synced, remote(None)]));
         let lasts: Vec<&str> = lines[2..5].iter().filter_map(|it| it.rsplit("  ").next()).collect();
         assert_eq!(lasts, ["full sync", "1 h 35 min ago", "-"], "{lines:?}");
+    }
+
+    #[test]
+    fn a_run_that_was_ended_has_no_exit_code() {
+        let reason = "no progress for 315 s".into();
+        let down = Down { code: UNKNOWN, tries: 1, reason, ..Down::default() };
+        let down = Some(down);
+        let remote = RemoteStatus { down, state: SyncState::Down, ..RemoteStatus::default() };
+        let text = details(&remote, 1_000_000_000);
+        assert!(text.starts_with("        why: no progress for 315 s (1 try, "), "{text}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::destination::Destination;
 use crate::failure::FailureKind;
 use crate::filter::Filter;
 use crate::ground::absolute::absolute;
+use crate::ground::counted;
 use crate::path::RelPath;
 use crate::rsync::differences::{
     Aspect, Comparison, Difference, Effect, Verification, read_differences,
@@ -32,17 +33,17 @@ const OUTPUT_MAX: usize = 256 << 20;
 /// The least stall limit: a comparison may read for a long time before it prints anything.
 const STALL_MIN: Duration = Duration::from_secs(600);
 
-/// How many deletions `--repair` makes without `--confirm-deletions`.
+/// How many deletions `--repair` makes without `--confirm-deletions`; its help names the number.
 const DELETIONS_MAX: usize = 1_000;
 
-/// Exit code: a remote could not be compared.
+/// Exit code: a remote could not be compared, or not be repaired.
 const NOT_COMPARED: u8 = 2;
 
 /// Compare the copies with the tree; print what differs, and in what respect.
 ///
 /// Works with and without a running instance. May list a change that is just being delivered: run it again, or run `sersync2 flush`
-/// first. Exit code: 0 equal (or repaired); 1 something differs; 2 a remote could not be compared; 3 the configuration cannot be used;
-/// 64 wrong usage.
+/// first. Exit code: 0 equal (or repaired); 1 something differs; 2 a remote could not be compared or not be repaired; 3 the configuration
+/// cannot be used; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 verify", bin_name = "sersync2 verify")]
 pub struct VerifyArgs {
@@ -58,7 +59,7 @@ pub struct VerifyArgs {
     #[arg(long)]
     checksum: bool,
 
-    /// Make the copies equal to the tree
+    /// Make the copies equal to the tree; refused if more than 1,000 paths would be deleted
     #[arg(long)]
     repair: bool,
 
@@ -79,7 +80,27 @@ pub struct VerifyArgs {
 struct Compared {
     root: PathBuf,
     remote: String,
-    result: Result<Vec<Difference>, String>,
+    result: Result<Vec<Difference>, Undone>,
+}
+
+/// What could not be done for a remote, and why.
+enum Undone {
+    Comparison(String),
+    Repair(String),
+}
+
+impl Undone {
+    fn words(&self) -> &'static str {
+        match self {
+            Self::Comparison(_) => "NOT COMPARED",
+            Self::Repair(_) => "NOT REPAIRED",
+        }
+    }
+
+    fn reason(&self) -> &str {
+        let (Self::Comparison(reason) | Self::Repair(reason)) = self;
+        reason
+    }
 }
 
 impl Compared {
@@ -132,7 +153,7 @@ fn compare_all(args: &VerifyArgs) -> Result<Vec<Compared>, String> {
             let endpoint = endpoint_of(mirror, remote);
             let name = endpoint.destination().to_string();
             if args.remote.as_ref().is_none_or(|wanted| *wanted == name) {
-                let usable = usable(args, mirror, remote);
+                let usable = usable(args, mirror, remote).map_err(Undone::Comparison);
                 let result = usable.and_then(|()| compare(args, &endpoint, &filter, &below));
                 compared.push(Compared { root: mirror.watch.clone(), remote: name, result });
             }
@@ -179,10 +200,10 @@ fn compare(
     endpoint: &Endpoint,
     filter: &Filter,
     path: &RelPath,
-) -> Result<Vec<Difference>, String> {
+) -> Result<Vec<Difference>, Undone> {
     let comparison = if args.checksum { Comparison::Checksum } else { Comparison::Quick };
     let tells = Verification { comparison, effect: Effect::Nothing };
-    let found = run_verification(endpoint, filter, path, tells)?;
+    let found = run_verification(endpoint, filter, path, tells).map_err(Undone::Comparison)?;
     if args.repair && !found.is_empty() {
         let is_gone = |it: &&Difference| it.aspects.contains(&Aspect::Extraneous);
         let gone = found.iter().filter(is_gone).count();
@@ -193,13 +214,14 @@ fn compare(
                 || preflight::unmounted_around(&here).is_some()
         };
         if !args.confirm_deletions && (gone > DELETIONS_MAX || gone > 0 && is_doubtful()) {
-            return Err(format!(
-                "{gone} paths would be deleted there: is {} what it should be? If so, add --confirm-deletions",
+            return Err(Undone::Repair(format!(
+                "{} would be deleted there: is {} what it should be? If so, add --confirm-deletions",
+                counted::paths(gone as u64),
                 here.display()
-            ));
+            )));
         }
         let repairs = Verification { comparison, effect: Effect::Repair };
-        run_verification(endpoint, filter, path, repairs)?;
+        run_verification(endpoint, filter, path, repairs).map_err(Undone::Repair)?;
     }
     Ok(found)
 }
@@ -237,7 +259,11 @@ fn run_verification(
         Outcome::Partial { failed, .. } => {
             let first =
                 failed.first().map_or_else(String::new, |(path, why)| format!("{path}: {why}"));
-            return Err(format!("not everything could be compared: {first}"));
+            let done = match verification.effect {
+                Effect::Nothing => "compared",
+                Effect::Repair => "repaired",
+            };
+            return Err(format!("not everything could be {done}: {first}"));
         }
         Outcome::Failed(failure) if failure.kind == FailureKind::Denied => {
             return Err(format!("the remote {}", failure.clause()));
@@ -260,7 +286,7 @@ fn text_of(args: &VerifyArgs, all: &[Compared]) -> String {
     for compared in all {
         text += &format!("{} -> {}: ", compared.root.display(), compared.remote);
         match &compared.result {
-            Err(reason) => text += &format!("NOT COMPARED: {reason}\n"),
+            Err(undone) => text += &format!("{}: {}\n", undone.words(), undone.reason()),
             Ok(differences) if differences.is_empty() => text += "equal\n",
             Ok(differences) => {
                 let done = if args.repair { "repaired: " } else { "" };
@@ -303,7 +329,7 @@ fn json_of(args: &VerifyArgs, all: &[Compared]) -> String {
                 "remote": compared.remote,
             });
             match &compared.result {
-                Err(reason) => value["error"] = reason.as_str().into(),
+                Err(undone) => value["error"] = undone.reason().into(),
                 Ok(differences) => {
                     let each = differences
                         .iter()

@@ -70,6 +70,17 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// The same for a file that was loaded before: it need not be named.
+    #[must_use]
+    pub fn of_known_file(self) -> Self {
+        match self {
+            Self::Read { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Self::Read { path, source, help: "; put it back" }
+            }
+            error => error,
+        }
+    }
+
     /// The same for a log, which more people read than the file.
     pub fn log_lines(&self) -> Vec<String> {
         match self {

@@ -307,7 +307,8 @@ fn check_event_log(
     let path = outside(&element.field("path"), "the path of the event log", mirrors, values);
     let known = [("text", EventFormat::Text), ("json", EventFormat::Json)];
     let format = values.one_of(&element.field("format"), &known, EventFormat::Text);
-    Some(EventLogConfig { path: path?, format, what: check_kinds(&element.field("what"), values) })
+    let what = check_kinds(&element.field("what"), values);
+    Some(EventLogConfig { path: path?, format, what })
 }
 
 fn check_kinds(field: &Field, values: &mut Values<'_>) -> EventKinds {

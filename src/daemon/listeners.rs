@@ -1,6 +1,7 @@
 //! Sends events about each path to the clients that listen at the control socket. Costs nothing without a listener.
 //! A slow listener delays nobody: events that it does not read in time are dropped and counted.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -10,6 +11,7 @@ use crate::config::ChangeSwitches;
 use crate::control::event::{PathEvent, Stage};
 use crate::control::protocol::{Answer, write_path};
 use crate::control::server::{Listener, Reply};
+use crate::engine::pending::Recheck;
 use crate::engine::{Event, Job, JobReport, Settled};
 use crate::filter::{Filter, Rule};
 use crate::ground::lock::lock;
@@ -72,6 +74,17 @@ impl Drop for Listeners {
 fn tell(listeners: &mut [Listener], told: PathEvent) {
     let line = Answer::Event { event: Box::new(told) }.to_line();
     listeners.iter_mut().for_each(|listener| listener.tell(&line));
+}
+
+/// Why a path that was delivered is pending again.
+fn why_pending_again(recheck: Recheck) -> &'static str {
+    match recheck {
+        Recheck::No => "pending again: what only the remote has is still to be deleted",
+        Recheck::Only | Recheck::Also => {
+            "pending again: a run that was cut off may damage the copy"
+        }
+        Recheck::Confirm => "pending again: to confirm it",
+    }
 }
 
 /// Words the reason why the watch thread ignores a change.
@@ -235,12 +248,23 @@ impl Mirror {
         let watch = self.watch_of_remote(settled.remote);
         let took = settled.pending_since.map(|since| self.now().saturating_sub(since));
         let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        let delivered = settled.delivered.iter().chain(&settled.withheld);
-        let delivered = delivered.map(|item| (item, Stage::Delivered, took_ms));
-        let returned = settled.returned.iter().map(|item| (item, Stage::Returned, None));
-        for (item, what, took_ms) in delivered.chain(returned) {
-            let scope = Some(item.mark.scope.name().into());
-            let told = PathEvent { what, took_ms, scope, ..of_path(&watch, &item.path) };
+        let rechecks = settled.returned.iter().map(|item| (&item.path, item.mark.recheck));
+        let rechecks: HashMap<&RelPath, Recheck> = rechecks.collect();
+        let delivered = || settled.delivered.iter().chain(&settled.withheld);
+        let paths: HashSet<&RelPath> = delivered().map(|item| &item.path).collect();
+        let delivered = delivered().map(|item| {
+            let why = rechecks.get(&item.path).map(|recheck| why_pending_again(*recheck));
+            (item, Stage::Delivered, took_ms, why)
+        });
+        // One event for each path: what was delivered was not left undone.
+        let returned = settled.returned.iter().filter(|item| !paths.contains(&item.path));
+        let returned = returned.map(|item| {
+            let why = (item.mark.recheck == Recheck::Confirm).then_some("to be confirmed");
+            (item, Stage::Returned, None, why)
+        });
+        for (item, what, took_ms, why) in delivered.chain(returned) {
+            let (scope, why) = (Some(item.mark.scope.name().into()), why.map(str::to_owned));
+            let told = PathEvent { what, took_ms, scope, why, ..of_path(&watch, &item.path) };
             self.tell_of_job(told, settled.remote, settled.job.0);
         }
     }

@@ -210,7 +210,9 @@ impl Mirror {
         let full_sync = view.full_sync.as_ref().map(|view| self.full_sync(clock, id, view));
         let down = view.outage.as_ref().and_then(|outage| down(clock, &view, outage));
         let paused_until = self.controls.paused_until(id).flatten();
-        let failing = self.engine.failing(id).take(snapshot::FAILING_PATHS);
+        // An alert looks at what is in the fail log, so this comes first.
+        let of = |is: bool| self.engine.failing(id).filter(move |(_, it, _)| it.logged == is);
+        let failing = of(true).chain(of(false)).take(snapshot::FAILING_PATHS);
         let mut remote = RemoteStatus {
             id: id.0 as u64,
             name: self.teller.names.remotes.get(id.0).cloned().unwrap_or_default(),

@@ -200,7 +200,8 @@ impl Reload {
             let options = LoadOptions { plugin_alone: None, preflight, read_list };
             let loaded = match purpose {
                 Purpose::Apply | Purpose::DryRun => {
-                    config::load(&file, &options).map_err(RefusedConfiguration::from)
+                    let loaded = config::load(&file, &options);
+                    loaded.map_err(|error| RefusedConfiguration::from(error.of_known_file()))
                 }
                 Purpose::Lists => {
                     load_again(&in_force, &options).map_err(RefusedConfiguration::from)

@@ -17,6 +17,7 @@ use super::guard::Guard;
 use super::ledger::Ledger;
 use super::main_event::{MainEvent, ProcessEvent};
 use super::mirror::{Mirror, Parts};
+use super::notice::Names;
 use super::observer::{self, Observer};
 use super::plugins::Plugins;
 use super::progress::ProgressDisplay;
@@ -37,6 +38,7 @@ use crate::engine::pending::{Item, Mark};
 use crate::engine::{Engine, EngineSetup, Event, Extraneous, FullSyncCause};
 use crate::filter::Filter;
 use crate::ground::absolute::absolute;
+use crate::ground::counted::counted;
 use crate::ground::every::Every;
 use crate::ground::time::wall_ms;
 use crate::journal::{Journal, JournalLayout, Replay};
@@ -301,7 +303,8 @@ fn begin(
     }
     mirror.distrust_changed_roots(catches_up);
     if let Some(replay) = replay {
-        mirror.restore(restored(&replay, &roots_of_remotes, &sources));
+        let names = mirror.teller.names.clone();
+        mirror.restore(restored(&replay, &roots_of_remotes, &sources, &names));
     }
     if catches_up {
         mirror.look_for_changes_since_the_last_run(args.full_sync);
@@ -530,6 +533,7 @@ fn restored<'a>(
     replay: &'a Replay,
     roots: &'a [RootId],
     sources: &[Arc<Source>],
+    names: &'a Names,
 ) -> impl Iterator<Item = Event> + 'a {
     let ids = (0..sources.len()).map(RootId);
     let absent: Vec<_> =
@@ -538,7 +542,10 @@ fn restored<'a>(
         let remote = RemoteId(remote);
         let items = restored_items(replay.pending(remote));
         if !items.is_empty() {
-            log::info!("changes of the last run that are still to be delivered: {}", items.len());
+            let count = items.len() as u64;
+            let changes =
+                counted(count, "change of the last run is", "changes of the last run are");
+            log::info!("{changes} still to be delivered to {}", names.remote(remote));
         }
         // A path that was made again after its deletion is missing without a report.
         let made =

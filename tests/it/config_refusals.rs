@@ -128,6 +128,14 @@ fn numbers_that_are_none_are_refused_when_they_are_used() {
 }
 
 #[test]
+fn everything_wrong_with_the_event_log_is_said_at_once() {
+    let log = r#"<eventLog path="rel.log" format="txt" what="delivery"/></sersync>"#;
+    let words =
+        ["no absolute path", "expected text or json", "is nothing that is logged", "3 errors"];
+    refused("</sersync>", log, &words);
+}
+
+#[test]
 fn a_schedule_of_zero_means_ten_hours_as_it_always_did() {
     for schedule in ["0", "-5"] {
         let on = format!("<crontab start=\"true\" schedule=\"{schedule}\"");

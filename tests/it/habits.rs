@@ -259,6 +259,20 @@ fn start_with_limit(setup: &Installation, value: &str, options: &str) -> (String
 }
 
 #[test]
+fn what_a_start_warns_of_stands_in_the_log_file_too() {
+    let remote = Rsyncd::start();
+    let setup = Installation::new(&remote);
+    let text = fs::read_to_string(&setup.config).unwrap();
+    let params = "commonParams params=\"";
+    assert!(text.contains(params), "{text}");
+    fs::write(&setup.config, text.replace(params, &format!("{params}--time-limit=5 "))).unwrap();
+    let running = setup.start(&[]);
+    let words = "--time-limit is left out";
+    assert!(running.output().contains(words), "{}", running.output());
+    assert!(setup.log().contains(words), "{}", setup.log());
+}
+
+#[test]
 fn a_limit_of_the_kernel_is_raised_never_lowered_and_a_refusal_is_one_warning() {
     if !can_make_namespaces() {
         crate::support::skipped("namespaces are not allowed here");

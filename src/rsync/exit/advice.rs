@@ -121,7 +121,7 @@ pub(super) fn is_login(text: &str) -> bool {
 const HINTS: &[(&str, &str)] = &[
     (
         "Connection refused",
-        "nobody listens there: start the daemon, or correct <userDefinedPort> or the remote's ip",
+        "nobody listens there: start the rsync daemon (with ssh: sshd), or correct the port (<remote port>, else <userDefinedPort>) or the ip",
     ),
     ("Name or service not known", "correct the remote's ip, or this machine's name service"),
     ("Could not resolve hostname", "correct the remote's ip, or this machine's name service"),

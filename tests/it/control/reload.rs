@@ -188,6 +188,9 @@ fn a_file_with_errors_is_refused_with_line_and_column_and_the_old_one_stays() {
     mirror.wait_for_output("reload: the configuration that was in force stays in force");
     mirror.write("a", "a");
     wait_for_content(&remote.at("a"), "a");
+    fs::remove_file(&mirror.config).unwrap();
+    let gone = run(&mirror, "reload", &[]);
+    assert!(text(&gone).contains("; put it back"), "{}", text(&gone));
 }
 
 #[test]

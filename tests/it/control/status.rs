@@ -89,7 +89,7 @@ fn a_remote_that_is_switched_off_is_found_and_explained() {
     // The interrupted run reports another error; the next try shows the cause.
     let (code, text) = wait_for_status(&mirror, "Connection refused");
     assert_eq!(code, Some(2), "{text}");
-    for words in ["DOWN", "do:", "start the daemon"] {
+    for words in ["DOWN", "do:", "start the rsync daemon"] {
         assert!(text.contains(words), "no {words:?} in {text}");
     }
     assert!(snapshot(&mirror)["remotes"][0]["oldest_pending_ms"].is_u64());

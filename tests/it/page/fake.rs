@@ -211,7 +211,7 @@ pub fn troubled() -> Snapshot {
         kind: "away".into(),
         code: 10,
         reason: "failed to connect to 192.0.2.21:873: Connection refused".into(),
-        what_to_do: "nobody listens there: start the daemon, or correct <userDefinedPort> or the remote's ip".into(),
+        what_to_do: "nobody listens there: start the rsync daemon (with ssh: sshd), or correct the port (<remote port>, else <userDefinedPort>) or the ip".into(),
         tries: 212,
         next_try_ms: Some(now + 2 * SECOND),
     });
@@ -275,7 +275,7 @@ pub fn troubled() -> Snapshot {
         error(
             19,
             "error",
-            "remote 192.0.2.21::www is down: failed to connect to 192.0.2.21:873: Connection refused (nobody listens there: start the daemon, or correct <userDefinedPort> or the remote's ip); 3 changes wait and are sent when it is back",
+            "remote 192.0.2.21::www is down: failed to connect to 192.0.2.21:873: Connection refused (nobody listens there: start the rsync daemon (with ssh: sshd), or correct the port (<remote port>, else <userDefinedPort>) or the ip); 3 changes wait and are sent when it is back",
             Some(1),
             None,
         ),
