@@ -40,7 +40,7 @@ pub fn count(
     enough: u64,
 ) -> u64 {
     let mut found = 0;
-    walk(root, path, exclude, Scope::Tree, |_| {
+    walk(root, path, exclude, Scope::Tree, |_, _| {
         if found >= enough {
             return ControlFlow::Break(());
         }
@@ -58,7 +58,7 @@ pub fn count_files(
     scope: Scope,
 ) -> u64 {
     let mut files = 0;
-    walk(root, path, exclude, scope, |is_dir| {
+    walk(root, path, exclude, scope, |_, is_dir| {
         files += u64::from(!is_dir);
         ControlFlow::Continue(())
     });
@@ -67,12 +67,12 @@ pub fn count_files(
 
 /// Calls `each` with every entry of the directory `path`, and whether it is a directory, until `each` breaks. With
 /// [`Scope::Tree`] it descends. A directory that cannot be read counts as empty.
-fn walk(
+pub fn walk(
     root: impl AsFd,
     path: &RelPath,
     exclude: &dyn Fn(&RelPath, bool) -> bool,
     scope: Scope,
-    mut each: impl FnMut(bool) -> ControlFlow<()>,
+    mut each: impl FnMut(&RelPath, bool) -> ControlFlow<()>,
 ) {
     let mut todo = vec![path.clone()];
     while let Some(dir) = todo.pop() {
@@ -80,7 +80,7 @@ fn walk(
             if exclude(&path, is_dir) {
                 continue;
             }
-            if each(is_dir).is_break() {
+            if each(&path, is_dir).is_break() {
                 return;
             }
             todo.extend((is_dir && scope == Scope::Tree).then_some(path));

@@ -2,6 +2,7 @@
 //! A walk finds them when a job needs them. They are remembered and checked on disk at each use, so an outdated memory costs only a walk.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use rustix::fs::Stat;
 use super::fresh::{coarse_now, since_epoch};
 use super::shards::{is_directory, stat};
 use crate::change::Scope;
-use crate::directory::entries;
+use crate::directory::walk;
 use crate::ground::lock::lock;
 use crate::path::RelPath;
 use crate::watch::Exclude;
@@ -93,7 +94,7 @@ impl Linked {
 
     /// Adds what is in a directory, or below it.
     pub fn note_below(&mut self, area: Area<'_>, directory: &RelPath, scope: Scope) {
-        walk(area, directory, scope, |path, stat| self.note(path, stat));
+        each_file(area, directory, scope, |path, stat| self.note(path, stat));
     }
 
     /// Adds the files of `other` that have further names than those known in it.
@@ -187,7 +188,9 @@ fn search_beside(area: Area<'_>, wanted: &mut Linked) {
     let names = wanted.incomplete().flat_map(|file| &file.names);
     let directories: BTreeSet<RelPath> = names.filter_map(RelPath::parent).collect();
     for directory in directories {
-        walk(area, &directory, Scope::Listing, |path, stat| _ = wanted.note_further(path, stat));
+        each_file(area, &directory, Scope::Listing, |path, stat| {
+            _ = wanted.note_further(path, stat)
+        });
     }
 }
 
@@ -195,7 +198,7 @@ fn search_beside(area: Area<'_>, wanted: &mut Linked) {
 fn search(area: Area<'_>, wanted: &mut Linked) -> Linked {
     let begin = coarse_now();
     let mut others = Linked::default();
-    walk(area, &RelPath::root(), Scope::Tree, |path, stat| {
+    each_file(area, &RelPath::root(), Scope::Tree, |path, stat| {
         if !wanted.note_further(path, stat) {
             others.note(path, stat);
         }
@@ -210,20 +213,18 @@ fn search(area: Area<'_>, wanted: &mut Linked) -> Linked {
 
 /// Calls `each` with everything but directories in a directory, and with [`Scope::Tree`] below it. A directory that cannot be read
 /// counts as empty.
-fn walk(area: Area<'_>, directory: &RelPath, scope: Scope, mut each: impl FnMut(&RelPath, &Stat)) {
-    let mut todo = vec![directory.clone()];
-    while let Some(directory) = todo.pop() {
-        for (path, is_dir) in entries(area.root, &directory).unwrap_or_default() {
-            if (area.exclude)(&path, is_dir) {
-                continue;
-            }
-            if is_dir {
-                todo.extend((scope == Scope::Tree).then_some(path));
-            } else if let Ok(stat) = stat(area.root, &path) {
-                each(&path, &stat);
-            }
+fn each_file(
+    area: Area<'_>,
+    directory: &RelPath,
+    scope: Scope,
+    mut each: impl FnMut(&RelPath, &Stat),
+) {
+    walk(area.root, directory, &**area.exclude, scope, |path, is_dir| {
+        if !is_dir && let Ok(stat) = stat(area.root, path) {
+            each(path, &stat);
         }
-    }
+        ControlFlow::Continue(())
+    });
 }
 
 /// True when this path is a name of the file.
