@@ -60,11 +60,11 @@ pub struct Reply {
 }
 
 /// A client, the number of its request, and the message.
-type Answered = (u64, u64, Said);
+type Answered = (u64, u64, Outgoing);
 
 /// A message from the main loop.
 #[derive(Debug)]
-enum Said {
+enum Outgoing {
     /// The answer to a request.
     Answer(Answer),
     /// A line for a listener.
@@ -109,7 +109,7 @@ impl Listener {
 
     fn send(&self, line: Vec<u8>) {
         // Fails only when the thread has ended.
-        _ = self.to.send((self.client, 0, Said::Line(line)));
+        _ = self.to.send((self.client, 0, Outgoing::Line(line)));
         wake_up(&self.wake);
     }
 }
@@ -148,7 +148,7 @@ impl Reply {
     fn answer(&mut self, answer: Answer) {
         if let Some(to) = self.to.take() {
             // Fails only when the thread has ended.
-            _ = to.send((self.client, self.request, Said::Answer(answer)));
+            _ = to.send((self.client, self.request, Outgoing::Answer(answer)));
             wake_up(&self.wake);
         }
     }
@@ -266,7 +266,7 @@ impl Drop for ControlServer {
     fn drop(&mut self) {
         // An empty line for no client tells the thread to stop.
         if let Some(stop) = self.stop.take() {
-            _ = stop.send((u64::MAX, 0, Said::Line(Vec::new())));
+            _ = stop.send((u64::MAX, 0, Outgoing::Line(Vec::new())));
         }
         wake_up(&self.wake);
         drop(self.thread.take());
@@ -407,12 +407,12 @@ impl Room {
             }
             let Some(client) = self.clients.get_mut(&id) else { continue };
             match said {
-                Said::Answer(answer) if client.waits.is_some_and(|(it, _)| it == request) => {
+                Outgoing::Answer(answer) if client.waits.is_some_and(|(it, _)| it == request) => {
                     client.answer(answer);
                     self.go_on(id);
                 }
-                Said::Answer(_) => {}
-                Said::Line(line) => {
+                Outgoing::Answer(_) => {}
+                Outgoing::Line(line) => {
                     client.event(&line);
                     told.insert(id);
                 }

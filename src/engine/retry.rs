@@ -221,11 +221,11 @@ impl FailingPaths {
         is_timed: impl Fn(&RelPath) -> bool,
     ) -> (FailLogChange, Vec<Item>) {
         let whole = &item.path;
-        let (mut log, mut careless) = (FailLogChange::Same, false);
+        let (mut log, mut lacks_comparison) = (FailLogChange::Same, false);
         if let Some(failing) = self.paths.get_mut(whole) {
-            careless = failing.mark.compare_content && !item.mark.compare_content;
+            lacks_comparison = failing.mark.compare_content && !item.mark.compare_content;
             match piece {
-                _ if careless => {}
+                _ if lacks_comparison => {}
                 Some(mark) => failing.mark = mark,
                 None => {
                     if failing.logged {
@@ -236,7 +236,7 @@ impl FailingPaths {
             }
         }
         let mut below = self.within(whole);
-        below.retain(|path| path != whole || careless);
+        below.retain(|path| path != whole || lacks_comparison);
         let again = below.into_iter().filter_map(|path| {
             let failing = self.paths.get(&path).filter(|_| !is_timed(&path))?;
             let mark = failing.mark;

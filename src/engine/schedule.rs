@@ -108,7 +108,7 @@ mod tests {
         }
         let due = engine.next_deadline();
         assert!(due.is_some_and(|due| due > now), "it waits: {due:?}");
-        // Whoever asks late gets the same answer.
+        // The deadline does not move while nothing happens.
         now += Duration::from_secs(60);
         assert_eq!(engine.next_deadline(), due);
         let woken = engine.handle(now, Event::DeadlineReached);

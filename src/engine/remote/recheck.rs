@@ -38,9 +38,9 @@ impl RemoteState {
     /// Late data may overwrite what a job has just sent where a recheck is deferred. Defers a recheck of these items too; returns
     /// what is rechecked.
     pub fn recheck_sent(&mut self, items: &[Item]) -> Vec<Item> {
-        let mut spoilt = Vec::new();
+        let mut outdated = Vec::new();
         for item in items {
-            spoilt
+            outdated
                 .extend(self.deferred.recheck_due_above(&item.path).map(|due| (due, item.clone())));
             if item.mark.scope == Scope::Tree {
                 let whole = |(due, below): (Now, Item)| {
@@ -49,11 +49,11 @@ impl RemoteState {
                     let mark = Mark { scope: Scope::Tree, additive, ..below.mark };
                     (due, Item { mark, ..below })
                 };
-                spoilt.extend(self.deferred.rechecks_within(&item.path).into_iter().map(whole));
+                outdated.extend(self.deferred.rechecks_within(&item.path).into_iter().map(whole));
             }
         }
         let mut rechecks = BTreeMap::new();
-        for (due, item) in spoilt {
+        for (due, item) in outdated {
             let item = self.deferred.recheck(due, &item);
             rechecks.insert(item.path.clone(), item);
         }
@@ -105,14 +105,14 @@ mod tests {
     fn what_is_delivered_where_late_data_may_arrive_is_rechecked_too() {
         let mut remote = remote();
         ["a", "d/b"].iter().for_each(|path| remote.recheck(Duration::ZERO, &item(path)));
-        let mut spoilt = |delivered: Item| {
+        let mut outdated = |delivered: Item| {
             let items = remote.recheck_sent(&[delivered]);
             items.iter().map(|item| (item.path.to_string(), item.mark.scope)).collect::<Vec<_>>()
         };
-        assert_eq!(spoilt(item("d")), []);
-        assert_eq!(spoilt(item("d/b/new")), [("d/b/new".into(), Scope::Entry)]);
+        assert_eq!(outdated(item("d")), []);
+        assert_eq!(outdated(item("d/b/new")), [("d/b/new".into(), Scope::Entry)]);
         let tree = Item { mark: Mark::new(Scope::Tree), ..item("d") };
-        assert_eq!(spoilt(tree), [("d/b".into(), Scope::Tree)]);
+        assert_eq!(outdated(tree), [("d/b".into(), Scope::Tree)]);
         assert_eq!(due(&mut remote, SHORTEST), ["./", "a", "d", "d/b"]);
         assert_eq!(remote.recheck_sent(&[item("a")]), []);
     }
