@@ -196,10 +196,9 @@ fn start(args: &Args) -> Result<ExitCode, BoxError> {
         std::process::id(),
         absolute(&args.config).display()
     );
-    // Standard error has them already.
-    let warnings = loaded.warning_lines();
-    for warning in warnings.iter().filter(|_| is_logged_to_a_file) {
-        log::warn!("{warning}");
+    if is_logged_to_a_file {
+        // Until now only standard error has them.
+        loaded.warning_lines().iter().for_each(|warning| log::warn!("{warning}"));
     }
     if let Some(without) = without {
         log::warn!("{without}");

@@ -334,7 +334,7 @@ impl Engine {
         self.remotes.get(remote.0).map(|remote| remote.standing(path))
     }
 
-    /// Every path that rsync could not deliver to one remote.
+    /// Every path that rsync could not deliver to one remote, with when it is retried; `None` while it is pending or in flight.
     pub fn failing(
         &self,
         remote: RemoteId,

@@ -4,7 +4,7 @@
 mod machine;
 mod remote;
 mod report;
-mod same_place;
+mod same_module;
 mod trial;
 
 use std::ffi::OsString;
@@ -118,7 +118,7 @@ fn examine_remotes(args: &DoctorArgs, mirrors: &[MirrorConfig]) -> Vec<Section> 
     let work = || {
         while let Some(task) = next() {
             let mut findings = remote::examine(args, task.mirror, task.remote);
-            findings.extend(same_place::examine(mirrors, task.mirror, task.remote));
+            findings.extend(same_module::examine(mirrors, task.mirror, task.remote));
             _ = task.findings.set(findings);
         }
     };

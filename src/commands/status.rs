@@ -374,7 +374,7 @@ fn again_in(at_ms: u64, now_ms: u64) -> String {
 fn failing_text(failing: &FailingPath, now_ms: u64) -> String {
     let next = match failing.next_try_ms {
         Some(at) if at > now_ms => again_in(at, now_ms),
-        Some(_) | None => "being tried".into(),
+        _ => "being tried".into(),
     };
     let (path, reason) = (&failing.path, &failing.reason);
     let tries = counted(failing.tries, "try", "tries");

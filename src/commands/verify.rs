@@ -36,13 +36,13 @@ const STALL_MIN: Duration = Duration::from_secs(600);
 /// How many deletions `--repair` makes without `--confirm-deletions`; its help names the number.
 const DELETIONS_MAX: usize = 1_000;
 
-/// Exit code: a remote could not be compared, or not be repaired.
+/// Exit code: a remote could not be compared or repaired.
 const NOT_COMPARED: u8 = 2;
 
 /// Compare the copies with the tree; print what differs, and in what respect.
 ///
 /// Works with and without a running instance. May list a change that is just being delivered: run it again, or run `sersync2 flush`
-/// first. Exit code: 0 equal (or repaired); 1 something differs; 2 a remote could not be compared or not be repaired; 3 the configuration
+/// first. Exit code: 0 equal (or repaired); 1 something differs; 2 a remote could not be compared or repaired; 3 the configuration
 /// cannot be used; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "sersync2 verify", bin_name = "sersync2 verify")]
@@ -237,11 +237,7 @@ fn run_verification(
     path: &RelPath,
     verification: Verification,
 ) -> Result<Vec<Difference>, String> {
-    let presence = match std::fs::symlink_metadata(path.below(endpoint.root())) {
-        Ok(found) if found.is_dir() => Presence::Directory,
-        Ok(_) => Presence::Other,
-        Err(_) => Presence::Absent,
-    };
+    let presence = Presence::of(&path.below(endpoint.root()));
     let translation = filter.to_rsync_patterns();
     let is_exact = translation.exact();
     let excludes = Excludes { kept: translation.patterns, perishable: translation.perishable };

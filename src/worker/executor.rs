@@ -145,6 +145,22 @@ impl<E: Effects> Executor<'_, E> {
         let (blocked, failed): (Vec<_>, Vec<_>) =
             ran.failed.into_iter().partition(|(path, _)| blocked.contains(path));
         let mut todo = self.make_way(&step, run, blocked);
+        if !failed.is_empty() {
+            self.note_failed(run, failed);
+        }
+        if !ran.deletions_skipped {
+            return todo;
+        }
+        match step.bisect() {
+            Bisected::Done => {}
+            Bisected::Blamed(path) => self.failed.push(failure(&path, NOTHING_DELETED)),
+            Bisected::Halves(halves) => todo.extend(*halves),
+        }
+        todo
+    }
+
+    /// Notes the paths that rsync has named.
+    fn note_failed(&mut self, run: &Run, failed: Vec<(RelPath, String)>) {
         let names = RunNames::of(run);
         for (shown, reason) in failed {
             for path in names.meant(shown, |path| self.effects.stands(path)) {
@@ -158,15 +174,6 @@ impl<E: Effects> Executor<'_, E> {
                 self.failed.push(failure(&path, &reason));
             }
         }
-        if !ran.deletions_skipped {
-            return todo;
-        }
-        match step.bisect() {
-            Bisected::Done => {}
-            Bisected::Blamed(path) => self.failed.push(failure(&path, NOTHING_DELETED)),
-            Bisected::Halves(halves) => todo.extend(*halves),
-        }
-        todo
     }
 
     /// Decides what follows for paths in whose place the remote has a directory. A run without rules leaves such a directory alone,

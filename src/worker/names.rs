@@ -40,26 +40,27 @@ impl<'a> RunNames<'a> {
         if self.names.contains(&shown) {
             return vec![shown];
         }
-        let targets = targets_of(&shown);
-        if !self.is_by_name {
-            let Some(targets) = targets else { return vec![shown] };
-            let parent = shown.parent().unwrap_or_default();
-            // The name does not say which of them; it may even be a file's own name.
-            let mut meant: Vec<_> = targets.into_iter().chain([shown]).collect();
-            meant.retain(|path| stands(path));
-            return if meant.is_empty() { vec![parent] } else { meant };
-        }
-        if let Some(targets) = targets {
-            let mut meant: Vec<_> =
-                targets.into_iter().filter(|path| self.names.contains(path)).collect();
-            if meant.is_empty() {
-                // The name of the temporary file may be cut.
-                let parent = shown.parent().unwrap_or_default();
-                let cut = self.below(&parent).filter(|name| is_temporary_of(&shown, name));
-                meant.extend(cut.cloned());
+        let parent = shown.parent().unwrap_or_default();
+        match (targets_of(&shown), self.is_by_name) {
+            (None, false) => return vec![shown],
+            (Some(targets), false) => {
+                // The name does not say which of them; it may even be a file's own name.
+                let mut meant: Vec<_> = targets.into_iter().chain([shown]).collect();
+                meant.retain(|path| stands(path));
+                return if meant.is_empty() { vec![parent] } else { meant };
             }
-            if !meant.is_empty() {
-                return meant;
+            (None, true) => {}
+            (Some(targets), true) => {
+                let own = targets.into_iter().filter(|path| self.names.contains(path));
+                let mut meant: Vec<_> = own.collect();
+                if meant.is_empty() {
+                    // The name of the temporary file may be cut.
+                    let cut = self.below(&parent).filter(|name| is_temporary_of(&shown, name));
+                    meant.extend(cut.cloned());
+                }
+                if !meant.is_empty() {
+                    return meant;
+                }
             }
         }
         // A name of the run is retried, and not what is below it: that would start with a new count of tries each time.

@@ -11,7 +11,7 @@ use crate::path::RelPath;
 
 /// One running job.
 pub struct RunningJob<'a> {
-    /// What it does.
+    /// The kind of the job.
     pub kind: JobKind,
     told: &'a dyn Fn(Progress),
     is_waiting: Cell<bool>,

@@ -112,6 +112,7 @@ impl RemoteState {
         if !self.flights.is_empty() && now - outage.since >= CONNECTIONS_OUTLIVE {
             actions.push(Action::Abort(self.setup.id));
         }
+        // What it refused before, it may accept now.
         for (path, due) in self.failing.all_sooner() {
             self.deferred.bring_forward(due.max(now), &path);
         }
@@ -281,7 +282,7 @@ impl RemoteState {
             let piece = piece_of(item, back);
             if unfiltered {
                 sorted.log = sorted.log.max(match piece {
-                    // It is retried as a whole, so its tries are counted on.
+                    // The tree failed and is retried as a whole: the count of its tries goes on.
                     Some(_) if keep(&item.path) => FailLogChange::Same,
                     Some(piece) => self.divide(item, piece),
                     None => self.forget_failing(item, keep),

@@ -145,7 +145,7 @@ impl RemoteContext {
         self.known().abilities.get_or_insert(abilities);
     }
 
-    /// Removes an ability, because `option` was refused. False if it was removed before: then the refused option is one of the operator's own.
+    /// Removes an ability, because `option` was refused. False if it was removed before: then the operator's options or the run need it.
     pub(super) fn forget(&self, ability: Ability, option: &str) -> bool {
         let mut known = self.known();
         let Some(fewer) = known.abilities.unwrap_or(Abilities::ALL).without(ability) else {
